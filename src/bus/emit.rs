@@ -1,0 +1,124 @@
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::SourceId;
+use super::derive::SessionSoFar;
+use crate::market::{Bar, Instrument, Interval, Quote, Trade, TradingState, UnixNanos};
+use crate::protocol::SourceState;
+use crate::replica::Checkpoint;
+
+/// What a source can say. Instruments are meant by the source's own numbers, in the order in which it told them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Emit {
+    /// A print.
+    Trade(u32, Trade),
+    /// The best bid and offer.
+    Quote(u32, Quote),
+    /// The source's time has come to this; at least every 100 ms of it.
+    Mark(UnixNanos),
+    /// More instruments, numbered on from those before.
+    Instruments(Vec<Instrument>),
+    /// The venue opened, halted or closed an instrument.
+    Trading(u32, TradingState, UnixNanos),
+    /// Bars from before the source began, the oldest first; one that isn't done goes on.
+    History(u32, Interval, Vec<Bar>),
+    /// The session as it was before the source began.
+    Session(u32, SessionSoFar),
+    /// The source begins again: every topic of it gets a new epoch.
+    StartOver,
+    /// The source is live, silent, being restarted, or at its end.
+    State(SourceState),
+}
+
+#[derive(Debug)]
+pub(super) enum Input {
+    Emitted(SourceId, Vec<Emit>),
+    Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
+    Stop,
+}
+
+/// The most items of one input, which bounds the queue's memory together with the count of its places.
+const EMITTED_MAX: usize = 512;
+
+/// The bus' end of the queue that all sources share.
+#[derive(Debug)]
+pub struct InputQueue(mpsc::Receiver<Input>);
+
+impl InputQueue {
+    pub(super) fn wait(&mut self) -> Option<Input> {
+        self.0.blocking_recv()
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Input> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// The queue has no room; the source waits, refuses or drops, by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bus' queue is full; its size is bus.queue")]
+pub struct QueueFull;
+
+/// A source's end of the queue, or a shard's that needs a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Emitter {
+    source: SourceId,
+    queue: mpsc::Sender<Input>,
+}
+
+/// A queue of at most `bytes_max`, and the emitter from which those of all sources are made.
+pub fn input_queue(bytes_max: usize) -> (Emitter, InputQueue) {
+    let places = (bytes_max / (EMITTED_MAX * size_of::<Emit>())).max(2);
+    let (sender, receiver) = mpsc::channel(places);
+    (Emitter { source: SourceId(0), queue: sender }, InputQueue(receiver))
+}
+
+impl Emitter {
+    /// The same queue, for another source.
+    pub fn of(&self, source: SourceId) -> Self {
+        Self { source, queue: self.queue.clone() }
+    }
+
+    /// Emits in order, waiting while the queue is full. Returns false once the bus has stopped.
+    pub async fn emit(&self, emitted: &mut Vec<Emit>) -> bool {
+        while !emitted.is_empty() {
+            let rest = emitted.split_off(emitted.len().min(EMITTED_MAX));
+            let input = Input::Emitted(self.source, std::mem::replace(emitted, rest));
+            if self.queue.send(input).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Emits all or nothing, without waiting.
+    pub fn try_emit(&self, emitted: Vec<Emit>) -> Result<(), QueueFull> {
+        let places = emitted.len().div_ceil(EMITTED_MAX);
+        let permits = self.queue.try_reserve_many(places).map_err(|_full_or_stopped| QueueFull)?;
+        let mut rest = emitted;
+        for permit in permits {
+            let later = rest.split_off(rest.len().min(EMITTED_MAX));
+            permit.send(Input::Emitted(self.source, std::mem::replace(&mut rest, later)));
+        }
+        Ok(())
+    }
+
+    /// How full the queue is, from 0 to 1.
+    pub fn fill(&self) -> f64 {
+        1.0 - self.queue.capacity() as f64 / self.queue.max_capacity() as f64
+    }
+
+    /// Asks for what an overrun reader goes on from; `None` once the bus has stopped.
+    pub async fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Input::Checkpoint(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Stops the bus once it has published what is queued.
+    pub async fn stop(&self) {
+        // A bus that is gone has stopped already.
+        let _gone = self.queue.send(Input::Stop).await;
+    }
+}

@@ -1,0 +1,144 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+
+use super::Batch;
+
+/// The log: a bounded ring of batches with one writer and a cursor for each reader. The writer never waits; a reader that
+/// is overrun is told.
+#[derive(Debug)]
+pub struct Log {
+    slots: Box<[ArcSwapOption<Numbered>]>,
+    /// Number of the next batch. Written by the bus alone.
+    head: AtomicU64,
+    /// Number of the oldest batch that is still there. Written by the bus alone.
+    tail: AtomicU64,
+    /// Memory of what is there. Written by the bus alone.
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    readers: Box<[Notify]>,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    number: u64,
+    batch: Arc<Batch>,
+}
+
+/// What a reader finds.
+#[derive(Debug)]
+pub enum Next {
+    /// The next batch.
+    Batch(Arc<Batch>),
+    /// Nothing new.
+    Empty,
+    /// The next batch is gone: the ring was faster.
+    Overrun,
+}
+
+/// The most batches the ring holds, whatever their size.
+const BATCHES_MAX: usize = 16_384;
+
+impl Log {
+    /// A log of at most `bytes_max` for so many readers.
+    pub fn new(bytes_max: usize, readers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: (0..BATCHES_MAX).map(|_| ArcSwapOption::empty()).collect(),
+            head: AtomicU64::new(0),
+            tail: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            readers: (0..readers).map(|_| Notify::new()).collect(),
+        })
+    }
+
+    fn slot(&self, number: u64) -> &ArcSwapOption<Numbered> {
+        &self.slots[number as usize % BATCHES_MAX]
+    }
+
+    /// Puts a batch onto the log and wakes the readers. Called by the bus alone.
+    pub fn publish(&self, batch: Batch) {
+        let number = self.head.load(Ordering::Relaxed);
+        let footprint = batch.footprint();
+        while self.len() == BATCHES_MAX as u64 || (!self.is_empty() && self.bytes() + footprint > self.bytes_max) {
+            self.evict_oldest();
+        }
+        self.slot(number).store(Some(Arc::new(Numbered { number, batch: Arc::new(batch) })));
+        self.bytes.fetch_add(footprint, Ordering::Relaxed);
+        self.head.store(number + 1, Ordering::Release);
+        for reader in &self.readers {
+            reader.notify_one();
+        }
+    }
+
+    fn evict_oldest(&self) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        self.tail.store(tail + 1, Ordering::Relaxed);
+        if let Some(old) = self.slot(tail).swap(None) {
+            self.bytes.fetch_sub(old.batch.footprint(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many batches are there.
+    pub fn len(&self) -> u64 {
+        self.head.load(Ordering::Relaxed) - self.tail.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory of what is there.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Number of the next batch.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// The batch of that number.
+    pub fn read(&self, number: u64) -> Next {
+        if number >= self.head.load(Ordering::Acquire) {
+            return Next::Empty;
+        }
+        match &*self.slot(number).load() {
+            Some(there) if there.number == number => Next::Batch(Arc::clone(&there.batch)),
+            _ => Next::Overrun,
+        }
+    }
+
+    /// What wakes the reader of that number.
+    pub fn reader(&self, reader: usize) -> &Notify {
+        &self.readers[reader]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Catalog;
+
+    fn batch() -> Batch {
+        Batch::new(Vec::new(), Arc::new(Catalog::default()))
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_sees_every_batch_and_one_that_does_not_is_told() {
+        let log = Log::new(batch().footprint() * 2, 1);
+        assert!(matches!(log.read(0), Next::Empty));
+        log.publish(batch());
+        log.publish(batch());
+        assert!(matches!(log.read(0), Next::Batch(_)));
+        log.publish(batch());
+        assert!(matches!(log.read(0), Next::Overrun));
+        assert!(matches!(log.read(1), Next::Batch(_)));
+        assert!(matches!(log.read(2), Next::Batch(_)));
+        assert!(matches!(log.read(3), Next::Empty));
+        assert_eq!((log.len(), log.bytes()), (2, batch().footprint() * 2));
+    }
+}

@@ -1,0 +1,221 @@
+//! The bus: one plain thread, the single writer of every topic.
+//!
+//! It takes what sources emit, derives tickers, bars and status ([`derive`]), gives each event its topic's next number,
+//! stamps the batch and puts it onto the [`Log`].
+//!
+//! Invariant: it never waits for a shard, a session or a socket.
+
+mod batch;
+mod catalog;
+pub mod derive;
+mod emit;
+mod log;
+
+pub use batch::{Batch, Encoded, Event, LogItem};
+pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, TopicInfo};
+pub use emit::{Emit, Emitter, InputQueue, QueueFull, input_queue};
+pub use log::{Log, Next};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::market::{Body, Instrument, UnixNanos};
+use crate::metrics::Metrics;
+use crate::protocol::{Epoch, SourceState};
+use crate::replica::{Checkpoint, HistoryLimits, Replica};
+use crate::topic::Channel;
+use derive::{Derive, Publish};
+use emit::Input;
+
+/// At most so many items are published at once, so that a shard's turn stays short.
+const BATCH_ITEMS_MAX: usize = 2048;
+
+/// What the bus knows of a source beside what that emits.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// After how long a silence an instrument is stale that says nothing itself.
+    pub stale_after: Duration,
+}
+
+/// The bus' thread and what it writes to.
+#[derive(Debug)]
+pub struct Bus {
+    clock: Clock,
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    sources: Vec<SourceSpec>,
+    /// By source: its own numbers of instruments → ours; `None` where the symbol was taken.
+    instruments: Vec<Vec<Option<InstrumentId>>>,
+    derive: Derive,
+    out: Sequencer,
+}
+
+/// Numbers events and gathers them for the next batch.
+#[derive(Debug)]
+struct Sequencer {
+    replica: Replica,
+    catalog: Arc<Catalog>,
+    items: Vec<LogItem>,
+    tx: UnixNanos,
+    published: [u64; Channel::COUNT],
+}
+
+impl Publish for Sequencer {
+    fn publish(&mut self, topic: TopicId, body: Body) {
+        let event = Event { topic, seq: self.replica.head(topic) + 1, tx: self.tx, body };
+        self.published[self.catalog.topic(topic).topic.channel.index()] += 1;
+        self.push(LogItem::Event(event));
+    }
+}
+
+impl Sequencer {
+    fn push(&mut self, item: LogItem) {
+        self.replica.apply(&item, &self.catalog);
+        self.items.push(item);
+    }
+}
+
+impl Bus {
+    /// A bus that writes to `log`; its topics begin in the epoch `origin`.
+    pub fn new(clock: Clock, log: Arc<Log>, metrics: Arc<Metrics>, sources: Vec<SourceSpec>, origin: Epoch) -> Self {
+        let limits = HistoryLimits { events: 0, bytes: usize::MAX, age: Duration::MAX };
+        let names = sources.iter().map(|source| Arc::clone(&source.name)).collect();
+        Self {
+            clock,
+            log,
+            metrics,
+            instruments: vec![Vec::new(); sources.len()],
+            derive: Derive::new(sources.len()),
+            out: Sequencer {
+                replica: Replica::new(origin, limits),
+                catalog: Arc::new(Catalog::new(names)),
+                items: Vec::new(),
+                tx: UnixNanos::default(),
+                published: [0; Channel::COUNT],
+            },
+            sources,
+        }
+    }
+
+    /// Publishes until every emitter is gone or the queue says stop.
+    pub fn run(mut self, mut queue: InputQueue) {
+        while let Some(first) = queue.wait() {
+            self.out.tx = self.clock.now();
+            let mut next = Some(first);
+            while let Some(input) = next {
+                match input {
+                    Input::Emitted(source, emitted) => {
+                        let received = self.clock.now();
+                        for emit in emitted {
+                            self.take(source, emit, received);
+                        }
+                    }
+                    Input::Checkpoint(reply) => self.answer_checkpoint(reply),
+                    Input::Stop => return self.publish(),
+                }
+                next = if self.out.items.len() < BATCH_ITEMS_MAX { queue.poll() } else { None };
+            }
+            self.publish();
+        }
+    }
+
+    fn answer_checkpoint(&mut self, reply: oneshot::Sender<Arc<Checkpoint>>) {
+        self.publish();
+        // The shard may have stopped meanwhile; then nobody needs it.
+        let _nobody = reply.send(Arc::new(self.out.replica.checkpoint(self.log.head())));
+    }
+
+    fn publish(&mut self) {
+        if self.out.items.is_empty() {
+            return;
+        }
+        let items = std::mem::take(&mut self.out.items);
+        self.metrics.batches.inc();
+        for (channel, count) in self.out.published.iter_mut().enumerate() {
+            self.metrics.published[channel].inc_by(std::mem::take(count));
+        }
+        self.log.publish(Batch::new(items, Arc::clone(&self.out.catalog)));
+        self.metrics.log_bytes.set(self.log.bytes() as i64);
+    }
+
+    fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {
+        let at = source.0 as usize;
+        let known = |local: u32, map: &[Vec<Option<InstrumentId>>]| map[at].get(local as usize).copied().flatten();
+        match emit {
+            Emit::Trade(local, trade) => {
+                let Some(id) = known(local, &self.instruments) else { return };
+                let topic = self.out.catalog.instrument(id).topics[Channel::Trade.index()];
+                self.derive.on_trade(at, id, &trade, &mut self.out);
+                if let Some(topic) = topic {
+                    self.out.publish(topic, Body::Trade(trade));
+                }
+            }
+            Emit::Quote(local, quote) => {
+                let Some(id) = known(local, &self.instruments) else { return };
+                let topic = self.out.catalog.instrument(id).topics[Channel::Quote.index()];
+                self.derive.on_quote(id, quote.ts, &mut self.out);
+                if let Some(topic) = topic {
+                    self.out.publish(topic, Body::Quote(quote));
+                }
+            }
+            Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),
+            Emit::Instruments(instruments) => self.add_instruments(source, instruments),
+            Emit::Trading(local, state, ts) => {
+                let Some(id) = known(local, &self.instruments) else { return };
+                self.derive.on_trading(id, state, ts, &mut self.out);
+            }
+            Emit::History(local, interval, bars) => {
+                let Some(id) = known(local, &self.instruments) else { return };
+                self.derive.on_history(at, id, interval, bars, &mut self.out);
+            }
+            Emit::Session(local, so_far) => {
+                let Some(id) = known(local, &self.instruments) else { return };
+                self.derive.on_session(id, so_far, &mut self.out);
+            }
+            Emit::StartOver => self.start_over(at),
+            Emit::State(state) => {
+                self.out.push(LogItem::Source { source, state, since: received });
+                if matches!(state, SourceState::Stale | SourceState::Reconnecting | SourceState::Ended) {
+                    self.derive.on_source_lost(at, &mut self.out);
+                }
+            }
+        }
+        if self.out.items.len() >= BATCH_ITEMS_MAX {
+            self.publish();
+        }
+    }
+
+    fn add_instruments(&mut self, source: SourceId, instruments: Vec<Instrument>) {
+        let catalog = Arc::make_mut(&mut self.out.catalog);
+        let first = catalog.len() as u32;
+        let added = catalog.add(source, instruments);
+        let topics = first..catalog.len() as u32;
+        let stale_after = self.sources[source.0 as usize].stale_after;
+        for id in added.iter().flatten() {
+            self.derive.add(self.out.catalog.instrument(*id), stale_after);
+        }
+        let refused = added.iter().filter(|id| id.is_none()).count();
+        if refused > 0 {
+            let name = &self.sources[source.0 as usize].name;
+            tracing::warn!(source = &**name, refused, "symbols that another source has already are left out");
+        }
+        self.instruments[source.0 as usize].extend(added);
+        self.metrics.topics.set(self.out.catalog.len() as i64);
+        self.out.push(LogItem::Topics(topics));
+    }
+
+    fn start_over(&mut self, source: usize) {
+        let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
+        for topic in topics {
+            let epoch = self.out.replica.epoch(topic).next();
+            if self.out.replica.head(topic) > 0 {
+                self.out.push(LogItem::Epoch { topic, epoch });
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The commands, one file each.
+
+mod check;
+mod serve;
+mod tail;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// What a script can tell by the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All went well.
+    Ok = 0,
+    /// It failed while running.
+    Failed = 1,
+    /// The arguments or the config are wrong.
+    Usage = 2,
+}
+
+/// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every event delivered, merged
+/// or declared lost.
+///
+/// Without a command, serves the market of feeds.yaml.
+///
+/// Exit codes: 0 all went well, 1 it failed while running, 2 the arguments or the config are wrong.
+#[derive(Debug, Parser)]
+#[command(name = "tickcast", version, args_conflicts_with_subcommands = true)]
+struct Tickcast {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the feed (the default command)
+    Serve(Box<serve::Arguments>),
+    /// Subscribe from the terminal: a live table, or JSON lines
+    Tail(tail::Arguments),
+    /// Say whether a config is right, and where not
+    Check(check::Arguments),
+    /// Print a shell's completions
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Tickcast::parse();
+    let done = match arguments.command {
+        None => serve::run(&arguments.serve),
+        Some(Command::Serve(serve)) => serve::run(&serve),
+        Some(Command::Tail(tail)) => tail::run(&tail),
+        Some(Command::Check(check)) => Ok(check::run(&check)),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Tickcast::command(), "tickcast", &mut std::io::stdout());
+            Ok(Exit::Ok)
+        }
+    };
+    let exit = done.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        Exit::Failed
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// Says on standard error what is wrong.
+fn complain(message: &str) {
+    // Nobody is left to tell where standard error is gone.
+    let _gone = writeln!(std::io::stderr(), "tickcast: {message}");
+}

@@ -1,0 +1,194 @@
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rust_decimal::Decimal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Exit, complain};
+use crate::app::App;
+use crate::config::{Config, SourceConfig, SourceDetails};
+use crate::market::{Price, Symbol};
+use crate::source::replay::{Begin, ReplayConfig, Speed};
+use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
+
+/// Without `--config` and without this file, the default market that is built in is served.
+const DEFAULT_CONFIG: &str = "feeds.yaml";
+const BUILT_IN: &str = include_str!("../../feeds.yaml");
+/// The default of `--replay`'s own limit.
+const MAX_BAD_LINES: u64 = 100;
+
+#[derive(Debug, clap::Args)]
+#[group(id = "serve")]
+pub(super) struct Arguments {
+    /// The config file [default: feeds.yaml here, else the built-in market]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the feed listens
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where operators look, or off
+    #[arg(long, value_name = "HOST:PORT|off")]
+    admin: Option<String>,
+    /// Threads that own clients' sockets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: Option<u16>,
+    /// Replay these files instead of the config's sources; their form is found out by looking
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "sim_instruments")]
+    replay: Vec<PathBuf>,
+    /// How fast: 0.1 to 1000 times the recorded time, or max
+    #[arg(long, value_name = "N|max", default_value = "1", requires = "replay")]
+    speed: String,
+    /// When the replay begins
+    #[arg(long, value_name = "WHEN", default_value = "now", requires = "replay")]
+    replay_start: ReplayStart,
+    /// Begin the replay again at its end, in a new epoch
+    #[arg(long, requires = "replay")]
+    replay_loop: bool,
+    /// The symbol of replayed files that tell none
+    #[arg(long, value_name = "SYMBOL", requires = "replay")]
+    symbol: Option<String>,
+    /// Simulate so many instruments (SIM0001, SIM0002, …) instead of the config's sources
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sim_instruments: Option<u32>,
+    /// Their trades and quotes a second, over all of them
+    #[arg(long, value_name = "EVENTS_PER_S", default_value = "1000", requires = "sim_instruments")]
+    sim_rate: f64,
+    /// Their seed
+    #[arg(long, value_name = "S", default_value = "1", requires = "sim_instruments")]
+    sim_seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ReplayStart {
+    Now,
+    FirstSubscriber,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let config = match load(arguments) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error);
+            return Ok(Exit::Usage);
+        }
+    };
+    start_logging();
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
+    runtime.block_on(serve(&config, files))
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
+    // A program that uses the library may have set its own before.
+    let _set_before = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// The config, with what the arguments say instead; the error is the whole text to print.
+fn load(arguments: &Arguments) -> Result<Config, String> {
+    let loaded = match &arguments.config {
+        Some(file) => Config::load(file),
+        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG)),
+        None => Config::parse(BUILT_IN, "the built-in feeds.yaml"),
+    };
+    let mut config = loaded.map_err(|error| error.to_string())?;
+    config.listen = arguments.listen.unwrap_or(config.listen);
+    config.shards = arguments.shards.map_or(config.shards, usize::from);
+    match arguments.admin.as_deref() {
+        None => {}
+        Some("off") => config.admin = None,
+        Some(text) => config.admin = Some(text.parse().map_err(|_unparsed| format!("--admin {text}: write HOST:PORT, or off"))?),
+    }
+    if !arguments.replay.is_empty() {
+        config.sources = vec![replay_source(arguments)?];
+    }
+    if let Some(instruments) = arguments.sim_instruments {
+        config.sources = vec![sim_source(instruments, arguments)?];
+    }
+    Ok(config)
+}
+
+fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
+    let speed = Speed::parse(&arguments.speed).ok_or_else(|| format!("--speed {}: write 0.1 to 1000, or max", arguments.speed))?;
+    let symbol = arguments.symbol.as_deref().map(Symbol::new).transpose().map_err(|error| format!("--symbol: {error}"))?;
+    let replay = ReplayConfig {
+        files: arguments.replay.clone(),
+        speed,
+        repeat: arguments.replay_loop,
+        begin: match arguments.replay_start {
+            ReplayStart::Now => Begin::Now,
+            ReplayStart::FirstSubscriber => Begin::FirstSubscriber,
+        },
+        symbol,
+        max_bad: MAX_BAD_LINES,
+        columns: None,
+    };
+    Ok(SourceConfig { name: "replay".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Replay(replay) })
+}
+
+fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, String> {
+    if !(arguments.sim_rate > 0.0 && arguments.sim_rate <= 1e8) {
+        return Err(format!("--sim-rate {}: write a number above 0, up to 100000000", arguments.sim_rate));
+    }
+    let rate = arguments.sim_rate / f64::from(instruments);
+    let one = |number: u32| SimInstrument {
+        symbol: Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
+        description: String::new(),
+        start: Price(Decimal::new(10_000, 2)),
+        tick_size: Decimal::new(1, 2),
+        lot_size: Decimal::ONE,
+        size_lots: 10.0,
+        spread_ticks: 2.0,
+        rate,
+        trades: 0.5,
+        model: Model::Gbm { volatility: 0.3 },
+        arrivals: Arrivals::Poisson,
+        factor: None,
+        hours: None,
+        // Rare events are no silence.
+        stale_after: Some(Duration::from_secs_f64((60.0 / rate).clamp(60.0, 1e9))),
+    };
+    let sim = SimConfig {
+        seed: arguments.sim_seed,
+        start: None,
+        history: Duration::ZERO,
+        factors: Vec::new(),
+        instruments: (1..=instruments).map(one).collect(),
+    };
+    Ok(SourceConfig { name: "sim".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Sim(sim) })
+}
+
+async fn serve(config: &Config, files: u64) -> Result<Exit> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+    let app = App::start(config).await?;
+    announce(config, &app, files).await?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::select! {
+        () = app.stop() => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(Exit::Ok)
+}
+
+async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
+    let (instruments, topics) = app.sizes().await;
+    let (address, sources) = (app.address(), config.sources.len());
+    let metrics = app.admin_address().or(address.ip().is_loopback().then_some(address));
+    let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+    let (_, memory) = config.memory_formula(topics);
+    let text = format!(
+        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   {memory}\n  files    {files} may be open at once\n",
+        env!("CARGO_PKG_VERSION"),
+        config.shards,
+    );
+    std::io::stdout().write_all(text.as_bytes()).context("can't print where the feed is")
+}

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+
+use super::Exit;
+use crate::client::Client;
+use crate::market::{Body, write_decimal};
+use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, Op, ServerMessage, Subscribe, decode_server_message};
+use crate::topic::TopicName;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Topics and patterns: trade:BTC-USD, ticker:*, bar:BTC-*:1m
+    #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = "ticker:*")]
+    topics: Vec<String>,
+    /// The feed
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    connect: String,
+    /// raw, conflate, or an interval: 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1000ms, 5000ms
+    #[arg(long, default_value = "raw")]
+    mode: String,
+    /// Print each message as one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Stop after so many events
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let Some(wish) = wish(&arguments.mode) else {
+        super::complain(&format!("--mode {}: write raw, conflate, or an interval as in 100ms", arguments.mode));
+        return Ok(Exit::Usage);
+    };
+    let wrong = arguments.topics.iter().find_map(|text| TopicName::parse(text).err());
+    if let Some(error) = wrong {
+        super::complain(&error.to_string());
+        return Ok(Exit::Usage);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start the runtime")?;
+    runtime.block_on(tail(arguments, wish))
+}
+
+fn wish(mode: &str) -> Option<DeliveryWish> {
+    let (mode, interval_ms) = match mode {
+        "raw" => (Mode::Raw, None),
+        "conflate" => (Mode::Conflate, None),
+        other => {
+            let ms = other.strip_suffix("ms")?.parse().ok().filter(|ms| crate::protocol::INTERVALS_MS.contains(ms))?;
+            (Mode::Interval(ms), Some(ms))
+        }
+    };
+    Some(DeliveryWish { mode: Some(mode), interval_ms, on_slow: None })
+}
+
+async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
+    // JSON lines are the server's own; the table is made from the cheaper encoding.
+    let encoding = if arguments.json { Encoding::Json } else { Encoding::Msgpack };
+    let mut client = Client::connect(&arguments.connect, encoding)
+        .await
+        .with_context(|| format!("is there a feed at {}? start one with: tickcast", arguments.connect))?;
+    client.request(Op::Subscribe(Subscribe { topics: arguments.topics.clone(), wish, ..Subscribe::default() })).await?;
+    let mut view = View::new(arguments.json);
+    let mut left = arguments.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let payload = tokio::select! {
+            payload = client.next_payload() => payload?,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        let message = decode_server_message(&payload, encoding)?;
+        if let ServerMessage::Control(Control::Subscribed(answer)) = &message
+            && let (true, Some(refused)) = (answer.ok.is_empty(), answer.err.first())
+        {
+            bail!("{}: {}", refused.topic, refused.message);
+        }
+        let Ok(shown) = view.show(&message, &payload, left) else { break };
+        left -= shown;
+    }
+    Ok(Exit::Ok)
+}
+
+/// What is printed: lines, or a table that is drawn over itself.
+struct View {
+    json: bool,
+    rows: BTreeMap<String, String>,
+    drawn: usize,
+}
+
+impl View {
+    const fn new(json: bool) -> Self {
+        Self { json, rows: BTreeMap::new(), drawn: 0 }
+    }
+
+    /// Prints a message; returns how many events of it, at most `most`.
+    fn show(&mut self, message: &ServerMessage, payload: &[u8], most: u64) -> std::io::Result<u64> {
+        let mut out = std::io::stdout().lock();
+        match message {
+            ServerMessage::Events(events) if self.json => {
+                let events: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(payload)?;
+                for event in events.iter().take(most as usize) {
+                    writeln!(out, "{}", event.get())?;
+                }
+                return Ok((events.len() as u64).min(most));
+            }
+            ServerMessage::Control(_) if self.json => {
+                out.write_all(payload)?;
+                writeln!(out)?;
+                return Ok(0);
+            }
+            ServerMessage::Events(events) => self.rows.extend(events.iter().map(row)),
+            ServerMessage::Control(Control::Snapshot(snapshot)) => self.rows.extend(snapshot.events.iter().map(row)),
+            ServerMessage::Control(Control::Gap(gap)) => {
+                self.rows.insert(gap.topic.clone(), format!("gap of {} ({})", gap.n, gap.cause.name()));
+            }
+            ServerMessage::Control(_) => return Ok(0),
+        }
+        if self.drawn > 0 {
+            write!(out, "\x1b[{}A", self.drawn)?;
+        }
+        for (topic, row) in &self.rows {
+            writeln!(out, "\x1b[2K{topic:<24} {row}")?;
+        }
+        self.drawn = self.rows.len();
+        out.flush()?;
+        let ServerMessage::Events(events) = message else { return Ok(0) };
+        Ok((events.len() as u64).min(most))
+    }
+}
+
+fn row(event: &DataEvent) -> (String, String) {
+    let text = |value| {
+        let mut out = Vec::new();
+        write_decimal(&mut out, value);
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let row = match &event.body {
+        Body::Trade(trade) => format!("{:>14} x {:<12} {}", text(trade.px.0), text(trade.qty.0), trade.side.name()),
+        Body::Quote(quote) => {
+            let side = |level: Option<crate::market::Level>| level.map_or("-".to_owned(), |level| text(level.px.0));
+            format!("{:>14} / {:<14}", side(quote.bid), side(quote.ask))
+        }
+        Body::Ticker(ticker) => {
+            let change = ticker.chg.map_or("-".to_owned(), |chg| format!("{:+.2}%", chg * rust_decimal::Decimal::ONE_HUNDRED));
+            format!(
+                "{:>14} {change:>8}  high {}  low {}  vol {}",
+                text(ticker.last.0),
+                text(ticker.high.0),
+                text(ticker.low.0),
+                text(ticker.vol.0)
+            )
+        }
+        Body::Bar(bar) => format!(
+            "o {} h {} l {} c {} vol {} n {}{}",
+            text(bar.open.0),
+            text(bar.high.0),
+            text(bar.low.0),
+            text(bar.close.0),
+            text(bar.vol.0),
+            bar.n,
+            if bar.done { " done" } else { "" }
+        ),
+        Body::Status(status) => format!("{} ({})", status.state.name(), status.src.name()),
+    };
+    (event.topic.to_string(), row)
+}

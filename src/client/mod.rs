@@ -1,0 +1,152 @@
+//! The Rust client: a connection to a feed, typed, and an account of what came over it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tickcast::client::ClientError> {
+//! use tickcast::client::Client;
+//! use tickcast::protocol::{Encoding, ServerMessage};
+//!
+//! let mut client = Client::connect("127.0.0.1:8080", Encoding::Msgpack).await?;
+//! client.subscribe(&["trade:BTC-USD", "ticker:*"]).await?;
+//! loop {
+//!     match client.next().await? {
+//!         ServerMessage::Events(events) => println!("{events:?}"),
+//!         ServerMessage::Control(control) => println!("{control:?}"),
+//!     }
+//! }
+//! # }
+//! ```
+
+mod accounts;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+
+pub use accounts::{Account, AccountError, Accounts};
+
+use crate::protocol::{DecodeError, Encoding, Id, Op, Request, ServerMessage, Subscribe, decode_server_message, encode_request};
+
+/// Why a connection failed or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address doesn't answer.
+    #[error("can't connect: {0}")]
+    Connect(#[from] std::io::Error),
+    /// The handshake or the WebSocket itself failed.
+    #[error("WebSocket: {0}")]
+    WebSocket(Box<tokio_tungstenite::tungstenite::Error>),
+    /// A message isn't what the protocol says.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The server closed, with this code.
+    #[error("the server closed the connection with code {code}: {reason}")]
+    Closed {
+        /// The close frame's code; 1006 without one.
+        code: u16,
+        /// The close frame's text.
+        reason: String,
+    },
+}
+
+impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
+    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
+        Self::WebSocket(Box::new(error))
+    }
+}
+
+/// One connection to a feed.
+#[derive(Debug)]
+pub struct Client {
+    stream: WebSocketStream<TcpStream>,
+    encoding: Encoding,
+    next_id: u64,
+}
+
+impl Client {
+    /// Connects to `HOST:PORT` and finishes the handshake; the first message is `welcome`.
+    pub async fn connect(address: impl ToSocketAddrs, encoding: Encoding) -> Result<Self, ClientError> {
+        let stream = TcpStream::connect(address).await?;
+        Self::over(stream, encoding).await
+    }
+
+    /// Finishes the handshake over a socket that is connected already.
+    pub async fn over(stream: TcpStream, encoding: Encoding) -> Result<Self, ClientError> {
+        stream.set_nodelay(true)?;
+        let host = stream.peer_addr()?;
+        let mut request = format!("ws://{host}/v1/feed").into_client_request()?;
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+        let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
+        let (stream, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+        Ok(Self { stream, encoding, next_id: 1 })
+    }
+
+    /// The connection's encoding.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    /// Sends a request with the next id, which is returned.
+    pub async fn request(&mut self, op: Op) -> Result<Id, ClientError> {
+        let id = Id::Number(self.next_id);
+        self.next_id += 1;
+        let payload = encode_request(&Request { id: Some(id.clone()), op }, self.encoding);
+        self.send_raw(payload).await?;
+        Ok(id)
+    }
+
+    /// Sends a payload as it is, in a frame of the connection's encoding.
+    pub async fn send_raw(&mut self, payload: Vec<u8>) -> Result<(), ClientError> {
+        let message = match self.encoding {
+            Encoding::Msgpack => Message::binary(payload),
+            Encoding::Json => Message::text(String::from_utf8_lossy(&payload).into_owned()),
+        };
+        self.send_message(message).await
+    }
+
+    /// Sends any WebSocket message.
+    pub async fn send_message(&mut self, message: Message) -> Result<(), ClientError> {
+        Ok(self.stream.send(message).await?)
+    }
+
+    /// Subscribes with the defaults of each channel.
+    pub async fn subscribe(&mut self, topics: &[&str]) -> Result<Id, ClientError> {
+        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self.request(Op::Subscribe(Subscribe { topics, ..Subscribe::default() })).await
+    }
+
+    /// The next message's payload.
+    pub async fn next_payload(&mut self) -> Result<Vec<u8>, ClientError> {
+        loop {
+            match self.stream.next().await.transpose()? {
+                Some(Message::Binary(bytes)) => return Ok(bytes.to_vec()),
+                Some(Message::Text(text)) => return Ok(text.as_bytes().to_vec()),
+                Some(Message::Close(Some(frame))) => {
+                    return Err(ClientError::Closed { code: frame.code.into(), reason: frame.reason.to_string() });
+                }
+                Some(Message::Close(None)) => return Err(ClientError::Closed { code: 1005, reason: String::new() }),
+                Some(_) => {}
+                None => return Err(ClientError::Closed { code: 1006, reason: "no close frame came".to_owned() }),
+            }
+        }
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> Result<ServerMessage, ClientError> {
+        let payload = self.next_payload().await?;
+        Ok(decode_server_message(&payload, self.encoding)?)
+    }
+
+    /// Closes from this side.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        Ok(self.stream.close(None).await?)
+    }
+}

@@ -1,0 +1,303 @@
+//! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
+
+mod reader;
+mod sources;
+mod table;
+mod units;
+mod yaml;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use reader::guide;
+pub use sources::{SourceConfig, SourceDetails};
+pub use table::{KEYS, Key, Kind};
+
+use crate::protocol::Limits;
+use crate::replica::HistoryLimits;
+use crate::shard::outbox::OutboxLimits;
+use reader::Section;
+use yaml::Mark;
+
+/// One thing that is wrong in a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1; 0 where the problem has no place.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// The key: `sources[0].seed`.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Problem {
+    fn new(mark: Mark, path: &str, message: String) -> Self {
+        Self { line: mark.line, column: mark.column, path: path.to_owned(), message }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.path.is_empty() { "" } else { " " };
+        write!(f, "{}:{}: {}{colon}{}", self.line, self.column, self.path, self.message)
+    }
+}
+
+/// Everything that is wrong in a config, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// The file's name.
+    pub file: String,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            let end = if at + 1 < self.problems.len() { "\n" } else { "" };
+            write!(f, "{}:{problem}{end}", self.file)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the server runs by.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the feed listens.
+    pub listen: SocketAddr,
+    /// Where operators look; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
+    /// How many shards.
+    pub shards: usize,
+    /// Where prices come from.
+    pub sources: Vec<SourceConfig>,
+    /// What sources may be ahead of the bus, in bytes.
+    pub queue_bytes: usize,
+    /// What the bus may be ahead of the slowest shard, in bytes.
+    pub log_bytes: usize,
+    /// What is kept of the past.
+    pub history: HistoryLimits,
+    /// How long events may be gathered before they are written.
+    pub flush_window: Duration,
+    /// The bounds of each client's outbox.
+    pub outbox: OutboxLimits,
+    /// Unsent bytes at which a socket counts as full.
+    pub unsent_bytes: u32,
+    /// How often a heartbeat goes out.
+    pub heartbeat: Duration,
+    /// Silence after which a client is pinged.
+    pub ping_after: Duration,
+    /// Silence after which a client is dropped.
+    pub drop_after: Duration,
+    /// How long a message may take.
+    pub message_timeout: Duration,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// What a client may ask.
+    pub limits: Limits,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// Bytes of one publish request.
+    pub publish_bytes_max: usize,
+    /// How long stopping may take.
+    pub drain_deadline: Duration,
+    /// Over how long clients are asked to come back.
+    pub drain_spread: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("can't be read: {error}");
+            ConfigError { file: file.clone(), problems: vec![Problem::new(Mark::default(), "", message)] }
+        })?;
+        Self::parse(&text, &file)
+    }
+
+    /// Checks a config's text; `file` is for the messages.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let mut found = Vec::new();
+        let node = yaml::parse(text, &mut found);
+        let problems = RefCell::new(found);
+        let config = node.map(|node| {
+            let root = Section::root(&node, &problems);
+            let config = read(&root);
+            root.finish();
+            config
+        });
+        let mut problems = problems.into_inner();
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError { file: file.to_owned(), problems }),
+        }
+    }
+
+    /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
+    pub fn memory_formula(&self, topics: usize) -> (u64, String) {
+        let a_client = self.outbox.outbox + self.outbox.control + 2 * self.outbox.frame + CLIENT_BYTES;
+        let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
+        let copies = self.shards + 1;
+        let state = self.history.bytes * self.shards + bars * copies;
+        let total = self.connections_max * a_client + self.queue_bytes + self.log_bytes + state;
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        let text = format!(
+            "{} connections x {} KiB (outbox + control + 2 frames + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
+            self.connections_max,
+            a_client >> 10,
+            mib(self.queue_bytes),
+            mib(self.log_bytes),
+            self.shards,
+            mib(self.history.bytes),
+            copies,
+            mib(bars),
+            mib(total),
+        );
+        (total as u64, text)
+    }
+}
+
+/// A client's own memory beside its queues: session, subscriptions, socket.
+const CLIENT_BYTES: usize = 4 << 10;
+/// Memory of one kept event.
+const EVENT_BYTES: usize = size_of::<crate::bus::Event>();
+
+fn read(root: &Section<'_>) -> Config {
+    let listen = root.address("listen");
+    let shards = shards(root);
+    let sources = sources::read(root);
+    let bus = root.section("bus");
+    let history = bus.section("history");
+    let fanout = root.section("fanout");
+    let session = root.section("session");
+    let limits = root.section("limits");
+    let auth = root.section("auth");
+    let admin = root.section("admin");
+    let drain = root.section("drain");
+    auth.word("scheme");
+    let config = Config {
+        listen,
+        admin: admin_address(&admin),
+        shards,
+        sources,
+        queue_bytes: bus.size("queue"),
+        log_bytes: bus.size("log"),
+        history: HistoryLimits { events: history.integer("events") as usize, bytes: history.size("bytes"), age: history.duration("age") },
+        flush_window: fanout.duration("flush_window"),
+        outbox: OutboxLimits {
+            outbox: fanout.size("outbox"),
+            control: fanout.size("control"),
+            frame: fanout.size("frame"),
+            behind_max: fanout.duration("behind"),
+        },
+        unsent_bytes: fanout.size("unsent") as u32,
+        heartbeat: session.duration("heartbeat"),
+        ping_after: session.duration("ping_after"),
+        drop_after: session.duration("drop_after"),
+        message_timeout: session.duration("message_timeout"),
+        connections_max: limits.integer("connections") as usize,
+        limits: Limits {
+            topics: limits.integer("topics"),
+            requests_per_s: limits.integer("requests_per_s"),
+            message_bytes: limits.size("message") as u64,
+            snapshot_events: limits.integer("snapshot_events"),
+        },
+        handshake_timeout: limits.duration("handshake"),
+        publish_bytes_max: limits.size("publish"),
+        drain_deadline: drain.duration("deadline"),
+        drain_spread: drain.duration("spread"),
+    };
+    if config.drop_after <= config.ping_after {
+        session.problem("drop_after", "must be longer than ping_after, or no client could answer a ping");
+    }
+    for section in [&bus, &history, &fanout, &session, &limits, &auth, &admin, &drain] {
+        section.finish();
+    }
+    config
+}
+
+fn shards(root: &Section<'_>) -> usize {
+    let text = root.text("shards");
+    match text.as_str() {
+        "auto" => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
+        number => number.parse().ok().filter(|shards| (1..=256).contains(shards)).unwrap_or_else(|| {
+            root.problem("shards", format!("\"{}\" is not right; write auto, or a number from 1 to 256", number.escape_debug()));
+            1
+        }),
+    }
+}
+
+fn admin_address(admin: &Section<'_>) -> Option<SocketAddr> {
+    match admin.text("listen").as_str() {
+        "off" => None,
+        _ => Some(admin.address("listen")),
+    }
+}
+
+/// The config's own text for names that must be shared.
+pub(crate) fn shared(text: &str) -> Arc<str> {
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        Config::parse(text, "f").err().map(|error| error.problems.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    }
+
+    const SOURCES: &str = "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 10}]}]\n";
+
+    #[test]
+    fn the_default_file_is_right() {
+        let config = Config::parse(include_str!("../../feeds.yaml"), "feeds.yaml").expect("the shipped file is right");
+        let SourceDetails::Sim(sim) = &config.sources[0].details else { unreachable!("the default market is simulated") };
+        assert!(sim.instruments.len() >= 24);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+        let text = "listen: here\nbus:\n  queue: 64\n  queeu: 1MiB\nsession: {heartbeat: 5}\nlimits: {topics: 0, topics: 5}\nsources:\n  - name: s\n    kind: sim\n    seed: -1\n    instruments:\n      - {symbol: \"A B\", start: x, model: {gmb: {}}}\n";
+        let found = problems(text);
+        let expect = [
+            "1:9: listen \"here\" is not right; write an address and a port",
+            "3:10: bus.queue \"64\" is not right; write a size from 1MiB to 4GiB",
+            "4:10: bus.queeu is unknown; did you mean queue?",
+            "5:22: session.heartbeat \"5\" is not right; write a length of time",
+            "6:18: limits.topics \"0\" is not right",
+            "6:21: limits.topics stands twice",
+            "10:11: sources[0].seed \"-1\" is not right; write a whole number from 0",
+            "12:18: sources[0].instruments[0].symbol \"A B\" is no symbol",
+            "sources[0].instruments[0].start \"x\" is not right; write a decimal",
+            "sources[0].instruments[0].model \"gmb\" is unknown; there are gbm, jump, mean_reverting",
+        ];
+        for wanted in expect {
+            assert!(found.iter().any(|problem| problem.contains(wanted)), "{wanted} is not among {found:#?}");
+        }
+        assert_eq!(found.len(), expect.len(), "{found:#?}");
+    }
+
+    #[test]
+    fn a_config_without_sources_or_of_no_yaml_is_refused() {
+        assert!(problems("listen: 127.0.0.1:0")[0].contains("sources is missing"));
+        assert!(problems("a: [1")[0].contains("no YAML"));
+        assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("no YAML"));
+    }
+
+    #[test]
+    fn defaults_of_the_table_are_right_themselves() {
+        let config = Config::parse(SOURCES, "f").expect("only what must be given is given");
+        assert_eq!((config.outbox.outbox, config.heartbeat), (1 << 20, Duration::from_secs(5)));
+    }
+}

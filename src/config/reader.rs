@@ -1,0 +1,367 @@
+//! Takes values out of the tree, by the table, and gathers everything that is wrong.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use super::table::{self, KEYS, Kind};
+use super::yaml::{Mark, Node, Value};
+use super::{Problem, units};
+use crate::market::{UnixNanos, parse_decimal};
+
+/// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
+pub(super) struct Section<'c> {
+    entries: &'c [(String, Node)],
+    /// Where it begins.
+    pub mark: Mark,
+    /// As people see it: `sources[0]`.
+    shown: String,
+    /// As the table has it: `sources.sim`.
+    path: String,
+    taken: RefCell<Vec<String>>,
+    problems: &'c RefCell<Vec<Problem>>,
+}
+
+/// A value that was given, or the table's default.
+struct Given<'c> {
+    text: &'c str,
+    mark: Mark,
+}
+
+impl<'c> Section<'c> {
+    pub(super) fn root(node: &'c Node, problems: &'c RefCell<Vec<Problem>>) -> Self {
+        let section = Self::of(node, String::new(), String::new(), problems);
+        section.unwrap_or(Self {
+            entries: &[],
+            mark: node.mark,
+            shown: String::new(),
+            path: String::new(),
+            taken: RefCell::default(),
+            problems,
+        })
+    }
+
+    fn of(node: &'c Node, shown: String, path: String, problems: &'c RefCell<Vec<Problem>>) -> Option<Self> {
+        let entries: &[(String, Node)] = match &node.value {
+            Value::Map(entries) => entries,
+            Value::Null => &[],
+            other => {
+                let message = format!("must be a section of keys, but is {}", other.kind());
+                problems.borrow_mut().push(Problem::new(node.mark, &shown, message));
+                return None;
+            }
+        };
+        Some(Self { entries, mark: node.mark, shown, path, taken: RefCell::default(), problems })
+    }
+
+    fn shown_path(&self, key: &str) -> String {
+        if self.shown.is_empty() { key.to_owned() } else { format!("{}.{key}", self.shown) }
+    }
+
+    fn table_path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Says what is wrong with a key of this section.
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
+        let mark = self.node(key).map_or(self.mark, |node| node.mark);
+        self.problems.borrow_mut().push(Problem::new(mark, &self.shown_path(key), message.into()));
+    }
+
+    fn node(&self, key: &str) -> Option<&'c Node> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    fn take(&self, key: &str) -> Option<&'c Node> {
+        self.taken.borrow_mut().push(key.to_owned());
+        self.node(key)
+    }
+
+    /// Whether the key is given.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.node(key).is_some_and(|node| !matches!(node.value, Value::Null))
+    }
+
+    fn given(&self, key: &str) -> Option<Given<'c>> {
+        let default = || {
+            let entry = table::find(&self.table_path(key));
+            entry.and_then(|entry| entry.default).map(|text| Given { text, mark: self.mark })
+        };
+        match self.take(key) {
+            None => default(),
+            Some(Node { value: Value::Null, .. }) => default(),
+            Some(Node { value: Value::Text(text), mark }) => Some(Given { text, mark: *mark }),
+            Some(Node { value, mark }) => {
+                let message = format!("must be one value, but is {}", value.kind());
+                self.problems.borrow_mut().push(Problem::new(*mark, &self.shown_path(key), message));
+                default()
+            }
+        }
+    }
+
+    /// Reads a value; where it can't be, says so and goes on with the default.
+    fn read<T>(&self, key: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let given = self.given(key)?;
+        if let Some(value) = parse(given.text) {
+            return Some(value);
+        }
+        let message = format!("\"{}\" is not right; write {wanted}", given.text.escape_debug());
+        self.problems.borrow_mut().push(Problem::new(given.mark, &self.shown_path(key), message));
+        table::find(&self.table_path(key)).and_then(|entry| entry.default).and_then(parse)
+    }
+
+    fn kind(&self, key: &str) -> Kind {
+        table::find(&self.table_path(key)).map_or(Kind::Text, |entry| entry.kind)
+    }
+
+    /// A text; empty where there is none.
+    pub(super) fn text(&self, key: &str) -> String {
+        self.read(key, "a text", |text| Some(text.to_owned())).unwrap_or_default()
+    }
+
+    /// A text that must be there.
+    pub(super) fn required(&self, key: &str) -> String {
+        if !self.has(key) {
+            self.problems.borrow_mut().push(Problem::new(self.mark, &self.shown_path(key), "is missing".into()));
+        }
+        self.text(key)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        let parse = |text: &str| match text {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        };
+        self.read(key, "true or false", parse).unwrap_or_default()
+    }
+
+    pub(super) fn integer(&self, key: &str) -> u64 {
+        let Kind::Integer(least, most) = self.kind(key) else { return 0 };
+        let wanted =
+            if most == u64::MAX { format!("a whole number from {least}") } else { format!("a whole number from {least} to {most}") };
+        self.read(key, &wanted, |text| text.parse().ok().filter(|value| (least..=most).contains(value))).unwrap_or_default()
+    }
+
+    pub(super) fn number(&self, key: &str) -> f64 {
+        let Kind::Number(least, most) = self.kind(key) else { return 0.0 };
+        let wanted = format!("a number from {least} to {most}");
+        self.read(key, &wanted, |text| text.parse().ok().filter(|value| (least..=most).contains(value))).unwrap_or_default()
+    }
+
+    pub(super) fn decimal(&self, key: &str) -> Decimal {
+        self.read(key, "a decimal, as in \"64000.50\"", |text| parse_decimal(text).ok()).unwrap_or_default()
+    }
+
+    /// `None` where it isn't given and the table has no default.
+    pub(super) fn duration_if_any(&self, key: &str) -> Option<Duration> {
+        if !self.has(key) && table::find(&self.table_path(key)).is_none_or(|entry| entry.default.is_none_or(str::is_empty)) {
+            self.taken.borrow_mut().push(key.to_owned());
+            return None;
+        }
+        Some(self.duration(key))
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Duration {
+        let Kind::Duration(least, most) = self.kind(key) else { return Duration::ZERO };
+        let wanted = format!("a length of time from {least} to {most}, as in 250ms, 5s, 10m, 2d");
+        let bounds = units::duration(least).unwrap_or_default()..=units::duration(most).unwrap_or(Duration::MAX);
+        self.read(key, &wanted, |text| units::duration(text).filter(|value| bounds.contains(value))).unwrap_or_default()
+    }
+
+    pub(super) fn size(&self, key: &str) -> usize {
+        let Kind::Size(least, most) = self.kind(key) else { return 0 };
+        let wanted = format!("a size from {least} to {most}, as in 64KiB, 1MiB");
+        let bounds = units::size(least).unwrap_or_default()..=units::size(most).unwrap_or(usize::MAX);
+        self.read(key, &wanted, |text| units::size(text).filter(|value| bounds.contains(value))).unwrap_or_default()
+    }
+
+    pub(super) fn rate(&self, key: &str) -> f64 {
+        let positive = |text: &str| units::rate(text).filter(|rate| *rate > 0.0 && *rate <= 1e7);
+        self.read(key, "a rate above zero, as in 20/s, 30/m", positive).unwrap_or(1.0)
+    }
+
+    pub(super) fn address(&self, key: &str) -> SocketAddr {
+        let wanted = "an address and a port, as in 127.0.0.1:8080 or [::1]:8080";
+        self.read(key, wanted, |text| text.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn time_if_any(&self, key: &str) -> Option<UnixNanos> {
+        if !self.has(key) {
+            self.taken.borrow_mut().push(key.to_owned());
+            return None;
+        }
+        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| UnixNanos::parse_utc(text).ok())
+    }
+
+    pub(super) fn word(&self, key: &str) -> &'static str {
+        let Kind::Word(words) = self.kind(key) else { return "" };
+        let wanted = words.join(" or ");
+        self.read(key, &wanted, |text| words.iter().copied().find(|word| *word == text)).unwrap_or_default()
+    }
+
+    /// A list of texts; one text counts as a list of it.
+    pub(super) fn texts(&self, key: &str) -> Vec<String> {
+        match self.take(key) {
+            None | Some(Node { value: Value::Null, .. }) => Vec::new(),
+            Some(Node { value: Value::Text(text), .. }) => vec![text.clone()],
+            Some(Node { value: Value::List(items), .. }) => {
+                let text = |item: &Node| match &item.value {
+                    Value::Text(text) => Some(text.clone()),
+                    other => {
+                        let message = format!("must be a text, but is {}", other.kind());
+                        self.problems.borrow_mut().push(Problem::new(item.mark, &self.shown_path(key), message));
+                        None
+                    }
+                };
+                items.iter().filter_map(text).collect()
+            }
+            Some(Node { value: Value::Map(_), .. }) => {
+                self.problem(key, "must be a list, but is a section");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A section; an empty one where it isn't given.
+    pub(super) fn section(&self, key: &str) -> Section<'c> {
+        let (shown, path) = (self.shown_path(key), self.table_path(key));
+        let found = self.take(key).and_then(|node| Self::of(node, shown.clone(), path.clone(), self.problems));
+        found.unwrap_or(Section { entries: &[], mark: self.mark, shown, path, taken: RefCell::default(), problems: self.problems })
+    }
+
+    /// The sections of a list; `path` is what the table calls them.
+    pub(super) fn sections(&self, key: &str) -> Vec<Section<'c>> {
+        match self.take(key).map(|node| (&node.value, node.mark)) {
+            None | Some((Value::Null, _)) => Vec::new(),
+            Some((Value::List(items), _)) => {
+                let one = |(at, item): (usize, &'c Node)| {
+                    let shown = format!("{}[{at}]", self.shown_path(key));
+                    Self::of(item, shown, self.table_path(key), self.problems)
+                };
+                items.iter().enumerate().filter_map(one).collect()
+            }
+            Some((other, _)) => {
+                self.problem(key, format!("must be a list, but is {}", other.kind()));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A section of one key that says what kind it is: `{gbm: {volatility: 0.6}}`, or the bare word `gbm`.
+    pub(super) fn variant(&self, key: &str, known: &[&'static str]) -> Option<(&'static str, Section<'c>)> {
+        let node = self.take(key)?;
+        let (shown, path) = (self.shown_path(key), self.table_path(key));
+        let (word, inner) = match &node.value {
+            Value::Null => return None,
+            Value::Text(word) => (word, None),
+            Value::Map(entries) if entries.len() == 1 => (&entries[0].0, Some(&entries[0].1)),
+            other => {
+                self.problem(key, format!("must be one of {}, with its parameters, but is {}", known.join(", "), other.kind()));
+                return None;
+            }
+        };
+        let Some(word) = known.iter().copied().find(|name| name == word) else {
+            self.problem(key, format!("\"{}\" is unknown; there are {}", word.escape_debug(), known.join(", ")));
+            return None;
+        };
+        let shown = format!("{shown}.{word}");
+        let empty = Section {
+            entries: &[],
+            mark: node.mark,
+            shown: shown.clone(),
+            path: path.clone(),
+            taken: RefCell::default(),
+            problems: self.problems,
+        };
+        Some((word, inner.and_then(|inner| Self::of(inner, shown, path, self.problems)).unwrap_or(empty)))
+    }
+
+    /// The names and texts of a section that may hold any names.
+    pub(super) fn pairs(&self, key: &str) -> Vec<(String, String)> {
+        let section = self.section(key);
+        let text = |(name, node): &(String, Node)| match &node.value {
+            Value::Text(text) => Some((name.clone(), text.clone())),
+            _ => None,
+        };
+        section.entries.iter().filter_map(text).collect()
+    }
+
+    /// The same section, its keys looked up under another path of the table as well.
+    pub(super) fn also(self, suffix: &str) -> Self {
+        Self { path: format!("{}.{suffix}", self.path), ..self }
+    }
+
+    /// Marks keys as known that were read otherwise.
+    pub(super) fn know(&self, keys: &[&str]) {
+        self.taken.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+    }
+
+    /// Tells the keys that nobody took.
+    pub(super) fn finish(&self) {
+        let taken = self.taken.borrow();
+        for (name, node) in self.entries.iter().filter(|(name, _)| !taken.contains(name)) {
+            let known: Vec<&str> = taken.iter().map(String::as_str).collect();
+            let offer =
+                nearest(name, &known).map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+            let message = format!("is unknown; {offer}");
+            self.problems.borrow_mut().push(Problem::new(node.mark, &self.shown_path(name), message));
+        }
+    }
+}
+
+/// The known key that is most like `name`, if any is like it at all.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distance = |other: &str| {
+        let (a, b): (Vec<char>, Vec<char>) = (name.chars().collect(), other.chars().collect());
+        let mut row: Vec<usize> = (0..=b.len()).collect();
+        for (i, from) in a.iter().enumerate() {
+            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+            for (j, to) in b.iter().enumerate() {
+                let replaced = diagonal + usize::from(from != to);
+                diagonal = row[j + 1];
+                row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            }
+        }
+        row[b.len()]
+    };
+    known
+        .iter()
+        .copied()
+        .map(|other| (distance(other), other))
+        .filter(|(far, other)| *far <= other.len().max(3) / 3 + 1)
+        .min()
+        .map(|(_, other)| other)
+}
+
+/// What the guide says of every key, as a Markdown table.
+pub fn guide() -> String {
+    let mut out = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let value = match key.kind {
+            Kind::Text => "text".to_owned(),
+            Kind::Flag => "true, false".to_owned(),
+            Kind::Integer(least, u64::MAX) => format!("whole number from {least}"),
+            Kind::Integer(least, most) => format!("whole number, {least} to {most}"),
+            Kind::Number(least, most) => format!("number, {least} to {most}"),
+            Kind::Decimal => "decimal".to_owned(),
+            Kind::Duration(least, most) => format!("time, {least} to {most}"),
+            Kind::Size(least, most) => format!("size, {least} to {most}"),
+            Kind::Rate => "rate, as in 20/s".to_owned(),
+            Kind::Address => "address:port".to_owned(),
+            Kind::Time => "UTC time".to_owned(),
+            Kind::Texts => "list of texts".to_owned(),
+            Kind::Word(words) => words.join(", "),
+            Kind::Section => "section".to_owned(),
+        };
+        let default = match key.default {
+            None => "none".to_owned(),
+            Some("") => "empty".to_owned(),
+            Some(text) => format!("`{text}`"),
+        };
+        out.extend(["| `", key.path, "` | ", &value, " | ", &default, " | ", key.doc, " |\n"]);
+    }
+    out
+}

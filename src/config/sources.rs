@@ -1,0 +1,354 @@
+//! The `sources` section.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::reader::Section;
+use super::shared;
+use crate::market::{Instrument, Price, SourceKind, Symbol, parse_decimal};
+use crate::source::push::PushRules;
+use crate::source::replay::{Begin, Columns, ReplayConfig, Speed};
+use crate::source::sim::{Arrivals, Hours, Model, SimConfig, SimInstrument};
+
+/// One source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Its name in messages, metrics and logs.
+    pub name: Arc<str>,
+    /// Silence after which it is stale.
+    pub stale_after: Duration,
+    /// The rest, by kind.
+    pub details: SourceDetails,
+}
+
+/// What a source of each kind needs.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few, made once")]
+pub enum SourceDetails {
+    /// A simulated market.
+    Sim(SimConfig),
+    /// Recorded files.
+    Replay(ReplayConfig),
+    /// Prices from outside.
+    Push {
+        /// What may be published.
+        instruments: Vec<Instrument>,
+        /// What passes.
+        rules: PushRules,
+        /// SHA-256 of the publisher's token.
+        token_sha256: Option<[u8; 32]>,
+    },
+}
+
+/// The most characters of a description.
+const DESCRIPTION_CHARS_MAX: usize = 200;
+/// The most sources.
+const SOURCES_MAX: usize = 1000;
+
+pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
+    let sections = root.sections("sources");
+    if sections.is_empty() {
+        let message = if root.has("sources") { "needs at least one source" } else { "is missing: say where prices come from" };
+        root.problem("sources", message);
+    }
+    if sections.len() > SOURCES_MAX {
+        root.problem("sources", format!("are more than {SOURCES_MAX}"));
+    }
+    let mut names = HashSet::new();
+    sections.into_iter().filter_map(|section| read_one(section, &mut names)).collect()
+}
+
+fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceConfig> {
+    let name = section.required("name");
+    if !name.is_empty() && !names.insert(name.clone()) {
+        section.problem("name", format!("\"{}\" is the name of another source", name.escape_debug()));
+    }
+    section.required("kind");
+    let kind = section.word("kind");
+    let stale_after = section.duration("stale_after");
+    if kind.is_empty() {
+        return None;
+    }
+    let section = section.also(kind);
+    let details = match kind {
+        "sim" => SourceDetails::Sim(read_sim(&section)),
+        "replay" => SourceDetails::Replay(read_replay(&section)),
+        _ => read_push(&section),
+    };
+    section.finish();
+    Some(SourceConfig { name: shared(&name), stale_after, details })
+}
+
+fn symbol(section: &Section<'_>) -> Option<Symbol> {
+    let text = section.required("symbol");
+    if text.is_empty() {
+        return None;
+    }
+    Symbol::new(&text).map_err(|error| section.problem("symbol", error.to_string())).ok()
+}
+
+fn description(section: &Section<'_>) -> String {
+    let text = section.text("description");
+    if text.chars().count() > DESCRIPTION_CHARS_MAX || text.chars().any(char::is_control) {
+        section.problem("description", format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters"));
+    }
+    text
+}
+
+fn distinct_symbols(sections: &[Section<'_>], parent: &Section<'_>) {
+    if sections.is_empty() {
+        parent.problem("instruments", "needs at least one instrument");
+    }
+    let mut seen = HashSet::new();
+    for section in sections {
+        let text = section.text("symbol");
+        if !text.is_empty() && !seen.insert(text.clone()) {
+            section.problem("symbol", format!("\"{}\" stands twice", text.escape_debug()));
+        }
+    }
+}
+
+fn read_sim(section: &Section<'_>) -> SimConfig {
+    let mut factors = Vec::new();
+    let sections = section.sections("instruments");
+    distinct_symbols(&sections, section);
+    let instruments = sections.iter().filter_map(|one| read_sim_instrument(one, &mut factors)).collect();
+    SimConfig {
+        seed: section.integer("seed"),
+        start: section.time_if_any("start"),
+        history: section.duration("history"),
+        factors,
+        instruments,
+    }
+}
+
+fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Option<SimInstrument> {
+    let symbol = symbol(section);
+    let description = description(section);
+    section.required("start");
+    let (start, tick_size, lot_size) = (section.decimal("start"), section.decimal("tick_size"), section.decimal("lot_size"));
+    for (key, value) in [("tick_size", tick_size), ("lot_size", lot_size)] {
+        if value <= rust_decimal::Decimal::ZERO {
+            section.problem(key, "must be more than zero");
+        }
+    }
+    if start < tick_size && parse_decimal(&section.text("start")).is_ok() {
+        section.problem("start", "must be at least one tick_size");
+    }
+    let instrument = SimInstrument {
+        description,
+        start: Price(start),
+        tick_size,
+        lot_size,
+        size_lots: section.number("size"),
+        spread_ticks: section.number("spread"),
+        rate: section.rate("rate"),
+        trades: section.number("trades"),
+        model: read_model(section),
+        arrivals: read_arrivals(section),
+        factor: read_factor(section, factors),
+        hours: section.has("hours").then(|| read_hours(&section.section("hours"))).flatten(),
+        stale_after: section.duration_if_any("stale_after"),
+        symbol: symbol?,
+    };
+    section.know(&["hours"]);
+    section.finish();
+    Some(instrument)
+}
+
+fn read_model(section: &Section<'_>) -> Model {
+    let Some((kind, inner)) = section.variant("model", &["gbm", "jump", "mean_reverting"]) else {
+        return Model::Gbm { volatility: 0.3 };
+    };
+    let volatility = inner.number("volatility");
+    let model = match kind {
+        "gbm" => Model::Gbm { volatility },
+        "jump" => Model::Jump { volatility, jumps_per_day: inner.number("jumps_per_day"), jump: inner.number("jump") },
+        _ => Model::MeanReverting { volatility, half_life: inner.duration("half_life") },
+    };
+    inner.finish();
+    model
+}
+
+fn read_arrivals(section: &Section<'_>) -> Arrivals {
+    let Some((kind, inner)) = section.variant("arrivals", &["poisson", "hawkes"]) else { return Arrivals::Poisson };
+    let arrivals = match kind {
+        "poisson" => Arrivals::Poisson,
+        _ => Arrivals::Hawkes { branching: inner.number("branching"), decay: inner.duration("decay") },
+    };
+    inner.finish();
+    arrivals
+}
+
+fn read_factor(section: &Section<'_>, factors: &mut Vec<String>) -> Option<(usize, f64)> {
+    let pairs = section.pairs("factor");
+    if !section.has("factor") {
+        return None;
+    }
+    let closeness = |text: &str| text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    let [(name, text)] = &pairs[..] else {
+        section.problem("factor", "must name one factor and how closely it is followed, as in {crypto: 0.7}");
+        return None;
+    };
+    let Some(closeness) = closeness(text) else {
+        section.problem("factor", format!("\"{}\" is not right; write a number from 0 to 1", text.escape_debug()));
+        return None;
+    };
+    let at = factors.iter().position(|known| known == name).unwrap_or_else(|| {
+        factors.push(name.clone());
+        factors.len() - 1
+    });
+    Some((at, closeness))
+}
+
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+fn read_hours(section: &Section<'_>) -> Option<Hours> {
+    let of_day = |key: &str| {
+        let text = section.required(key);
+        let minutes = clock_minutes(&text);
+        if minutes.is_none() && !text.is_empty() {
+            section.problem(key, format!("\"{}\" is no time of day; write it as 09:30", text.escape_debug()));
+        }
+        minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
+    };
+    let (open, close) = (of_day("open"), of_day("close"));
+    let offset = section.text("utc_offset");
+    let utc_offset_s = offset.split_at_checked(1).and_then(|(sign, rest)| {
+        let seconds = i32::try_from(clock_minutes(rest)? * 60).ok()?;
+        match sign {
+            "+" => Some(seconds),
+            "-" => Some(-seconds),
+            _ => None,
+        }
+    });
+    if utc_offset_s.is_none() {
+        section.problem("utc_offset", format!("\"{}\" is no offset; write it as -05:00", offset.escape_debug()));
+    }
+    let text = section.text("days");
+    let days = days(&text);
+    if days.is_none() {
+        section.problem("days", format!("\"{}\" is not right; write mon-fri, or mon,wed,sun", text.escape_debug()));
+    }
+    section.finish();
+    let hours = Hours { open: open?, close: close?, utc_offset_s: utc_offset_s?, days: days? };
+    if hours.close <= hours.open {
+        section.problem("close", "must be later than open");
+    }
+    Some(hours)
+}
+
+fn clock_minutes(text: &str) -> Option<u32> {
+    let (hours, minutes) = text.split_once(':')?;
+    let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours <= 24 && minutes < 60).then_some(hours * 60 + minutes)
+}
+
+fn days(text: &str) -> Option<[bool; 7]> {
+    let place = |name: &str| DAYS.iter().position(|day| *day == name.trim());
+    let mut days = [false; 7];
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let (from, to) = (place(from)?, place(to)?);
+        if to < from {
+            return None;
+        }
+        days[from..=to].fill(true);
+    }
+    Some(days)
+}
+
+fn read_replay(section: &Section<'_>) -> ReplayConfig {
+    let files = section.texts("files");
+    if files.is_empty() {
+        section.problem("files", "needs at least one file");
+    }
+    let text = section.text("speed");
+    let speed = Speed::parse(&text).unwrap_or_else(|| {
+        section.problem("speed", format!("\"{}\" is not right; write a number from 0.1 to 1000, or max", text.escape_debug()));
+        Speed::Max
+    });
+    let symbol = section.text("symbol");
+    let symbol = (!symbol.is_empty()).then(|| Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string())));
+    ReplayConfig {
+        files: files.into_iter().map(Into::into).collect(),
+        speed,
+        repeat: section.flag("loop"),
+        begin: if section.word("begin") == "now" { Begin::Now } else { Begin::FirstSubscriber },
+        symbol: symbol.and_then(Result::ok),
+        max_bad: section.integer("max_bad"),
+        columns: section.has("columns").then(|| read_columns(&section.section("columns"))),
+    }
+}
+
+fn read_columns(section: &Section<'_>) -> Columns {
+    let name = |key: &str| Some(section.text(key)).filter(|name| !name.is_empty());
+    let columns = Columns {
+        time: section.required("time"),
+        symbol: name("symbol"),
+        venue: name("venue"),
+        row_type: name("type"),
+        trade: section.text("trade"),
+        quote: section.text("quote"),
+        price: name("price"),
+        qty: name("qty"),
+        side: name("side"),
+        id: name("id"),
+        bid: name("bid"),
+        bid_qty: name("bid_qty"),
+        ask: name("ask"),
+        ask_qty: name("ask_qty"),
+    };
+    let (trades, quotes) = (columns.price.is_some() && columns.qty.is_some(), columns.bid.is_some() || columns.ask.is_some());
+    if !trades && !quotes {
+        section.problem("price", "is missing: name price and qty for trades, or bid and ask for quotes");
+    }
+    if trades && quotes && columns.row_type.is_none() {
+        section.problem("type", "is missing: with trades and quotes in one file, name the column that tells them apart");
+    }
+    section.finish();
+    columns
+}
+
+fn read_push(section: &Section<'_>) -> SourceDetails {
+    let text = section.text("token_sha256");
+    let token_sha256 = sha256(&text);
+    if token_sha256.is_none() && !text.is_empty() {
+        section.problem("token_sha256", "must be 64 hexadecimal digits; make it with: printf %s TOKEN | sha256sum");
+    }
+    let sections = section.sections("instruments");
+    distinct_symbols(&sections, section);
+    let instruments = sections.iter().filter_map(read_push_instrument).collect();
+    let rules =
+        PushRules { crossed: section.flag("crossed"), negative_prices: section.flag("negative_prices"), late: section.flag("late") };
+    SourceDetails::Push { instruments, rules, token_sha256 }
+}
+
+fn read_push_instrument(section: &Section<'_>) -> Option<Instrument> {
+    let (symbol, description) = (symbol(section), description(section));
+    let instrument = Instrument {
+        description,
+        price_scale: section.integer("price_scale") as u32,
+        qty_scale: section.integer("qty_scale") as u32,
+        src: SourceKind::Push,
+        has_trades: true,
+        has_quotes: true,
+        stale_after: section.duration_if_any("stale_after"),
+        session_start: Duration::ZERO,
+        symbol: symbol?,
+    };
+    section.finish();
+    Some(instrument)
+}
+
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(hash)
+}

@@ -1,0 +1,129 @@
+//! YAML as a tree in which everything knows its place.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+
+use super::Problem;
+
+/// A place in the file, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Mark {
+    fn of(span: Span) -> Self {
+        Self { line: span.start.line(), column: span.start.col() + 1 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub mark: Mark,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// A scalar; plain `null`, `~` and nothing are `Null`.
+    Text(String),
+    Null,
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+}
+
+impl Value {
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a value",
+            Self::Null => "nothing",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a section",
+        }
+    }
+}
+
+/// Reads one document. Keys that stand twice are told as problems, and the first counts.
+pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
+    let mut events = Events { parser: Parser::new_from_str(text), problems };
+    loop {
+        match events.next()? {
+            (Event::DocumentStart(_) | Event::StreamStart, _) => {}
+            (Event::StreamEnd, _) => return Some(Node { mark: Mark { line: 1, column: 1 }, value: Value::Map(Vec::new()) }),
+            (event, span) => return events.node(event, span, ""),
+        }
+    }
+}
+
+struct Events<'t, 'p> {
+    parser: Parser<'t, saphyr_parser::StrInput<'t>>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'t> Events<'t, '_> {
+    fn next(&mut self) -> Option<(Event<'t>, Span)> {
+        match self.parser.next_event()? {
+            Ok(found) => Some(found),
+            Err(error) => {
+                let mark = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
+                self.problems.push(Problem::new(mark, "", format!("this is no YAML: {}", error.info())));
+                None
+            }
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, span: Span, path: &str) -> Option<Node> {
+        let mark = Mark::of(span);
+        let value = match event {
+            Event::Scalar(text, style, _, _) => match (style, text.as_ref()) {
+                (ScalarStyle::Plain, "" | "~" | "null") => Value::Null,
+                (_, text) => Value::Text(text.to_owned()),
+            },
+            Event::SequenceStart(..) => Value::List(self.list(path)?),
+            Event::MappingStart(..) => Value::Map(self.map(path)?),
+            _ => {
+                self.problems.push(Problem::new(mark, path, "aliases are not supported; write the value out".into()));
+                return None;
+            }
+        };
+        Some(Node { mark, value })
+    }
+
+    fn list(&mut self, path: &str) -> Option<Vec<Node>> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Some(items),
+                (event, span) => items.push(self.node(event, span, &format!("{path}[{}]", items.len()))?),
+            }
+        }
+    }
+
+    fn map(&mut self, path: &str) -> Option<Vec<(String, Node)>> {
+        let mut entries: Vec<(String, Node)> = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            if event == Event::MappingEnd {
+                return Some(entries);
+            }
+            let mark = Mark::of(span);
+            let Event::Scalar(key, ..) = event else {
+                self.problems.push(Problem::new(mark, path, "a key must be a word".into()));
+                return None;
+            };
+            let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            let (event, span) = self.next()?;
+            let mut node = self.node(event, span, &path)?;
+            if let Some((_, first)) = entries.iter().find(|(other, _)| *other == key) {
+                let message = format!("stands twice; it is there in line {} already", first.mark.line);
+                self.problems.push(Problem::new(mark, &path, message));
+                continue;
+            }
+            // A key's place is more help than its value's, where the value is a section.
+            if matches!(node.value, Value::Map(_) | Value::List(_) | Value::Null) {
+                node.mark = mark;
+            }
+            entries.push((key.into_owned(), node));
+        }
+    }
+}

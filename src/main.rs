@@ -1,0 +1,7 @@
+//! `tickcast`: arguments → command → exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tickcast::cli::main()
+}

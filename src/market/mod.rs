@@ -1,0 +1,37 @@
+//! The market's own words: instruments, trades, quotes, tickers, bars. Pure values without I/O.
+//!
+//! Prices and quantities are exact decimals that keep the scale their source gave ([`Price`], [`Qty`]); times are
+//! nanoseconds since the Unix epoch, UTC ([`UnixNanos`]).
+
+mod bar;
+mod decimal;
+mod instrument;
+mod quote;
+mod status;
+mod ticker;
+mod time;
+mod trade;
+
+pub use bar::{Bar, Interval};
+pub use decimal::{DecimalError, Price, Qty, parse_decimal, write_decimal};
+pub use instrument::{Instrument, SourceKind, Symbol, SymbolError};
+pub use quote::{Level, Quote, QuoteFault};
+pub use status::{Status, TradingState};
+pub use ticker::Ticker;
+pub use time::{TimeError, UnixNanos};
+pub use trade::{Aggressor, Trade, TradeFault, TradeId};
+
+/// What one event says, by channel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A print.
+    Trade(Trade),
+    /// The best bid and offer.
+    Quote(Quote),
+    /// The session's summary.
+    Ticker(Ticker),
+    /// A bar of the topic's interval.
+    Bar(Bar),
+    /// Whether the symbol trades.
+    Status(Status),
+}

@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+/// Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct UnixNanos(pub u64);
+
+/// Why a text is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no UTC time; write it as 2026-01-31T09:30:00Z, with up to nine digits after the seconds")]
+pub struct TimeError(pub String);
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const SECONDS_PER_DAY: u64 = 86_400;
+
+impl UnixNanos {
+    /// The time `span` later; stops at the end of what 64 bits hold (the year 2554).
+    pub const fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(span)))
+    }
+
+    /// The time `span` earlier; stops at the epoch.
+    pub const fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+
+    /// How long ago `earlier` was, zero where it lies ahead.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// The last multiple of `step` that isn't after this time.
+    pub const fn floor(self, step: Duration) -> Self {
+        Self(self.0 - self.0 % nanos(step))
+    }
+
+    /// Reads `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a blank may stand for the `T`.
+    pub fn parse_utc(text: &str) -> Result<Self, TimeError> {
+        parse_iso(text).ok_or_else(|| TimeError(text.to_owned()))
+    }
+}
+
+const fn nanos(span: Duration) -> u64 {
+    let all = span.as_nanos();
+    if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
+}
+
+fn parse_iso(text: &str) -> Option<UnixNanos> {
+    let rest = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
+    let (date, clock) = rest.split_once(['T', ' '])?;
+    let mut parts = date.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if year.len() != 4 || month.len() != 2 || day.len() != 2 || parts.next().is_some() {
+        return None;
+    }
+    let days = days_from_civil(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?)?;
+    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
+    let mut parts = whole.split(':');
+    let (hour, minute, second): (u64, u64, u64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    if hour > 23 || minute > 59 || second > 60 || parts.next().is_some() || fraction.len() > 9 {
+        return None;
+    }
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let sub: u64 = format!("{fraction:0<9}").parse().ok()?;
+    let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(sub).map(UnixNanos)
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let longest = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if day == 0 || day > longest || year < 1970 {
+        return None;
+    }
+    let y = if month <= 2 { year - 1 } else { year };
+    let shifted = (month + 9) % 12;
+    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+    let day_of_era = (y % 400) * 365 + (y % 400) / 4 - (y % 400) / 100 + day_of_year;
+    (y / 400 * 146_097 + day_of_era).checked_sub(719_468)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iso_times_are_read_to_the_nanosecond() {
+        assert_eq!(UnixNanos::parse_utc("1970-01-01T00:00:00Z"), Ok(UnixNanos(0)));
+        assert_eq!(UnixNanos::parse_utc("2024-08-08T23:54:15.342Z"), Ok(UnixNanos(1_723_161_255_342_000_000)));
+        assert_eq!(UnixNanos::parse_utc("2000-02-29 12:00:00.000000001+00:00"), Ok(UnixNanos(951_825_600_000_000_001)));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_with_its_text() {
+        for bad in ["", "2026-01-31", "2026-02-29T00:00:00Z", "2026-01-31T24:00:00Z", "2026-01-31T00:00:00", "x"] {
+            assert_eq!(UnixNanos::parse_utc(bad), Err(TimeError(bad.to_owned())));
+        }
+    }
+}

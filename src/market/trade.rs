@@ -1,0 +1,121 @@
+use super::{Price, Qty, UnixNanos};
+
+/// Who took the other's price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aggressor {
+    /// The buyer lifted the offer.
+    Buy,
+    /// The seller hit the bid.
+    Sell,
+    /// Not known, or an auction.
+    None,
+}
+
+impl Aggressor {
+    /// The word on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Buy => "buy",
+            Self::Sell => "sell",
+            Self::None => "none",
+        }
+    }
+
+    /// Reads the word on the wire.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Buy, Self::Sell, Self::None].into_iter().find(|side| side.name() == text)
+    }
+}
+
+/// A trade's id as the source wrote it. Most are plain numbers, which need no allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TradeId {
+    /// The source gives none.
+    None,
+    /// A number without leading zeros.
+    Number(u64),
+    /// Anything else.
+    Text(Box<str>),
+}
+
+impl TradeId {
+    /// The most bytes of an id.
+    pub const LEN_MAX: usize = 64;
+
+    /// Takes a source's text; empty means none. `None` where it is longer than [`Self::LEN_MAX`] or not printable.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::None);
+        }
+        if text.len() > Self::LEN_MAX || text.chars().any(char::is_control) {
+            return None;
+        }
+        let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()));
+        match text.parse() {
+            Ok(number) if canonical => Some(Self::Number(number)),
+            _ => Some(Self::Text(text.into())),
+        }
+    }
+
+    /// The text on the wire, empty for none.
+    pub fn text(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.to_string(),
+        }
+    }
+}
+
+/// One print.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trade {
+    /// When the source says it happened.
+    pub ts: UnixNanos,
+    /// At what price.
+    pub px: Price,
+    /// How much; more than zero.
+    pub qty: Qty,
+    /// Who was the aggressor.
+    pub side: Aggressor,
+    /// The source's id.
+    pub id: TradeId,
+}
+
+/// Why a trade can't be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TradeFault {
+    /// The quantity is zero or less.
+    #[error("the quantity of a trade must be more than zero")]
+    Quantity,
+    /// The price is negative where the source doesn't allow it.
+    #[error("the price is negative, and this source allows none")]
+    NegativePrice,
+}
+
+impl Trade {
+    /// The rule for every source: a quantity, and no negative price unless `negative_prices` are usual there.
+    pub fn check(&self, negative_prices: bool) -> Result<(), TradeFault> {
+        if self.qty.0 <= rust_decimal::Decimal::ZERO {
+            return Err(TradeFault::Quantity);
+        }
+        if self.px.0.is_sign_negative() && !negative_prices {
+            return Err(TradeFault::NegativePrice);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_keep_their_text() {
+        for text in ["", "0", "42377944", "007", "18446744073709551616", "a-b", "f9d0b3a0-1"] {
+            assert_eq!(TradeId::parse(text).map(|id| id.text()), Some(text.to_owned()));
+        }
+        assert_eq!(TradeId::parse("7"), Some(TradeId::Number(7)));
+        assert_eq!(TradeId::parse("a\nb"), None);
+    }
+}

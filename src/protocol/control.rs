@@ -1,0 +1,464 @@
+//! What the server says beside data: one map a message, told apart by `op`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Code, DataEvent, Encoding, Id, Mode, OnSlow, Settings};
+use crate::market::SourceKind;
+
+/// A control message (protocol, *Control messages*).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Control {
+    /// The first message.
+    Welcome(Welcome),
+    /// Answers `auth`.
+    Authenticated(Authenticated),
+    /// Answers `subscribe`, `modify` and `resync`.
+    Subscribed(Subscribed),
+    /// Answers `unsubscribe`.
+    Unsubscribed(Unsubscribed),
+    /// Answers `subscriptions`.
+    Subscriptions(Subscriptions),
+    /// Answers `instruments`.
+    Instruments(Instruments),
+    /// Answers `ping`.
+    Pong(Pong),
+    /// A topic's state at a sequence number.
+    Snapshot(Snapshot),
+    /// Events that won't come.
+    Gap(Gap),
+    /// How far the client is behind.
+    Lag(Lag),
+    /// The accounts' sums.
+    Heartbeat(Heartbeat),
+    /// Answers `ledger`.
+    Ledger(LedgerAnswer),
+    /// What held patterns match changed.
+    Topics(TopicsChange),
+    /// A source of a held topic changed.
+    Source(SourceChange),
+    /// A request failed as a whole.
+    Error(ProtocolError),
+    /// The server closes.
+    Bye(Bye),
+    /// A message of a later version; a client ignores it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The server's greeting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Name and version of the server.
+    pub server: String,
+    /// Names this connection in the server's log.
+    pub session: String,
+    /// The server's epoch.
+    pub epoch: String,
+    /// The server's time, Unix nanoseconds.
+    pub ts: u64,
+    /// The connection's encoding.
+    pub encoding: Encoding,
+    /// How often a heartbeat comes, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// What the client may ask.
+    pub limits: Limits,
+    /// `none`, `required` or `ok`.
+    pub auth: String,
+}
+
+/// What a client may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Topics held at once.
+    pub topics: u64,
+    /// Requests a second.
+    pub requests_per_s: u64,
+    /// Bytes of a request.
+    pub message_bytes: u64,
+    /// Events of a snapshot.
+    pub snapshot_events: u64,
+}
+
+/// Answers `auth`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Authenticated {
+    /// The request's.
+    pub id: Option<Id>,
+    /// When the right ends, Unix nanoseconds; `None`: never.
+    pub expires: Option<u64>,
+    /// The limits now.
+    pub limits: Limits,
+}
+
+/// One topic or pattern that is held, with the settings in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The topic or pattern.
+    pub topic: String,
+    /// The topic's epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// `raw`, `conflate` or `interval`.
+    pub mode: String,
+    /// With `interval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u16>,
+    /// What happens when the client can't keep up.
+    pub on_slow: OnSlow,
+    /// The topic's head when the request took effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+    /// Whether what was missed follows; with `from` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// The topics that a pattern matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Vec<Entry>>,
+}
+
+impl Entry {
+    /// A name with its settings and nothing else yet.
+    pub fn new(topic: String, settings: Settings) -> Self {
+        Self {
+            topic,
+            epoch: None,
+            mode: settings.mode.name().to_owned(),
+            interval_ms: settings.mode.interval_ms(),
+            on_slow: settings.on_slow,
+            seq: None,
+            recovered: None,
+            matched: None,
+        }
+    }
+
+    /// The settings, where this version knows the mode.
+    pub fn settings(&self) -> Option<Settings> {
+        let mode = match (self.mode.as_str(), self.interval_ms) {
+            ("raw", _) => Mode::Raw,
+            ("conflate", _) => Mode::Conflate,
+            ("interval", Some(ms)) => Mode::Interval(ms),
+            _ => return None,
+        };
+        Some(Settings { mode, on_slow: self.on_slow })
+    }
+}
+
+/// What was refused, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The topic or pattern as it was asked for.
+    pub topic: String,
+    /// See [`Code`].
+    pub code: u16,
+    /// Says what would be right.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal of `topic` for the reason `code`.
+    pub fn new(topic: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
+        Self { topic: topic.into(), code: code.number(), message: message.into() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// Answers `subscribe`, `modify` and `resync`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The request's.
+    pub id: Option<Id>,
+    /// What is held.
+    pub ok: Vec<Entry>,
+    /// What was refused.
+    pub err: Vec<Refusal>,
+    /// Topics held now.
+    pub count: u64,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// Answers `unsubscribe`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unsubscribed {
+    /// The request's.
+    pub id: Option<Id>,
+    /// No longer held.
+    pub topics: Vec<String>,
+    /// Still held by another subscription.
+    pub ok: Vec<Entry>,
+    /// What was refused.
+    pub err: Vec<Refusal>,
+    /// Topics held now.
+    pub count: u64,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// Answers `subscriptions`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subscriptions {
+    /// The request's.
+    pub id: Option<Id>,
+    /// What is held.
+    pub ok: Vec<Entry>,
+    /// Topics held now.
+    pub count: u64,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// Answers `instruments`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instruments {
+    /// The request's.
+    pub id: Option<Id>,
+    /// What the client may see.
+    pub instruments: Vec<InstrumentEntry>,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// One instrument.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstrumentEntry {
+    /// Its symbol.
+    pub symbol: String,
+    /// Its channels, with their params: `trade`, `bar:1m`.
+    pub channels: Vec<String>,
+    /// Usual decimals of a price.
+    pub price_scale: u32,
+    /// Usual decimals of a quantity.
+    pub qty_scale: u32,
+    /// Where its prices come from.
+    pub src: SourceKind,
+    /// For people.
+    pub description: String,
+}
+
+/// Answers `ping`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The request's.
+    pub id: Option<Id>,
+    /// As sent.
+    pub t: i64,
+    /// The server's time, Unix nanoseconds.
+    pub ts: u64,
+}
+
+/// A topic's state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The topic.
+    pub topic: String,
+    /// Its epoch.
+    pub epoch: String,
+    /// The newest event that is in it.
+    pub seq: u64,
+    /// The state; empty where nothing was published yet.
+    pub events: Vec<DataEvent>,
+}
+
+/// Why events are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// The client couldn't keep up.
+    Slow,
+    /// The server couldn't.
+    Bus,
+    /// No longer in the history when the client came back.
+    Expired,
+    /// The source missed something; none of ours is missing.
+    Source,
+}
+
+impl GapCause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Slow, Self::Bus, Self::Expired, Self::Source];
+
+    /// The word on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Bus => "bus",
+            Self::Expired => "expired",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// Events that won't come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The topic.
+    pub topic: String,
+    /// Its epoch.
+    pub epoch: String,
+    /// The first that is missing.
+    pub from: u64,
+    /// The last that is missing.
+    pub to: u64,
+    /// How many.
+    pub n: u64,
+    /// Why.
+    pub cause: GapCause,
+    /// With cause `source`: how many the source missed, where it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<u64>,
+}
+
+/// How far a client is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LagLevel {
+    /// Caught up.
+    Ok,
+    /// Falling behind.
+    Warn,
+    /// Topics with `on_slow: conflate` jump.
+    Degraded,
+}
+
+/// The level changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// The level now.
+    pub level: LagLevel,
+    /// Bytes that wait.
+    pub queued_bytes: u64,
+    /// Age of the oldest event that waits.
+    pub behind_ms: u64,
+}
+
+/// The accounts' sums since the connection began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The server's time, Unix nanoseconds.
+    pub ts: u64,
+    /// Events in data arrays.
+    pub delivered: u64,
+    /// Events replaced by newer ones.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+    /// Bytes that wait.
+    pub queued_bytes: u64,
+}
+
+/// Answers `ledger`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerAnswer {
+    /// The request's.
+    pub id: Option<Id>,
+    /// The account of each topic held.
+    pub topics: Vec<LedgerEntry>,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// One topic's account: `head` − `start` = `delivered` + `merged` + `lost`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// The topic.
+    pub topic: String,
+    /// Its epoch.
+    pub epoch: String,
+    /// Where the account began.
+    pub start: u64,
+    /// The newest event that is accounted for.
+    pub head: u64,
+    /// Events in data arrays.
+    pub delivered: u64,
+    /// Events replaced by newer ones.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+    /// Newer ones that wait.
+    pub pending: u64,
+}
+
+/// What held patterns match changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TopicsChange {
+    /// Matched now, and held.
+    pub added: Vec<Entry>,
+    /// No longer held.
+    pub removed: Vec<Refusal>,
+    /// Matched, but refused.
+    pub err: Vec<Refusal>,
+    /// Another part follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// A source's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceState {
+    /// It emits.
+    Live,
+    /// It is silent.
+    Stale,
+    /// It failed and is being started again.
+    Reconnecting,
+    /// It has come to its end.
+    Ended,
+}
+
+/// A source of a held topic changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceChange {
+    /// Its name in the config.
+    pub name: String,
+    /// Its state now.
+    pub state: SourceState,
+    /// Since when, Unix nanoseconds.
+    pub since: u64,
+}
+
+/// A request failed as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProtocolError {
+    /// The request's.
+    pub id: Option<Id>,
+    /// See [`Code`].
+    pub code: u16,
+    /// The code's name.
+    pub name: String,
+    /// Says what to do.
+    pub message: String,
+    /// When a retry helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_ms: Option<u64>,
+}
+
+impl ProtocolError {
+    /// An error that no retry mends.
+    pub fn new(id: Option<Id>, code: Code, message: impl Into<String>) -> Self {
+        Self { id, code: code.number(), name: code.name().to_owned(), message: message.into(), retry_ms: None }
+    }
+}
+
+/// The server closes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bye {
+    /// See [`Code`].
+    pub code: u16,
+    /// Why.
+    pub message: String,
+    /// Whether to come back.
+    pub reconnect: bool,
+    /// When: the client's own slot.
+    pub after_ms: u64,
+}

@@ -1,0 +1,54 @@
+use std::fmt;
+
+/// Names one unbroken run of sequence numbers; opaque to clients, never used twice.
+///
+/// The server's own has turn 0; a topic whose source starts over gets the next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// Drawn when the server starts.
+    pub origin: u64,
+    /// How often the topic's source started over.
+    pub turn: u32,
+}
+
+impl Epoch {
+    /// The epoch after this one.
+    pub const fn next(self) -> Self {
+        Self { origin: self.origin, turn: self.turn + 1 }
+    }
+
+    /// Reads what [`fmt::Display`] wrote; `None` where it never did.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (origin, turn) = match text.split_once('-') {
+            Some((origin, turn)) => (origin, turn.parse().ok().filter(|turn| *turn > 0)?),
+            None => (text, 0),
+        };
+        let epoch = Self { origin: u64::from_str_radix(origin, 16).ok()?, turn };
+        (epoch.to_string() == text).then_some(epoch)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.turn {
+            0 => write!(f, "{:016x}", self.origin),
+            turn => write!(f, "{:016x}-{turn}", self.origin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_are_read_as_written_and_nothing_else() {
+        for epoch in [Epoch { origin: 0, turn: 0 }, Epoch { origin: u64::MAX, turn: u32::MAX }] {
+            assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
+            assert!(epoch.to_string().len() <= 32);
+        }
+        for other in ["", "x", "00000000000000FF", "1", "0000000000000001-0", "0000000000000001-01"] {
+            assert_eq!(Epoch::parse(other), None, "{other}");
+        }
+    }
+}

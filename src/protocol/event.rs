@@ -1,0 +1,384 @@
+//! Data events as bytes: written by hand, because this is on the way of every event; read by serde.
+
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::Encoding;
+use crate::market::{
+    Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId, TradingState, UnixNanos, parse_decimal,
+    write_decimal,
+};
+use crate::topic::{Channel, Topic};
+
+/// What all events of a topic begin with, in both encodings; made once a topic.
+#[derive(Debug, Clone)]
+pub struct EventHead {
+    channel: Channel,
+    msgpack: Box<[u8]>,
+    json: Box<[u8]>,
+}
+
+impl EventHead {
+    /// The `ch`, `sym` and param of `topic`.
+    pub fn new(topic: &Topic) -> Self {
+        let mut msgpack = Vec::new();
+        let symbol = topic.symbol.as_str();
+        for (key, text) in [("ch", topic.channel.name()), ("sym", symbol)].into_iter().chain(param_of(topic.channel)) {
+            msgpack_text(&mut msgpack, key);
+            msgpack_text(&mut msgpack, text);
+        }
+        let mut json = format!("{{\"ch\":\"{}\",\"sym\":\"{symbol}\"", topic.channel.name());
+        if let Some((key, text)) = param_of(topic.channel) {
+            json.extend([",\"", key, "\":\"", text, "\""]);
+        }
+        Self { channel: topic.channel, msgpack: msgpack.into(), json: json.into_bytes().into() }
+    }
+}
+
+fn param_of(channel: Channel) -> Option<(&'static str, &'static str)> {
+    channel.param().map(|param| ("iv", param))
+}
+
+/// Appends one event as a map; prices and quantities as texts, times and counts as integers.
+pub fn encode_event(out: &mut Vec<u8>, encoding: Encoding, head: &EventHead, seq: u64, tx: UnixNanos, body: &Body) {
+    match encoding {
+        Encoding::Msgpack => {
+            let at = out.len();
+            out.push(0);
+            out.extend_from_slice(&head.msgpack);
+            let mut writer = Msgpack { out, fields: 2 + u8::from(head.channel.param().is_some()) };
+            write_fields(&mut writer, seq, tx, body);
+            // A map of up to 15 entries has its count in the marker; no event has more than 14.
+            let marker = 0x80 | writer.fields;
+            out[at] = marker;
+        }
+        Encoding::Json => {
+            out.extend_from_slice(&head.json);
+            write_fields(&mut Json { out }, seq, tx, body);
+            out.push(b'}');
+        }
+    }
+}
+
+/// The few things that an event's field can be.
+trait FieldWriter {
+    fn integer(&mut self, key: &'static str, value: u64);
+    fn decimal(&mut self, key: &'static str, value: Decimal);
+    fn text(&mut self, key: &'static str, value: &str);
+    fn number_text(&mut self, key: &'static str, value: u64);
+    fn flag(&mut self, key: &'static str, value: bool);
+    fn null(&mut self, key: &'static str);
+}
+
+fn write_fields<W: FieldWriter>(writer: &mut W, seq: u64, tx: UnixNanos, body: &Body) {
+    let ts = match body {
+        Body::Trade(trade) => trade.ts,
+        Body::Quote(quote) => quote.ts,
+        Body::Ticker(ticker) => ticker.ts,
+        Body::Bar(bar) => bar.ts,
+        Body::Status(status) => status.ts,
+    };
+    writer.integer("seq", seq);
+    writer.integer("ts", ts.0);
+    writer.integer("tx", tx.0);
+    match body {
+        Body::Trade(trade) => write_trade(writer, trade),
+        Body::Quote(quote) => {
+            write_level(writer, "bid", "bidq", quote.bid);
+            write_level(writer, "ask", "askq", quote.ask);
+        }
+        Body::Ticker(ticker) => write_ticker(writer, ticker),
+        Body::Bar(bar) => write_bar(writer, bar),
+        Body::Status(status) => {
+            writer.text("state", status.state.name());
+            writer.text("src", status.src.name());
+            writer.integer("since", status.since.0);
+        }
+    }
+}
+
+fn write_trade<W: FieldWriter>(writer: &mut W, trade: &Trade) {
+    writer.decimal("px", trade.px.0);
+    writer.decimal("qty", trade.qty.0);
+    writer.text("side", trade.side.name());
+    match &trade.id {
+        TradeId::None => {}
+        TradeId::Number(number) => writer.number_text("id", *number),
+        TradeId::Text(text) => writer.text("id", text),
+    }
+}
+
+fn write_level<W: FieldWriter>(writer: &mut W, px: &'static str, qty: &'static str, level: Option<Level>) {
+    match level {
+        Some(level) => {
+            writer.decimal(px, level.px.0);
+            writer.decimal(qty, level.qty.0);
+        }
+        None => {
+            writer.null(px);
+            writer.null(qty);
+        }
+    }
+}
+
+fn write_ticker<W: FieldWriter>(writer: &mut W, ticker: &Ticker) {
+    writer.decimal("last", ticker.last.0);
+    writer.decimal("open", ticker.open.0);
+    writer.decimal("high", ticker.high.0);
+    writer.decimal("low", ticker.low.0);
+    writer.decimal("vol", ticker.vol.0);
+    writer.decimal("vwap", ticker.vwap);
+    writer.integer("n", ticker.n);
+    if let Some(chg) = ticker.chg {
+        writer.decimal("chg", chg);
+    }
+}
+
+fn write_bar<W: FieldWriter>(writer: &mut W, bar: &Bar) {
+    writer.integer("start", bar.start.0);
+    writer.decimal("o", bar.open.0);
+    writer.decimal("h", bar.high.0);
+    writer.decimal("l", bar.low.0);
+    writer.decimal("c", bar.close.0);
+    writer.decimal("vol", bar.vol.0);
+    writer.integer("n", bar.n);
+    writer.flag("done", bar.done);
+}
+
+struct Msgpack<'a> {
+    out: &'a mut Vec<u8>,
+    fields: u8,
+}
+
+impl Msgpack<'_> {
+    fn key(&mut self, key: &'static str) {
+        self.fields += 1;
+        self.out.push(0xa0 | key.len() as u8);
+        self.out.extend_from_slice(key.as_bytes());
+    }
+}
+
+impl FieldWriter for Msgpack<'_> {
+    fn integer(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        msgpack_integer(self.out, value);
+    }
+    fn decimal(&mut self, key: &'static str, value: Decimal) {
+        self.key(key);
+        let at = self.out.len();
+        self.out.push(0);
+        write_decimal(self.out, value);
+        let len = self.out.len() - at - 1;
+        if len < 32 {
+            self.out[at] = 0xa0 | len as u8;
+        } else {
+            self.out[at] = 0xd9;
+            self.out.insert(at + 1, len as u8);
+        }
+    }
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        msgpack_text(self.out, value);
+    }
+    fn number_text(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        msgpack_text(self.out, itoa::Buffer::new().format(value));
+    }
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.out.push(if value { 0xc3 } else { 0xc2 });
+    }
+    fn null(&mut self, key: &'static str) {
+        self.key(key);
+        self.out.push(0xc0);
+    }
+}
+
+fn msgpack_integer(out: &mut Vec<u8>, value: u64) {
+    match value {
+        0..=0x7f => out.push(value as u8),
+        0x80..=0xff => out.extend_from_slice(&[0xcc, value as u8]),
+        0x100..=0xffff => {
+            out.push(0xcd);
+            out.extend_from_slice(&(value as u16).to_be_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(0xce);
+            out.extend_from_slice(&(value as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(0xcf);
+            out.extend_from_slice(&value.to_be_bytes());
+        }
+    }
+}
+
+/// Appends a text of up to 255 bytes; symbols, ids and words are all shorter.
+fn msgpack_text(out: &mut Vec<u8>, text: &str) {
+    if text.len() < 32 {
+        out.push(0xa0 | text.len() as u8);
+    } else {
+        out.extend_from_slice(&[0xd9, text.len() as u8]);
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+struct Json<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl Json<'_> {
+    fn key(&mut self, key: &'static str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+}
+
+impl FieldWriter for Json<'_> {
+    fn integer(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+    fn decimal(&mut self, key: &'static str, value: Decimal) {
+        self.key(key);
+        self.out.push(b'"');
+        write_decimal(self.out, value);
+        self.out.push(b'"');
+    }
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        serde_json::to_writer(&mut *self.out, value).expect("a text is always JSON, and a Vec takes all");
+    }
+    fn number_text(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out.push(b'"');
+    }
+    fn flag(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+    fn null(&mut self, key: &'static str) {
+        self.key(key);
+        self.out.extend_from_slice(b"null");
+    }
+}
+
+/// One event as a client receives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataEvent {
+    /// Channel, param and symbol.
+    pub topic: Topic,
+    /// Its number within the topic's epoch.
+    pub seq: u64,
+    /// When the bus published it.
+    pub tx: UnixNanos,
+    /// What it says, with the source's own time.
+    pub body: Body,
+}
+
+/// Every field that any event has; which of them are there, the channel tells.
+#[derive(Deserialize)]
+pub(super) struct Flat {
+    ch: String,
+    sym: String,
+    seq: u64,
+    ts: u64,
+    tx: u64,
+    iv: Option<String>,
+    px: Option<String>,
+    qty: Option<String>,
+    side: Option<String>,
+    id: Option<String>,
+    bid: Option<String>,
+    bidq: Option<String>,
+    ask: Option<String>,
+    askq: Option<String>,
+    last: Option<String>,
+    open: Option<String>,
+    high: Option<String>,
+    low: Option<String>,
+    vol: Option<String>,
+    vwap: Option<String>,
+    chg: Option<String>,
+    n: Option<u64>,
+    start: Option<u64>,
+    o: Option<String>,
+    h: Option<String>,
+    l: Option<String>,
+    c: Option<String>,
+    done: Option<bool>,
+    state: Option<String>,
+    src: Option<SourceKind>,
+    since: Option<u64>,
+}
+
+fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, String> {
+    let text = text.ok_or_else(|| format!("the event has no `{field}`"))?;
+    parse_decimal(text).map_err(|error| format!("`{field}`: {error}"))
+}
+
+fn level(names: [&'static str; 2], px: Option<&str>, qty: Option<&str>) -> Result<Option<Level>, String> {
+    if px.is_none() && qty.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Level { px: Price(decimal(names[0], px)?), qty: Qty(decimal(names[1], qty)?) }))
+}
+
+impl Flat {
+    /// `None` for a channel that this version doesn't know, which a client ignores.
+    pub(super) fn into_event(self) -> Result<Option<DataEvent>, String> {
+        let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else { return Ok(None) };
+        let symbol = crate::market::Symbol::new(&self.sym).map_err(|error| error.to_string())?;
+        let body = self.body(channel)?;
+        Ok(Some(DataEvent { topic: Topic { channel, symbol }, seq: self.seq, tx: UnixNanos(self.tx), body }))
+    }
+
+    fn body(&self, channel: Channel) -> Result<Body, String> {
+        let ts = UnixNanos(self.ts);
+        Ok(match channel {
+            Channel::Trade => Body::Trade(Trade {
+                ts,
+                px: Price(decimal("px", self.px.as_deref())?),
+                qty: Qty(decimal("qty", self.qty.as_deref())?),
+                side: self.side.as_deref().and_then(Aggressor::parse).unwrap_or(Aggressor::None),
+                id: self.id.as_deref().map_or(Some(TradeId::None), TradeId::parse).ok_or("`id` is too long")?,
+            }),
+            Channel::Quote => Body::Quote(Quote {
+                ts,
+                bid: level(["bid", "bidq"], self.bid.as_deref(), self.bidq.as_deref())?,
+                ask: level(["ask", "askq"], self.ask.as_deref(), self.askq.as_deref())?,
+            }),
+            Channel::Ticker => Body::Ticker(Ticker {
+                ts,
+                last: Price(decimal("last", self.last.as_deref())?),
+                open: Price(decimal("open", self.open.as_deref())?),
+                high: Price(decimal("high", self.high.as_deref())?),
+                low: Price(decimal("low", self.low.as_deref())?),
+                vol: Qty(decimal("vol", self.vol.as_deref())?),
+                vwap: decimal("vwap", self.vwap.as_deref())?,
+                n: self.n.ok_or("the ticker has no `n`")?,
+                chg: self.chg.is_some().then(|| decimal("chg", self.chg.as_deref())).transpose()?,
+            }),
+            Channel::Bar(_) => Body::Bar(Bar {
+                ts,
+                start: UnixNanos(self.start.ok_or("the bar has no `start`")?),
+                open: Price(decimal("o", self.o.as_deref())?),
+                high: Price(decimal("h", self.h.as_deref())?),
+                low: Price(decimal("l", self.l.as_deref())?),
+                close: Price(decimal("c", self.c.as_deref())?),
+                vol: Qty(decimal("vol", self.vol.as_deref())?),
+                n: self.n.ok_or("the bar has no `n`")?,
+                done: self.done.ok_or("the bar has no `done`")?,
+            }),
+            Channel::Status => Body::Status(Status {
+                ts,
+                state: self.state.as_deref().and_then(TradingState::parse).ok_or("the status has no known `state`")?,
+                since: UnixNanos(self.since.ok_or("the status has no `since`")?),
+                src: self.src.ok_or("the status has no `src`")?,
+            }),
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! Whole messages as payloads: control maps, snapshots, answers in parts, and the client's side of all of it.
+
+use std::fmt;
+
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+use super::event::Flat;
+use super::request::{Op, Request, SnapshotWish, TopicsAsked};
+use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, MESSAGE_BYTES_MAX, Mode, Snapshot};
+
+/// Why a server's message can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the server's message can't be read: {0}")]
+pub struct DecodeError(String);
+
+/// A message of the server, as a client sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServerMessage {
+    /// A map.
+    Control(Control),
+    /// An array of events; those of unknown channels are left out.
+    Events(Vec<DataEvent>),
+}
+
+/// A control message's payload.
+pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
+    serialize(control, encoding)
+}
+
+fn serialize<T: Serialize>(value: &T, encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Msgpack => rmp_serde::to_vec_named(value).expect("control messages hold nothing that MessagePack lacks"),
+        Encoding::Json => serde_json::to_vec(value).expect("control messages hold nothing that JSON lacks"),
+    }
+}
+
+/// Appends a `snapshot` map around events that are bytes already.
+pub fn write_snapshot<'a>(
+    out: &mut Vec<u8>,
+    encoding: Encoding,
+    head: &SnapshotHead<'_>,
+    count: usize,
+    events: impl Iterator<Item = &'a [u8]>,
+) {
+    match encoding {
+        Encoding::Msgpack => {
+            // One entry more than the head has: its map marker is patched, and `events` follows.
+            let at = out.len();
+            out.extend_from_slice(&serialize(head, encoding));
+            out[at] += 1;
+            out.extend_from_slice(b"\xa6events");
+            rmp::encode::write_array_len(out, count as u32).expect("a Vec takes all");
+            for event in events {
+                out.extend_from_slice(event);
+            }
+        }
+        Encoding::Json => {
+            out.extend_from_slice(&serialize(head, encoding));
+            out.pop();
+            out.extend_from_slice(b",\"events\":[");
+            for (at, event) in events.enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(event);
+            }
+            out.extend_from_slice(b"]}");
+        }
+    }
+}
+
+/// All of a `snapshot` but its events.
+#[derive(Debug, Serialize)]
+#[serde(tag = "op", rename = "snapshot")]
+pub struct SnapshotHead<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// Its epoch.
+    pub epoch: &'a str,
+    /// The newest event that is in it.
+    pub seq: u64,
+}
+
+/// A control message as one payload, or several where it would pass [`MESSAGE_BYTES_MAX`]: all but the last say `more`.
+pub fn encode_parts(control: Control, encoding: Encoding) -> Vec<Vec<u8>> {
+    let whole = encode_control(&control, encoding);
+    if whole.len() <= MESSAGE_BYTES_MAX {
+        return vec![whole];
+    }
+    let [first, second] = halves(control);
+    let mut parts = encode_parts(first, encoding);
+    parts.extend(encode_parts(second, encoding));
+    parts
+}
+
+fn halves(control: Control) -> [Control; 2] {
+    let (mut first, mut second) = (control.clone(), control);
+    match (&mut first, &mut second) {
+        (Control::Subscribed(a), Control::Subscribed(b)) => {
+            a.more = true;
+            split_pair([(&mut a.ok, &mut b.ok)]);
+            split_list(&mut a.err, &mut b.err);
+        }
+        (Control::Unsubscribed(a), Control::Unsubscribed(b)) => {
+            a.more = true;
+            split_list(&mut a.topics, &mut b.topics);
+            split_pair([(&mut a.ok, &mut b.ok)]);
+            split_list(&mut a.err, &mut b.err);
+        }
+        (Control::Subscriptions(a), Control::Subscriptions(b)) => {
+            a.more = true;
+            split_pair([(&mut a.ok, &mut b.ok)]);
+        }
+        (Control::Instruments(a), Control::Instruments(b)) => {
+            a.more = true;
+            split_list(&mut a.instruments, &mut b.instruments);
+        }
+        (Control::Ledger(a), Control::Ledger(b)) => {
+            a.more = true;
+            split_list(&mut a.topics, &mut b.topics);
+        }
+        (Control::Topics(a), Control::Topics(b)) => {
+            a.more = true;
+            split_pair([(&mut a.added, &mut b.added)]);
+            split_list(&mut a.removed, &mut b.removed);
+            split_list(&mut a.err, &mut b.err);
+        }
+        _ => unreachable!("only answers with lists grow beyond a message"),
+    }
+    [first, second]
+}
+
+fn split_list<T>(first: &mut Vec<T>, second: &mut Vec<T>) {
+    let middle = first.len().div_ceil(2);
+    first.truncate(middle);
+    second.drain(..middle);
+}
+
+/// Splits entries; a single pattern is cut into two entries of the same pattern.
+fn split_pair(lists: [(&mut Vec<Entry>, &mut Vec<Entry>); 1]) {
+    let [(first, second)] = lists;
+    if let ([Entry { matched: Some(a), .. }], [Entry { matched: Some(b), .. }]) = (&mut first[..], &mut second[..]) {
+        split_list(a, b);
+        return;
+    }
+    split_list(first, second);
+}
+
+/// Reads a message of the server.
+pub fn decode_server_message(bytes: &[u8], encoding: Encoding) -> Result<ServerMessage, DecodeError> {
+    let is_array = match encoding {
+        Encoding::Msgpack => bytes.first().is_some_and(|marker| matches!(marker, 0x90..=0x9f | 0xdc | 0xdd)),
+        Encoding::Json => bytes.first() == Some(&b'['),
+    };
+    if is_array {
+        let Events(events) = deserialize(bytes, encoding)?;
+        return Ok(ServerMessage::Events(events));
+    }
+    Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
+}
+
+fn deserialize<'a, T: Deserialize<'a>>(bytes: &'a [u8], encoding: Encoding) -> Result<T, DecodeError> {
+    match encoding {
+        Encoding::Msgpack => rmp_serde::from_slice(bytes).map_err(|error| DecodeError(error.to_string())),
+        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError(error.to_string())),
+    }
+}
+
+struct Events(Vec<DataEvent>);
+
+impl<'de> Deserialize<'de> for Events {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Events;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of events")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Events, A::Error> {
+                let mut events = Vec::with_capacity(access.size_hint().unwrap_or(0).min(4096));
+                while let Some(flat) = access.next_element::<Flat>()? {
+                    events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
+                }
+                Ok(Events(events))
+            }
+        }
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+#[derive(Deserialize)]
+struct SnapshotFields {
+    topic: String,
+    epoch: String,
+    seq: u64,
+    events: Vec<Flat>,
+}
+
+impl<'de> Deserialize<'de> for Snapshot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = SnapshotFields::deserialize(deserializer)?;
+        let mut events = Vec::with_capacity(fields.events.len());
+        for flat in fields.events {
+            events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
+        }
+        Ok(Self { topic: fields.topic, epoch: fields.epoch, seq: fields.seq, events })
+    }
+}
+
+impl Serialize for Snapshot {
+    /// The server writes snapshots around bytes that it has ([`write_snapshot`]); this is never reached there.
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("a snapshot is written by write_snapshot"))
+    }
+}
+
+/// A request's payload, as a client sends it.
+pub fn encode_request(request: &Request, encoding: Encoding) -> Vec<u8> {
+    serialize(request, encoding)
+}
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = Fields { map: Vec::new() };
+        map.put("op", self.op.name());
+        if let Some(id) = &self.id {
+            map.put("id", id);
+        }
+        self.op.write(&mut map);
+        let mut out = serializer.serialize_map(Some(map.map.len()))?;
+        for (key, value) in map.map {
+            out.serialize_entry(key, &value)?;
+        }
+        out.end()
+    }
+}
+
+struct Fields {
+    map: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Fields {
+    fn put(&mut self, key: &'static str, value: impl Serialize) {
+        self.map.push((key, serde_json::to_value(value).expect("a request's fields are plain values")));
+    }
+
+    fn put_wish(&mut self, wish: DeliveryWish) {
+        if let Some(mode) = wish.mode {
+            self.put("mode", mode.name());
+        }
+        let interval_ms = wish.interval_ms.or(wish.mode.and_then(Mode::interval_ms)).filter(|ms| *ms > 0);
+        if let Some(ms) = interval_ms {
+            self.put("interval_ms", ms);
+        }
+        if let Some(on_slow) = wish.on_slow {
+            self.put("on_slow", on_slow);
+        }
+    }
+}
+
+impl Op {
+    /// The word on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe(_) => "unsubscribe",
+            Self::Modify { .. } => "modify",
+            Self::Resync { .. } => "resync",
+            Self::Subscriptions => "subscriptions",
+            Self::Instruments { .. } => "instruments",
+            Self::Ledger => "ledger",
+            Self::Ping { .. } => "ping",
+            Self::Auth { .. } => "auth",
+        }
+    }
+
+    fn write(&self, map: &mut Fields) {
+        match self {
+            Self::Subscribe(subscribe) => {
+                map.put("topics", &subscribe.topics);
+                map.put_wish(subscribe.wish);
+                match subscribe.snapshot {
+                    None => {}
+                    Some(SnapshotWish::Yes) => map.put("snapshot", true),
+                    Some(SnapshotWish::No) => map.put("snapshot", false),
+                    Some(SnapshotWish::Events(n)) => map.put("snapshot", n),
+                }
+                if let Some(from) = &subscribe.from {
+                    let seqs: serde_json::Map<_, _> = from.seqs.iter().map(|(t, seq)| (t.clone(), (*seq).into())).collect();
+                    let epochs: serde_json::Map<_, _> = from.epochs.iter().map(|(t, epoch)| (t.clone(), epoch.as_str().into())).collect();
+                    map.put("from", serde_json::json!({"epoch": from.epoch, "seqs": seqs, "epochs": epochs}));
+                }
+                if subscribe.atomic {
+                    map.put("atomic", true);
+                }
+            }
+            Self::Unsubscribe(TopicsAsked::All) => map.put("all", true),
+            Self::Unsubscribe(TopicsAsked::These(topics)) | Self::Resync { topics } => map.put("topics", topics),
+            Self::Modify { topics, wish } => {
+                map.put("topics", topics);
+                map.put_wish(*wish);
+            }
+            Self::Instruments { pattern } => map.put("pattern", pattern),
+            Self::Ping { t } => map.put("t", t),
+            Self::Auth { token } => map.put("token", token),
+            Self::Subscriptions | Self::Ledger => {}
+        }
+    }
+}

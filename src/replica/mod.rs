@@ -1,0 +1,264 @@
+//! Every topic's state as a function of the log. Pure: the bus holds one, and so does every shard.
+//!
+//! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::{Catalog, Event, LogItem, TopicId};
+use crate::protocol::{Epoch, SourceState};
+use crate::topic::{Channel, Kind};
+
+/// How many closed bars of each topic are kept.
+pub const CLOSED_BARS_KEPT: usize = 500;
+/// How many trades a snapshot holds where the request doesn't say.
+pub const SNAPSHOT_TRADES: usize = 50;
+/// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
+const EVICTION_STEPS: usize = 64;
+
+/// How much of the past is kept, beside what snapshots need.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryLimits {
+    /// Events of each topic.
+    pub events: usize,
+    /// Memory over all topics.
+    pub bytes: usize,
+    /// Age of an event.
+    pub age: Duration,
+}
+
+#[derive(Debug, Clone)]
+struct TopicState {
+    epoch: Epoch,
+    head: u64,
+    /// Consecutive events, the newest last; never empty once something was published.
+    recent: VecDeque<Event>,
+    /// The last events of closed bars, the newest last; only of `bar` topics.
+    closed: VecDeque<Event>,
+    /// The last event of the newest closed bar that is no longer kept.
+    closed_evicted: u64,
+    kind: Kind,
+}
+
+impl TopicState {
+    fn new(epoch: Epoch, channel: Channel) -> Self {
+        Self { epoch, head: 0, recent: VecDeque::new(), closed: VecDeque::new(), closed_evicted: 0, kind: channel.kind() }
+    }
+
+    /// How many of the recent events snapshots need.
+    const fn floor(&self) -> usize {
+        match self.kind {
+            Kind::Event => SNAPSHOT_TRADES,
+            Kind::State | Kind::Bar => 1,
+        }
+    }
+
+    fn trimmed(&self) -> Self {
+        let skip = self.recent.len().saturating_sub(self.floor());
+        Self { recent: self.recent.iter().skip(skip).cloned().collect(), ..self.clone_without_recent() }
+    }
+
+    fn clone_without_recent(&self) -> Self {
+        Self {
+            epoch: self.epoch,
+            head: self.head,
+            recent: VecDeque::new(),
+            closed: self.closed.clone(),
+            closed_evicted: self.closed_evicted,
+            kind: self.kind,
+        }
+    }
+}
+
+/// A replica as of one place in the log, with what snapshots need and nothing else; shared by whoever was overrun.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Number of the log's batch that follows.
+    pub next: u64,
+    catalog: Arc<Catalog>,
+    topics: Vec<TopicState>,
+    sources: Vec<Option<SourceState>>,
+}
+
+/// Topic states.
+#[derive(Debug)]
+pub struct Replica {
+    origin: Epoch,
+    limits: HistoryLimits,
+    catalog: Arc<Catalog>,
+    topics: Vec<TopicState>,
+    sources: Vec<Option<SourceState>>,
+    bytes: usize,
+    /// The next topic to be asked for memory.
+    eviction_at: usize,
+}
+
+impl Replica {
+    /// An empty one; its topics begin in the epoch `origin`.
+    pub fn new(origin: Epoch, limits: HistoryLimits) -> Self {
+        Self { origin, limits, catalog: Arc::default(), topics: Vec::new(), sources: Vec::new(), bytes: 0, eviction_at: 0 }
+    }
+
+    /// Takes one item of the log in. `catalog` is that of its batch.
+    pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
+        match item {
+            LogItem::Event(event) => self.take(event),
+            LogItem::Topics(new) => {
+                self.catalog = Arc::clone(catalog);
+                let fresh = new.clone().map(|id| TopicState::new(self.origin, catalog.topic(TopicId(id)).topic.channel));
+                self.topics.extend(fresh);
+                self.sources.resize(catalog.sources().len(), None);
+            }
+            LogItem::Epoch { topic, epoch } => {
+                let state = &mut self.topics[topic.index()];
+                self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
+                *state = TopicState { epoch: *epoch, kind: state.kind, ..TopicState::new(*epoch, Channel::Trade) };
+            }
+            LogItem::Source { source, state, .. } => {
+                self.sources.resize(self.sources.len().max(source.0 as usize + 1), None);
+                self.sources[source.0 as usize] = Some(*state);
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let state = &mut self.topics[event.topic.index()];
+        debug_assert_eq!(event.seq, state.head + 1, "one writer numbers a topic without a hole");
+        state.head = event.seq;
+        if event.closes_bar() {
+            state.closed.push_back(event.clone());
+            if state.closed.len() > CLOSED_BARS_KEPT {
+                state.closed_evicted = state.closed.pop_front().map_or(0, |old| old.seq);
+            }
+        }
+        self.bytes += event.footprint();
+        state.recent.push_back(event.clone());
+        let oldest = event.tx.minus(self.limits.age);
+        while state.recent.len() > state.floor()
+            && (state.recent.len() > self.limits.events || state.recent.front().is_some_and(|event| event.tx < oldest))
+        {
+            self.bytes -= state.recent.pop_front().map_or(0, |old| old.footprint());
+        }
+        for _ in 0..EVICTION_STEPS {
+            if self.bytes <= self.limits.bytes {
+                break;
+            }
+            self.evict_some();
+        }
+    }
+
+    /// Halves one topic's history, down to what snapshots need.
+    fn evict_some(&mut self) {
+        self.eviction_at = (self.eviction_at + 1) % self.topics.len();
+        let state = &mut self.topics[self.eviction_at];
+        let keep = (state.recent.len() / 2).max(state.floor()).min(state.recent.len());
+        let gone: usize = state.recent.drain(..state.recent.len() - keep).map(|event| event.footprint()).sum();
+        self.bytes -= gone;
+    }
+
+    /// The catalog as of now.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Memory of the histories.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether there is none yet.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// A topic's newest sequence number; 0 where nothing was published.
+    pub fn head(&self, topic: TopicId) -> u64 {
+        self.topics[topic.index()].head
+    }
+
+    /// A topic's epoch.
+    pub fn epoch(&self, topic: TopicId) -> Epoch {
+        self.topics[topic.index()].epoch
+    }
+
+    /// A source's state, where it told one.
+    pub fn source(&self, source: usize) -> Option<SourceState> {
+        self.sources.get(source).copied().flatten()
+    }
+
+    /// A topic's newest event.
+    pub fn last(&self, topic: TopicId) -> Option<&Event> {
+        self.topics[topic.index()].recent.back()
+    }
+
+    /// The events after `seq`, if all of them are still there.
+    pub fn after(&self, topic: TopicId, seq: u64) -> Option<impl ExactSizeIterator<Item = &Event>> {
+        let state = &self.topics[topic.index()];
+        let first = state.head + 1 - state.recent.len() as u64;
+        (first..=state.head + 1).contains(&(seq + 1)).then(|| state.recent.range((seq + 1 - first) as usize..))
+    }
+
+    /// The oldest event that is still there; head + 1 where none is.
+    pub fn first_kept(&self, topic: TopicId) -> u64 {
+        let state = &self.topics[topic.index()];
+        state.head + 1 - state.recent.len() as u64
+    }
+
+    /// The last events of the closed bars after `seq` that are kept.
+    pub fn closed_after(&self, topic: TopicId, seq: u64) -> impl DoubleEndedIterator<Item = &Event> {
+        let closed = &self.topics[topic.index()].closed;
+        closed.range(closed.partition_point(|event| event.seq <= seq)..)
+    }
+
+    /// The last event of the newest closed bar that is no longer kept; 0 where all are.
+    pub fn closed_evicted(&self, topic: TopicId) -> u64 {
+        self.topics[topic.index()].closed_evicted
+    }
+
+    /// The state as of `seq` in at most `events` events, the newest last: the last trades, the last bars, the last state.
+    pub fn snapshot(&self, topic: TopicId, seq: u64, events: usize) -> Vec<&Event> {
+        let state = &self.topics[topic.index()];
+        let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
+        let recent = upto(&state.recent);
+        let mut found: Vec<&Event> = match state.kind {
+            Kind::Event => state.recent.range(recent.saturating_sub(events)..recent).collect(),
+            Kind::State => state.recent.range(recent.saturating_sub(1)..recent).collect(),
+            Kind::Bar => {
+                let closed = upto(&state.closed);
+                let open = state.recent.range(recent.saturating_sub(1)..recent).find(|event| !event.closes_bar());
+                let bars = events - usize::from(open.is_some());
+                state.closed.range(closed.saturating_sub(bars)..closed).chain(open).collect()
+            }
+        };
+        // A history that has moved past `seq` can't show its state any more.
+        if found.last().is_some_and(|event| event.seq != seq) {
+            found.clear();
+        }
+        found
+    }
+
+    /// What an overrun reader goes on from; `next` is the number of the batch that follows.
+    pub fn checkpoint(&self, next: u64) -> Checkpoint {
+        Checkpoint {
+            next,
+            catalog: Arc::clone(&self.catalog),
+            topics: self.topics.iter().map(TopicState::trimmed).collect(),
+            sources: self.sources.clone(),
+        }
+    }
+
+    /// Goes on from a checkpoint; what it had itself is forgotten.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) {
+        self.catalog = Arc::clone(&checkpoint.catalog);
+        self.topics.clone_from(&checkpoint.topics);
+        self.sources.clone_from(&checkpoint.sources);
+        self.bytes = self.topics.iter().flat_map(|state| &state.recent).map(Event::footprint).sum();
+        self.eviction_at = 0;
+    }
+}

@@ -1,0 +1,139 @@
+//! Accepting, and the time a socket has until it must have said something.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Server, http};
+use crate::shard::ShardHandle;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
+const SPARE_SOCKETS: usize = 1024;
+/// How long accepting rests when the system has no more sockets to give.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Counts as one of the sockets in a handshake as long as it lives.
+struct SocketGuard(Arc<AtomicUsize>);
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Binds a listener; an address in use is an error that names it.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts for ever and deals sockets out to the shard that has the fewest.
+pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => deal(stream, peer, &server),
+            Err(error) => rest_after(&error).await,
+        }
+    }
+}
+
+/// Serves what is for operators, on an address of its own.
+pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let server = Arc::clone(&server);
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(http::admin(&server, &request))));
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(Duration::from_secs(5))
+                        .serve_connection(TokioIo::new(stream), service);
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "an admin connection ended");
+                    }
+                });
+            }
+            Err(error) => rest_after(&error).await,
+        }
+    }
+}
+
+/// A client that left before it was accepted is nothing; no more sockets means to wait for some to close.
+async fn rest_after(error: &std::io::Error) {
+    let is_the_clients = matches!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::Interrupted
+    );
+    if !is_the_clients {
+        tracing::warn!(%error, "accepting rests for {} ms", ACCEPT_REST.as_millis());
+        tokio::time::sleep(ACCEPT_REST).await;
+    }
+}
+
+fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
+    if server.sockets.fetch_add(1, Ordering::Relaxed) >= SPARE_SOCKETS + server.connections_max {
+        server.sockets.fetch_sub(1, Ordering::Relaxed);
+        server.metrics.handshakes_refused.with_label_values(&["sockets"]).inc();
+        return;
+    }
+    let guard = SocketGuard(Arc::clone(&server.sockets));
+    let Some(shard) = server.shards.iter().min_by_key(|shard| shard.connections()) else { return };
+    let Ok(stream) = stream.into_std() else { return };
+    let (server, handle) = (Arc::clone(server), shard.clone());
+    shard.runtime.spawn(async move {
+        serve(stream, peer, server, handle).await;
+        drop(guard);
+    });
+}
+
+async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    // Options that a system lacks make it slower, not wrong.
+    let socket = SockRef::from(&stream);
+    let options = [
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_notsent_lowat(server.notsent_bytes),
+        socket.set_tcp_user_timeout(Some(server.user_timeout)),
+    ];
+    for error in options.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "a socket option was refused");
+    }
+    // hyper's buffers come with the first byte, so that a silent socket costs nothing.
+    let mut byte = [0];
+    let first = tokio::time::timeout(server.handshake_timeout, stream.peek(&mut byte));
+    if !matches!(first.await, Ok(Ok(1))) {
+        server.metrics.handshakes_refused.with_label_values(&["silent"]).inc();
+        return;
+    }
+    Box::pin(serve_http(stream, peer, server, shard)).await;
+}
+
+async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
+    let timeout = server.handshake_timeout;
+    let service = service_fn(move |request| http::feed(Arc::clone(&server), shard.clone(), peer, request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeout)
+        .max_headers(100)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%peer, %error, "an HTTP connection ended");
+    }
+}

@@ -1,0 +1,65 @@
+//! From a new socket to an adopted one, and HTTP beside it on the same port.
+//!
+//! One task accepts and deals sockets out to the shards; handshakes run on the shard's own runtime, which then owns the
+//! socket. HTTP's rules are hyper's.
+
+mod accept;
+mod http;
+mod origin;
+mod publish;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use accept::{accept_loop, admin_loop, bind};
+pub use publish::{Publishers, PushSource};
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::shard::ShardHandle;
+
+/// What every handshake and every HTTP answer reads.
+#[derive(Debug)]
+pub struct Server {
+    /// The clock of the whole server.
+    pub clock: Clock,
+    /// Who takes the sockets.
+    pub shards: Vec<ShardHandle>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Sources that take what is published over HTTP.
+    pub publishers: Publishers,
+    /// Where the feed listens.
+    pub listen: SocketAddr,
+    /// WebSocket connections at once (config `limits.connections`).
+    pub connections_max: usize,
+    /// WebSocket connections now.
+    pub connections: Arc<AtomicUsize>,
+    /// Sockets now, in a handshake or serving HTTP.
+    pub sockets: Arc<AtomicUsize>,
+    /// How long a handshake may take, from the first byte to the last (config `limits.handshake`).
+    pub handshake_timeout: Duration,
+    /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
+    pub notsent_bytes: u32,
+    /// How long sent bytes may stay unacknowledged (config `session.drop_after`).
+    pub user_timeout: Duration,
+    /// By source: its instruments are told.
+    pub sources_started: Vec<Arc<AtomicBool>>,
+    /// The server is stopping.
+    pub is_draining: AtomicBool,
+}
+
+impl Server {
+    /// Whether every source has told its instruments.
+    pub fn is_ready(&self) -> bool {
+        self.sources_started.iter().all(|started| started.load(Ordering::Relaxed))
+    }
+
+    /// Whether only this machine can reach the feed.
+    pub fn is_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+}

@@ -1,0 +1,126 @@
+//! The WebSocket handshake (RFC 6455, section 4.2), up to the moment the shard adopts the socket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::{Method, Request, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::http::{Answer, refusal, text};
+use super::{Server, origin};
+use crate::protocol::Encoding;
+use crate::shard::{Adopted, Command, Permit, ShardHandle};
+
+/// A key is 16 bytes in base64.
+const KEY_LEN: usize = 24;
+
+/// Answers `GET /v1/feed`; with 101 the socket goes to the shard.
+pub(super) fn answer(server: &Arc<Server>, shard: ShardHandle, peer: SocketAddr, mut request: Request<Incoming>) -> Answer {
+    let accepted = match check(server, &request) {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            server.metrics.handshakes_refused.with_label_values(&["handshake"]).inc();
+            return refused;
+        }
+    };
+    let before = server.connections.fetch_add(1, Ordering::Relaxed);
+    let permit = Permit(Arc::clone(&server.connections));
+    let permit = (before < server.connections_max).then_some(permit);
+    let upgrade = hyper::upgrade::on(&mut request);
+    let encoding = accepted.encoding;
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+        let adopted = Adopted {
+            stream: parts.io.into_inner(),
+            encoding,
+            // A copy, because the original would keep hyper's whole buffer alive.
+            read_ahead: Bytes::copy_from_slice(&parts.read_buf),
+            peer,
+            permit,
+        };
+        shard.send(Command::Adopt(Box::new(adopted))).await;
+    });
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accepted.key);
+    if accepted.by_subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+    }
+    response
+}
+
+struct Accepted {
+    key: HeaderValue,
+    encoding: Encoding,
+    by_subprotocol: bool,
+}
+
+fn check(server: &Server, request: &Request<Incoming>) -> Result<Accepted, Answer> {
+    let headers = request.headers();
+    let bad = |message: &str| Err(refusal(StatusCode::BAD_REQUEST, message));
+    if request.method() != Method::GET {
+        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "the feed is opened with GET"));
+    }
+    if request.version() != Version::HTTP_11 {
+        return bad("the feed is opened with HTTP/1.1");
+    }
+    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+        return bad("a WebSocket handshake has no body");
+    }
+    if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(upgrade_required("this is a WebSocket; ask with `Connection: Upgrade` and `Upgrade: websocket`"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(upgrade_required("the WebSocket version is 13"));
+    }
+    if !origin::is_allowed(headers, server.is_loopback()) {
+        return Err(refusal(StatusCode::FORBIDDEN, "this page's origin may not open the feed"));
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == KEY_LEN && key.as_bytes().ends_with(b"=="));
+    let Some(key) = key else { return bad("`Sec-WebSocket-Key` must be 16 bytes in base64") };
+    let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("base64 is a header value");
+    let (encoding, by_subprotocol) = encoding_of(headers, request.uri().query())?;
+    Ok(Accepted { key, encoding, by_subprotocol })
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+fn upgrade_required(message: &str) -> Answer {
+    let mut answer = refusal(StatusCode::UPGRADE_REQUIRED, message);
+    answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer
+}
+
+/// The first known subprotocol, else `?encoding=`, else MessagePack; and whether a subprotocol decided.
+fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), Answer> {
+    let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
+    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let mut offered = values.flat_map(|value| value.split(',')).map(str::trim);
+        let chosen = offered.find_map(|name| Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name));
+        let unknown = || refusal(StatusCode::BAD_REQUEST, &format!("no known subprotocol was offered; known are {}", known()));
+        return chosen.map(|encoding| (encoding, true)).ok_or_else(unknown);
+    }
+    let asked = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("encoding="));
+    match asked.map(Encoding::parse) {
+        None => Ok((Encoding::Msgpack, false)),
+        Some(Some(encoding)) => Ok((encoding, false)),
+        Some(None) => Err(refusal(StatusCode::BAD_REQUEST, "`encoding` is msgpack or json")),
+    }
+}

@@ -1,0 +1,71 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::market::UnixNanos;
+
+/// Seconds of requests that may come at once.
+const BURST_SECONDS: u64 = 5;
+
+/// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// When the bucket would be full again.
+    full_at: UnixNanos,
+    a_token: Duration,
+}
+
+impl Bucket {
+    pub(super) fn full(per_second: u64, now: UnixNanos) -> Self {
+        Self { full_at: now, a_token: Duration::from_secs(1) / per_second.max(1) as u32 }
+    }
+
+    /// Takes a token, or says how long until there is one.
+    pub(super) fn take(&mut self, now: UnixNanos) -> Result<(), Duration> {
+        let per_second = (Duration::from_secs(1).as_nanos() / self.a_token.as_nanos().max(1)) as u32;
+        let burst = self.a_token * per_second * BURST_SECONDS as u32;
+        let full_at = self.full_at.max(now).plus(self.a_token);
+        let debt = full_at.since(now);
+        if let Some(wait) = debt.checked_sub(burst).filter(|wait| !wait.is_zero()) {
+            return Err(wait);
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+}
+
+/// When something went wrong lately.
+#[derive(Debug, Default)]
+pub(super) struct Strikes(VecDeque<UnixNanos>);
+
+impl Strikes {
+    /// One more; returns how many there were within `span`.
+    pub(super) fn strike(&mut self, now: UnixNanos, span: Duration) -> usize {
+        while self.0.front().is_some_and(|at| now.since(*at) > span) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_holds() {
+        let mut now = UnixNanos(1_000_000_000_000);
+        let mut bucket = Bucket::full(10, now);
+        assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 50);
+        assert_eq!(bucket.take(now), Err(Duration::from_millis(100)));
+        now = now.plus(Duration::from_secs(1));
+        assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn old_strikes_are_forgiven() {
+        let (mut strikes, span) = (Strikes::default(), Duration::from_secs(10));
+        let at = |seconds| UnixNanos(0).plus(Duration::from_secs(seconds));
+        assert_eq!((strikes.strike(at(1), span), strikes.strike(at(11), span), strikes.strike(at(22), span)), (1, 2, 1));
+    }
+}

@@ -1,0 +1,191 @@
+//! What a client says and is answered: a state machine without I/O.
+//!
+//! A session holds the names a client subscribed to and its budgets; it reads the replica, and says what is to be done
+//! as [`Action`]s, in order. The shard does them.
+
+mod budget;
+mod names;
+mod subscribe;
+
+use std::time::Duration;
+
+use crate::bus::{Catalog, TopicId};
+use crate::market::UnixNanos;
+use crate::protocol::{
+    Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError, Request, Settings, Subscriptions,
+    decode_request,
+};
+use crate::replica::Replica;
+use budget::{Bucket, Strikes};
+use names::Names;
+
+/// More bad requests, or requests over the rate, than so many in [`STRIKES_SPAN`] close the connection.
+const STRIKES_MAX: usize = 20;
+const STRIKES_SPAN: Duration = Duration::from_secs(10);
+
+/// How a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// With a snapshot of at most so many events.
+    Snapshot(usize),
+    /// With the next event.
+    Live,
+    /// With what came after this number.
+    Resume(u64),
+    /// What came after this number is gone: a gap, then a snapshot of at most so many events.
+    Expired(u64, usize),
+}
+
+/// What the shard is to do for a session, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send this, after the answers before it.
+    Answer(Control),
+    /// Send this, which the client didn't ask for.
+    Notice(Control),
+    /// Begin to hold a topic.
+    Hold(TopicId, Settings, Join),
+    /// Change the settings of a topic that is held.
+    Set(TopicId, Settings),
+    /// Send a snapshot of at most so many events of a topic that is held.
+    Snapshot(TopicId, usize),
+    /// No longer hold a topic.
+    Drop(TopicId),
+    /// Send the accounts, after what waits now.
+    Ledger(Option<Id>),
+    /// Send the instruments that the pattern means.
+    Instruments(Option<Id>, String),
+    /// Say goodbye and close.
+    Close(Bye, Code),
+}
+
+/// What of its connection and its shard a session sees.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Topic states now.
+    pub replica: &'a Replica,
+    /// What is held.
+    pub held: &'a dyn Held,
+    /// The time of this turn.
+    pub now: UnixNanos,
+}
+
+impl std::fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl<'a> View<'a> {
+    fn catalog(&self) -> &'a Catalog {
+        self.replica.catalog()
+    }
+}
+
+/// The topics that a connection holds.
+pub trait Held {
+    /// Whether it holds this one.
+    fn holds(&self, topic: TopicId) -> bool;
+    /// How many it holds.
+    fn count(&self) -> usize;
+    /// All of them, in order.
+    fn topics(&self) -> Vec<TopicId>;
+}
+
+/// One client's conversation.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    names: Names,
+    requests: Bucket,
+    bad: Strikes,
+    over_rate: Strikes,
+}
+
+impl Session {
+    /// A conversation that begins now.
+    pub fn new(limits: Limits, now: UnixNanos) -> Self {
+        Self {
+            requests: Bucket::full(limits.requests_per_s, now),
+            limits,
+            names: Names::default(),
+            bad: Strikes::default(),
+            over_rate: Strikes::default(),
+        }
+    }
+
+    /// Answers one message of the client.
+    pub fn on_request(&mut self, bytes: &[u8], encoding: Encoding, view: View<'_>) -> Vec<Action> {
+        let request = decode_request(bytes, encoding);
+        if let Err(wait) = self.requests.take(view.now) {
+            let id = request.map_or_else(|bad| bad.id, |request| request.id);
+            return self.refuse_rate(id, wait, view.now);
+        }
+        match request {
+            Err(bad) => self.refuse(bad.id, bad.message, view.now),
+            Ok(Request { id, op }) => self.on_op(id, op, view),
+        }
+    }
+
+    fn on_op(&mut self, id: Option<Id>, op: Op, view: View<'_>) -> Vec<Action> {
+        match op {
+            Op::Subscribe(subscribe) => self.subscribe(id, &subscribe, view),
+            Op::Unsubscribe(asked) => self.unsubscribe(id, asked, view),
+            Op::Modify { topics, wish } => self.modify(id, topics, wish, view),
+            Op::Resync { topics } => self.resync(id, topics, view),
+            Op::Subscriptions => vec![self.subscriptions(id, view)],
+            Op::Instruments { pattern } => vec![Action::Instruments(id, pattern)],
+            Op::Ledger => vec![Action::Ledger(id)],
+            Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong { id, t, ts: view.now.0 }))],
+            Op::Auth { .. } => {
+                vec![Action::Answer(Control::Authenticated(Authenticated { id, expires: None, limits: self.limits }))]
+            }
+        }
+    }
+
+    /// An `error` 400; too many of them close.
+    fn refuse(&mut self, id: Option<Id>, message: String, now: UnixNanos) -> Vec<Action> {
+        let mut actions = vec![Action::Answer(Control::Error(ProtocolError::new(id, Code::BadRequest, message)))];
+        if self.bad.strike(now, STRIKES_SPAN) > STRIKES_MAX {
+            let message = format!("more than {STRIKES_MAX} bad requests in {} s", STRIKES_SPAN.as_secs());
+            actions.push(close(Code::BadRequest, message));
+        }
+        actions
+    }
+
+    fn refuse_rate(&mut self, id: Option<Id>, wait: Duration, now: UnixNanos) -> Vec<Action> {
+        let message = format!("more than {} requests a second", self.limits.requests_per_s);
+        let mut error = ProtocolError::new(id, Code::RateLimit, message);
+        error.retry_ms = Some(wait.as_millis().max(1) as u64);
+        let mut actions = vec![Action::Answer(Control::Error(error))];
+        if self.over_rate.strike(now, STRIKES_SPAN) > STRIKES_MAX {
+            let message = format!("more than {STRIKES_MAX} requests over the rate in {} s", STRIKES_SPAN.as_secs());
+            actions.push(close(Code::RateLimit, message));
+        }
+        actions
+    }
+
+    fn subscriptions(&self, id: Option<Id>, view: View<'_>) -> Action {
+        let ok = self.names.entries(view).collect();
+        Action::Answer(Control::Subscriptions(Subscriptions { id, ok, count: view.held.count() as u64, more: false }))
+    }
+
+    /// Whether a topic that appears could be one that this client waits for.
+    pub fn has_patterns(&self) -> bool {
+        self.names.has_patterns()
+    }
+}
+
+/// The entry of a topic that is held, with the settings in force.
+fn topic_entry(topic: TopicId, settings: Settings, view: View<'_>) -> Entry {
+    let mut entry = Entry::new(view.catalog().topic(topic).text.to_string(), settings);
+    entry.epoch = Some(view.replica.epoch(topic).to_string());
+    entry.seq = Some(view.replica.head(topic));
+    entry
+}
+
+/// A close by this code; the client may come back unless it would do the same again.
+fn close(code: Code, message: String) -> Action {
+    let is_final = matches!(code, Code::BadRequest | Code::AuthRequired | Code::AuthFailed | Code::AuthTimeout);
+    Action::Close(Bye { code: code.number(), message, reconnect: !is_final, after_ms: 1000 }, code)
+}

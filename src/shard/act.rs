@@ -1,0 +1,347 @@
+//! What a shard does for its sessions and on command.
+
+use std::time::Duration;
+
+use super::command::{Command, SnapshotAnswer};
+use super::connection::{Adopted, Closing, Connection, ConnectionKey, Permit};
+use super::outbox::{Opcode, Outbox, SlotId, View};
+use super::registry::Subscriber;
+use super::timers::{Due, Timer};
+use super::turn::Shard;
+use crate::bus::TopicId;
+use crate::protocol::{
+    Bye, Code, Control, Encoding, Refusal, SnapshotHead, Welcome, encode_control, encode_event, encode_parts, write_snapshot,
+};
+use crate::session::{Action, Session};
+use crate::topic::{Kind, TopicName};
+
+/// How long a client may take to close its side after ours.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// The name and version in `welcome`.
+const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
+
+impl Shard {
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adopted) => self.adopt(*adopted),
+            // A caller that has gone away needs no answer.
+            Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
+            Command::Catalog(reply) => _ = reply.send(std::sync::Arc::clone(self.replica.catalog())),
+            Command::Drain { spread, done } => self.drain(spread, done),
+        }
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let Adopted { stream, encoding, read_ahead, peer, permit } = adopted;
+        let generation = self.next_generation();
+        let entry = self.connections.vacant_entry();
+        let key = ConnectionKey(entry.key() as u32);
+        let refused = permit.is_none();
+        entry.insert(Connection {
+            stream,
+            outbox: Outbox::new(encoding),
+            session: Session::new(self.config.limits, self.now),
+            partial: None,
+            guard: super::reader::FloodGuard::default(),
+            waker: self.ready.waker(key),
+            generation,
+            received: self.now,
+            pinged: false,
+            next_heartbeat: self.now.plus(self.config.heartbeat),
+            closing: None,
+            reply_bytes: 0,
+            dirty: false,
+            watched: false,
+            permit,
+        });
+        self.handle.set_connections(self.connections.len());
+        self.metrics.connections.inc();
+        tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
+        if refused || self.drained.is_some() {
+            let code = if refused { Code::ConnectionLimit } else { Code::Draining };
+            let message = "this server takes no more connections; come back later, or to another".to_owned();
+            self.close(key, &Bye { code: code.number(), message, reconnect: true, after_ms: 5000 }, code);
+            return;
+        }
+        let welcome = self.welcome(key, generation.0, encoding);
+        self.connections[key.0 as usize].outbox.answer(welcome);
+        self.mark_dirty(key);
+        self.arm_checkup(key);
+        if !read_ahead.is_empty() {
+            self.take_bytes(key, &read_ahead);
+        }
+        self.on_ready(key);
+    }
+
+    fn welcome(&self, key: ConnectionKey, generation: u32, encoding: Encoding) -> Vec<u8> {
+        let welcome = Control::Welcome(Welcome {
+            server: SERVER.to_owned(),
+            session: format!("{}-{}-{generation}", self.number, key.0),
+            epoch: self.config.epoch.to_string(),
+            ts: self.now.0,
+            encoding,
+            heartbeat_ms: self.config.heartbeat.as_millis() as u64,
+            limits: self.config.limits,
+            auth: "none".to_owned(),
+        });
+        encode_control(&welcome, encoding)
+    }
+
+    /// Does what a session says, in order.
+    pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Answer(control) => {
+                    if let Control::Error(error) = &control
+                        && let Some(code) = Code::ALL.into_iter().find(|code| code.number() == error.code)
+                    {
+                        self.metrics.count_error(code);
+                    }
+                    let outbox = &mut self.connections[key.0 as usize].outbox;
+                    for part in encode_parts(control, outbox.wire.encoding()) {
+                        outbox.answer(part);
+                    }
+                }
+                Action::Notice(control) => self.notice(key, |encoding| encode_control(&control, encoding)),
+                Action::Hold(topic, settings, join) => {
+                    let slot = self.with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
+                    let place = self.registry.add(topic, Subscriber { connection: key, slot });
+                    self.connections[key.0 as usize].outbox.set_place(slot, place);
+                    self.metrics.subscriptions.inc();
+                    self.config.gates[self.replica.catalog().topic(topic).source.0 as usize].open();
+                }
+                Action::Set(topic, settings) => self.with_outbox(key, |outbox, view| {
+                    if let Some(slot) = outbox.slot_of(topic) {
+                        outbox.set(slot, settings, view);
+                    }
+                }),
+                Action::Snapshot(topic, events) => self.with_outbox(key, |outbox, view| {
+                    if let Some(slot) = outbox.slot_of(topic) {
+                        outbox.snapshot(slot, events, view);
+                    }
+                }),
+                Action::Drop(topic) => self.release(key, topic),
+                Action::Ledger(id) => self.connections[key.0 as usize].outbox.answer_ledger(id),
+                Action::Instruments(id, pattern) => {
+                    let catalog = std::sync::Arc::clone(self.replica.catalog());
+                    self.connections[key.0 as usize].outbox.answer_instruments(id, catalog, &pattern);
+                }
+                Action::Close(bye, code) => self.close(key, &bye, code),
+            }
+        }
+        self.mark_dirty(key);
+    }
+
+    fn with_outbox<T>(&mut self, key: ConnectionKey, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
+        let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
+        let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+        let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
+        self.arm_intervals(key);
+        changed
+    }
+
+    fn release(&mut self, key: ConnectionKey, topic: TopicId) {
+        let outbox = &mut self.connections[key.0 as usize].outbox;
+        let Some(slot) = outbox.release(topic) else { return };
+        let place = outbox.slot(slot).place;
+        self.unregister(topic, place);
+    }
+
+    fn unregister(&mut self, topic: TopicId, place: u32) {
+        self.metrics.subscriptions.dec();
+        if let Some(Subscriber { connection, slot }) = self.registry.remove(topic, place) {
+            self.connections[connection.0 as usize].outbox.set_place(slot, place);
+        }
+    }
+
+    /// Sends what the client didn't ask for; one that lets too much of it pile up is sent away.
+    pub(super) fn notice(&mut self, key: ConnectionKey, encode: impl FnOnce(Encoding) -> Vec<u8>) {
+        let connection = &mut self.connections[key.0 as usize];
+        if connection.closing.is_some() {
+            return;
+        }
+        let payload = encode(connection.outbox.wire.encoding());
+        let fits = connection.outbox.notice(payload, &self.config.outbox);
+        self.mark_dirty(key);
+        if !fits {
+            self.send_away(key);
+        }
+    }
+
+    /// The client can't keep up, and asked to be told goodbye.
+    pub(super) fn send_away(&mut self, key: ConnectionKey) {
+        let message = "the client doesn't keep up with what it subscribed to; subscribe to less, or with mode conflate".to_owned();
+        let bye = Bye { code: Code::SlowConsumer.number(), message, reconnect: true, after_ms: 1000 };
+        self.close(key, &bye, Code::SlowConsumer);
+    }
+
+    /// Says `bye` and closes: what is on the wire still goes out, what waits doesn't.
+    pub(super) fn close(&mut self, key: ConnectionKey, bye: &Bye, code: Code) {
+        let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+        if connection.closing.is_some() {
+            return;
+        }
+        let bye_payload = encode_control(&Control::Bye(bye.clone()), connection.outbox.wire.encoding());
+        connection.outbox.wire_up_answers();
+        connection.outbox.wire.control(&bye_payload);
+        self.count_close(Some(code));
+        self.close_frame(key, code.close_code(), code.name());
+    }
+
+    /// Puts the close frame on the wire, and waits a little for the client's.
+    pub(super) fn close_frame(&mut self, key: ConnectionKey, code: u16, reason: &str) {
+        let connection = &mut self.connections[key.0 as usize];
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend_from_slice(reason.as_bytes());
+        connection.outbox.wire.frame(Opcode::Close, &payload);
+        self.begin_closing(key, Closing::Since(self.now));
+    }
+
+    pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
+        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
+        for (topic, _) in held {
+            self.release(key, topic);
+        }
+        let connection = &mut self.connections[key.0 as usize];
+        connection.outbox.drop_waiting();
+        connection.closing = Some(closing);
+        let at = self.now.plus(CLOSE_GRACE);
+        let generation = connection.generation;
+        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn after_flush_of_closing(&mut self, key: ConnectionKey) {
+        if self.connections[key.0 as usize].closing == Some(Closing::Answered) {
+            self.remove(key);
+        }
+    }
+
+    /// Forgets a connection; its socket closes.
+    pub(super) fn remove(&mut self, key: ConnectionKey) {
+        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
+        for (topic, _) in held {
+            self.release(key, topic);
+        }
+        let connection = self.connections.remove(key.0 as usize);
+        let _counted: Option<Permit> = connection.permit;
+        self.handle.set_connections(self.connections.len());
+        self.metrics.connections.dec();
+        if self.connections.is_empty()
+            && let Some(done) = self.drained.take()
+        {
+            // Whoever asked may have given up waiting.
+            let _gave_up = done.send(());
+        }
+    }
+
+    pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
+        let connection = &self.connections[key.0 as usize];
+        let config = &self.config;
+        let silence = if connection.pinged { config.drop_after } else { config.ping_after };
+        let message_ends = connection.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
+        let at = connection.next_checkup(connection.received.plus(silence), message_ends);
+        let generation = connection.generation;
+        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+    }
+
+    pub(super) fn check_up(&mut self, key: ConnectionKey) {
+        let now = self.now;
+        let connection = &mut self.connections[key.0 as usize];
+        if let Some(closing) = connection.closing {
+            let over = match closing {
+                Closing::Since(since) => now.since(since) >= CLOSE_GRACE,
+                Closing::Answered => true,
+            };
+            if over {
+                self.remove(key);
+            }
+            return;
+        }
+        let message_over = connection.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.message_timeout);
+        let silent = now.since(connection.received);
+        if message_over || silent >= self.config.drop_after {
+            let message = if message_over { "a message was begun and not ended in time" } else { "nothing came in time" };
+            let bye = Bye { code: Code::Timeout.number(), message: message.to_owned(), reconnect: true, after_ms: 1000 };
+            return self.close(key, &bye, Code::Timeout);
+        }
+        if silent >= self.config.ping_after && !std::mem::replace(&mut connection.pinged, true) {
+            connection.outbox.wire.frame(Opcode::Ping, b"");
+            self.mark_dirty(key);
+        }
+        let connection = &mut self.connections[key.0 as usize];
+        if now >= connection.next_heartbeat {
+            connection.next_heartbeat = now.plus(self.config.heartbeat);
+            connection.outbox.heartbeat();
+            connection.outbox.rest();
+            self.mark_dirty(key);
+        }
+        self.arm_checkup(key);
+    }
+
+    fn drain(&mut self, spread: Duration, done: tokio::sync::oneshot::Sender<()>) {
+        let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
+        let count = keys.len().max(1) as u64;
+        let spread_ms = spread.as_millis() as u64;
+        for (at, key) in keys.iter().enumerate() {
+            let message = "the server is stopping".to_owned();
+            let after_ms = spread_ms * at as u64 / count;
+            let bye = Bye { code: Code::Draining.number(), message, reconnect: true, after_ms };
+            self.with_outbox(*key, |outbox, view| _ = outbox.fill(view));
+            self.close(*key, &bye, Code::Draining);
+        }
+        if keys.is_empty() {
+            // Whoever asked may have given up waiting.
+            let _gave_up = done.send(());
+        } else {
+            self.drained = Some(done);
+        }
+    }
+
+    fn http_snapshot(&self, topics: &[String], events: Option<usize>) -> SnapshotAnswer {
+        let mut answer = SnapshotAnswer { ok: Vec::new(), err: Vec::new() };
+        let catalog = self.replica.catalog();
+        for text in topics {
+            let found = match TopicName::parse(text) {
+                Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
+                Ok(TopicName::Pattern(pattern)) => Some(catalog.matching(&pattern).to_vec()),
+                Err(error) => {
+                    answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, error.to_string()));
+                    continue;
+                }
+            };
+            let Some(found) = found else {
+                answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, "there is no such topic"));
+                continue;
+            };
+            if answer.ok.len() + found.len() > self.config.limits.topics as usize {
+                let message = format!("at most {} topics at once", self.config.limits.topics);
+                answer.err.push(Refusal::new(text.as_str(), Code::TopicLimit, message));
+                continue;
+            }
+            answer.ok.extend(found.into_iter().map(|topic| self.json_snapshot(topic, events)));
+        }
+        answer
+    }
+
+    fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {
+        let info = self.replica.catalog().topic(topic);
+        let most = match info.topic.channel.kind() {
+            Kind::Event => events.unwrap_or(crate::replica::SNAPSHOT_TRADES),
+            Kind::State => 1,
+            Kind::Bar => events.unwrap_or(1),
+        };
+        let seq = self.replica.head(topic);
+        let found = self.replica.snapshot(topic, seq, most.min(self.config.limits.snapshot_events as usize));
+        let encoded = found.iter().map(|event| {
+            let mut bytes = Vec::new();
+            encode_event(&mut bytes, Encoding::Json, &info.head, event.seq, event.tx, &event.body);
+            bytes
+        });
+        let encoded: Vec<_> = encoded.collect();
+        let head = SnapshotHead { topic: &info.text, epoch: &self.replica.epoch(topic).to_string(), seq };
+        let mut payload = Vec::new();
+        write_snapshot(&mut payload, Encoding::Json, &head, encoded.len(), encoded.iter().map(Vec::as_slice));
+        payload
+    }
+}

@@ -1,0 +1,188 @@
+//! One client: its socket, its session, its outbox.
+
+use std::net::SocketAddr;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::outbox::{Outbox, Relief, View};
+use super::reader::{FloodGuard, Partial};
+use crate::bus::TopicId;
+use crate::market::UnixNanos;
+use crate::protocol::Encoding;
+use crate::session::{Held, Session};
+
+/// A connection's number within its shard; used again after it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionKey(pub u32);
+
+/// Tells apart the connections that had the same key, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Generation(pub u32);
+
+/// Counts as one of `limits.connections` as long as it lives.
+#[derive(Debug)]
+pub struct Permit(pub std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A socket that has finished its WebSocket handshake.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The socket, registered with the shard's own runtime.
+    pub stream: TcpStream,
+    /// What the client asked for.
+    pub encoding: Encoding,
+    /// Bytes that came behind the handshake.
+    pub read_ahead: Bytes,
+    /// Who it is.
+    pub peer: SocketAddr,
+    /// `None`: one connection more than the limit, to be told so and closed.
+    pub permit: Option<Permit>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// The close frame is on the wire; when it is sent, the client has until then to close its side.
+    Since(UnixNanos),
+    /// The client closed: when the answer is sent, so do we.
+    Answered,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub stream: TcpStream,
+    pub outbox: Outbox,
+    pub session: Session,
+    pub partial: Option<Box<Partial>>,
+    pub guard: FloodGuard,
+    pub waker: Waker,
+    pub generation: Generation,
+    /// When bytes came last.
+    pub received: UnixNanos,
+    /// When a ping was sent that nothing came after.
+    pub pinged: bool,
+    pub next_heartbeat: UnixNanos,
+    pub closing: Option<Closing>,
+    /// Pongs and the like that were put on a blocked wire.
+    pub reply_bytes: usize,
+    /// Something is due for its socket in this turn.
+    pub dirty: bool,
+    /// It is among the connections whose age is watched.
+    pub watched: bool,
+    pub permit: Option<Permit>,
+}
+
+/// What came of writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// The socket took everything.
+    All,
+    /// It takes no more now.
+    Blocked,
+    /// There is more, but this turn has others to serve.
+    More,
+    /// The socket is broken.
+    Broken,
+}
+
+/// Bytes written for one connection in one turn before the others get theirs.
+const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+impl Connection {
+    /// Writes all that is due, until the socket takes no more.
+    pub(super) fn flush(&mut self, view: &mut View<'_>) -> Flushed {
+        let mut written = 0;
+        loop {
+            if self.outbox.wire.blocked {
+                return Flushed::Blocked;
+            }
+            let is_last = self.outbox.fill(view);
+            self.outbox.wire.seal();
+            match self.write(view, &mut written) {
+                Some(flushed) => return flushed,
+                None if is_last => return Flushed::All,
+                None if written > TURN_BYTES_MAX => return Flushed::More,
+                None => {}
+            }
+        }
+    }
+
+    /// Writes what is on the wire. `None`: all of it was taken.
+    fn write(&mut self, view: &View<'_>, written: &mut usize) -> Option<Flushed> {
+        while !self.outbox.wire.is_empty() {
+            match self.stream.try_write(self.outbox.wire.unsent()) {
+                Ok(taken) => {
+                    self.outbox.wire.advance(taken);
+                    *written += taken;
+                    view.metrics.written_bytes.inc_by(taken as u64);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.waker));
+                    if ready.is_pending() {
+                        self.outbox.wire.blocked = true;
+                        return Some(Flushed::Blocked);
+                    }
+                }
+                Err(_) => return Some(Flushed::Broken),
+            }
+        }
+        None
+    }
+
+    /// The runtime says that something changed: is the socket writable again?
+    pub(super) fn unblock(&mut self) {
+        if self.outbox.wire.blocked && self.stream.poll_write_ready(&mut Context::from_waker(&self.waker)).is_ready() {
+            self.outbox.wire.blocked = false;
+            self.reply_bytes = 0;
+        }
+    }
+
+    /// Whether requests are left in the socket until the answers before them are out.
+    pub(super) fn reading_paused(&self, control_max: usize) -> bool {
+        self.outbox.wire.blocked && (self.outbox.answers_wait() || self.reply_bytes > control_max)
+    }
+
+    /// Reads some bytes. `Pending`: none are there, and the waker is set.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        loop {
+            std::task::ready!(self.stream.poll_read_ready(&mut Context::from_waker(&self.waker)))?;
+            match self.stream.try_read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// Looks whether the client is behind, if its socket is blocked.
+    pub(super) fn relieve(&mut self, view: &View<'_>) -> Relief {
+        if !self.outbox.wire.blocked || self.closing.is_some() {
+            return Relief::Done;
+        }
+        self.outbox.relieve(view)
+    }
+
+    /// When it must be looked at again.
+    pub(super) fn next_checkup(&self, silence: UnixNanos, message_ends: Option<UnixNanos>) -> UnixNanos {
+        let first = self.next_heartbeat.min(silence);
+        message_ends.map_or(first, |ends| first.min(ends))
+    }
+}
+
+impl Held for Outbox {
+    fn holds(&self, topic: TopicId) -> bool {
+        self.slot_of(topic).is_some()
+    }
+    fn count(&self) -> usize {
+        self.held().len()
+    }
+    fn topics(&self) -> Vec<TopicId> {
+        self.held().iter().map(|(topic, _)| *topic).collect()
+    }
+}

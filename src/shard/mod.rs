@@ -1,0 +1,23 @@
+//! A shard: a thread with its own runtime, which owns its clients' sockets whole.
+//!
+//! Each turn of its loop: commands, ready sockets, batches of the log, timers, then one flush for every connection that
+//! has something due. On the way of an event there is no lock, and no atomic but the batch's hand-over.
+//!
+//! Invariant: a connection is touched by its shard's thread alone; what others want comes as a [`Command`].
+
+mod act;
+mod command;
+mod connection;
+pub mod outbox;
+mod read;
+mod reader;
+mod ready;
+mod registry;
+mod route;
+mod timers;
+mod turn;
+
+pub use command::{Command, ShardHandle, SnapshotAnswer};
+pub use connection::{Adopted, ConnectionKey, Permit};
+pub use outbox::instrument_entry;
+pub use turn::{Shard, ShardConfig, spawn};

@@ -1,0 +1,478 @@
+//! One connection's way out: its subscriptions with their accounts, and what waits for the socket.
+//!
+//! Bytes leave in the order: control messages, then the *lane* (raw events, snapshots, missed events, in order), then the
+//! newest of what merges. While the socket takes everything, raw events go straight to the [`Wire`] and the lane is empty.
+//!
+//! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
+//! of its entries is in the lane. No I/O here, and no clock: `now` is handed in.
+
+mod lane;
+mod newest;
+mod relief;
+mod send;
+mod slot;
+mod wire;
+
+pub use newest::Newest;
+pub use relief::Relief;
+pub use send::instrument_entry;
+pub use slot::{Slot, SlotId};
+pub use wire::{Opcode, Wire};
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::{Catalog, Event, TopicId};
+use crate::market::UnixNanos;
+use crate::metrics::Metrics;
+use crate::protocol::{Encoding, Epoch, GapCause, Id, LagLevel, Mode, Settings};
+use crate::replica::Replica;
+use crate::session::Join;
+use lane::{Entry, GapEntry, Lane, SnapshotEntry};
+
+/// The bounds of every outbox (config `fanout`).
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Bytes of live events that wait.
+    pub outbox: usize,
+    /// Bytes of control messages that wait and were not asked for.
+    pub control: usize,
+    /// Bytes of a data message.
+    pub frame: usize,
+    /// Age of the oldest waiting event at which the client counts as slow.
+    pub behind_max: Duration,
+}
+
+/// What an outbox reads while it fills: the shard's own state.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Topic states as of the batch that was routed last.
+    pub replica: &'a Replica,
+    /// Bytes of the newest events.
+    pub newest: &'a mut Newest,
+    /// The bounds.
+    pub limits: &'a OutboxLimits,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// The time of this turn.
+    pub now: UnixNanos,
+    /// Where intervals ask to be woken: (when, which).
+    pub timers: &'a mut Vec<(UnixNanos, SlotId)>,
+}
+
+/// What became of a live event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is on the wire.
+    Sent,
+    /// It is in the lane, or waits in the history.
+    Queued,
+    /// The subscription merges; the event's bytes are worth keeping.
+    Marked,
+}
+
+/// Sums over all accounts since the connection began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Events in data arrays.
+    pub delivered: u64,
+    /// Events replaced by newer ones.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+}
+
+#[derive(Debug)]
+enum Control {
+    /// Answers, in order; reading stops while they wait.
+    Answer(Vec<u8>),
+    /// What the client didn't ask for; bounded by `fanout.control`.
+    Notice(Vec<u8>),
+    /// A long answer, made as the socket drains.
+    Instruments { id: Option<Id>, catalog: Arc<Catalog>, rest: Range<usize>, prefix: Box<str>, exact: bool },
+    /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
+    Heartbeat,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The wire to the socket.
+    pub wire: Wire,
+    slots: Vec<Slot>,
+    free: Vec<SlotId>,
+    /// Held topics in order, each with its slot.
+    index: Vec<(TopicId, SlotId)>,
+    control: VecDeque<Control>,
+    answer_bytes: usize,
+    notice_bytes: usize,
+    heartbeat_waits: bool,
+    lane: Lane,
+    /// Subscriptions that have something newer and may send it now, each with since when.
+    marks: VecDeque<(SlotId, UnixNanos)>,
+    level: LagLevel,
+    totals: Totals,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub const fn new(encoding: Encoding) -> Self {
+        Self {
+            wire: Wire::new(encoding),
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: Vec::new(),
+            control: VecDeque::new(),
+            answer_bytes: 0,
+            notice_bytes: 0,
+            heartbeat_waits: false,
+            lane: Lane::EMPTY,
+            marks: VecDeque::new(),
+            level: LagLevel::Ok,
+            totals: Totals { delivered: 0, merged: 0, lost: 0 },
+        }
+    }
+
+    fn degraded(&self) -> bool {
+        self.level == LagLevel::Degraded
+    }
+
+    /// Topics held, in order, each with its slot.
+    pub fn held(&self) -> &[(TopicId, SlotId)] {
+        &self.index
+    }
+
+    /// The slot of a topic that is held.
+    pub fn slot_of(&self, topic: TopicId) -> Option<SlotId> {
+        let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
+        Some(self.index[place].1)
+    }
+
+    /// A subscription.
+    pub fn slot(&self, slot: SlotId) -> &Slot {
+        &self.slots[slot.index()]
+    }
+
+    /// Sets where a subscription stands in the registry.
+    pub fn set_place(&mut self, slot: SlotId, place: u32) {
+        self.slots[slot.index()].place = place;
+    }
+
+    /// The sums of all accounts.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The lag level that the client was told last.
+    pub fn level(&self) -> LagLevel {
+        self.level
+    }
+
+    /// Begins to hold a topic; returns its slot, which the registry is to be told.
+    pub fn hold(&mut self, topic: TopicId, settings: Settings, join: Join, view: &mut View<'_>) -> SlotId {
+        let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
+        let start = match join {
+            Join::Snapshot(_) | Join::Live => head,
+            Join::Resume(seq) | Join::Expired(seq, _) => seq,
+        };
+        let kind = view.replica.catalog().topic(topic).topic.channel.kind();
+        let fresh = Slot::new(topic, kind, settings, epoch, start);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot.index()] = fresh;
+                slot
+            }
+            None => {
+                self.slots.push(fresh);
+                SlotId((self.slots.len() - 1) as u16)
+            }
+        };
+        let place = self.index.partition_point(|(held, _)| *held < topic);
+        self.index.insert(place, (topic, slot));
+        match join {
+            Join::Live => {}
+            Join::Snapshot(events) => self.snapshot(slot, events, view),
+            Join::Resume(_) => self.resume(slot, view),
+            Join::Expired(seq, events) => {
+                self.queue_gap(slot, seq + 1, head, GapCause::Expired);
+                self.snapshot(slot, events, view);
+            }
+        }
+        slot
+    }
+
+    fn resume(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        if state.merges(false) {
+            if view.replica.head(state.topic) > state.head {
+                self.mark(slot, view.now, view.timers);
+            }
+            return;
+        }
+        state.catching_up = true;
+        state.queued += 1;
+        self.lane.push(Entry::Resume(slot));
+    }
+
+    /// Sends a snapshot of at most so many events, at this place in the stream.
+    pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        let pinned = !state.catching_up;
+        let entry = SnapshotEntry {
+            slot,
+            seq: pinned.then(|| view.replica.head(state.topic)),
+            last: if pinned { view.replica.last(state.topic).cloned() } else { None },
+            events,
+            epoch: None,
+        };
+        if pinned {
+            state.tail = view.replica.head(state.topic);
+        }
+        self.lane.push(Entry::Snapshot(Box::new(entry)));
+    }
+
+    fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        state.tail = to;
+        self.lane.push(Entry::Gap(Box::new(GapEntry { slot, from, to, cause })));
+    }
+
+    /// Changes a subscription's settings; what waits goes by the old ones.
+    pub fn set(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
+        let degraded = self.degraded();
+        let state = &mut self.slots[slot.index()];
+        let merged_before = state.merges(degraded);
+        state.settings = settings;
+        if let Mode::Interval(ms) = settings.mode {
+            state.next_due = state.next_due.min(view.now.plus(Duration::from_millis(ms.into())));
+        }
+        if merged_before && !state.merges(degraded) {
+            self.materialize(slot, view);
+        } else if state.marked && state.queued == 0 {
+            self.marks.push_back((slot, view.now));
+        }
+    }
+
+    /// Puts what waits to be merged into the lane, so that raw events or a new epoch can follow.
+    fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        if !std::mem::take(&mut state.marked) {
+            return;
+        }
+        let encoding = self.wire.encoding();
+        let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail && !event.closes_bar());
+        for event in view.replica.closed_after(state.topic, state.tail).chain(last) {
+            self.lane.push_event(slot, event, view.newest.bytes(view.replica, event, encoding, view.metrics));
+            state.queued += 1;
+            state.tail = event.seq;
+        }
+    }
+
+    /// No longer holds a topic; what waits of it is dropped.
+    pub fn release(&mut self, topic: TopicId) -> Option<SlotId> {
+        let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
+        let (_, slot) = self.index.remove(place);
+        let state = &mut self.slots[slot.index()];
+        (state.dead, state.marked, state.catching_up) = (true, false, false);
+        if state.queued == 0 {
+            self.free.push(slot);
+        }
+        Some(slot)
+    }
+
+    /// Takes a live event of a subscription.
+    pub fn admit(&mut self, slot: SlotId, event: &Event, bytes: &[u8], now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) -> Admitted {
+        let state = &mut self.slots[slot.index()];
+        if state.merges(self.level == LagLevel::Degraded) {
+            self.mark(slot, now, timers);
+            return Admitted::Marked;
+        }
+        if state.catching_up {
+            return Admitted::Queued;
+        }
+        state.tail = event.seq;
+        if self.wire.blocked || state.queued > 0 {
+            state.queued += 1;
+            self.lane.push_event(slot, event, bytes);
+        } else {
+            self.wire.event(bytes);
+            let merged = state.deliver(event.seq);
+            debug_assert_eq!(merged, 0, "a raw subscription that is up to date misses nothing");
+            self.totals.delivered += 1;
+            return Admitted::Sent;
+        }
+        Admitted::Queued
+    }
+
+    fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
+        let state = &mut self.slots[slot.index()];
+        if state.marked {
+            return;
+        }
+        state.marked = true;
+        if state.queued > 0 {
+            return;
+        }
+        if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due {
+            timers.push((state.next_due, slot));
+        } else {
+            self.marks.push_back((slot, now));
+        }
+    }
+
+    /// An interval that this slot waited for has passed.
+    pub fn on_due(&mut self, slot: SlotId, now: UnixNanos) {
+        let Some(state) = self.slots.get(slot.index()) else { return };
+        if state.marked && state.queued == 0 && now >= state.next_due {
+            self.marks.push_back((slot, now));
+        }
+    }
+
+    /// Called before the replica takes a new epoch in: the newest that waits to be merged is still of the old one.
+    pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
+        self.materialize(slot, view);
+        let state = &mut self.slots[slot.index()];
+        if std::mem::take(&mut state.catching_up) {
+            let (from, head) = (state.tail.max(state.head) + 1, view.replica.head(state.topic));
+            if from <= head {
+                self.queue_gap(slot, from, head, GapCause::Slow);
+                self.warn(view);
+            }
+        }
+    }
+
+    /// A new epoch begins: its snapshot goes before its first event.
+    pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>) {
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        state.tail = seq;
+        (state.marked, state.catching_up) = (false, false);
+        self.lane.push(Entry::Snapshot(Box::new(SnapshotEntry {
+            slot,
+            seq: Some(seq),
+            last,
+            events: crate::replica::SNAPSHOT_TRADES,
+            epoch: Some(epoch),
+        })));
+    }
+
+    /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
+    pub fn on_overrun(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let degraded = self.degraded();
+        let topic = self.slots[slot.index()].topic;
+        let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
+        if self.newest_epoch(slot) != epoch {
+            self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned());
+            return;
+        }
+        let state = &self.slots[slot.index()];
+        let newest = state.tail.max(state.head);
+        if state.catching_up || head == newest {
+            return;
+        }
+        if state.merges(degraded) {
+            self.mark(slot, view.now, view.timers);
+        } else {
+            self.queue_gap(slot, newest + 1, head, GapCause::Bus);
+        }
+    }
+
+    /// The epoch of what was queued last for a slot.
+    fn newest_epoch(&self, slot: SlotId) -> Epoch {
+        let state = &self.slots[slot.index()];
+        let queued = self.lane.entries().filter_map(|entry| match entry {
+            Entry::Snapshot(snapshot) if snapshot.slot == slot => snapshot.epoch,
+            _ => None,
+        });
+        if state.queued == 0 { state.epoch } else { queued.last().unwrap_or(state.epoch) }
+    }
+
+    /// An answer to a request, after those before it.
+    pub fn answer(&mut self, payload: Vec<u8>) {
+        self.answer_bytes += payload.len();
+        self.control.push_back(Control::Answer(payload));
+    }
+
+    /// A message that the client didn't ask for. Returns false where the control lane is full.
+    #[must_use]
+    pub fn notice(&mut self, payload: Vec<u8>, limits: &OutboxLimits) -> bool {
+        self.notice_bytes += payload.len();
+        self.control.push_back(Control::Notice(payload));
+        self.notice_bytes <= limits.control
+    }
+
+    /// The answer to `instruments`, made as the socket drains.
+    pub fn answer_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
+        let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
+        let rest = 0..catalog.instruments().len();
+        self.control.push_back(Control::Instruments { id, catalog, rest, prefix: prefix.into(), exact });
+    }
+
+    /// The answer to `ledger`, after all that waits now.
+    pub fn answer_ledger(&mut self, id: Option<Id>) {
+        self.lane.push(Entry::Ledger(Box::new(id)));
+    }
+
+    /// It is time for a heartbeat.
+    pub fn heartbeat(&mut self) {
+        if !std::mem::replace(&mut self.heartbeat_waits, true) {
+            self.control.push_back(Control::Heartbeat);
+        }
+    }
+
+    /// Whether answers wait, so that no further request should be read.
+    pub fn answers_wait(&self) -> bool {
+        self.answer_bytes > 0 || self.control.iter().any(|control| matches!(control, Control::Instruments { .. }))
+    }
+
+    /// Bytes that wait for the socket, the wire's included.
+    pub fn queued_bytes(&self) -> usize {
+        self.wire.len() + self.lane.cost() + self.answer_bytes + self.notice_bytes
+    }
+
+    /// Whether anything waits that could be put on the wire now.
+    pub fn has_more(&self) -> bool {
+        !self.control.is_empty() || !self.lane.is_empty() || !self.marks.is_empty()
+    }
+
+    /// How old the oldest event is that waits.
+    pub fn behind(&self, now: UnixNanos) -> Duration {
+        let marked = self.marks.front().map(|(_, since)| *since);
+        let oldest = self.lane.oldest().into_iter().chain(marked).min();
+        oldest.map_or(Duration::ZERO, |oldest| now.since(oldest))
+    }
+
+    /// Puts the answers that wait on the wire, because nothing comes after.
+    pub fn wire_up_answers(&mut self) {
+        for control in std::mem::take(&mut self.control) {
+            if let Control::Answer(payload) | Control::Notice(payload) = control {
+                self.wire.control(&payload);
+            }
+        }
+        (self.answer_bytes, self.notice_bytes, self.heartbeat_waits) = (0, 0, false);
+    }
+
+    /// Forgets what waits; what is on the wire still goes out.
+    pub fn drop_waiting(&mut self) {
+        self.lane = Lane::EMPTY;
+        self.marks = VecDeque::new();
+        self.control = VecDeque::new();
+        (self.answer_bytes, self.notice_bytes, self.heartbeat_waits) = (0, 0, false);
+        self.level = LagLevel::Ok;
+    }
+
+    /// Gives memory back that nothing needs now.
+    pub fn rest(&mut self) {
+        self.lane.rest();
+        if self.control.is_empty() {
+            self.control = VecDeque::new();
+        }
+        if self.marks.is_empty() {
+            self.marks = VecDeque::new();
+        }
+    }
+}

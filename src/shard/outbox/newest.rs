@@ -1,0 +1,59 @@
+//! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not once a client.
+
+use crate::bus::{Event, TopicId};
+use crate::metrics::Metrics;
+use crate::protocol::{Encoding, encode_event};
+use crate::replica::Replica;
+
+#[derive(Debug, Default)]
+struct Kept {
+    seq: u64,
+    turn: u32,
+    bytes: Vec<u8>,
+}
+
+/// The newest event and the newest closed bar of each topic, as bytes of one encoding each.
+#[derive(Debug, Default)]
+pub struct Newest {
+    topics: Vec<[[Kept; 2]; 2]>,
+    scratch: Vec<u8>,
+}
+
+impl Newest {
+    fn place(&mut self, topic: TopicId, encoding: Encoding, closed: bool) -> &mut Kept {
+        if self.topics.len() <= topic.index() {
+            self.topics.resize_with(topic.index() + 1, Default::default);
+        }
+        &mut self.topics[topic.index()][encoding.index()][usize::from(closed)]
+    }
+
+    /// Keeps an event's bytes that the batch has already.
+    pub fn keep(&mut self, event: &Event, turn: u32, encoding: Encoding, bytes: &[u8]) {
+        let kept = self.place(event.topic, encoding, event.closes_bar());
+        (kept.seq, kept.turn) = (event.seq, turn);
+        kept.bytes.clear();
+        kept.bytes.extend_from_slice(bytes);
+    }
+
+    /// An event's bytes: those that are kept, or made now and kept if they are newer.
+    pub fn bytes(&mut self, replica: &Replica, event: &Event, encoding: Encoding, metrics: &Metrics) -> &[u8] {
+        let turn = replica.epoch(event.topic).turn;
+        let closed = event.closes_bar();
+        let kept = self.place(event.topic, encoding, closed);
+        if (kept.seq, kept.turn) == (event.seq, turn) {
+            return &self.place(event.topic, encoding, closed).bytes;
+        }
+        let is_newer = kept.turn != turn || kept.seq < event.seq;
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        encode_event(&mut bytes, encoding, &replica.catalog().topic(event.topic).head, event.seq, event.tx, &event.body);
+        metrics.encoded[encoding.index()].inc();
+        self.scratch = bytes;
+        if is_newer {
+            let bytes = std::mem::take(&mut self.scratch);
+            self.keep(event, turn, encoding, &bytes);
+            self.scratch = bytes;
+        }
+        &self.scratch
+    }
+}

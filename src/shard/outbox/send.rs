@@ -1,0 +1,348 @@
+//! From what waits to the wire, and the accounts of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lane::{Entry, EventEntry, GapEntry, SnapshotEntry};
+use super::{Control, Outbox, SlotId, View};
+use crate::bus::{Catalog, Event, TopicId};
+use crate::protocol::{
+    self, Gap, GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Mode, SnapshotHead,
+    encode_control, encode_parts, write_snapshot,
+};
+use crate::topic::Kind;
+
+/// Instruments in one part of a long answer.
+const INSTRUMENTS_A_PART: usize = 500;
+
+impl Outbox {
+    /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of it is there.
+    pub fn fill(&mut self, view: &mut View<'_>) -> bool {
+        let frame = view.limits.frame;
+        while self.wire.len() < frame && self.send_control(view) {}
+        while self.wire.len() < frame
+            && let Some(entry) = self.lane.pop()
+        {
+            self.send(entry, view);
+            if self.wire.open_len() >= frame {
+                self.wire.seal();
+            }
+        }
+        // The newest have their own turn beside the lane, so that a long lane can't keep them back.
+        while self.wire.len() < 2 * frame
+            && let Some((slot, _)) = self.marks.pop_front()
+        {
+            self.send_newest(slot, view);
+        }
+        let is_empty = !self.has_more();
+        if is_empty && self.level != LagLevel::Ok {
+            self.level = LagLevel::Ok;
+            let lag = self.lag(view);
+            self.wire.control(&encode_control(&lag, self.wire.encoding()));
+            view.metrics.lag_of(LagLevel::Ok).inc();
+        }
+        is_empty
+    }
+
+    fn send_control(&mut self, view: &View<'_>) -> bool {
+        match self.control.pop_front() {
+            None => return false,
+            Some(Control::Answer(payload)) => {
+                self.answer_bytes -= payload.len();
+                self.wire.control(&payload);
+            }
+            Some(Control::Notice(payload)) => {
+                self.notice_bytes -= payload.len();
+                self.wire.control(&payload);
+            }
+            Some(Control::Heartbeat) => {
+                self.heartbeat_waits = false;
+                let totals = self.totals;
+                let heartbeat = protocol::Control::Heartbeat(Heartbeat {
+                    ts: view.now.0,
+                    delivered: totals.delivered,
+                    merged: totals.merged,
+                    lost: totals.lost,
+                    queued_bytes: self.queued_bytes() as u64,
+                });
+                self.wire.control(&encode_control(&heartbeat, self.wire.encoding()));
+            }
+            Some(Control::Instruments { id, catalog, rest, prefix, exact }) => {
+                self.send_instruments(id, catalog, rest, prefix, exact);
+            }
+        }
+        true
+    }
+
+    fn send_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, mut rest: Range<usize>, prefix: Box<str>, exact: bool) {
+        let mut instruments = Vec::new();
+        let meant = |symbol: &str| if exact { *symbol == *prefix } else { symbol.starts_with(&*prefix) };
+        for info in catalog.instruments().skip(rest.start) {
+            if instruments.len() == INSTRUMENTS_A_PART {
+                break;
+            }
+            rest.start += 1;
+            if meant(info.instrument.symbol.as_str()) {
+                instruments.push(instrument_entry(&info.instrument));
+            }
+        }
+        let more = !rest.is_empty();
+        let part = protocol::Control::Instruments(Instruments { id: id.clone(), instruments, more });
+        self.wire.control(&encode_control(&part, self.wire.encoding()));
+        if more {
+            self.control.push_front(Control::Instruments { id, catalog, rest, prefix, exact });
+        }
+    }
+
+    fn send(&mut self, entry: Entry, view: &mut View<'_>) {
+        let slot = entry.slot();
+        match entry {
+            Entry::Event(event) => self.send_event(&event, view),
+            Entry::Gap(gap) => self.send_gap(&gap, view),
+            Entry::Snapshot(snapshot) => self.send_snapshot(*snapshot, view),
+            Entry::Resume(slot) => {
+                if !self.send_missed(slot, view) {
+                    return;
+                }
+            }
+            Entry::Ledger(id) => self.send_ledger(*id, view),
+        }
+        if let Some(slot) = slot {
+            self.entry_left(slot, view);
+        }
+    }
+
+    /// One entry less of this slot in the lane: what merges may go on once there is none.
+    fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let degraded = self.degraded();
+        let state = &mut self.slots[slot.index()];
+        state.queued -= 1;
+        if state.queued > 0 {
+            return;
+        }
+        if state.dead {
+            self.free.push(slot);
+        } else if state.merges(degraded) && view.replica.head(state.topic) > state.head {
+            state.marked = false;
+            self.mark(slot, view.now, view.timers);
+        } else {
+            state.marked = false;
+        }
+    }
+
+    fn send_event(&mut self, event: &EventEntry, view: &View<'_>) {
+        let bytes = self.lane.take_bytes(event.len);
+        let state = &mut self.slots[event.slot.index()];
+        if state.dead {
+            return;
+        }
+        self.wire.event(bytes);
+        let merged = state.deliver(event.seq);
+        self.totals.merged += merged;
+        self.totals.delivered += 1;
+        view.metrics.merged.inc_by(merged);
+        view.metrics.delivered.inc();
+    }
+
+    fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
+        let state = &self.slots[gap.slot.index()];
+        if state.dead {
+            return;
+        }
+        self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
+        let state = &self.slots[gap.slot.index()];
+        let is_last = state.queued == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
+        if is_last && state.kind != Kind::Event {
+            self.put_snapshot(gap.slot, gap.to, 1, None, view);
+        }
+    }
+
+    fn put_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause, view: &View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        let merged = state.merge_to(from - 1);
+        let lost = to + 1 - from;
+        state.lost += lost;
+        state.head = to;
+        let gap = Gap {
+            topic: view.replica.catalog().topic(state.topic).text.to_string(),
+            epoch: state.epoch.to_string(),
+            from,
+            to,
+            n: lost,
+            cause,
+            missing: None,
+        };
+        self.totals.merged += merged;
+        self.totals.lost += lost;
+        view.metrics.merged.inc_by(merged);
+        view.metrics.lost[cause as usize].inc_by(lost);
+        self.wire.control(&encode_control(&protocol::Control::Gap(gap), self.wire.encoding()));
+    }
+
+    fn send_snapshot(&mut self, entry: SnapshotEntry, view: &mut View<'_>) {
+        let state = &mut self.slots[entry.slot.index()];
+        if state.dead {
+            return;
+        }
+        let seq = entry.seq.unwrap_or_else(|| view.replica.head(state.topic));
+        match entry.epoch {
+            Some(epoch) => state.begin_epoch(epoch, seq),
+            None => {
+                let merged = state.merge_to(seq);
+                self.totals.merged += merged;
+                view.metrics.merged.inc_by(merged);
+            }
+        }
+        self.put_snapshot(entry.slot, seq, entry.events, entry.last, view);
+    }
+
+    fn put_snapshot(&mut self, slot: SlotId, seq: u64, events: usize, last: Option<Event>, view: &mut View<'_>) {
+        let state = &self.slots[slot.index()];
+        let (topic, encoding) = (state.topic, self.wire.encoding());
+        let is_current = view.replica.epoch(topic) == state.epoch;
+        let mut found = if is_current { view.replica.snapshot(topic, seq, events) } else { Vec::new() };
+        if found.is_empty() {
+            found.extend(last.as_ref().filter(|event| event.seq == seq));
+        }
+        let mut bytes = Vec::new();
+        let mut ends = vec![0];
+        for event in &found {
+            bytes.extend_from_slice(view.newest.bytes(view.replica, event, encoding, view.metrics));
+            ends.push(bytes.len());
+        }
+        let info = view.replica.catalog().topic(topic);
+        let head = SnapshotHead { topic: &info.text, epoch: &state.epoch.to_string(), seq };
+        let mut payload = Vec::with_capacity(bytes.len() + 128);
+        let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
+        write_snapshot(&mut payload, encoding, &head, found.len(), events);
+        self.wire.control(&payload);
+    }
+
+    /// Sends what the history has after the account's head. Returns whether the subscription has caught up; if not, the
+    /// rest goes on from the lane's front.
+    fn send_missed(&mut self, slot: SlotId, view: &mut View<'_>) -> bool {
+        let degraded = self.degraded();
+        let state = &mut self.slots[slot.index()];
+        if state.dead || !state.catching_up {
+            return true;
+        }
+        if state.merges(degraded) {
+            state.catching_up = false;
+            return true;
+        }
+        let topic = state.topic;
+        if view.replica.after(topic, state.head).is_none() {
+            let (from, to) = (state.head + 1, view.replica.first_kept(topic) - 1);
+            self.put_warning(view);
+            self.put_gap(slot, from, to, GapCause::Slow, view);
+        }
+        let Self { slots, wire, totals, .. } = self;
+        let state = &mut slots[slot.index()];
+        let missed = view.replica.after(topic, state.head).into_iter().flatten();
+        for event in missed {
+            if wire.len() >= view.limits.frame {
+                self.lane.push_front(Entry::Resume(slot));
+                return false;
+            }
+            wire.event(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics));
+            totals.merged += state.deliver(event.seq);
+            totals.delivered += 1;
+            view.metrics.delivered.inc();
+        }
+        state.tail = state.head;
+        state.catching_up = false;
+        true
+    }
+
+    fn send_newest(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        if !state.marked || state.dead || state.queued > 0 {
+            return;
+        }
+        let topic = state.topic;
+        if let Mode::Interval(ms) = state.settings.mode {
+            if view.now < state.next_due {
+                view.timers.push((state.next_due, slot));
+                return;
+            }
+            state.next_due = view.now.plus(Duration::from_millis(ms.into()));
+        }
+        state.marked = false;
+        if state.kind == Kind::Bar && view.replica.closed_evicted(topic) > state.head {
+            let (from, to) = (state.head + 1, view.replica.closed_evicted(topic));
+            self.put_warning(view);
+            self.put_gap(slot, from, to, GapCause::Slow, view);
+        }
+        let Self { slots, wire, totals, .. } = self;
+        let state = &mut slots[slot.index()];
+        let last = view.replica.last(topic).filter(|event| event.seq > state.head && !event.closes_bar());
+        for event in view.replica.closed_after(topic, state.head).chain(last) {
+            wire.event(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics));
+            let merged = state.deliver(event.seq);
+            totals.merged += merged;
+            totals.delivered += 1;
+            view.metrics.merged.inc_by(merged);
+            view.metrics.delivered.inc();
+        }
+        state.tail = state.head;
+    }
+
+    fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
+        let topics = self.index.iter().map(|(topic, slot)| self.ledger_entry(*topic, *slot, view)).collect();
+        let answer = protocol::Control::Ledger(LedgerAnswer { id, topics, more: false });
+        for part in encode_parts(answer, self.wire.encoding()) {
+            self.wire.control(&part);
+        }
+    }
+
+    fn ledger_entry(&self, topic: TopicId, slot: SlotId, view: &View<'_>) -> LedgerEntry {
+        let state = &self.slots[slot.index()];
+        let is_current = view.replica.epoch(topic) == state.epoch;
+        let newest = if is_current { view.replica.head(topic) } else { state.tail.max(state.head) };
+        LedgerEntry {
+            topic: view.replica.catalog().topic(topic).text.to_string(),
+            epoch: state.epoch.to_string(),
+            start: state.start,
+            head: state.head,
+            delivered: state.delivered,
+            merged: state.merged,
+            lost: state.lost,
+            pending: newest - state.head,
+        }
+    }
+
+    pub(super) fn lag(&self, view: &View<'_>) -> protocol::Control {
+        protocol::Control::Lag(Lag {
+            level: self.level,
+            queued_bytes: self.queued_bytes() as u64,
+            behind_ms: self.behind(view.now).as_millis() as u64,
+        })
+    }
+
+    /// Says `warn` on the wire itself, because a gap follows right there.
+    fn put_warning(&mut self, view: &View<'_>) {
+        if self.level == LagLevel::Ok {
+            self.level = LagLevel::Warn;
+            let lag = self.lag(view);
+            self.wire.control(&encode_control(&lag, self.wire.encoding()));
+            view.metrics.lag_of(LagLevel::Warn).inc();
+        }
+    }
+}
+
+/// An instrument as it stands in `instruments`.
+pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEntry {
+    InstrumentEntry {
+        symbol: instrument.symbol.to_string(),
+        channels: instrument
+            .channels()
+            .into_iter()
+            .map(|channel| channel.param().map_or(channel.name().to_owned(), |param| format!("{}:{param}", channel.name())))
+            .collect(),
+        price_scale: instrument.price_scale,
+        qty_scale: instrument.qty_scale,
+        src: instrument.src,
+        description: instrument.description.clone(),
+    }
+}

@@ -1,0 +1,270 @@
+//! The bytes that go to the socket, in their final order: frames, and the array that is still open at their end.
+
+use crate::protocol::Encoding;
+
+/// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5 of array header.
+const FRONT: usize = 15;
+
+/// WebSocket opcodes (RFC 6455, section 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// UTF-8 text.
+    Text = 1,
+    /// Bytes.
+    Binary = 2,
+    /// The last frame of a side.
+    Close = 8,
+    /// Are you there?
+    Ping = 9,
+}
+
+#[derive(Debug)]
+struct OpenArray {
+    /// Where its front begins.
+    at: usize,
+    events: u32,
+}
+
+/// Output in its final order. What is in here is on its way: it counts as delivered.
+#[derive(Debug)]
+pub struct Wire {
+    encoding: Encoding,
+    buf: Vec<u8>,
+    sent: usize,
+    open: Option<OpenArray>,
+    /// The socket refused bytes, and hasn't said since that it takes more.
+    pub blocked: bool,
+}
+
+impl Wire {
+    /// An empty one.
+    pub const fn new(encoding: Encoding) -> Self {
+        Self { encoding, buf: Vec::new(), sent: 0, open: None, blocked: false }
+    }
+
+    /// The connection's encoding.
+    pub const fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Bytes that the socket hasn't taken.
+    pub const fn len(&self) -> usize {
+        self.buf.len() - self.sent
+    }
+
+    /// Whether the socket has taken all.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it has no buffer of its own and needs one before events are put in.
+    pub const fn needs_buffer(&self) -> bool {
+        self.buf.capacity() == 0
+    }
+
+    /// Gives it an empty buffer.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        debug_assert!(self.buf.is_empty() && buffer.is_empty(), "a buffer is lent empty, to one that has none");
+        self.buf = buffer;
+    }
+
+    /// Takes the buffer back, once all is sent.
+    pub fn reclaim(&mut self) -> Vec<u8> {
+        debug_assert!(self.is_empty(), "a buffer is reclaimed when all is sent");
+        self.sent = 0;
+        let mut buffer = std::mem::take(&mut self.buf);
+        buffer.clear();
+        buffer
+    }
+
+    /// Puts an event into the open array.
+    pub fn event(&mut self, bytes: &[u8]) {
+        match &mut self.open {
+            Some(open) => {
+                open.events += 1;
+                if self.encoding == Encoding::Json {
+                    self.buf.push(b',');
+                }
+            }
+            None => {
+                self.open = Some(OpenArray { at: self.buf.len(), events: 1 });
+                self.buf.extend_from_slice(&[0; FRONT]);
+            }
+        }
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Bytes of the open array.
+    pub fn open_len(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| self.buf.len() - open.at)
+    }
+
+    /// Ends the open array: what follows is a message of its own.
+    pub fn seal(&mut self) {
+        let Some(OpenArray { at, events }) = self.open.take() else { return };
+        let mut front = [0; FRONT];
+        let array = match self.encoding {
+            Encoding::Json => {
+                self.buf.push(b']');
+                front[FRONT - 1] = b'[';
+                1
+            }
+            Encoding::Msgpack => array_header(&mut front, events),
+        };
+        let payload = self.buf.len() - at - FRONT + array;
+        let mut header = [0; 10];
+        let frame = frame_header(&mut header, data_opcode(self.encoding), payload);
+        let from = FRONT - array - frame;
+        front[from..from + frame].copy_from_slice(&header[..frame]);
+        if self.sent == at {
+            self.buf[at..at + FRONT].copy_from_slice(&front);
+            self.sent += from;
+            return;
+        }
+        self.buf[at..at + FRONT - from].copy_from_slice(&front[from..]);
+        self.buf.copy_within(at + FRONT.., at + FRONT - from);
+        self.buf.truncate(self.buf.len() - from);
+    }
+
+    /// Puts a control message behind what is there.
+    pub fn control(&mut self, payload: &[u8]) {
+        self.frame(data_opcode(self.encoding), payload);
+    }
+
+    /// Puts a frame behind what is there.
+    pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.seal();
+        let mut header = [0; 10];
+        let len = frame_header(&mut header, opcode, payload.len());
+        self.buf.extend_from_slice(&header[..len]);
+        self.buf.extend_from_slice(payload);
+    }
+
+    /// Puts whole frames, as they are, behind what is there.
+    pub fn frames(&mut self, bytes: &[u8]) {
+        self.seal();
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// What the socket is to take; the array must be sealed.
+    pub fn unsent(&self) -> &[u8] {
+        debug_assert!(self.open.is_none(), "only sealed arrays are written");
+        &self.buf[self.sent..]
+    }
+
+    /// The socket took so many bytes.
+    pub fn advance(&mut self, bytes: usize) {
+        self.sent += bytes;
+        debug_assert!(self.sent <= self.buf.len(), "a socket takes no more than it is given");
+    }
+}
+
+const fn data_opcode(encoding: Encoding) -> Opcode {
+    match encoding {
+        Encoding::Msgpack => Opcode::Binary,
+        Encoding::Json => Opcode::Text,
+    }
+}
+
+/// Writes a server's frame header (unmasked, one fragment); returns its length.
+fn frame_header(out: &mut [u8; 10], opcode: Opcode, payload: usize) -> usize {
+    out[0] = 0x80 | opcode as u8;
+    match payload {
+        0..=125 => {
+            out[1] = payload as u8;
+            2
+        }
+        126..=0xffff => {
+            out[1] = 126;
+            out[2..4].copy_from_slice(&(payload as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            out[1] = 127;
+            out[2..10].copy_from_slice(&(payload as u64).to_be_bytes());
+            10
+        }
+    }
+}
+
+/// Writes a MessagePack array header against the end of the front; returns its length.
+fn array_header(front: &mut [u8; FRONT], events: u32) -> usize {
+    match events {
+        0..=15 => {
+            front[FRONT - 1] = 0x90 | events as u8;
+            1
+        }
+        16..=0xffff => {
+            front[FRONT - 3] = 0xdc;
+            front[FRONT - 2..].copy_from_slice(&(events as u16).to_be_bytes());
+            3
+        }
+        _ => {
+            front[FRONT - 5] = 0xdd;
+            front[FRONT - 4..].copy_from_slice(&events.to_be_bytes());
+            5
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
+
+    fn read_back(wire: &Wire) -> Vec<Vec<u8>> {
+        let mut stream = std::io::Cursor::new(wire.unsent().to_vec());
+        let mut context = WebSocketContext::new(Role::Client, None);
+        let mut messages = Vec::new();
+        while let Ok(message) = context.read(&mut stream) {
+            match message {
+                Message::Binary(bytes) => messages.push(bytes.to_vec()),
+                Message::Text(text) => messages.push(text.as_bytes().to_vec()),
+                _ => {}
+            }
+        }
+        messages
+    }
+
+    #[test]
+    fn arrays_of_every_size_and_controls_between_them_are_read_back() {
+        for events in [1usize, 15, 16, 200, 70_000] {
+            let mut wire = Wire::new(Encoding::Msgpack);
+            for _ in 0..2 {
+                (0..events).for_each(|_| wire.event(&[7]));
+                wire.control(&[0x80]);
+            }
+            wire.seal();
+            let messages = read_back(&wire);
+            assert_eq!(messages.len(), 4);
+            let array: Vec<u8> = rmp_serde::from_slice(&messages[0]).expect("an array of events");
+            assert_eq!(array, vec![7; events]);
+            assert_eq!((&messages[0], &messages[1]), (&messages[2], &messages[3]));
+        }
+    }
+
+    #[test]
+    fn json_arrays_have_commas_between_events() {
+        let mut wire = Wire::new(Encoding::Json);
+        wire.event(b"{}");
+        wire.event(b"{}");
+        wire.control(b"{\"op\":1}");
+        wire.event(b"{}");
+        wire.seal();
+        let texts: Vec<_> = read_back(&wire).into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+        assert_eq!(texts, ["[{},{}]", "{\"op\":1}", "[{}]"]);
+    }
+
+    #[test]
+    fn an_array_behind_a_partly_sent_one_keeps_its_place() {
+        let mut wire = Wire::new(Encoding::Msgpack);
+        wire.event(&[1]);
+        wire.seal();
+        let mut got = wire.unsent()[..2].to_vec();
+        wire.advance(2);
+        wire.event(&[2]);
+        wire.seal();
+        got.extend_from_slice(wire.unsent());
+        assert_eq!(got, [0x82, 2, 0x91, 1, 0x82, 2, 0x91, 2]);
+    }
+}

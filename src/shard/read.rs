@@ -1,0 +1,114 @@
+//! From ready sockets to sessions.
+
+use std::task::Poll;
+
+use super::connection::{Closing, ConnectionKey};
+use super::reader::{Incoming, read_messages};
+use super::turn::Shard;
+use crate::protocol::{Bye, Code};
+use crate::session::View;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// Reads of one connection in one turn.
+const READS_A_TURN: usize = 4;
+
+impl Shard {
+    /// The runtime found a socket readable or writable.
+    pub(super) fn on_ready(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+        if connection.outbox.wire.blocked {
+            connection.unblock();
+            if !connection.outbox.wire.blocked {
+                self.mark_dirty(key);
+            }
+        }
+        let mut buffer = [0; READ_BYTES];
+        for _ in 0..READS_A_TURN {
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            if connection.reading_paused(self.config.outbox.control) {
+                return;
+            }
+            match connection.read(&mut buffer) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    if connection.closing.is_none() {
+                        self.count_close(None);
+                    }
+                    return self.remove(key);
+                }
+                Poll::Ready(Ok(read)) => self.take_bytes(key, &buffer[..read]),
+            }
+        }
+        // There may be more; the others come first.
+        self.ready.push(key);
+    }
+
+    pub(super) fn take_bytes(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        let connection = &mut self.connections[key.0 as usize];
+        connection.received = self.now;
+        connection.pinged = false;
+        let had_partial = connection.partial.is_some();
+        let mut replies = Vec::new();
+        let found = read_messages(bytes, &mut connection.partial, self.websocket, &mut connection.guard, self.now, &mut replies);
+        if !replies.is_empty() {
+            if connection.outbox.wire.blocked {
+                connection.reply_bytes += replies.len();
+            }
+            if connection.closing.is_none() {
+                connection.outbox.wire.frames(&replies);
+                self.mark_dirty(key);
+            }
+        }
+        let begun = !had_partial && self.connections[key.0 as usize].partial.is_some();
+        if begun {
+            self.arm_checkup(key);
+        }
+        for incoming in found {
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            if connection.closing.is_some() {
+                if incoming == Incoming::Closed {
+                    self.begin_last_flush(key);
+                }
+                continue;
+            }
+            self.take_incoming(key, incoming);
+        }
+    }
+
+    fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
+        match incoming {
+            Incoming::Request(bytes, encoding) => {
+                let connection = &mut self.connections[key.0 as usize];
+                let view = View { replica: &self.replica, held: &connection.outbox, now: self.now };
+                let actions = connection.session.on_request(&bytes, encoding, view);
+                self.act(key, actions);
+            }
+            Incoming::Closed => {
+                self.count_close(None);
+                self.begin_closing(key, Closing::Answered);
+            }
+            Incoming::Violation(code, reason) => {
+                tracing::debug!(shard = self.number, connection = key.0, code, reason, "closed for a violation of RFC 6455");
+                self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
+                self.close_frame(key, code, "");
+            }
+            Incoming::Flood => {
+                let message = "more control frames and fragments than any client needs".to_owned();
+                let bye = Bye { code: Code::BadRequest.number(), message, reconnect: false, after_ms: 0 };
+                self.close(key, &bye, Code::BadRequest);
+            }
+        }
+    }
+
+    /// Both sides have closed: what is on the wire goes out, and that is it.
+    fn begin_last_flush(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key.0 as usize];
+        connection.closing = Some(Closing::Answered);
+        if connection.outbox.wire.is_empty() {
+            self.remove(key);
+        } else {
+            self.mark_dirty(key);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! From a socket's bytes to whole messages. tungstenite keeps the protocol's rules; a context exists only while a message
+//! is incomplete, so that an idle connection costs nothing here.
+
+use std::io::{self, Cursor, Read, Write};
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+use crate::market::UnixNanos;
+use crate::protocol::Encoding;
+
+/// What a context reads at once.
+const READ_BUFFER_BYTES: usize = 4096;
+/// The longest frame header of a client: 2 bytes, 8 of length, 4 of mask.
+const HEADER_BYTES_MAX: usize = 14;
+/// Control frames and fragments that may come within [`SMALL_FRAMES_SPAN`]: no honest client sends so many.
+const SMALL_FRAMES_MAX: u32 = 1000;
+const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
+
+/// What came of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// A request, and the encoding that its frame tells.
+    Request(Vec<u8>, Encoding),
+    /// The client closed; the answer is in the reply bytes.
+    Closed,
+    /// The client broke RFC 6455: the code to close with.
+    Violation(u16, String),
+    /// More small frames than any client needs.
+    Flood,
+}
+
+/// A message that is incomplete, and what came of the frames so far.
+#[derive(Debug)]
+pub(super) struct Partial {
+    context: WebSocketContext,
+    walk: Walk,
+    /// When its first byte came.
+    pub since: UnixNanos,
+}
+
+/// Follows frame borders.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Bytes of a frame's payload that are still to come.
+    payload_left: u64,
+    /// A header of which not all bytes are there.
+    header: Vec<u8>,
+    /// A message of several frames is not at its end.
+    in_message: bool,
+    small_frames: u32,
+}
+
+impl Walk {
+    fn is_idle(&self) -> bool {
+        self.payload_left == 0 && self.header.is_empty() && !self.in_message
+    }
+
+    fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let skipped = self.payload_left.min(bytes.len() as u64);
+            self.payload_left -= skipped;
+            bytes = &bytes[skipped as usize..];
+            if self.payload_left > 0 || bytes.is_empty() {
+                return;
+            }
+            let had = self.header.len();
+            let taken = bytes.len().min(HEADER_BYTES_MAX - had);
+            self.header.extend_from_slice(&bytes[..taken]);
+            let mut cursor = Cursor::new(&self.header);
+            match FrameHeader::parse(&mut cursor) {
+                Ok(Some((header, payload))) => {
+                    let used = cursor.position() as usize - had;
+                    self.header.clear();
+                    self.payload_left = payload;
+                    let is_control = matches!(header.opcode, OpCode::Control(Control::Ping | Control::Pong | Control::Close));
+                    self.small_frames += u32::from(is_control || !header.is_final);
+                    if !is_control {
+                        self.in_message = !header.is_final;
+                    }
+                    bytes = &bytes[used..];
+                }
+                // Cut inside a header; or a broken one, which the context refuses.
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Counts small frames over a span of time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FloodGuard {
+    since: UnixNanos,
+    frames: u32,
+}
+
+impl FloodGuard {
+    fn count(&mut self, frames: u32, now: UnixNanos) -> bool {
+        if now.since(self.since) > SMALL_FRAMES_SPAN {
+            *self = Self { since: now, frames: 0 };
+        }
+        self.frames += frames;
+        self.frames > SMALL_FRAMES_MAX
+    }
+}
+
+struct Memory<'a> {
+    input: &'a [u8],
+    replies: &'a mut Vec<u8>,
+}
+
+impl Read for Memory<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.input.read(buf)
+    }
+}
+
+impl Write for Memory<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.replies.write(buf)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The settings of every context.
+pub(super) fn websocket_config(message_bytes_max: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max))
+}
+
+/// Takes bytes of the socket; `partial` is what was incomplete before, and after. Pongs and the close's answer go to
+/// `replies` as whole frames.
+pub(super) fn read_messages(
+    bytes: &[u8],
+    partial: &mut Option<Box<Partial>>,
+    config: WebSocketConfig,
+    guard: &mut FloodGuard,
+    now: UnixNanos,
+    replies: &mut Vec<u8>,
+) -> Vec<Incoming> {
+    let mut reading = partial.take().unwrap_or_else(|| {
+        Box::new(Partial { context: WebSocketContext::new(Role::Server, Some(config)), walk: Walk::default(), since: now })
+    });
+    reading.walk.feed(bytes);
+    if guard.count(std::mem::take(&mut reading.walk.small_frames), now) {
+        return vec![Incoming::Flood];
+    }
+    let mut stream = Memory { input: bytes, replies };
+    let mut found = Vec::new();
+    loop {
+        match reading.context.read(&mut stream) {
+            Ok(Message::Text(text)) => found.push(Incoming::Request(text.as_bytes().to_vec(), Encoding::Json)),
+            Ok(Message::Binary(data)) => found.push(Incoming::Request(data.to_vec(), Encoding::Msgpack)),
+            Ok(_) => {}
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                found.push(Incoming::Closed);
+                return found;
+            }
+            Err(error) => {
+                found.push(violation(&error));
+                return found;
+            }
+        }
+    }
+    if !reading.walk.is_idle() {
+        if !found.is_empty() {
+            reading.since = now;
+        }
+        *partial = Some(reading);
+    }
+    found
+}
+
+fn violation(error: &Error) -> Incoming {
+    let code = match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => 1009,
+        Error::Utf8(_) => 1007,
+        _ => 1002,
+    };
+    Incoming::Violation(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame::{Frame, coding::Data};
+
+    fn frame(opcode: Data, fin: bool, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Frame::message(payload.to_vec(), OpCode::Data(opcode), fin);
+        frame.header_mut().mask = Some([1, 2, 3, 4]);
+        let mut out = Vec::new();
+        frame.format(&mut out).expect("a Vec takes all");
+        out
+    }
+
+    fn feed(pieces: &[&[u8]]) -> (Vec<Incoming>, bool) {
+        let (mut partial, mut guard, mut replies) = (None, FloodGuard::default(), Vec::new());
+        let mut found = Vec::new();
+        for piece in pieces {
+            found.extend(read_messages(piece, &mut partial, websocket_config(1000), &mut guard, UnixNanos(1), &mut replies));
+        }
+        (found, partial.is_some())
+    }
+
+    #[test]
+    fn nothing_is_kept_between_whole_messages() {
+        let bytes = [frame(Data::Text, true, b"a"), frame(Data::Binary, false, b"b"), frame(Data::Continue, true, b"c")].concat();
+        let (found, partial) = feed(&[&bytes]);
+        assert_eq!(found, [Incoming::Request(b"a".into(), Encoding::Json), Incoming::Request(b"bc".into(), Encoding::Msgpack)]);
+        assert!(!partial);
+    }
+
+    #[test]
+    fn violations_have_their_close_codes() {
+        let code = |bytes: &[u8]| match feed(&[bytes]).0.as_slice() {
+            [Incoming::Violation(code, _)] => *code,
+            _ => 0,
+        };
+        assert_eq!(code(&[0x81, 0x01, b'a']), 1002, "not masked");
+        assert_eq!(code(&frame(Data::Text, true, &[0xff])), 1007);
+        assert_eq!(code(&frame(Data::Binary, true, &[0; 1001])), 1009);
+        assert_eq!(code(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 1009, "2^63 bytes announced");
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_messages(cuts in proptest::collection::vec(1usize..60, 0..8)) {
+            let bytes = [frame(Data::Text, false, b"hel"), frame(Data::Continue, true, b"lo"), frame(Data::Binary, true, &[9; 200])].concat();
+            let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = after;
+            }
+            pieces.push(rest);
+            let expected = vec![Incoming::Request(b"hello".into(), Encoding::Json), Incoming::Request(vec![9; 200], Encoding::Msgpack)];
+            prop_assert_eq!(feed(&pieces), (expected, false));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            feed(&[&bytes]);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What a shard has to do at a time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::connection::{ConnectionKey, Generation};
+use super::outbox::SlotId;
+use crate::market::UnixNanos;
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// Heartbeat, ping, time limits of one connection.
+    Checkup,
+    /// A blocked connection's age is looked at.
+    Lag,
+    /// A subscription's interval has passed.
+    Interval(SlotId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Timer {
+    pub at: UnixNanos,
+    pub connection: ConnectionKey,
+    /// A timer of a connection that is gone must not reach the next one of the same key.
+    pub generation: Generation,
+    pub due: Due,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Timers(BinaryHeap<Reverse<Timer>>);
+
+impl Timers {
+    pub(super) fn push(&mut self, timer: Timer) {
+        self.0.push(Reverse(timer));
+    }
+
+    /// When the next is due.
+    pub(super) fn next(&self) -> Option<UnixNanos> {
+        self.0.peek().map(|Reverse(timer)| timer.at)
+    }
+
+    /// The next that is due by `now`.
+    pub(super) fn pop(&mut self, now: UnixNanos) -> Option<Timer> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop().map(|Reverse(timer)| timer)
+    }
+}

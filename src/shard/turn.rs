@@ -1,0 +1,389 @@
+//! The loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use super::command::{Command, ShardHandle};
+use super::connection::{Connection, ConnectionKey, Flushed, Generation};
+use super::outbox::{Newest, OutboxLimits, Relief, SlotId, View};
+use super::reader::websocket_config;
+use super::ready::ReadyList;
+use super::registry::Registry;
+use super::timers::{Due, Timer, Timers};
+use crate::bus::{Emitter, Log, Next};
+use crate::clock::Clock;
+use crate::market::UnixNanos;
+use crate::metrics::Metrics;
+use crate::protocol::{Code, Epoch, Limits};
+use crate::replica::{Checkpoint, HistoryLimits, Replica};
+use crate::source::Gate;
+
+/// Batches taken in one turn before sockets are served.
+const BATCHES_A_TURN: usize = 16;
+/// Commands taken in one turn.
+const COMMANDS_A_TURN: usize = 64;
+/// Memory of buffers kept for the next who has something to write.
+const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A buffer that grew larger isn't kept.
+const POOLED_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a shard is told when it starts.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The clock of the whole server.
+    pub clock: Clock,
+    /// The epoch in which topics begin.
+    pub epoch: Epoch,
+    /// The bounds of outboxes.
+    pub outbox: OutboxLimits,
+    /// What is kept of the past.
+    pub history: HistoryLimits,
+    /// What a client may ask.
+    pub limits: Limits,
+    /// How often a heartbeat goes out.
+    pub heartbeat: Duration,
+    /// After how long a silence a client is pinged.
+    pub ping_after: Duration,
+    /// After how long a silence it is dropped.
+    pub drop_after: Duration,
+    /// How long a message may take from its first byte to its last.
+    pub message_timeout: Duration,
+    /// How long events may be gathered before they are written.
+    pub flush_window: Duration,
+    /// By source: opened by the first subscription to one of its topics.
+    pub gates: Arc<[Arc<Gate>]>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) number: usize,
+    pub(super) config: ShardConfig,
+    pub(super) websocket: WebSocketConfig,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) handle: ShardHandle,
+    pub(super) log: Arc<Log>,
+    /// Number of the next batch to read.
+    pub(super) next: u64,
+    pub(super) bus: Emitter,
+    pub(super) restoring: Option<oneshot::Receiver<Arc<Checkpoint>>>,
+    pub(super) replica: Replica,
+    pub(super) registry: Registry,
+    pub(super) connections: Slab<Connection>,
+    pub(super) generation: u32,
+    pub(super) newest: Newest,
+    pub(super) ready: Arc<ReadyList>,
+    pub(super) timers: Timers,
+    pub(super) dirty: Vec<ConnectionKey>,
+    /// Asked for by outboxes while they fill.
+    pub(super) intervals: Vec<(UnixNanos, SlotId)>,
+    pub(super) pool: Vec<Vec<u8>>,
+    pub(super) pool_bytes: usize,
+    pub(super) now: UnixNanos,
+    pub(super) drained: Option<oneshot::Sender<()>>,
+    /// Shifts who is flushed first, so that nobody is always the last.
+    rotation: usize,
+    /// With a flush window: when the gathered events are written.
+    flush_at: UnixNanos,
+}
+
+/// Starts a shard's thread; its runtime also serves the handshakes of its future clients.
+pub fn spawn(
+    number: usize,
+    config: ShardConfig,
+    log: Arc<Log>,
+    bus: Emitter,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (handle, commands) = ShardHandle::new(runtime.handle().clone());
+    let shard = Shard {
+        number,
+        websocket: websocket_config(config.limits.message_bytes as usize),
+        metrics,
+        handle: handle.clone(),
+        next: log.head(),
+        log,
+        bus,
+        restoring: None,
+        replica: Replica::new(config.epoch, config.history),
+        registry: Registry::default(),
+        connections: Slab::new(),
+        generation: 0,
+        newest: Newest::default(),
+        ready: Arc::default(),
+        timers: Timers::default(),
+        dirty: Vec::new(),
+        intervals: Vec::new(),
+        pool: Vec::new(),
+        pool_bytes: 0,
+        now: config.clock.now(),
+        drained: None,
+        rotation: 0,
+        flush_at: UnixNanos::default(),
+        config,
+    };
+    let run = move || runtime.block_on(tokio::task::coop::unconstrained(shard.run(commands)));
+    let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(run)?;
+    Ok((handle, thread))
+}
+
+impl Shard {
+    /// Runs until nobody can command it any more.
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut ready = Vec::new();
+        let mut busy = false;
+        loop {
+            if busy {
+                // Handshakes run on the same thread.
+                tokio::task::yield_now().await;
+            } else if !self.wait(&mut commands).await {
+                return;
+            }
+            self.now = self.config.clock.now();
+            busy = self.take_commands(&mut commands);
+            self.ready.take(&mut ready);
+            for key in ready.drain(..) {
+                self.on_ready(key);
+            }
+            busy |= self.take_batches();
+            self.take_timers();
+            busy |= self.flush();
+        }
+    }
+
+    /// Waits until there is something to do. Returns false once every handle is gone.
+    async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
+        let gathered = (!self.dirty.is_empty()).then_some(self.flush_at);
+        let next_timer = self.timers.next().into_iter().chain(gathered).min().map(|at| self.config.clock.instant_at(at));
+        let timer = async {
+            match next_timer {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_restoring = self.restoring.is_some();
+        let restored = async {
+            match &mut self.restoring {
+                Some(answer) => answer.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let command = tokio::select! {
+            biased;
+            () = self.log.reader(self.number).notified(), if !is_restoring => None,
+            () = self.ready.notified() => None,
+            command = commands.recv() => Some(command),
+            checkpoint = restored => {
+                self.restoring = None;
+                if let Some(checkpoint) = checkpoint {
+                    self.restore(&checkpoint);
+                }
+                None
+            }
+            () = timer => None,
+        };
+        match command {
+            None => true,
+            Some(None) => false,
+            Some(Some(command)) => {
+                self.now = self.config.clock.now();
+                self.on_command(command);
+                true
+            }
+        }
+    }
+
+    fn take_commands(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = commands.try_recv() else { return false };
+            self.on_command(command);
+        }
+        true
+    }
+
+    /// Routes batches of the log. Returns whether there may be more.
+    fn take_batches(&mut self) -> bool {
+        if self.restoring.is_some() {
+            return false;
+        }
+        for _ in 0..BATCHES_A_TURN {
+            match self.log.read(self.next) {
+                Next::Batch(batch) => {
+                    self.next += 1;
+                    self.route(&batch);
+                }
+                Next::Empty => return false,
+                Next::Overrun => {
+                    self.on_overrun();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn on_overrun(&mut self) {
+        self.metrics.overruns.inc();
+        tracing::warn!(shard = self.number, "overrun by the log; asking the bus for a checkpoint");
+        let (answer, receiver) = oneshot::channel();
+        self.restoring = Some(receiver);
+        let bus = self.bus.clone();
+        tokio::spawn(async move {
+            if let Some(checkpoint) = bus.checkpoint().await {
+                // A shard that has stopped meanwhile needs none.
+                let _stopped = answer.send(checkpoint);
+            }
+        });
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) {
+        self.replica.restore(checkpoint);
+        self.next = checkpoint.next;
+        let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
+        for key in keys {
+            let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
+            let Some(connection) = connections.get_mut(key.0 as usize) else { continue };
+            let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+            let slots: Vec<SlotId> = connection.outbox.held().iter().map(|(_, slot)| *slot).collect();
+            for slot in slots {
+                connection.outbox.on_overrun(slot, &mut view);
+            }
+            self.arm_intervals(key);
+            self.mark_dirty(key);
+        }
+        let topics = 0..self.replica.len() as u32;
+        self.offer_topics(topics);
+    }
+
+    fn take_timers(&mut self) {
+        while let Some(timer) = self.timers.pop(self.now) {
+            let key = timer.connection;
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else { continue };
+            if connection.generation != timer.generation {
+                continue;
+            }
+            match timer.due {
+                Due::Interval(slot) => {
+                    connection.outbox.on_due(slot, self.now);
+                    self.mark_dirty(key);
+                }
+                Due::Checkup => self.check_up(key),
+                Due::Lag => self.check_lag(key),
+            }
+        }
+    }
+
+    /// Writes to every connection that has something due. Returns whether some had more than a turn's worth.
+    fn flush(&mut self) -> bool {
+        if self.dirty.is_empty() || self.now < self.flush_at {
+            return false;
+        }
+        self.flush_at = self.now.plus(self.config.flush_window);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        self.rotation = self.rotation.wrapping_add(1);
+        let first = self.rotation % dirty.len();
+        dirty.rotate_left(first);
+        for key in &dirty {
+            self.flush_one(*key);
+        }
+        dirty.clear();
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+            return false;
+        }
+        true
+    }
+
+    fn flush_one(&mut self, key: ConnectionKey) {
+        let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
+        let Some(connection) = connections.get_mut(key.0 as usize) else { return };
+        connection.dirty = false;
+        let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+        let flushed = connection.flush(&mut view);
+        let relief = connection.relieve(&view);
+        match flushed {
+            Flushed::All => self.after_all_is_sent(key),
+            Flushed::Blocked => self.watch(key),
+            Flushed::More => self.mark_dirty(key),
+            Flushed::Broken => return self.remove(key),
+        }
+        self.arm_intervals(key);
+        if relief == Relief::Disconnect {
+            self.send_away(key);
+        }
+    }
+
+    fn after_all_is_sent(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key.0 as usize];
+        let buffer = connection.outbox.wire.reclaim();
+        let room = POOL_BYTES_MAX.saturating_sub(self.pool_bytes).min(POOLED_BUFFER_BYTES_MAX);
+        if (1..=room).contains(&buffer.capacity()) {
+            self.pool_bytes += buffer.capacity();
+            self.pool.push(buffer);
+        }
+        self.after_flush_of_closing(key);
+    }
+
+    /// A buffer for a connection that has something to write: the one used last, so that few are warm.
+    pub(super) fn lend_buffer(wire: &mut super::outbox::Wire, pool: &mut Vec<Vec<u8>>, pool_bytes: &mut usize) {
+        if wire.needs_buffer()
+            && let Some(buffer) = pool.pop()
+        {
+            *pool_bytes -= buffer.capacity();
+            wire.lend(buffer);
+        }
+    }
+
+    /// A blocked connection's age is looked at in good time.
+    fn watch(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key.0 as usize];
+        if !std::mem::replace(&mut connection.watched, true) {
+            let at = self.now.plus(self.config.outbox.behind_max / 8);
+            let generation = connection.generation;
+            self.timers.push(Timer { at, connection: key, generation, due: Due::Lag });
+        }
+    }
+
+    fn check_lag(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key.0 as usize];
+        connection.watched = false;
+        if connection.outbox.wire.blocked {
+            self.flush_one(key);
+        }
+    }
+
+    /// Hands the intervals that outboxes asked for to the timers.
+    pub(super) fn arm_intervals(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key.0 as usize) else { return self.intervals.clear() };
+        let generation = connection.generation;
+        for (at, slot) in self.intervals.drain(..) {
+            self.timers.push(Timer { at, connection: key, generation, due: Due::Interval(slot) });
+        }
+    }
+
+    /// Something is due for this connection's socket in this turn.
+    pub(super) fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key.0 as usize)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    pub(super) fn next_generation(&mut self) -> Generation {
+        self.generation = self.generation.wrapping_add(1);
+        Generation(self.generation)
+    }
+
+    pub(super) fn count_close(&self, code: Option<Code>) {
+        match code {
+            Some(code) => self.metrics.count_close(code),
+            None => self.metrics.closed.with_label_values(&["client"]).inc(),
+        }
+    }
+}

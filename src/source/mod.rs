@@ -1,0 +1,121 @@
+//! Where prices come from. A source speaks a venue's or a file's language and emits market values and time marks; it knows
+//! nothing of subscribers.
+
+pub mod push;
+pub mod replay;
+pub mod sim;
+mod supervisor;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::bus::{Emit, Emitter};
+use crate::clock::Clock;
+use crate::market::{Instrument, Symbol};
+use crate::metrics::Metrics;
+
+pub use supervisor::{SourceTask, supervise};
+
+/// What a running source is.
+pub type SourceFuture<'a> = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
+
+/// Something that emits. Run again from the start after it failed; `Ok` means that it has come to its end.
+pub trait Source: Send {
+    /// Emits until the end, or an error.
+    fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a>;
+}
+
+/// Why a source stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The bus has stopped, because the server does.
+    #[error("the bus has stopped")]
+    Stopped,
+    /// The source itself failed; it is started again after a while.
+    #[error("{0}")]
+    Failed(String),
+    /// It failed for good: starting it again would fail the same way.
+    #[error("{0}")]
+    Final(String),
+}
+
+/// Holds a source back until somebody listens.
+#[derive(Debug, Default)]
+pub struct Gate {
+    is_open: AtomicBool,
+    opened: Notify,
+}
+
+impl Gate {
+    /// Lets the source begin.
+    pub fn open(&self) {
+        if !self.is_open.swap(true, Ordering::Relaxed) {
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// Waits until it is open.
+    pub async fn passed(&self) {
+        let opened = self.opened.notified();
+        if !self.is_open.load(Ordering::Relaxed) {
+            opened.await;
+        }
+    }
+}
+
+/// A source's way to the bus, kept over its restarts.
+#[derive(Debug)]
+pub struct Output {
+    /// The clock of the whole server.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The source's name in the config.
+    pub name: Arc<str>,
+    /// Opens when somebody listens.
+    pub gate: Arc<Gate>,
+    emitter: Emitter,
+    announced: HashMap<Symbol, u32>,
+    /// When a time mark was emitted last; read by the supervisor.
+    alive: Arc<AtomicU64>,
+    /// The instruments are told; read by the server's readiness.
+    started: Arc<AtomicBool>,
+}
+
+impl Output {
+    /// Emits in order, waiting while the bus' queue is full.
+    pub async fn emit(&self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
+        if emitted.iter().any(|emit| matches!(emit, Emit::Mark(_))) {
+            self.alive.store(self.clock.now().0, Ordering::Relaxed);
+        }
+        if self.emitter.emit(emitted).await { Ok(()) } else { Err(SourceError::Stopped) }
+    }
+
+    /// Tells the instruments that weren't told before; they are numbered in the order in which they were told.
+    pub async fn announce(&mut self, instruments: Vec<Instrument>) -> Result<(), SourceError> {
+        let mut fresh = Vec::new();
+        for instrument in instruments {
+            let next = self.announced.len() as u32;
+            if let Entry::Vacant(place) = self.announced.entry(instrument.symbol.clone()) {
+                place.insert(next);
+                fresh.push(instrument);
+            }
+        }
+        if !fresh.is_empty() {
+            self.emit(&mut vec![Emit::Instruments(fresh)]).await?;
+        }
+        self.started.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The number of an instrument that was announced.
+    pub fn number(&self, symbol: &Symbol) -> Option<u32> {
+        self.announced.get(symbol).copied()
+    }
+}

@@ -1,0 +1,349 @@
+//! Recorded files, played again: merged by time into one stream, paced by the recorded time.
+//!
+//! Invariant: the same files give the same events. The source's time is the newest event time so far; an event that is
+//! older than one before it comes at once, in the file's order.
+
+mod format;
+mod read;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Output, Source, SourceError, SourceFuture};
+use crate::bus::Emit;
+use crate::market::{Instrument, QuoteFault, SourceKind, Symbol, UnixNanos};
+use format::{Row, What};
+use read::Recording;
+
+/// How often the source tells its time, in its own time.
+const MARK_EVERY: Duration = Duration::from_millis(100);
+/// In a long pause of the recording time is told this often.
+const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
+/// Events emitted at once.
+const EMIT_AT: usize = 1024;
+
+/// How fast a recording is played.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// So many times the recorded time.
+    Times(f64),
+    /// As fast as the bus takes it.
+    Max,
+}
+
+impl Speed {
+    /// Reads `max`, or a number from 0.1 to 1000.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "max" {
+            return Some(Self::Max);
+        }
+        text.parse().ok().filter(|times| (0.1..=1000.0).contains(times)).map(Self::Times)
+    }
+}
+
+/// When a replay begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When the server does.
+    Now,
+    /// After the first subscription to one of its topics.
+    FirstSubscriber,
+}
+
+/// What the config says of a replay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayConfig {
+    /// The files, or patterns of files.
+    pub files: Vec<PathBuf>,
+    /// How fast.
+    pub speed: Speed,
+    /// Begin again at the end.
+    pub repeat: bool,
+    /// When to begin.
+    pub begin: Begin,
+    /// The symbol of files that tell none.
+    pub symbol: Option<Symbol>,
+    /// Bad lines after which the source stops.
+    pub max_bad: u64,
+    /// Which column is what, for CSV of an unknown form.
+    pub columns: Option<Columns>,
+}
+
+/// Columns of a CSV file, by their names in its header.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Columns {
+    /// The event's time.
+    pub time: String,
+    /// The symbol.
+    pub symbol: Option<String>,
+    /// The venue, put in front of the symbol.
+    pub venue: Option<String>,
+    /// What tells trades from quotes.
+    pub row_type: Option<String>,
+    /// What that column holds for a trade.
+    pub trade: String,
+    /// What that column holds for a quote.
+    pub quote: String,
+    /// A trade's price.
+    pub price: Option<String>,
+    /// A trade's quantity.
+    pub qty: Option<String>,
+    /// A trade's aggressor.
+    pub side: Option<String>,
+    /// A trade's id.
+    pub id: Option<String>,
+    /// The best bid's price.
+    pub bid: Option<String>,
+    /// The best bid's quantity.
+    pub bid_qty: Option<String>,
+    /// The best offer's price.
+    pub ask: Option<String>,
+    /// The best offer's quantity.
+    pub ask_qty: Option<String>,
+}
+
+/// A recorded file that can't be played.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}", path.display())]
+pub struct ReplayError {
+    path: PathBuf,
+    error: String,
+}
+
+/// The source.
+#[derive(Debug)]
+pub struct Replay {
+    config: ReplayConfig,
+}
+
+/// One file's place in the merge.
+#[derive(Debug)]
+struct Lane {
+    recording: Recording,
+    rows: VecDeque<Row>,
+    /// The newest event time so far.
+    newest: UnixNanos,
+}
+
+/// Names and numbers of what is played.
+#[derive(Debug, Default)]
+struct Names {
+    /// Symbols that several venues have: theirs stand with the venue in front.
+    shared: HashSet<Symbol>,
+    numbers: HashMap<(Option<Symbol>, Symbol), u32>,
+    has_trades: bool,
+    has_quotes: bool,
+    venue_always: bool,
+}
+
+impl Replay {
+    /// A replay of recorded files.
+    pub const fn new(config: ReplayConfig) -> Self {
+        Self { config }
+    }
+
+    async fn play(&self, out: &mut Output) -> Result<(), SourceError> {
+        let mut bad = 0;
+        let mut round = 0;
+        loop {
+            let mut lanes = self.open(&mut bad, out).await?;
+            let mut names = Names::of(&lanes, self.config.columns.is_some());
+            names.announce(&lanes, out).await?;
+            if round == 0 {
+                out.gate.passed().await;
+            } else {
+                out.emit(&mut vec![Emit::StartOver]).await?;
+            }
+            self.play_once(&mut lanes, &mut names, &mut bad, out).await?;
+            if !self.config.repeat {
+                return Ok(());
+            }
+            round += 1;
+        }
+    }
+
+    async fn open(&self, bad: &mut u64, out: &Output) -> Result<Vec<Lane>, SourceError> {
+        let failed = |error: ReplayError| SourceError::Failed(error.to_string());
+        let mut lanes = Vec::new();
+        for path in read::expand(&self.config.files).map_err(failed)? {
+            let symbol = self.config.symbol.as_ref().map(ToString::to_string);
+            let recording = read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
+            let mut lane = Lane { recording, rows: VecDeque::new(), newest: UnixNanos::default() };
+            self.refill(&mut lane, bad, out).await?;
+            lanes.push(lane);
+        }
+        Ok(lanes)
+    }
+
+    /// Takes the file's next rows, unless it has come to its end.
+    async fn refill(&self, lane: &mut Lane, bad: &mut u64, out: &Output) -> Result<(), SourceError> {
+        while lane.rows.is_empty() {
+            let Some(chunk) = lane.recording.chunks.recv().await else { return Ok(()) };
+            let file = lane.recording.path.display();
+            for (line, error) in chunk.bad {
+                *bad += 1;
+                out.metrics.bad_input.with_label_values(&["bad_line"]).inc();
+                if *bad > self.config.max_bad {
+                    let message = format!("more than {} bad lines (max_bad); the last is {file}:{line}: {error}", self.config.max_bad);
+                    return Err(SourceError::Final(message));
+                }
+                tracing::warn!(source = &*out.name, "{file}:{line}: {error}; the line is skipped");
+            }
+            if let Some(error) = chunk.broken {
+                return Err(SourceError::Final(format!("{file}: {error}")));
+            }
+            lane.rows = chunk.rows.into();
+        }
+        Ok(())
+    }
+
+    async fn play_once(&self, lanes: &mut [Lane], names: &mut Names, bad: &mut u64, out: &mut Output) -> Result<(), SourceError> {
+        let mut heap: BinaryHeap<Reverse<(UnixNanos, usize)>> = lanes.iter().enumerate().filter_map(|(at, lane)| lane.next(at)).collect();
+        let Some(Reverse((first, _))) = heap.peek().copied() else { return Ok(()) };
+        let mut pace = Pace { speed: self.config.speed, begun: out.clock.now(), first };
+        let mut next_mark = first.floor(MARK_EVERY);
+        let mut emitted = Vec::new();
+        let mut last = first;
+        while let Some(Reverse((due, at))) = heap.pop() {
+            while next_mark <= due {
+                pace.wait(next_mark, &mut emitted, out).await?;
+                emitted.push(Emit::Mark(next_mark));
+                let is_pause = due.since(next_mark) > PAUSE_MARK_EVERY;
+                next_mark = next_mark.plus(if is_pause { PAUSE_MARK_EVERY } else { MARK_EVERY });
+            }
+            pace.wait(due, &mut emitted, out).await?;
+            let lane = &mut lanes[at];
+            let Some(row) = lane.rows.pop_front() else { continue };
+            lane.newest = due;
+            last = last.max(due);
+            names.emit(row, &mut emitted, out).await?;
+            if lane.rows.is_empty() {
+                self.refill(lane, bad, out).await?;
+            }
+            heap.extend(lanes[at].next(at));
+        }
+        emitted.push(Emit::Mark(last));
+        out.emit(&mut emitted).await
+    }
+}
+
+impl Lane {
+    /// When the next row is due, by the file's own order.
+    fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
+        self.rows.front().map(|row| Reverse((row.ts().max(self.newest), at)))
+    }
+}
+
+impl Names {
+    fn of(lanes: &[Lane], venue_always: bool) -> Self {
+        let mut venues: HashMap<&Symbol, HashSet<&Symbol>> = HashMap::new();
+        for row in lanes.iter().flat_map(|lane| &lane.rows) {
+            venues.entry(&row.symbol).or_default().extend(&row.venue);
+        }
+        Self {
+            shared: venues.into_iter().filter(|(_, venues)| venues.len() > 1).map(|(symbol, _)| symbol.clone()).collect(),
+            numbers: HashMap::new(),
+            has_trades: lanes.iter().any(|lane| lane.recording.has_trades),
+            has_quotes: lanes.iter().any(|lane| lane.recording.has_quotes),
+            venue_always,
+        }
+    }
+
+    /// Tells the instruments of the files' first rows.
+    async fn announce(&mut self, lanes: &[Lane], out: &mut Output) -> Result<(), SourceError> {
+        for row in lanes.iter().flat_map(|lane| &lane.rows) {
+            self.number(row, out).await?;
+        }
+        // A file without rows has no instrument, but its source has begun all the same.
+        out.announce(Vec::new()).await
+    }
+
+    /// The source's number of a row's instrument, told if it is new.
+    async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, SourceError> {
+        let key = (row.venue.clone(), row.symbol.clone());
+        if let Some(number) = self.numbers.get(&key) {
+            return Ok(*number);
+        }
+        let symbol = match &row.venue {
+            Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => {
+                let text = format!("{venue}.{}", row.symbol);
+                Symbol::new(&text).map_err(|error| SourceError::Final(format!("with its venue in front, {error}")))?
+            }
+            _ => row.symbol.clone(),
+        };
+        let (px, qty) = match &row.what {
+            What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
+            What::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
+        };
+        let instrument = Instrument {
+            symbol: symbol.clone(),
+            description: String::new(),
+            price_scale: px,
+            qty_scale: qty,
+            src: SourceKind::Replay,
+            has_trades: self.has_trades,
+            has_quotes: self.has_quotes,
+            stale_after: None,
+            session_start: Duration::ZERO,
+        };
+        out.announce(vec![instrument]).await?;
+        let number = out.number(&symbol).expect("it was announced just now");
+        self.numbers.insert(key, number);
+        Ok(number)
+    }
+
+    async fn emit(&mut self, row: Row, emitted: &mut Vec<Emit>, out: &mut Output) -> Result<(), SourceError> {
+        let known = self.numbers.get(&(row.venue.clone(), row.symbol.clone())).copied();
+        let number = match known {
+            Some(number) => number,
+            None => {
+                // What was before goes out before the instrument is told.
+                out.emit(emitted).await?;
+                self.number(&row, out).await?
+            }
+        };
+        emitted.push(match row.what {
+            What::Trade(trade) => Emit::Trade(number, trade),
+            What::Quote(quote) => {
+                if let Err(QuoteFault::Crossed) = quote.check(true) {
+                    out.metrics.bad_input.with_label_values(&["crossed"]).inc();
+                }
+                Emit::Quote(number, quote)
+            }
+        });
+        Ok(())
+    }
+}
+
+/// When what was recorded at a time is due now.
+#[derive(Debug)]
+struct Pace {
+    speed: Speed,
+    begun: UnixNanos,
+    first: UnixNanos,
+}
+
+impl Pace {
+    /// Emits what was due before, and waits until `time` is.
+    async fn wait(&mut self, time: UnixNanos, emitted: &mut Vec<Emit>, out: &Output) -> Result<(), SourceError> {
+        let Speed::Times(times) = self.speed else {
+            return if emitted.len() >= EMIT_AT { out.emit(emitted).await } else { Ok(()) };
+        };
+        let due = self.begun.plus(time.since(self.first).div_f64(times));
+        if due > out.clock.now() {
+            out.emit(emitted).await?;
+            out.clock.sleep_until(due).await;
+        } else if emitted.len() >= EMIT_AT {
+            out.emit(emitted).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Replay {
+    fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a> {
+        Box::pin(self.play(out))
+    }
+}

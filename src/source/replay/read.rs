@@ -1,0 +1,171 @@
+//! A recorded file as a stream of rows: decompressed, its form found out by looking, read by a thread of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::format::{Format, Row, RowError};
+use super::{Columns, ReplayError};
+
+/// Rows handed over at once.
+const CHUNK_ROWS: usize = 1000;
+/// Chunks that may wait, so that memory doesn't grow with the file.
+const CHUNKS_MAX: usize = 4;
+/// What is looked at to find out the form.
+const LOOK_BYTES: usize = 64 * 1024;
+
+/// Some rows of a file, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub rows: Vec<Row>,
+    /// Lines that couldn't be read, with their numbers from 1.
+    pub bad: Vec<(u64, RowError)>,
+    /// The file can't be read any further.
+    pub broken: Option<String>,
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub path: Arc<Path>,
+    pub has_trades: bool,
+    pub has_quotes: bool,
+    pub chunks: mpsc::Receiver<Chunk>,
+}
+
+/// Opens a file and looks at it; its rows come from a thread.
+pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>) -> Result<Recording, ReplayError> {
+    let fail = |error: String| ReplayError { path: path.to_owned(), error };
+    let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+    let (looked, looks) = std::sync::mpsc::sync_channel(1);
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    let own_path = path.to_owned();
+    let read = move || {
+        let told = looked.clone();
+        let read = with_plain(file, &own_path, |reader, name| {
+            let mut reader = BufReader::with_capacity(LOOK_BYTES, reader);
+            let format = {
+                let start = look(&mut reader)?;
+                Format::detect(&start, name, columns.as_ref(), symbol.as_deref())?
+            };
+            // The opener waits for exactly this, and may have given up.
+            let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));
+            read_rows(reader, format, &chunks);
+            Ok(())
+        });
+        if let Err(error) = read {
+            let _gave_up = looked.send(Err(error));
+        }
+    };
+    std::thread::Builder::new().name("replay".to_owned()).spawn(read).map_err(|error| fail(error.to_string()))?;
+    let (has_trades, has_quotes) = looks.recv().map_err(|_wrong| fail("it can't be read".to_owned()))?.map_err(fail)?;
+    Ok(Recording { path: path.into(), has_trades, has_quotes, chunks: receiver })
+}
+
+/// Calls `then` with the decompressed bytes and the name that tells the form, of the file or of what is packed in it.
+fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>, &str) -> Result<(), String>) -> Result<(), String> {
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(|error| error.to_string())?;
+    let whole = std::io::Cursor::new(magic.clone()).chain(file);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match magic[..] {
+        [0x1f, 0x8b, ..] => then(Box::new(flate2::read::MultiGzDecoder::new(whole)), &name),
+        [0x28, 0xb5, 0x2f, 0xfd] => then(Box::new(zstd::Decoder::new(whole).map_err(|error| error.to_string())?), &name),
+        [b'P', b'K', 3, 4] => {
+            let mut whole = whole;
+            let packed = zip::read::read_zipfile_from_stream(&mut whole).map_err(|error| error.to_string())?;
+            let packed = packed.ok_or("the zip holds no file")?;
+            let inner = packed.name().map_err(|error| error.to_string())?.into_owned();
+            then(Box::new(packed), inner.rsplit('/').next().unwrap_or(&inner))
+        }
+        _ => then(Box::new(whole), &name),
+    }
+}
+
+/// The first lines, without taking them.
+fn look(reader: &mut BufReader<Box<dyn Read + '_>>) -> Result<String, String> {
+    let bytes = reader.fill_buf().map_err(|error| error.to_string())?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>) {
+    let mut csv =
+        csv::ReaderBuilder::new().has_headers(format.has_header()).delimiter(format.delimiter()).flexible(true).from_reader(reader);
+    let mut record = csv::StringRecord::new();
+    let mut chunk = Chunk::default();
+    loop {
+        let more = match csv.read_record(&mut record) {
+            Ok(more) => more,
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                chunk.bad.push((line, RowError("the line is no UTF-8".to_owned())));
+                continue;
+            }
+            Err(error) => {
+                chunk.broken = Some(error.to_string());
+                false
+            }
+        };
+        if more {
+            match format.row(&record) {
+                Ok(Some(row)) => chunk.rows.push(row),
+                Ok(None) => {}
+                Err(error) => chunk.bad.push((record.position().map_or(0, csv::Position::line), error)),
+            }
+        }
+        if !more || chunk.rows.len() >= CHUNK_ROWS || chunk.bad.len() >= CHUNK_ROWS {
+            let is_over = chunks.blocking_send(std::mem::take(&mut chunk)).is_err();
+            if is_over || !more {
+                return;
+            }
+        }
+    }
+}
+
+/// The files that the config's names mean, in order.
+pub(super) fn expand(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, ReplayError> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let name = pattern.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.contains('*') {
+            files.push(pattern.clone());
+            continue;
+        }
+        let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let fail = |error: String| ReplayError { path: pattern.clone(), error };
+        let listed = std::fs::read_dir(folder).map_err(|error| fail(error.to_string()))?;
+        let mut found: Vec<PathBuf> = listed
+            .filter_map(Result::ok)
+            .filter(|entry| matches(&name, &entry.file_name().to_string_lossy()))
+            .map(|entry| entry.path())
+            .collect();
+        if found.is_empty() {
+            return Err(fail("no file has such a name".to_owned()));
+        }
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+/// Whether a name is meant by a pattern in which each `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(tail) = name.strip_prefix(head) else { return false };
+    (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        assert!(matches("*.csv.gz", "a.csv.gz") && matches("a*b*c", "aXbYc") && matches("*", ""));
+        assert!(!matches("*.csv", "a.csv.gz") && !matches("a*b", "ac"));
+    }
+}

@@ -1,0 +1,152 @@
+//! Bars from before the start, made by the price model at the bar's own grain: minutes, and seconds for the last of them.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use super::instrument::SimInstrument;
+use super::stream::{Role, Stream};
+use crate::bus::derive::SessionSoFar;
+use crate::market::{Bar, Interval, UnixNanos};
+use crate::replica::CLOSED_BARS_KEPT;
+
+/// The last stretch, which is made of seconds.
+const FINE: Duration = Duration::from_secs(600);
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What an instrument had come to before the start.
+#[derive(Debug)]
+pub(super) struct Past {
+    /// By interval, the oldest first; the last may be open still.
+    pub bars: Vec<(Interval, Vec<Bar>)>,
+    /// The day's summary so far.
+    pub session: Option<SessionSoFar>,
+}
+
+/// Makes the last `span` before `start`; its last price is the start price.
+pub(super) fn past(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Duration) -> Past {
+    let grains = grains(spec, seed, start, span);
+    let mut bars = Vec::new();
+    for interval in Interval::ALL {
+        let fine_enough = |bar: &&Bar| interval != Interval::S1 || bar.start >= start.minus(FINE);
+        let mut made: Vec<Bar> = Vec::new();
+        for grain in grains.iter().filter(fine_enough) {
+            let from = grain.start.floor(interval.span());
+            match made.last_mut() {
+                Some(bar) if bar.start == from => bar.extend(grain),
+                _ => made.push(Bar { start: from, ..grain.clone() }),
+            }
+        }
+        for bar in &mut made {
+            let end = bar.start.plus(interval.span());
+            if end <= start {
+                (bar.ts, bar.done) = (end, true);
+            }
+        }
+        let skip = made.len().saturating_sub(CLOSED_BARS_KEPT + 1);
+        bars.push((interval, made.split_off(skip)));
+    }
+    Past { bars, session: session(&grains, start) }
+}
+
+fn session(grains: &[Bar], start: UnixNanos) -> Option<SessionSoFar> {
+    let today = start.floor(DAY);
+    let mut grains = grains.iter().filter(|grain| grain.start >= today);
+    let first = grains.next()?;
+    let value = |grain: &Bar| grain.close.0 * grain.vol.0;
+    let mut so_far = SessionSoFar { bar: first.clone(), notional: value(first) };
+    for grain in grains {
+        so_far.bar.extend(grain);
+        so_far.notional += value(grain);
+    }
+    Some(so_far)
+}
+
+/// Minutes, then seconds, the oldest first; where nothing traded there is none.
+fn grains(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Duration) -> Vec<Bar> {
+    let mut stream = Stream::new(seed, Role::History, spec.symbol.as_str());
+    let fine_from = start.minus(FINE.min(span)).floor(MINUTE);
+    let mut times = Vec::new();
+    let mut at = start.minus(span).floor(MINUTE);
+    while at < start {
+        let step = if at < fine_from { MINUTE } else { SECOND };
+        times.push((at, step));
+        at = at.plus(step);
+    }
+    // Backwards from the start price, because that is what is known.
+    let (mut log, mut moves) = (0.0, Vec::with_capacity(times.len()));
+    for (_, step) in times.iter().rev() {
+        let close = log;
+        log = spec.model.step(log, step.as_secs_f64(), 0.0, 1.0, &mut stream);
+        moves.push((log, close));
+    }
+    let start_ticks = spec.start_ticks();
+    let mut bars = Vec::new();
+    for ((at, step), (open, close)) in times.into_iter().zip(moves.into_iter().rev()) {
+        if spec.hours.is_none_or(|hours| hours.is_open(at)) {
+            bars.extend(grain(spec, &mut stream, start_ticks, at, step, open, close, start));
+        }
+    }
+    bars
+}
+
+#[expect(clippy::too_many_arguments, reason = "one bar's own circumstances, used once")]
+fn grain(
+    spec: &SimInstrument,
+    stream: &mut Stream,
+    start_ticks: f64,
+    at: UnixNanos,
+    step: Duration,
+    open: f64,
+    close: f64,
+    start: UnixNanos,
+) -> Option<Bar> {
+    let expected = spec.rate * spec.trades * step.as_secs_f64();
+    let trades = libm::floor(expected * libm::exp(0.4 * stream.normal() - 0.08) + stream.unit()) as u64;
+    let (up, down) = (stream.exponential(), stream.exponential());
+    let lots = spec.size_lots * trades as f64 * libm::exp(0.3 * stream.normal());
+    if trades == 0 {
+        return None;
+    }
+    let ticks = |log: f64| libm::round(start_ticks * libm::exp(log)) as i64;
+    let range = (close - open).abs() * 0.5 + 1.0 / start_ticks;
+    let (high, low) = (open.max(close) + range * up * 0.5, open.min(close) - range * down * 0.5);
+    Some(Bar {
+        ts: at.plus(step).min(start),
+        start: at,
+        open: spec.px(ticks(open)),
+        high: spec.px(ticks(high)),
+        low: spec.px(ticks(low)),
+        close: spec.px(ticks(close)),
+        vol: if lots > 0.0 { spec.qty(lots) } else { crate::market::Qty(Decimal::ZERO) },
+        n: trades,
+        done: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::sim::testing::instrument;
+
+    #[test]
+    fn longer_bars_are_made_of_shorter_ones_and_end_at_the_start_price() {
+        let start = UnixNanos::parse_utc("2026-01-16T12:34:56.5Z").expect("a time");
+        let past = past(&instrument("A", 20.0), 7, start, Duration::from_secs(2 * 86_400));
+        let of = |wanted| past.bars.iter().find(|(interval, _)| *interval == wanted).map_or(&[][..], |(_, bars)| bars);
+        assert_eq!(of(Interval::M1).len(), CLOSED_BARS_KEPT + 1);
+        assert!(of(Interval::H1).len() > 47);
+        for (interval, bars) in &past.bars {
+            let last = bars.last().expect("something traded");
+            assert_eq!((last.close, last.done), (instrument("A", 20.0).start, false), "{interval:?}");
+            assert!(bars.iter().rev().skip(1).all(|bar| bar.done && bar.ts == bar.start.plus(interval.span())));
+            assert!(bars.iter().all(|bar| bar.low <= bar.open.min(bar.close) && bar.high >= bar.open.max(bar.close)));
+            assert!(bars.windows(2).all(|pair| pair[0].start < pair[1].start));
+        }
+        let last_five = of(Interval::M5).iter().rev().nth(1).expect("a closed bar");
+        let minutes = of(Interval::M1).iter().filter(|bar| bar.start.floor(Interval::M5.span()) == last_five.start);
+        assert_eq!(minutes.map(|bar| bar.n).sum::<u64>(), last_five.n);
+    }
+}

@@ -1,0 +1,65 @@
+//! When an instrument trades.
+
+use std::time::Duration;
+
+use crate::market::UnixNanos;
+
+const DAY: u64 = 86_400_000_000_000;
+
+/// Trading hours of every week, in the venue's local time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// After local midnight.
+    pub open: Duration,
+    /// After local midnight; later than `open`.
+    pub close: Duration,
+    /// Seconds that local time is ahead of UTC.
+    pub utc_offset_s: i32,
+    /// Whether it trades on Monday, Tuesday, …
+    pub days: [bool; 7],
+}
+
+impl Hours {
+    /// Nanoseconds of local time, counted from a Monday (1969-12-29).
+    fn local(&self, at: UnixNanos) -> u64 {
+        let since_monday = at.0 + 3 * DAY;
+        since_monday.saturating_add_signed(i64::from(self.utc_offset_s) * 1_000_000_000)
+    }
+
+    /// Whether it trades at that time.
+    pub fn is_open(&self, at: UnixNanos) -> bool {
+        let local = self.local(at);
+        let (day, time) = ((local / DAY) % 7, Duration::from_nanos(local % DAY));
+        self.days[day as usize] && (self.open..self.close).contains(&time)
+    }
+
+    /// The next opening after `at` if it is closed then, or the next close if it is open.
+    pub fn next_change(&self, at: UnixNanos) -> UnixNanos {
+        let local = self.local(at);
+        let was_open = self.is_open(at);
+        let edge = if was_open { self.close } else { self.open };
+        let today = local - local % DAY;
+        let candidates = (0..=7).map(|days| today + days * DAY + edge.as_nanos() as u64);
+        let next = candidates.filter(|edge| *edge > local).map(|edge| UnixNanos(at.0 + (edge - local)));
+        next.into_iter().find(|time| self.is_open(*time) != was_open).unwrap_or(UnixNanos(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_york_opens_and_closes() {
+        let hour = |hours: u64, minutes: u64| Duration::from_secs(hours * 3600 + minutes * 60);
+        let days = [true, true, true, true, true, false, false];
+        let hours = Hours { open: hour(9, 30), close: hour(16, 0), utc_offset_s: -5 * 3600, days };
+        let at = |text| UnixNanos::parse_utc(text).expect("a time");
+        // 2026-01-16 is a Friday.
+        assert!(hours.is_open(at("2026-01-16T14:30:00Z")));
+        assert!(!hours.is_open(at("2026-01-16T14:29:59Z")));
+        assert_eq!(hours.next_change(at("2026-01-16T15:00:00Z")), at("2026-01-16T21:00:00Z"));
+        assert_eq!(hours.next_change(at("2026-01-16T21:00:00Z")), at("2026-01-19T14:30:00Z"));
+        assert_eq!(hours.next_change(at("2026-01-16T03:00:00Z")), at("2026-01-16T14:30:00Z"));
+    }
+}

@@ -1,0 +1,210 @@
+//! One simulated instrument: when its next event comes, and what it says.
+
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use super::hours::Hours;
+use super::model::{ArrivalState, Arrivals, Factor, Model};
+use super::stream::{Role, Stream};
+use crate::market::{Aggressor, Instrument, Level, Price, Qty, Quote, Symbol, Trade, TradeId, TradingState, UnixNanos};
+
+/// What the config says of a simulated instrument.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimInstrument {
+    /// Its name on the wire.
+    pub symbol: Symbol,
+    /// For people.
+    pub description: String,
+    /// The price at the start time.
+    pub start: Price,
+    /// The step of prices.
+    pub tick_size: Decimal,
+    /// The step of quantities.
+    pub lot_size: Decimal,
+    /// The usual quantity of a trade, in lots.
+    pub size_lots: f64,
+    /// The usual spread, in ticks, at least 1.
+    pub spread_ticks: f64,
+    /// Trades and quotes a second.
+    pub rate: f64,
+    /// The share of trades among them.
+    pub trades: f64,
+    /// How its price moves.
+    pub model: Model,
+    /// When its events come.
+    pub arrivals: Arrivals,
+    /// The common factor it follows, and how closely (0 to 1).
+    pub factor: Option<(usize, f64)>,
+    /// When it trades; always, where it isn't said.
+    pub hours: Option<Hours>,
+    /// After how long a silence it is stale; the source's, where it isn't said.
+    pub stale_after: Option<Duration>,
+}
+
+impl SimInstrument {
+    /// What subscribers see of it.
+    pub fn instrument(&self) -> Instrument {
+        Instrument {
+            symbol: self.symbol.clone(),
+            description: self.description.clone(),
+            price_scale: self.tick_size.scale(),
+            qty_scale: self.lot_size.scale(),
+            src: crate::market::SourceKind::Sim,
+            has_trades: true,
+            has_quotes: true,
+            stale_after: self.stale_after,
+            session_start: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn px(&self, ticks: i64) -> Price {
+        Price(self.tick_size * Decimal::from(ticks.max(1)))
+    }
+
+    pub(super) fn start_ticks(&self) -> f64 {
+        decimal_to_f64(self.start.0 / self.tick_size)
+    }
+
+    /// A quantity of so many lots, at least one.
+    pub(super) fn qty(&self, lots: f64) -> Qty {
+        Qty(self.lot_size * Decimal::from(libm::round(lots).clamp(1.0, 1e15) as i64))
+    }
+
+    /// The share of the variance that follows the factor, and the share that is its own.
+    pub(super) fn shares(&self) -> (f64, f64) {
+        let common = self.factor.map_or(0.0, |(_, closeness)| closeness);
+        (common, libm::sqrt(1.0 - common * common))
+    }
+}
+
+/// The nearest float; exact enough for a model, and made the same way everywhere.
+pub(super) fn decimal_to_f64(value: Decimal) -> f64 {
+    value.mantissa() as f64 / libm::pow(10.0, f64::from(value.scale()))
+}
+
+/// What an instrument does next.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Happening {
+    Trade(Trade),
+    Quote(Quote),
+    Trading(TradingState),
+}
+
+/// The generator of one instrument's events.
+#[derive(Debug)]
+pub(super) struct Generator {
+    pub spec: SimInstrument,
+    stream: Stream,
+    arrivals: ArrivalState,
+    start_ticks: f64,
+    /// The log-price, measured from the start price, as of `moved_at`.
+    log: f64,
+    moved_at: UnixNanos,
+    common: f64,
+    /// The quote that stands; none before the first.
+    quote: Option<(i64, i64)>,
+    trade_id: u64,
+    /// When the next event is due.
+    pub due: UnixNanos,
+    /// What is due: the market opens or closes, or an ordinary event.
+    turning: Option<TradingState>,
+}
+
+impl Generator {
+    pub(super) fn new(spec: SimInstrument, seed: u64, start: UnixNanos) -> Self {
+        let mut generator = Self {
+            stream: Stream::new(seed, Role::Events, spec.symbol.as_str()),
+            arrivals: ArrivalState::new(spec.arrivals, spec.rate),
+            start_ticks: spec.start_ticks(),
+            log: 0.0,
+            moved_at: start,
+            common: 0.0,
+            quote: None,
+            trade_id: 0,
+            due: start,
+            turning: None,
+            spec,
+        };
+        if generator.spec.hours.is_some_and(|hours| !hours.is_open(start)) {
+            generator.turning = Some(TradingState::Closed);
+        } else {
+            generator.schedule(start);
+        }
+        generator
+    }
+
+    /// Sets when the next ordinary event is due, or the close before it.
+    fn schedule(&mut self, after: UnixNanos) {
+        let seconds = self.arrivals.next(&mut self.stream);
+        let due = after.plus(Duration::from_nanos((seconds * 1e9) as u64));
+        let close = self.spec.hours.map(|hours| hours.next_change(after)).filter(|close| *close <= due);
+        self.due = close.unwrap_or(due);
+        self.turning = close.map(|_| TradingState::Closed);
+    }
+
+    /// What happens at `due`; sets the next.
+    pub(super) fn next(&mut self, start: UnixNanos, factors: &mut [Factor]) -> Happening {
+        let now = self.due;
+        match self.turning {
+            Some(TradingState::Closed) => {
+                self.due = self.spec.hours.map_or(UnixNanos(u64::MAX), |hours| hours.next_change(now));
+                self.turning = Some(TradingState::Live);
+                return Happening::Trading(TradingState::Closed);
+            }
+            Some(state) => {
+                self.schedule(now);
+                return Happening::Trading(state);
+            }
+            None => {}
+        }
+        self.move_price(now, start, factors);
+        let happening = match self.quote {
+            Some(quote) if self.stream.unit() < self.spec.trades => Happening::Trade(self.trade(now, quote)),
+            _ => Happening::Quote(self.requote(now)),
+        };
+        self.schedule(now);
+        happening
+    }
+
+    fn move_price(&mut self, now: UnixNanos, start: UnixNanos, factors: &mut [Factor]) {
+        let (closeness, own) = self.spec.shares();
+        let common = self.spec.factor.map_or(0.0, |(factor, _)| factors[factor].value(now.since(start).as_nanos() as u64));
+        let seconds = now.since(self.moved_at).as_nanos() as f64 / 1e9;
+        let moved = closeness * (common - self.common);
+        self.log = self.spec.model.step(self.log, seconds, moved, own, &mut self.stream);
+        (self.moved_at, self.common) = (now, common);
+    }
+
+    fn requote(&mut self, now: UnixNanos) -> Quote {
+        let mid = self.start_ticks * libm::exp(self.log);
+        let wide = libm::floor((self.spec.spread_ticks - 1.0) * self.stream.exponential() + 0.5) as i64;
+        let spread = 1 + wide.clamp(0, 1000);
+        let bid = (libm::floor(mid - spread as f64 / 2.0 + 0.5) as i64).max(1);
+        self.quote = Some((bid, bid + spread));
+        let (bid_lots, ask_lots) = (self.lots() * 4.0, self.lots() * 4.0);
+        Quote {
+            ts: now,
+            bid: Some(Level { px: self.spec.px(bid), qty: self.spec.qty(bid_lots) }),
+            ask: Some(Level { px: self.spec.px(bid + spread), qty: self.spec.qty(ask_lots) }),
+        }
+    }
+
+    fn trade(&mut self, now: UnixNanos, (bid, ask): (i64, i64)) -> Trade {
+        let draw = self.stream.unit();
+        let (side, at) = match draw {
+            draw if draw < 0.475 => (Aggressor::Buy, ask),
+            draw if draw < 0.95 => (Aggressor::Sell, bid),
+            // Inside the spread, where there is room: a hidden order.
+            _ => (Aggressor::None, i64::midpoint(bid, ask)),
+        };
+        self.trade_id += 1;
+        let lots = self.lots();
+        Trade { ts: now, px: self.spec.px(at), qty: self.spec.qty(lots), side, id: TradeId::Number(self.trade_id) }
+    }
+
+    /// A quantity like a market's: many small, few large (log-normal).
+    fn lots(&mut self) -> f64 {
+        self.spec.size_lots * libm::exp(1.1 * self.stream.normal() - 0.6)
+    }
+}

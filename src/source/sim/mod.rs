@@ -1,0 +1,182 @@
+//! A market that is always open: prices by a model, seeded, the same on every system.
+//!
+//! Invariant: the same seed and start time give the same events, whatever other instruments there are. An event's `ts` is
+//! the time at which it was due, so a generator that is late shows.
+
+mod history;
+mod hours;
+mod instrument;
+mod model;
+mod stream;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+pub use hours::Hours;
+pub use instrument::SimInstrument;
+pub use model::{Arrivals, Model};
+
+use super::{Output, Source, SourceError, SourceFuture};
+use crate::bus::Emit;
+use crate::market::UnixNanos;
+use instrument::{Generator, Happening};
+use model::Factor;
+
+/// How often the source tells its time, in its own time.
+const MARK_EVERY: Duration = Duration::from_millis(100);
+/// The generator wakes this often to emit what has become due.
+const WAKE_EVERY: Duration = Duration::from_millis(1);
+/// Events emitted at once, so that a late generator still feeds the bus evenly.
+const EMIT_AT: usize = 4096;
+
+/// What the config says of a simulated market.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimConfig {
+    /// Decides everything that is random.
+    pub seed: u64,
+    /// The time at which it begins; now, where it isn't said.
+    pub start: Option<UnixNanos>,
+    /// How much past to make up.
+    pub history: Duration,
+    /// How many common factors there are.
+    pub factors: Vec<String>,
+    /// What trades.
+    pub instruments: Vec<SimInstrument>,
+}
+
+/// All events of a simulated market, in the order of their times. Pure.
+#[derive(Debug)]
+pub struct Market {
+    start: UnixNanos,
+    factors: Vec<Factor>,
+    generators: Vec<Generator>,
+    due: BinaryHeap<Reverse<(UnixNanos, u32)>>,
+    next_mark: UnixNanos,
+}
+
+impl Market {
+    /// A market that begins at `start`.
+    pub fn new(config: &SimConfig, start: UnixNanos) -> Self {
+        let generators: Vec<_> = config.instruments.iter().map(|spec| Generator::new(spec.clone(), config.seed, start)).collect();
+        let due = generators.iter().enumerate().map(|(at, generator)| Reverse((generator.due, at as u32))).collect();
+        let factors = config.factors.iter().map(|name| Factor::new(config.seed, name)).collect();
+        Self { start, factors, generators, due, next_mark: start }
+    }
+
+    /// When the next event or time mark is due.
+    pub fn next_due(&self) -> UnixNanos {
+        self.due.peek().map_or(self.next_mark, |Reverse((due, _))| (*due).min(self.next_mark))
+    }
+
+    /// Appends what is due by `now`, in order, until there are `most`.
+    pub fn advance(&mut self, now: UnixNanos, out: &mut Vec<Emit>, most: usize) {
+        while out.len() < most {
+            let next = self.due.peek().map(|Reverse((due, at))| (*due, *at));
+            match next {
+                Some((due, at)) if due < self.next_mark => {
+                    if due > now {
+                        return;
+                    }
+                    self.happen(due, at, out);
+                }
+                _ => {
+                    if self.next_mark > now {
+                        return;
+                    }
+                    out.push(Emit::Mark(self.next_mark));
+                    self.next_mark = self.next_mark.plus(MARK_EVERY);
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, due: UnixNanos, at: u32, out: &mut Vec<Emit>) {
+        let generator = &mut self.generators[at as usize];
+        out.push(match generator.next(self.start, &mut self.factors) {
+            Happening::Trade(trade) => Emit::Trade(at, trade),
+            Happening::Quote(quote) => Emit::Quote(at, quote),
+            Happening::Trading(state) => Emit::Trading(at, state, due),
+        });
+        if let Some(mut top) = self.due.peek_mut() {
+            *top = Reverse((generator.due, at));
+        }
+    }
+
+    /// What was before the start.
+    fn past(&self, config: &SimConfig, out: &mut Vec<Emit>) {
+        if config.history.is_zero() {
+            return;
+        }
+        for (at, spec) in config.instruments.iter().enumerate() {
+            let past = history::past(spec, config.seed, self.start, config.history);
+            out.extend(past.bars.into_iter().map(|(interval, bars)| Emit::History(at as u32, interval, bars)));
+            out.extend(past.session.map(|session| Emit::Session(at as u32, session)));
+        }
+    }
+}
+
+/// The source: a market, paced by the clock.
+#[derive(Debug)]
+pub struct Sim {
+    config: SimConfig,
+}
+
+impl Sim {
+    /// A simulated market.
+    pub const fn new(config: SimConfig) -> Self {
+        Self { config }
+    }
+
+    async fn play(&self, out: &mut Output) -> Result<(), SourceError> {
+        let begun = out.clock.now();
+        let start = self.config.start.unwrap_or(begun);
+        out.announce(self.config.instruments.iter().map(SimInstrument::instrument).collect()).await?;
+        let mut market = Market::new(&self.config, start);
+        let mut emitted = Vec::new();
+        market.past(&self.config, &mut emitted);
+        out.emit(&mut emitted).await?;
+        loop {
+            let now = start.plus(out.clock.now().since(begun));
+            market.advance(now, &mut emitted, EMIT_AT);
+            let is_late = emitted.len() >= EMIT_AT;
+            out.emit(&mut emitted).await?;
+            if !is_late {
+                let wake = market.next_due().max(now.plus(WAKE_EVERY));
+                out.clock.sleep_until(begun.plus(wake.since(start))).await;
+            }
+        }
+    }
+}
+
+impl Source for Sim {
+    fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a> {
+        Box::pin(self.play(out))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::market::{Price, Symbol};
+    use rust_decimal::Decimal;
+
+    pub(crate) fn instrument(symbol: &str, rate: f64) -> SimInstrument {
+        SimInstrument {
+            symbol: Symbol::new(symbol).expect("a symbol"),
+            description: String::new(),
+            start: Price(Decimal::new(6_400_000, 2)),
+            tick_size: Decimal::new(1, 2),
+            lot_size: Decimal::new(1, 4),
+            size_lots: 100.0,
+            spread_ticks: 3.0,
+            rate,
+            trades: 0.5,
+            model: Model::Gbm { volatility: 0.6 },
+            arrivals: Arrivals::Poisson,
+            factor: Some((0, 0.7)),
+            hours: None,
+            stale_after: None,
+        }
+    }
+}

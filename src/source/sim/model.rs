@@ -1,0 +1,157 @@
+//! How a price moves: log-price models and the common factors that correlate them.
+
+use std::time::Duration;
+
+use super::stream::{Role, Stream};
+
+const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
+const SECONDS_PER_DAY: f64 = 86_400.0;
+
+/// A price model. Volatilities are a year's, of the log-price.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Model {
+    /// Geometric Brownian motion.
+    Gbm {
+        /// A year's standard deviation.
+        volatility: f64,
+    },
+    /// Brownian motion with jumps (Merton).
+    Jump {
+        /// A year's standard deviation, without the jumps.
+        volatility: f64,
+        /// How many jumps come in a day.
+        jumps_per_day: f64,
+        /// A jump's standard deviation.
+        jump: f64,
+    },
+    /// Pulled back to the start price (Ornstein and Uhlenbeck).
+    MeanReverting {
+        /// A year's standard deviation, without the pull.
+        volatility: f64,
+        /// After how long half of a deviation is gone.
+        half_life: Duration,
+    },
+}
+
+impl Model {
+    const fn volatility(&self) -> f64 {
+        match self {
+            Self::Gbm { volatility } | Self::Jump { volatility, .. } | Self::MeanReverting { volatility, .. } => *volatility,
+        }
+    }
+
+    /// Moves a log-price, measured from the start price, on by `seconds`; `common` is the factor's move over the same
+    /// time, per unit of volatility, and `own` the share of the variance that isn't common.
+    pub(super) fn step(&self, log: f64, seconds: f64, common: f64, own: f64, stream: &mut Stream) -> f64 {
+        let sigma = self.volatility();
+        let spread = libm::sqrt(seconds / SECONDS_PER_YEAR);
+        let moved = sigma * (own * spread * stream.normal() + common);
+        let drift = -0.5 * sigma * sigma * seconds / SECONDS_PER_YEAR;
+        match self {
+            Self::Gbm { .. } => log + drift + moved,
+            Self::Jump { jumps_per_day, jump, .. } => {
+                let jumps = stream.unit() < jumps_per_day * seconds / SECONDS_PER_DAY;
+                log + drift + moved + if jumps { jump * stream.normal() } else { 0.0 }
+            }
+            Self::MeanReverting { half_life, .. } => {
+                let kept = libm::exp2(-seconds / half_life.as_secs_f64());
+                log * kept + moved
+            }
+        }
+    }
+}
+
+/// Steps of a common factor.
+const FACTOR_STEP_NANOS: u64 = 100_000_000;
+
+/// A Brownian motion that several instruments share: a function of time alone, sampled on a grid.
+#[derive(Debug)]
+pub(super) struct Factor {
+    stream: Stream,
+    at: u64,
+    value: f64,
+}
+
+impl Factor {
+    pub(super) fn new(seed: u64, name: &str) -> Self {
+        Self { stream: Stream::new(seed, Role::Factor, name), at: 0, value: 0.0 }
+    }
+
+    /// Its value at `nanos` after the start, in units of a year's standard deviation; times must not go back.
+    pub(super) fn value(&mut self, nanos: u64) -> f64 {
+        let spread = libm::sqrt(FACTOR_STEP_NANOS as f64 / 1e9 / SECONDS_PER_YEAR);
+        while self.at + FACTOR_STEP_NANOS <= nanos {
+            self.at += FACTOR_STEP_NANOS;
+            self.value += spread * self.stream.normal();
+        }
+        self.value
+    }
+}
+
+/// When events come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arrivals {
+    /// Independent of each other.
+    Poisson,
+    /// In bursts: each event raises the rate for a while (Hawkes, exponential kernel).
+    Hawkes {
+        /// The share of events that others caused, below 1.
+        branching: f64,
+        /// How long an event's effect lasts, on average.
+        decay: Duration,
+    },
+}
+
+/// The state of an arrival process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ArrivalState {
+    arrivals: Arrivals,
+    rate: f64,
+    /// What the past adds to the rate, as of the last event.
+    excited: f64,
+}
+
+impl ArrivalState {
+    pub(super) const fn new(arrivals: Arrivals, rate: f64) -> Self {
+        Self { arrivals, rate, excited: 0.0 }
+    }
+
+    /// Seconds until the next event. Hawkes by Dassios and Zhao's exact scheme.
+    pub(super) fn next(&mut self, stream: &mut Stream) -> f64 {
+        let Arrivals::Hawkes { branching, decay } = self.arrivals else { return stream.exponential() / self.rate };
+        let base = self.rate * (1.0 - branching);
+        let beta = 1.0 / decay.as_secs_f64();
+        let by_itself = stream.exponential() / base;
+        let left = 1.0 - beta * stream.exponential() / self.excited.max(f64::MIN_POSITIVE);
+        let seconds = if left > 0.0 { by_itself.min(-libm::log(left) / beta) } else { by_itself };
+        self.excited = self.excited * libm::exp(-beta * seconds) + branching * beta;
+        seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_keep_their_mean_rate() {
+        for arrivals in [Arrivals::Poisson, Arrivals::Hawkes { branching: 0.6, decay: Duration::from_millis(500) }] {
+            let mut stream = Stream::new(7, Role::Events, "A");
+            let mut state = ArrivalState::new(arrivals, 20.0);
+            let seconds: f64 = (0..200_000).map(|_| state.next(&mut stream)).sum();
+            let rate = 200_000.0 / seconds;
+            assert!((19.0..21.0).contains(&rate), "{arrivals:?}: {rate} events a second");
+        }
+    }
+
+    #[test]
+    fn a_year_of_brownian_motion_has_its_volatility() {
+        let model = Model::Gbm { volatility: 0.6 };
+        let mut stream = Stream::new(7, Role::Events, "A");
+        let ends: Vec<f64> = (0..20_000).map(|_| model.step(0.0, SECONDS_PER_YEAR, 0.0, 1.0, &mut stream)).collect();
+        let mean = ends.iter().sum::<f64>() / ends.len() as f64;
+        let deviation = (ends.iter().map(|end| (end - mean) * (end - mean)).sum::<f64>() / ends.len() as f64).sqrt();
+        assert!((0.59..0.61).contains(&deviation), "{deviation}");
+        assert!((-0.20..-0.16).contains(&mean), "{mean}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Keeps a source running: restart with backoff and full jitter, silence noticed and told.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Gate, Output, Source, SourceError};
+use crate::bus::{Emit, Emitter};
+use crate::clock::Clock;
+use crate::market::UnixNanos;
+use crate::metrics::Metrics;
+use crate::protocol::SourceState;
+
+/// The first restart comes within this time, each further one within twice the one before.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A source that ran so long begins again with [`FIRST_RETRY`].
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// What a supervised source needs.
+#[derive(Debug)]
+pub struct SourceTask {
+    /// Its name in the config.
+    pub name: Arc<str>,
+    /// The clock of the whole server.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Its way to the bus.
+    pub emitter: Emitter,
+    /// Opens when somebody listens.
+    pub gate: Arc<Gate>,
+    /// After how long without a time mark it counts as silent.
+    pub stale_after: Duration,
+    /// Set once its instruments are told.
+    pub started: Arc<AtomicBool>,
+}
+
+/// Runs a source until it ends, fails for good, or the bus stops.
+pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) {
+    let alive = Arc::new(AtomicU64::new(0));
+    let mut out = Output {
+        clock: task.clock,
+        metrics: Arc::clone(&task.metrics),
+        name: Arc::clone(&task.name),
+        gate: Arc::clone(&task.gate),
+        emitter: task.emitter.clone(),
+        announced: HashMap::new(),
+        alive: Arc::clone(&alive),
+        started: Arc::clone(&task.started),
+    };
+    let watch = watch_silence(&task, &alive);
+    tokio::select! {
+        () = keep_running(&task, &mut *source, &mut out) => {}
+        () = watch => {}
+    }
+}
+
+async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Output) {
+    let up = task.metrics.source_up.with_label_values(&[&*task.name]);
+    let mut retry = FIRST_RETRY;
+    loop {
+        let begun = task.clock.now();
+        up.set(1);
+        let ended = source.run(out).await;
+        up.set(0);
+        let error = match ended {
+            Ok(()) => {
+                tracing::info!(source = &*task.name, "ended");
+                return tell(task, SourceState::Ended).await;
+            }
+            Err(SourceError::Stopped) => return,
+            Err(SourceError::Final(error)) => {
+                tracing::error!(source = &*task.name, error, "stopped for good");
+                return tell(task, SourceState::Ended).await;
+            }
+            Err(SourceError::Failed(error)) => error,
+        };
+        if task.clock.now().since(begun) >= STABLE_AFTER {
+            retry = FIRST_RETRY;
+        }
+        let wait = retry.mul_f64(rand::rng().random());
+        tracing::warn!(source = &*task.name, error, "failed; starts again in {wait:?}");
+        tell(task, SourceState::Reconnecting).await;
+        task.metrics.source_restarts.inc();
+        task.clock.sleep_until(task.clock.now().plus(wait)).await;
+        retry = (retry * 2).min(LONGEST_RETRY);
+        task.emitter.emit(&mut vec![Emit::StartOver]).await;
+    }
+}
+
+async fn tell(task: &SourceTask, state: SourceState) {
+    task.emitter.emit(&mut vec![Emit::State(state)]).await;
+}
+
+/// Tells when a source that had begun falls silent as a whole, and when it is back.
+async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
+    let mut is_stale = None;
+    loop {
+        task.clock.sleep_until(task.clock.now().plus(task.stale_after / 4)).await;
+        let last = UnixNanos(alive.load(Ordering::Relaxed));
+        if last == UnixNanos::default() {
+            continue;
+        }
+        let silent = task.clock.now().since(last) >= task.stale_after;
+        if is_stale.replace(silent) != Some(silent) {
+            tell(task, if silent { SourceState::Stale } else { SourceState::Live }).await;
+        }
+    }
+}

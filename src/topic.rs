@@ -1,0 +1,256 @@
+//! What can be subscribed to: [`Channel`], [`Topic`], [`TopicPattern`]. Pure.
+
+use std::fmt;
+
+use crate::market::{Interval, Symbol};
+
+/// One kind of data with its parameter, apart from the symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// Prints; each one counts.
+    Trade,
+    /// Best bid and offer; state.
+    Quote,
+    /// Session summary; state.
+    Ticker,
+    /// Bars of an interval; each bar is a state of its own.
+    Bar(Interval),
+    /// Whether the symbol trades; state.
+    Status,
+}
+
+/// How the events of a channel relate to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Each event counts; none replaces another.
+    Event,
+    /// A newer event replaces an older one.
+    State,
+    /// A newer event replaces an older one of the same bar; a closed bar is never replaced.
+    Bar,
+}
+
+impl Channel {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+
+    /// All, in the order of the protocol page.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Trade,
+        Self::Quote,
+        Self::Ticker,
+        Self::Bar(Interval::S1),
+        Self::Bar(Interval::M1),
+        Self::Bar(Interval::M5),
+        Self::Bar(Interval::H1),
+        Self::Bar(Interval::D1),
+        Self::Status,
+    ];
+
+    /// The word on the wire, without the parameter.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trade => "trade",
+            Self::Quote => "quote",
+            Self::Ticker => "ticker",
+            Self::Bar(_) => "bar",
+            Self::Status => "status",
+        }
+    }
+
+    /// The parameter, where the channel has one.
+    pub const fn param(self) -> Option<&'static str> {
+        match self {
+            Self::Bar(interval) => Some(interval.name()),
+            _ => None,
+        }
+    }
+
+    /// How its events relate.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Trade => Kind::Event,
+            Self::Bar(_) => Kind::Bar,
+            Self::Quote | Self::Ticker | Self::Status => Kind::State,
+        }
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Trade => 0,
+            Self::Quote => 1,
+            Self::Ticker => 2,
+            Self::Bar(Interval::S1) => 3,
+            Self::Bar(Interval::M1) => 4,
+            Self::Bar(Interval::M5) => 5,
+            Self::Bar(Interval::H1) => 6,
+            Self::Bar(Interval::D1) => 7,
+            Self::Status => 8,
+        }
+    }
+
+    /// Reads a channel's word and its parameter.
+    pub fn parse(name: &str, param: Option<&str>) -> Result<Self, TopicError> {
+        let plain = Self::ALL.into_iter().find(|channel| channel.name() == name);
+        match (plain, param) {
+            (None, _) => Err(TopicError::Channel(shortened(name))),
+            (Some(Self::Bar(_)), None) => Err(TopicError::Param("bar needs an interval, as in bar:BTC-USD:1m".into())),
+            (Some(Self::Bar(_)), Some(text)) => Interval::parse(text)
+                .map(Self::Bar)
+                .ok_or_else(|| TopicError::Param(format!("no interval \"{}\"; there are 1s, 1m, 5m, 1h, 1d", shortened(text)))),
+            (Some(channel), None) => Ok(channel),
+            (Some(_), Some(text)) => Err(TopicError::Param(format!("{name} takes no parameter, but has \"{}\"", shortened(text)))),
+        }
+    }
+}
+
+/// Why a text is no topic or pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Not `channel:symbol` at all.
+    #[error("\"{0}\" is no topic; write channel:symbol or channel:symbol:param, as in trade:BTC-USD or bar:BTC-USD:1m")]
+    Form(String),
+    /// No such channel.
+    #[error("no channel \"{0}\"; there are trade, quote, ticker, bar, status")]
+    Channel(String),
+    /// No such parameter.
+    #[error("{0}")]
+    Param(String),
+    /// The symbol has a character that none has, or is too long.
+    #[error("\"{0}\" is no symbol; use 1 to 32 of A-Z a-z 0-9 . _ / - and, in a pattern, one * at the end")]
+    Symbol(String),
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(40).flat_map(char::escape_debug).collect()
+}
+
+/// A channel of one symbol: `trade:BTC-USD`, `bar:BTC-USD:1m`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic {
+    /// The channel with its parameter.
+    pub channel: Channel,
+    /// The instrument's symbol.
+    pub symbol: Symbol,
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(f, self.channel, self.symbol.as_str())
+    }
+}
+
+fn write_name(f: &mut fmt::Formatter<'_>, channel: Channel, symbol: &str) -> fmt::Result {
+    write!(f, "{}:{symbol}", channel.name())?;
+    channel.param().map_or(Ok(()), |param| write!(f, ":{param}"))
+}
+
+/// A channel of all symbols that begin alike: `quote:*`, `bar:BTC-*:1m`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TopicPattern {
+    /// The channel with its parameter.
+    pub channel: Channel,
+    /// What the symbols begin with; empty for all.
+    pub prefix: Box<str>,
+}
+
+impl TopicPattern {
+    /// Whether `topic` is meant.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        self.channel == topic.channel && topic.symbol.as_str().starts_with(&*self.prefix)
+    }
+}
+
+impl fmt::Display for TopicPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(f, self.channel, &format!("{}*", self.prefix))
+    }
+}
+
+/// What a client may name in a request: one topic, or a pattern of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TopicName {
+    /// One topic.
+    Topic(Topic),
+    /// All that begin alike.
+    Pattern(TopicPattern),
+}
+
+impl TopicName {
+    /// Reads `channel:symbol[:param]`, where the symbol may be `*` or end in `*`.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        let mut parts = text.splitn(3, ':');
+        let (Some(channel), Some(symbol)) = (parts.next(), parts.next()) else {
+            return Err(TopicError::Form(shortened(text)));
+        };
+        let channel = Channel::parse(channel, parts.next())?;
+        if let Some(prefix) = symbol.strip_suffix('*') {
+            let fits = prefix.len() <= Symbol::LEN_MAX && prefix.bytes().all(Symbol::allows);
+            return if fits {
+                Ok(Self::Pattern(TopicPattern { channel, prefix: prefix.into() }))
+            } else {
+                Err(TopicError::Symbol(shortened(symbol)))
+            };
+        }
+        let symbol = Symbol::new(symbol).map_err(|error| TopicError::Symbol(shortened(&error.0)))?;
+        Ok(Self::Topic(Topic { channel, symbol }))
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(topic) => topic.fmt(f),
+            Self::Pattern(pattern) => pattern.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_read_and_written_alike() {
+        for text in ["trade:BTC-USD", "bar:BTC-USD:1m", "quote:*", "bar:BTC-*:1d", "status:binance.A/B_c"] {
+            assert_eq!(TopicName::parse(text).map(|name| name.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_name_is_said() {
+        let error = |text: &str| TopicName::parse(text).map_err(|error| error.to_string()).err().unwrap_or_default();
+        assert!(error("BTC-USD").contains("is no topic"));
+        assert!(error("trades:X").contains("no channel \"trades\""));
+        assert!(error("bar:X").contains("needs an interval"));
+        assert!(error("bar:X:2m").contains("no interval \"2m\""));
+        assert!(error("trade:X:1m").contains("takes no parameter"));
+        assert!(error("trade:").contains("is no symbol"));
+        assert!(error("trade:A*B").contains("is no symbol"));
+        assert!(error("trade:A B").contains("is no symbol"));
+    }
+
+    #[test]
+    fn every_channel_stands_at_its_index() {
+        for (at, channel) in Channel::ALL.into_iter().enumerate() {
+            assert_eq!(channel.index(), at);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_agree_with_a_naive_matcher(prefix in "[A-C]{0,3}", symbol in "[A-C]{1,4}", a in 0usize..9, b in 0usize..9) {
+            let pattern = TopicPattern { channel: Channel::ALL[a], prefix: prefix.as_str().into() };
+            let topic = Topic { channel: Channel::ALL[b], symbol: Symbol::new(&symbol).expect("letters") };
+            let naive = a == b && symbol.len() >= prefix.len() && symbol[..prefix.len()] == prefix;
+            prop_assert_eq!(pattern.matches(&topic), naive);
+        }
+
+        #[test]
+        fn names_never_panic(text in ".{0,80}") {
+            let _unused = TopicName::parse(&text);
+        }
+    }
+}
