@@ -21,9 +21,12 @@ pub struct Account {
     /// Events named in gaps.
     pub lost: u64,
     settings: Settings,
-    /// Old settings apply up to this number.
-    settled_at: u64,
-    old_settings: Settings,
+    /// Up to this number an earlier mode may have merged.
+    merges_until: u64,
+    /// Up to this number an earlier `on_slow` may have merged while degraded.
+    degrades_until: u64,
+    /// The epoch of these numbers; before it begins, they bound nothing.
+    until_epoch: String,
     awaits_snapshot: Option<u64>,
 }
 
@@ -85,6 +88,13 @@ pub struct Accounts {
     pub lost: u64,
 }
 
+impl Account {
+    /// Whether the account hasn't come to `until` yet, a number of the epoch in which it was told.
+    fn is_before(&self, until: u64) -> bool {
+        until > 0 && (self.head + 1 < until || self.epoch != self.until_epoch)
+    }
+}
+
 impl Accounts {
     /// The account of a topic that is held.
     pub fn get(&self, topic: &str) -> Option<&Account> {
@@ -119,9 +129,9 @@ impl Accounts {
             return Err(AccountError::Backwards { topic: topic.to_owned(), seq, head: account.head });
         }
         let jumped = seq - account.head - 1;
-        let settings = if account.head < account.settled_at { [account.settings, account.old_settings] } else { [account.settings; 2] };
-        let may_jump =
-            kind != Kind::Event && settings.iter().any(|own| own.mode != Mode::Raw || (degraded && own.on_slow == OnSlow::Conflate));
+        let by_mode = account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
+        let when_degraded = account.settings.on_slow == OnSlow::Conflate || account.is_before(account.degrades_until);
+        let may_jump = kind != Kind::Event && (by_mode || (degraded && when_degraded));
         if jumped > 0 && !may_jump {
             return Err(AccountError::Silent { topic: topic.to_owned(), from: account.head + 1, to: seq - 1 });
         }
@@ -160,9 +170,12 @@ impl Accounts {
         for entry in entries.iter().flat_map(|entry| entry.matched.as_deref().unwrap_or(std::slice::from_ref(entry))) {
             let (Some(settings), Some(seq)) = (entry.settings(), entry.seq) else { continue };
             if let Some(account) = self.topics.get_mut(&entry.topic) {
-                account.old_settings = account.settings;
+                let merged = account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
+                let degraded = account.settings.on_slow == OnSlow::Conflate || account.is_before(account.degrades_until);
+                account.merges_until = if merged { seq.max(1) } else { 0 };
+                account.degrades_until = if degraded { seq.max(1) } else { 0 };
+                account.until_epoch = entry.epoch.clone().unwrap_or_default();
                 account.settings = settings;
-                account.settled_at = seq;
                 continue;
             }
             let account = Account {
@@ -173,8 +186,9 @@ impl Accounts {
                 merged: 0,
                 lost: 0,
                 settings,
-                settled_at: 0,
-                old_settings: settings,
+                merges_until: 0,
+                degrades_until: 0,
+                until_epoch: entry.epoch.clone().unwrap_or_default(),
                 awaits_snapshot: None,
             };
             self.topics.insert(entry.topic.clone(), account);
@@ -206,7 +220,6 @@ impl Accounts {
                 delivered: 0,
                 merged: 0,
                 lost: 0,
-                settled_at: 0,
                 ..account.clone()
             };
             return Ok(());

@@ -11,6 +11,8 @@ mod newest;
 mod relief;
 mod send;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use newest::Newest;
@@ -295,7 +297,8 @@ impl Outbox {
             return Admitted::Queued;
         }
         state.tail = event.seq;
-        if self.wire.blocked || state.queued > 0 {
+        // Control messages that wait go first: one of them may be the answer that this event must follow.
+        if self.wire.blocked || state.queued > 0 || !self.control.is_empty() {
             state.queued += 1;
             self.lane.push_event(slot, event, bytes);
         } else {
@@ -337,7 +340,7 @@ impl Outbox {
         self.materialize(slot, view);
         let state = &mut self.slots[slot.index()];
         if std::mem::take(&mut state.catching_up) {
-            let (from, head) = (state.tail.max(state.head) + 1, view.replica.head(state.topic));
+            let (from, head) = (state.tail + 1, view.replica.head(state.topic));
             if from <= head {
                 self.queue_gap(slot, from, head, GapCause::Slow);
                 self.warn(view);
@@ -370,7 +373,7 @@ impl Outbox {
             return;
         }
         let state = &self.slots[slot.index()];
-        let newest = state.tail.max(state.head);
+        let newest = state.tail;
         if state.catching_up || head == newest {
             return;
         }

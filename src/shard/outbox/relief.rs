@@ -80,6 +80,7 @@ impl Outbox {
         let target = view.limits.outbox / 2;
         let oldest = view.now.minus(view.limits.behind_max / 2);
         let mut at = 0;
+        let mut thinned = Vec::new();
         // By slot: where in the new lane its open gap stands.
         let mut gaps: Vec<Option<usize>> = vec![None; slots.len()];
         lane.rebuild(|entry, kept| {
@@ -111,9 +112,14 @@ impl Outbox {
             if drops && !slot.dead {
                 add_to_gap(&event, &mut gaps, kept, &mut slot.queued);
             }
+            if thinned.last() != Some(&event.slot) {
+                thinned.push(event.slot);
+            }
             Verdict::Dropped
         });
-        self.settle_after_shed(view);
+        thinned.sort_unstable();
+        thinned.dedup();
+        self.settle_after_shed(thinned, view);
     }
 
     /// Entries that a merge must not swallow: closed bars, and the newest of an epoch, where another one follows in the
@@ -139,24 +145,41 @@ impl Outbox {
         places
     }
 
-    /// Slots of which nothing waits any more are freed, or marked where they merge now.
-    fn settle_after_shed(&mut self, view: &View<'_>) {
+    /// Slots of which events were taken out: those of which nothing waits are freed, those that merge are marked.
+    fn settle_after_shed(&mut self, thinned: Vec<SlotId>, view: &View<'_>) {
         let degraded = self.degraded();
-        for at in 0..self.slots.len() {
-            let slot = SlotId(at as u16);
-            let state = &mut self.slots[at];
-            if state.queued > 0 || state.catching_up {
-                continue;
-            }
+        let tails = self.queued_tails();
+        for slot in thinned {
+            let state = &mut self.slots[slot.index()];
             if state.dead {
-                if !self.free.contains(&slot) {
+                if state.queued == 0 {
                     self.free.push(slot);
                 }
-            } else if !state.marked && state.merges(degraded) && state.tail > state.head {
+            } else if state.merges(degraded) {
+                state.tail = tails[slot.index()];
                 state.marked = true;
-                self.marks.push_back((slot, view.now));
+                if state.queued == 0 {
+                    self.marks.push_back((slot, view.now));
+                }
             }
         }
+    }
+
+    /// By slot: the newest event that is in the lane, or before it.
+    fn queued_tails(&self) -> Vec<u64> {
+        let mut tails: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
+        for entry in self.lane.entries() {
+            match entry {
+                Entry::Event(event) => tails[event.slot.index()] = event.seq,
+                Entry::Gap(gap) => tails[gap.slot.index()] = gap.to,
+                Entry::Snapshot(snapshot) => {
+                    let tail = &mut tails[snapshot.slot.index()];
+                    *tail = snapshot.seq.unwrap_or(*tail);
+                }
+                Entry::Resume(_) | Entry::Ledger(_) => {}
+            }
+        }
+        tails
     }
 }
 

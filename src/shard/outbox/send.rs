@@ -20,7 +20,12 @@ impl Outbox {
     /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of it is there.
     pub fn fill(&mut self, view: &mut View<'_>) -> bool {
         let frame = view.limits.frame;
-        while self.wire.len() < frame && self.send_control(view) {}
+        // All of it first: a lag message stands before what it announces.
+        while self.send_control(view) {
+            if self.wire.len() >= 2 * frame {
+                return false;
+            }
+        }
         while self.wire.len() < frame
             && let Some(entry) = self.lane.pop()
         {
@@ -185,7 +190,10 @@ impl Outbox {
         if state.dead {
             return;
         }
-        let seq = entry.seq.unwrap_or_else(|| view.replica.head(state.topic));
+        let seq = entry.seq.unwrap_or_else(|| {
+            state.tail = view.replica.head(state.topic);
+            state.tail
+        });
         match entry.epoch {
             Some(epoch) => state.begin_epoch(epoch, seq),
             None => {
@@ -241,6 +249,7 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed {
+            state.tail = state.head;
             if wire.len() >= view.limits.frame {
                 self.lane.push_front(Entry::Resume(slot));
                 return false;
@@ -299,7 +308,7 @@ impl Outbox {
     fn ledger_entry(&self, topic: TopicId, slot: SlotId, view: &View<'_>) -> LedgerEntry {
         let state = &self.slots[slot.index()];
         let is_current = view.replica.epoch(topic) == state.epoch;
-        let newest = if is_current { view.replica.head(topic) } else { state.tail.max(state.head) };
+        let newest = if is_current { view.replica.head(topic) } else { self.last_of_old_epoch(slot) };
         LedgerEntry {
             topic: view.replica.catalog().topic(topic).text.to_string(),
             epoch: state.epoch.to_string(),
@@ -310,6 +319,20 @@ impl Outbox {
             lost: state.lost,
             pending: newest - state.head,
         }
+    }
+
+    /// The newest event of an epoch that has ended, of which some still waits.
+    fn last_of_old_epoch(&self, slot: SlotId) -> u64 {
+        let mut newest = self.slots[slot.index()].head;
+        for entry in self.lane.entries().filter(|entry| entry.slot() == Some(slot)) {
+            match entry {
+                Entry::Event(event) => newest = event.seq,
+                Entry::Gap(gap) => newest = gap.to,
+                Entry::Snapshot(snapshot) if snapshot.epoch.is_some() => return newest,
+                _ => {}
+            }
+        }
+        newest
     }
 
     pub(super) fn lag(&self, view: &View<'_>) -> protocol::Control {

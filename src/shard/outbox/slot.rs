@@ -41,7 +41,7 @@ pub struct Slot {
     pub start: u64,
     /// The newest event that is accounted for.
     pub head: u64,
-    /// The newest event that is in the lane or before it.
+    /// The newest event that is in the lane or before it, in the epoch of what was queued last.
     pub tail: u64,
     /// Events in data arrays.
     pub delivered: u64,
@@ -96,7 +96,6 @@ impl Slot {
         let merged = seq.saturating_sub(self.head);
         self.merged += merged;
         self.head += merged;
-        self.tail = self.tail.max(self.head);
         merged
     }
 
