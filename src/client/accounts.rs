@@ -213,15 +213,7 @@ impl Accounts {
         let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
         account.awaits_snapshot = None;
         if account.epoch != epoch {
-            *account = Account {
-                epoch: epoch.to_owned(),
-                start: seq,
-                head: seq,
-                delivered: 0,
-                merged: 0,
-                lost: 0,
-                ..account.clone()
-            };
+            *account = Account { epoch: epoch.to_owned(), start: seq, head: seq, delivered: 0, merged: 0, lost: 0, ..account.clone() };
             return Ok(());
         }
         if seq < account.head {

@@ -53,6 +53,7 @@ impl Shard {
             dirty: false,
             watched: false,
             permit,
+            queued_told: 0,
         });
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.inc();
@@ -224,6 +225,7 @@ impl Shard {
             self.release(key, topic);
         }
         let connection = self.connections.remove(key.0 as usize);
+        self.metrics.queued_bytes.sub(connection.queued_told);
         let _counted: Option<Permit> = connection.permit;
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.dec();

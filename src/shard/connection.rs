@@ -10,6 +10,7 @@ use super::outbox::{Outbox, Relief, View};
 use super::reader::{FloodGuard, Partial};
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
+use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 use crate::session::{Held, Session};
 
@@ -77,6 +78,8 @@ pub(super) struct Connection {
     /// It is among the connections whose age is watched.
     pub watched: bool,
     pub permit: Option<Permit>,
+    /// What the gauge of queued bytes holds of it.
+    pub queued_told: i64,
 }
 
 /// What came of writing.
@@ -166,6 +169,15 @@ impl Connection {
             return Relief::Done;
         }
         self.outbox.relieve(view)
+    }
+
+    /// Tells the gauge of queued bytes what changed.
+    pub(super) fn tell_queued(&mut self, metrics: &Metrics) {
+        let queued = self.outbox.queued_bytes() as i64;
+        if queued != self.queued_told {
+            metrics.queued_bytes.add(queued - self.queued_told);
+            self.queued_told = queued;
+        }
     }
 
     /// When it must be looked at again.

@@ -306,6 +306,7 @@ impl Shard {
         let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&view);
+        connection.tell_queued(view.metrics);
         match flushed {
             Flushed::All => self.after_all_is_sent(key),
             Flushed::Blocked => self.watch(key),

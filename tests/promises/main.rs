@@ -1,1 +1,21 @@
-fn main() {}
+//! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each test holds.
+
+mod clients;
+mod errors;
+mod golden;
+mod handshake;
+mod harness;
+mod index;
+mod invariants;
+mod join;
+mod layers;
+mod ledger;
+mod modes;
+mod papers;
+mod publish;
+mod recorded;
+mod requests;
+mod resume;
+mod slow;
+mod stopping;
+mod terminal;

@@ -10,7 +10,8 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::{
-    Admitted, Catalog, Epoch, Event, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Relief, Replica, SlotId, TopicId, UnixNanos, View,
+    Admitted, Catalog, Epoch, Event, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Relief, Replica, SlotId, TopicId, UnixNanos,
+    View,
 };
 use crate::bus::{LogItem, SourceId};
 use crate::client::Accounts;

@@ -1,0 +1,216 @@
+//! A feed on a port of its own, and clients that keep their accounts.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tickcast::app::App;
+use tickcast::client::{Accounts, Client, ClientError};
+use tickcast::config::Config;
+use tickcast::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, Subscribed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How long anything may take on a machine that is shared.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running server.
+pub(crate) struct Feed {
+    pub(crate) app: App,
+    pub(crate) address: SocketAddr,
+}
+
+/// A market of `instruments` with so many events a second over all of them, and other sections of the config.
+pub(crate) fn market(instruments: usize, rate: usize, rest: &str) -> String {
+    let each = rate as f64 / instruments as f64;
+    let list: Vec<String> = (1..=instruments).map(|n| format!("{{symbol: S{n}, start: 100, rate: {each}/s, stale_after: 1h}}")).collect();
+    format!("sources: [{{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [{}]}}]\n{rest}\n", list.join(", "))
+}
+
+impl Feed {
+    pub(crate) async fn start(config: &str) -> Result<Self> {
+        let text = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{config}");
+        let config = Config::parse(&text, "test").with_context(|| text.clone())?;
+        let app = App::start(&config).await?;
+        Ok(Self { address: app.address(), app })
+    }
+
+    pub(crate) async fn market(instruments: usize, rate: usize) -> Result<Self> {
+        Self::start(&market(instruments, rate, "")).await
+    }
+
+    pub(crate) async fn client(&self, encoding: Encoding) -> Result<Tracked> {
+        Tracked::welcome(Client::connect(self.address, encoding).await?).await
+    }
+
+    /// A client whose receive buffer is small, so that it falls behind at once when it doesn't read.
+    pub(crate) async fn small_client(&self, encoding: Encoding) -> Result<Tracked> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let stream = socket.connect(self.address).await?;
+        Tracked::welcome(Client::over(stream, encoding).await?).await
+    }
+
+    /// An HTTP request as text; the whole answer.
+    pub(crate) async fn http(&self, request: &str) -> Result<String> {
+        exchange(self.address, request.as_bytes()).await
+    }
+
+    /// The body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> Result<String> {
+        let answer = self.http(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a body")?;
+        Ok(body.to_owned())
+    }
+
+    /// A metric's value, summed over its labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
+        let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        text.lines().filter(of_name).filter_map(value).sum()
+    }
+
+    /// Waits until a condition on the server holds.
+    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
+        let waiting = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.with_context(|| format!("waited in vain: {what}"))
+    }
+}
+
+/// Sends bytes and reads until the other side closes.
+pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(bytes).await?;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
+    // A reset after the answer is an end too.
+    if answer.is_empty() {
+        read?;
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A client with its own account of everything.
+pub(crate) struct Tracked {
+    pub(crate) client: Client,
+    pub(crate) accounts: Accounts,
+    pub(crate) welcome: tickcast::protocol::Welcome,
+}
+
+pub(crate) fn subscribe(topics: &[&str]) -> Subscribe {
+    Subscribe { topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), ..Subscribe::default() }
+}
+
+pub(crate) fn wish(mode: Mode, on_slow: Option<OnSlow>) -> DeliveryWish {
+    DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow }
+}
+
+impl Tracked {
+    async fn welcome(mut client: Client) -> Result<Self> {
+        match deadline(client.next()).await?? {
+            ServerMessage::Control(Control::Welcome(welcome)) => Ok(Self { client, accounts: Accounts::default(), welcome }),
+            other => bail!("the first message is no welcome: {other:?}"),
+        }
+    }
+
+    /// The next message, taken into the accounts.
+    pub(crate) async fn next(&mut self) -> Result<ServerMessage> {
+        let message = deadline(self.client.next()).await??;
+        self.accounts.take(&message)?;
+        Ok(message)
+    }
+
+    /// The next message that `wanted` finds something in.
+    pub(crate) async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&ServerMessage) -> Option<T>) -> Result<T> {
+        let waiting = async {
+            loop {
+                let message = self.next().await?;
+                if let Some(found) = wanted(&message) {
+                    return Ok(found);
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.with_context(|| format!("waited in vain: {what}"))?
+    }
+
+    /// The next control message that `wanted` takes something from.
+    pub(crate) async fn control<T>(&mut self, what: &str, mut wanted: impl FnMut(&Control) -> Option<T>) -> Result<T> {
+        self.until(what, |message| match message {
+            ServerMessage::Control(control) => wanted(control),
+            ServerMessage::Events(_) => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn ask(&mut self, op: Op) -> Result<()> {
+        self.client.request(op).await?;
+        Ok(())
+    }
+
+    /// Subscribes and waits for the answer.
+    pub(crate) async fn subscribe(&mut self, request: Subscribe) -> Result<Subscribed> {
+        self.ask(Op::Subscribe(request)).await?;
+        self.subscribed().await
+    }
+
+    pub(crate) async fn subscribed(&mut self) -> Result<Subscribed> {
+        self.control("subscribed", |control| match control {
+            Control::Subscribed(subscribed) => Some(subscribed.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// So many events, and whatever stands between them.
+    pub(crate) async fn events(&mut self, count: usize) -> Result<Vec<DataEvent>> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            if let ServerMessage::Events(more) = self.next().await? {
+                events.extend(more);
+            }
+        }
+        Ok(events)
+    }
+
+    /// Asks for the ledger, which the accounts compare with their own.
+    pub(crate) async fn ledger(&mut self) -> Result<Vec<tickcast::protocol::LedgerEntry>> {
+        self.ask(Op::Ledger).await?;
+        self.control("ledger", |control| match control {
+            Control::Ledger(ledger) => Some(ledger.topics.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next error's code and message.
+    pub(crate) async fn error(&mut self) -> Result<(u16, String)> {
+        self.control("error", |control| match control {
+            Control::Error(error) => Some((error.code, error.message.clone())),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Reads until the server closes; the `bye` before it, and the close code.
+    pub(crate) async fn closed(&mut self) -> Result<(Option<tickcast::protocol::Bye>, u16)> {
+        let mut bye = None;
+        loop {
+            match deadline(self.client.next()).await? {
+                Ok(ServerMessage::Control(Control::Bye(last))) => bye = Some(last),
+                Ok(message) => self.accounts.take(&message)?,
+                Err(ClientError::Closed { code, .. }) => return Ok((bye, code)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+pub(crate) async fn deadline<T>(future: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(DEADLINE, future).await.context("nothing came in time")
+}

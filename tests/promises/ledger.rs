@@ -1,0 +1,123 @@
+//! No silent loss: every event delivered, merged, or declared lost.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tickcast::protocol::{Encoding, Mode, OnSlow, Op};
+
+use crate::harness::{Feed, Tracked, market, subscribe, wish};
+
+const LIMITS: &str =
+    "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000}\nsession: {heartbeat: 500ms}";
+
+/// How a client reads.
+#[derive(Clone, Copy, PartialEq)]
+enum Pace {
+    Fast,
+    Slow,
+    Never,
+}
+
+async fn one_client(feed: &Feed, at: usize, pace: Pace) -> Result<Tracked> {
+    let encoding = Encoding::ALL[at % 2];
+    let mut client = if pace == Pace::Fast { feed.client(encoding).await? } else { feed.small_client(encoding).await? };
+    let modes = [Mode::Raw, Mode::Conflate, Mode::Interval(100), Mode::Raw];
+    let mode = modes[at % modes.len()];
+    let on_slow = if at.is_multiple_of(3) { OnSlow::Gap } else { OnSlow::Conflate };
+    client.subscribe(subscribe(&["trade:*"])).await?;
+    let states = tickcast::protocol::Subscribe { wish: wish(mode, Some(on_slow)), ..subscribe(&["quote:*", "ticker:*", "bar:*:1s"]) };
+    client.subscribe(states).await?;
+    Ok(client)
+}
+
+/// Reads for the test's time, then asks for the ledger; returns the deliveries.
+async fn read_on(mut client: Tracked, pace: Pace, time: Duration) -> Result<u64> {
+    let end = tokio::time::Instant::now() + time;
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    while tokio::time::Instant::now() < end {
+        match pace {
+            Pace::Fast => _ = client.next().await?,
+            Pace::Slow => {
+                ticks.tick().await;
+                client.next().await?;
+            }
+            Pace::Never => tokio::time::sleep_until(end).await,
+        }
+    }
+    let entries = client.ledger().await?;
+    anyhow::ensure!(!entries.is_empty(), "a ledger has the topics that are held");
+    Ok(client.accounts.delivered)
+}
+
+fn resident_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split(' ').nth(1).unwrap_or_default().parse()?;
+    Ok(pages * 4096)
+}
+
+/// Runs `connections` in mixed modes, encodings and paces; returns all deliveries.
+async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
+    let feed = Feed::start(&market(10, rate, LIMITS)).await?;
+    let before = resident_bytes()?;
+    let mut tasks = Vec::new();
+    for at in 0..connections {
+        let pace = match at % 20 {
+            0 | 1 => Pace::Slow,
+            2 => Pace::Never,
+            _ => Pace::Fast,
+        };
+        let client = one_client(&feed, at, pace).await?;
+        tasks.push(tokio::spawn(read_on(client, pace, time)));
+    }
+    let mut delivered = 0;
+    for task in tasks {
+        delivered += task.await??;
+    }
+    // By the formula, what waits for the clients and is kept of the past; the test's own clients are in here too.
+    let formula = (connections as u64) * (128 + 64 + 2 * 256 + 4) * 1024 + (64 + 64 + 3 * 64) * (1 << 20);
+    let grown = resident_bytes()?.saturating_sub(before);
+    assert!(grown < formula, "{grown} bytes more than before; the formula allows {formula}");
+    Ok(delivered)
+}
+
+/// Invariant 5, and 8: 200 connections in mixed modes and encodings, 10 % reading slowly, 5 % never.
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_comes_out_at_zero_over_two_million_deliveries() -> Result<()> {
+    let delivered = run(200, 2_000, Duration::from_secs(20)).await?;
+    println!("{delivered} deliveries");
+    assert!(delivered >= 2_000_000, "only {delivered} deliveries");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeat_counts_what_stands_before_it() -> Result<()> {
+    let feed = Feed::start(&market(4, 2_000, LIMITS)).await?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
+    for _ in 0..4 {
+        let mut told = None;
+        while told.is_none() {
+            if let tickcast::protocol::ServerMessage::Control(tickcast::protocol::Control::Heartbeat(heartbeat)) = client.next().await? {
+                told = Some((heartbeat.delivered, heartbeat.merged, heartbeat.lost));
+            }
+        }
+        assert_eq!(told, Some((client.accounts.delivered, client.accounts.merged, client.accounts.lost)));
+    }
+    assert!(client.accounts.delivered > 0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unsubscribe_ends_the_account_and_the_next_begins_anew() -> Result<()> {
+    let feed = Feed::start(&market(1, 1_000, LIMITS)).await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["trade:S1"])).await?;
+    client.events(50).await?;
+    client.ask(Op::Unsubscribe(tickcast::protocol::TopicsAsked::All)).await?;
+    client.ledger().await.map(|entries| assert!(entries.is_empty()))?;
+    let again = client.subscribe(subscribe(&["trade:S1"])).await?;
+    client.events(50).await?;
+    let entries = client.ledger().await?;
+    assert_eq!(Some(entries[0].start), again.ok[0].seq);
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Prices from outside, by `POST /v1/publish`.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tickcast::market::Body;
+use tickcast::protocol::{Control, Encoding, ServerMessage};
+
+use crate::harness::{Feed, subscribe};
+
+const PUSH: &str = "sources: [{name: in, kind: push, stale_after: 300ms, instruments: [{symbol: A}, {symbol: B, stale_after: 1h}]}]";
+
+async fn post(feed: &Feed, content_type: &str, more: &str, body: &[u8]) -> Result<(u16, String)> {
+    let head = format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}\r\n",
+        body.len()
+    );
+    let answer = crate::harness::exchange(feed.address, &[head.as_bytes(), body].concat()).await?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
+    Ok((status, answer.split_once("\r\n\r\n").context("a body")?.1.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
+    let feed = Feed::start(PUSH).await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["trade:A", "quote:A", "ticker:A"])).await?;
+    let lines = [
+        r#"{"ch":"trade","sym":"A","px":"10.50","qty":"2","side":"buy","id":"x1"}"#,
+        "",
+        r#"{"ch":"quote","sym":"A","bid":"10.00","bidq":"1","ask":"9.00","askq":"1"}"#,
+        r#"{"ch":"trade","sym":"NO","px":"1","qty":"1"}"#,
+        r#"{"ch":"ticker","sym":"A","px":"1","qty":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"-1","qty":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"NaN","qty":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"1","qty":"0"}"#,
+        r#"{"ch":"trade","sym":"A","px":"1","qty":"1","ts":1}"#,
+        r#"{"ch":"trade","sym":"A","px":"1","qty":"1","ts":9999999999999999999}"#,
+        r#"{"ch":"trade","sym":"A","px":1,"qty":"1"}"#,
+        "not JSON",
+        r#"{"ch":"quote","sym":"A","bid":"10.00","bidq":"1","ask":null,"askq":null}"#,
+    ];
+    let (status, body) = post(&feed, "application/x-ndjson", "", lines.join("\n").as_bytes()).await?;
+    let report: Value = serde_json::from_str(&body)?;
+    assert_eq!((status, &report["accepted"], &report["refused"]), (200, &json!(2), &json!(10)), "{report}");
+    let errors: Vec<(u64, u64)> = report["errors"]
+        .as_array()
+        .context("errors")?
+        .iter()
+        .map(|error| (error["line"].as_u64().unwrap_or(0), error["code"].as_u64().unwrap_or(0)))
+        .collect();
+    assert_eq!(errors, [(3, 400), (4, 412), (5, 412), (6, 400), (7, 400), (8, 400), (9, 400), (10, 400), (11, 400), (12, 400)]);
+    assert!(feed.metric("tickcast_bad_input_total") >= 10.0);
+    let events = client.events(3).await?;
+    let trade = events.iter().find_map(|event| match &event.body {
+        Body::Trade(trade) => Some((trade.px.0.to_string(), trade.id.text())),
+        _ => None,
+    });
+    assert_eq!(trade, Some(("10.50".into(), "x1".into())));
+    assert!(events.iter().any(|event| matches!(&event.body, Body::Quote(quote) if quote.ask.is_none())));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messagepack_is_taken_as_well() -> Result<()> {
+    let feed = Feed::start(PUSH).await?;
+    let events = json!([{"ch": "trade", "sym": "A", "px": "1", "qty": "2"}, {"ch": "trade", "sym": "A", "px": "1"}]);
+    let body = rmp_serde::to_vec_named(&events)?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(&["trade:A"])).await?;
+    let (status, _) = post(&feed, "application/msgpack", "", &body).await?;
+    assert_eq!(status, 200);
+    assert_eq!(client.events(1).await?[0].seq, 1);
+    assert_eq!(post(&feed, "application/msgpack", "", b"\xff\xff").await?.0, 400);
+    assert_eq!(post(&feed, "text/plain", "", b"x").await?.0, 415);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
+    // printf %s secret | sha256sum
+    let token = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let feed = Feed::start(&format!(
+        "sources: [{{name: in, kind: push, token_sha256: {token}, instruments: [{{symbol: A}}]}}]\nlimits: {{publish: 2KiB}}"
+    ))
+    .await?;
+    let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
+    let kind = "application/x-ndjson";
+    assert_eq!(post(&feed, kind, "", line).await?.0, 401);
+    assert_eq!(post(&feed, kind, "Authorization: Bearer wrong\r\n", line).await?.0, 401);
+    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\nOrigin: http://evil.example\r\n", line).await?.0, 403);
+    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\n", line).await?.0, 200);
+    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\n", &[b' '; 4000]).await?.0, 413);
+    Ok(())
+}
+
+/// Threat 38: a symbol that falls silent is marked, one with a time of its own isn't, and it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> {
+    let feed = Feed::start(PUSH).await?;
+    let lines = b"{\"ch\":\"trade\",\"sym\":\"A\",\"px\":\"1\",\"qty\":\"1\"}\n{\"ch\":\"trade\",\"sym\":\"B\",\"px\":\"1\",\"qty\":\"1\"}";
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["status:*"])).await?;
+    for _ in 0..2 {
+        post(&feed, "application/x-ndjson", "", lines).await?;
+        let mut states = Vec::new();
+        while states.last().is_none_or(|last: &String| last != "A stale") {
+            if let ServerMessage::Events(events) = client.next().await? {
+                states.extend(events.iter().filter_map(|event| match &event.body {
+                    Body::Status(status) => Some(format!("{} {}", event.topic.symbol, status.state.name())),
+                    _ => None,
+                }));
+            }
+        }
+        assert!(states.contains(&"A live".to_owned()) && !states.contains(&"B stale".to_owned()), "{states:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instruments_that_appear_join_held_patterns() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let header = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
+    let row = |n: u64, symbol: &str| format!("x,{symbol},{},1,{n},buy,1.{n},1\n", 1_600_000_000_000_000 + n * 1000);
+    let rows: String = (0..1200).map(|n| row(n, if n < 1100 { "OLD" } else { "NEW" })).collect();
+    let file = folder.path().join("t.csv");
+    std::fs::write(&file, format!("{header}{rows}"))?;
+    let config =
+        format!("sources: [{{name: tape, kind: replay, speed: 10, begin: first-subscriber, files: [{:?}]}}]", file.display().to_string());
+    let feed = Feed::start(&config).await?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    let answer = client.subscribe(subscribe(&["trade:*"])).await?;
+    assert_eq!((answer.count, answer.ok[0].matched.as_ref().map(|list| list[0].seq)), (1, Some(Some(0))));
+    let added = client
+        .control("topics", |control| match control {
+            Control::Topics(change) => Some(change.added.clone()),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(added.iter().map(|entry| entry.topic.as_str()).collect::<Vec<_>>(), ["trade:NEW"]);
+    while client.accounts.get("trade:NEW").is_none_or(|account| account.head < 100) {
+        client.next().await?;
+    }
+    let entries = client.ledger().await?;
+    assert_eq!(entries.iter().map(|entry| (entry.head, entry.lost)).collect::<Vec<_>>(), [(1100, 0), (100, 0)]);
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! A client that can't keep up is told, and by its own choice merged, cut or sent away; the others don't notice.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tickcast::protocol::{Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, Subscribe};
+
+use crate::harness::{Feed, Tracked, market, subscribe, wish};
+
+const TIGHT: &str = "fanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB, frame: 16KiB}\nlimits: {requests_per_s: 1000}";
+
+async fn stalled(feed: &Feed, topics: &[&str], on_slow: OnSlow) -> Result<Tracked> {
+    let mut client = feed.small_client(Encoding::Msgpack).await?;
+    client.subscribe(Subscribe { wish: wish(Mode::Raw, Some(on_slow)), ..subscribe(topics) }).await?;
+    Ok(client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_slow_gap_warns_and_says_which_events_are_lost() -> Result<()> {
+    let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
+    let mut client = stalled(&feed, &["trade:*"], OnSlow::Gap).await?;
+    feed.until("a warning", |feed| feed.metric("tickcast_lag_changes_total") > 0.0).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut lags = Vec::new();
+    let gap = client
+        .control("a gap", |control| match control {
+            Control::Lag(lag) => {
+                lags.push(lag.level);
+                None
+            }
+            Control::Gap(gap) => Some(gap.clone()),
+            _ => None,
+        })
+        .await?;
+    assert_eq!((gap.cause, gap.n), (GapCause::Slow, gap.to - gap.from + 1));
+    assert_eq!(lags, [LagLevel::Warn]);
+    caught_up(&mut client).await?;
+    let entries = client.ledger().await?;
+    assert!(entries.iter().any(|entry| entry.lost > 0) && entries.iter().all(|entry| entry.merged == 0));
+    Ok(())
+}
+
+/// Reads until the server says that all is well again.
+async fn caught_up(client: &mut Tracked) -> Result<()> {
+    client.control("lag ok", |control| matches!(control, Control::Lag(lag) if lag.level == LagLevel::Ok).then_some(())).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_slow_conflate_degrades_and_recovers() -> Result<()> {
+    let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
+    let mut client = stalled(&feed, &["quote:*", "bar:*:1s"], OnSlow::Conflate).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let degraded = |control: &Control| matches!(control, Control::Lag(lag) if lag.level == LagLevel::Degraded).then_some(());
+    client.control("degraded", degraded).await?;
+    caught_up(&mut client).await?;
+    let entries = client.ledger().await?;
+    assert!(entries.iter().any(|entry| entry.merged > 0) && entries.iter().all(|entry| entry.lost == 0), "{entries:?}");
+    let merged = client.accounts.merged;
+    client.events(200).await?;
+    assert_eq!(client.accounts.merged, merged, "raw again after `ok`");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_slow_disconnect_closes_with_4407() -> Result<()> {
+    let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
+    let mut client = stalled(&feed, &["trade:*"], OnSlow::Disconnect).await?;
+    let closed = |feed: &Feed| feed.metric("tickcast_connections_closed_total") >= 1.0;
+    feed.until("a close", closed).await?;
+    let mut warned = false;
+    let (bye, code) = loop {
+        match client.client.next().await {
+            Ok(ServerMessage::Control(Control::Lag(lag))) => warned |= lag.level != LagLevel::Ok,
+            Ok(ServerMessage::Control(Control::Bye(bye))) => break (bye, client.closed().await?.1),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    assert!(warned, "`lag` came before");
+    assert_eq!((bye.code, bye.reconnect, code), (407, true, 4407));
+    Ok(())
+}
+
+/// Threat 5: one byte now and then is no keeping up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_single_bytes_is_judged_by_the_age_of_what_waits() -> Result<()> {
+    let feed = Feed::start(&market(1, 400, "fanout: {outbox: 16MiB, behind: 500ms, unsent: 4KiB}")).await?;
+    let client = stalled(&feed, &["trade:*", "quote:*"], OnSlow::Gap).await?;
+    let socket = client.client.socket();
+    let trickle = async {
+        loop {
+            socket.readable().await?;
+            socket.try_read(&mut [0]).ok();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let told = feed.until("a gap", |feed| feed.metric("tickcast_lag_changes_total") >= 1.0);
+    tokio::select! {
+        never = trickle => { let _: std::io::Result<()> = never; unreachable!("it reads for ever") }
+        told = told => told?,
+    }
+    Ok(())
+}
+
+/// Invariant 3: the healthy ones get everything, on time, while others never read.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
+    let feed = Feed::start(&market(2, 10_000, TIGHT)).await?;
+    let mut sleepers = Vec::new();
+    for at in 0..20 {
+        let on_slow = [OnSlow::Gap, OnSlow::Conflate][at % 2];
+        sleepers.push(stalled(&feed, &["quote:*"], on_slow).await?);
+    }
+    let mut healthy = feed.client(Encoding::Msgpack).await?;
+    healthy.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
+    healthy.events(50_000).await?;
+    assert_eq!((healthy.accounts.merged, healthy.accounts.lost), (0, 0));
+    healthy.ledger().await?;
+    // Invariant 4: what waits for the sleepers stays within their bounds.
+    let bound = 20.0 * (64.0 + 64.0 + 2.0 * 16.0 + 32.0) * 1024.0;
+    assert!(feed.metric("tickcast_queued_bytes") < bound, "{} bytes wait", feed.metric("tickcast_queued_bytes"));
+    assert!(feed.metric("tickcast_queued_bytes") > 0.0, "the sleepers do sleep");
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Stopping has an order and a deadline.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tickcast::protocol::Encoding;
+
+use crate::harness::{Feed, market, subscribe};
+
+/// Invariant 11: `bye` with a slot of its own for each, close 1012, within the deadline, also where some never read.
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Result<()> {
+    let feed = Feed::start(&market(2, 5_000, "drain: {deadline: 5s, spread: 2s}")).await?;
+    let mut clients = Vec::new();
+    for at in 0..10 {
+        let mut client = feed.client(Encoding::ALL[at % 2]).await?;
+        client.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
+        clients.push(client);
+    }
+    let mut stalled = feed.small_client(Encoding::Msgpack).await?;
+    stalled.subscribe(subscribe(&["trade:*"])).await?;
+    let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.closed().await }));
+    let reading: Vec<_> = reading.collect();
+    let begun = tokio::time::Instant::now();
+    let address = feed.address;
+    feed.app.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(6));
+    let mut slots = Vec::new();
+    for client in reading {
+        let (bye, code) = client.await??;
+        let bye = bye.ok_or_else(|| anyhow::anyhow!("a bye before the close"))?;
+        assert_eq!((bye.code, bye.reconnect, code), (503, true, 1012));
+        slots.push(bye.after_ms);
+    }
+    slots.sort_unstable();
+    assert!(slots.windows(2).all(|pair| pair[0] < pair[1]) && slots[9] <= 2_000, "{slots:?}");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    Ok(())
+}

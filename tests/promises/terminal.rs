@@ -1,0 +1,109 @@
+//! The commands as a person or a script runs them.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
+
+fn run(arguments: &[&str]) -> Result<Output> {
+    Ok(Command::new(TICKCAST).args(arguments).output()?)
+}
+
+/// A served feed; stopped when it is dropped.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) address: String,
+    pub(crate) banner: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Starts `serve` on a free port and reads what it prints.
+pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
+    let mut child = Command::new(TICKCAST)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+    let mut banner = String::new();
+    while !banner.contains("files") {
+        banner.push_str(&lines.next().context("it ended before it listened")??);
+        banner.push('\n');
+    }
+    let address = banner.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).context("the address")?.to_owned();
+    Ok(Served { child, address, banner })
+}
+
+#[test]
+fn serve_listens_within_two_seconds_and_says_where() -> Result<()> {
+    let begun = Instant::now();
+    let served = serve(&["--config", "feeds.yaml"])?;
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2) || cfg!(debug_assertions) && took < Duration::from_secs(4), "{took:?}");
+    for wanted in ["feed ", "metrics ", "health ", "24 instruments", "1 sources", "MiB at most"] {
+        assert!(served.banner.contains(wanted), "{wanted} is not in {}", served.banner);
+    }
+    Ok(())
+}
+
+#[test]
+fn tail_prints_events_as_json_lines_and_as_a_table() -> Result<()> {
+    let served = serve(&["--sim-instruments", "3", "--sim-rate", "500", "--sim-seed", "5"])?;
+    let output = run(&["tail", "--connect", &served.address, "--json", "--topics", "trade:*,quote:SIM0001", "--count", "20"])?;
+    let text = String::from_utf8(output.stdout)?;
+    let events: Vec<serde_json::Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(events.iter().filter(|event| event["ch"].is_string()).count(), 20);
+    assert!(events.iter().any(|event| event["op"] == "subscribed"));
+    let output = run(&["tail", "--connect", &served.address, "--topics", "ticker:*", "--mode", "100ms", "--count", "3"])?;
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout)?.contains("ticker:SIM0001"));
+    Ok(())
+}
+
+#[test]
+fn exit_codes_tell_scripts_what_happened() -> Result<()> {
+    let code = |arguments: &[&str]| run(arguments).map(|output| output.status.code());
+    assert_eq!(code(&["check", "feeds.yaml"])?, Some(0));
+    assert_eq!(code(&["check", "no-such-file.yaml"])?, Some(2));
+    assert_eq!(code(&["tail", "--mode", "fast"])?, Some(2));
+    assert_eq!(code(&["tail", "--topics", "nonsense"])?, Some(2));
+    assert_eq!(code(&["tail", "--connect", "127.0.0.1:1"])?, Some(1));
+    assert_eq!(code(&["serve", "--speed", "2"])?, Some(2));
+    assert_eq!(code(&["--help"])?, Some(0));
+    assert_eq!(code(&["completions", "bash"])?, Some(0));
+    Ok(())
+}
+
+#[test]
+fn check_tells_every_problem_with_its_place() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("wrong.yaml");
+    std::fs::write(&file, "listen: nowhere\nbus: {queue: 5}\nsources: []\nsurces: []\n")?;
+    let name = file.display().to_string();
+    let output = run(&["check", &name])?;
+    let text = String::from_utf8(output.stderr)?;
+    for wanted in [":1:9: listen", ":2:14: bus.queue", ":3:1: sources needs", ":4:1: surces is unknown; did you mean sources?"] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn sigterm_ends_with_zero() -> Result<()> {
+    let mut served = serve(&["--sim-instruments", "1"])?;
+    let killed = Command::new("kill").args(["-TERM", &served.child.id().to_string()]).status()?;
+    assert!(killed.success());
+    assert_eq!(served.child.wait()?.code(), Some(0));
+    Ok(())
+}
