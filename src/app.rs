@@ -67,7 +67,11 @@ impl App {
         let specs: Vec<_> = config.sources.iter().map(spec).collect();
         let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch);
         let thread = std::thread::Builder::new().name("bus".to_owned());
-        thread.spawn(move || bus.run(queue)).map_err(StartError::Thread)?;
+        let run = move || {
+            let _fatal = crate::fatal::FatalPanic("bus");
+            bus.run(queue);
+        };
+        thread.spawn(run).map_err(StartError::Thread)?;
 
         let gates: Arc<[Arc<Gate>]> = config.sources.iter().map(|_| Arc::default()).collect();
         let shards = start_shards(config, clock, epoch, &log, &emitter, &metrics, &gates)?;
@@ -103,8 +107,16 @@ impl App {
 
     async fn wait_until_ready(&self, clock: Clock) {
         let patience = clock.now().plus(START_PATIENCE);
+        let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
         while !self.server.is_ready() && clock.now() < patience {
-            clock.sleep_until(clock.now().plus(Duration::from_millis(5))).await;
+            a_moment().await;
+        }
+        // What the sources told must have come through the bus to every shard.
+        let Some(checkpoint) = self.bus.checkpoint().await else { return };
+        for shard in &self.server.shards {
+            while shard.catalog().await.is_some_and(|catalog| catalog.len() < checkpoint.topics()) {
+                a_moment().await;
+            }
         }
     }
 

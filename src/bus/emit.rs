@@ -53,6 +53,11 @@ impl InputQueue {
     pub(super) fn poll(&mut self) -> Option<Input> {
         self.0.try_recv().ok()
     }
+
+    /// How full it is, in thousandths.
+    pub(super) fn fill_permille(&self) -> i64 {
+        (self.0.len() * 1000 / self.0.max_capacity()) as i64
+    }
 }
 
 /// The queue has no room; the source waits, refuses or drops, by its kind.
@@ -102,11 +107,6 @@ impl Emitter {
             permit.send(Input::Emitted(self.source, std::mem::replace(&mut rest, later)));
         }
         Ok(())
-    }
-
-    /// How full the queue is, from 0 to 1.
-    pub fn fill(&self) -> f64 {
-        1.0 - self.queue.capacity() as f64 / self.queue.max_capacity() as f64
     }
 
     /// Asks for what an overrun reader goes on from; `None` once the bus has stopped.

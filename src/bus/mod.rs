@@ -121,6 +121,7 @@ impl Bus {
                 next = if self.out.items.len() < BATCH_ITEMS_MAX { queue.poll() } else { None };
             }
             self.publish();
+            self.metrics.queue_permille.set(queue.fill_permille());
         }
     }
 

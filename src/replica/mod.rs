@@ -81,6 +81,13 @@ pub struct Checkpoint {
     sources: Vec<Option<SourceState>>,
 }
 
+impl Checkpoint {
+    /// How many topics there are.
+    pub fn topics(&self) -> usize {
+        self.topics.len()
+    }
+}
+
 /// Topic states.
 #[derive(Debug)]
 pub struct Replica {

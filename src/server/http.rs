@@ -20,7 +20,7 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const HOME: &str = include_str!("home.html");
+const HOME: &str = include_str!("../../dashboards/trading/index.html");
 
 /// Answers a request on the feed's port.
 pub(super) async fn feed(

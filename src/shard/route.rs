@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::connection::ConnectionKey;
 use super::outbox::{Admitted, Outbox, View};
 use super::turn::Shard;
-use crate::bus::{Batch, Event, LogItem, SourceId, TopicId};
+use crate::bus::{Batch, Catalog, Event, LogItem, SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Control, Encoding, Epoch, SourceChange, SourceState, encode_control};
 
@@ -27,7 +27,7 @@ impl Shard {
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
                 LogItem::Source { source, state, since } => {
                     self.replica.apply(item, &batch.catalog);
-                    self.tell_source(*source, *state, *since);
+                    self.tell_source(&batch.catalog, *source, *state, *since);
                 }
             }
         }
@@ -104,8 +104,7 @@ impl Shard {
         }
     }
 
-    fn tell_source(&mut self, source: SourceId, state: SourceState, since: UnixNanos) {
-        let catalog = std::sync::Arc::clone(self.replica.catalog());
+    fn tell_source(&mut self, catalog: &Catalog, source: SourceId, state: SourceState, since: UnixNanos) {
         let change = SourceChange { name: catalog.source(source).to_string(), state, since: since.0 };
         let concerned: Vec<ConnectionKey> = self
             .connections

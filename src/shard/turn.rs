@@ -127,7 +127,10 @@ pub fn spawn(
         flush_at: UnixNanos::default(),
         config,
     };
-    let run = move || runtime.block_on(tokio::task::coop::unconstrained(shard.run(commands)));
+    let run = move || {
+        let _fatal = crate::fatal::FatalPanic("shard");
+        runtime.block_on(tokio::task::coop::unconstrained(shard.run(commands)));
+    };
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(run)?;
     Ok((handle, thread))
 }

@@ -1,7 +1,7 @@
 //! A recorded file as a stream of rows: decompressed, its form found out by looking, read by a thread of its own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ const CHUNK_ROWS: usize = 1000;
 /// Chunks that may wait, so that memory doesn't grow with the file.
 const CHUNKS_MAX: usize = 4;
 /// What is looked at to find out the form.
-const LOOK_BYTES: usize = 64 * 1024;
+const LOOK_BYTES: u64 = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Some rows of a file, in its order.
 #[derive(Debug, Default)]
@@ -46,14 +47,12 @@ pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>
     let read = move || {
         let told = looked.clone();
         let read = with_plain(file, &own_path, |reader, name| {
-            let mut reader = BufReader::with_capacity(LOOK_BYTES, reader);
-            let format = {
-                let start = look(&mut reader)?;
-                Format::detect(&start, name, columns.as_ref(), symbol.as_deref())?
-            };
+            let mut reader = reader;
+            let start = look(&mut reader)?;
+            let format = Format::detect(&String::from_utf8_lossy(&start), name, columns.as_ref(), symbol.as_deref())?;
             // The opener waits for exactly this, and may have given up.
             let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));
-            read_rows(reader, format, &chunks);
+            read_rows(Cursor::new(start).chain(reader), format, &chunks);
             Ok(())
         });
         if let Err(error) = read {
@@ -69,7 +68,7 @@ pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>
 fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>, &str) -> Result<(), String>) -> Result<(), String> {
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(|error| error.to_string())?;
-    let whole = std::io::Cursor::new(magic.clone()).chain(file);
+    let whole = Cursor::new(magic.clone()).chain(file);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match magic[..] {
         [0x1f, 0x8b, ..] => then(Box::new(flate2::read::MultiGzDecoder::new(whole)), &name),
@@ -85,11 +84,14 @@ fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>,
     }
 }
 
-/// The first lines, without taking them.
-fn look(reader: &mut BufReader<Box<dyn Read + '_>>) -> Result<String, String> {
-    let bytes = reader.fill_buf().map_err(|error| error.to_string())?;
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    Ok(String::from_utf8_lossy(bytes).into_owned())
+/// The first lines, without a byte order mark; the reader goes on behind them.
+fn look(reader: &mut impl Read) -> Result<Vec<u8>, String> {
+    let mut start = Vec::new();
+    reader.take(LOOK_BYTES).read_to_end(&mut start).map_err(|error| error.to_string())?;
+    if start.starts_with(BYTE_ORDER_MARK) {
+        start.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(start)
 }
 
 fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>) {
