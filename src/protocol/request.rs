@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        json(text).map(|_| String::new()).unwrap_or_else(|bad| bad.message)
+        json(text).map_or_else(|bad| bad.message, |_| String::new())
     }
 
     #[test]

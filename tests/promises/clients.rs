@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::harness::Stopwatch;
 use crate::terminal::serve;
 
 /// The README's code block of that language which names the feed's address.
@@ -18,7 +19,7 @@ fn block(language: &str) -> Result<String> {
 
 fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()> {
     if !program.exists() {
-        println!("skipped: {} is not there; ./check installs it", program.display());
+        eprintln!("skipped: {} is not there; ./check installs it", program.display());
         return Ok(());
     }
     let served = serve(&["--config", "feeds.yaml"])?;
@@ -29,7 +30,7 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     let libraries = folder.path().join("node_modules");
     std::os::unix::fs::symlink(deps.join("node_modules"), libraries)?;
     let mut child = Command::new(program).arg(file).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     let mut lines = String::new();
     let mut out = std::io::BufReader::new(child.stdout.take().context("piped")?);
     while lines.lines().count() < 30 && begun.elapsed() < Duration::from_secs(30) {

@@ -33,8 +33,8 @@ fn qty(text: &str) -> Qty {
     Qty(decimal(text))
 }
 
-fn level(price: &str, size: &str) -> Option<Level> {
-    Some(Level { px: px(price), qty: qty(size) })
+fn level(price: &str, size: &str) -> Level {
+    Level { px: px(price), qty: qty(size) }
 }
 
 fn events() -> Vec<(&'static str, Channel, Body)> {
@@ -56,11 +56,11 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
         ("trade", Channel::Trade, trade(TradeId::Number(12_345_678_901))),
         ("trade_text_id", Channel::Trade, trade(TradeId::Text("a\"b-ü".into()))),
         ("trade_no_id", Channel::Trade, trade(TradeId::None)),
-        ("quote", Channel::Quote, Body::Quote(Quote { ts: TS, bid: level("64250.00", "1"), ask: level("64250.10", "2.50") })),
+        ("quote", Channel::Quote, Body::Quote(Quote { ts: TS, bid: Some(level("64250.00", "1")), ask: Some(level("64250.10", "2.50")) })),
         (
             "quote_empty_side",
             Channel::Quote,
-            Body::Quote(Quote { ts: TS, bid: level("0.00000001", "79228162514264337593543950335"), ask: None }),
+            Body::Quote(Quote { ts: TS, bid: Some(level("0.00000001", "79228162514264337593543950335")), ask: None }),
         ),
         ("ticker", Channel::Ticker, Body::Ticker(ticker)),
         ("bar", Channel::Bar(Interval::M1), Body::Bar(bar)),
@@ -68,6 +68,7 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a list, one message after the other")]
 fn controls() -> Vec<(&'static str, Control)> {
     let limits = Limits { topics: 1024, requests_per_s: 10, message_bytes: 65_536, snapshot_events: 1000 };
     let id = || Some(Id::Number(7));

@@ -167,11 +167,12 @@ async fn silent_clients_are_pinged_and_then_dropped_with_4408() -> Result<()> {
     let (ping, close) = (find(&[0x89, 0x00]), find(&4408u16.to_be_bytes()));
     assert!(ping.is_some() && close.is_some() && ping < close);
     let mut alive = feed.client(Encoding::Json).await?;
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..10 {
         alive.client.send_message(Message::Ping(Vec::new().into())).await?;
         alive.ask(Op::Ping { t: 1 }).await?;
         alive.control("pong", |control| matches!(control, tickcast::protocol::Control::Pong(_)).then_some(())).await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        ticks.tick().await;
     }
     Ok(())
 }

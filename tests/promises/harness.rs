@@ -7,13 +7,29 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tickcast::app::App;
 use tickcast::client::{Accounts, Client, ClientError};
+use tickcast::clock::Clock;
 use tickcast::config::Config;
+use tickcast::market::UnixNanos;
 use tickcast::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, Subscribed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// How long anything may take on a machine that is shared.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long something took.
+pub(crate) struct Stopwatch(Clock, UnixNanos);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        let clock = Clock::start();
+        Self(clock, clock.now())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.now().since(self.1)
+    }
+}
 
 /// A running server.
 pub(crate) struct Feed {
@@ -75,8 +91,9 @@ impl Feed {
     /// Waits until a condition on the server holds.
     pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
         let waiting = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(5));
             while !holds(self) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                looks.tick().await;
             }
         };
         tokio::time::timeout(DEADLINE, waiting).await.with_context(|| format!("waited in vain: {what}"))

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tickcast::market::Body;
 use tickcast::protocol::{DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked};
 
-use crate::harness::{Feed, Tracked, market, subscribe, wish};
+use crate::harness::{Feed, Stopwatch, Tracked, market, subscribe, wish};
 
 fn in_mode(topics: &[&str], mode: Mode) -> Subscribe {
     Subscribe { wish: wish(mode, None), ..subscribe(topics) }
@@ -32,7 +32,7 @@ async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<
     let feed = Feed::market(1, 2_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(in_mode(&["quote:S1"], Mode::Interval(100))).await?;
-    let begun = tokio::time::Instant::now();
+    let begun = Stopwatch::start();
     let mut last_tx = None;
     for _ in 0..15 {
         let event = client.events(1).await?.remove(0);

@@ -17,7 +17,7 @@ fn recordings() -> Option<PathBuf> {
     if folder.join("facts.json").exists() {
         return Some(folder);
     }
-    println!("skipped: no recordings at {} (set TICKCAST_DATA to a folder with facts.json)", folder.display());
+    eprintln!("skipped: no recordings at {} (set TICKCAST_DATA to a folder with facts.json)", folder.display());
     None
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tickcast::protocol::Encoding;
 
-use crate::harness::{Feed, market, subscribe};
+use crate::harness::{Feed, Stopwatch, market, subscribe};
 
 /// Invariant 11: `bye` with a slot of its own for each, close 1012, within the deadline, also where some never read.
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,7 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
     stalled.subscribe(subscribe(&["trade:*"])).await?;
     let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.closed().await }));
     let reading: Vec<_> = reading.collect();
-    let begun = tokio::time::Instant::now();
+    let begun = Stopwatch::start();
     let address = feed.address;
     feed.app.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(6));

@@ -181,7 +181,7 @@ impl Rig {
 
     fn flush(&mut self) {
         while !self.outbox.wire.blocked {
-            let is_last = self.with_view(|outbox, view| outbox.fill(view));
+            let is_last = self.with_view(Outbox::fill);
             self.outbox.wire.seal();
             let taken = self.outbox.wire.len().min(self.room);
             self.received.extend_from_slice(&self.outbox.wire.unsent()[..taken]);
@@ -285,7 +285,9 @@ impl Rig {
                 self.now = self.now.plus(Duration::from_millis(ms.into()));
                 let due: Vec<_> = self.timers.iter().filter(|(at, _)| *at <= self.now).map(|(_, slot)| *slot).collect();
                 self.timers.retain(|(at, _)| *at > self.now);
-                due.into_iter().for_each(|slot| self.outbox.on_due(slot, self.now));
+                for slot in due {
+                    self.outbox.on_due(slot, self.now);
+                }
                 self.flush();
             }
             Step::Subscribe { name, mode, on_slow, snapshot } => {
