@@ -17,5 +17,6 @@ mod recorded;
 mod requests;
 mod resume;
 mod slow;
+mod sources;
 mod stopping;
 mod terminal;

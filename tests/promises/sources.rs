@@ -1,0 +1,146 @@
+//! Sources: packed files, several of them, their own timing; one that fails harms no other.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use tickcast::bus::Emit;
+use tickcast::market::{Body, TradingState, UnixNanos};
+use tickcast::protocol::{Control, Encoding, ServerMessage, SourceState};
+use tickcast::source::sim::{Hours, Market};
+
+use crate::harness::{Feed, Stopwatch, subscribe};
+
+fn rows(from: u64, count: u64, step_ms: u64) -> String {
+    (0..count).map(|n| format!("{},100.5,1,1,{},true\n", from + n, 1_723_161_255_000 + (from + n) * step_ms)).collect()
+}
+
+fn replay(files: &[PathBuf], more: &str) -> String {
+    let files: Vec<String> = files.iter().map(|file| format!("{:?}", file.display().to_string())).collect();
+    format!("sources: [{{name: tape, kind: replay, begin: first-subscriber, files: [{}]{more}}}]", files.join(", "))
+}
+
+/// The ids of all trades, in the order in which they came.
+async fn ids(config: &str, count: usize) -> Result<Vec<String>> {
+    let feed = Feed::start(config).await?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(&["trade:*"])).await?;
+    let events = client.events(count).await?;
+    let id = |body: &Body| match body {
+        Body::Trade(trade) => trade.id.text(),
+        _ => String::new(),
+    };
+    Ok(events.iter().map(|event| id(&event.body)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packed_files_play_like_plain_ones() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let text = rows(0, 3000, 1);
+    let path = |end: &str| folder.path().join(format!("A-trades-2024-08-08.{end}"));
+    std::fs::write(path("csv"), &text)?;
+    let mut gzip = flate2::write::GzEncoder::new(std::fs::File::create(path("csv.gz"))?, flate2::Compression::fast());
+    gzip.write_all(text.as_bytes())?;
+    gzip.finish()?;
+    std::fs::write(path("csv.zst"), zstd::encode_all(text.as_bytes(), 1)?)?;
+    let mut packed = zip::ZipWriter::new(std::fs::File::create(path("zip"))?);
+    packed.start_file("A-trades-2024-08-08.csv", zip::write::SimpleFileOptions::default())?;
+    packed.write_all(text.as_bytes())?;
+    packed.finish()?;
+    let plain = ids(&replay(&[path("csv")], ", speed: max"), 3000).await?;
+    for end in ["csv.gz", "csv.zst", "zip"] {
+        assert!(ids(&replay(&[path(end)], ", speed: max"), 3000).await? == plain, "{end}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_files_are_merged_by_time() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let line = |id: u64| format!("{id},100.5,1,1,{},true\n", 1_723_161_255_000 + id);
+    for (name, rest) in [("A", 0), ("B", 1)] {
+        let text: String = (0..2000).filter(|id| id % 2 == rest).map(line).collect();
+        std::fs::write(folder.path().join(format!("{name}-trades-2024-08-08.csv")), text)?;
+    }
+    let came = ids(&replay(&[folder.path().join("*.csv")], ", speed: max"), 2000).await?;
+    assert!(came == (0..2000).map(|id| id.to_string()).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_keeps_the_files_own_timing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("A-trades-2024-08-08.csv");
+    std::fs::write(&file, rows(0, 40, 250))?;
+    let begun = Stopwatch::start();
+    ids(&replay(std::slice::from_ref(&file), ", speed: 10"), 40).await?;
+    assert!(begun.elapsed().as_millis() >= 39 * 25, "39 steps of 250 ms, ten times as fast, took {:?}", begun.elapsed());
+    Ok(())
+}
+
+/// Threats 38 and 43: a source that fails is started again and again, and the others don't notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_fails_is_restarted_and_harms_no_other() -> Result<()> {
+    let feed = Feed::start(
+        "sources:\n  - {name: sim, kind: sim, instruments: [{symbol: A, start: 100, rate: 1000/s}]}\n  - {name: gone, kind: replay, files: [/nowhere/x.csv]}",
+    )
+    .await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["trade:A"])).await?;
+    feed.until("restarts", |feed| feed.metric("tickcast_source_restarts_total") >= 3.0).await?;
+    client.events(200).await?;
+    client.ledger().await?;
+    assert!(feed.get("/readyz").await?.contains("starting"), "not ready while a source has told nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("A-trades-2024-08-08.csv");
+    std::fs::write(&file, rows(0, 10, 1))?;
+    let feed = Feed::start(&replay(std::slice::from_ref(&file), ", speed: max")).await?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(&["status:A"])).await?;
+    let (mut ended, mut states) = (false, Vec::new());
+    while !(ended && states.last() == Some(&TradingState::Stale)) {
+        match client.next().await? {
+            ServerMessage::Control(Control::Source(change)) => {
+                ended |= (change.name.as_str(), change.state) == ("tape", SourceState::Ended)
+            }
+            ServerMessage::Events(events) => states.extend(events.iter().filter_map(|event| match &event.body {
+                Body::Status(status) => Some(status.state),
+                _ => None,
+            })),
+            ServerMessage::Control(_) => {}
+        }
+    }
+    assert_eq!(states, [TradingState::Live, TradingState::Stale]);
+    Ok(())
+}
+
+#[test]
+fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
+    let text = "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 100, rate: 1/s, hours: {open: \"09:30\", close: \"10:00\", utc_offset: \"-05:00\"}}]}]";
+    let config = tickcast::config::Config::parse(text, "test")?;
+    let Some(tickcast::config::SourceDetails::Sim(sim)) = config.sources.into_iter().next().map(|source| source.details) else {
+        anyhow::bail!("a simulated source")
+    };
+    let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
+    let hours: Hours = sim.instruments[0].hours.ok_or_else(|| anyhow::anyhow!("hours"))?;
+    let mut market = Market::new(&sim, start);
+    let mut events = Vec::new();
+    market.advance(UnixNanos::parse_utc("2026-01-19T14:59:00Z")?, &mut events, usize::MAX);
+    let mut changes = Vec::new();
+    for event in &events {
+        match event {
+            Emit::Trade(_, trade) => assert!(hours.is_open(trade.ts)),
+            Emit::Quote(_, quote) => assert!(hours.is_open(quote.ts)),
+            Emit::Trading(_, state, _) => changes.push(*state),
+            _ => {}
+        }
+    }
+    let (closed, live) = (TradingState::Closed, TradingState::Live);
+    assert_eq!(changes, [closed, live, closed, live], "Friday's opening and close, and Monday's opening");
+    Ok(())
+}
