@@ -72,6 +72,15 @@ pub struct Emitter {
     queue: mpsc::Sender<Input>,
 }
 
+/// What fits into one place of the queue each, in order.
+fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
+    // Most are small enough as they are, and go on without a copy.
+    let (whole, larger) = if emitted.len() <= EMITTED_MAX { (emitted, Vec::new()) } else { (Vec::new(), emitted) };
+    let mut larger = larger.into_iter();
+    let cut = std::iter::from_fn(move || Some(larger.by_ref().take(EMITTED_MAX).collect::<Vec<_>>()));
+    Some(whole).filter(|whole| !whole.is_empty()).into_iter().chain(cut.take_while(|part| !part.is_empty()))
+}
+
 /// A queue of at most `bytes_max`, and the emitter from which those of all sources are made.
 pub fn input_queue(bytes_max: usize) -> (Emitter, InputQueue) {
     let places = (bytes_max / (EMITTED_MAX * size_of::<Emit>())).max(2);
@@ -87,10 +96,8 @@ impl Emitter {
 
     /// Emits in order, waiting while the queue is full. Returns false once the bus has stopped.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> bool {
-        while !emitted.is_empty() {
-            let rest = emitted.split_off(emitted.len().min(EMITTED_MAX));
-            let input = Input::Emitted(self.source, std::mem::replace(emitted, rest));
-            if self.queue.send(input).await.is_err() {
+        for part in parts(std::mem::take(emitted)) {
+            if self.queue.send(Input::Emitted(self.source, part)).await.is_err() {
                 return false;
             }
         }
@@ -101,10 +108,8 @@ impl Emitter {
     pub fn try_emit(&self, emitted: Vec<Emit>) -> Result<(), QueueFull> {
         let places = emitted.len().div_ceil(EMITTED_MAX);
         let permits = self.queue.try_reserve_many(places).map_err(|_full_or_stopped| QueueFull)?;
-        let mut rest = emitted;
-        for permit in permits {
-            let later = rest.split_off(rest.len().min(EMITTED_MAX));
-            permit.send(Input::Emitted(self.source, std::mem::replace(&mut rest, later)));
+        for (permit, part) in permits.zip(parts(emitted)) {
+            permit.send(Input::Emitted(self.source, part));
         }
         Ok(())
     }
