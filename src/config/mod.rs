@@ -145,14 +145,15 @@ impl Config {
 
     /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
-        let a_client = self.outbox.outbox + self.outbox.control + 2 * self.outbox.frame + CLIENT_BYTES;
+        let subscriptions = self.limits.topics as usize * SUBSCRIPTION_BYTES;
+        let a_client = self.outbox.outbox + self.outbox.control + 3 * self.outbox.frame + subscriptions + CLIENT_BYTES;
         let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
         let total = self.connections_max * a_client + self.queue_bytes + self.log_bytes + state;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 2 frames + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -169,6 +170,8 @@ impl Config {
 
 /// A client's own memory beside its queues: session, subscriptions, socket.
 const CLIENT_BYTES: usize = 4 << 10;
+/// Memory of a topic that a client holds, with its share of an answer that waits.
+const SUBSCRIPTION_BYTES: usize = 512;
 /// Memory of one kept event.
 const EVENT_BYTES: usize = size_of::<crate::bus::Event>();
 

@@ -40,6 +40,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// How many patterns there are.
+    pub(super) fn patterns(&self) -> usize {
+        self.patterns.len()
+    }
+
     pub(super) fn has_patterns(&self) -> bool {
         !self.patterns.is_empty()
     }

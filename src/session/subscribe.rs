@@ -19,6 +19,13 @@ struct Asked {
     events: usize,
 }
 
+/// What a request adds to what is held.
+#[derive(Default)]
+struct Fresh {
+    topics: HashSet<TopicId>,
+    patterns: usize,
+}
+
 /// The client's own place in each topic, by number.
 struct Places {
     seqs: HashMap<TopicId, (u64, Option<Epoch>)>,
@@ -60,7 +67,7 @@ fn distinct(topics: &[String]) -> impl Iterator<Item = &String> {
 impl Session {
     pub(super) fn subscribe(&mut self, id: Option<Id>, request: &Subscribe, view: View<'_>) -> Vec<Action> {
         let (mut asked, mut err) = (Vec::new(), Vec::new());
-        let mut fresh = HashSet::new();
+        let mut fresh = Fresh::default();
         for text in distinct(&request.topics) {
             match self.ask(text, request, view).and_then(|one| self.within_limit(text, one, &mut fresh, view)) {
                 Ok(one) => asked.push((text, one)),
@@ -131,16 +138,24 @@ impl Session {
         Ok(events as usize)
     }
 
-    fn within_limit(&self, text: &str, one: Asked, fresh: &mut HashSet<TopicId>, view: View<'_>) -> Result<Asked, Refusal> {
+    fn within_limit(&self, text: &str, one: Asked, fresh: &mut Fresh, view: View<'_>) -> Result<Asked, Refusal> {
         let topics = one.name.topics(view.catalog());
-        let room = (self.limits.topics as usize).saturating_sub(view.held.count() + fresh.len());
+        let room = (self.limits.topics as usize).saturating_sub(view.held.count() + fresh.topics.len());
         let new: Vec<_> =
-            topics.iter().filter(|topic| !fresh.contains(topic) && !view.held.holds(**topic)).take(room + 1).copied().collect();
+            topics.iter().filter(|topic| !fresh.topics.contains(topic) && !view.held.holds(**topic)).take(room + 1).copied().collect();
         if new.len() > room {
             let message = format!("would pass the limit of {} topics; {} are held", self.limits.topics, view.held.count());
             return Err(Refusal::new(text, Code::TopicLimit, message));
         }
-        fresh.extend(new);
+        if matches!(one.name, Name::Pattern(_)) && self.names.settings(&one.name).is_none() {
+            // Patterns cost memory and time even where they match nothing.
+            if self.names.patterns() + fresh.patterns >= self.limits.topics as usize {
+                let message = format!("would pass the limit of {} patterns", self.limits.topics);
+                return Err(Refusal::new(text, Code::TopicLimit, message));
+            }
+            fresh.patterns += 1;
+        }
+        fresh.topics.extend(new);
         Ok(one)
     }
 

@@ -9,6 +9,7 @@ use super::registry::Subscriber;
 use super::timers::{Due, Timer};
 use super::turn::Shard;
 use crate::bus::TopicId;
+use crate::market::UnixNanos;
 use crate::protocol::{
     Bye, Code, Control, Encoding, Refusal, SnapshotHead, Welcome, encode_control, encode_event, encode_parts, write_snapshot,
 };
@@ -17,6 +18,8 @@ use crate::topic::{Kind, TopicName};
 
 /// How long a client may take to close its side after ours.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// Events of one answer to `GET /v1/snapshot`, so that it holds nobody up.
+const HTTP_SNAPSHOT_EVENTS_MAX: usize = 2000;
 /// The name and version in `welcome`.
 const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
 
@@ -48,6 +51,7 @@ impl Shard {
             received: self.now,
             pinged: false,
             next_heartbeat: self.now.plus(self.config.heartbeat),
+            checkup_at: UnixNanos(u64::MAX),
             closing: None,
             reply_bytes: 0,
             dirty: false,
@@ -206,9 +210,7 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         connection.outbox.drop_waiting();
         connection.closing = Some(closing);
-        let at = self.now.plus(CLOSE_GRACE);
-        let generation = connection.generation;
-        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+        self.check_up_at(key, self.now.plus(CLOSE_GRACE));
         self.mark_dirty(key);
     }
 
@@ -237,19 +239,29 @@ impl Shard {
         }
     }
 
+    fn check_up_at(&mut self, key: ConnectionKey, at: UnixNanos) {
+        let connection = &mut self.connections[key.0 as usize];
+        connection.checkup_at = at;
+        let generation = connection.generation;
+        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+    }
+
+    /// Sets when a connection is checked up, unless that is soon enough already.
     pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key.0 as usize];
         let config = &self.config;
         let silence = if connection.pinged { config.drop_after } else { config.ping_after };
         let message_ends = connection.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
         let at = connection.next_checkup(connection.received.plus(silence), message_ends);
-        let generation = connection.generation;
-        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+        if at < connection.checkup_at {
+            self.check_up_at(key, at);
+        }
     }
 
     pub(super) fn check_up(&mut self, key: ConnectionKey) {
         let now = self.now;
         let connection = &mut self.connections[key.0 as usize];
+        connection.checkup_at = UnixNanos(u64::MAX);
         if let Some(closing) = connection.closing {
             let over = match closing {
                 Closing::Since(since) => now.since(since) >= CLOSE_GRACE,
@@ -303,6 +315,7 @@ impl Shard {
     fn http_snapshot(&self, topics: &[String], events: Option<usize>) -> SnapshotAnswer {
         let mut answer = SnapshotAnswer { ok: Vec::new(), err: Vec::new() };
         let catalog = self.replica.catalog();
+        let mut left = HTTP_SNAPSHOT_EVENTS_MAX;
         for text in topics {
             let found = match TopicName::parse(text) {
                 Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
@@ -316,25 +329,33 @@ impl Shard {
                 answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, "there is no such topic"));
                 continue;
             };
-            if answer.ok.len() + found.len() > self.config.limits.topics as usize {
-                let message = format!("at most {} topics at once", self.config.limits.topics);
+            let most = |topic: &TopicId| self.events_of_snapshot(*topic, events);
+            let asked: usize = found.iter().map(most).sum();
+            if asked > left {
+                let message = format!("more than {HTTP_SNAPSHOT_EVENTS_MAX} events at once; ask for fewer topics or events");
                 answer.err.push(Refusal::new(text.as_str(), Code::TopicLimit, message));
                 continue;
             }
+            left -= asked;
             answer.ok.extend(found.into_iter().map(|topic| self.json_snapshot(topic, events)));
         }
         answer
     }
 
-    fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {
-        let info = self.replica.catalog().topic(topic);
-        let most = match info.topic.channel.kind() {
+    /// How many events at most a snapshot over HTTP holds.
+    fn events_of_snapshot(&self, topic: TopicId, events: Option<usize>) -> usize {
+        let most = match self.replica.catalog().topic(topic).topic.channel.kind() {
             Kind::Event => events.unwrap_or(crate::replica::SNAPSHOT_TRADES),
             Kind::State => 1,
             Kind::Bar => events.unwrap_or(1),
         };
+        most.min(self.config.limits.snapshot_events as usize)
+    }
+
+    fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {
+        let info = self.replica.catalog().topic(topic);
         let seq = self.replica.head(topic);
-        let found = self.replica.snapshot(topic, seq, most.min(self.config.limits.snapshot_events as usize));
+        let found = self.replica.snapshot(topic, seq, self.events_of_snapshot(topic, events));
         let encoded = found.iter().map(|event| {
             let mut bytes = Vec::new();
             encode_event(&mut bytes, Encoding::Json, &info.head, event.seq, event.tx, &event.body);

@@ -70,6 +70,8 @@ pub(super) struct Connection {
     /// When a ping was sent that nothing came after.
     pub pinged: bool,
     pub next_heartbeat: UnixNanos,
+    /// When it is checked up next; timers of other times are void.
+    pub checkup_at: UnixNanos,
     pub closing: Option<Closing>,
     /// Pongs and the like that were put on a blocked wire.
     pub reply_bytes: usize,

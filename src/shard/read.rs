@@ -9,7 +9,7 @@ use crate::protocol::{Bye, Code};
 use crate::session::View;
 
 /// Bytes read at once.
-const READ_BYTES: usize = 16 * 1024;
+pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Reads of one connection in one turn.
 const READS_A_TURN: usize = 4;
 
@@ -23,25 +23,35 @@ impl Shard {
                 self.mark_dirty(key);
             }
         }
-        let mut buffer = [0; READ_BYTES];
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let is_drained = self.read_some(key, &mut buffer);
+        self.read_buffer = buffer;
+        if !is_drained {
+            // There may be more; the others come first.
+            self.ready.push(key);
+        }
+    }
+
+    /// Reads what a socket has, up to a turn's worth. Returns false where there may be more.
+    fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return true };
             if connection.reading_paused(self.config.outbox.control) {
-                return;
+                return true;
             }
-            match connection.read(&mut buffer) {
-                Poll::Pending => return,
+            match connection.read(buffer) {
+                Poll::Pending => return true,
                 Poll::Ready(Ok(0) | Err(_)) => {
                     if connection.closing.is_none() {
                         self.count_close(None);
                     }
-                    return self.remove(key);
+                    self.remove(key);
+                    return true;
                 }
                 Poll::Ready(Ok(read)) => self.take_bytes(key, &buffer[..read]),
             }
         }
-        // There may be more; the others come first.
-        self.ready.push(key);
+        false
     }
 
     pub(super) fn take_bytes(&mut self, key: ConnectionKey, bytes: &[u8]) {

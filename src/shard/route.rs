@@ -38,6 +38,7 @@ impl Shard {
         let mut bytes: [Option<&[u8]>; 2] = [None, None];
         let mut marked = [false; 2];
         let mut sent = 0;
+        let wire_max = 2 * config.outbox.frame;
         for subscriber in registry.of(event.topic) {
             let key = subscriber.connection;
             let connection = &mut connections[key.0 as usize];
@@ -45,7 +46,7 @@ impl Shard {
             let encoding = outbox.wire.encoding();
             let bytes = *bytes[encoding.index()].get_or_insert_with(|| batch.encoded(encoding, metrics).item(at));
             Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
-            match outbox.admit(subscriber.slot, event, bytes, self.now, intervals) {
+            match outbox.admit(subscriber.slot, event, bytes, self.now, wire_max, intervals) {
                 Admitted::Sent => sent += 1,
                 Admitted::Queued => {}
                 Admitted::Marked => marked[encoding.index()] = true,

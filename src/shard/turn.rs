@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
 use super::outbox::{Newest, OutboxLimits, Relief, SlotId, View};
+use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
 use super::registry::Registry;
@@ -22,8 +23,8 @@ use crate::protocol::{Code, Epoch, Limits};
 use crate::replica::{Checkpoint, HistoryLimits, Replica};
 use crate::source::Gate;
 
-/// Batches taken in one turn before sockets are served.
-const BATCHES_A_TURN: usize = 16;
+/// Items of the log after which sockets are served; the last batch of a turn is taken whole.
+const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 /// Memory of buffers kept for the next who has something to write.
@@ -83,6 +84,8 @@ pub struct Shard {
     pub(super) intervals: Vec<(UnixNanos, SlotId)>,
     pub(super) pool: Vec<Vec<u8>>,
     pub(super) pool_bytes: usize,
+    /// Where all sockets are read into.
+    pub(super) read_buffer: Box<[u8]>,
     pub(super) now: UnixNanos,
     pub(super) drained: Option<oneshot::Sender<()>>,
     /// Shifts who is flushed first, so that nobody is always the last.
@@ -121,6 +124,7 @@ pub fn spawn(
         intervals: Vec::new(),
         pool: Vec::new(),
         pool_bytes: 0,
+        read_buffer: vec![0; READ_BYTES].into(),
         now: config.clock.now(),
         drained: None,
         rotation: 0,
@@ -214,10 +218,12 @@ impl Shard {
         if self.restoring.is_some() {
             return false;
         }
-        for _ in 0..BATCHES_A_TURN {
+        let mut items = 0;
+        while items < ITEMS_A_TURN {
             match self.log.read(self.next) {
                 Next::Batch(batch) => {
                     self.next += 1;
+                    items += batch.items.len();
                     self.route(&batch);
                 }
                 Next::Empty => return false,
@@ -275,7 +281,8 @@ impl Shard {
                     connection.outbox.on_due(slot, self.now);
                     self.mark_dirty(key);
                 }
-                Due::Checkup => self.check_up(key),
+                Due::Checkup if connection.checkup_at == timer.at => self.check_up(key),
+                Due::Checkup => {}
                 Due::Lag => self.check_lag(key),
             }
         }

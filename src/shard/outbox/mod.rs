@@ -286,8 +286,16 @@ impl Outbox {
         Some(slot)
     }
 
-    /// Takes a live event of a subscription.
-    pub fn admit(&mut self, slot: SlotId, event: &Event, bytes: &[u8], now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) -> Admitted {
+    /// Takes a live event of a subscription; the wire takes no more of them beyond `wire_max` bytes.
+    pub fn admit(
+        &mut self,
+        slot: SlotId,
+        event: &Event,
+        bytes: &[u8],
+        now: UnixNanos,
+        wire_max: usize,
+        timers: &mut Vec<(UnixNanos, SlotId)>,
+    ) -> Admitted {
         let state = &mut self.slots[slot.index()];
         if state.merges(self.level == LagLevel::Degraded) {
             self.mark(slot, now, timers);
@@ -298,7 +306,7 @@ impl Outbox {
         }
         state.tail = event.seq;
         // Control messages that wait go first: one of them may be the answer that this event must follow.
-        if self.wire.blocked || state.queued > 0 || !self.control.is_empty() {
+        if self.wire.blocked || self.wire.len() > wire_max || state.queued > 0 || !self.control.is_empty() {
             state.queued += 1;
             self.lane.push_event(slot, event, bytes);
         } else {

@@ -166,7 +166,7 @@ impl Rig {
         let Some(slot) = slot else { return };
         let mut bytes = Vec::new();
         crate::protocol::encode_event(&mut bytes, self.encoding, &self.catalog.topic(topic).head, event.seq, event.tx, &event.body);
-        if self.outbox.admit(slot, &event, &bytes, self.now, &mut self.timers) == Admitted::Marked {
+        if self.outbox.admit(slot, &event, &bytes, self.now, 2 * self.limits.frame, &mut self.timers) == Admitted::Marked {
             self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, &bytes);
         }
         if self.outbox.wire.open_len() >= self.limits.frame {
