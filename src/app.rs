@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bus::{Bus, Emitter, Log, SourceId, SourceSpec, input_queue};
@@ -20,6 +20,8 @@ use crate::source::replay::{Begin, Replay};
 use crate::source::sim::Sim;
 use crate::source::{Gate, Source, SourceTask, supervise};
 
+/// Publish requests that are held in memory at once.
+const PUBLISHES_AT_ONCE: usize = 4;
 /// How long starting waits for sources to tell their instruments.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -147,9 +149,10 @@ impl App {
         self.server.is_draining.store(true, Ordering::Relaxed);
         self.accepting.abort();
         let mut gone = Vec::new();
-        for shard in &self.server.shards {
+        let of = self.server.shards.len();
+        for (turn, shard) in self.server.shards.iter().enumerate() {
             let (done, drained) = oneshot::channel();
-            shard.send(Command::Drain { spread, done }).await;
+            shard.send(Command::Drain { spread, turn, of, done }).await;
             gone.push(drained);
         }
         let all = async {
@@ -204,7 +207,8 @@ fn start_sources(
     metrics: &Arc<Metrics>,
     gates: &Arc<[Arc<Gate>]>,
 ) -> (Vec<JoinHandle<()>>, Publishers, Vec<Arc<AtomicBool>>) {
-    let mut publishers = Publishers { sources: Vec::new(), body_bytes_max: config.publish_bytes_max };
+    let mut publishers =
+        Publishers { sources: Vec::new(), body_bytes_max: config.publish_bytes_max, turns: Semaphore::new(PUBLISHES_AT_ONCE) };
     let (mut tasks, mut all_started) = (Vec::new(), Vec::new());
     for (at, source) in config.sources.iter().enumerate() {
         let own = emitter.of(SourceId(at as u16));

@@ -29,6 +29,8 @@ pub struct SessionSoFar {
 
 /// The decimals of what is divided.
 const DIVIDED_SCALE: u32 = 8;
+/// The largest value that has room for 8 decimals.
+const DIVIDED_MAX: Decimal = Decimal::from_parts(0, 0, 5, false, 0);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug)]
@@ -313,11 +315,12 @@ fn ticker(session: &Session) -> Ticker {
 }
 
 fn change(last: Price, open: Price) -> Option<Decimal> {
-    last.0.checked_div(open.0).map(|ratio| divided(ratio - Decimal::ONE))
+    last.0.checked_div(open.0).and_then(|ratio| ratio.checked_sub(Decimal::ONE)).map(divided)
 }
 
 /// 8 decimals, half to even, all written.
 fn divided(value: Decimal) -> Decimal {
+    let value = value.clamp(-DIVIDED_MAX, DIVIDED_MAX);
     let mut rounded = value.round_dp_with_strategy(DIVIDED_SCALE, RoundingStrategy::MidpointNearestEven);
     rounded.rescale(DIVIDED_SCALE);
     if rounded.is_zero() { rounded.abs() } else { rounded }

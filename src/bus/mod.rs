@@ -136,6 +136,8 @@ impl Bus {
             return;
         }
         let items = std::mem::take(&mut self.out.items);
+        // What follows was taken up later.
+        self.out.tx = self.clock.now();
         self.metrics.batches.inc();
         for (channel, count) in self.out.published.iter_mut().enumerate() {
             self.metrics.published[channel].inc_by(std::mem::take(count));

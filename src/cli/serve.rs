@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the feed listens
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where operators look, or off
     #[arg(long, value_name = "HOST:PORT|off")]
@@ -81,6 +81,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     runtime.block_on(serve(&config, files))
 }
 
+/// An address of this machine, by number or by name.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| "write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
+}
+
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
     // A program that uses the library may have set its own before.
@@ -104,7 +110,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     match arguments.admin.as_deref() {
         None => {}
         Some("off") => config.admin = None,
-        Some(text) => config.admin = Some(text.parse().map_err(|_unparsed| format!("--admin {text}: write HOST:PORT, or off"))?),
+        Some(text) => config.admin = Some(address(text).map_err(|error| format!("--admin {text}: {error}, or off"))?),
     }
     if !arguments.replay.is_empty() {
         config.sources = vec![replay_source(arguments)?];
@@ -130,6 +136,7 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         max_bad: MAX_BAD_LINES,
         columns: None,
     };
+    replay.probe().map_err(|error| error.to_string())?;
     Ok(SourceConfig { name: "replay".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Replay(replay) })
 }
 

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result, bail};
 
 use super::Exit;
 use crate::client::Client;
 use crate::market::{Body, write_decimal};
-use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, Op, ServerMessage, Subscribe, decode_server_message};
+use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, Op, ServerMessage, Subscribe, Subscribed, decode_server_message};
 use crate::topic::TopicName;
 
 #[derive(Debug, clap::Args)]
@@ -69,10 +69,11 @@ async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
             _ = tokio::signal::ctrl_c() => break,
         };
         let message = decode_server_message(&payload, encoding)?;
-        if let ServerMessage::Control(Control::Subscribed(answer)) = &message
-            && let (true, Some(refused)) = (answer.ok.is_empty(), answer.err.first())
-        {
-            bail!("{}: {}", refused.topic, refused.message);
+        if let ServerMessage::Control(Control::Subscribed(answer)) = &message {
+            tell_refusals(answer);
+            if answer.ok.is_empty() && !answer.more {
+                bail!("nothing to show");
+            }
         }
         let Ok(shown) = view.show(&message, &payload, left) else { break };
         left -= shown;
@@ -80,16 +81,30 @@ async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// What is printed: lines, or a table that is drawn over itself.
+/// Says on standard error what the server refused, and what a pattern doesn't match yet.
+fn tell_refusals(answer: &Subscribed) {
+    for refused in &answer.err {
+        super::complain(&format!("{}: {}", refused.topic, refused.message));
+    }
+    for entry in answer.ok.iter().filter(|entry| entry.matched.as_ref().is_some_and(Vec::is_empty)) {
+        super::complain(&format!("{} matches nothing yet", entry.topic));
+    }
+}
+
+/// What is printed: lines, or, on a terminal, a table that is drawn over itself.
 struct View {
     json: bool,
+    /// Columns and lines of the terminal; `None` where there is none.
+    room: Option<(usize, usize)>,
     rows: BTreeMap<String, String>,
     drawn: usize,
 }
 
 impl View {
-    const fn new(json: bool) -> Self {
-        Self { json, rows: BTreeMap::new(), drawn: 0 }
+    fn new(json: bool) -> Self {
+        let size = terminal_size::terminal_size().filter(|_| std::io::stdout().is_terminal());
+        let room = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0).saturating_sub(2)));
+        Self { json, room, rows: BTreeMap::new(), drawn: 0 }
     }
 
     /// Prints a message; returns how many events of it, at most `most`.
@@ -115,16 +130,35 @@ impl View {
             }
             ServerMessage::Control(_) => return Ok(0),
         }
+        self.draw(&mut out)?;
+        let ServerMessage::Events(events) = message else { return Ok(0) };
+        Ok((events.len() as u64).min(most))
+    }
+}
+
+impl View {
+    fn draw(&mut self, out: &mut impl Write) -> std::io::Result<()> {
+        let Some((width, height)) = self.room else {
+            // No terminal: a line for each row that changed.
+            for (topic, row) in std::mem::take(&mut self.rows) {
+                writeln!(out, "{topic:<24} {row}")?;
+            }
+            return Ok(());
+        };
         if self.drawn > 0 {
             write!(out, "\x1b[{}A", self.drawn)?;
         }
-        for (topic, row) in &self.rows {
-            writeln!(out, "\x1b[2K{topic:<24} {row}")?;
+        let hidden = self.rows.len().saturating_sub(height);
+        for (topic, row) in self.rows.iter().take(height) {
+            let line: String = format!("{topic:<20} {row}").chars().take(width).collect();
+            writeln!(out, "\x1b[2K{line}")?;
         }
-        self.drawn = self.rows.len();
-        out.flush()?;
-        let ServerMessage::Events(events) = message else { return Ok(0) };
-        Ok((events.len() as u64).min(most))
+        self.drawn = self.rows.len().min(height);
+        if hidden > 0 {
+            writeln!(out, "\x1b[2K… and {hidden} more")?;
+            self.drawn += 1;
+        }
+        out.flush()
     }
 }
 

@@ -146,14 +146,15 @@ impl Config {
     /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
         let subscriptions = self.limits.topics as usize * SUBSCRIPTION_BYTES;
-        let a_client = self.outbox.outbox + self.outbox.control + 3 * self.outbox.frame + subscriptions + CLIENT_BYTES;
+        let message = 2 * self.limits.message_bytes as usize;
+        let a_client = message + self.outbox.outbox + self.outbox.control + 3 * self.outbox.frame + subscriptions + CLIENT_BYTES;
         let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
         let total = self.connections_max * a_client + self.queue_bytes + self.log_bytes + state;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -168,6 +169,8 @@ impl Config {
     }
 }
 
+/// A published event takes so many times its bytes in the bus' queue, at most.
+const PUBLISH_SHARE: usize = 8;
 /// A client's own memory beside its queues: session, subscriptions, socket.
 const CLIENT_BYTES: usize = 4 << 10;
 /// Memory of a topic that a client holds, with its share of an answer that waits.
@@ -222,6 +225,12 @@ fn read(root: &Section<'_>) -> Config {
     };
     if config.drop_after <= config.ping_after {
         session.problem("drop_after", "must be longer than ping_after, or no client could answer a ping");
+    }
+    if config.admin.is_some_and(|admin| admin == config.listen && admin.port() != 0) {
+        admin.problem("listen", "is the feed's own address; give another, or off");
+    }
+    if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
+        limits.problem("publish", format!("must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"));
     }
     for section in [&bus, &history, &fanout, &session, &limits, &auth, &admin, &drain] {
         section.finish();

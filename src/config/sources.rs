@@ -1,8 +1,10 @@
 //! The `sources` section.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rust_decimal::Decimal;
 
 use super::reader::Section;
 use super::shared;
@@ -20,6 +22,17 @@ pub struct SourceConfig {
     pub stale_after: Duration,
     /// The rest, by kind.
     pub details: SourceDetails,
+}
+
+impl SourceConfig {
+    /// The symbols that are known before it runs.
+    fn symbols(&self) -> Vec<&Symbol> {
+        match &self.details {
+            SourceDetails::Sim(sim) => sim.instruments.iter().map(|instrument| &instrument.symbol).collect(),
+            SourceDetails::Push { instruments, .. } => instruments.iter().map(|instrument| &instrument.symbol).collect(),
+            SourceDetails::Replay(_) => Vec::new(),
+        }
+    }
 }
 
 /// What a source of each kind needs.
@@ -43,6 +56,8 @@ pub enum SourceDetails {
 
 /// The most characters of a description.
 const DESCRIPTION_CHARS_MAX: usize = 200;
+/// The most ticks of a simulated price.
+const TICKS_MAX: u64 = 1_000_000_000_000;
 /// The most sources.
 const SOURCES_MAX: usize = 1000;
 
@@ -56,7 +71,16 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
         root.problem("sources", format!("are more than {SOURCES_MAX}"));
     }
     let mut names = HashSet::new();
-    sections.into_iter().filter_map(|section| read_one(section, &mut names)).collect()
+    let sources: Vec<SourceConfig> = sections.into_iter().filter_map(|section| read_one(section, &mut names)).collect();
+    let mut symbols: HashMap<&Symbol, &str> = HashMap::new();
+    for source in &sources {
+        for symbol in source.symbols() {
+            if let Some(other) = symbols.insert(symbol, &source.name).filter(|other| *other != &*source.name) {
+                root.problem("sources", format!("\"{symbol}\" is a symbol of both {other} and {}", source.name));
+            }
+        }
+    }
+    sources
 }
 
 fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceConfig> {
@@ -129,12 +153,15 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
     section.required("start");
     let (start, tick_size, lot_size) = (section.decimal("start"), section.decimal("tick_size"), section.decimal("lot_size"));
     for (key, value) in [("tick_size", tick_size), ("lot_size", lot_size)] {
-        if value <= rust_decimal::Decimal::ZERO {
+        if value <= Decimal::ZERO {
             section.problem(key, "must be more than zero");
         }
     }
     if start < tick_size && parse_decimal(&section.text("start")).is_ok() {
         section.problem("start", "must be at least one tick_size");
+    }
+    if start.checked_div(tick_size).is_none_or(|ticks| ticks > Decimal::from(TICKS_MAX)) && tick_size > Decimal::ZERO {
+        section.problem("start", format!("must be at most {TICKS_MAX} times the tick_size"));
     }
     let instrument = SimInstrument {
         description,

@@ -50,7 +50,11 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
         match events.next()? {
             (Event::DocumentStart(_) | Event::StreamStart, _) => {}
             (Event::StreamEnd, _) => return Some(Node { mark: Mark { line: 1, column: 1 }, value: Value::Map(Vec::new()) }),
-            (event, span) => return events.node(event, span, ""),
+            (event, span) => {
+                let node = events.node(event, span, "")?;
+                events.end();
+                return Some(node);
+            }
         }
     }
 }
@@ -68,6 +72,23 @@ impl<'t> Events<'t, '_> {
                 let mark = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
                 self.problems.push(Problem::new(mark, "", format!("this is no YAML: {}", error.info())));
                 None
+            }
+        }
+    }
+
+    /// There is one document, and nothing after it.
+    fn end(&mut self) {
+        while let Some((event, span)) = self.next() {
+            match event {
+                Event::DocumentEnd => {}
+                Event::StreamEnd => return,
+                _ => {
+                    return self.problems.push(Problem::new(
+                        Mark::of(span),
+                        "",
+                        "a config is one document; what follows is a second".into(),
+                    ));
+                }
             }
         }
     }

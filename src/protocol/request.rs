@@ -6,6 +6,8 @@ use super::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 /// The largest integer that every client can hold exactly: 2^53.
 const INTEGER_MAX: i128 = 1 << 53;
 const ID_TEXT_MAX: usize = 36;
+/// No topic or pattern is nearly as long.
+const TOPIC_BYTES_MAX: usize = 128;
 
 /// A client's own name for a request; the answer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -288,6 +290,9 @@ impl Fields {
             _ => Err("`from.seqs` must hold an integer from 0 to 2^53 - 1 for each topic".to_owned()),
         });
         let seqs = seqs.collect::<Result<Vec<_>, _>>()?;
+        if seqs.iter().any(|(topic, _): &(String, u64)| topic.len() > TOPIC_BYTES_MAX) {
+            return Err(format!("`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"));
+        }
         let epochs = fields.entries("epochs")?.into_iter().map(|(topic, value)| match value {
             Value::Text(epoch) => Ok((topic, epoch)),
             _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
@@ -307,7 +312,8 @@ impl Fields {
 
 fn topic_text(item: Value) -> Result<String, String> {
     match item {
-        Value::Text(text) => Ok(text),
+        Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => Ok(text),
+        Value::Text(_) => Err(format!("`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes")),
         other => Err(format!("`topics` must hold texts, but holds {}", other.kind())),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Catalog, Event, LogItem, TopicId};
+use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceState};
 use crate::topic::{Channel, Kind};
 
@@ -38,12 +39,14 @@ struct TopicState {
     closed: VecDeque<Event>,
     /// The last event of the newest closed bar that is no longer kept.
     closed_evicted: u64,
+    /// What the epoch before this one came to.
+    ended_at: u64,
     kind: Kind,
 }
 
 impl TopicState {
     fn new(epoch: Epoch, channel: Channel) -> Self {
-        Self { epoch, head: 0, recent: VecDeque::new(), closed: VecDeque::new(), closed_evicted: 0, kind: channel.kind() }
+        Self { epoch, head: 0, recent: VecDeque::new(), closed: VecDeque::new(), closed_evicted: 0, ended_at: 0, kind: channel.kind() }
     }
 
     /// How many of the recent events snapshots need.
@@ -66,6 +69,7 @@ impl TopicState {
             recent: VecDeque::new(),
             closed: self.closed.clone(),
             closed_evicted: self.closed_evicted,
+            ended_at: self.ended_at,
             kind: self.kind,
         }
     }
@@ -78,13 +82,19 @@ pub struct Checkpoint {
     pub next: u64,
     catalog: Arc<Catalog>,
     topics: Vec<TopicState>,
-    sources: Vec<Option<SourceState>>,
+    sources: Vec<Option<(SourceState, UnixNanos)>>,
 }
 
 impl Checkpoint {
     /// How many topics there are.
     pub fn topics(&self) -> usize {
         self.topics.len()
+    }
+
+    /// A topic's epoch, and what the one before came to.
+    pub fn epoch(&self, topic: TopicId) -> (Epoch, u64) {
+        let state = &self.topics[topic.index()];
+        (state.epoch, state.ended_at)
     }
 }
 
@@ -95,7 +105,7 @@ pub struct Replica {
     limits: HistoryLimits,
     catalog: Arc<Catalog>,
     topics: Vec<TopicState>,
-    sources: Vec<Option<SourceState>>,
+    sources: Vec<Option<(SourceState, UnixNanos)>>,
     bytes: usize,
     /// The next topic to be asked for memory.
     eviction_at: usize,
@@ -120,11 +130,11 @@ impl Replica {
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
-                *state = TopicState { epoch: *epoch, kind: state.kind, ..TopicState::new(*epoch, Channel::Trade) };
+                *state = TopicState { ended_at: state.head, kind: state.kind, ..TopicState::new(*epoch, Channel::Trade) };
             }
-            LogItem::Source { source, state, .. } => {
+            LogItem::Source { source, state, since } => {
                 self.sources.resize(self.sources.len().max(source.0 as usize + 1), None);
-                self.sources[source.0 as usize] = Some(*state);
+                self.sources[source.0 as usize] = Some((*state, *since));
             }
         }
     }
@@ -194,9 +204,9 @@ impl Replica {
         self.topics[topic.index()].epoch
     }
 
-    /// A source's state, where it told one.
-    pub fn source(&self, source: usize) -> Option<SourceState> {
-        self.sources.get(source).copied().flatten()
+    /// The sources' states, each with since when, where they told one.
+    pub fn sources(&self) -> &[Option<(SourceState, UnixNanos)>] {
+        &self.sources
     }
 
     /// A topic's newest event.

@@ -19,6 +19,8 @@ use crate::shard::ShardHandle;
 const BACKLOG: i32 = 4096;
 /// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
 const SPARE_SOCKETS: usize = 1024;
+/// How long one HTTP connection may last.
+const HTTP_TIME: Duration = Duration::from_secs(60);
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -133,7 +135,10 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
-        tracing::debug!(%peer, %error, "an HTTP connection ended");
+    // An upgraded connection has left by then; one that doesn't take its answer must not hold it for ever.
+    match tokio::time::timeout(HTTP_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "an HTTP connection ended"),
+        Err(_) => tracing::debug!(%peer, "an HTTP connection took too long"),
     }
 }

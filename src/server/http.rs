@@ -77,9 +77,13 @@ fn health(server: &Server, path: &str) -> Answer {
 
 async fn instruments(shard: &ShardHandle) -> Answer {
     let Some(catalog) = shard.catalog().await else { return stopping() };
-    let instruments = catalog.instruments().map(|info| instrument_entry(&info.instrument)).collect();
-    let answer = Control::Instruments(Instruments { id: None, instruments, more: false });
-    with_type(text(StatusCode::OK, encode_control(&answer, Encoding::Json)), JSON)
+    // Elsewhere than on the shard's thread: there may be many.
+    let encode = move || {
+        let instruments = catalog.instruments().map(|info| instrument_entry(&info.instrument)).collect();
+        encode_control(&Control::Instruments(Instruments { id: None, instruments, more: false }), Encoding::Json)
+    };
+    let Ok(body) = tokio::task::spawn_blocking(encode).await else { return stopping() };
+    with_type(text(StatusCode::OK, body), JSON)
 }
 
 async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {

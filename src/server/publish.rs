@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -10,6 +11,7 @@ use hyper::{Request, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
 
 use super::http::{Answer, refusal, text, with_type};
 use super::{Server, origin};
@@ -26,14 +28,17 @@ pub struct PushSource {
 }
 
 /// All push sources.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Publishers {
     /// In the config's order.
     pub sources: Vec<Arc<PushSource>>,
     /// Bytes of one request (config `limits.publish`).
     pub body_bytes_max: usize,
+    /// Requests that are read and published at once; the others wait.
+    pub turns: Semaphore,
 }
 
+/// The report; `errors` tells the first [`ERRORS_TOLD`] of those that were refused.
 #[derive(Debug, Serialize)]
 struct Report {
     accepted: usize,
@@ -56,6 +61,10 @@ enum Format {
 
 type Line = (usize, Result<PublishedEvent, PushFault>);
 
+/// Errors that a report names; `refused` counts all.
+const ERRORS_TOLD: usize = 1000;
+/// How long a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nesting of a published event; it has none.
 const MSGPACK_DEPTH_MAX: usize = 16;
 
@@ -72,7 +81,16 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
         Some("application/msgpack") => Format::Msgpack,
         _ => return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "publish application/x-ndjson or application/msgpack"),
     };
-    let body = match Limited::new(request.into_body(), server.publishers.body_bytes_max).collect().await {
+    if !server.is_ready() {
+        return come_back("the sources are starting");
+    }
+    // A few at once, because each is held whole.
+    let Ok(_turn) = server.publishers.turns.acquire().await else { return come_back("the server is stopping") };
+    let body = Limited::new(request.into_body(), server.publishers.body_bytes_max).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
+        return refusal(StatusCode::REQUEST_TIMEOUT, "the body didn't come in time");
+    };
+    let body = match body {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("at most {} bytes at once (limits.publish)", server.publishers.body_bytes_max);
@@ -82,12 +100,17 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
     // Elsewhere than on the shard's thread: a large body takes its time.
-    let published = tokio::task::spawn_blocking(move || publish(&worker, &allowed, &body, format, now)).await;
-    match published {
-        Ok(Ok(report)) => written(&report, format),
-        Ok(Err(refused)) => refused,
+    let publish = move || publish(&worker, &allowed, &body, format, now).map(|report| written(&report, format));
+    match tokio::task::spawn_blocking(publish).await {
+        Ok(Ok(answer) | Err(answer)) => answer,
         Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed"),
     }
+}
+
+fn come_back(message: &str) -> Answer {
+    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn media_type(value: &str) -> &str {
@@ -149,9 +172,12 @@ fn publish(
     for (source, part) in sources.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
         let events: Vec<_> = part.iter().map(|(_, event)| *event).collect();
         let Ok(results) = source.inlet.publish(&events, now) else {
-            let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, "the bus' queue is full (bus.queue); nothing of this was taken");
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return Err(answer);
+            if accepted == 0 {
+                return Err(come_back("the bus' queue is full (bus.queue); nothing of this was taken"));
+            }
+            // Another source has taken its part already: these lines alone are to be sent again.
+            errors.extend(part.iter().map(|(line, _)| (*line, PushFault::Full)));
+            continue;
         };
         for ((line, _), result) in part.iter().zip(results) {
             match result {
@@ -164,13 +190,14 @@ fn publish(
     for (_, fault) in &errors {
         server.metrics.bad_input.with_label_values(&[fault.reason()]).inc();
     }
-    let refused = errors.len();
-    Ok(Report { accepted, refused, errors: errors.into_iter().map(|(line, fault)| line_error(line, &fault)).collect() })
+    let told = errors.iter().take(ERRORS_TOLD).map(|(line, fault)| line_error(*line, fault)).collect();
+    Ok(Report { accepted, refused: errors.len(), errors: told })
 }
 
 fn line_error(line: usize, fault: &PushFault) -> LineError {
     let code = match fault {
         PushFault::Symbol(_) | PushFault::Channel(_) => Code::UnknownTopic,
+        PushFault::Full => Code::Draining,
         _ => Code::BadRequest,
     };
     LineError { line, code: code.number(), message: fault.to_string() }
@@ -184,11 +211,15 @@ fn read_ndjson(body: &[u8]) -> Vec<Line> {
 }
 
 fn read_msgpack(body: &[u8]) -> Result<Vec<Line>, String> {
-    let mut de = rmp_serde::Deserializer::from_read_ref(body);
-    de.set_max_depth(MSGPACK_DEPTH_MAX);
-    let values: Vec<serde_json::Value> =
-        serde::Deserialize::deserialize(&mut de).map_err(|error| format!("the body is no MessagePack array of events: {error}"))?;
-    let read = |value| serde_json::from_value(value).map_err(|error| PushFault::Malformed(error.to_string()));
+    let mut rest = body;
+    let value = rmpv::decode::read_value_with_max_depth(&mut rest, MSGPACK_DEPTH_MAX);
+    let values = match value {
+        Ok(rmpv::Value::Array(values)) if rest.is_empty() => values,
+        Ok(_) => return Err("the body is one MessagePack array of events, and nothing else".to_owned()),
+        Err(error) => return Err(format!("the body is no MessagePack array of events: {error}")),
+    };
+    // Each is read by itself, so that one that isn't right leaves the others alone.
+    let read = |value| rmpv::ext::from_value(value).map_err(|error: rmpv::ext::Error| PushFault::Malformed(error.to_string()));
     Ok(values.into_iter().enumerate().map(|(at, value)| (at + 1, read(value))).collect())
 }
 

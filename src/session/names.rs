@@ -120,7 +120,8 @@ impl Names {
         topics.chain(patterns).filter_map(move |name| self.entry_of_held(&name, view))
     }
 
-    fn entry_of_held(&self, name: &Name, view: View<'_>) -> Option<Entry> {
+    /// A name as it stands in `ok`, with what of it is held now.
+    pub(super) fn entry_of_held(&self, name: &Name, view: View<'_>) -> Option<Entry> {
         let mut entry = self.entry(name, view)?;
         if let (Name::Pattern(pattern), Some(matched)) = (name, &mut entry.matched) {
             let mut topics = view.catalog().matching(pattern).iter();

@@ -10,7 +10,7 @@ use crate::protocol::{
     Unsubscribed,
 };
 use crate::replica::SNAPSHOT_TRADES;
-use crate::topic::{Channel, Kind, TopicName};
+use crate::topic::{Channel, Kind, Topic, TopicName};
 
 /// A name of a request that nothing speaks against.
 struct Asked {
@@ -165,7 +165,13 @@ impl Session {
         let refused: HashSet<&str> = err.iter().map(|refusal| refusal.topic.as_str()).collect();
         let stray = places.seqs.keys().filter(|topic| !covered.contains(topic));
         let stray = stray.map(|topic| view.catalog().topic(*topic).text.to_string()).chain(unknown);
-        let mut stray: Vec<_> = stray.filter(|text| !refused.contains(text.as_str())).collect();
+        let by_pattern = |topic: &Topic| {
+            let patterns = refused.iter().filter_map(|text| TopicName::parse(text).ok());
+            patterns.into_iter().any(|name| matches!(name, TopicName::Pattern(pattern) if pattern.matches(topic)))
+        };
+        let was_refused =
+            |text: &str| refused.contains(text) || matches!(TopicName::parse(text), Ok(TopicName::Topic(topic)) if by_pattern(&topic));
+        let mut stray: Vec<_> = stray.filter(|text| !was_refused(text)).collect();
         stray.sort();
         let message = "named in `from.seqs`, but not covered by `topics`";
         err.extend(stray.into_iter().map(|text| Refusal::new(text, Code::UnknownTopic, message)));
@@ -249,7 +255,8 @@ impl Session {
     /// The subscription of that name, in the words it was made with.
     fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
         let parsed = TopicName::parse(text).map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
-        let name = Name::resolve(parsed, view.catalog()).filter(|name| self.names.settings(name).is_some());
+        let resolved = Name::resolve(parsed.clone(), view.catalog()).ok_or_else(|| unknown_topic(text, &parsed, view))?;
+        let name = Some(resolved).filter(|name| self.names.settings(name).is_some());
         name.ok_or_else(|| Refusal::new(text, Code::UnknownTopic, "not held under this name; `subscriptions` lists what is"))
     }
 
@@ -291,7 +298,7 @@ impl Session {
     }
 
     fn subscribed<'n>(&self, id: Option<Id>, names: impl Iterator<Item = &'n Name>, err: Vec<Refusal>, view: View<'_>) -> Action {
-        let ok = names.filter_map(|name| self.names.entry(name, view)).collect();
+        let ok = names.filter_map(|name| self.names.entry_of_held(name, view)).collect();
         Action::Answer(Control::Subscribed(Subscribed { id, ok, err, count: view.held.count() as u64, more: false }))
     }
 

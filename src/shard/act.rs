@@ -16,10 +16,14 @@ use crate::protocol::{
 use crate::session::{Action, Session};
 use crate::topic::{Kind, TopicName};
 
+/// Over how long clients that are sent away are asked to come back.
+const JITTER_MS: u64 = 1000;
 /// How long a client may take to close its side after ours.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Events of one answer to `GET /v1/snapshot`, so that it holds nobody up.
 const HTTP_SNAPSHOT_EVENTS_MAX: usize = 2000;
+/// Topics and patterns that it may name.
+const HTTP_SNAPSHOT_NAMES_MAX: usize = 100;
 /// The name and version in `welcome`.
 const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
 
@@ -30,7 +34,7 @@ impl Shard {
             // A caller that has gone away needs no answer.
             Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(std::sync::Arc::clone(self.replica.catalog())),
-            Command::Drain { spread, done } => self.drain(spread, done),
+            Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),
         }
     }
 
@@ -42,7 +46,7 @@ impl Shard {
         let refused = permit.is_none();
         entry.insert(Connection {
             stream,
-            outbox: Outbox::new(encoding),
+            outbox: Outbox::new(encoding, self.config.outbox.frame),
             session: Session::new(self.config.limits, self.now),
             partial: None,
             guard: super::reader::FloodGuard::default(),
@@ -54,6 +58,7 @@ impl Shard {
             checkup_at: UnixNanos(u64::MAX),
             closing: None,
             reply_bytes: 0,
+            left_unread: false,
             dirty: false,
             watched: false,
             permit,
@@ -62,11 +67,11 @@ impl Shard {
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
-        if refused || self.drained.is_some() {
+        if refused || self.draining {
             let code = if refused { Code::ConnectionLimit } else { Code::Draining };
             let message = "this server takes no more connections; come back later, or to another".to_owned();
             self.close(key, &Bye { code: code.number(), message, reconnect: true, after_ms: 5000 }, code);
-            return;
+            return self.on_ready(key);
         }
         let welcome = self.welcome(key, generation.0, encoding);
         self.connections[key.0 as usize].outbox.answer(welcome);
@@ -95,8 +100,12 @@ impl Shard {
     /// Does what a session says, in order.
     pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
         for action in actions {
+            if self.connections[key.0 as usize].closing.is_some() {
+                return;
+            }
             match action {
-                Action::Answer(control) => {
+                // Bounded by what the client holds, and needed before what it tells of.
+                Action::Answer(control) | Action::Notice(control) => {
                     if let Control::Error(error) = &control
                         && let Some(code) = Code::ALL.into_iter().find(|code| code.number() == error.code)
                     {
@@ -107,7 +116,6 @@ impl Shard {
                         outbox.answer(part);
                     }
                 }
-                Action::Notice(control) => self.notice(key, |encoding| encode_control(&control, encoding)),
                 Action::Hold(topic, settings, join) => {
                     let slot = self.with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
                     let place = self.registry.add(topic, Subscriber { connection: key, slot });
@@ -175,6 +183,7 @@ impl Shard {
 
     /// The client can't keep up, and asked to be told goodbye.
     pub(super) fn send_away(&mut self, key: ConnectionKey) {
+        self.with_outbox(key, |outbox, view| outbox.warn(view));
         let message = "the client doesn't keep up with what it subscribed to; subscribe to less, or with mode conflate".to_owned();
         let bye = Bye { code: Code::SlowConsumer.number(), message, reconnect: true, after_ms: 1000 };
         self.close(key, &bye, Code::SlowConsumer);
@@ -186,7 +195,10 @@ impl Shard {
         if connection.closing.is_some() {
             return;
         }
-        let bye_payload = encode_control(&Control::Bye(bye.clone()), connection.outbox.wire.encoding());
+        // A slot of its own for each, so that they don't come back all at once.
+        let after_ms = bye.after_ms + u64::from(connection.generation.0).wrapping_mul(617) % JITTER_MS;
+        let bye = Bye { after_ms: if code == Code::Draining { bye.after_ms } else { after_ms }, ..bye.clone() };
+        let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.wire.encoding());
         connection.outbox.wire_up_answers();
         connection.outbox.wire.control(&bye_payload);
         self.count_close(Some(code));
@@ -249,6 +261,9 @@ impl Shard {
     /// Sets when a connection is checked up, unless that is soon enough already.
     pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key.0 as usize];
+        if connection.closing.is_some() {
+            return;
+        }
         let config = &self.config;
         let silence = if connection.pinged { config.drop_after } else { config.ping_after };
         let message_ends = connection.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
@@ -293,13 +308,14 @@ impl Shard {
         self.arm_checkup(key);
     }
 
-    fn drain(&mut self, spread: Duration, done: tokio::sync::oneshot::Sender<()>) {
+    fn drain(&mut self, spread: Duration, turn: usize, of: usize, done: tokio::sync::oneshot::Sender<()>) {
+        self.draining = true;
         let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
-        let count = keys.len().max(1) as u64;
+        let slots = (keys.len() * of).max(1) as u64;
         let spread_ms = spread.as_millis() as u64;
         for (at, key) in keys.iter().enumerate() {
             let message = "the server is stopping".to_owned();
-            let after_ms = spread_ms * at as u64 / count;
+            let after_ms = spread_ms * (at * of + turn) as u64 / slots;
             let bye = Bye { code: Code::Draining.number(), message, reconnect: true, after_ms };
             self.with_outbox(*key, |outbox, view| _ = outbox.fill(view));
             self.close(*key, &bye, Code::Draining);
@@ -316,10 +332,10 @@ impl Shard {
         let mut answer = SnapshotAnswer { ok: Vec::new(), err: Vec::new() };
         let catalog = self.replica.catalog();
         let mut left = HTTP_SNAPSHOT_EVENTS_MAX;
-        for text in topics {
+        for text in topics.iter().take(HTTP_SNAPSHOT_NAMES_MAX) {
             let found = match TopicName::parse(text) {
                 Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
-                Ok(TopicName::Pattern(pattern)) => Some(catalog.matching(&pattern).to_vec()),
+                Ok(TopicName::Pattern(pattern)) => Some(catalog.matching(&pattern).iter().take(left + 1).copied().collect()),
                 Err(error) => {
                     answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, error.to_string()));
                     continue;
@@ -330,7 +346,7 @@ impl Shard {
                 continue;
             };
             let most = |topic: &TopicId| self.events_of_snapshot(*topic, events);
-            let asked: usize = found.iter().map(most).sum();
+            let asked: usize = found.iter().take(left + 1).map(most).sum();
             if asked > left {
                 let message = format!("more than {HTTP_SNAPSHOT_EVENTS_MAX} events at once; ask for fewer topics or events");
                 answer.err.push(Refusal::new(text.as_str(), Code::TopicLimit, message));

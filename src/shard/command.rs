@@ -27,6 +27,10 @@ pub enum Command {
     Drain {
         /// Over how long clients are to come back.
         spread: Duration,
+        /// Which of the shards this is, so that no two give the same slots.
+        turn: usize,
+        /// How many shards there are.
+        of: usize,
         /// Answered when the last has left.
         done: oneshot::Sender<()>,
     },

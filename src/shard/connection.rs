@@ -57,6 +57,7 @@ pub(super) enum Closing {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is about something else, and they come in all combinations")]
 pub(super) struct Connection {
     pub stream: TcpStream,
     pub outbox: Outbox,
@@ -75,6 +76,8 @@ pub(super) struct Connection {
     pub closing: Option<Closing>,
     /// Pongs and the like that were put on a blocked wire.
     pub reply_bytes: usize,
+    /// Reading was paused; there may be requests in the socket.
+    pub left_unread: bool,
     /// Something is due for its socket in this turn.
     pub dirty: bool,
     /// It is among the connections whose age is watched.
@@ -151,7 +154,8 @@ impl Connection {
 
     /// Whether requests are left in the socket until the answers before them are out.
     pub(super) fn reading_paused(&self, control_max: usize) -> bool {
-        self.outbox.wire.blocked && (self.outbox.answers_wait() || self.reply_bytes > control_max)
+        self.outbox.asked_bytes() > control_max
+            || (self.outbox.wire.blocked && (self.outbox.answers_wait() || self.reply_bytes > control_max))
     }
 
     /// Reads some bytes. `Pending`: none are there, and the waker is set.

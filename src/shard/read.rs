@@ -11,7 +11,7 @@ use crate::session::View;
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Reads of one connection in one turn.
-const READS_A_TURN: usize = 4;
+const READS_A_TURN: usize = 2;
 
 impl Shard {
     /// The runtime found a socket readable or writable.
@@ -37,6 +37,7 @@ impl Shard {
         for _ in 0..READS_A_TURN {
             let Some(connection) = self.connections.get_mut(key.0 as usize) else { return true };
             if connection.reading_paused(self.config.outbox.control) {
+                connection.left_unread = true;
                 return true;
             }
             match connection.read(buffer) {

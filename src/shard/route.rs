@@ -55,9 +55,6 @@ impl Shard {
                 let generation = connection.generation;
                 timers.push(super::timers::Timer { at, connection: key, generation, due: super::timers::Due::Interval(slot) });
             }
-            if outbox.wire.open_len() >= config.outbox.frame {
-                outbox.wire.seal();
-            }
             if !std::mem::replace(&mut connection.dirty, true) {
                 dirty.push(key);
             }
@@ -105,7 +102,7 @@ impl Shard {
         }
     }
 
-    fn tell_source(&mut self, catalog: &Catalog, source: SourceId, state: SourceState, since: UnixNanos) {
+    pub(super) fn tell_source(&mut self, catalog: &Catalog, source: SourceId, state: SourceState, since: UnixNanos) {
         let change = SourceChange { name: catalog.source(source).to_string(), state, since: since.0 };
         let concerned: Vec<ConnectionKey> = self
             .connections

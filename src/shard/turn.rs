@@ -9,13 +9,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
-use super::outbox::{Newest, OutboxLimits, Relief, SlotId, View};
+use super::outbox::{Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
 use super::registry::Registry;
 use super::timers::{Due, Timer, Timers};
-use crate::bus::{Emitter, Log, Next};
+use crate::bus::{Emitter, Log, Next, SourceId};
 use crate::clock::Clock;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
@@ -87,6 +87,9 @@ pub struct Shard {
     /// Where all sockets are read into.
     pub(super) read_buffer: Box<[u8]>,
     pub(super) now: UnixNanos,
+    /// New clients are sent away.
+    pub(super) draining: bool,
+    /// Told when the last client has left.
     pub(super) drained: Option<oneshot::Sender<()>>,
     /// Shifts who is flushed first, so that nobody is always the last.
     rotation: usize,
@@ -126,6 +129,7 @@ pub fn spawn(
         pool_bytes: 0,
         read_buffer: vec![0; READ_BYTES].into(),
         now: config.clock.now(),
+        draining: false,
         drained: None,
         rotation: 0,
         flush_at: UnixNanos::default(),
@@ -145,10 +149,9 @@ impl Shard {
         let mut ready = Vec::new();
         let mut busy = false;
         loop {
-            if busy {
-                // Handshakes run on the same thread.
-                tokio::task::yield_now().await;
-            } else if !self.wait(&mut commands).await {
+            // Always, so that the runtime looks at the sockets and handshakes go on, however fast the log grows.
+            tokio::task::yield_now().await;
+            if !busy && !self.wait(&mut commands).await {
                 return;
             }
             self.now = self.config.clock.now();
@@ -251,8 +254,30 @@ impl Shard {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) {
+        let known = self.replica.sources().to_vec();
+        self.each_slot(|outbox, slot, view| {
+            let topic = outbox.slot(slot).topic;
+            let (epoch, ended_at) = checkpoint.epoch(topic);
+            if epoch != view.replica.epoch(topic) {
+                outbox.before_overrun_epoch(slot, ended_at, view);
+            }
+        });
         self.replica.restore(checkpoint);
         self.next = checkpoint.next;
+        self.each_slot(Outbox::on_overrun);
+        let topics = 0..self.replica.len() as u32;
+        self.offer_topics(topics);
+        let catalog = Arc::clone(self.replica.catalog());
+        let states = self.replica.sources().to_vec();
+        for (at, state) in states.into_iter().enumerate() {
+            if let (Some((state, since)), true) = (state, known.get(at).copied().flatten() != state) {
+                self.tell_source(&catalog, SourceId(at as u16), state, since);
+            }
+        }
+    }
+
+    /// Does something to every subscription of every connection.
+    fn each_slot(&mut self, mut change: impl FnMut(&mut Outbox, SlotId, &mut View<'_>)) {
         let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
         for key in keys {
             let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
@@ -260,13 +285,11 @@ impl Shard {
             let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
             let slots: Vec<SlotId> = connection.outbox.held().iter().map(|(_, slot)| *slot).collect();
             for slot in slots {
-                connection.outbox.on_overrun(slot, &mut view);
+                change(&mut connection.outbox, slot, &mut view);
             }
             self.arm_intervals(key);
             self.mark_dirty(key);
         }
-        let topics = 0..self.replica.len() as u32;
-        self.offer_topics(topics);
     }
 
     fn take_timers(&mut self) {
@@ -318,7 +341,10 @@ impl Shard {
         let relief = connection.relieve(&view);
         connection.tell_queued(view.metrics);
         match flushed {
-            Flushed::All => self.after_all_is_sent(key),
+            Flushed::All => {
+                self.after_all_is_sent(key);
+                self.read_on(key);
+            }
             Flushed::Blocked => self.watch(key),
             Flushed::More => self.mark_dirty(key),
             Flushed::Broken => return self.remove(key),
@@ -326,6 +352,15 @@ impl Shard {
         self.arm_intervals(key);
         if relief == Relief::Disconnect {
             self.send_away(key);
+        }
+    }
+
+    /// Requests that were left in the socket while answers waited are read now.
+    fn read_on(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key.0 as usize)
+            && std::mem::take(&mut connection.left_unread)
+        {
+            self.ready.push(key);
         }
     }
 

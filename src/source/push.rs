@@ -66,6 +66,9 @@ pub enum PushFault {
     /// The time lies before that of the event before.
     #[error("`ts` runs backwards: the event before was at {0}")]
     Late(u64),
+    /// The bus' queue has no room for this part of the request.
+    #[error("the bus' queue is full (bus.queue); send this line again")]
+    Full,
     /// The time lies too far ahead.
     #[error("`ts` is more than 60 s ahead of the server's clock; it is nanoseconds since 1970")]
     Ahead,
@@ -83,6 +86,7 @@ impl PushFault {
             Self::Quote(QuoteFault::Crossed) => "crossed",
             Self::Late(_) => "late",
             Self::Ahead => "ahead",
+            Self::Full => "full",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rand::RngExt;
 
 use super::{Gate, Output, Source, SourceError};
@@ -65,8 +66,10 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
     loop {
         let begun = task.clock.now();
         up.set(1);
-        let ended = source.run(out).await;
+        let ended = std::panic::AssertUnwindSafe(source.run(out)).catch_unwind().await;
+        let ended = ended.unwrap_or_else(|_told_by_the_panic_hook| Err(SourceError::Failed("it panicked; this is a bug".to_owned())));
         up.set(0);
+        out.alive.store(0, Ordering::Relaxed);
         let error = match ended {
             Ok(()) => {
                 tracing::info!(source = &*task.name, "ended");
@@ -74,6 +77,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             }
             Err(SourceError::Stopped) => return,
             Err(SourceError::Final(error)) => {
+                task.started.store(false, Ordering::Relaxed);
                 tracing::error!(source = &*task.name, error, "stopped for good");
                 return tell(task, SourceState::Ended).await;
             }
@@ -84,6 +88,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
         }
         let wait = retry.mul_f64(rand::rng().random());
         tracing::warn!(source = &*task.name, error, "failed; starts again in {wait:?}");
+        task.started.store(false, Ordering::Relaxed);
         tell(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
         task.clock.sleep_until(task.clock.now().plus(wait)).await;
@@ -103,6 +108,8 @@ async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
         task.clock.sleep_until(task.clock.now().plus(task.stale_after / 4)).await;
         let last = UnixNanos(alive.load(Ordering::Relaxed));
         if last == UnixNanos::default() {
+            // Not begun, or failed and told so.
+            is_stale = None;
             continue;
         }
         let silent = task.clock.now().since(last) >= task.stale_after;

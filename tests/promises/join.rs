@@ -45,8 +45,14 @@ async fn a_thousand_subscribes_under_load_join_without_a_hole() -> Result<()> {
         let mut client = feed.client(Encoding::ALL[at % 2]).await?;
         tasks.push(tokio::spawn(async move {
             for round in 0..100 {
-                let channel = if round % 2 == 0 { "trade" } else { "quote" };
-                join_once(&mut client, &format!("{channel}:S{}", 1 + (at + round) % 4)).await?;
+                let symbol = format!("S{}", 1 + (at + round) % 4);
+                let topic = match round % 10 {
+                    0 => format!("ticker:{symbol}"),
+                    5 => format!("bar:{symbol}:1s"),
+                    even if even % 2 == 0 => format!("trade:{symbol}"),
+                    _ => format!("quote:{symbol}"),
+                };
+                join_once(&mut client, &topic).await?;
             }
             anyhow::Ok(())
         }));

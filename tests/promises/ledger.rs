@@ -7,8 +7,7 @@ use tickcast::protocol::{Encoding, Mode, OnSlow, Op};
 
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
 
-const LIMITS: &str =
-    "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000}\nsession: {heartbeat: 500ms}";
+const LIMITS: &str = "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000, connections: 200, topics: 64, message: 4KiB}\nsession: {heartbeat: 500ms}";
 
 /// How a client reads.
 #[derive(Clone, Copy, PartialEq)]
@@ -78,8 +77,9 @@ async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     for task in tasks {
         delivered += task.await??;
     }
-    // By the formula, what waits for the clients and is kept of the past; the test's own clients are in here too.
-    let formula = (connections as u64) * (128 + 64 + 2 * 256 + 4) * 1024 + (64 + 64 + 3 * 64) * (1 << 20);
+    // The test's own clients are in here too.
+    let text = format!("{}\nlisten: 127.0.0.1:0", market(10, rate, LIMITS));
+    let (formula, _) = tickcast::config::Config::parse(&text, "test")?.memory_formula(90);
     let grown = resident_bytes()?.saturating_sub(before);
     assert!(grown < formula, "{grown} bytes more than before; the formula allows {formula}");
     Ok(delivered)

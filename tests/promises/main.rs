@@ -5,6 +5,7 @@ mod errors;
 mod golden;
 mod handshake;
 mod harness;
+mod http;
 mod index;
 mod invariants;
 mod join;

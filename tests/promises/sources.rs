@@ -106,7 +106,7 @@ async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
     while !(ended && states.last() == Some(&TradingState::Stale)) {
         match client.next().await? {
             ServerMessage::Control(Control::Source(change)) => {
-                ended |= (change.name.as_str(), change.state) == ("tape", SourceState::Ended)
+                ended |= (change.name.as_str(), change.state) == ("tape", SourceState::Ended);
             }
             ServerMessage::Events(events) => states.extend(events.iter().filter_map(|event| match &event.body {
                 Body::Status(status) => Some(status.state),

@@ -79,6 +79,11 @@ impl Lane {
         self.entries.is_empty()
     }
 
+    /// Entries that the client asked for.
+    pub(super) fn asked(&self) -> usize {
+        self.entries.len() - self.events
+    }
+
     /// Memory of the events that wait; what a client asked for doesn't count.
     pub(super) fn cost(&self) -> usize {
         self.bytes.len() - self.read + self.events * ENTRY_BYTES

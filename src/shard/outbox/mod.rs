@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Epoch, GapCause, Id, LagLevel, Mode, Settings};
 use crate::replica::Replica;
 use crate::session::Join;
+use crate::topic::Kind;
 use lane::{Entry, GapEntry, Lane, SnapshotEntry};
 
 /// The bounds of every outbox (config `fanout`).
@@ -86,6 +87,9 @@ pub struct Totals {
     pub lost: u64,
 }
 
+/// What a snapshot or ledger that waits counts as, where a client asks for more and more.
+const ASKED_ENTRY_BYTES: usize = 64;
+
 #[derive(Debug)]
 enum Control {
     /// Answers, in order; reading stops while they wait.
@@ -115,14 +119,16 @@ pub struct Outbox {
     /// Subscriptions that have something newer and may send it now, each with since when.
     marks: VecDeque<(SlotId, UnixNanos)>,
     level: LagLevel,
+    /// When it was shed last, because that costs a walk over all that waits.
+    shed_at: UnixNanos,
     totals: Totals,
 }
 
 impl Outbox {
-    /// An empty one.
-    pub const fn new(encoding: Encoding) -> Self {
+    /// An empty one, whose data messages are ended at `frame` bytes.
+    pub const fn new(encoding: Encoding, frame: usize) -> Self {
         Self {
-            wire: Wire::new(encoding),
+            wire: Wire::new(encoding, frame),
             slots: Vec::new(),
             free: Vec::new(),
             index: Vec::new(),
@@ -133,6 +139,7 @@ impl Outbox {
             lane: Lane::EMPTY,
             marks: VecDeque::new(),
             level: LagLevel::Ok,
+            shed_at: UnixNanos(0),
             totals: Totals { delivered: 0, merged: 0, lost: 0 },
         }
     }
@@ -188,7 +195,7 @@ impl Outbox {
             }
             None => {
                 self.slots.push(fresh);
-                SlotId((self.slots.len() - 1) as u16)
+                SlotId((self.slots.len() - 1) as u32)
             }
         };
         let place = self.index.partition_point(|(held, _)| *held < topic);
@@ -219,7 +226,11 @@ impl Outbox {
     }
 
     /// Sends a snapshot of at most so many events, at this place in the stream.
-    pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &View<'_>) {
+    pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &mut View<'_>) {
+        if self.slots[slot.index()].kind == Kind::Bar {
+            // A snapshot must not swallow closed bars that wait.
+            self.materialize(slot, view);
+        }
         let state = &mut self.slots[slot.index()];
         state.queued += 1;
         let pinned = !state.catching_up;
@@ -262,9 +273,16 @@ impl Outbox {
     /// Puts what waits to be merged into the lane, so that raw events or a new epoch can follow.
     fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !std::mem::take(&mut state.marked) {
+        if !std::mem::take(&mut state.marked) || state.catching_up {
             return;
         }
+        let evicted = view.replica.closed_evicted(state.topic);
+        if state.kind == Kind::Bar && evicted > state.tail {
+            let from = state.tail + 1;
+            self.warn(view);
+            self.queue_gap(slot, from, evicted, GapCause::Slow);
+        }
+        let state = &mut self.slots[slot.index()];
         let encoding = self.wire.encoding();
         let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail && !event.closes_bar());
         for event in view.replica.closed_after(state.topic, state.tail).chain(last) {
@@ -343,6 +361,16 @@ impl Outbox {
         }
     }
 
+    /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what the old one came to
+    /// after what this shard knows is told as lost.
+    pub fn before_overrun_epoch(&mut self, slot: SlotId, ended_at: u64, view: &mut View<'_>) {
+        self.before_epoch(slot, view);
+        let tail = self.slots[slot.index()].tail;
+        if self.newest_epoch(slot) == view.replica.epoch(self.slots[slot.index()].topic) && tail < ended_at {
+            self.queue_gap(slot, tail + 1, ended_at, GapCause::Bus);
+        }
+    }
+
     /// Called before the replica takes a new epoch in: the newest that waits to be merged is still of the old one.
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
         self.materialize(slot, view);
@@ -366,7 +394,7 @@ impl Outbox {
             slot,
             seq: Some(seq),
             last,
-            events: crate::replica::SNAPSHOT_TRADES,
+            events: if state.kind == Kind::Event { crate::replica::SNAPSHOT_TRADES } else { 1 },
             epoch: Some(epoch),
         })));
     }
@@ -438,6 +466,11 @@ impl Outbox {
     /// Whether answers wait, so that no further request should be read.
     pub fn answers_wait(&self) -> bool {
         self.answer_bytes > 0 || self.control.iter().any(|control| matches!(control, Control::Instruments { .. }))
+    }
+
+    /// About how many bytes of what the client asked for wait: answers, snapshots, ledgers.
+    pub fn asked_bytes(&self) -> usize {
+        self.answer_bytes + self.lane.asked() * ASKED_ENTRY_BYTES
     }
 
     /// Bytes that wait for the socket, the wire's included.

@@ -28,13 +28,16 @@ impl Outbox {
             return Relief::Done;
         }
         self.warn(view);
-        if cost <= view.limits.outbox && behind <= view.limits.behind_max {
+        let is_late = behind > view.limits.behind_max && view.now.since(self.shed_at) >= view.limits.behind_max / 8;
+        if cost <= view.limits.outbox && !is_late {
             return Relief::Done;
         }
+        self.shed_at = view.now;
         self.shed(view)
     }
 
-    pub(super) fn warn(&mut self, view: &View<'_>) {
+    /// Tells the client that it is behind, unless it knows.
+    pub fn warn(&mut self, view: &View<'_>) {
         if self.level == LagLevel::Ok {
             self.tell(LagLevel::Warn, view);
         }

@@ -9,7 +9,7 @@ use super::{Control, Outbox, SlotId, View};
 use crate::bus::{Catalog, Event, TopicId};
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Mode, SnapshotHead,
-    encode_control, encode_parts, write_snapshot,
+    encode_control, encode_event, encode_parts, write_snapshot,
 };
 use crate::topic::Kind;
 
@@ -30,9 +30,6 @@ impl Outbox {
             && let Some(entry) = self.lane.pop()
         {
             self.send(entry, view);
-            if self.wire.open_len() >= frame {
-                self.wire.seal();
-            }
         }
         // The newest have their own turn beside the lane, so that a long lane can't keep them back.
         while self.wire.len() < 2 * frame
@@ -190,10 +187,7 @@ impl Outbox {
         if state.dead {
             return;
         }
-        let seq = entry.seq.unwrap_or_else(|| {
-            state.tail = view.replica.head(state.topic);
-            state.tail
-        });
+        let seq = entry.seq.unwrap_or(state.head);
         match entry.epoch {
             Some(epoch) => state.begin_epoch(epoch, seq),
             None => {
@@ -215,11 +209,16 @@ impl Outbox {
         }
         let mut bytes = Vec::new();
         let mut ends = vec![0];
+        let info = view.replica.catalog().topic(topic);
         for event in &found {
-            bytes.extend_from_slice(view.newest.bytes(view.replica, event, encoding, view.metrics));
+            if is_current {
+                bytes.extend_from_slice(view.newest.bytes(view.replica, event, encoding, view.metrics));
+            } else {
+                // The kept bytes are of the epoch now.
+                encode_event(&mut bytes, encoding, &info.head, event.seq, event.tx, &event.body);
+            }
             ends.push(bytes.len());
         }
-        let info = view.replica.catalog().topic(topic);
         let head = SnapshotHead { topic: &info.text, epoch: &state.epoch.to_string(), seq };
         let mut payload = Vec::with_capacity(bytes.len() + 128);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);

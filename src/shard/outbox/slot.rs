@@ -5,7 +5,7 @@ use crate::topic::Kind;
 
 /// A subscription's number within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SlotId(pub u16);
+pub struct SlotId(pub u32);
 
 impl SlotId {
     /// As an index of the connection's slots.

@@ -41,7 +41,7 @@ enum Step {
     Heartbeat,
     Epoch { topic: usize },
     Overrun { events: u8 },
-    Reconnect,
+    Reconnect { room: usize },
 }
 
 type OnSlowWord = crate::protocol::OnSlow;
@@ -57,14 +57,14 @@ fn step() -> impl Strategy<Value = Step> {
                 Just(None), Just(Some(OnSlow::Conflate)), Just(Some(OnSlow::Gap))
             ], prop_oneof![Just(None), Just(Some(true)), Just(Some(false))])
             .prop_map(|(name, mode, on_slow, snapshot)| Step::Subscribe { name, mode, on_slow, snapshot }),
-        2 => (0..NAMES.len()).prop_map(|name| Step::Unsubscribe { name }),
+        1 => (0..NAMES.len()).prop_map(|name| Step::Unsubscribe { name }),
         3 => (0..NAMES.len(), 0..MODES.len()).prop_map(|(name, mode)| Step::Modify { name, mode }),
-        1 => (0..NAMES.len()).prop_map(|name| Step::Resync { name }),
+        2 => (0..NAMES.len()).prop_map(|name| Step::Resync { name }),
         2 => Just(Step::Ledger),
         1 => Just(Step::Heartbeat),
         1 => (0..TOPICS.len()).prop_map(|topic| Step::Epoch { topic }),
         1 => (1u8..80).prop_map(|events| Step::Overrun { events }),
-        1 => Just(Step::Reconnect),
+        2 => prop_oneof![Just(usize::MAX), 0usize..8000].prop_map(|room| Step::Reconnect { room }),
     ]
 }
 
@@ -124,7 +124,7 @@ impl Rig {
             limits: OutboxLimits { outbox: 6000, control: 100_000, frame: 2000, behind_max: Duration::from_millis(500) },
             now,
             timers: Vec::new(),
-            outbox: Outbox::new(encoding),
+            outbox: Outbox::new(encoding, 2000),
             session: Session::new(LIMITS, now),
             room: usize::MAX,
             received: Vec::new(),
@@ -168,9 +168,6 @@ impl Rig {
         crate::protocol::encode_event(&mut bytes, self.encoding, &self.catalog.topic(topic).head, event.seq, event.tx, &event.body);
         if self.outbox.admit(slot, &event, &bytes, self.now, 2 * self.limits.frame, &mut self.timers) == Admitted::Marked {
             self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, &bytes);
-        }
-        if self.outbox.wire.open_len() >= self.limits.frame {
-            self.outbox.wire.seal();
         }
     }
 
@@ -304,7 +301,7 @@ impl Rig {
             Step::Heartbeat => self.outbox.heartbeat(),
             Step::Epoch { topic } => self.new_epoch(TOPICS[topic]),
             Step::Overrun { events } => self.overrun(events),
-            Step::Reconnect => self.reconnect(),
+            Step::Reconnect { room } => self.reconnect(room),
         }
     }
 
@@ -337,7 +334,7 @@ impl Rig {
     }
 
     /// The connection breaks off wherever it is; the next one goes on from what was received.
-    fn reconnect(&mut self) {
+    fn reconnect(&mut self, room: usize) {
         self.heads = self.accounts.iter().map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone())).collect();
         self.heads.sort();
         let topics: Vec<_> = self.heads.iter().map(|(topic, ..)| topic.clone()).collect();
@@ -346,10 +343,10 @@ impl Rig {
             seqs: self.heads.iter().map(|(topic, seq, _)| (topic.clone(), *seq)).collect(),
             epochs: self.heads.iter().map(|(topic, _, epoch)| (topic.clone(), epoch.clone())).collect(),
         };
-        self.outbox = Outbox::new(self.encoding);
+        self.outbox = Outbox::new(self.encoding, 2000);
         self.session = Session::new(LIMITS, self.now);
         self.context = WebSocketContext::new(Role::Client, None);
-        (self.accounts, self.received, self.room) = (Accounts::default(), Vec::new(), usize::MAX);
+        (self.accounts, self.received, self.room) = (Accounts::default(), Vec::new(), room);
         self.timers.clear();
         self.request(Op::Subscribe(Subscribe { topics, from: Some(from), ..Subscribe::default() }));
         self.flush();
@@ -407,8 +404,13 @@ impl io::Write for Partly {
     }
 }
 
+/// Many more in `./check --full`.
+fn cases() -> u32 {
+    if std::env::var("TICKCAST_FULL").as_deref() == Ok("1") { 20_000 } else { 400 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_client_that_counts_from_the_wire_alone_agrees(steps in proptest::collection::vec(step(), 1..120), json in any::<bool>()) {

@@ -5,6 +5,9 @@ use crate::protocol::Encoding;
 /// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5 of array header.
 const FRONT: usize = 15;
 
+/// What was sent is dropped once it is so much, and more than what still waits.
+const COMPACT_AT: usize = 64 * 1024;
+
 /// WebSocket opcodes (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
@@ -29,6 +32,8 @@ struct OpenArray {
 #[derive(Debug)]
 pub struct Wire {
     encoding: Encoding,
+    /// Bytes of an array at which it is ended.
+    frame: usize,
     buf: Vec<u8>,
     sent: usize,
     open: Option<OpenArray>,
@@ -37,9 +42,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// An empty one.
-    pub const fn new(encoding: Encoding) -> Self {
-        Self { encoding, buf: Vec::new(), sent: 0, open: None, blocked: false }
+    /// An empty one, whose arrays are ended at `frame` bytes.
+    pub const fn new(encoding: Encoding, frame: usize) -> Self {
+        Self { encoding, frame, buf: Vec::new(), sent: 0, open: None, blocked: false }
     }
 
     /// The connection's encoding.
@@ -92,11 +97,9 @@ impl Wire {
             }
         }
         self.buf.extend_from_slice(bytes);
-    }
-
-    /// Bytes of the open array.
-    pub fn open_len(&self) -> usize {
-        self.open.as_ref().map_or(0, |open| self.buf.len() - open.at)
+        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at >= self.frame) {
+            self.seal();
+        }
     }
 
     /// Ends the open array: what follows is a message of its own.
@@ -156,6 +159,14 @@ impl Wire {
     pub fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
         debug_assert!(self.sent <= self.buf.len(), "a socket takes no more than it is given");
+        debug_assert!(self.open.is_none(), "only sealed arrays are written");
+        if self.sent == self.buf.len() {
+            self.buf.clear();
+            self.sent = 0;
+        } else if self.sent > COMPACT_AT && self.sent * 2 > self.buf.len() {
+            self.buf.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 }
 
@@ -229,7 +240,7 @@ mod tests {
     #[test]
     fn arrays_of_every_size_and_controls_between_them_are_read_back() {
         for events in [1usize, 15, 16, 200, 70_000] {
-            let mut wire = Wire::new(Encoding::Msgpack);
+            let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
             for _ in 0..2 {
                 (0..events).for_each(|_| wire.event(&[7]));
                 wire.control(&[0x80]);
@@ -245,7 +256,7 @@ mod tests {
 
     #[test]
     fn json_arrays_have_commas_between_events() {
-        let mut wire = Wire::new(Encoding::Json);
+        let mut wire = Wire::new(Encoding::Json, 1 << 20);
         wire.event(b"{}");
         wire.event(b"{}");
         wire.control(b"{\"op\":1}");
@@ -257,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_array_behind_a_partly_sent_one_keeps_its_place() {
-        let mut wire = Wire::new(Encoding::Msgpack);
+        let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
         wire.event(&[1]);
         wire.seal();
         let mut got = wire.unsent()[..2].to_vec();

@@ -287,6 +287,9 @@ fn level(px: &str, qty: &str) -> Result<Option<Level>, RowError> {
     Ok(Some(Level { px: Price(decimal(px)?), qty: Qty(decimal(qty)?) }))
 }
 
+/// The year 2500: what is later is no time but a mistake.
+const TIME_MAX: u64 = 16_725_225_600_000_000_000;
+
 /// A time: ISO, or a number since 1970 whose unit its size tells (from 10^17 on ns, 10^14 µs, 10^11 ms, else seconds, which
 /// may have decimals).
 fn time(text: &str) -> Result<UnixNanos, RowError> {
@@ -307,7 +310,7 @@ fn time(text: &str) -> Result<UnixNanos, RowError> {
         100_000_000_000.. => 1_000_000,
         _ => 1_000_000_000,
     };
-    number.checked_mul(scale).map(UnixNanos).ok_or_else(wrong)
+    number.checked_mul(scale).filter(|nanos| *nanos < TIME_MAX).map(UnixNanos).ok_or_else(wrong)
 }
 
 /// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's own suffix.

@@ -19,7 +19,7 @@ use read::Recording;
 
 /// How often the source tells its time, in its own time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// In a long pause of the recording time is told this often.
+/// At full speed a long pause of the recording is passed in such steps.
 const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
 /// Events emitted at once.
 const EMIT_AT: usize = 1024;
@@ -110,6 +110,19 @@ pub struct Columns {
 pub struct ReplayError {
     path: PathBuf,
     error: String,
+    /// The file itself is wrong, so trying again would fail the same way.
+    is_final: bool,
+}
+
+impl ReplayConfig {
+    /// Looks whether the files are there and of a known form.
+    pub fn probe(&self) -> Result<(), ReplayError> {
+        let symbol = self.symbol.as_ref().map(ToString::to_string);
+        for path in read::expand(&self.files)? {
+            read::open(&path, self.columns.clone(), symbol.clone())?;
+        }
+        Ok(())
+    }
 }
 
 /// The source.
@@ -156,6 +169,9 @@ impl Replay {
             } else {
                 out.emit(&mut vec![Emit::StartOver]).await?;
             }
+            if lanes.iter().all(|lane| lane.rows.is_empty()) {
+                return if round == 0 { Err(SourceError::Final("the files hold no rows".to_owned())) } else { Ok(()) };
+            }
             self.play_once(&mut lanes, &mut names, &mut bad, out).await?;
             if !self.config.repeat {
                 return Ok(());
@@ -165,7 +181,10 @@ impl Replay {
     }
 
     async fn open(&self, bad: &mut u64, out: &Output) -> Result<Vec<Lane>, SourceError> {
-        let failed = |error: ReplayError| SourceError::Failed(error.to_string());
+        let failed = |error: ReplayError| {
+            let message = error.to_string();
+            if error.is_final { SourceError::Final(message) } else { SourceError::Failed(message) }
+        };
         let mut lanes = Vec::new();
         for path in read::expand(&self.config.files).map_err(failed)? {
             let symbol = self.config.symbol.as_ref().map(ToString::to_string);
@@ -210,7 +229,7 @@ impl Replay {
             while next_mark <= due {
                 pace.wait(next_mark, &mut emitted, out).await?;
                 emitted.push(Emit::Mark(next_mark));
-                let is_pause = due.since(next_mark) > PAUSE_MARK_EVERY;
+                let is_pause = self.config.speed == Speed::Max && due.since(next_mark) > PAUSE_MARK_EVERY;
                 next_mark = next_mark.plus(if is_pause { PAUSE_MARK_EVERY } else { MARK_EVERY });
             }
             pace.wait(due, &mut emitted, out).await?;

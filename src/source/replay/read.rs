@@ -39,8 +39,8 @@ pub(super) struct Recording {
 
 /// Opens a file and looks at it; its rows come from a thread.
 pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>) -> Result<Recording, ReplayError> {
-    let fail = |error: String| ReplayError { path: path.to_owned(), error };
-    let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+    let fail = |error: String, is_final| ReplayError { path: path.to_owned(), error, is_final };
+    let file = File::open(path).map_err(|error| fail(error.to_string(), false))?;
     let (looked, looks) = std::sync::mpsc::sync_channel(1);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
     let own_path = path.to_owned();
@@ -59,8 +59,9 @@ pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>
             let _gave_up = looked.send(Err(error));
         }
     };
-    std::thread::Builder::new().name("replay".to_owned()).spawn(read).map_err(|error| fail(error.to_string()))?;
-    let (has_trades, has_quotes) = looks.recv().map_err(|_wrong| fail("it can't be read".to_owned()))?.map_err(fail)?;
+    std::thread::Builder::new().name("replay".to_owned()).spawn(read).map_err(|error| fail(error.to_string(), false))?;
+    let (has_trades, has_quotes) =
+        looks.recv().map_err(|_wrong| fail("it can't be read".to_owned(), false))?.map_err(|error| fail(error, true))?;
     Ok(Recording { path: path.into(), has_trades, has_quotes, chunks: receiver })
 }
 
@@ -74,9 +75,10 @@ fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>,
         [0x1f, 0x8b, ..] => then(Box::new(flate2::read::MultiGzDecoder::new(whole)), &name),
         [0x28, 0xb5, 0x2f, 0xfd] => then(Box::new(zstd::Decoder::new(whole).map_err(|error| error.to_string())?), &name),
         [b'P', b'K', 3, 4] => {
-            let mut whole = whole;
-            let packed = zip::read::read_zipfile_from_stream(&mut whole).map_err(|error| error.to_string())?;
-            let packed = packed.ok_or("the zip holds no file")?;
+            // By its directory, because an entry's own header needn't tell its length.
+            let archive = File::open(path).map_err(|error| error.to_string())?;
+            let mut archive = zip::ZipArchive::new(archive).map_err(|error| error.to_string())?;
+            let packed = archive.by_index(0).map_err(|error| format!("the zip holds no file: {error}"))?;
             let inner = packed.name().map_err(|error| error.to_string())?.into_owned();
             then(Box::new(packed), inner.rsplit('/').next().unwrap_or(&inner))
         }
@@ -105,6 +107,9 @@ fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>
             Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => {
                 let line = error.position().map_or(0, csv::Position::line);
                 chunk.bad.push((line, RowError("the line is no UTF-8".to_owned())));
+                if chunk.bad.len() >= CHUNK_ROWS && chunks.blocking_send(std::mem::take(&mut chunk)).is_err() {
+                    return;
+                }
                 continue;
             }
             Err(error) => {
@@ -138,7 +143,7 @@ pub(super) fn expand(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, ReplayError> 
             continue;
         }
         let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let fail = |error: String| ReplayError { path: pattern.clone(), error };
+        let fail = |error: String| ReplayError { path: pattern.clone(), error, is_final: false };
         let listed = std::fs::read_dir(folder).map_err(|error| fail(error.to_string()))?;
         let mut found: Vec<PathBuf> = listed
             .filter_map(Result::ok)

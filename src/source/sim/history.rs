@@ -55,11 +55,11 @@ fn session(grains: &[Bar], start: UnixNanos) -> Option<SessionSoFar> {
     let today = start.floor(DAY);
     let mut grains = grains.iter().filter(|grain| grain.start >= today);
     let first = grains.next()?;
-    let value = |grain: &Bar| grain.close.0 * grain.vol.0;
+    let value = |grain: &Bar| grain.close.0.saturating_mul(grain.vol.0);
     let mut so_far = SessionSoFar { bar: first.clone(), notional: value(first) };
     for grain in grains {
         so_far.bar.extend(grain);
-        so_far.notional += value(grain);
+        so_far.notional = so_far.notional.saturating_add(value(grain));
     }
     Some(so_far)
 }

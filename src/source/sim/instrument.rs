@@ -59,16 +59,17 @@ impl SimInstrument {
     }
 
     pub(super) fn px(&self, ticks: i64) -> Price {
-        Price(self.tick_size * Decimal::from(ticks.max(1)))
+        Price(self.tick_size.checked_mul(Decimal::from(ticks.max(1))).unwrap_or(self.start.0))
     }
 
     pub(super) fn start_ticks(&self) -> f64 {
-        decimal_to_f64(self.start.0 / self.tick_size)
+        decimal_to_f64(self.start.0.checked_div(self.tick_size).unwrap_or(Decimal::ONE))
     }
 
     /// A quantity of so many lots, at least one.
     pub(super) fn qty(&self, lots: f64) -> Qty {
-        Qty(self.lot_size * Decimal::from(libm::round(lots).clamp(1.0, 1e15) as i64))
+        let lots = Decimal::from(libm::round(lots).clamp(1.0, 1e15) as i64);
+        Qty(self.lot_size.checked_mul(lots).unwrap_or(self.lot_size))
     }
 
     /// The share of the variance that follows the factor, and the share that is its own.
