@@ -3,7 +3,7 @@
 //! One clock for everything: monotonic, anchored to the wall when it is made, so that times on the wire are of the world
 //! and never run backwards. Code that decides is handed `now`; only the shells around it read the clock.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::market::UnixNanos;
 
@@ -35,10 +35,5 @@ impl Clock {
     /// Waits until this clock shows `time`.
     pub async fn sleep_until(&self, time: UnixNanos) {
         tokio::time::sleep_until(self.instant_at(time)).await;
-    }
-
-    /// How long since the clock was started.
-    pub fn uptime(&self) -> Duration {
-        self.anchor.elapsed()
     }
 }

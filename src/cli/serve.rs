@@ -158,6 +158,7 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
         model: Model::Gbm { volatility: 0.3 },
         arrivals: Arrivals::Poisson,
         factor: None,
+        session_start: Duration::ZERO,
         hours: None,
         // Rare events are no silence.
         stale_after: Some(Duration::from_secs_f64((60.0 / rate).clamp(60.0, 1e9))),

@@ -27,7 +27,6 @@ pub struct Account {
     degrades_until: u64,
     /// The epoch of these numbers; before it begins, they bound nothing.
     until_epoch: String,
-    awaits_snapshot: Option<u64>,
 }
 
 /// What the server did that it must not.
@@ -59,9 +58,6 @@ pub enum AccountError {
     /// A gap with cause `slow` without a warning.
     #[error("{0}: a gap came without a lag message before it")]
     Unannounced(String),
-    /// The first event came before the snapshot that was promised.
-    #[error("{0}: an event came before the snapshot")]
-    BeforeSnapshot(String),
     /// The server's account says something else.
     #[error("{topic}: the server says {server:?}, the client counted {client:?}")]
     Differs {
@@ -122,9 +118,6 @@ impl Accounts {
     fn event(&mut self, topic: &str, seq: u64, kind: Kind) -> Result<(), AccountError> {
         let degraded = self.degraded;
         let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
-        if account.awaits_snapshot.is_some() {
-            return Err(AccountError::BeforeSnapshot(topic.to_owned()));
-        }
         if seq <= account.head {
             return Err(AccountError::Backwards { topic: topic.to_owned(), seq, head: account.head });
         }
@@ -189,7 +182,6 @@ impl Accounts {
                 merges_until: 0,
                 degrades_until: 0,
                 until_epoch: entry.epoch.clone().unwrap_or_default(),
-                awaits_snapshot: None,
             };
             self.topics.insert(entry.topic.clone(), account);
         }
@@ -202,16 +194,8 @@ impl Accounts {
         }
     }
 
-    /// A snapshot of at least this number must come before the topic's next event.
-    pub fn await_snapshot(&mut self, topic: &str, seq: u64) {
-        if let Some(account) = self.topics.get_mut(topic) {
-            account.awaits_snapshot = Some(seq);
-        }
-    }
-
     fn snapshot(&mut self, topic: &str, epoch: &str, seq: u64) -> Result<(), AccountError> {
         let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
-        account.awaits_snapshot = None;
         if account.epoch != epoch {
             *account = Account { epoch: epoch.to_owned(), start: seq, head: seq, delivered: 0, merged: 0, lost: 0, ..account.clone() };
             return Ok(());

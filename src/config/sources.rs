@@ -175,6 +175,7 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
         model: read_model(section),
         arrivals: read_arrivals(section),
         factor: read_factor(section, factors),
+        session_start: section.duration("session"),
         hours: section.has("hours").then(|| read_hours(&section.section("hours"))).flatten(),
         stale_after: section.duration_if_any("stale_after"),
         symbol: symbol?,
@@ -259,11 +260,7 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
         section.problem("days", format!("\"{}\" is not right; write mon-fri, or mon,wed,sun", text.escape_debug()));
     }
     section.finish();
-    let hours = Hours { open: open?, close: close?, utc_offset_s: utc_offset_s?, days: days? };
-    if hours.close <= hours.open {
-        section.problem("close", "must be later than open");
-    }
-    Some(hours)
+    Some(Hours { open: open?, close: close?, utc_offset_s: utc_offset_s?, days: days? })
 }
 
 fn clock_minutes(text: &str) -> Option<u32> {
@@ -362,7 +359,7 @@ fn read_push_instrument(section: &Section<'_>) -> Option<Instrument> {
         has_trades: true,
         has_quotes: true,
         stale_after: section.duration_if_any("stale_after"),
-        session_start: Duration::ZERO,
+        session_start: section.duration("session"),
         symbol: symbol?,
     };
     section.finish();

@@ -113,7 +113,11 @@ pub const KEYS: &[Key] = &[
     ),
     without_default("sources.sim.instruments.hours", Kind::Section, "When it trades; always, where it isn't given."),
     without_default("sources.sim.instruments.hours.open", Kind::Text, "The local time at which it opens: 09:30."),
-    without_default("sources.sim.instruments.hours.close", Kind::Text, "The local time at which it closes: 16:00."),
+    without_default(
+        "sources.sim.instruments.hours.close",
+        Kind::Text,
+        "The local time at which it closes: 16:00; where that isn't later than open, of the next day.",
+    ),
     key("sources.sim.instruments.hours.utc_offset", Kind::Text, "+00:00", "How far local time is ahead of UTC: -05:00."),
     key("sources.sim.instruments.hours.days", Kind::Text, "mon-fri", "The days on which it trades: mon-fri, or mon,wed,sun."),
     without_default("sources.replay.files", Kind::Texts, "Recorded files, merged by time; a * in the last part stands for any characters."),
@@ -160,6 +164,12 @@ pub const KEYS: &[Key] = &[
     key("sources.push.instruments.description", Kind::Text, "", "For people; up to 200 printable characters."),
     key("sources.push.instruments.price_scale", Kind::Integer(0, 18), "2", "The usual decimals of its prices."),
     key("sources.push.instruments.qty_scale", Kind::Integer(0, 18), "0", "The usual decimals of its quantities."),
+    key(
+        "sources.push.instruments.session",
+        Kind::Duration("0", "1d"),
+        "0",
+        "When its session's day begins, after 00:00 UTC: the ticker starts anew then.",
+    ),
     key(
         "sources.push.instruments.stale_after",
         Kind::Duration("100ms", "30d"),

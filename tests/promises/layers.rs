@@ -24,7 +24,7 @@ pub(crate) fn sources(folder: &str) -> Result<Vec<(String, String)>> {
 
 /// The part of a file before its tests.
 fn product(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default()
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
 }
 
 #[test]

@@ -130,3 +130,33 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
     assert!(feed.metric("tickcast_queued_bytes") > 0.0, "the sleepers do sleep");
     Ok(())
 }
+
+/// A shard that the log overruns goes on from a checkpoint: what it missed is told as a gap with cause `bus`, or merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
+    let feed = Feed::start(&market(4, 300_000, "shards: 1\nbus: {log: 1MiB}\nlimits: {requests_per_s: 1000, publish: 1MiB}")).await?;
+    let mut clients = Vec::new();
+    for at in 0..12 {
+        let mut client = feed.client(Encoding::ALL[at % 2]).await?;
+        client.subscribe(subscribe(&["trade:*"])).await?;
+        let mode = [Mode::Raw, Mode::Conflate][at % 2];
+        client.subscribe(Subscribe { wish: wish(mode, None), ..subscribe(&["quote:*", "bar:*:1s"]) }).await?;
+        clients.push(client);
+    }
+    let reading = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            let mut gaps = 0;
+            while gaps < 2 {
+                if let ServerMessage::Control(Control::Gap(gap)) = client.next().await? {
+                    gaps += u32::from(gap.cause == GapCause::Bus);
+                }
+            }
+            client.ledger().await
+        })
+    });
+    for client in reading.collect::<Vec<_>>() {
+        assert!(client.await??.iter().any(|entry| entry.lost > 0));
+    }
+    assert!(feed.metric("tickcast_shard_overruns_total") >= 1.0);
+    Ok(())
+}

@@ -144,3 +144,39 @@ fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
     assert_eq!(changes, [closed, live, closed, live], "Friday's opening and close, and Monday's opening");
     Ok(())
 }
+
+/// The correlation of the two instruments' moves over whole seconds, from an hour of quotes.
+fn correlation(closeness: f64) -> Result<f64> {
+    let one = |name: &str| {
+        format!("{{symbol: {name}, start: 1000, rate: 5/s, trades: 0, model: {{gbm: {{volatility: 2}}}}, factor: {{f: {closeness}}}}}")
+    };
+    let text = format!("sources: [{{name: s, kind: sim, seed: 3, instruments: [{}, {}]}}]", one("A"), one("B"));
+    let config = tickcast::config::Config::parse(&text, "test")?;
+    let Some(tickcast::config::SourceDetails::Sim(sim)) = config.sources.into_iter().next().map(|source| source.details) else {
+        anyhow::bail!("a simulated source")
+    };
+    let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
+    let mut market = Market::new(&sim, start);
+    let (mut last, mut series) = ([0.0f64; 2], [Vec::new(), Vec::new()]);
+    for second in 1..=3600u64 {
+        let mut events = Vec::new();
+        market.advance(UnixNanos(start.0 + second * 1_000_000_000), &mut events, usize::MAX);
+        for event in events {
+            if let Emit::Quote(at, quote) = event {
+                last[at as usize] = quote.bid.map_or(0.0, |level| level.px.0.to_string().parse().unwrap_or(0.0));
+            }
+        }
+        (0..2).for_each(|at| series[at].push(last[at]));
+    }
+    let moves = |series: &[f64]| series[60..].windows(2).map(|pair| (pair[1] / pair[0]).ln()).collect::<Vec<f64>>();
+    let (a, b) = (moves(&series[0]), moves(&series[1]));
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    Ok(product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt())
+}
+
+#[test]
+fn instruments_of_a_common_factor_move_together() -> Result<()> {
+    let (apart, together) = (correlation(0.0)?, correlation(0.95)?);
+    assert!(apart.abs() < 0.1 && together > 0.5, "{apart} without a factor, {together} with one");
+    Ok(())
+}

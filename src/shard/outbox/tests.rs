@@ -10,14 +10,13 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::{
-    Admitted, Catalog, Epoch, Event, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Relief, Replica, SlotId, TopicId, UnixNanos,
-    View,
+    Admitted, Catalog, Event, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Relief, Replica, SlotId, TopicId, UnixNanos, View,
 };
 use crate::bus::{LogItem, SourceId};
 use crate::client::Accounts;
 use crate::market::{Aggressor, Bar, Body, Instrument, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId};
 use crate::protocol::{
-    Control, Encoding, From, Id, Limits, Op, Request, ServerMessage, Subscribe, decode_server_message, encode_parts, encode_request,
+    Control, Encoding, Epoch, From, Id, Limits, Op, Request, ServerMessage, Subscribe, decode_server_message, encode_parts, encode_request,
 };
 use crate::replica::HistoryLimits;
 use crate::session::{Action, Session};

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::SimConfig;
 use super::instrument::SimInstrument;
+use super::model::year_spread;
 use super::stream::{Role, Stream};
 use crate::bus::derive::SessionSoFar;
 use crate::market::{Bar, Interval, UnixNanos};
@@ -26,8 +28,8 @@ pub(super) struct Past {
 }
 
 /// Makes the last `span` before `start`; its last price is the start price.
-pub(super) fn past(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Duration) -> Past {
-    let grains = grains(spec, seed, start, span);
+pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Past {
+    let grains = grains(spec, config, start);
     let mut bars = Vec::new();
     for interval in Interval::ALL {
         let fine_enough = |bar: &&Bar| interval != Interval::S1 || bar.start >= start.minus(FINE);
@@ -48,11 +50,11 @@ pub(super) fn past(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Dura
         let skip = made.len().saturating_sub(CLOSED_BARS_KEPT + 1);
         bars.push((interval, made.split_off(skip)));
     }
-    Past { bars, session: session(&grains, start) }
+    Past { bars, session: session(&grains, start, spec.session_start) }
 }
 
-fn session(grains: &[Bar], start: UnixNanos) -> Option<SessionSoFar> {
-    let today = start.floor(DAY);
+fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<SessionSoFar> {
+    let today = start.minus(session_start).floor(DAY).plus(session_start);
     let mut grains = grains.iter().filter(|grain| grain.start >= today);
     let first = grains.next()?;
     let value = |grain: &Bar| grain.close.0.saturating_mul(grain.vol.0);
@@ -65,8 +67,12 @@ fn session(grains: &[Bar], start: UnixNanos) -> Option<SessionSoFar> {
 }
 
 /// Minutes, then seconds, the oldest first; where nothing traded there is none.
-fn grains(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Duration) -> Vec<Bar> {
+fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar> {
+    let (seed, span) = (config.seed, config.history);
     let mut stream = Stream::new(seed, Role::History, spec.symbol.as_str());
+    // All instruments have the same grains, so those of one factor draw the same moves from its stream.
+    let mut factor = spec.factor.map(|(factor, _)| Stream::new(seed, Role::FactorHistory, &config.factors[factor]));
+    let (closeness, own) = spec.shares();
     let fine_from = start.minus(FINE.min(span)).floor(MINUTE);
     let mut times = Vec::new();
     let mut at = start.minus(span).floor(MINUTE);
@@ -79,7 +85,8 @@ fn grains(spec: &SimInstrument, seed: u64, start: UnixNanos, span: Duration) -> 
     let (mut log, mut moves) = (0.0, Vec::with_capacity(times.len()));
     for (_, step) in times.iter().rev() {
         let close = log;
-        log = spec.model.step(log, step.as_secs_f64(), 0.0, 1.0, &mut stream);
+        let common = factor.as_mut().map_or(0.0, |factor| closeness * year_spread(step.as_secs_f64()) * factor.normal());
+        log = spec.model.step(log, step.as_secs_f64(), common, own, &mut stream);
         moves.push((log, close));
     }
     let start_ticks = spec.start_ticks();
@@ -134,7 +141,14 @@ mod tests {
     #[test]
     fn longer_bars_are_made_of_shorter_ones_and_end_at_the_start_price() {
         let start = UnixNanos::parse_utc("2026-01-16T12:34:56.5Z").expect("a time");
-        let past = past(&instrument("A", 20.0), 7, start, Duration::from_secs(2 * 86_400));
+        let config = SimConfig {
+            seed: 7,
+            start: None,
+            history: Duration::from_secs(2 * 86_400),
+            factors: vec!["f".to_owned()],
+            instruments: vec![instrument("A", 20.0)],
+        };
+        let past = past(&config.instruments[0], &config, start);
         let of = |wanted| past.bars.iter().find(|(interval, _)| *interval == wanted).map_or(&[][..], |(_, bars)| bars);
         assert_eq!(of(Interval::M1).len(), CLOSED_BARS_KEPT + 1);
         assert!(of(Interval::H1).len() > 47);

@@ -11,7 +11,7 @@ const DAY: u64 = 86_400_000_000_000;
 pub struct Hours {
     /// After local midnight.
     pub open: Duration,
-    /// After local midnight; later than `open`.
+    /// After local midnight; where it isn't later than `open`, of the next day.
     pub close: Duration,
     /// Seconds that local time is ahead of UTC.
     pub utc_offset_s: i32,
@@ -29,19 +29,23 @@ impl Hours {
     /// Whether it trades at that time.
     pub fn is_open(&self, at: UnixNanos) -> bool {
         let local = self.local(at);
-        let (day, time) = ((local / DAY) % 7, Duration::from_nanos(local % DAY));
-        self.days[day as usize] && (self.open..self.close).contains(&time)
+        let (day, time) = (((local / DAY) % 7) as usize, Duration::from_nanos(local % DAY));
+        if self.open < self.close {
+            return self.days[day] && (self.open..self.close).contains(&time);
+        }
+        let since_yesterday = self.days[(day + 6) % 7] && time < self.close;
+        since_yesterday || (self.days[day] && time >= self.open)
     }
 
     /// The next opening after `at` if it is closed then, or the next close if it is open.
     pub fn next_change(&self, at: UnixNanos) -> UnixNanos {
         let local = self.local(at);
         let was_open = self.is_open(at);
-        let edge = if was_open { self.close } else { self.open };
         let today = local - local % DAY;
-        let candidates = (0..=7).map(|days| today + days * DAY + edge.as_nanos() as u64);
-        let next = candidates.filter(|edge| *edge > local).map(|edge| UnixNanos(at.0 + (edge - local)));
-        next.into_iter().find(|time| self.is_open(*time) != was_open).unwrap_or(UnixNanos(u64::MAX))
+        let edges = (0..=8).flat_map(|day| [self.open, self.close].map(|edge| today + day * DAY + edge.as_nanos() as u64));
+        let mut later: Vec<_> = edges.filter(|edge| *edge > local).map(|edge| UnixNanos(at.0 + (edge - local))).collect();
+        later.sort_unstable();
+        later.into_iter().find(|time| self.is_open(*time) != was_open).unwrap_or(UnixNanos(u64::MAX))
     }
 }
 
@@ -61,5 +65,18 @@ mod tests {
         assert_eq!(hours.next_change(at("2026-01-16T15:00:00Z")), at("2026-01-16T21:00:00Z"));
         assert_eq!(hours.next_change(at("2026-01-16T21:00:00Z")), at("2026-01-19T14:30:00Z"));
         assert_eq!(hours.next_change(at("2026-01-16T03:00:00Z")), at("2026-01-16T14:30:00Z"));
+    }
+
+    #[test]
+    fn a_night_belongs_to_the_day_before() {
+        let hour = |hours: u64| Duration::from_secs(hours * 3600);
+        // Sunday to Thursday, 17:00 to 17:00 the next day: a currency's week without a break.
+        let days = [true, true, true, true, false, false, true];
+        let hours = Hours { open: hour(17), close: hour(17), utc_offset_s: 0, days };
+        let at = |text| UnixNanos::parse_utc(text).expect("a time");
+        // 2026-01-16 is a Friday.
+        assert!(hours.is_open(at("2026-01-16T16:59:59Z")) && !hours.is_open(at("2026-01-16T17:00:00Z")));
+        assert_eq!(hours.next_change(at("2026-01-16T17:00:00Z")), at("2026-01-18T17:00:00Z"));
+        assert_eq!(hours.next_change(at("2026-01-18T17:00:00Z")), at("2026-01-23T17:00:00Z"));
     }
 }

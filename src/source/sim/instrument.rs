@@ -36,6 +36,8 @@ pub struct SimInstrument {
     pub arrivals: Arrivals,
     /// The common factor it follows, and how closely (0 to 1).
     pub factor: Option<(usize, f64)>,
+    /// When its session's day begins, after 00:00 UTC.
+    pub session_start: Duration,
     /// When it trades; always, where it isn't said.
     pub hours: Option<Hours>,
     /// After how long a silence it is stale; the source's, where it isn't said.
@@ -54,7 +56,7 @@ impl SimInstrument {
             has_trades: true,
             has_quotes: true,
             stale_after: self.stale_after,
-            session_start: Duration::ZERO,
+            session_start: self.session_start,
         }
     }
 

@@ -109,7 +109,7 @@ impl Market {
             return;
         }
         for (at, spec) in config.instruments.iter().enumerate() {
-            let past = history::past(spec, config.seed, self.start, config.history);
+            let past = history::past(spec, config, self.start);
             out.extend(past.bars.into_iter().map(|(interval, bars)| Emit::History(at as u32, interval, bars)));
             out.extend(past.session.map(|session| Emit::Session(at as u32, session)));
         }
@@ -175,6 +175,7 @@ pub(crate) mod testing {
             model: Model::Gbm { volatility: 0.6 },
             arrivals: Arrivals::Poisson,
             factor: Some((0, 0.7)),
+            session_start: Duration::ZERO,
             hours: None,
             stale_after: None,
         }

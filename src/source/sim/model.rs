@@ -44,7 +44,7 @@ impl Model {
     /// time, per unit of volatility, and `own` the share of the variance that isn't common.
     pub(super) fn step(&self, log: f64, seconds: f64, common: f64, own: f64, stream: &mut Stream) -> f64 {
         let sigma = self.volatility();
-        let spread = libm::sqrt(seconds / SECONDS_PER_YEAR);
+        let spread = year_spread(seconds);
         let moved = sigma * (own * spread * stream.normal() + common);
         let drift = -0.5 * sigma * sigma * seconds / SECONDS_PER_YEAR;
         match self {
@@ -59,6 +59,11 @@ impl Model {
             }
         }
     }
+}
+
+/// The share of a year's standard deviation that so many seconds have.
+pub(super) fn year_spread(seconds: f64) -> f64 {
+    libm::sqrt(seconds / SECONDS_PER_YEAR)
 }
 
 /// Steps of a common factor.
@@ -79,7 +84,7 @@ impl Factor {
 
     /// Its value at `nanos` after the start, in units of a year's standard deviation; times must not go back.
     pub(super) fn value(&mut self, nanos: u64) -> f64 {
-        let spread = libm::sqrt(FACTOR_STEP_NANOS as f64 / 1e9 / SECONDS_PER_YEAR);
+        let spread = year_spread(FACTOR_STEP_NANOS as f64 / 1e9);
         while self.at + FACTOR_STEP_NANOS <= nanos {
             self.at += FACTOR_STEP_NANOS;
             self.value += spread * self.stream.normal();

@@ -17,6 +17,7 @@ pub(super) enum Role {
     Events,
     History,
     Factor,
+    FactorHistory,
 }
 
 impl Stream {

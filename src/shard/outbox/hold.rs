@@ -1,0 +1,206 @@
+//! Holding topics: how a subscription begins, changes and ends, and how it crosses epochs and overruns.
+
+use std::time::Duration;
+
+use super::lane::{Entry, GapEntry, SnapshotEntry};
+use super::{Outbox, Slot, SlotId, View};
+use crate::bus::{Event, TopicId};
+use crate::protocol::{Epoch, GapCause, Mode, Settings};
+use crate::session::Join;
+use crate::topic::Kind;
+
+impl Outbox {
+    /// Begins to hold a topic; returns its slot, which the registry is to be told.
+    pub fn hold(&mut self, topic: TopicId, settings: Settings, join: Join, view: &mut View<'_>) -> SlotId {
+        let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
+        let start = match join {
+            Join::Snapshot(_) | Join::Live => head,
+            Join::Resume(seq) | Join::Expired(seq, _) => seq,
+        };
+        let kind = view.replica.catalog().topic(topic).topic.channel.kind();
+        let fresh = Slot::new(topic, kind, settings, epoch, start);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot.index()] = fresh;
+                slot
+            }
+            None => {
+                self.slots.push(fresh);
+                SlotId((self.slots.len() - 1) as u32)
+            }
+        };
+        let place = self.index.partition_point(|(held, _)| *held < topic);
+        self.index.insert(place, (topic, slot));
+        match join {
+            Join::Live => {}
+            Join::Snapshot(events) => self.snapshot(slot, events, view),
+            Join::Resume(_) => self.resume(slot, view),
+            Join::Expired(seq, events) => {
+                self.queue_gap(slot, seq + 1, head, GapCause::Expired);
+                self.snapshot(slot, events, view);
+            }
+        }
+        slot
+    }
+
+    fn resume(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        if state.merges(false) {
+            if view.replica.head(state.topic) > state.head {
+                self.mark(slot, view.now, view.timers);
+            }
+            return;
+        }
+        state.catching_up = true;
+        state.queued += 1;
+        self.lane.push(Entry::Resume(slot));
+    }
+
+    /// Sends a snapshot of at most so many events, at this place in the stream.
+    pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &mut View<'_>) {
+        if self.slots[slot.index()].kind == Kind::Bar {
+            // A snapshot must not swallow closed bars that wait.
+            self.materialize(slot, view);
+        }
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        let pinned = !state.catching_up;
+        let entry = SnapshotEntry {
+            slot,
+            seq: pinned.then(|| view.replica.head(state.topic)),
+            last: if pinned { view.replica.last(state.topic).cloned() } else { None },
+            events,
+            epoch: None,
+        };
+        if pinned {
+            state.tail = view.replica.head(state.topic);
+        }
+        self.lane.push(Entry::Snapshot(Box::new(entry)));
+    }
+
+    fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        state.tail = to;
+        self.lane.push(Entry::Gap(Box::new(GapEntry { slot, from, to, cause })));
+    }
+
+    /// Changes a subscription's settings; what waits goes by the old ones.
+    pub fn set(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
+        let degraded = self.degraded();
+        let state = &mut self.slots[slot.index()];
+        let merged_before = state.merges(degraded);
+        state.settings = settings;
+        if let Mode::Interval(ms) = settings.mode {
+            state.next_due = state.next_due.min(view.now.plus(Duration::from_millis(ms.into())));
+        }
+        if merged_before && !state.merges(degraded) {
+            self.materialize(slot, view);
+        } else if state.marked && state.queued == 0 {
+            self.marks.push_back((slot, view.now));
+        }
+    }
+
+    /// Puts what waits to be merged into the lane, so that raw events or a new epoch can follow.
+    fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let state = &mut self.slots[slot.index()];
+        if !std::mem::take(&mut state.marked) || state.catching_up {
+            return;
+        }
+        let evicted = view.replica.closed_evicted(state.topic);
+        if state.kind == Kind::Bar && evicted > state.tail {
+            let from = state.tail + 1;
+            self.warn(view);
+            self.queue_gap(slot, from, evicted, GapCause::Slow);
+        }
+        let state = &mut self.slots[slot.index()];
+        let encoding = self.wire.encoding();
+        let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail && !event.closes_bar());
+        for event in view.replica.closed_after(state.topic, state.tail).chain(last) {
+            self.lane.push_event(slot, event, view.newest.bytes(view.replica, event, encoding, view.metrics));
+            state.queued += 1;
+            state.tail = event.seq;
+        }
+    }
+
+    /// No longer holds a topic; what waits of it is dropped.
+    pub fn release(&mut self, topic: TopicId) -> Option<SlotId> {
+        let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
+        let (_, slot) = self.index.remove(place);
+        let state = &mut self.slots[slot.index()];
+        (state.dead, state.marked, state.catching_up) = (true, false, false);
+        if state.queued == 0 {
+            self.free.push(slot);
+        }
+        Some(slot)
+    }
+
+    /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what the old one came to
+    /// after what this shard knows is told as lost.
+    pub fn before_overrun_epoch(&mut self, slot: SlotId, ended_at: u64, view: &mut View<'_>) {
+        self.before_epoch(slot, view);
+        let tail = self.slots[slot.index()].tail;
+        if self.newest_epoch(slot) == view.replica.epoch(self.slots[slot.index()].topic) && tail < ended_at {
+            self.queue_gap(slot, tail + 1, ended_at, GapCause::Bus);
+        }
+    }
+
+    /// Called before the replica takes a new epoch in: the newest that waits to be merged is still of the old one.
+    pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
+        self.materialize(slot, view);
+        let state = &mut self.slots[slot.index()];
+        if std::mem::take(&mut state.catching_up) {
+            let (from, head) = (state.tail + 1, view.replica.head(state.topic));
+            if from <= head {
+                self.queue_gap(slot, from, head, GapCause::Slow);
+                self.warn(view);
+            }
+        }
+    }
+
+    /// A new epoch begins: its snapshot goes before its first event.
+    pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>) {
+        let state = &mut self.slots[slot.index()];
+        state.queued += 1;
+        state.tail = seq;
+        (state.marked, state.catching_up) = (false, false);
+        self.lane.push(Entry::Snapshot(Box::new(SnapshotEntry {
+            slot,
+            seq: Some(seq),
+            last,
+            events: if state.kind == Kind::Event { crate::replica::SNAPSHOT_TRADES } else { 1 },
+            epoch: Some(epoch),
+        })));
+    }
+
+    /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
+    pub fn on_overrun(&mut self, slot: SlotId, view: &mut View<'_>) {
+        let degraded = self.degraded();
+        let topic = self.slots[slot.index()].topic;
+        let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
+        if self.newest_epoch(slot) != epoch {
+            self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned());
+            return;
+        }
+        let state = &self.slots[slot.index()];
+        let newest = state.tail;
+        if state.catching_up || head == newest {
+            return;
+        }
+        if state.merges(degraded) {
+            self.mark(slot, view.now, view.timers);
+        } else {
+            self.queue_gap(slot, newest + 1, head, GapCause::Bus);
+        }
+    }
+
+    /// The epoch of what was queued last for a slot.
+    fn newest_epoch(&self, slot: SlotId) -> Epoch {
+        let state = &self.slots[slot.index()];
+        let queued = self.lane.entries().filter_map(|entry| match entry {
+            Entry::Snapshot(snapshot) if snapshot.slot == slot => snapshot.epoch,
+            _ => None,
+        });
+        if state.queued == 0 { state.epoch } else { queued.last().unwrap_or(state.epoch) }
+    }
+}
