@@ -87,6 +87,7 @@ impl App {
             connections_max: config.connections_max,
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),
+            dealt: AtomicUsize::new(0),
             handshake_timeout: config.handshake_timeout,
             notsent_bytes: config.unsent_bytes,
             user_timeout: config.drop_after,

@@ -94,7 +94,10 @@ fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
         return;
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
-    let Some(shard) = server.shards.iter().min_by_key(|shard| shard.connections()) else { return };
+    // Each time from another one on, because a storm comes faster than its connections are counted.
+    let first = server.dealt.fetch_add(1, Ordering::Relaxed) % server.shards.len();
+    let (before, from) = server.shards.split_at(first);
+    let Some(shard) = from.iter().chain(before).min_by_key(|shard| shard.connections()) else { return };
     let Ok(stream) = stream.into_std() else { return };
     let (server, handle) = (Arc::clone(server), shard.clone());
     shard.runtime.spawn(async move {

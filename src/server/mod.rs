@@ -40,6 +40,8 @@ pub struct Server {
     pub connections: Arc<AtomicUsize>,
     /// Sockets now, in a handshake or serving HTTP.
     pub sockets: Arc<AtomicUsize>,
+    /// Sockets dealt out since the start.
+    pub dealt: AtomicUsize,
     /// How long a handshake may take, from the first byte to the last (config `limits.handshake`).
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).

@@ -270,21 +270,27 @@ impl Names {
         }
     }
 
-    /// Tells the instruments of the files' first rows.
+    /// Tells the instruments of the files' first rows, all at once.
     async fn announce(&mut self, lanes: &[Lane], out: &mut Output) -> Result<(), SourceError> {
-        for row in lanes.iter().flat_map(|lane| &lane.rows) {
-            self.number(row, out).await?;
-        }
+        let mut seen = HashSet::new();
+        let rows = lanes.iter().flat_map(|lane| &lane.rows);
+        let fresh = rows.filter(|row| seen.insert((row.venue.as_ref(), &row.symbol)));
+        let instruments: Vec<Instrument> = fresh.map(|row| self.instrument(row)).collect::<Result<_, _>>()?;
         // A file without rows has no instrument, but its source has begun all the same.
-        out.announce(Vec::new()).await
+        out.announce(instruments).await
     }
 
     /// The source's number of a row's instrument, told if it is new.
     async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, SourceError> {
-        let key = (row.venue.clone(), row.symbol.clone());
-        if let Some(number) = self.numbers.get(&key) {
-            return Ok(*number);
-        }
+        let instrument = self.instrument(row)?;
+        let symbol = instrument.symbol.clone();
+        out.announce(vec![instrument]).await?;
+        let number = out.number(&symbol).expect("it was announced just now, or before");
+        self.numbers.insert((row.venue.clone(), row.symbol.clone()), number);
+        Ok(number)
+    }
+
+    fn instrument(&self, row: &Row) -> Result<Instrument, SourceError> {
         let symbol = match &row.venue {
             Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => {
                 let text = format!("{venue}.{}", row.symbol);
@@ -292,25 +298,21 @@ impl Names {
             }
             _ => row.symbol.clone(),
         };
-        let (px, qty) = match &row.what {
+        let (price_scale, qty_scale) = match &row.what {
             What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
             What::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
         };
-        let instrument = Instrument {
-            symbol: symbol.clone(),
+        Ok(Instrument {
+            symbol,
             description: String::new(),
-            price_scale: px,
-            qty_scale: qty,
+            price_scale,
+            qty_scale,
             src: SourceKind::Replay,
             has_trades: self.has_trades,
             has_quotes: self.has_quotes,
             stale_after: None,
             session_start: Duration::ZERO,
-        };
-        out.announce(vec![instrument]).await?;
-        let number = out.number(&symbol).expect("it was announced just now");
-        self.numbers.insert(key, number);
-        Ok(number)
+        })
     }
 
     async fn emit(&mut self, row: Row, emitted: &mut Vec<Emit>, out: &mut Output) -> Result<(), SourceError> {
