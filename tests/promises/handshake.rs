@@ -120,6 +120,20 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
     Ok(())
 }
 
+/// A client that is sent away is gone soon, whatever it still sends or begins to send.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_closed_ends_though_its_client_goes_on() -> Result<()> {
+    let feed = Feed::start(&market(1, 100, "session: {message_timeout: 100ms}\nlimits: {requests_per_s: 1000}")).await?;
+    let mut stream = TcpStream::connect(feed.address).await?;
+    stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
+    let bad = [0x82, 0x81, 0, 0, 0, 0, 0xc0];
+    stream.write_all(&bad.repeat(21)).await?;
+    feed.until("it was sent away", |feed| feed.metric("tickcast_connections_closed_total") >= 1.0).await?;
+    stream.write_all(&[0x82, 0xfe, 0x01]).await?;
+    feed.until("it is gone", |feed| feed.metric("tickcast_connections") < 1.0).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_right_behind_the_handshake_are_not_lost() -> Result<()> {
     let feed = Feed::market(1, 10).await?;

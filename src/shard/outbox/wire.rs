@@ -278,4 +278,16 @@ mod tests {
         got.extend_from_slice(wire.unsent());
         assert_eq!(got, [0x82, 2, 0x91, 1, 0x82, 2, 0x91, 2]);
     }
+
+    #[test]
+    fn what_is_sent_is_dropped_though_the_client_is_always_a_little_behind() {
+        let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
+        for _ in 0..10_000 {
+            wire.event(&[7; 1000]);
+            wire.seal();
+            let taken = wire.len().min(1_003);
+            wire.advance(taken.saturating_sub(usize::from(wire.len() < 100_000)));
+        }
+        assert!(wire.buf.capacity() < 1 << 20, "{} bytes for {} that wait", wire.buf.capacity(), wire.len());
+    }
 }
