@@ -58,6 +58,7 @@ impl Shard {
             checkup_at: UnixNanos(u64::MAX),
             closing: None,
             reply_bytes: 0,
+            inbox: std::collections::VecDeque::new(),
             left_unread: false,
             dirty: false,
             watched: false,

@@ -1,5 +1,6 @@
 //! One client: its socket, its session, its outbox.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
@@ -76,6 +77,8 @@ pub(super) struct Connection {
     pub closing: Option<Closing>,
     /// Pongs and the like that were put on a blocked wire.
     pub reply_bytes: usize,
+    /// Requests that were read and are answered in later turns.
+    pub inbox: VecDeque<(Vec<u8>, Encoding)>,
     /// Reading was paused; there may be requests in the socket.
     pub left_unread: bool,
     /// Something is due for its socket in this turn.
@@ -154,7 +157,8 @@ impl Connection {
 
     /// Whether requests are left in the socket until the answers before them are out.
     pub(super) fn reading_paused(&self, control_max: usize) -> bool {
-        self.outbox.asked_bytes() > control_max
+        !self.inbox.is_empty()
+            || self.outbox.asked_bytes() > control_max
             || (self.outbox.wire.blocked && (self.outbox.answers_wait() || self.reply_bytes > control_max))
     }
 

@@ -10,6 +10,8 @@ use crate::session::View;
 
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 16 * 1024;
+/// Requests of one connection that are answered in one turn.
+const REQUESTS_A_TURN: usize = 4;
 /// Reads of one connection in one turn.
 const READS_A_TURN: usize = 2;
 
@@ -23,11 +25,34 @@ impl Shard {
                 self.mark_dirty(key);
             }
         }
+        self.take_inbox(key);
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let is_drained = self.read_some(key, &mut buffer);
         self.read_buffer = buffer;
         if !is_drained {
             // There may be more; the others come first.
+            self.ready.push(key);
+        }
+    }
+
+    /// Answers some of the requests that were read, in order; the others wait for the next turn, or for room.
+    fn take_inbox(&mut self, key: ConnectionKey) {
+        for _ in 0..REQUESTS_A_TURN {
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            if connection.closing.is_some() {
+                return connection.inbox.clear();
+            }
+            if connection.outbox.asked_bytes() > self.config.outbox.control {
+                // The flush that makes room comes back here.
+                connection.left_unread = true;
+                return;
+            }
+            let Some((bytes, encoding)) = connection.inbox.pop_front() else { return };
+            let view = View { replica: &self.replica, held: &connection.outbox, now: self.now };
+            let actions = connection.session.on_request(&bytes, encoding, view);
+            self.act(key, actions);
+        }
+        if self.connections.get(key.0 as usize).is_some_and(|connection| !connection.inbox.is_empty()) {
             self.ready.push(key);
         }
     }
@@ -85,16 +110,12 @@ impl Shard {
             }
             self.take_incoming(key, incoming);
         }
+        self.take_inbox(key);
     }
 
     fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
         match incoming {
-            Incoming::Request(bytes, encoding) => {
-                let connection = &mut self.connections[key.0 as usize];
-                let view = View { replica: &self.replica, held: &connection.outbox, now: self.now };
-                let actions = connection.session.on_request(&bytes, encoding, view);
-                self.act(key, actions);
-            }
+            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize].inbox.push_back((bytes, encoding)),
             Incoming::Closed => {
                 self.count_close(None);
                 self.begin_closing(key, Closing::Answered);
