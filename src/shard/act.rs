@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::{Command, SnapshotAnswer};
 use super::connection::{Adopted, Closing, Connection, ConnectionKey, Permit};
-use super::outbox::{Opcode, Outbox, SlotId, View};
+use super::outbox::{Opcode, Outbox, SlotId, Totals, View};
 use super::registry::Subscriber;
 use super::timers::{Due, Timer};
 use super::turn::Shard;
@@ -63,6 +63,7 @@ impl Shard {
             dirty: false,
             watched: false,
             permit,
+            totals_told: Totals::default(),
             queued_told: 0,
         });
         self.handle.set_connections(self.connections.len());
@@ -239,7 +240,8 @@ impl Shard {
         for (topic, _) in held {
             self.release(key, topic);
         }
-        let connection = self.connections.remove(key.0 as usize);
+        let mut connection = self.connections.remove(key.0 as usize);
+        connection.tell_metrics(&self.metrics);
         self.metrics.queued_bytes.sub(connection.queued_told);
         let _counted: Option<Permit> = connection.permit;
         self.handle.set_connections(self.connections.len());

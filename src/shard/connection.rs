@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::outbox::{Outbox, Relief, View};
+use super::outbox::{Outbox, Relief, Totals, View};
 use super::reader::{FloodGuard, Partial};
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
@@ -86,6 +86,8 @@ pub(super) struct Connection {
     /// It is among the connections whose age is watched.
     pub watched: bool,
     pub permit: Option<Permit>,
+    /// What the counters of events hold of it.
+    pub totals_told: Totals,
     /// What the gauge of queued bytes holds of it.
     pub queued_told: i64,
 }
@@ -181,8 +183,12 @@ impl Connection {
         self.outbox.relieve(view)
     }
 
-    /// Tells the gauge of queued bytes what changed.
-    pub(super) fn tell_queued(&mut self, metrics: &Metrics) {
+    /// Tells the metrics what changed: once a flush, not once an event.
+    pub(super) fn tell_metrics(&mut self, metrics: &Metrics) {
+        let totals = self.outbox.totals();
+        metrics.delivered.inc_by(totals.delivered - self.totals_told.delivered);
+        metrics.merged.inc_by(totals.merged - self.totals_told.merged);
+        self.totals_told = totals;
         let queued = self.outbox.queued_bytes() as i64;
         if queued != self.queued_told {
             metrics.queued_bytes.add(queued - self.queued_told);

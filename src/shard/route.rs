@@ -37,7 +37,6 @@ impl Shard {
         let Self { registry, connections, newest, replica, dirty, pool, pool_bytes, intervals, timers, metrics, config, .. } = self;
         let mut bytes: [Option<&[u8]>; 2] = [None, None];
         let mut marked = [false; 2];
-        let mut sent = 0;
         let wire_max = 2 * config.outbox.frame;
         for subscriber in registry.of(event.topic) {
             let key = subscriber.connection;
@@ -46,20 +45,20 @@ impl Shard {
             let encoding = outbox.wire.encoding();
             let bytes = *bytes[encoding.index()].get_or_insert_with(|| batch.encoded(encoding, metrics).item(at));
             Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
-            match outbox.admit(subscriber.slot, event, bytes, self.now, wire_max, intervals) {
-                Admitted::Sent => sent += 1,
-                Admitted::Queued => {}
-                Admitted::Marked => marked[encoding.index()] = true,
+            if outbox.admit(subscriber.slot, event, bytes, self.now, wire_max, intervals) == Admitted::Marked {
+                marked[encoding.index()] = true;
+            }
+            // What waits for its interval needs no flush yet, and no buffer.
+            if !outbox.is_due() {
+                Self::keep_buffer(&mut outbox.wire, pool, pool_bytes);
+            } else if !std::mem::replace(&mut connection.dirty, true) {
+                dirty.push(key);
             }
             for (at, slot) in intervals.drain(..) {
                 let generation = connection.generation;
                 timers.push(super::timers::Timer { at, connection: key, generation, due: super::timers::Due::Interval(slot) });
             }
-            if !std::mem::replace(&mut connection.dirty, true) {
-                dirty.push(key);
-            }
         }
-        metrics.delivered.inc_by(sent);
         let turn = replica.epoch(event.topic).turn;
         for encoding in Encoding::ALL {
             if let (true, Some(bytes)) = (marked[encoding.index()], bytes[encoding.index()]) {

@@ -339,7 +339,7 @@ impl Shard {
         let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&view);
-        connection.tell_queued(view.metrics);
+        connection.tell_metrics(view.metrics);
         match flushed {
             Flushed::All => {
                 self.after_all_is_sent(key);
@@ -366,12 +366,7 @@ impl Shard {
 
     fn after_all_is_sent(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
-        let buffer = connection.outbox.wire.reclaim();
-        let room = POOL_BYTES_MAX.saturating_sub(self.pool_bytes).min(POOLED_BUFFER_BYTES_MAX);
-        if (1..=room).contains(&buffer.capacity()) {
-            self.pool_bytes += buffer.capacity();
-            self.pool.push(buffer);
-        }
+        Self::keep_buffer(&mut connection.outbox.wire, &mut self.pool, &mut self.pool_bytes);
         self.after_flush_of_closing(key);
     }
 
@@ -382,6 +377,16 @@ impl Shard {
         {
             *pool_bytes -= buffer.capacity();
             wire.lend(buffer);
+        }
+    }
+
+    /// Takes back the buffer of a connection that has nothing more to write.
+    pub(super) fn keep_buffer(wire: &mut super::outbox::Wire, pool: &mut Vec<Vec<u8>>, pool_bytes: &mut usize) {
+        let buffer = wire.reclaim();
+        let room = POOL_BYTES_MAX.saturating_sub(*pool_bytes).min(POOLED_BUFFER_BYTES_MAX);
+        if (1..=room).contains(&buffer.capacity()) {
+            *pool_bytes += buffer.capacity();
+            pool.push(buffer);
         }
     }
 

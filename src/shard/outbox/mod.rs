@@ -67,9 +67,7 @@ pub struct View<'a> {
 /// What became of a live event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is on the wire.
-    Sent,
-    /// It is in the lane, or waits in the history.
+    /// It is on the wire, or in the lane, or waits in the history.
     Queued,
     /// The subscription merges; the event's bytes are worth keeping.
     Marked,
@@ -206,7 +204,6 @@ impl Outbox {
             let merged = state.deliver(event.seq);
             debug_assert_eq!(merged, 0, "a raw subscription that is up to date misses nothing");
             self.totals.delivered += 1;
-            return Admitted::Sent;
         }
         Admitted::Queued
     }
@@ -286,6 +283,11 @@ impl Outbox {
     /// Whether anything waits that could be put on the wire now.
     pub fn has_more(&self) -> bool {
         !self.control.is_empty() || !self.lane.is_empty() || !self.marks.is_empty()
+    }
+
+    /// Whether a flush would have something to do.
+    pub fn is_due(&self) -> bool {
+        !self.wire.is_empty() || self.has_more()
     }
 
     /// How old the oldest event is that waits.

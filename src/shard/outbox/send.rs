@@ -100,7 +100,7 @@ impl Outbox {
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
         let slot = entry.slot();
         match entry {
-            Entry::Event(event) => self.send_event(&event, view),
+            Entry::Event(event) => self.send_event(&event),
             Entry::Gap(gap) => self.send_gap(&gap, view),
             Entry::Snapshot(snapshot) => self.send_snapshot(*snapshot, view),
             Entry::Resume(slot) => {
@@ -133,7 +133,7 @@ impl Outbox {
         }
     }
 
-    fn send_event(&mut self, event: &EventEntry, view: &View<'_>) {
+    fn send_event(&mut self, event: &EventEntry) {
         let bytes = self.lane.take_bytes(event.len);
         let state = &mut self.slots[event.slot.index()];
         if state.dead {
@@ -143,8 +143,6 @@ impl Outbox {
         let merged = state.deliver(event.seq);
         self.totals.merged += merged;
         self.totals.delivered += 1;
-        view.metrics.merged.inc_by(merged);
-        view.metrics.delivered.inc();
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
@@ -177,7 +175,6 @@ impl Outbox {
         };
         self.totals.merged += merged;
         self.totals.lost += lost;
-        view.metrics.merged.inc_by(merged);
         view.metrics.lost[cause as usize].inc_by(lost);
         self.wire.control(&encode_control(&protocol::Control::Gap(gap), self.wire.encoding()));
     }
@@ -193,7 +190,6 @@ impl Outbox {
             None => {
                 let merged = state.merge_to(seq);
                 self.totals.merged += merged;
-                view.metrics.merged.inc_by(merged);
             }
         }
         self.put_snapshot(entry.slot, seq, entry.events, entry.last, view);
@@ -256,7 +252,6 @@ impl Outbox {
             wire.event(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics));
             totals.merged += state.deliver(event.seq);
             totals.delivered += 1;
-            view.metrics.delivered.inc();
         }
         state.tail = state.head;
         state.catching_up = false;
@@ -290,8 +285,6 @@ impl Outbox {
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;
-            view.metrics.merged.inc_by(merged);
-            view.metrics.delivered.inc();
         }
         state.tail = state.head;
     }
