@@ -10,7 +10,7 @@
 //! answered is a [`session`]; the way from a new socket to a shard is the [`server`]'s.
 //!
 //! The invariants, each with the test that bears its name, stand in `ARCHITECTURE.md`. Public and documented for other
-//! programs: [`market`], [`topic`], [`protocol`], [`client`].
+//! programs: [`market`], [`topic`], [`protocol`], [`client`], [`load`].
 
 #[doc(hidden)]
 pub mod app;
@@ -24,6 +24,7 @@ pub mod clock;
 #[doc(hidden)]
 pub mod config;
 mod fatal;
+pub mod load;
 pub mod market;
 #[doc(hidden)]
 pub mod metrics;

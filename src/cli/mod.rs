@@ -1,13 +1,17 @@
 //! The commands, one file each.
 
 mod check;
+mod load;
 mod serve;
 mod tail;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::parse_duration;
 
 /// What a script can tell by the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,8 @@ enum Command {
     Serve(Box<serve::Arguments>),
     /// Subscribe from the terminal: a live table, or JSON lines
     Tail(tail::Arguments),
+    /// Test what a feed can bear: many connections, latency histograms, and every ledger checked
+    Load(Box<load::Arguments>),
     /// Say whether a config is right, and where not
     Check(check::Arguments),
     /// Print a shell's completions
@@ -57,6 +63,7 @@ pub fn main() -> ExitCode {
         None => serve::run(&arguments.serve),
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Tail(tail)) => tail::run(&tail),
+        Some(Command::Load(load)) => load::run(&load),
         Some(Command::Check(check)) => Ok(check::run(&check)),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Tickcast::command(), "tickcast", &mut std::io::stdout());
@@ -68,6 +75,11 @@ pub fn main() -> ExitCode {
         Exit::Failed
     });
     ExitCode::from(exit as u8)
+}
+
+/// A length of time as an argument.
+fn time(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a length of time, as in 250ms, 10s or 5m".to_owned())
 }
 
 /// Says on standard error what is wrong.

@@ -56,6 +56,12 @@ pub(super) struct Arguments {
     /// Their trades and quotes a second, over all of them
     #[arg(long, value_name = "EVENTS_PER_S", default_value = "1000", requires = "sim_instruments")]
     sim_rate: f64,
+    /// The share of trades among them; the others are quotes
+    #[arg(long, value_name = "SHARE", default_value = "0.5", requires = "sim_instruments")]
+    sim_trades: f64,
+    /// Have events come together at multiples of this time; 0: each at a time of its own
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time, requires = "sim_instruments")]
+    sim_every: Duration,
     /// Their seed
     #[arg(long, value_name = "S", default_value = "1", requires = "sim_instruments")]
     sim_seed: u64,
@@ -144,6 +150,9 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     if !(arguments.sim_rate > 0.0 && arguments.sim_rate <= 1e8) {
         return Err(format!("--sim-rate {}: write a number above 0, up to 100000000", arguments.sim_rate));
     }
+    if !(0.0..=1.0).contains(&arguments.sim_trades) {
+        return Err(format!("--sim-trades {}: write a share from 0 to 1", arguments.sim_trades));
+    }
     let rate = arguments.sim_rate / f64::from(instruments);
     let one = |number: u32| SimInstrument {
         symbol: Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
@@ -154,7 +163,7 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
         size_lots: 10.0,
         spread_ticks: 2.0,
         rate,
-        trades: 0.5,
+        trades: arguments.sim_trades,
         model: Model::Gbm { volatility: 0.3 },
         arrivals: Arrivals::Poisson,
         factor: None,
@@ -167,6 +176,7 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
         seed: arguments.sim_seed,
         start: None,
         history: Duration::ZERO,
+        every: arguments.sim_every,
         factors: Vec::new(),
         instruments: (1..=instruments).map(one).collect(),
     };

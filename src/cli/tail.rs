@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail};
 
 use super::Exit;
 use crate::client::Client;
+use crate::load::parse_mode;
 use crate::market::{Body, write_decimal};
-use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, Op, ServerMessage, Subscribe, Subscribed, decode_server_message};
+use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Op, ServerMessage, Subscribe, Subscribed, decode_server_message};
 use crate::topic::TopicName;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let Some(wish) = wish(&arguments.mode) else {
+    let Some(mode) = parse_mode(&arguments.mode) else {
         super::complain(&format!("--mode {}: write raw, conflate, or an interval as in 100ms", arguments.mode));
         return Ok(Exit::Usage);
     };
@@ -39,19 +40,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         return Ok(Exit::Usage);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start the runtime")?;
+    let wish = DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow: None };
     runtime.block_on(tail(arguments, wish))
-}
-
-fn wish(mode: &str) -> Option<DeliveryWish> {
-    let (mode, interval_ms) = match mode {
-        "raw" => (Mode::Raw, None),
-        "conflate" => (Mode::Conflate, None),
-        other => {
-            let ms = other.strip_suffix("ms")?.parse().ok().filter(|ms| crate::protocol::INTERVALS_MS.contains(ms))?;
-            (Mode::Interval(ms), Some(ms))
-        }
-    };
-    Some(DeliveryWish { mode: Some(mode), interval_ms, on_slow: None })
 }
 
 async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {

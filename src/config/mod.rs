@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{KEYS, Key, Kind};
+pub(crate) use units::duration as parse_duration;
 
 use crate::protocol::Limits;
 use crate::replica::HistoryLimits;

@@ -142,6 +142,7 @@ fn read_sim(section: &Section<'_>) -> SimConfig {
         seed: section.integer("seed"),
         start: section.time_if_any("start"),
         history: section.duration("history"),
+        every: section.duration("every"),
         factors,
         instruments,
     }

@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
     key("sources.sim.seed", Kind::Integer(0, u64::MAX), "1", "Decides everything that is random."),
     without_default("sources.sim.start", Kind::Time, "The simulated time at which it begins; now, where it isn't given."),
     key("sources.sim.history", Kind::Duration("0", "60d"), "0", "How much of the past to make up as bars."),
+    key(
+        "sources.sim.every",
+        Kind::Duration("0", "1m"),
+        "0",
+        "Have events come together at multiples of this time; 0: each at a time of its own.",
+    ),
     without_default("sources.sim.instruments", Kind::Section, "What trades; at least one."),
     without_default("sources.sim.instruments.symbol", Kind::Text, "Its name on the wire."),
     key("sources.sim.instruments.description", Kind::Text, "", "For people; up to 200 printable characters."),

@@ -35,3 +35,16 @@ pub enum Body {
     /// Whether the symbol trades.
     Status(Status),
 }
+
+impl Body {
+    /// The event's time at its source.
+    pub const fn ts(&self) -> UnixNanos {
+        match self {
+            Self::Trade(trade) => trade.ts,
+            Self::Quote(quote) => quote.ts,
+            Self::Ticker(ticker) => ticker.ts,
+            Self::Bar(bar) => bar.ts,
+            Self::Status(status) => status.ts,
+        }
+    }
+}

@@ -33,6 +33,11 @@ impl UnixNanos {
         Self(self.0 - self.0 % nanos(step))
     }
 
+    /// The first multiple of `step` that isn't before this time.
+    pub const fn ceil(self, step: Duration) -> Self {
+        Self(self.0.next_multiple_of(nanos(step)))
+    }
+
     /// Reads `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a blank may stand for the `T`.
     pub fn parse_utc(text: &str) -> Result<Self, TimeError> {
         parse_iso(text).ok_or_else(|| TimeError(text.to_owned()))

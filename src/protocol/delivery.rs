@@ -54,6 +54,11 @@ impl OnSlow {
             Self::Disconnect => "disconnect",
         }
     }
+
+    /// Reads the word on the wire.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Conflate, Self::Gap, Self::Disconnect].into_iter().find(|on_slow| on_slow.name() == text)
+    }
 }
 
 /// The delivery of one subscription, as it is in force.

@@ -71,15 +71,8 @@ trait FieldWriter {
 }
 
 fn write_fields<W: FieldWriter>(writer: &mut W, seq: u64, tx: UnixNanos, body: &Body) {
-    let ts = match body {
-        Body::Trade(trade) => trade.ts,
-        Body::Quote(quote) => quote.ts,
-        Body::Ticker(ticker) => ticker.ts,
-        Body::Bar(bar) => bar.ts,
-        Body::Status(status) => status.ts,
-    };
     writer.integer("seq", seq);
-    writer.integer("ts", ts.0);
+    writer.integer("ts", body.ts().0);
     writer.integer("tx", tx.0);
     match body {
         Body::Trade(trade) => write_trade(writer, trade),

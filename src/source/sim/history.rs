@@ -145,6 +145,7 @@ mod tests {
             seed: 7,
             start: None,
             history: Duration::from_secs(2 * 86_400),
+            every: Duration::ZERO,
             factors: vec!["f".to_owned()],
             instruments: vec![instrument("A", 20.0)],
         };

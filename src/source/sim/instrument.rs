@@ -110,12 +110,16 @@ pub(super) struct Generator {
     trade_id: u64,
     /// When the next event is due.
     pub due: UnixNanos,
+    /// When it comes by the model, before it is put together with others.
+    arrival: UnixNanos,
+    /// Events are due at multiples of this; zero: at any time.
+    every: Duration,
     /// What is due: the market opens or closes, or an ordinary event.
     turning: Option<TradingState>,
 }
 
 impl Generator {
-    pub(super) fn new(spec: SimInstrument, seed: u64, start: UnixNanos) -> Self {
+    pub(super) fn new(spec: SimInstrument, seed: u64, start: UnixNanos, every: Duration) -> Self {
         let mut generator = Self {
             stream: Stream::new(seed, Role::Events, spec.symbol.as_str()),
             arrivals: ArrivalState::new(spec.arrivals, spec.rate),
@@ -126,6 +130,8 @@ impl Generator {
             quote: None,
             trade_id: 0,
             due: start,
+            arrival: start,
+            every,
             turning: None,
             spec,
         };
@@ -140,7 +146,8 @@ impl Generator {
     /// Sets when the next ordinary event is due, or the close before it.
     fn schedule(&mut self, after: UnixNanos) {
         let seconds = self.arrivals.next(&mut self.stream);
-        let due = after.plus(Duration::from_nanos((seconds * 1e9) as u64));
+        self.arrival = after.plus(Duration::from_nanos((seconds * 1e9) as u64));
+        let due = if self.every.is_zero() { self.arrival } else { self.arrival.ceil(self.every) };
         let close = self.spec.hours.map(|hours| hours.next_change(after)).filter(|close| *close <= due);
         self.due = close.unwrap_or(due);
         self.turning = close.map(|_| TradingState::Closed);
@@ -166,7 +173,7 @@ impl Generator {
             Some(quote) if self.stream.unit() < self.spec.trades => Happening::Trade(self.trade(now, quote)),
             _ => Happening::Quote(self.requote(now)),
         };
-        self.schedule(now);
+        self.schedule(self.arrival);
         happening
     }
 

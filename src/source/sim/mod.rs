@@ -19,14 +19,15 @@ pub use model::{Arrivals, Model};
 
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
+use crate::clock::Alarm;
 use crate::market::UnixNanos;
 use instrument::{Generator, Happening};
 use model::Factor;
 
 /// How often the source tells its time, in its own time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// The generator wakes this often to emit what has become due.
-const WAKE_EVERY: Duration = Duration::from_millis(1);
+/// The generator wakes no oftener than this to emit what has become due.
+const WAKE_EVERY: Duration = Duration::from_micros(250);
 /// Events emitted at once, so that a late generator still feeds the bus evenly.
 const EMIT_AT: usize = 4096;
 
@@ -39,6 +40,8 @@ pub struct SimConfig {
     pub start: Option<UnixNanos>,
     /// How much past to make up.
     pub history: Duration,
+    /// Events are due together at multiples of this; zero: each at a time of its own.
+    pub every: Duration,
     /// How many common factors there are.
     pub factors: Vec<String>,
     /// What trades.
@@ -58,7 +61,8 @@ pub struct Market {
 impl Market {
     /// A market that begins at `start`.
     pub fn new(config: &SimConfig, start: UnixNanos) -> Self {
-        let generators: Vec<_> = config.instruments.iter().map(|spec| Generator::new(spec.clone(), config.seed, start)).collect();
+        let generators: Vec<_> =
+            config.instruments.iter().map(|spec| Generator::new(spec.clone(), config.seed, start, config.every)).collect();
         let due = generators.iter().enumerate().map(|(at, generator)| Reverse((generator.due, at as u32))).collect();
         let factors = config.factors.iter().map(|name| Factor::new(config.seed, name)).collect();
         Self { start, factors, generators, due, next_mark: start }
@@ -129,6 +133,7 @@ impl Sim {
     }
 
     async fn play(&self, out: &mut Output) -> Result<(), SourceError> {
+        let alarm = Alarm::new(out.clock).map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
         let begun = out.clock.now();
         let start = self.config.start.unwrap_or(begun);
         out.announce(self.config.instruments.iter().map(SimInstrument::instrument).collect()).await?;
@@ -143,7 +148,8 @@ impl Sim {
             out.emit(&mut emitted).await?;
             if !is_late {
                 let wake = market.next_due().max(now.plus(WAKE_EVERY));
-                out.clock.sleep_until(begun.plus(wake.since(start))).await;
+                let slept = alarm.until(begun.plus(wake.since(start))).await;
+                slept.map_err(|error| SourceError::Failed(format!("its timer failed: {error}")))?;
             }
         }
     }

@@ -1,0 +1,125 @@
+//! A server in a process of its own, pinned to one core, and what that process costs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Where servers run; the tester runs on the other.
+const SERVER_CORE: &str = "0";
+/// Ticks of `/proc/*/stat` a second.
+const TICKS_PER_S: f64 = 100.0;
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Tickcast,
+    Bare,
+    Naive,
+}
+
+impl Kind {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tickcast => "tickcast",
+            Self::Bare => "bare",
+            Self::Naive => "naive",
+        }
+    }
+}
+
+/// Seconds of processor time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Cpu {
+    pub(crate) user: f64,
+    pub(crate) system: f64,
+}
+
+impl Cpu {
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+    }
+    pub(crate) fn all(self) -> f64 {
+        self.user + self.system
+    }
+}
+
+/// A running server; killed when it is dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Server {
+    pub(crate) fn start(kind: Kind, config: &Path) -> Result<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", SERVER_CORE]);
+        match kind {
+            Kind::Tickcast => command.arg(env!("CARGO_BIN_EXE_tickcast")).arg("serve").arg("--config").arg(config),
+            _ => command.arg(std::env::current_exe()?).args(["--serve", kind.name()]).arg(config),
+        };
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("taskset is of util-linux")?;
+        let lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+        let mut address = None;
+        for line in lines {
+            let line = line?;
+            if let Some(rest) = line.split("ws://").nth(1) {
+                address = rest.split('/').next().and_then(|address| address.parse().ok());
+            }
+            if line.contains("files") {
+                break;
+            }
+        }
+        let address = address.with_context(|| format!("{} ended before it listened", kind.name()))?;
+        Ok(Self { child, address })
+    }
+
+    /// What the process has cost so far: the thread that serves, and the others, which generate.
+    pub(crate) fn cpu(&self) -> Result<(Cpu, Cpu)> {
+        let (mut serving, mut generating) = (Cpu::default(), Cpu::default());
+        for (name, cpu) in self.threads()? {
+            let sum = if name.starts_with("shard") || name.starts_with("server") { &mut serving } else { &mut generating };
+            sum.user += cpu.user;
+            sum.system += cpu.system;
+        }
+        Ok((serving, generating))
+    }
+
+    fn threads(&self) -> Result<BTreeMap<String, Cpu>> {
+        let mut threads = BTreeMap::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end while it is looked at.
+            let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+            let (name, rest) = stat.rsplit_once(") ").context("a stat line")?;
+            let name = name.split_once('(').context("a thread's name")?.1.to_owned();
+            let fields: Vec<&str> = rest.split(' ').collect();
+            let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0) / TICKS_PER_S;
+            let cpu: &mut Cpu = threads.entry(name).or_default();
+            cpu.user += ticks(11);
+            cpu.system += ticks(12);
+        }
+        Ok(threads)
+    }
+
+    /// Memory now, and at its highest, in bytes.
+    pub(crate) fn memory(&self) -> Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()
+        };
+        Ok((kib("VmRSS").unwrap_or(0) * 1024, kib("VmHWM").unwrap_or(0) * 1024))
+    }
+}

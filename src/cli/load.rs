@@ -1,0 +1,330 @@
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Exit, complain};
+use crate::load::{
+    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, Span, TimePath, TopicChoice, Update, compare, run as run_plan,
+    write_hgrm, write_hlog, write_html, write_table,
+};
+use crate::protocol::{Encoding, OnSlow};
+use crate::topic::TopicName;
+
+/// Where a test's topics come from without `--topics`.
+const DEFAULT_TOPICS: &str = "quote:*";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The feed
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    connect: String,
+    /// Connections
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+    /// Open them over this time
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
+    ramp: Duration,
+    /// Topics and patterns; each connection takes all of them, or draws out of them
+    #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = DEFAULT_TOPICS)]
+    topics: Vec<String>,
+    /// Each connection draws so many topics out of --topics
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    topics_per_connection: Option<u32>,
+    /// How they are drawn: uniform, zipf, or zipf:S with exponent S
+    #[arg(long, value_name = "HOW", default_value = "uniform", requires = "topics_per_connection")]
+    draw: Skew,
+    /// msgpack or json
+    #[arg(long, default_value = "msgpack", value_parser = encoding)]
+    encoding: Encoding,
+    /// raw, conflate, an interval as in 100ms, or a mix with weights: raw:80,interval-100ms:20 (trades are always raw)
+    #[arg(long, default_value = "raw")]
+    mode: ModeMix,
+    /// conflate, gap or disconnect; each channel's default, where it isn't given
+    #[arg(long, value_parser = on_slow)]
+    on_slow: Option<OnSlow>,
+    /// The share of connections that read slowly
+    #[arg(long, value_name = "PERCENT", default_value = "0%")]
+    slow: Share,
+    /// How fast those read, in bytes a second
+    #[arg(long, value_name = "BYTES", default_value_t = 10_240, value_parser = clap::value_parser!(u64).range(1..))]
+    slow_rate: u64,
+    /// The share of connections that never read
+    #[arg(long, value_name = "PERCENT", default_value = "0%")]
+    stalled: Share,
+    /// Connections that are cut and come back with resume, a second
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    churn: f64,
+    /// In the middle of the test cut all connections, and have them come back with resume at once
+    #[arg(long)]
+    storm: bool,
+    /// How long is measured
+    #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = super::time)]
+    duration: Duration,
+    /// How long before nothing is measured
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = super::time)]
+    warmup: Duration,
+    /// Decides all that is drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Connections that decode everything, measure and keep their ledger: a number, or all
+    #[arg(long, value_name = "N|all", default_value = "10")]
+    probes: Probes,
+    /// Threads of the tester
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Look for what came again and again instead of waiting: steadier latencies, where a core is to spare
+    #[arg(long)]
+    spin: bool,
+    /// Test any other WebSocket server: count its messages
+    #[arg(long, value_name = "URL", conflicts_with_all = ["connect", "topics", "churn", "storm"])]
+    raw: Option<String>,
+    /// A text to send once a connection is open; may stand several times
+    #[arg(long, value_name = "TEXT", requires = "raw")]
+    send: Vec<String>,
+    /// Where a message tells its time, as in data.0.E; then latency is measured
+    #[arg(long, value_name = "PATH", requires = "raw")]
+    timestamp: Option<TimePath>,
+    /// Objectives that set the exit code: 'p99<5ms,p99.9<20ms,loss=0'
+    #[arg(long, value_name = "OBJECTIVES")]
+    slo: Option<Slo>,
+    /// Write the outcome as JSON, to a file or to standard output
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Write the histograms: PREFIX.hlog (one a second) and PREFIX.hgrm (percentiles)
+    #[arg(long, value_name = "PREFIX")]
+    hdr: Option<PathBuf>,
+    /// Write a page with curves and all figures
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Compare two outcomes that --json wrote, instead of testing
+    #[arg(long, num_args = 2, value_names = ["A.json", "B.json"])]
+    compare: Option<Vec<PathBuf>>,
+}
+
+fn encoding(text: &str) -> Result<Encoding, String> {
+    Encoding::parse(text).ok_or_else(|| "write msgpack or json".to_owned())
+}
+
+fn on_slow(text: &str) -> Result<OnSlow, String> {
+    OnSlow::parse(text).ok_or_else(|| "write conflate, gap or disconnect".to_owned())
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    if let Some([a, b]) = arguments.compare.as_deref() {
+        return print_comparison(a, b);
+    }
+    let plan = match plan(arguments) {
+        Ok(plan) => plan,
+        Err(error) => {
+            complain(&error);
+            return Ok(Exit::Usage);
+        }
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_interrupt(Arc::clone(&stop))?;
+    let mut progress = Progress { shows: std::io::stderr().is_terminal(), stage: "", passed: 0 };
+    let outcome = run_plan(&plan, &mut |update| {
+        progress.show(&update);
+        stop.load(Ordering::Relaxed)
+    });
+    progress.clear();
+    let outcome = outcome.with_context(|| format!("can't test {}", plan.address))?;
+    write_files(arguments, &outcome)?;
+    if arguments.json.as_deref() != Some(Path::new("-")) {
+        write_table(&outcome, &mut std::io::stdout().lock()).context("can't print the table")?;
+    }
+    judge(arguments, &outcome)
+}
+
+/// The first interrupt ends the test early, with what it has; the second ends the program.
+fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                if stop.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
+
+fn plan(arguments: &Arguments) -> Result<Plan, String> {
+    if let Some(error) = arguments.topics.iter().find_map(|text| TopicName::parse(text).err()) {
+        return Err(error.to_string());
+    }
+    if !(0.0..=100_000.0).contains(&arguments.churn) {
+        return Err(format!("--churn {}: write a number from 0 to 100000", arguments.churn));
+    }
+    let (host, dialect) = match &arguments.raw {
+        Some(url) => raw(url, arguments)?,
+        None => (arguments.connect.clone(), Dialect::Tickcast),
+    };
+    let names = arguments.topics.clone();
+    Ok(Plan {
+        host: host.clone(),
+        dialect,
+        connections: arguments.connections as usize,
+        ramp: arguments.ramp,
+        topics: match arguments.topics_per_connection {
+            Some(each) => TopicChoice::Draw { names: names.clone(), each: each as usize, skew: arguments.draw },
+            None => TopicChoice::All(names.clone()),
+        },
+        encoding: arguments.encoding,
+        modes: arguments.mode.clone(),
+        on_slow: arguments.on_slow,
+        slow: arguments.slow,
+        slow_bytes_per_s: arguments.slow_rate,
+        stalled: arguments.stalled,
+        churn_per_s: arguments.churn,
+        storm: arguments.storm,
+        duration: arguments.duration,
+        warmup: arguments.warmup,
+        seed: arguments.seed,
+        probes: arguments.probes,
+        workers: arguments.workers.into(),
+        spin: arguments.spin,
+        ..Plan::new(address(&host)?, names)
+    })
+}
+
+fn address(host: &str) -> Result<SocketAddr, String> {
+    let found = host.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| format!("{host}: write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080"))
+}
+
+/// The host and the rest of `ws://host[:port]/path`.
+fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect), String> {
+    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--raw {url}: write ws://HOST:PORT/PATH (TLS isn't spoken)"))?;
+    let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(format!("--raw {}: a path has no blanks", url.escape_debug()));
+    }
+    let host = if host.rsplit(']').next().is_some_and(|after| after.contains(':')) { host.to_owned() } else { format!("{host}:80") };
+    let plan = RawPlan { path: path.to_owned(), send: arguments.send.clone(), timestamp: arguments.timestamp.clone() };
+    Ok((host, Dialect::Raw(plan)))
+}
+
+/// One line on standard error that says how it goes.
+struct Progress {
+    shows: bool,
+    stage: &'static str,
+    passed: u64,
+}
+
+impl Progress {
+    fn show(&mut self, update: &Update<'_>) {
+        match update {
+            Update::Opening => self.stage = "opening",
+            Update::WarmingUp => self.stage = "warming up",
+            Update::Measuring => (self.stage, self.passed) = ("measuring", 0),
+            Update::Closing => self.stage = "ledgers",
+            Update::Second(span) => {
+                self.passed += 1;
+                self.line(Some(span));
+                return;
+            }
+        }
+        self.line(None);
+    }
+
+    fn line(&self, span: Option<&Span>) {
+        if !self.shows {
+            return;
+        }
+        let so_far = span.map_or(String::new(), |span| {
+            format!("   {} connections   {} deliveries/s   lost {}", span.open, span.tally.delivered, span.tally.lost)
+        });
+        let felt = span.map(|span| span.latency.felt()).filter(|felt| !felt.is_empty());
+        let latency = felt.map_or(String::new(), |felt| {
+            let at = |percentile| Duration::from_nanos(felt.value_at_percentile(percentile));
+            format!("   p50 {:.1?}   p99 {:.1?}", at(50.0), at(99.0))
+        });
+        let text = format!("\r\x1b[K{} {} s{so_far}{latency}", self.stage, self.passed);
+        // Progress that nobody can see is no reason to stop.
+        let _unseen = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    fn clear(&self) {
+        if self.shows {
+            let _unseen = std::io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}
+
+fn write_to(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let written = if path == Path::new("-") {
+        write(&mut std::io::stdout().lock())
+    } else {
+        File::create(path).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            write(&mut out)?;
+            out.flush()
+        })
+    };
+    written.with_context(|| format!("can't write {}", path.display()))
+}
+
+fn write_files(arguments: &Arguments, outcome: &Outcome) -> Result<()> {
+    if let Some(path) = &arguments.json {
+        write_to(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, outcome)?;
+            writeln!(out)
+        })?;
+    }
+    if let Some(prefix) = &arguments.hdr {
+        let with = |ending: &str| PathBuf::from(format!("{}.{ending}", prefix.display()));
+        write_to(&with("hlog"), |out| write_hlog(outcome, out))?;
+        write_to(&with("hgrm"), |out| write_hgrm(outcome.latency.felt(), out))?;
+    }
+    if let Some(path) = &arguments.report {
+        write_to(path, |out| write_html(outcome, out))?;
+    }
+    Ok(())
+}
+
+fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
+    let mut exit = if outcome.is_sound() { Exit::Ok } else { Exit::Failed };
+    let Some(slo) = &arguments.slo else { return Ok(exit) };
+    let mut out = std::io::stderr().lock();
+    for verdict in slo.judge(outcome) {
+        let measured = verdict.measured.map_or("nothing".to_owned(), |measured| format!("{measured:.0}"));
+        let word = if verdict.holds { "holds" } else { "MISSED" };
+        writeln!(out, "  slo: {} {word}, measured {measured}", verdict.objective)?;
+        if !verdict.holds {
+            exit = Exit::Failed;
+        }
+    }
+    if outcome.void.is_some() {
+        writeln!(out, "  slo: a void run proves nothing")?;
+        exit = Exit::Failed;
+    }
+    Ok(exit)
+}
+
+fn read_outcome(path: &Path) -> Result<Outcome> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no outcome that --json wrote", path.display()))
+}
+
+fn print_comparison(a: &Path, b: &Path) -> Result<Exit> {
+    let rows = compare(&read_outcome(a)?, &read_outcome(b)?);
+    if rows.is_empty() {
+        bail!("the two have no figure in common");
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:<16}{:>18}{:>18}{:>10}", "", a.display(), b.display(), "b / a")?;
+    for row in rows {
+        let ratio = if row.a > 0.0 { format!("{:.2} ×", row.b / row.a) } else { "–".to_owned() };
+        writeln!(out, "{:<16}{:>18.1}{:>18.1}{ratio:>10}", row.name, row.a, row.b)?;
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,243 @@
+//! The course of a test for a worker's connections: who joins, who is cut and comes back, and the ledgers at the end.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::link::{Link, LinkError, Turn};
+use super::plan::Role;
+use super::worker::{Due, Order, Place, READ_BYTES, Report, Worker, add_failure};
+use crate::market::UnixNanos;
+
+/// How often the counts are told.
+pub(super) const SPAN: Duration = Duration::from_secs(1);
+/// How often a slow reader reads.
+pub(super) const SLOW_READ: Duration = Duration::from_millis(50);
+/// How often one that reads nothing shows that it lives.
+const LIFE_SIGN: Duration = Duration::from_secs(15);
+
+/// Why a connection that is asked for its ledger comes to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// To come back alone, at once.
+    Churn,
+    /// To come back with all others.
+    Storm,
+    /// Because the test is over.
+    End,
+}
+
+impl Worker {
+    /// Does what a connection's turn asks for.
+    pub(super) fn settle(&mut self, at: usize, turn: Result<Turn, LinkError>) {
+        match turn {
+            Ok(Turn::On) => {}
+            Ok(Turn::Joined) => self.on_joined(at),
+            Ok(Turn::Ledger) => self.on_ledger(at),
+            Ok(Turn::Closed(code)) => {
+                *self.span.tally.closed.entry(code).or_default() += 1;
+                self.lose(at);
+            }
+            Err(error) => {
+                let number = self.places[at].assignment.number;
+                add_failure(&mut self.end.failures, format!("connection {number}: {error}"));
+                *self.span.tally.closed.entry(1006).or_default() += 1;
+                self.lose(at);
+            }
+        }
+    }
+
+    fn on_joined(&mut self, at: usize) {
+        self.count_joined(at);
+        let role = self.places[at].assignment.role;
+        let now = self.clock.now();
+        if self.is_finishing {
+            return self.ask_ledger(at, Cut::End);
+        }
+        if matches!(role, Role::Slow | Role::Stalled) {
+            self.places[at].is_held_back = true;
+            self.due.push(Reverse((now.plus(LIFE_SIGN), Due::LifeSign(at))));
+        }
+        if role == Role::Slow {
+            self.due.push(Reverse((now.plus(SLOW_READ), Due::SlowRead(at))));
+        }
+    }
+
+    fn count_joined(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.places[at].has_joined, true) {
+            self.joining -= 1;
+            if self.joining == 0 {
+                self.tell(Report::Joined);
+            }
+        }
+    }
+
+    /// A connection is gone, and does not come back.
+    fn lose(&mut self, at: usize) {
+        self.places[at].link = None;
+        if let Some(cut) = self.places[at].cut.take()
+            && cut != Cut::Churn
+        {
+            self.count_awaited();
+        }
+        self.count_joined(at);
+    }
+
+    fn count_awaited(&mut self) {
+        self.awaited -= 1;
+        if self.awaited == 0 && !self.is_finishing {
+            self.tell(Report::Gathered);
+        }
+    }
+
+    fn ask_ledger(&mut self, at: usize, cut: Cut) {
+        let place = &mut self.places[at];
+        let Some(link) = &mut place.link else { return };
+        if place.cut.is_some() {
+            // On its way out already; the end counts it all the same.
+            if cut == Cut::End && place.cut == Some(Cut::Churn) {
+                place.cut = Some(Cut::End);
+                self.awaited += 1;
+            }
+            return;
+        }
+        match link.ask_ledger(&self.terms) {
+            Ok(false) => {}
+            Ok(true) => {
+                place.cut = Some(cut);
+                self.awaited += usize::from(cut != Cut::Churn);
+            }
+            Err(error) => self.settle(at, Err(error)),
+        }
+    }
+
+    fn on_ledger(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        let Some(link) = &mut place.link else { return };
+        let (entries, from) = link.ledger();
+        match place.cut.take() {
+            Some(Cut::End) => {
+                let sums = &mut self.end.ledger;
+                sums.connections += 1;
+                sums.topics += entries.len() as u64;
+                for entry in entries {
+                    sums.delivered += entry.delivered;
+                    sums.merged += entry.merged;
+                    sums.lost += entry.lost;
+                }
+                link.close();
+                place.link = None;
+                self.count_awaited();
+            }
+            Some(Cut::Storm) => {
+                place.from = from;
+                place.is_held_back = true;
+                self.count_awaited();
+            }
+            Some(Cut::Churn) => {
+                place.from = from;
+                self.open(at);
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn obey(&mut self, order: Order) {
+        match order {
+            Order::Measure => {
+                self.tell_span();
+                self.is_measuring = true;
+                if let Some(every) = self.churn_every {
+                    self.due.push(Reverse((self.clock.now().plus(every), Due::Churn)));
+                }
+            }
+            Order::Gather => {
+                let reading = |place: &Place| !place.is_held_back && place.cut.is_none();
+                let all: Vec<usize> = (0..self.places.len()).filter(|at| reading(&self.places[*at])).collect();
+                for at in all {
+                    self.ask_ledger(at, Cut::Storm);
+                }
+                if self.awaited == 0 {
+                    self.tell(Report::Gathered);
+                }
+            }
+            Order::ComeBack => {
+                let all: Vec<usize> = (0..self.places.len()).filter(|at| self.places[*at].from.is_some()).collect();
+                for at in &all {
+                    self.places[*at].link = None;
+                    self.places[*at].has_joined = false;
+                }
+                self.joining += all.len();
+                for at in &all {
+                    self.open(*at);
+                }
+                if all.is_empty() {
+                    self.tell(Report::Joined);
+                }
+            }
+            Order::Finish => self.begin_finish(),
+        }
+    }
+
+    fn begin_finish(&mut self) {
+        self.tell_span();
+        self.is_measuring = false;
+        self.is_finishing = true;
+        for at in 0..self.places.len() {
+            let is_open = self.places[at].link.as_ref().is_some_and(Link::is_open);
+            if !self.terms.ledger && is_open {
+                self.places[at].link = None;
+                continue;
+            }
+            self.ask_ledger(at, Cut::End);
+            if std::mem::take(&mut self.places[at].is_held_back) {
+                self.again.push(at);
+            }
+        }
+    }
+
+    pub(super) fn take_due(&mut self) {
+        let now = self.clock.now();
+        while let Some(Reverse((at, due))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            match due {
+                Due::Open(place) => self.open(place),
+                Due::SlowRead(place) if self.places[place].is_held_back => {
+                    self.read_once(place, self.slow_bytes.min(READ_BYTES));
+                    if self.places[place].link.is_some() {
+                        self.due.push(Reverse((at.plus(SLOW_READ), due)));
+                    }
+                }
+                Due::LifeSign(place) if self.places[place].is_held_back => {
+                    if let Some(link) = &mut self.places[place].link {
+                        let shown = link.show_life().map(|()| Turn::On);
+                        self.settle(place, shown);
+                        self.due.push(Reverse((at.plus(LIFE_SIGN), due)));
+                    }
+                }
+                Due::SlowRead(_) | Due::LifeSign(_) => {}
+                Due::Churn => self.churn(at),
+                Due::Span => {
+                    self.tell_span();
+                    self.due.push(Reverse((at.plus(SPAN), due)));
+                }
+            }
+        }
+    }
+
+    /// Cuts some connection that reads, so that it comes back.
+    fn churn(&mut self, at: UnixNanos) {
+        let Some(every) = self.churn_every.filter(|_| !self.is_finishing) else { return };
+        self.due.push(Reverse((at.plus(every), Due::Churn)));
+        for _ in 0..8 {
+            let chosen = self.rng.random_range(0..self.places.len());
+            let place = &self.places[chosen];
+            if !place.is_held_back && place.cut.is_none() && place.link.as_ref().is_some_and(Link::is_open) {
+                return self.ask_ledger(chosen, Cut::Churn);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The opening handshake, as a client says and checks it (RFC 6455, section 4.1).
+
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::plan::Dialect;
+use crate::protocol::Encoding;
+
+/// Asks for a WebSocket.
+pub(super) fn request(dialect: &Dialect, encoding: Encoding, host: &str, key: &str) -> String {
+    let (path, protocol) = match dialect {
+        Dialect::Tickcast => ("/v1/feed", format!("Sec-WebSocket-Protocol: {}\r\n", encoding.subprotocol())),
+        Dialect::Raw(raw) => (raw.path.as_str(), String::new()),
+    };
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
+    )
+}
+
+/// Checks the answer's head; what is wrong with it, where something is.
+pub(super) fn check(head: &[u8], key: &str) -> Result<(), String> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    response.parse(head).map_err(|error| error.to_string())?;
+    if response.code != Some(101) {
+        return Err(format!("HTTP {} {}", response.code.unwrap_or(0), response.reason.unwrap_or("")));
+    }
+    let accept = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    if accept.is_none_or(|header| header.value != derive_accept_key(key.as_bytes()).as_bytes()) {
+        return Err("`Sec-WebSocket-Accept` doesn't answer the key".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,453 @@
+//! One connection of a load test: from the handshake to the ledger at its end.
+
+use std::io::{self, Read, Write};
+
+use mio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control as ControlOpcode, Data, OpCode};
+
+use super::handshake;
+use super::plan::{Assignment, Dialect, Role};
+use super::probe::Probe;
+use super::request::{chunks, part_of};
+use super::scan::{Found, FrameError, Scanner, Want};
+use super::stats::{Latency, Tally};
+use crate::market::UnixNanos;
+use crate::protocol::{
+    Control, DecodeError, Encoding, From, Id, LagLevel, LedgerEntry, Op, Request, ServerMessage, Subscribe, decode_server_message,
+    encode_request,
+};
+
+/// The longest answer to a handshake.
+const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// What all connections of a test share.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub dialect: Dialect,
+    pub encoding: Encoding,
+    pub host: String,
+    /// What is added to the own clock to tell the server's time.
+    pub clock_offset_ns: i64,
+    /// The events' own times tell when they were due.
+    pub due_is_known: bool,
+    pub ledger: bool,
+}
+
+/// Why a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("the handshake was refused: {0}")]
+    Handshake(String),
+}
+
+/// Where a connection is.
+#[derive(Debug)]
+enum Phase {
+    Connecting,
+    /// The answer so far.
+    Handshaking(Vec<u8>),
+    /// Subscribed, and so many answers are still to come.
+    Joining(usize),
+    Open,
+    /// The ledger is asked for; what of it came so far.
+    Closing(Vec<LedgerEntry>),
+    Over,
+}
+
+/// What a connection has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It goes on.
+    On,
+    /// All its subscriptions are answered.
+    Joined,
+    /// Its ledger has come.
+    Ledger,
+    /// The server ended it, with this code.
+    Closed(u16),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub assignment: Assignment,
+    pub stream: TcpStream,
+    phase: Phase,
+    scanner: Scanner,
+    out: Vec<u8>,
+    key: String,
+    probe: Option<Box<Probe>>,
+    /// Events in data arrays since the connection began.
+    delivered: u64,
+    /// Where the connection before this one had come to.
+    from: Option<From>,
+    epoch: String,
+    close_code: u16,
+}
+
+/// Where a connection's findings go.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    pub tally: &'a mut Tally,
+    pub latency: &'a mut Latency,
+    pub failures: &'a mut Vec<String>,
+    /// Latencies are recorded.
+    pub measures: bool,
+}
+
+impl Link {
+    /// A connection that has begun to connect.
+    pub(super) fn new(assignment: Assignment, stream: TcpStream, from: Option<From>) -> Self {
+        let probe = (assignment.role == Role::Probe).then(Box::default);
+        Self {
+            assignment,
+            stream,
+            phase: Phase::Connecting,
+            scanner: Scanner::default(),
+            out: Vec::new(),
+            key: tokio_tungstenite::tungstenite::handshake::client::generate_key(),
+            probe,
+            delivered: 0,
+            from,
+            epoch: String::new(),
+            close_code: 1006,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// Whether the socket has bytes of ours that it didn't take.
+    fn flush(&mut self) -> Result<(), LinkError> {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(taken) => _ = self.out.drain(..taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket is writable, or may be.
+    pub(super) fn on_writable(&mut self, terms: &Terms) -> Result<(), LinkError> {
+        if matches!(self.phase, Phase::Connecting) {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error.into());
+            }
+            match self.stream.peer_addr() {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                connected => _ = connected?,
+            }
+            self.stream.set_nodelay(true)?;
+            self.out.extend_from_slice(handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key).as_bytes());
+            self.phase = Phase::Handshaking(Vec::new());
+        }
+        self.flush()
+    }
+
+    /// Reads once into `buffer`. `None`: nothing is there now.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.stream.read(buffer) {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The server has closed its side.
+    pub(super) fn end(&mut self) -> Turn {
+        self.phase = Phase::Over;
+        Turn::Closed(self.close_code)
+    }
+
+    /// Takes bytes that came at `now`.
+    pub(super) fn take(&mut self, bytes: &[u8], now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+        sink.tally.bytes += bytes.len() as u64;
+        let behind;
+        let bytes = match &mut self.phase {
+            Phase::Handshaking(answer) => {
+                answer.extend_from_slice(bytes);
+                let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+                    let is_long = answer.len() > HANDSHAKE_BYTES_MAX;
+                    return if is_long { Err(LinkError::Handshake("its head is too long".to_owned())) } else { Ok(Turn::On) };
+                };
+                behind = answer.split_off(end + 4);
+                handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
+                sink.tally.opened += 1;
+                let turn = self.begin(terms)?;
+                if turn == Turn::Joined && behind.is_empty() {
+                    return Ok(turn);
+                }
+                &behind[..]
+            }
+            _ => bytes,
+        };
+        let want = match (&terms.dialect, &self.probe) {
+            (Dialect::Raw(raw), _) if raw.timestamp.is_none() => Want::Messages,
+            (Dialect::Raw(_), _) | (_, Some(_)) => Want::Whole,
+            _ => Want::Count,
+        };
+        let mut scanner = std::mem::take(&mut self.scanner);
+        let mut turn = Turn::On;
+        let mut failed = None;
+        let fed = scanner.feed(bytes, want, &mut |found| match self.on_found(found, now, terms, sink) {
+            Ok(Turn::On) => {}
+            Ok(other) => turn = other,
+            Err(error) => failed = Some(error),
+        });
+        self.scanner = scanner;
+        fed?;
+        failed.map_or(Ok(()), Err)?;
+        self.flush()?;
+        Ok(turn)
+    }
+
+    /// The handshake is done.
+    fn begin(&mut self, terms: &Terms) -> Result<Turn, LinkError> {
+        match &terms.dialect {
+            // Subscribed once welcome has come.
+            Dialect::Tickcast => {
+                self.phase = Phase::Joining(0);
+                Ok(Turn::On)
+            }
+            Dialect::Raw(raw) => {
+                for text in &raw.send {
+                    self.send(Data::Text, text.clone().into_bytes());
+                }
+                self.phase = Phase::Open;
+                self.flush()?;
+                Ok(Turn::Joined)
+            }
+        }
+    }
+
+    fn on_found(&mut self, found: Found<'_>, now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+        match found {
+            Found::Counted(events) => {
+                self.delivered += u64::from(events);
+                sink.tally.delivered += u64::from(events);
+                sink.tally.messages += 1;
+            }
+            Found::Message => {
+                sink.tally.delivered += 1;
+                sink.tally.messages += 1;
+            }
+            Found::Whole(payload) => {
+                sink.tally.messages += 1;
+                return match &terms.dialect {
+                    Dialect::Tickcast => self.on_message(payload, now, terms, sink),
+                    Dialect::Raw(raw) => {
+                        sink.tally.delivered += 1;
+                        let told = raw.timestamp.as_ref().and_then(|path| path.find(payload)).filter(|_| sink.measures);
+                        if let Some(told) = told {
+                            super::probe::record(&mut sink.latency.published, told, now, terms, &mut sink.tally.negative);
+                        }
+                        Ok(Turn::On)
+                    }
+                };
+            }
+            Found::Ping(payload) => self.send_control(ControlOpcode::Pong, payload.to_vec()),
+            Found::Close(code) => {
+                self.close_code = code;
+                return Ok(self.end());
+            }
+        }
+        Ok(Turn::On)
+    }
+
+    fn on_message(&mut self, payload: &[u8], now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+        if self.probe.is_none()
+            && let Some(events) = count_json(payload, terms.encoding)
+        {
+            self.delivered += events;
+            sink.tally.delivered += events;
+            return Ok(Turn::On);
+        }
+        let message = decode_server_message(payload, terms.encoding)?;
+        if let Some(probe) = &mut self.probe {
+            probe.take(&message, now, terms, sink);
+        }
+        match message {
+            ServerMessage::Events(events) => {
+                self.delivered += events.len() as u64;
+                sink.tally.delivered += events.len() as u64;
+                Ok(Turn::On)
+            }
+            ServerMessage::Control(control) => Ok(self.on_control(control, terms, sink)),
+        }
+    }
+
+    fn on_control(&mut self, control: Control, terms: &Terms, sink: &mut Sink<'_>) -> Turn {
+        match control {
+            Control::Welcome(welcome) => {
+                self.epoch = welcome.epoch;
+                self.subscribe(terms);
+            }
+            Control::Subscribed(answer) => return self.on_subscribed(&answer, sink),
+            Control::Gap(gap) => {
+                sink.tally.gaps += 1;
+                sink.tally.lost += gap.n;
+            }
+            Control::Lag(lag) => sink.tally.degraded += u64::from(lag.level == LagLevel::Degraded),
+            Control::Heartbeat(heartbeat) if heartbeat.delivered != self.delivered => {
+                let counted = self.delivered;
+                self.fail(sink, &format!("the server says {} delivered, but {counted} came", heartbeat.delivered));
+                self.delivered = heartbeat.delivered;
+            }
+            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, sink),
+            Control::Error(error) => self.fail(sink, &format!("the server answered {} {}: {}", error.code, error.name, error.message)),
+            _ => {}
+        }
+        Turn::On
+    }
+
+    fn on_subscribed(&mut self, answer: &crate::protocol::Subscribed, sink: &mut Sink<'_>) -> Turn {
+        for refused in &answer.err {
+            sink.tally.refused += 1;
+            self.fail(sink, &format!("{} was refused with {}: {}", refused.topic, refused.code, refused.message));
+        }
+        for entry in answer.ok.iter().flat_map(|entry| entry.matched.as_deref().unwrap_or(std::slice::from_ref(entry))) {
+            match entry.recovered {
+                Some(true) => sink.tally.recovered += 1,
+                Some(false) => sink.tally.expired += 1,
+                None => {}
+            }
+        }
+        let Phase::Joining(left) = &mut self.phase else { return Turn::On };
+        if answer.more {
+            return Turn::On;
+        }
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return Turn::On;
+        }
+        self.phase = Phase::Open;
+        Turn::Joined
+    }
+
+    fn on_ledger(&mut self, topics: Vec<LedgerEntry>, more: bool, sink: &mut Sink<'_>) -> Turn {
+        let Phase::Closing(entries) = &mut self.phase else { return Turn::On };
+        entries.extend(topics);
+        if more {
+            return Turn::On;
+        }
+        let entries = std::mem::take(entries);
+        for entry in &entries {
+            if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
+                self.fail(sink, &format!("{}: the server's ledger doesn't come out at zero: {entry:?}", entry.topic));
+            }
+        }
+        let seqs = entries.iter().map(|entry| (entry.topic.clone(), entry.head)).collect();
+        let other = entries.iter().filter(|entry| entry.epoch != self.epoch);
+        let epochs = other.map(|entry| (entry.topic.clone(), entry.epoch.clone())).collect();
+        self.from = Some(From { epoch: self.epoch.clone(), seqs, epochs });
+        self.phase = Phase::Closing(entries);
+        Turn::Ledger
+    }
+
+    /// The accounts that the ledger told, and where a connection that comes back goes on.
+    pub(super) fn ledger(&mut self) -> (Vec<LedgerEntry>, Option<From>) {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Closing(entries) => (entries, self.from.take()),
+            other => {
+                self.phase = other;
+                (Vec::new(), None)
+            }
+        }
+    }
+
+    fn fail(&self, sink: &mut Sink<'_>, what: &str) {
+        super::worker::add_failure(sink.failures, format!("connection {}: {what}", self.assignment.number));
+    }
+
+    fn subscribe(&mut self, terms: &Terms) {
+        let mut requests = 0;
+        // Trades are never merged, so they are always asked for raw.
+        let (trades, states): (Vec<_>, Vec<_>) = self.assignment.topics.iter().cloned().partition(|topic| topic.starts_with("trade:"));
+        for (topics, is_trade) in [(trades, true), (states, false)] {
+            let mut wish = self.assignment.wish;
+            if is_trade {
+                (wish.mode, wish.interval_ms) = (None, None);
+                wish.on_slow = wish.on_slow.filter(|on_slow| *on_slow != crate::protocol::OnSlow::Conflate);
+            }
+            for topics in chunks(topics) {
+                let from = self.from.as_ref().map(|from| part_of(from, &topics));
+                requests += 1;
+                let op = Op::Subscribe(Subscribe { topics, wish, from, ..Subscribe::default() });
+                self.ask(op, requests, terms.encoding);
+            }
+        }
+        if let (Some(probe), Some(from)) = (&mut self.probe, &self.from) {
+            probe.resume(from);
+        }
+        self.phase = Phase::Joining(requests as usize);
+    }
+
+    /// Asks for the ledger; what comes before it still counts. Returns whether it could be asked.
+    pub(super) fn ask_ledger(&mut self, terms: &Terms) -> Result<bool, LinkError> {
+        if !self.is_open() {
+            return Ok(false);
+        }
+        self.phase = Phase::Closing(Vec::new());
+        self.ask(Op::Ledger, 0, terms.encoding);
+        self.flush()?;
+        Ok(true)
+    }
+
+    /// Shows that it lives, without having read anything.
+    pub(super) fn show_life(&mut self) -> Result<(), LinkError> {
+        self.send_control(ControlOpcode::Pong, Vec::new());
+        self.flush()
+    }
+
+    /// Says goodbye; what the server still sends is dropped.
+    pub(super) fn close(&mut self) {
+        self.send_control(ControlOpcode::Close, 1000u16.to_be_bytes().to_vec());
+        // A socket that is broken already is closed as well.
+        let _broken = self.flush();
+        self.phase = Phase::Over;
+    }
+
+    fn ask(&mut self, op: Op, id: u64, encoding: Encoding) {
+        let payload = encode_request(&Request { id: Some(Id::Number(id)), op }, encoding);
+        let opcode = match encoding {
+            Encoding::Msgpack => Data::Binary,
+            Encoding::Json => Data::Text,
+        };
+        self.send(opcode, payload);
+    }
+
+    fn send(&mut self, opcode: Data, payload: Vec<u8>) {
+        self.put(Frame::message(payload, OpCode::Data(opcode), true));
+    }
+
+    fn send_control(&mut self, opcode: ControlOpcode, payload: Vec<u8>) {
+        self.put(Frame::message(payload, OpCode::Control(opcode), true));
+    }
+
+    fn put(&mut self, mut frame: Frame) {
+        frame.header_mut().mask = Some(rand::random());
+        frame.format(&mut self.out).expect("a Vec takes all");
+    }
+}
+
+/// How many events a JSON array holds: each begins with its channel, and no text in an event can hold a bare quote.
+fn count_json(payload: &[u8], encoding: Encoding) -> Option<u64> {
+    if encoding != Encoding::Json || payload.first() != Some(&b'[') {
+        return None;
+    }
+    Some(memchr::memmem::find_iter(payload, b"{\"ch\":\"").count() as u64)
+}

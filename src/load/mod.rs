@@ -1,0 +1,391 @@
+//! The load tester: many connections, a few of which decode everything and measure, and a ledger for each.
+//!
+//! Latency is taken from the time at which an event was *due* (`ts` of simulated trades and quotes) and from the time at
+//! which it was published (`tx`), to its receipt, so that a generator that stalls shows. Probes count for themselves and
+//! compare their accounts with the server's; all other connections ask for the server's, which must come out at zero.
+//!
+//! ```no_run
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tickcast::load::{Plan, run};
+//!
+//! let plan = Plan { connections: 100, ..Plan::new("127.0.0.1:8080".parse()?, vec!["quote:*".to_owned()]) };
+//! let outcome = run(&plan, &mut |_| {})?;
+//! println!("{} deliveries/s", outcome.delivered_per_s());
+//! # Ok(())
+//! # }
+//! ```
+
+mod course;
+mod handshake;
+mod hdr;
+mod html;
+mod link;
+mod machine;
+mod outcome;
+mod plan;
+mod probe;
+mod raw;
+mod request;
+mod scan;
+mod scout;
+mod slo;
+mod stats;
+mod table;
+mod worker;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+pub use hdr::{write_hgrm, write_hlog};
+pub use html::write_html;
+pub use machine::Machine;
+pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
+pub use plan::{Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode};
+pub use raw::{RawPlan, TimePath};
+pub use scan::FrameError;
+pub use scout::ClockCheck;
+pub use slo::{Slo, Verdict};
+pub use stats::{Latency, LedgerSums, Span, Tally};
+pub use table::write_table;
+
+use crate::client::ClientError;
+use crate::clock::Clock;
+use crate::market::UnixNanos;
+use crate::topic::TopicError;
+use link::Terms;
+use worker::{End, Job, Order, Report, Worker};
+
+/// How long all connections may take to join, beyond the ramp.
+const JOIN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the ledgers at the end may take.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
+/// Reports of a worker that may wait to be read.
+const REPORTS_MAX: usize = 64;
+
+/// Why a test can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The system refused a thread, a poll or a socket.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server doesn't answer as a tickcast does.
+    #[error("is there a feed? {0}")]
+    Client(#[from] ClientError),
+    /// A topic that is none.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Nothing came in time.
+    #[error("{0} accepts, but says nothing; is it a tickcast? for another server give --raw")]
+    Silent(SocketAddr),
+    /// The server refused what was asked before the test.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// The names mean nothing at the server.
+    #[error("{0} means no topic of this server; `tickcast tail --json --topics 'status:*'` shows what there is")]
+    NoTopics(String),
+    /// More topics a connection than there are.
+    #[error("{asked} topics a connection were asked for, but the names mean only {there}")]
+    TooFewTopics {
+        /// What was asked for.
+        asked: usize,
+        /// What there is.
+        there: usize,
+    },
+    /// Too many connections for the limit of open files.
+    #[error("{asked} connections need as many open files, and {limit} are allowed; raise the limit (ulimit -n)")]
+    Files {
+        /// What was asked for.
+        asked: usize,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// Connections didn't join in time.
+    #[error("{0} connections had not joined after a minute")]
+    NotJoined(usize),
+    /// A thread of the tester failed.
+    #[error("a worker of the tester ended too early")]
+    Worker,
+}
+
+/// What a test tells while it runs.
+#[derive(Debug)]
+pub enum Update<'a> {
+    /// Connections are opened.
+    Opening,
+    /// Everyone has joined; nothing is measured yet.
+    WarmingUp,
+    /// Latencies are recorded from here on.
+    Measuring,
+    /// The ledgers are asked for.
+    Closing,
+    /// What happened in the last second.
+    Second(&'a Span),
+}
+
+impl Plan {
+    /// A small test of a server: ten connections for ten seconds, each with all of `names`.
+    pub fn new(address: SocketAddr, names: Vec<String>) -> Self {
+        Self {
+            address,
+            host: address.to_string(),
+            dialect: Dialect::Tickcast,
+            connections: 10,
+            ramp: Duration::ZERO,
+            topics: TopicChoice::All(names),
+            encoding: crate::protocol::Encoding::Msgpack,
+            modes: ModeMix::raw(),
+            on_slow: None,
+            slow: Share::default(),
+            slow_bytes_per_s: 10 * 1024,
+            stalled: Share::default(),
+            churn_per_s: 0.0,
+            storm: false,
+            duration: Duration::from_secs(10),
+            warmup: Duration::from_secs(1),
+            seed: 1,
+            probes: Probes::Count(10),
+            workers: 1,
+            spin: false,
+            ledger: true,
+        }
+    }
+}
+
+/// Runs a test from the first connection to the last ledger. Blocks; `watch` is told of each stage and each second, and
+/// says by `true` that the test is to end early.
+pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
+    let clock = Clock::start();
+    let scouted = match &plan.dialect {
+        Dialect::Tickcast => Some(scout::scout(plan, clock)?),
+        Dialect::Raw(_) => None,
+    };
+    let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
+    run_known(plan, known, scouted.as_ref().map(|scouted| (scouted.server.clone(), scouted.clock, scouted.is_simulated)), watch)
+}
+
+/// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of them simulated, and its
+/// clock is this machine's.
+pub fn run_unscouted(plan: &Plan, topics: &[String], watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
+    let clock = ClockCheck { same_machine: true, offset_ns: 0, error_ns: 0 };
+    run_known(plan, topics, Some((String::new(), clock, true)), watch)
+}
+
+fn run_known(
+    plan: &Plan,
+    topics: &[String],
+    server: Option<(String, ClockCheck, bool)>,
+    watch: &mut dyn FnMut(Update<'_>) -> bool,
+) -> Result<Outcome, LoadError> {
+    let clock = Clock::start();
+    check_files(plan)?;
+    let (server, clock_check, due_is_known) =
+        server.map_or((String::new(), None, false), |(name, check, simulated)| (name, Some(check), simulated));
+    let terms = Arc::new(Terms {
+        dialect: plan.dialect.clone(),
+        encoding: plan.encoding,
+        host: plan.host.clone(),
+        clock_offset_ns: clock_check.map_or(0, |check| check.offset_ns),
+        due_is_known,
+        ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),
+    });
+    let mut crew = Crew::start(plan, topics, &terms, clock)?;
+    let told = crew.conduct(plan, watch)?;
+    Ok(Outcome::new(plan, server, clock_check, due_is_known, told))
+}
+
+fn check_files(plan: &Plan) -> Result<(), LoadError> {
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    if plan.connections as u64 + 64 > limit {
+        return Err(LoadError::Files { asked: plan.connections, limit });
+    }
+    Ok(())
+}
+
+/// All that the workers told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub begun: UnixNanos,
+    pub measured: Duration,
+    pub seconds: Vec<(Duration, Span)>,
+    pub total: Span,
+    /// What was counted outside of what was measured.
+    pub outside: Tally,
+    pub failures: Vec<String>,
+    pub ledger: LedgerSums,
+    /// How long it took until all had joined.
+    pub joining: Duration,
+    /// How long it took after a storm until all had joined again.
+    pub storm: Option<Duration>,
+    pub workers: usize,
+}
+
+/// The workers, and how they are reached.
+#[derive(Debug)]
+struct Crew {
+    clock: Clock,
+    orders: Vec<(SyncSender<Order>, Arc<mio::Waker>)>,
+    reports: Receiver<Report>,
+    threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
+    told: Told,
+    /// Spans of the workers for the same second, until all are there.
+    span: Span,
+    spans: usize,
+    measuring_since: UnixNanos,
+}
+
+impl Crew {
+    fn start(plan: &Plan, topics: &[String], terms: &Arc<Terms>, clock: Clock) -> Result<Self, LoadError> {
+        let workers = plan.workers.clamp(1, plan.connections.max(1));
+        let mut shares: Vec<Vec<plan::Assignment>> = (0..workers).map(|_| Vec::new()).collect();
+        for assignment in plan::assign(plan, topics) {
+            let at = assignment.number % workers;
+            shares[at].push(assignment);
+        }
+        let (report, reports) = sync_channel(REPORTS_MAX);
+        let (mut orders, mut threads) = (Vec::new(), Vec::new());
+        for (at, assignments) in shares.into_iter().enumerate() {
+            let (order, receiver) = sync_channel(8);
+            let poll = mio::Poll::new()?;
+            let waker = Arc::new(mio::Waker::new(poll.registry(), worker::wake_token())?);
+            let job = Job { clock, terms: Arc::clone(terms), assignments, orders: receiver, reports: report.clone(), poll };
+            let worker = Worker::new(plan, job, workers);
+            let thread = std::thread::Builder::new().name(format!("load-{at}"));
+            threads.push(thread.spawn(move || worker.run(LEDGER_PATIENCE))?);
+            orders.push((order, waker));
+        }
+        let told = Told { begun: clock.now(), workers, ..Told::default() };
+        Ok(Self { clock, orders, reports, threads, told, span: Span::default(), spans: 0, measuring_since: UnixNanos::default() })
+    }
+
+    fn order(&self, order: Order) -> Result<(), LoadError> {
+        for (sender, waker) in &self.orders {
+            sender.send(order).map_err(|_gone| LoadError::Worker)?;
+            waker.wake()?;
+        }
+        Ok(())
+    }
+
+    /// From the first connection to the last ledger.
+    fn conduct(&mut self, plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Told, LoadError> {
+        let begun = self.clock.now();
+        let mut stop = watch(Update::Opening);
+        if !self.joined_by(begun.plus(plan.ramp + JOIN_PATIENCE), watch)? {
+            return Err(LoadError::NotJoined(plan.connections));
+        }
+        self.told.joining = self.clock.now().since(begun);
+        stop |= watch(Update::WarmingUp);
+        stop = stop || self.pass(plan.warmup, watch)?;
+        self.order(Order::Measure)?;
+        let since = self.clock.now();
+        self.measuring_since = since;
+        stop |= watch(Update::Measuring);
+        if plan.storm && !stop {
+            stop = self.pass(plan.duration / 2, watch)?;
+            self.storm(plan.connections, watch)?;
+        }
+        if !stop {
+            self.pass(since.plus(plan.duration).since(self.clock.now()), watch)?;
+        }
+        self.told.measured = self.clock.now().since(since);
+        self.order(Order::Finish)?;
+        watch(Update::Closing);
+        self.gather_ends(watch)?;
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_panicked| LoadError::Worker)??;
+        }
+        Ok(std::mem::take(&mut self.told))
+    }
+
+    fn storm(&mut self, connections: usize, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<(), LoadError> {
+        self.order(Order::Gather)?;
+        self.await_all(self.clock.now().plus(JOIN_PATIENCE), watch, &|report| matches!(report, Report::Gathered))?;
+        let cut = self.clock.now();
+        self.order(Order::ComeBack)?;
+        if !self.joined_by(cut.plus(JOIN_PATIENCE), watch)? {
+            return Err(LoadError::NotJoined(connections));
+        }
+        self.told.storm = Some(self.clock.now().since(cut));
+        Ok(())
+    }
+
+    fn joined_by(&mut self, until: UnixNanos, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<bool, LoadError> {
+        self.await_all(until, watch, &|report| matches!(report, Report::Joined))
+    }
+
+    /// Waits until every worker has told something of a kind.
+    fn await_all(
+        &mut self,
+        until: UnixNanos,
+        watch: &mut dyn FnMut(Update<'_>) -> bool,
+        wanted: &dyn Fn(&Report) -> bool,
+    ) -> Result<bool, LoadError> {
+        let mut left = self.orders.len();
+        while left > 0 {
+            let Some(report) = self.next_report(until)? else { return Ok(false) };
+            left -= usize::from(wanted(&report));
+            self.take(report, watch);
+        }
+        Ok(true)
+    }
+
+    /// Lets time pass. Returns whether the test is to end early.
+    fn pass(&mut self, time: Duration, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<bool, LoadError> {
+        let until = self.clock.now().plus(time);
+        let mut stop = false;
+        while let Some(report) = self.next_report(until)? {
+            stop |= self.take(report, watch);
+            if stop {
+                break;
+            }
+        }
+        Ok(stop)
+    }
+
+    fn next_report(&self, until: UnixNanos) -> Result<Option<Report>, LoadError> {
+        match self.reports.recv_timeout(until.since(self.clock.now())) {
+            Ok(report) => Ok(Some(report)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(LoadError::Worker),
+        }
+    }
+
+    fn take(&mut self, report: Report, watch: &mut dyn FnMut(Update<'_>) -> bool) -> bool {
+        let Report::Span(span) = report else { return false };
+        self.span.add(&span);
+        self.spans += 1;
+        if self.spans < self.orders.len() {
+            return false;
+        }
+        self.spans = 0;
+        let whole = std::mem::take(&mut self.span);
+        let stop = watch(Update::Second(&whole));
+        if whole.is_measured {
+            self.told.total.add(&whole);
+            self.told.seconds.push((self.clock.now().since(self.measuring_since), whole));
+        } else {
+            self.told.outside.add(&whole.tally);
+        }
+        stop
+    }
+
+    fn gather_ends(&mut self, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<(), LoadError> {
+        let mut left = self.orders.len();
+        let until = self.clock.now().plus(LEDGER_PATIENCE * 2);
+        while left > 0 {
+            match self.next_report(until)?.ok_or(LoadError::Worker)? {
+                Report::Over(end) => {
+                    let End { span, failures, ledger } = *end;
+                    self.told.outside.add(&span.tally);
+                    self.told.failures.extend(failures);
+                    self.told.ledger.add(&ledger);
+                    left -= 1;
+                }
+                report => _ = self.take(report, watch),
+            }
+        }
+        Ok(())
+    }
+}

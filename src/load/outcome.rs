@@ -1,0 +1,292 @@
+//! What a test came to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::scout::ClockCheck;
+use super::stats::Latency;
+use super::{LedgerSums, Machine, Plan, Span, Tally, Told};
+
+/// A generator that is later than this share of the latency measured makes the run void …
+const LAG_SHARE_MAX: f64 = 0.1;
+/// … unless it is no later than a timer of a millisecond may be.
+const LAG_ALLOWED: Duration = Duration::from_millis(1);
+/// A tester that was busy for more than this share of the time was the bottleneck itself.
+const BUSY_SHARE_MAX: f64 = 0.9;
+
+/// One histogram in numbers, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencySummary {
+    /// Events measured.
+    pub count: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Half of them were no slower.
+    pub p50: u64,
+    /// 90 % were no slower.
+    pub p90: u64,
+    /// 99 % were no slower.
+    pub p99: u64,
+    /// 99.9 % were no slower.
+    pub p99_9: u64,
+    /// 99.99 % were no slower.
+    pub p99_99: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+impl LatencySummary {
+    /// `None` where nothing was measured.
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        let at = |percentile| histogram.value_at_percentile(percentile);
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            mean: histogram.mean(),
+            p50: at(50.0),
+            p90: at(90.0),
+            p99: at(99.0),
+            p99_9: at(99.9),
+            p99_99: at(99.99),
+            max: histogram.max(),
+        })
+    }
+}
+
+/// One second of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// Its end, in seconds since measuring began.
+    pub at_s: f64,
+    /// Deliveries in it.
+    pub delivered: u64,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Lost in it.
+    pub lost: u64,
+    /// Connections open at its end.
+    pub open: usize,
+    /// The median latency, in nanoseconds; 0 where nothing was measured.
+    pub p50: u64,
+    /// The 99th percentile.
+    pub p99: u64,
+    /// The slowest.
+    pub max: u64,
+}
+
+/// See the module. Written and read as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The tester's version.
+    pub tester: String,
+    /// The server, as it names itself.
+    pub server: String,
+    /// Where it was.
+    pub address: String,
+    /// When the test began, Unix nanoseconds.
+    pub begun_ns: u64,
+    /// How long was measured, in seconds.
+    pub measured_s: f64,
+    /// How long it took until all had joined, in seconds.
+    pub joining_s: f64,
+    /// How long it took after a storm until all had joined again, in seconds.
+    pub storm_s: Option<f64>,
+    /// Connections asked for.
+    pub connections: usize,
+    /// Topics and patterns asked for.
+    pub topics: Vec<String>,
+    /// Threads of the tester.
+    pub workers: usize,
+    /// What the tester ran on.
+    pub machine: Machine,
+    /// How the clocks stood; `None` where another dialect is spoken.
+    pub clock: Option<ClockCheck>,
+    /// Events in data arrays while measured, and so on.
+    pub delivered: u64,
+    /// Messages of the server.
+    pub messages: u64,
+    /// Bytes read from sockets.
+    pub bytes: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+    /// Gap messages.
+    pub gaps: u64,
+    /// Times that a connection was told it is degraded.
+    pub degraded: u64,
+    /// Topics that went on where they were after a reconnect.
+    pub recovered: u64,
+    /// Topics of which the history had too little after a reconnect.
+    pub expired: u64,
+    /// Topics and patterns that were refused.
+    pub refused: u64,
+    /// Connections that were opened, those that came back included.
+    pub opened: u64,
+    /// Latencies below zero, which count as none.
+    pub negative: u64,
+    /// Connections that ended before the test did, by close code; 1006: without a close frame.
+    pub closed: BTreeMap<u16, u64>,
+    /// The sums of the ledgers that the server told at the end.
+    pub ledger: Option<LedgerSums>,
+    /// From due to receipt; of simulated trades and quotes only.
+    pub due: Option<LatencySummary>,
+    /// From publishing to receipt.
+    pub published: Option<LatencySummary>,
+    /// From due to publishing.
+    pub generator_lag: Option<LatencySummary>,
+    /// The share of the time that the tester's threads worked, in the mean.
+    pub busy_share: f64,
+    /// Why the run proves nothing.
+    pub void: Option<String>,
+    /// Why the figures say more of the tester than of the server.
+    pub bottleneck: Option<String>,
+    /// Promises that were broken, and what else went wrong.
+    pub failures: Vec<String>,
+    /// Second by second.
+    pub seconds: Vec<Second>,
+    /// All latencies; not in JSON.
+    #[serde(skip)]
+    pub latency: Latency,
+    /// The spans that the seconds sum up; not in JSON.
+    #[serde(skip)]
+    pub spans: Vec<(Duration, Span)>,
+}
+
+fn second((at, span): &(Duration, Span)) -> Second {
+    let felt = LatencySummary::of(span.latency.felt());
+    Second {
+        at_s: at.as_secs_f64(),
+        delivered: span.tally.delivered,
+        bytes: span.tally.bytes,
+        lost: span.tally.lost,
+        open: span.open,
+        p50: felt.map_or(0, |felt| felt.p50),
+        p99: felt.map_or(0, |felt| felt.p99),
+        max: felt.map_or(0, |felt| felt.max),
+    }
+}
+
+/// A generator that stalls hides what the server does.
+fn void(latency: &Latency) -> Option<String> {
+    let (lag, felt) = (LatencySummary::of(&latency.lag)?, LatencySummary::of(&latency.due)?);
+    let is_late = lag.p99 as f64 > felt.p99 as f64 * LAG_SHARE_MAX && u128::from(lag.p99) > LAG_ALLOWED.as_nanos();
+    is_late.then(|| {
+        format!(
+            "the generator was late by {} (p99), over a tenth of the {} measured: the latencies say more of it than of the server",
+            super::table::time(lag.p99),
+            super::table::time(felt.p99),
+        )
+    })
+}
+
+impl Outcome {
+    pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, due_is_known: bool, told: Told) -> Self {
+        let Told { begun, measured, seconds, total, outside, mut failures, ledger, joining, storm, workers } = told;
+        let measured_s = measured.as_secs_f64();
+        let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
+        let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
+            format!(
+                "the tester itself was the bottleneck: its threads worked {:.0} % of the time; give it more --workers, or fewer --probes",
+                busy_share * 100.0
+            )
+        });
+        // What came before and after is no figure, but a loss or an end there is told.
+        let mut closed = total.tally.closed.clone();
+        for (code, count) in &outside.closed {
+            *closed.entry(*code).or_default() += count;
+        }
+        if due_is_known && total.latency.due.is_empty() && !total.latency.published.is_empty() {
+            tracing::debug!("no trades or quotes among what was measured");
+        }
+        failures.sort();
+        failures.dedup();
+        let Tally { delivered, messages, bytes, lost, gaps, degraded, recovered, expired, refused, opened, negative, .. } = total.tally;
+        Self {
+            tester: concat!("tickcast/", env!("CARGO_PKG_VERSION")).to_owned(),
+            server,
+            address: plan.address.to_string(),
+            begun_ns: begun.0,
+            measured_s,
+            joining_s: joining.as_secs_f64(),
+            storm_s: storm.map(|took| took.as_secs_f64()),
+            connections: plan.connections,
+            topics: plan.topics.names().to_vec(),
+            workers,
+            machine: Machine::read(),
+            clock,
+            delivered,
+            messages,
+            bytes,
+            lost: lost + outside.lost,
+            gaps: gaps + outside.gaps,
+            degraded: degraded + outside.degraded,
+            recovered: recovered + outside.recovered,
+            expired: expired + outside.expired,
+            refused: refused + outside.refused,
+            opened: opened + outside.opened,
+            negative,
+            closed,
+            ledger: (ledger.connections > 0).then_some(ledger),
+            due: LatencySummary::of(&total.latency.due),
+            published: LatencySummary::of(&total.latency.published),
+            generator_lag: LatencySummary::of(&total.latency.lag),
+            busy_share,
+            void: void(&total.latency),
+            bottleneck,
+            failures,
+            seconds: seconds.iter().map(second).collect(),
+            latency: total.latency,
+            spans: seconds,
+        }
+    }
+
+    /// Deliveries a second.
+    pub fn delivered_per_s(&self) -> f64 {
+        self.delivered as f64 / self.measured_s.max(1e-9)
+    }
+
+    /// What a user would call the latency.
+    pub fn felt(&self) -> Option<LatencySummary> {
+        self.due.or(self.published)
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_sound(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// One figure of two tests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// What it is, with its unit.
+    pub name: &'static str,
+    /// In the first.
+    pub a: f64,
+    /// In the second.
+    pub b: f64,
+}
+
+/// The figures of two tests side by side.
+pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
+    let mut rows = Vec::new();
+    let mut row = |name, of: &dyn Fn(&Outcome) -> Option<f64>| {
+        if let (Some(a), Some(b)) = (of(a), of(b)) {
+            rows.push(Difference { name, a, b });
+        }
+    };
+    row("connections", &|outcome| Some(outcome.connections as f64));
+    row("deliveries/s", &|outcome| Some(outcome.delivered_per_s()));
+    row("MB/s", &|outcome| Some(outcome.bytes as f64 / outcome.measured_s / 1e6));
+    row("lost", &|outcome| Some(outcome.lost as f64));
+    row("merged", &|outcome| outcome.ledger.map(|ledger| ledger.merged as f64));
+    let us = |ns: u64| ns as f64 / 1e3;
+    row("p50 µs", &|outcome| outcome.felt().map(|felt| us(felt.p50)));
+    row("p90 µs", &|outcome| outcome.felt().map(|felt| us(felt.p90)));
+    row("p99 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99)));
+    row("p99.9 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99_9)));
+    row("p99.99 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99_99)));
+    row("max µs", &|outcome| outcome.felt().map(|felt| us(felt.max)));
+    rows
+}

@@ -1,0 +1,287 @@
+//! What a load test is to do.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::raw::RawPlan;
+use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
+
+/// The random numbers of a plan: the same seed, the same plan.
+pub(super) type PlanRng = chacha20::ChaCha8Rng;
+
+/// A load test, in full.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The server.
+    pub address: SocketAddr,
+    /// How the server is called in the handshake.
+    pub host: String,
+    /// What is spoken.
+    pub dialect: Dialect,
+    /// How many connections.
+    pub connections: usize,
+    /// Over how long they are opened.
+    pub ramp: Duration,
+    /// What each subscribes to.
+    pub topics: TopicChoice,
+    /// How messages are written.
+    pub encoding: Encoding,
+    /// How deliveries are asked for, and in which shares.
+    pub modes: ModeMix,
+    /// What is asked for where a client can't keep up; the channel's default, where it isn't said.
+    pub on_slow: Option<OnSlow>,
+    /// The share of connections that read slowly.
+    pub slow: Share,
+    /// How fast those read, in bytes a second.
+    pub slow_bytes_per_s: u64,
+    /// The share of connections that never read.
+    pub stalled: Share,
+    /// Connections that are cut and come back, a second.
+    pub churn_per_s: f64,
+    /// In the middle all connections are cut and come back at once.
+    pub storm: bool,
+    /// How long is measured.
+    pub duration: Duration,
+    /// How long before nothing is.
+    pub warmup: Duration,
+    /// Decides all that is drawn.
+    pub seed: u64,
+    /// How many connections decode everything and measure.
+    pub probes: Probes,
+    /// Threads.
+    pub workers: usize,
+    /// Wait for the sockets by looking again and again: steadier, where a core is to spare.
+    pub spin: bool,
+    /// Ask each connection's ledger at the end.
+    pub ledger: bool,
+}
+
+/// What the server speaks.
+#[derive(Debug, Clone)]
+pub enum Dialect {
+    /// The tickcast protocol.
+    Tickcast,
+    /// Any other over WebSocket.
+    Raw(RawPlan),
+}
+
+/// What each connection subscribes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TopicChoice {
+    /// These names, each connection all of them.
+    All(Vec<String>),
+    /// So many, drawn out of those that the names mean.
+    Draw {
+        /// Topics and patterns.
+        names: Vec<String>,
+        /// How many a connection.
+        each: usize,
+        /// How they are drawn.
+        skew: Skew,
+    },
+}
+
+/// How topics are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Skew {
+    /// Each as likely as the other.
+    Uniform,
+    /// The k-th with weight 1/k^s.
+    Zipf(f64),
+}
+
+/// How many connections decode everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probes {
+    /// So many.
+    Count(usize),
+    /// All that read as fast as they can.
+    All,
+}
+
+/// Why an argument can't be read; says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" is not right; write {right}")]
+pub struct PlanError {
+    pub(super) text: String,
+    pub(super) right: &'static str,
+}
+
+impl PlanError {
+    pub(super) fn new(text: &str, right: &'static str) -> Self {
+        Self { text: text.escape_debug().take(60).collect(), right }
+    }
+}
+
+/// A share of the connections.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+pub struct Share(f64);
+
+impl Share {
+    /// Of so many, to the nearest.
+    pub fn of(self, all: usize) -> usize {
+        (all as f64 * self.0).round() as usize
+    }
+}
+
+impl FromStr for Share {
+    type Err = PlanError;
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let number = text.strip_suffix('%').and_then(|percent| percent.parse::<f64>().ok());
+        let share = number.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| Self(percent / 100.0));
+        share.ok_or_else(|| PlanError::new(text, "a share of the connections from 0% to 100%"))
+    }
+}
+
+impl FromStr for Probes {
+    type Err = PlanError;
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number.parse().map(Self::Count).map_err(|_not_a_number| PlanError::new(text, "a number, or all")),
+        }
+    }
+}
+
+impl FromStr for Skew {
+    type Err = PlanError;
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let zipf = text.strip_prefix("zipf").map(|rest| rest.strip_prefix(':').map_or(Some(1.0), |s| s.parse().ok()));
+        match (text, zipf) {
+            ("uniform", _) => Ok(Self::Uniform),
+            (_, Some(Some(s))) if (0.0..=10.0).contains(&s) => Ok(Self::Zipf(s)),
+            _ => Err(PlanError::new(text, "uniform, zipf, or zipf:S with an exponent S from 0 to 10")),
+        }
+    }
+}
+
+/// Reads `raw`, `conflate`, or an interval as in `100ms` or `interval-100ms`.
+pub fn parse_mode(text: &str) -> Option<Mode> {
+    match text {
+        "raw" => Some(Mode::Raw),
+        "conflate" => Some(Mode::Conflate),
+        other => {
+            let other = other.strip_prefix("interval-").unwrap_or(other);
+            let ms = other.strip_suffix("ms")?.parse().ok().filter(|ms| INTERVALS_MS.contains(ms))?;
+            Some(Mode::Interval(ms))
+        }
+    }
+}
+
+/// Delivery modes, each with its weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModeMix(Vec<(Mode, f64)>);
+
+impl ModeMix {
+    /// Everything raw.
+    pub fn raw() -> Self {
+        Self(vec![(Mode::Raw, 1.0)])
+    }
+
+    pub(super) fn draw(&self, rng: &mut PlanRng) -> Mode {
+        let all: f64 = self.0.iter().map(|(_, weight)| weight).sum();
+        let mut left = rng.random::<f64>() * all;
+        for (mode, weight) in &self.0 {
+            left -= weight;
+            if left < 0.0 {
+                return *mode;
+            }
+        }
+        self.0[0].0
+    }
+}
+
+impl FromStr for ModeMix {
+    type Err = PlanError;
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let wrong = || PlanError::new(text, "modes with weights, as in raw:80,interval-100ms:20 or conflate");
+        let mut mix = Vec::new();
+        for part in text.split(',') {
+            let (mode, weight) = part.split_once(':').unwrap_or((part, "1"));
+            let weight: f64 = weight.parse().map_err(|_not_a_number| wrong())?;
+            if !(weight > 0.0 && weight.is_finite()) {
+                return Err(wrong());
+            }
+            mix.push((parse_mode(mode).ok_or_else(wrong)?, weight));
+        }
+        Ok(Self(mix))
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Counts frames, events and bytes.
+    Counter,
+    /// Decodes everything, measures, and keeps its ledger.
+    Probe,
+    /// Reads slowly.
+    Slow,
+    /// Never reads.
+    Stalled,
+}
+
+/// One connection of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Assignment {
+    pub number: usize,
+    pub role: Role,
+    pub topics: Vec<String>,
+    pub wish: DeliveryWish,
+}
+
+/// Deals out the roles, topics and modes of all connections; `known` is what the plan's names mean at the server.
+pub(super) fn assign(plan: &Plan, known: &[String]) -> Vec<Assignment> {
+    let mut rng = PlanRng::seed_from_u64(plan.seed);
+    let mut roles = roles(plan);
+    roles.shuffle(&mut rng);
+    let one = |(number, role)| {
+        let mode = plan.modes.draw(&mut rng);
+        let wish = DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow: plan.on_slow };
+        Assignment { number, role, topics: plan.topics.of_one(known, &mut rng), wish }
+    };
+    roles.into_iter().enumerate().map(one).collect()
+}
+
+fn roles(plan: &Plan) -> Vec<Role> {
+    let all = plan.connections;
+    let stalled = plan.stalled.of(all);
+    let slow = plan.slow.of(all).min(all - stalled);
+    let rest = all - stalled - slow;
+    let probes = match plan.probes {
+        Probes::All => rest,
+        Probes::Count(probes) => probes.min(rest),
+    };
+    let parts = [(Role::Stalled, stalled), (Role::Slow, slow), (Role::Probe, probes), (Role::Counter, rest - probes)];
+    parts.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)).collect()
+}
+
+impl TopicChoice {
+    fn of_one(&self, known: &[String], rng: &mut PlanRng) -> Vec<String> {
+        match self {
+            Self::All(names) => names.clone(),
+            Self::Draw { each, skew, .. } => {
+                let each = (*each).min(known.len());
+                let places = match skew {
+                    Skew::Uniform => rand::seq::index::sample(rng, known.len(), each),
+                    Skew::Zipf(s) => {
+                        let weight = |place: usize| ((place + 1) as f64).powf(-s);
+                        rand::seq::index::sample_weighted(rng, known.len(), weight, each).expect("1/k^s is a weight")
+                    }
+                };
+                places.into_iter().map(|place| known[place].clone()).collect()
+            }
+        }
+    }
+
+    /// The topics and patterns as they were given.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::All(names) | Self::Draw { names, .. } => names,
+        }
+    }
+}

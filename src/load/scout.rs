@@ -1,0 +1,146 @@
+//! Looks at the server before a test: what there is, and how its clock stands to ours.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use super::LoadError;
+use super::plan::{Plan, TopicChoice};
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::market::SourceKind;
+use crate::protocol::{Control, Encoding, InstrumentEntry, Op, ServerMessage};
+use crate::topic::TopicName;
+
+/// Pings by which the clocks are compared: the shortest way there and back says most.
+const PINGS: usize = 8;
+/// How long the server may take for any answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the server's clock stands to ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ClockCheck {
+    /// The server is on this machine, and its clock is read as it is.
+    pub same_machine: bool,
+    /// What is added to our clock to tell the server's, in nanoseconds.
+    pub offset_ns: i64,
+    /// By how much that may be wrong, in nanoseconds: half of the shortest way there and back.
+    pub error_ns: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub(super) struct Scouted {
+    pub server: String,
+    pub clock: ClockCheck,
+    /// The topics that the plan's names mean, in the server's order.
+    pub topics: Vec<String>,
+    /// All of them are simulated, so that their own times tell when they were due.
+    pub is_simulated: bool,
+}
+
+/// Whether an address is one of this machine's own.
+fn is_own(address: IpAddr) -> bool {
+    address.is_loopback() || TcpListener::bind(SocketAddr::new(address, 0)).is_ok()
+}
+
+pub(super) fn scout(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let looked = async { tokio::time::timeout(PATIENCE, look(plan, clock)).await };
+    runtime.block_on(looked).map_err(|_elapsed| LoadError::Silent(plan.address))?
+}
+
+async fn control<T>(client: &mut Client, mut wanted: impl FnMut(Control) -> Option<T>) -> Result<T, LoadError> {
+    loop {
+        if let ServerMessage::Control(control) = client.next().await? {
+            if let Control::Error(error) = control {
+                return Err(LoadError::Refused(error.message));
+            }
+            if let Some(found) = wanted(control) {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
+    let mut client = Client::connect(plan.address, Encoding::Msgpack).await?;
+    let server = control(&mut client, |control| match control {
+        Control::Welcome(welcome) => Some(welcome.server),
+        Control::Bye(bye) => Some(bye.message),
+        _ => None,
+    });
+    let server = server.await?;
+    client.request(Op::Instruments { pattern: "*".to_owned() }).await?;
+    let mut instruments = Vec::new();
+    control(&mut client, |control| match control {
+        Control::Instruments(part) => {
+            instruments.extend(part.instruments);
+            (!part.more).then_some(())
+        }
+        _ => None,
+    })
+    .await?;
+    let clock = compare_clocks(&mut client, clock, is_own(plan.address.ip())).await?;
+    let meant = meant(plan.topics.names(), &instruments)?;
+    let is_simulated = !meant.is_empty() && meant.iter().all(|(_, src)| *src == SourceKind::Sim);
+    let topics: Vec<String> = meant.into_iter().map(|(topic, _)| topic).collect();
+    if topics.is_empty() {
+        return Err(LoadError::NoTopics(plan.topics.names().join(", ")));
+    }
+    if let TopicChoice::Draw { each, .. } = &plan.topics
+        && *each > topics.len()
+    {
+        return Err(LoadError::TooFewTopics { asked: *each, there: topics.len() });
+    }
+    Ok(Scouted { server, clock, topics, is_simulated })
+}
+
+/// The topics that names mean, each with where its prices come from.
+fn meant(names: &[String], instruments: &[InstrumentEntry]) -> Result<Vec<(String, SourceKind)>, LoadError> {
+    let names: Vec<TopicName> = names.iter().map(|name| TopicName::parse(name)).collect::<Result<_, _>>()?;
+    let mut found = Vec::new();
+    for instrument in instruments {
+        for channel in &instrument.channels {
+            let (name, param) = channel.split_once(':').map_or((channel.as_str(), None), |(name, param)| (name, Some(param)));
+            let text = match param {
+                Some(param) => format!("{name}:{}:{param}", instrument.symbol),
+                None => format!("{name}:{}", instrument.symbol),
+            };
+            // A channel of a later version is nobody's pattern.
+            let Ok(TopicName::Topic(topic)) = TopicName::parse(&text) else { continue };
+            let is_meant = names.iter().any(|name| match name {
+                TopicName::Topic(own) => *own == topic,
+                TopicName::Pattern(pattern) => pattern.matches(&topic),
+            });
+            if is_meant {
+                found.push((text, instrument.src));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// On one machine both clocks are read directly, unless the pings show that they differ.
+async fn compare_clocks(client: &mut Client, clock: Clock, same_machine: bool) -> Result<ClockCheck, LoadError> {
+    let mut best: Option<(u64, i64)> = None;
+    for t in 0..PINGS {
+        let sent = clock.now();
+        client.request(Op::Ping { t: t as i64 }).await?;
+        let told = control(client, |control| match control {
+            Control::Pong(pong) => Some(pong.ts),
+            _ => None,
+        });
+        let told = told.await?;
+        let round = clock.now().since(sent).as_nanos() as u64;
+        let offset = told as i64 - (sent.0 + round / 2) as i64;
+        if best.is_none_or(|(shortest, _)| round < shortest) {
+            best = Some((round, offset));
+        }
+    }
+    let (round, offset_ns) = best.unwrap_or_default();
+    let error_ns = round / 2;
+    if same_machine && offset_ns.unsigned_abs() <= error_ns {
+        return Ok(ClockCheck { same_machine, offset_ns: 0, error_ns: 0 });
+    }
+    Ok(ClockCheck { same_machine, offset_ns, error_ns })
+}

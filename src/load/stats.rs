@@ -1,0 +1,151 @@
+//! What is counted and measured while a test runs.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+
+/// The longest latency that is told apart, in nanoseconds; longer ones count as this.
+const LATENCY_NS_MAX: u64 = 600_000_000_000;
+
+/// Counts; sums of those of all connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Events in data arrays; messages, where another dialect is spoken.
+    pub delivered: u64,
+    /// Messages of the server.
+    pub messages: u64,
+    /// Bytes read from sockets.
+    pub bytes: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+    /// Gap messages.
+    pub gaps: u64,
+    /// Changes of a connection's lag level to `degraded`.
+    pub degraded: u64,
+    /// Topics that went on where they were after a reconnect.
+    pub recovered: u64,
+    /// Topics of which the history had too little after a reconnect.
+    pub expired: u64,
+    /// Topics and patterns that the server refused.
+    pub refused: u64,
+    /// Connections that were opened, those that came back included.
+    pub opened: u64,
+    /// Latencies below zero: the clocks disagree by more.
+    pub negative: u64,
+    /// Connections that ended before the test did, by close code; 1006: without a close frame.
+    pub closed: BTreeMap<u16, u64>,
+}
+
+impl Tally {
+    /// Adds other counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self { delivered, messages, bytes, lost, gaps, degraded, recovered, expired, refused, opened, negative, closed } = other;
+        self.delivered += delivered;
+        self.messages += messages;
+        self.bytes += bytes;
+        self.lost += lost;
+        self.gaps += gaps;
+        self.degraded += degraded;
+        self.recovered += recovered;
+        self.expired += expired;
+        self.refused += refused;
+        self.opened += opened;
+        self.negative += negative;
+        for (code, count) in closed {
+            *self.closed.entry(*code).or_default() += count;
+        }
+    }
+}
+
+/// Latencies in nanoseconds, as the probes saw them.
+#[derive(Debug, Clone)]
+pub struct Latency {
+    /// From the time an event was due at its source (`ts`, of simulated trades and quotes) to its receipt.
+    pub due: Histogram<u64>,
+    /// From the time it was published (`tx`) to its receipt.
+    pub published: Histogram<u64>,
+    /// From the time it was due to the time it was published: how late the generator was.
+    pub lag: Histogram<u64>,
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are in order, and three digits are allowed")
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { due: histogram(), published: histogram(), lag: histogram() }
+    }
+}
+
+impl Latency {
+    /// Adds other latencies.
+    pub fn add(&mut self, other: &Self) {
+        for (into, from) in [(&mut self.due, &other.due), (&mut self.published, &other.published), (&mut self.lag, &other.lag)] {
+            into.add(from).expect("all have the same bounds");
+        }
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.due.reset();
+        self.published.reset();
+        self.lag.reset();
+    }
+
+    /// What a user would call the latency: from due, where that is known, else from publishing.
+    pub fn felt(&self) -> &Histogram<u64> {
+        if self.due.is_empty() { &self.published } else { &self.due }
+    }
+}
+
+/// What happened in one span of time.
+#[derive(Debug, Clone, Default)]
+pub struct Span {
+    /// The counts.
+    pub tally: Tally,
+    /// The latencies.
+    pub latency: Latency,
+    /// Seconds of processor time that reading and counting took, over all threads.
+    pub busy_s: f64,
+    /// Connections open at its end.
+    pub open: usize,
+    /// It lies in what is measured.
+    pub is_measured: bool,
+}
+
+impl Span {
+    /// Adds another of the same time.
+    pub fn add(&mut self, other: &Self) {
+        self.tally.add(&other.tally);
+        self.latency.add(&other.latency);
+        self.busy_s += other.busy_s;
+        self.open += other.open;
+        self.is_measured |= other.is_measured;
+    }
+}
+
+/// Sums over the ledgers that the server told at the end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LedgerSums {
+    /// Connections that got theirs.
+    pub connections: u64,
+    /// Topics over all of them.
+    pub topics: u64,
+    /// Events in data arrays.
+    pub delivered: u64,
+    /// Events that a newer one replaced.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+}
+
+impl LedgerSums {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.topics += other.topics;
+        self.delivered += other.delivered;
+        self.merged += other.merged;
+        self.lost += other.lost;
+    }
+}

@@ -1,0 +1,132 @@
+//! A test's outcome as a table for the terminal.
+
+use std::io::{self, Write};
+
+use super::{LatencySummary, Outcome};
+
+/// A time with the unit that suits its size.
+pub(super) fn time(ns: u64) -> String {
+    match ns as f64 {
+        ns if ns < 1e3 => format!("{ns:.0} ns"),
+        ns if ns < 1e6 => format!("{:.1} µs", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+/// A count with blanks between its thousands.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes with the unit that suits their size.
+pub(super) fn bytes(number: u64) -> String {
+    match number as f64 {
+        b if b < 1e3 => format!("{b:.0} B"),
+        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.2} GB", b / 1e9),
+    }
+}
+
+fn latencies(out: &mut dyn Write, rows: &[(&str, Option<LatencySummary>)]) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n  {:<22}{:>12}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+        "latency", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+    )?;
+    for (name, summary) in rows.iter().filter_map(|(name, summary)| summary.map(|summary| (name, summary))) {
+        let LatencySummary { count: n, p50, p90, p99, p99_9, p99_99, max, .. } = summary;
+        let [p50, p90, p99, p99_9, p99_99, max] = [p50, p90, p99, p99_9, p99_99, max].map(time);
+        writeln!(out, "  {name:<22}{:>12}{p50:>11}{p90:>11}{p99:>11}{p99_9:>11}{p99_99:>11}{max:>11}", count(n))?;
+    }
+    Ok(())
+}
+
+/// Writes what a person wants to know of a test.
+pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+    let rate = |number: u64| count((number as f64 / outcome.measured_s.max(1e-9)) as u64);
+    writeln!(
+        out,
+        "\n  {} connections to {} {}, {:.1} s measured",
+        outcome.connections, outcome.address, outcome.server, outcome.measured_s
+    )?;
+    writeln!(out, "  delivered   {:>16}   {}/s", count(outcome.delivered), rate(outcome.delivered))?;
+    writeln!(out, "  messages    {:>16}   {}/s", count(outcome.messages), rate(outcome.messages))?;
+    writeln!(
+        out,
+        "  bytes       {:>16}   {}/s",
+        bytes(outcome.bytes),
+        bytes((outcome.bytes as f64 / outcome.measured_s.max(1e-9)) as u64)
+    )?;
+    if let Some(ledger) = &outcome.ledger {
+        writeln!(out, "  merged      {:>16}", count(ledger.merged))?;
+    }
+    writeln!(out, "  lost        {:>16}   in {} gaps", count(outcome.lost), count(outcome.gaps))?;
+    if outcome.recovered + outcome.expired > 0 {
+        let (recovered, expired) = (count(outcome.recovered), count(outcome.expired));
+        writeln!(out, "  came back   {recovered:>16}   topics recovered, {expired} expired, {} connections opened", count(outcome.opened))?;
+    }
+    if let Some(took) = outcome.storm_s {
+        writeln!(out, "  storm       {:>16}   until all had joined again", time((took * 1e9) as u64))?;
+    }
+    for (code, closed) in &outcome.closed {
+        let name = if *code == 1006 { "without a close frame".to_owned() } else { format!("with {code}") };
+        writeln!(out, "  closed      {:>16}   {name}", count(*closed))?;
+    }
+    if outcome.published.is_some() {
+        let rows =
+            [("due → received", outcome.due), ("published → received", outcome.published), ("due → published", outcome.generator_lag)];
+        latencies(out, &rows)?;
+    }
+    write_notes(outcome, out)
+}
+
+fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out)?;
+    if let Some(clock) = outcome.clock.filter(|clock| clock.error_ns > 0) {
+        let (offset, error) = (time(clock.offset_ns.unsigned_abs()), time(clock.error_ns));
+        let ahead = if clock.offset_ns < 0 { "behind" } else { "ahead of" };
+        writeln!(out, "  clock: the server's is {offset} {ahead} ours by ping; latencies are corrected, and may be off by {error}")?;
+    }
+    if outcome.negative > 0 {
+        writeln!(out, "  clock: {} latencies were below zero and count as none", count(outcome.negative))?;
+    }
+    writeln!(out, "  tester: busy {:.0} % of the time on {} threads", outcome.busy_share * 100.0, outcome.workers)?;
+    for note in [("BOTTLENECK", &outcome.bottleneck), ("VOID", &outcome.void)] {
+        if let (name, Some(text)) = note {
+            writeln!(out, "  {name}: {text}")?;
+        }
+    }
+    match &outcome.ledger {
+        Some(ledger) if outcome.is_sound() => {
+            let (topics, of) = (count(ledger.topics), count(ledger.connections));
+            writeln!(out, "  ledger: zero for {topics} topics of {of} connections")?;
+        }
+        _ => {}
+    }
+    for failure in &outcome.failures {
+        writeln!(out, "  FAILED: {failure}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
+        assert_eq!([999, 1_500, 2_340_000, 1_000_000_000].map(time), ["999 ns", "1.5 µs", "2.34 ms", "1.00 s"]);
+        assert_eq!([12, 1_500, 2_340_000_000].map(bytes), ["12 B", "1.5 kB", "2.34 GB"]);
+    }
+}

@@ -1,0 +1,345 @@
+//! A thread of the tester: many connections, one poll.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rand::SeedableRng;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::course::{Cut, SLOW_READ, SPAN};
+use super::link::{Link, LinkError, Sink, Terms, Turn};
+use super::plan::{Assignment, Plan, PlanRng, Role};
+use super::stats::{LedgerSums, Span};
+use crate::clock::{Clock, thread_cpu_time};
+use crate::market::UnixNanos;
+use crate::protocol::From;
+
+/// What sockets are read into; as large as what the cache holds.
+pub(super) const READ_BYTES: usize = 256 * 1024;
+/// Full reads of one connection before the others get theirs.
+const READS_A_TURN: usize = 4;
+const EVENTS_A_TURN: usize = 1024;
+/// What the kernel may hold for a connection that doesn't read as fast as it can.
+const SMALL_RECEIVE_BUFFER: usize = 4096;
+/// Connections from one loopback address: fewer than there are ports.
+const CONNECTIONS_A_SOURCE: usize = 20_000;
+/// Failures that are told; further ones are of the same kinds.
+const FAILURES_MAX: usize = 50;
+/// The token of the waker, behind all connections.
+const WAKE: Token = Token(usize::MAX);
+
+/// What a worker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Latencies are recorded from now on.
+    Measure,
+    /// Ask every ledger, to come back with it.
+    Gather,
+    /// Cut what is gathered, and come back at once.
+    ComeBack,
+    /// Ask every ledger, and end.
+    Finish,
+}
+
+/// What a worker tells.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// Every connection has joined, or failed.
+    Joined,
+    /// All that come back have said where they are.
+    Gathered,
+    /// What happened in about a second.
+    Span(Box<Span>),
+    /// The end.
+    Over(Box<End>),
+}
+
+/// What a worker leaves.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    pub span: Span,
+    pub failures: Vec<String>,
+    /// Sums of the servers' ledgers.
+    pub ledger: LedgerSums,
+}
+
+pub(super) fn add_failure(failures: &mut Vec<String>, what: String) {
+    if failures.len() < FAILURES_MAX {
+        failures.push(what);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    Open(usize),
+    SlowRead(usize),
+    LifeSign(usize),
+    Churn,
+    Span,
+}
+
+#[derive(Debug)]
+pub(super) struct Place {
+    pub assignment: Assignment,
+    pub link: Option<Link>,
+    pub cut: Option<Cut>,
+    /// It reads as its role says, not as the poll says.
+    pub is_held_back: bool,
+    pub from: Option<From>,
+    pub has_joined: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) poll: Poll,
+    pub(super) clock: Clock,
+    pub(super) terms: Arc<Terms>,
+    pub(super) address: SocketAddr,
+    pub(super) places: Vec<Place>,
+    pub(super) due: BinaryHeap<Reverse<(UnixNanos, Due)>>,
+    /// Connections that may have more to read.
+    pub(super) again: Vec<usize>,
+    pub(super) orders: Receiver<Order>,
+    pub(super) reports: SyncSender<Report>,
+    pub(super) span: Span,
+    pub(super) end: End,
+    pub(super) rng: PlanRng,
+    pub(super) churn_every: Option<Duration>,
+    pub(super) slow_bytes: usize,
+    pub(super) spin: bool,
+    pub(super) sources: usize,
+    pub(super) is_measuring: bool,
+    /// Connections that have not joined yet.
+    pub(super) joining: usize,
+    /// Connections whose ledger is awaited for a storm, or for the end.
+    pub(super) awaited: usize,
+    pub(super) is_finishing: bool,
+    pub(super) idle: Duration,
+    pub(super) busy_told: Duration,
+    pub(super) begun: UnixNanos,
+    pub(super) buffer: Box<[u8]>,
+}
+
+/// What a worker needs beside the plan.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub clock: Clock,
+    pub terms: Arc<Terms>,
+    pub assignments: Vec<Assignment>,
+    pub orders: Receiver<Order>,
+    pub reports: SyncSender<Report>,
+    pub poll: Poll,
+}
+
+/// The token under which a worker's waker is registered.
+pub(super) const fn wake_token() -> Token {
+    WAKE
+}
+
+impl Worker {
+    pub(super) fn new(plan: &Plan, job: Job, of: usize) -> Self {
+        let Job { clock, terms, assignments, orders, reports, poll } = job;
+        let begun = clock.now();
+        let seed = plan.seed.wrapping_add(assignments.first().map_or(0, |first| first.number as u64 + 1));
+        let places: Vec<Place> = assignments
+            .into_iter()
+            .map(|assignment| Place { assignment, link: None, cut: None, is_held_back: false, from: None, has_joined: false })
+            .collect();
+        let mut due = BinaryHeap::new();
+        for (at, place) in places.iter().enumerate() {
+            let share = place.assignment.number as f64 / plan.connections.max(1) as f64;
+            due.push(Reverse((begun.plus(plan.ramp.mul_f64(share)), Due::Open(at))));
+        }
+        due.push(Reverse((begun.plus(SPAN), Due::Span)));
+        let churn_every = (plan.churn_per_s > 0.0).then(|| Duration::from_secs_f64(of as f64 / plan.churn_per_s));
+        Self {
+            poll,
+            clock,
+            terms,
+            address: plan.address,
+            joining: places.len(),
+            places,
+            due,
+            again: Vec::new(),
+            orders,
+            reports,
+            span: Span::default(),
+            end: End::default(),
+            rng: PlanRng::seed_from_u64(seed),
+            churn_every,
+            slow_bytes: ((plan.slow_bytes_per_s as f64 * SLOW_READ.as_secs_f64()) as usize).max(1),
+            spin: plan.spin,
+            sources: plan.connections.div_ceil(CONNECTIONS_A_SOURCE),
+            is_measuring: false,
+            awaited: 0,
+            is_finishing: false,
+            idle: Duration::ZERO,
+            busy_told: Duration::ZERO,
+            begun,
+            buffer: vec![0; READ_BYTES].into(),
+        }
+    }
+
+    /// Runs until the end was ordered and every ledger has come, or `patience` after that.
+    pub(super) fn run(mut self, patience: Duration) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_A_TURN);
+        let mut until = None;
+        if self.places.is_empty() {
+            self.tell(Report::Joined);
+        }
+        while !(self.is_finishing && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until))) {
+            self.wait(&mut events)?;
+            for event in &events {
+                if event.token() != WAKE {
+                    self.on_event(event.token().0, event.is_writable());
+                }
+            }
+            for at in std::mem::take(&mut self.again) {
+                self.read(at);
+            }
+            self.take_due();
+            while let Ok(order) = self.orders.try_recv() {
+                if order == Order::Finish {
+                    until = Some(self.clock.now().plus(patience));
+                }
+                self.obey(order);
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let before = self.clock.now();
+        let next = self.due.peek().map(|Reverse((at, _))| at.since(before));
+        let timeout = if self.spin || !self.again.is_empty() { Some(Duration::ZERO) } else { next };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            polled => polled?,
+        }
+        if events.is_empty() && self.again.is_empty() {
+            self.idle += self.clock.now().since(before);
+        }
+        Ok(())
+    }
+
+    fn on_event(&mut self, at: usize, is_writable: bool) {
+        if is_writable && let Some(link) = &mut self.places[at].link {
+            let written = link.on_writable(&self.terms);
+            self.settle(at, written.map(|()| Turn::On));
+        }
+        self.read(at);
+    }
+
+    /// Reads what a connection has, up to a turn's worth.
+    fn read(&mut self, at: usize) {
+        if self.places[at].is_held_back {
+            return;
+        }
+        for _ in 0..READS_A_TURN {
+            match self.read_once(at, READ_BYTES) {
+                Some(READ_BYTES) => {}
+                _ => return,
+            }
+        }
+        self.again.push(at);
+    }
+
+    /// Reads once; how much there was. `None`: nothing, or the connection is gone.
+    pub(super) fn read_once(&mut self, at: usize, most: usize) -> Option<usize> {
+        let Self { places, buffer, clock, terms, span, end, is_measuring, .. } = self;
+        let link = places[at].link.as_mut()?;
+        let read = match link.read(&mut buffer[..most]) {
+            Ok(None) => return None,
+            Ok(Some(read)) => read,
+            Err(error) => {
+                self.settle(at, Err(error.into()));
+                return None;
+            }
+        };
+        let taken = if read == 0 {
+            Ok(link.end())
+        } else {
+            let mut sink =
+                Sink { tally: &mut span.tally, latency: &mut span.latency, failures: &mut end.failures, measures: *is_measuring };
+            link.take(&buffer[..read], clock.now(), terms, &mut sink)
+        };
+        self.settle(at, taken);
+        self.places[at].link.as_ref().map(|_| read)
+    }
+
+    pub(super) fn open(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        place.is_held_back = false;
+        let from = place.from.take();
+        match connect(self.address, &place.assignment, self.sources) {
+            Ok(stream) => {
+                let mut link = Link::new(place.assignment.clone(), stream, from);
+                let registered = self.poll.registry().register(&mut link.stream, Token(at), Interest::READABLE | Interest::WRITABLE);
+                place.link = Some(link);
+                self.settle(at, registered.map(|()| Turn::On).map_err(LinkError::from));
+            }
+            Err(error) => self.settle(at, Err(error.into())),
+        }
+    }
+
+    fn busy(&self) -> Duration {
+        if self.spin { self.clock.now().since(self.begun).saturating_sub(self.idle) } else { thread_cpu_time() }
+    }
+
+    pub(super) fn tell_span(&mut self) {
+        let busy = self.busy();
+        let mut span = std::mem::take(&mut self.span);
+        span.busy_s = busy.saturating_sub(self.busy_told).as_secs_f64();
+        span.is_measured = self.is_measuring;
+        span.open = self.places.iter().filter(|place| place.link.is_some()).count();
+        self.busy_told = busy;
+        self.tell(Report::Span(Box::new(span)));
+    }
+
+    pub(super) fn tell(&self, report: Report) {
+        // Whoever listened may have given up.
+        let _gone = self.reports.send(report);
+    }
+
+    fn finish(mut self) {
+        for place in &self.places {
+            if place.link.as_ref().is_some_and(|link| !link.is_over()) {
+                let number = place.assignment.number;
+                add_failure(&mut self.end.failures, format!("connection {number}: its ledger didn't come in time"));
+            }
+        }
+        let mut end = std::mem::take(&mut self.end);
+        end.span = std::mem::take(&mut self.span);
+        self.tell(Report::Over(Box::new(end)));
+    }
+}
+
+/// Begins to connect, from a loopback address of its own for each so many, because ports run out.
+fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if matches!(assignment.role, Role::Slow | Role::Stalled) {
+        socket.set_recv_buffer_size(SMALL_RECEIVE_BUFFER)?;
+    }
+    if let (IpAddr::V4(ip), true) = (address.ip(), sources > 1)
+        && ip.is_loopback()
+    {
+        let source = IpAddr::from([127, 0, 0, 2 + (assignment.number % sources) as u8]);
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match socket.connect(&address.into()) {
+        // The poll tells when it is done.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        connected => connected?,
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
