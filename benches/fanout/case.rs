@@ -53,7 +53,7 @@ impl Case {
     pub(crate) fn yaml(&self) -> String {
         let rate = self.rate / self.instruments as f64;
         let head = format!(
-            "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n{}\nsources:\n  - name: sim\n    kind: sim\n    seed: 7\n    every: 1ms\n    stale_after: 1h\n    instruments:\n",
+            "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n{}\nsources:\n  - name: sim\n    kind: sim\n    seed: 7\n    every: 1003us\n    stale_after: 1h\n    instruments:\n",
             self.config
         );
         let one = |n| format!("      - {{symbol: S{n}, start: \"100\", rate: {rate}/s, trades: 0, stale_after: 30d}}\n");

@@ -8,6 +8,7 @@
 mod act;
 mod command;
 mod connection;
+mod fresh;
 pub mod outbox;
 mod read;
 mod reader;

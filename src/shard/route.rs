@@ -1,25 +1,33 @@
 //! From the log to the outboxes: the way of every event.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::connection::ConnectionKey;
+use super::fresh::newest_of;
 use super::outbox::{Admitted, Outbox, View};
 use super::turn::Shard;
-use crate::bus::{Batch, Catalog, Event, LogItem, SourceId, TopicId};
+use crate::bus::{Batch, Catalog, LogItem, SourceId, TopicId};
 use crate::market::UnixNanos;
-use crate::protocol::{Control, Encoding, Epoch, SourceChange, SourceState, encode_control};
+use crate::protocol::{Control, Epoch, SourceChange, SourceState, encode_control};
 
 impl Shard {
-    /// Takes a batch into the replica and to everyone who listens.
-    pub(super) fn route(&mut self, batch: &Batch) {
+    /// Takes a batch into the replica, and its events to where they are dealt out from.
+    pub(super) fn route(&mut self, batch: &Arc<Batch>) {
         for (at, item) in batch.items.iter().enumerate() {
             match item {
                 LogItem::Event(event) => {
                     self.replica.apply(item, &batch.catalog);
                     if !self.registry.of(event.topic).is_empty() {
-                        self.route_event(batch, at, event);
+                        self.fresh.push(batch, at, event);
                     }
+                    continue;
                 }
+                // What came before these is dealt out by what was held before.
+                _ => self.deliver(false),
+            }
+            match item {
+                LogItem::Event(_) => {}
                 LogItem::Topics(new) => {
                     self.replica.apply(item, &batch.catalog);
                     self.offer_topics(new.clone());
@@ -33,37 +41,49 @@ impl Shard {
         }
     }
 
-    fn route_event(&mut self, batch: &Batch, at: usize, event: &Event) {
-        let Self { registry, connections, newest, replica, dirty, pool, pool_bytes, intervals, timers, metrics, config, .. } = self;
-        let mut bytes: [Option<&[u8]>; 2] = [None, None];
-        let mut marked = [false; 2];
-        let wire_max = 2 * config.outbox.frame;
-        for subscriber in registry.of(event.topic) {
-            let key = subscriber.connection;
-            let connection = &mut connections[key.0 as usize];
-            let outbox: &mut Outbox = &mut connection.outbox;
-            let encoding = outbox.wire.encoding();
-            let bytes = *bytes[encoding.index()].get_or_insert_with(|| batch.encoded(encoding, metrics).item(at));
-            Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
-            if outbox.admit(subscriber.slot, event, bytes, self.now, wire_max, intervals) == Admitted::Marked {
-                marked[encoding.index()] = true;
-            }
-            // What waits for its interval needs no flush yet, and no buffer.
-            if !outbox.is_due() {
-                Self::keep_buffer(&mut outbox.wire, pool, pool_bytes);
-            } else if !std::mem::replace(&mut connection.dirty, true) {
-                dirty.push(key);
-            }
-            for (at, slot) in intervals.drain(..) {
-                let generation = connection.generation;
-                timers.push(super::timers::Timer { at, connection: key, generation, due: super::timers::Due::Interval(slot) });
+    /// Takes the turn's events to everyone who listens, one connection after the other; each is flushed at once where
+    /// `flushes`, while what it was given is in the cache.
+    pub(super) fn deliver(&mut self, flushes: bool) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        let mut order = std::mem::take(&mut self.order);
+        let rotation = self.rotate();
+        self.fresh.deal(&self.registry, &mut order, |len| rotation.first_of(len));
+        for key in &order {
+            self.deliver_one(*key, flushes);
+        }
+        order.clear();
+        self.order = order;
+        self.fresh.clear();
+    }
+
+    fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {
+        let Self { fresh, connections, newest, replica, pool, pool_bytes, intervals, metrics, config, .. } = self;
+        let connection = &mut connections[key.0 as usize];
+        let outbox: &mut Outbox = &mut connection.outbox;
+        let encoding = outbox.wire.encoding();
+        Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
+        let mut next = fresh.take_first(key);
+        while let Some(dealt) = next {
+            next = fresh.after(dealt);
+            let run = fresh.run(dealt.run, encoding, metrics);
+            if outbox.admit(dealt.slot, &run, self.now, &config.outbox, intervals) == Admitted::Marked && fresh.must_keep(dealt.run, encoding) {
+                for (event, bytes) in newest_of(&fresh.run(dealt.run, encoding, metrics)) {
+                    newest.keep(event, replica.epoch(event.topic).turn, encoding, bytes);
+                }
             }
         }
-        let turn = replica.epoch(event.topic).turn;
-        for encoding in Encoding::ALL {
-            if let (true, Some(bytes)) = (marked[encoding.index()], bytes[encoding.index()]) {
-                newest.keep(event, turn, encoding, bytes);
-            }
+        // What waits for its interval needs no flush yet, and no buffer.
+        let is_due = outbox.is_due();
+        if !is_due {
+            Self::keep_buffer(&mut outbox.wire, pool, pool_bytes);
+        }
+        self.arm_intervals(key);
+        match (is_due, flushes) {
+            (true, true) => self.flush_one(key),
+            (true, false) => self.mark_dirty(key),
+            (false, _) => {}
         }
     }
 

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
+use super::fresh::Fresh;
 use super::outbox::{Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
@@ -77,6 +78,10 @@ pub struct Shard {
     pub(super) connections: Slab<Connection>,
     pub(super) generation: u32,
     pub(super) newest: Newest,
+    /// The events of this turn.
+    pub(super) fresh: Fresh,
+    /// The connections that have some of them; used again.
+    pub(super) order: Vec<ConnectionKey>,
     pub(super) ready: Arc<ReadyList>,
     pub(super) timers: Timers,
     pub(super) dirty: Vec<ConnectionKey>,
@@ -92,9 +97,20 @@ pub struct Shard {
     /// Told when the last client has left.
     pub(super) drained: Option<oneshot::Sender<()>>,
     /// Shifts who is flushed first, so that nobody is always the last.
-    rotation: usize,
+    rotation: Rotation,
     /// With a flush window: when the gathered events are written.
     flush_at: UnixNanos,
+}
+
+/// A place in a circle.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rotation(u32);
+
+impl Rotation {
+    /// The same place in a list of so many.
+    pub(super) const fn first_of(self, len: usize) -> usize {
+        ((self.0 as u64 * len as u64) >> 32) as usize
+    }
 }
 
 /// Starts a shard's thread; its runtime also serves the handshakes of its future clients.
@@ -121,6 +137,8 @@ pub fn spawn(
         connections: Slab::new(),
         generation: 0,
         newest: Newest::default(),
+        fresh: Fresh::default(),
+        order: Vec::new(),
         ready: Arc::default(),
         timers: Timers::default(),
         dirty: Vec::new(),
@@ -131,7 +149,7 @@ pub fn spawn(
         now: config.clock.now(),
         draining: false,
         drained: None,
-        rotation: 0,
+        rotation: Rotation::default(),
         flush_at: UnixNanos::default(),
         config,
     };
@@ -160,9 +178,14 @@ impl Shard {
             for key in ready.drain(..) {
                 self.on_ready(key);
             }
+            let flushes = self.now >= self.flush_at;
             busy |= self.take_batches();
+            if flushes && !(self.fresh.is_empty() && self.dirty.is_empty()) {
+                self.flush_at = self.now.plus(self.config.flush_window);
+            }
+            self.deliver(flushes);
             self.take_timers();
-            busy |= self.flush();
+            busy |= flushes && self.flush();
         }
     }
 
@@ -311,18 +334,14 @@ impl Shard {
         }
     }
 
-    /// Writes to every connection that has something due. Returns whether some had more than a turn's worth.
+    /// Writes to every other connection that has something due. Returns whether some had more than a turn's worth.
     fn flush(&mut self) -> bool {
-        if self.dirty.is_empty() || self.now < self.flush_at {
-            return false;
-        }
-        self.flush_at = self.now.plus(self.config.flush_window);
         let mut dirty = std::mem::take(&mut self.dirty);
-        self.rotation = self.rotation.wrapping_add(1);
-        let first = self.rotation % dirty.len();
-        dirty.rotate_left(first);
-        for key in &dirty {
-            self.flush_one(*key);
+        let (before, from) = dirty.split_at(self.rotate().first_of(dirty.len()));
+        for key in from.iter().chain(before) {
+            if self.connections.get(key.0 as usize).is_some_and(|connection| connection.dirty) {
+                self.flush_one(*key);
+            }
         }
         dirty.clear();
         if self.dirty.is_empty() {
@@ -332,7 +351,14 @@ impl Shard {
         true
     }
 
-    fn flush_one(&mut self, key: ConnectionKey) {
+    /// Who comes first now: others each time, so that nobody is always the last.
+    pub(super) fn rotate(&mut self) -> Rotation {
+        // Steps of the golden ratio come by everywhere soon.
+        self.rotation.0 = self.rotation.0.wrapping_add(0x9e37_79b9);
+        self.rotation
+    }
+
+    pub(super) fn flush_one(&mut self, key: ConnectionKey) {
         let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
         let Some(connection) = connections.get_mut(key.0 as usize) else { return };
         connection.dirty = false;

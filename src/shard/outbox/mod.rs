@@ -10,6 +10,7 @@ mod hold;
 mod lane;
 mod newest;
 mod relief;
+mod run;
 mod send;
 mod slot;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod wire;
 
 pub use newest::Newest;
 pub use relief::Relief;
+pub use run::{Place, Run};
 pub use send::instrument_entry;
 pub use slot::{Slot, SlotId};
 pub use wire::{Opcode, Wire};
@@ -27,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::{Catalog, Event, TopicId};
+use crate::bus::{Catalog, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
@@ -176,14 +178,13 @@ impl Outbox {
         self.level
     }
 
-    /// Takes a live event of a subscription; the wire takes no more of them beyond `wire_max` bytes.
+    /// Takes live events of a subscription; the wire takes no more of them beyond two frames.
     pub fn admit(
         &mut self,
         slot: SlotId,
-        event: &Event,
-        bytes: &[u8],
+        run: &Run<'_>,
         now: UnixNanos,
-        wire_max: usize,
+        limits: &OutboxLimits,
         timers: &mut Vec<(UnixNanos, SlotId)>,
     ) -> Admitted {
         let state = &mut self.slots[slot.index()];
@@ -194,18 +195,39 @@ impl Outbox {
         if state.catching_up {
             return Admitted::Queued;
         }
-        state.tail = event.seq;
-        // Control messages that wait go first: one of them may be the answer that this event must follow.
-        if self.wire.blocked || self.wire.len() > wire_max || state.queued > 0 || !self.control.is_empty() {
-            state.queued += 1;
-            self.lane.push_event(slot, event, bytes);
-        } else {
-            self.wire.event(bytes);
-            let merged = state.deliver(event.seq);
-            debug_assert_eq!(merged, 0, "a raw subscription that is up to date misses nothing");
-            self.totals.delivered += 1;
+        if self.takes_at_once(slot, limits) && run.joined.len() <= limits.frame {
+            self.wire.events(run.joined, run.count() as u32);
+            self.count_delivered(slot, run.first, run.last);
+            return Admitted::Queued;
+        }
+        for (event, bytes) in run.events() {
+            if self.takes_at_once(slot, limits) {
+                self.wire.events(bytes, 1);
+                self.count_delivered(slot, event.seq, event.seq);
+            } else {
+                let state = &mut self.slots[slot.index()];
+                state.tail = event.seq;
+                state.queued += 1;
+                self.lane.push_event(slot, event, bytes);
+            }
         }
         Admitted::Queued
+    }
+
+    /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
+    /// answer that the event must follow.
+    fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
+        let is_free = !self.wire.blocked && self.wire.len() <= 2 * limits.frame && self.control.is_empty();
+        is_free && self.slots[slot.index()].queued == 0
+    }
+
+    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64) {
+        let state = &mut self.slots[slot.index()];
+        debug_assert_eq!(first, state.head + 1, "a raw subscription that is up to date misses nothing");
+        let delivered = last + 1 - first;
+        state.delivered += delivered;
+        (state.head, state.tail) = (last, last);
+        self.totals.delivered += delivered;
     }
 
     fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {

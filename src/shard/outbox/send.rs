@@ -139,7 +139,7 @@ impl Outbox {
         if state.dead {
             return;
         }
-        self.wire.event(bytes);
+        self.wire.events(bytes, 1);
         let merged = state.deliver(event.seq);
         self.totals.merged += merged;
         self.totals.delivered += 1;
@@ -249,7 +249,7 @@ impl Outbox {
                 self.lane.push_front(Entry::Resume(slot));
                 return false;
             }
-            wire.event(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics));
+            wire.events(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics), 1);
             totals.merged += state.deliver(event.seq);
             totals.delivered += 1;
         }
@@ -281,7 +281,7 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let last = view.replica.last(topic).filter(|event| event.seq > state.head && !event.closes_bar());
         for event in view.replica.closed_after(topic, state.head).chain(last) {
-            wire.event(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics));
+            wire.events(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics), 1);
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;

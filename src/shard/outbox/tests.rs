@@ -10,9 +10,9 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::{
-    Admitted, Catalog, Event, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Relief, Replica, SlotId, TopicId, UnixNanos, View,
+    Admitted, Catalog, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Place, Relief, Replica, Run, SlotId, TopicId, UnixNanos, View,
 };
-use crate::bus::{LogItem, SourceId};
+use crate::bus::{Batch, Event, LogItem, SourceId};
 use crate::client::Accounts;
 use crate::market::{Aggressor, Bar, Body, Instrument, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId};
 use crate::protocol::{
@@ -163,10 +163,13 @@ impl Rig {
         self.replica.apply(&item, &self.catalog);
         let slot = self.outbox.slot_of(topic).filter(|_| is_seen);
         let Some(slot) = slot else { return };
-        let mut bytes = Vec::new();
-        crate::protocol::encode_event(&mut bytes, self.encoding, &self.catalog.topic(topic).head, event.seq, event.tx, &event.body);
-        if self.outbox.admit(slot, &event, &bytes, self.now, 2 * self.limits.frame, &mut self.timers) == Admitted::Marked {
-            self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, &bytes);
+        let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
+        let places = [Place { batch: 0, item: 0, next: Place::END }];
+        let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
+        let (encoding, metrics) = (self.encoding, &self.metrics);
+        let run = Run { batches: &batches, places: &places, at: 0, first: event.seq, last: event.seq, joined, encoding, metrics };
+        if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.timers) == Admitted::Marked {
+            self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, joined);
         }
     }
 

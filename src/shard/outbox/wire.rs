@@ -82,24 +82,24 @@ impl Wire {
         buffer
     }
 
-    /// Puts an event into the open array.
-    pub fn event(&mut self, bytes: &[u8]) {
+    /// Puts events into the open array, as they stand in one: `count` of them, in all no longer than a frame.
+    pub fn events(&mut self, bytes: &[u8], count: u32) {
+        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at + bytes.len() > self.frame) {
+            self.seal();
+        }
         match &mut self.open {
             Some(open) => {
-                open.events += 1;
+                open.events += count;
                 if self.encoding == Encoding::Json {
                     self.buf.push(b',');
                 }
             }
             None => {
-                self.open = Some(OpenArray { at: self.buf.len(), events: 1 });
+                self.open = Some(OpenArray { at: self.buf.len(), events: count });
                 self.buf.extend_from_slice(&[0; FRONT]);
             }
         }
         self.buf.extend_from_slice(bytes);
-        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at >= self.frame) {
-            self.seal();
-        }
     }
 
     /// Ends the open array: what follows is a message of its own.
@@ -242,7 +242,7 @@ mod tests {
         for events in [1usize, 15, 16, 200, 70_000] {
             let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
             for _ in 0..2 {
-                (0..events).for_each(|_| wire.event(&[7]));
+                (0..events).for_each(|_| wire.events(&[7], 1));
                 wire.control(&[0x80]);
             }
             wire.seal();
@@ -257,10 +257,10 @@ mod tests {
     #[test]
     fn json_arrays_have_commas_between_events() {
         let mut wire = Wire::new(Encoding::Json, 1 << 20);
-        wire.event(b"{}");
-        wire.event(b"{}");
+        wire.events(b"{}", 1);
+        wire.events(b"{}", 1);
         wire.control(b"{\"op\":1}");
-        wire.event(b"{}");
+        wire.events(b"{}", 1);
         wire.seal();
         let texts: Vec<_> = read_back(&wire).into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
         assert_eq!(texts, ["[{},{}]", "{\"op\":1}", "[{}]"]);
@@ -269,11 +269,11 @@ mod tests {
     #[test]
     fn an_array_behind_a_partly_sent_one_keeps_its_place() {
         let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
-        wire.event(&[1]);
+        wire.events(&[1], 1);
         wire.seal();
         let mut got = wire.unsent()[..2].to_vec();
         wire.advance(2);
-        wire.event(&[2]);
+        wire.events(&[2], 1);
         wire.seal();
         got.extend_from_slice(wire.unsent());
         assert_eq!(got, [0x82, 2, 0x91, 1, 0x82, 2, 0x91, 2]);
@@ -283,7 +283,7 @@ mod tests {
     fn what_is_sent_is_dropped_though_the_client_is_always_a_little_behind() {
         let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
         for _ in 0..10_000 {
-            wire.event(&[7; 1000]);
+            wire.events(&[7; 1000], 1);
             wire.seal();
             let taken = wire.len().min(1_003);
             wire.advance(taken.saturating_sub(usize::from(wire.len() < 100_000)));

@@ -1,0 +1,164 @@
+//! The events of one turn: gathered by topic, then dealt out by connection, so that each outbox is visited once and its
+//! bytes are copied while they are in the cache.
+
+use std::sync::Arc;
+
+use super::connection::ConnectionKey;
+use super::outbox::{Place, Run, SlotId};
+use super::registry::Registry;
+use crate::bus::{Batch, Event, TopicId};
+use crate::metrics::Metrics;
+use crate::protocol::Encoding;
+
+const NONE: u32 = u32::MAX;
+
+/// A topic's events of this turn.
+#[derive(Debug)]
+struct TopicRun {
+    topic: TopicId,
+    /// Its first and last place.
+    places: (u32, u32),
+    /// Its first and last sequence number.
+    seqs: (u64, u64),
+    /// By encoding: where all of its bytes stand one behind the other, once somebody needed them.
+    joined: [Option<(u32, u32)>; 2],
+    /// By encoding: its newest bytes are kept for those who merge.
+    is_kept: [bool; 2],
+}
+
+/// One subscription that has something new.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dealt {
+    pub slot: SlotId,
+    pub run: u32,
+    /// The connection's next one.
+    next: u32,
+}
+
+/// See the module. Its memory is that of one turn's events, and is used again.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    batches: Vec<Arc<Batch>>,
+    places: Vec<Place>,
+    runs: Vec<TopicRun>,
+    /// By topic: its run.
+    of_topic: Vec<u32>,
+    joined: [Vec<u8>; 2],
+    dealt: Vec<Dealt>,
+    /// By connection: the first of what was dealt to it.
+    of_connection: Vec<u32>,
+}
+
+impl Fresh {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Takes an event that somebody listens to.
+    pub(super) fn push(&mut self, batch: &Arc<Batch>, item: usize, event: &Event) {
+        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, batch)) {
+            self.batches.push(Arc::clone(batch));
+        }
+        let place = Place { batch: self.batches.len() as u32 - 1, item: item as u32, next: Place::END };
+        let at = self.places.len() as u32;
+        self.places.push(place);
+        let topic = event.topic.index();
+        if self.of_topic.len() <= topic {
+            self.of_topic.resize(topic + 1, NONE);
+        }
+        let Some(run) = self.runs.get_mut(self.of_topic[topic] as usize) else {
+            self.of_topic[topic] = self.runs.len() as u32;
+            let seqs = (event.seq, event.seq);
+            self.runs.push(TopicRun { topic: event.topic, places: (at, at), seqs, joined: [None; 2], is_kept: [false; 2] });
+            return;
+        };
+        self.places[run.places.1 as usize].next = at;
+        (run.places.1, run.seqs.1) = (at, event.seq);
+    }
+
+    /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets something into `order`,
+    /// once. `first_of` says who of a topic's subscribers comes first.
+    pub(super) fn deal(&mut self, registry: &Registry, order: &mut Vec<ConnectionKey>, first_of: impl Fn(usize) -> usize) {
+        for (run, topic) in self.runs.iter().enumerate() {
+            let subscribers = registry.of(topic.topic);
+            let (before, from) = subscribers.split_at(first_of(subscribers.len()));
+            for subscriber in from.iter().chain(before) {
+                let at = subscriber.connection.0 as usize;
+                if self.of_connection.len() <= at {
+                    self.of_connection.resize(at + 1, NONE);
+                }
+                let next = std::mem::replace(&mut self.of_connection[at], self.dealt.len() as u32);
+                if next == NONE {
+                    order.push(subscriber.connection);
+                }
+                self.dealt.push(Dealt { slot: subscriber.slot, run: run as u32, next });
+            }
+        }
+    }
+
+    /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
+    pub(super) fn take_first(&mut self, key: ConnectionKey) -> Option<Dealt> {
+        let first = std::mem::replace(self.of_connection.get_mut(key.0 as usize)?, NONE);
+        self.dealt.get(first as usize).copied()
+    }
+
+    /// What was dealt to the same connection behind this.
+    pub(super) fn after(&self, dealt: Dealt) -> Option<Dealt> {
+        self.dealt.get(dealt.next as usize).copied()
+    }
+
+    /// A run in an encoding; its bytes are put together when the first needs them.
+    pub(super) fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
+        let Self { batches, places, runs, joined, .. } = self;
+        let TopicRun { places: (at, last_at), seqs: (first, last), joined: ranges, .. } = &mut runs[run as usize];
+        let mut found = Run { batches, places, at: *at, first: *first, last: *last, joined: &[], encoding, metrics };
+        let joined = &mut joined[encoding.index()];
+        if at == last_at {
+            found.joined = found.events().next().map_or(&[], |(_, bytes)| bytes);
+            return found;
+        }
+        let (from, to) = *ranges[encoding.index()].get_or_insert_with(|| {
+            let from = joined.len();
+            for (at, (_, bytes)) in found.events().enumerate() {
+                if at > 0 && encoding == Encoding::Json {
+                    joined.push(b',');
+                }
+                joined.extend_from_slice(bytes);
+            }
+            (from as u32, joined.len() as u32)
+        });
+        found.joined = &joined[from as usize..to as usize];
+        found
+    }
+
+    /// Whether a run's newest bytes must still be kept for those who merge; true only once.
+    pub(super) fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
+        !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding.index()], true)
+    }
+
+    /// Forgets the turn.
+    pub(super) fn clear(&mut self) {
+        for run in self.runs.drain(..) {
+            self.of_topic[run.topic.index()] = NONE;
+        }
+        self.batches.clear();
+        self.places.clear();
+        self.dealt.clear();
+        for joined in &mut self.joined {
+            joined.clear();
+        }
+    }
+}
+
+/// The events that those who merge need of a run: the newest, and the newest closed bar.
+pub(super) fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
+    let (mut last, mut closed) = (None, None);
+    for (event, bytes) in run.events() {
+        if event.closes_bar() {
+            closed = Some((event, bytes));
+        } else {
+            last = Some((event, bytes));
+        }
+    }
+    closed.into_iter().chain(last)
+}

@@ -1,0 +1,62 @@
+use std::sync::Arc;
+
+use crate::bus::{Batch, Event, LogItem};
+use crate::metrics::Metrics;
+use crate::protocol::Encoding;
+
+/// Where an event of this turn stands, and the next one of its topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Which of the turn's batches.
+    pub batch: u32,
+    /// Which item of it.
+    pub item: u32,
+    /// The topic's next event, as an index of the turn's places; [`Place::END`] at the last.
+    pub next: u32,
+}
+
+impl Place {
+    /// No event follows.
+    pub const END: u32 = u32::MAX;
+}
+
+/// Events of one topic and epoch that came in one turn, without a hole, as bytes of one encoding.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The batches of the turn.
+    pub batches: &'a [Arc<Batch>],
+    /// The places of the turn.
+    pub places: &'a [Place],
+    /// The place of the first event.
+    pub at: u32,
+    /// The sequence number of the first event.
+    pub first: u64,
+    /// The sequence number of the last event.
+    pub last: u64,
+    /// All events one behind the other, as they stand in an array.
+    pub joined: &'a [u8],
+    /// What the bytes are.
+    pub encoding: Encoding,
+    /// Counts what is encoded.
+    pub metrics: &'a Metrics,
+}
+
+impl<'a> Run<'a> {
+    /// How many events there are; at least one.
+    pub const fn count(&self) -> u64 {
+        self.last + 1 - self.first
+    }
+
+    /// Each event with its bytes, in order.
+    pub fn events(&self) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
+        let Self { batches, places, encoding, metrics, .. } = *self;
+        let mut at = self.at;
+        std::iter::from_fn(move || {
+            let place = places.get(at as usize)?;
+            at = place.next;
+            let batch = &batches[place.batch as usize];
+            let LogItem::Event(event) = &batch.items[place.item as usize] else { return None };
+            Some((event, batch.encoded(encoding, metrics).item(place.item as usize)))
+        })
+    }
+}
