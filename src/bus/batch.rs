@@ -117,6 +117,7 @@ impl Batch {
                 bytes.len() as u32
             });
             let ends = ends.collect();
+            bytes.shrink_to_fit();
             metrics.encoded[encoding.index()].inc_by(events);
             Encoded { bytes, ends }
         })

@@ -135,7 +135,9 @@ impl Bus {
         if self.out.items.is_empty() {
             return;
         }
-        let items = std::mem::take(&mut self.out.items);
+        let mut items = std::mem::take(&mut self.out.items);
+        // It is kept for a while, and there are many small ones.
+        items.shrink_to_fit();
         // What follows was taken up later.
         self.out.tx = self.clock.now();
         self.metrics.batches.inc();

@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// Open them over this time
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
     ramp: Duration,
+    /// Once they are connected let them say nothing for this time, then all at once
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time)]
+    silence: Duration,
     /// Topics and patterns; each connection takes all of them, or draws out of them
     #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = DEFAULT_TOPICS)]
     topics: Vec<String>,
@@ -174,6 +177,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         dialect,
         connections: arguments.connections as usize,
         ramp: arguments.ramp,
+        silence: arguments.silence,
         topics: match arguments.topics_per_connection {
             Some(each) => TopicChoice::Draw { names: names.clone(), each: each as usize, skew: arguments.draw },
             None => TopicChoice::All(names.clone()),

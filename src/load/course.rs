@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::link::{Link, LinkError, Turn};
 use super::plan::Role;
-use super::worker::{Due, Order, Place, READ_BYTES, Report, Worker, add_failure};
+use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
 use crate::market::UnixNanos;
 
 /// How often the counts are told.
@@ -52,7 +52,7 @@ impl Worker {
         self.count_joined(at);
         let role = self.places[at].assignment.role;
         let now = self.clock.now();
-        if self.is_finishing {
+        if self.stage == Stage::Finishing {
             return self.ask_ledger(at, Cut::End);
         }
         if matches!(role, Role::Slow | Role::Stalled) {
@@ -86,7 +86,7 @@ impl Worker {
 
     fn count_awaited(&mut self) {
         self.awaited -= 1;
-        if self.awaited == 0 && !self.is_finishing {
+        if self.awaited == 0 && self.stage != Stage::Finishing {
             self.tell(Report::Gathered);
         }
     }
@@ -147,7 +147,7 @@ impl Worker {
         match order {
             Order::Measure => {
                 self.tell_span();
-                self.is_measuring = true;
+                self.stage = Stage::Measuring;
                 if let Some(every) = self.churn_every {
                     self.due.push(Reverse((self.clock.now().plus(every), Due::Churn)));
                 }
@@ -182,8 +182,7 @@ impl Worker {
 
     fn begin_finish(&mut self) {
         self.tell_span();
-        self.is_measuring = false;
-        self.is_finishing = true;
+        self.stage = Stage::Finishing;
         for at in 0..self.places.len() {
             let is_open = self.places[at].link.as_ref().is_some_and(Link::is_open);
             if !self.terms.ledger && is_open {
@@ -205,6 +204,7 @@ impl Worker {
             self.due.pop();
             match due {
                 Due::Open(place) => self.open(place),
+                Due::Speak => self.speak(),
                 Due::SlowRead(place) if self.places[place].is_held_back => {
                     self.read_once(place, self.slow_bytes.min(READ_BYTES));
                     if self.places[place].link.is_some() {
@@ -228,9 +228,20 @@ impl Worker {
         }
     }
 
+    /// All that were silent ask for a WebSocket, at once.
+    fn speak(&mut self) {
+        self.stage = Stage::Open;
+        for at in 0..self.places.len() {
+            if let Some(link) = &mut self.places[at].link {
+                let spoken = link.speak(&self.terms).map(|()| Turn::On);
+                self.settle(at, spoken);
+            }
+        }
+    }
+
     /// Cuts some connection that reads, so that it comes back.
     fn churn(&mut self, at: UnixNanos) {
-        let Some(every) = self.churn_every.filter(|_| !self.is_finishing) else { return };
+        let Some(every) = self.churn_every.filter(|_| self.stage != Stage::Finishing) else { return };
         self.due.push(Reverse((at.plus(every), Due::Churn)));
         for _ in 0..8 {
             let chosen = self.rng.random_range(0..self.places.len());

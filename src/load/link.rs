@@ -50,6 +50,8 @@ pub(super) enum LinkError {
 #[derive(Debug)]
 enum Phase {
     Connecting,
+    /// Connected, and told to say nothing yet.
+    Silent,
     /// The answer so far.
     Handshaking(Vec<u8>),
     /// Subscribed, and so many answers are still to come.
@@ -87,6 +89,8 @@ pub(super) struct Link {
     delivered: u64,
     /// Where the connection before this one had come to.
     from: Option<From>,
+    /// It waits to be told before it asks for a WebSocket.
+    is_silent: bool,
     epoch: String,
     close_code: u16,
 }
@@ -103,7 +107,7 @@ pub(super) struct Sink<'a> {
 
 impl Link {
     /// A connection that has begun to connect.
-    pub(super) fn new(assignment: Assignment, stream: TcpStream, from: Option<From>) -> Self {
+    pub(super) fn new(assignment: Assignment, stream: TcpStream, from: Option<From>, is_silent: bool) -> Self {
         let probe = (assignment.role == Role::Probe).then(Box::default);
         Self {
             assignment,
@@ -115,6 +119,7 @@ impl Link {
             probe,
             delivered: 0,
             from,
+            is_silent,
             epoch: String::new(),
             close_code: 1006,
         }
@@ -151,10 +156,20 @@ impl Link {
                 connected => _ = connected?,
             }
             self.stream.set_nodelay(true)?;
-            self.out.extend_from_slice(handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key).as_bytes());
+            self.phase = Phase::Silent;
+        }
+        if matches!(self.phase, Phase::Silent) && !self.is_silent {
+            let request = handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key);
+            self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }
         self.flush()
+    }
+
+    /// Asks for a WebSocket, if it waited to be told.
+    pub(super) fn speak(&mut self, terms: &Terms) -> Result<(), LinkError> {
+        self.is_silent = false;
+        self.on_writable(terms)
     }
 
     /// Reads once into `buffer`. `None`: nothing is there now.

@@ -134,6 +134,7 @@ impl Plan {
             dialect: Dialect::Tickcast,
             connections: 10,
             ramp: Duration::ZERO,
+            silence: Duration::ZERO,
             topics: TopicChoice::All(names),
             encoding: crate::protocol::Encoding::Msgpack,
             modes: ModeMix::raw(),
@@ -272,7 +273,7 @@ impl Crew {
     fn conduct(&mut self, plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Told, LoadError> {
         let begun = self.clock.now();
         let mut stop = watch(Update::Opening);
-        if !self.joined_by(begun.plus(plan.ramp + JOIN_PATIENCE), watch)? {
+        if !self.joined_by(begun.plus(plan.ramp + plan.silence + JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(plan.connections));
         }
         self.told.joining = self.clock.now().since(begun);

@@ -26,6 +26,8 @@ pub struct Plan {
     pub connections: usize,
     /// Over how long they are opened.
     pub ramp: Duration,
+    /// How long they say nothing after that; then all ask for a WebSocket at once.
+    pub silence: Duration,
     /// What each subscribes to.
     pub topics: TopicChoice,
     /// How messages are written.

@@ -79,10 +79,24 @@ pub(super) fn add_failure(failures: &mut Vec<String>, what: String) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     Open(usize),
+    /// Everyone may speak.
+    Speak,
     SlowRead(usize),
     LifeSign(usize),
     Churn,
     Span,
+}
+
+/// How far the test is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Those who connect say nothing yet.
+    Silent,
+    /// Nothing is measured yet.
+    Open,
+    Measuring,
+    /// The ledgers are asked for.
+    Finishing,
 }
 
 #[derive(Debug)]
@@ -115,13 +129,12 @@ pub(super) struct Worker {
     pub(super) churn_every: Option<Duration>,
     pub(super) slow_bytes: usize,
     pub(super) spin: bool,
+    pub(super) stage: Stage,
     pub(super) sources: usize,
-    pub(super) is_measuring: bool,
     /// Connections that have not joined yet.
     pub(super) joining: usize,
     /// Connections whose ledger is awaited for a storm, or for the end.
     pub(super) awaited: usize,
-    pub(super) is_finishing: bool,
     pub(super) idle: Duration,
     pub(super) busy_told: Duration,
     pub(super) begun: UnixNanos,
@@ -159,6 +172,9 @@ impl Worker {
             due.push(Reverse((begun.plus(plan.ramp.mul_f64(share)), Due::Open(at))));
         }
         due.push(Reverse((begun.plus(SPAN), Due::Span)));
+        if !plan.silence.is_zero() {
+            due.push(Reverse((begun.plus(plan.ramp + plan.silence), Due::Speak)));
+        }
         let churn_every = (plan.churn_per_s > 0.0).then(|| Duration::from_secs_f64(of as f64 / plan.churn_per_s));
         Self {
             poll,
@@ -177,10 +193,9 @@ impl Worker {
             churn_every,
             slow_bytes: ((plan.slow_bytes_per_s as f64 * SLOW_READ.as_secs_f64()) as usize).max(1),
             spin: plan.spin,
+            stage: if plan.silence.is_zero() { Stage::Open } else { Stage::Silent },
             sources: plan.connections.div_ceil(CONNECTIONS_A_SOURCE),
-            is_measuring: false,
             awaited: 0,
-            is_finishing: false,
             idle: Duration::ZERO,
             busy_told: Duration::ZERO,
             begun,
@@ -195,7 +210,7 @@ impl Worker {
         if self.places.is_empty() {
             self.tell(Report::Joined);
         }
-        while !(self.is_finishing && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until))) {
+        while !(self.stage == Stage::Finishing && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until))) {
             self.wait(&mut events)?;
             for event in &events {
                 if event.token() != WAKE {
@@ -255,7 +270,7 @@ impl Worker {
 
     /// Reads once; how much there was. `None`: nothing, or the connection is gone.
     pub(super) fn read_once(&mut self, at: usize, most: usize) -> Option<usize> {
-        let Self { places, buffer, clock, terms, span, end, is_measuring, .. } = self;
+        let Self { places, buffer, clock, terms, span, end, stage, .. } = self;
         let link = places[at].link.as_mut()?;
         let read = match link.read(&mut buffer[..most]) {
             Ok(None) => return None,
@@ -268,8 +283,12 @@ impl Worker {
         let taken = if read == 0 {
             Ok(link.end())
         } else {
-            let mut sink =
-                Sink { tally: &mut span.tally, latency: &mut span.latency, failures: &mut end.failures, measures: *is_measuring };
+            let mut sink = Sink {
+                tally: &mut span.tally,
+                latency: &mut span.latency,
+                failures: &mut end.failures,
+                measures: *stage == Stage::Measuring,
+            };
             link.take(&buffer[..read], clock.now(), terms, &mut sink)
         };
         self.settle(at, taken);
@@ -282,7 +301,7 @@ impl Worker {
         let from = place.from.take();
         match connect(self.address, &place.assignment, self.sources) {
             Ok(stream) => {
-                let mut link = Link::new(place.assignment.clone(), stream, from);
+                let mut link = Link::new(place.assignment.clone(), stream, from, self.stage == Stage::Silent);
                 let registered = self.poll.registry().register(&mut link.stream, Token(at), Interest::READABLE | Interest::WRITABLE);
                 place.link = Some(link);
                 self.settle(at, registered.map(|()| Turn::On).map_err(LinkError::from));
@@ -299,7 +318,7 @@ impl Worker {
         let busy = self.busy();
         let mut span = std::mem::take(&mut self.span);
         span.busy_s = busy.saturating_sub(self.busy_told).as_secs_f64();
-        span.is_measured = self.is_measuring;
+        span.is_measured = self.stage == Stage::Measuring;
         span.open = self.places.iter().filter(|place| place.link.is_some()).count();
         self.busy_told = busy;
         self.tell(Report::Span(Box::new(span)));

@@ -204,6 +204,11 @@ impl Replica {
         self.topics[topic.index()].epoch
     }
 
+    /// The epoch of that turn, of any topic.
+    pub const fn epoch_of_turn(&self, turn: u32) -> Epoch {
+        Epoch { origin: self.origin.origin, turn }
+    }
+
     /// The sources' states, each with since when, where they told one.
     pub fn sources(&self) -> &[Option<(SourceState, UnixNanos)>] {
         &self.sources

@@ -12,8 +12,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::upgrade::{self, Granted};
 use super::{Server, http};
-use crate::shard::ShardHandle;
+use crate::shard::{Command, ShardHandle};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -130,7 +131,9 @@ async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server
 
 async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
     let timeout = server.handshake_timeout;
-    let service = service_fn(move |request| http::feed(Arc::clone(&server), shard.clone(), peer, request));
+    let granted = Granted::default();
+    let (asked, handle) = (Arc::clone(&granted), shard.clone());
+    let service = service_fn(move |request| http::feed(Arc::clone(&server), handle.clone(), peer, request, Arc::clone(&asked)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
@@ -140,7 +143,11 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
         .with_upgrades();
     // An upgraded connection has left by then; one that doesn't take its answer must not hold it for ever.
     match tokio::time::timeout(HTTP_TIME, connection).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => {
+            if let Some(adopted) = upgrade::adopted(&granted, peer).await {
+                shard.send(Command::Adopt(Box::new(adopted))).await;
+            }
+        }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "an HTTP connection ended"),
         Err(_) => tracing::debug!(%peer, "an HTTP connection took too long"),
     }

@@ -12,6 +12,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_T
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
+use super::upgrade::Granted;
 use super::{Server, publish, upgrade};
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
 use crate::shard::{Command, ShardHandle, instrument_entry};
@@ -28,13 +29,14 @@ pub(super) async fn feed(
     shard: ShardHandle,
     peer: SocketAddr,
     request: Request<Incoming>,
+    granted: Granted,
 ) -> Result<Answer, Infallible> {
     if request.uri().authority().is_some() {
         return Ok(refusal(StatusCode::BAD_REQUEST, "this is no proxy"));
     }
     let path = request.uri().path().to_owned();
     if path == "/v1/feed" {
-        return Ok(upgrade::answer(&server, shard, peer, request));
+        return Ok(upgrade::answer(&server, request, &granted));
     }
     if path == "/v1/publish" {
         return Ok(if request.method() == Method::POST { publish::answer(&server, peer, request).await } else { not_allowed("POST") });

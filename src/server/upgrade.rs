@@ -1,8 +1,8 @@
 //! The WebSocket handshake (RFC 6455, section 4.2), up to the moment the shard adopts the socket.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -10,6 +10,7 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -18,13 +19,35 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::http::{Answer, refusal, text};
 use super::{Server, origin};
 use crate::protocol::Encoding;
-use crate::shard::{Adopted, Command, Permit, ShardHandle};
+use crate::shard::{Adopted, Permit};
 
 /// A key is 16 bytes in base64.
 const KEY_LEN: usize = 24;
 
-/// Answers `GET /v1/feed`; with 101 the socket goes to the shard.
-pub(super) fn answer(server: &Arc<Server>, shard: ShardHandle, peer: SocketAddr, mut request: Request<Incoming>) -> Answer {
+/// A WebSocket that was granted on a connection, whose HTTP is about to end.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    socket: OnUpgrade,
+    encoding: Encoding,
+    permit: Option<Permit>,
+}
+
+/// Where the one that answers puts it for the one that serves the connection: no further task, so that in a storm no
+/// handshake waits with its buffers until all others have begun theirs.
+pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
+
+/// What the shard is to adopt, once HTTP has ended on a connection; `None` where no WebSocket was granted.
+pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopted> {
+    let taken = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Upgrade { socket, encoding, permit } = taken?;
+    let parts = socket.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    // A copy, because the original would keep hyper's whole buffer alive.
+    let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
+    Some(Adopted { stream: parts.io.into_inner(), encoding, read_ahead, peer, permit })
+}
+
+/// Answers `GET /v1/feed`; with 101 the connection is `granted`.
+pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, granted: &Granted) -> Answer {
     let accepted = match check(server, &request) {
         Ok(accepted) => accepted,
         Err(refused) => {
@@ -35,21 +58,9 @@ pub(super) fn answer(server: &Arc<Server>, shard: ShardHandle, peer: SocketAddr,
     let before = server.connections.fetch_add(1, Ordering::Relaxed);
     let permit = Permit(Arc::clone(&server.connections));
     let permit = (before < server.connections_max).then_some(permit);
-    let upgrade = hyper::upgrade::on(&mut request);
     let encoding = accepted.encoding;
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-        let adopted = Adopted {
-            stream: parts.io.into_inner(),
-            encoding,
-            // A copy, because the original would keep hyper's whole buffer alive.
-            read_ahead: Bytes::copy_from_slice(&parts.read_buf),
-            peer,
-            permit,
-        };
-        shard.send(Command::Adopt(Box::new(adopted))).await;
-    });
+    let upgrade = Upgrade { socket: hyper::upgrade::on(&mut request), encoding, permit };
+    *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -5,25 +5,28 @@ use crate::market::UnixNanos;
 
 /// Seconds of requests that may come at once.
 const BURST_SECONDS: u64 = 5;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
 #[derive(Debug)]
 pub(super) struct Bucket {
     /// When the bucket would be full again.
     full_at: UnixNanos,
-    a_token: Duration,
+    /// At most a second.
+    a_token_ns: u32,
 }
 
 impl Bucket {
     pub(super) fn full(per_second: u64, now: UnixNanos) -> Self {
-        Self { full_at: now, a_token: Duration::from_secs(1) / per_second.max(1) as u32 }
+        Self { full_at: now, a_token_ns: (NANOS_PER_SECOND / per_second.max(1)) as u32 }
     }
 
     /// Takes a token, or says how long until there is one.
     pub(super) fn take(&mut self, now: UnixNanos) -> Result<(), Duration> {
-        let per_second = (Duration::from_secs(1).as_nanos() / self.a_token.as_nanos().max(1)) as u32;
-        let burst = self.a_token * per_second * BURST_SECONDS as u32;
-        let full_at = self.full_at.max(now).plus(self.a_token);
+        let a_token = Duration::from_nanos(self.a_token_ns.into());
+        let per_second = NANOS_PER_SECOND / u64::from(self.a_token_ns.max(1));
+        let burst = a_token * (per_second * BURST_SECONDS) as u32;
+        let full_at = self.full_at.max(now).plus(a_token);
         let debt = full_at.since(now);
         if let Some(wait) = debt.checked_sub(burst).filter(|wait| !wait.is_zero()) {
             return Err(wait);

@@ -7,6 +7,7 @@ mod budget;
 mod names;
 mod subscribe;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Catalog, TopicId};
@@ -92,26 +93,30 @@ pub trait Held {
     fn topics(&self) -> Vec<TopicId>;
 }
 
-/// One client's conversation.
+/// One client's conversation. Small, because there are very many.
 #[derive(Debug)]
 pub struct Session {
-    limits: Limits,
+    limits: Arc<Limits>,
     names: Names,
     requests: Bucket,
+    /// What a client that does nothing wrong has none of.
+    faults: Option<Box<Faults>>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
     bad: Strikes,
     over_rate: Strikes,
 }
 
 impl Session {
     /// A conversation that begins now.
-    pub fn new(limits: Limits, now: UnixNanos) -> Self {
-        Self {
-            requests: Bucket::full(limits.requests_per_s, now),
-            limits,
-            names: Names::default(),
-            bad: Strikes::default(),
-            over_rate: Strikes::default(),
-        }
+    pub fn new(limits: Arc<Limits>, now: UnixNanos) -> Self {
+        Self { requests: Bucket::full(limits.requests_per_s, now), limits, names: Names::default(), faults: None }
+    }
+
+    fn faults(&mut self) -> &mut Faults {
+        self.faults.get_or_insert_default()
     }
 
     /// Answers one message of the client.
@@ -138,7 +143,7 @@ impl Session {
             Op::Ledger => vec![Action::Ledger(id)],
             Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong { id, t, ts: view.now.0 }))],
             Op::Auth { .. } => {
-                vec![Action::Answer(Control::Authenticated(Authenticated { id, expires: None, limits: self.limits }))]
+                vec![Action::Answer(Control::Authenticated(Authenticated { id, expires: None, limits: *self.limits }))]
             }
         }
     }
@@ -146,7 +151,7 @@ impl Session {
     /// An `error` 400; too many of them close.
     fn refuse(&mut self, id: Option<Id>, message: String, now: UnixNanos) -> Vec<Action> {
         let mut actions = vec![Action::Answer(Control::Error(ProtocolError::new(id, Code::BadRequest, message)))];
-        if self.bad.strike(now, STRIKES_SPAN) > STRIKES_MAX {
+        if self.faults().bad.strike(now, STRIKES_SPAN) > STRIKES_MAX {
             let message = format!("more than {STRIKES_MAX} bad requests in {} s", STRIKES_SPAN.as_secs());
             actions.push(close(Code::BadRequest, message));
         }
@@ -158,7 +163,7 @@ impl Session {
         let mut error = ProtocolError::new(id, Code::RateLimit, message);
         error.retry_ms = Some(wait.as_millis().max(1) as u64);
         let mut actions = vec![Action::Answer(Control::Error(error))];
-        if self.over_rate.strike(now, STRIKES_SPAN) > STRIKES_MAX {
+        if self.faults().over_rate.strike(now, STRIKES_SPAN) > STRIKES_MAX {
             let message = format!("more than {STRIKES_MAX} requests over the rate in {} s", STRIKES_SPAN.as_secs());
             actions.push(close(Code::RateLimit, message));
         }
@@ -168,6 +173,11 @@ impl Session {
     fn subscriptions(&self, id: Option<Id>, view: View<'_>) -> Action {
         let ok = self.names.entries(view).collect();
         Action::Answer(Control::Subscriptions(Subscriptions { id, ok, count: view.held.count() as u64, more: false }))
+    }
+
+    /// Gives memory back that nothing needs now.
+    pub fn rest(&mut self) {
+        self.names.rest();
     }
 
     /// Whether a topic that appears could be one that this client waits for.

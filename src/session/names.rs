@@ -40,6 +40,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Makes room for so many topics more, and no more than those.
+    pub(super) fn reserve(&mut self, topics: usize) {
+        self.topics.reserve_exact(topics);
+    }
+
     /// How many patterns there are.
     pub(super) fn patterns(&self) -> usize {
         self.patterns.len()
@@ -82,6 +87,11 @@ impl Names {
                 at.map(|at| self.patterns.remove(at)).is_some()
             }
         }
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.topics.shrink_to_fit();
+        self.patterns.shrink_to_fit();
     }
 
     pub(super) fn clear(&mut self) {

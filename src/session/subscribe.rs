@@ -80,6 +80,7 @@ impl Session {
             err.extend(others);
             asked.clear();
         }
+        self.names.reserve(asked.len());
         for (_, one) in &asked {
             self.names.set(one.name.clone(), one.settings);
         }

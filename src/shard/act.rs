@@ -1,10 +1,11 @@
 //! What a shard does for its sessions and on command.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::{Command, SnapshotAnswer};
-use super::connection::{Adopted, Closing, Connection, ConnectionKey, Permit};
-use super::outbox::{Opcode, Outbox, SlotId, Totals, View};
+use super::connection::{Adopted, Closing, Connection, ConnectionKey, Peer, Permit};
+use super::outbox::{Opcode, Outbox, SlotId, View};
 use super::registry::Subscriber;
 use super::timers::{Due, Timer};
 use super::turn::Shard;
@@ -33,7 +34,7 @@ impl Shard {
             Command::Adopt(adopted) => self.adopt(*adopted),
             // A caller that has gone away needs no answer.
             Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
-            Command::Catalog(reply) => _ = reply.send(std::sync::Arc::clone(self.replica.catalog())),
+            Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
             Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),
         }
     }
@@ -47,24 +48,25 @@ impl Shard {
         entry.insert(Connection {
             stream,
             outbox: Outbox::new(encoding, self.config.outbox.frame),
-            session: Session::new(self.config.limits, self.now),
-            partial: None,
-            guard: super::reader::FloodGuard::default(),
-            waker: self.ready.waker(key),
-            generation,
-            received: self.now,
-            pinged: false,
-            next_heartbeat: self.now.plus(self.config.heartbeat),
-            checkup_at: UnixNanos(u64::MAX),
-            closing: None,
-            reply_bytes: 0,
-            inbox: std::collections::VecDeque::new(),
-            left_unread: false,
             dirty: false,
-            watched: false,
-            permit,
-            totals_told: Totals::default(),
+            left_unread: false,
+            closing: None,
             queued_told: 0,
+            peer: Box::new(Peer {
+                session: Session::new(Arc::clone(&self.limits), self.now),
+                partial: None,
+                guard: super::reader::FloodGuard::default(),
+                waker: self.ready.waker(key),
+                generation,
+                received: self.now,
+                pinged: false,
+                watched: false,
+                next_heartbeat: self.now.plus(self.config.heartbeat),
+                checkup_at: UnixNanos(u64::MAX),
+                reply_bytes: 0,
+                inbox: std::collections::VecDeque::new(),
+                permit,
+            }),
         });
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.inc();
@@ -101,6 +103,8 @@ impl Shard {
 
     /// Does what a session says, in order.
     pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
+        let holds = actions.iter().filter(|action| matches!(action, Action::Hold(..))).count();
+        self.connections[key.0 as usize].outbox.reserve(holds);
         for action in actions {
             if self.connections[key.0 as usize].closing.is_some() {
                 return;
@@ -138,7 +142,7 @@ impl Shard {
                 Action::Drop(topic) => self.release(key, topic),
                 Action::Ledger(id) => self.connections[key.0 as usize].outbox.answer_ledger(id),
                 Action::Instruments(id, pattern) => {
-                    let catalog = std::sync::Arc::clone(self.replica.catalog());
+                    let catalog = Arc::clone(self.replica.catalog());
                     self.connections[key.0 as usize].outbox.answer_instruments(id, catalog, &pattern);
                 }
                 Action::Close(bye, code) => self.close(key, &bye, code),
@@ -148,8 +152,8 @@ impl Shard {
     }
 
     fn with_outbox<T>(&mut self, key: ConnectionKey, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
-        let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
-        let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+        let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
+        let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
         let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
         self.arm_intervals(key);
         changed
@@ -198,7 +202,7 @@ impl Shard {
             return;
         }
         // A slot of its own for each, so that they don't come back all at once.
-        let after_ms = bye.after_ms + u64::from(connection.generation.0).wrapping_mul(617) % JITTER_MS;
+        let after_ms = bye.after_ms + u64::from(connection.peer.generation.0).wrapping_mul(617) % JITTER_MS;
         let bye = Bye { after_ms: if code == Code::Draining { bye.after_ms } else { after_ms }, ..bye.clone() };
         let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.wire.encoding());
         connection.outbox.wire_up_answers();
@@ -240,10 +244,9 @@ impl Shard {
         for (topic, _) in held {
             self.release(key, topic);
         }
-        let mut connection = self.connections.remove(key.0 as usize);
-        connection.tell_metrics(&self.metrics);
-        self.metrics.queued_bytes.sub(connection.queued_told);
-        let _counted: Option<Permit> = connection.permit;
+        let connection = self.connections.remove(key.0 as usize);
+        self.metrics.queued_bytes.sub(connection.queued_told.into());
+        let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.dec();
         if self.connections.is_empty()
@@ -256,8 +259,8 @@ impl Shard {
 
     fn check_up_at(&mut self, key: ConnectionKey, at: UnixNanos) {
         let connection = &mut self.connections[key.0 as usize];
-        connection.checkup_at = at;
-        let generation = connection.generation;
+        connection.peer.checkup_at = at;
+        let generation = connection.peer.generation;
         self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
     }
 
@@ -268,10 +271,10 @@ impl Shard {
             return;
         }
         let config = &self.config;
-        let silence = if connection.pinged { config.drop_after } else { config.ping_after };
-        let message_ends = connection.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
-        let at = connection.next_checkup(connection.received.plus(silence), message_ends);
-        if at < connection.checkup_at {
+        let silence = if connection.peer.pinged { config.drop_after } else { config.ping_after };
+        let message_ends = connection.peer.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
+        let at = connection.next_checkup(connection.peer.received.plus(silence), message_ends);
+        if at < connection.peer.checkup_at {
             self.check_up_at(key, at);
         }
     }
@@ -279,7 +282,7 @@ impl Shard {
     pub(super) fn check_up(&mut self, key: ConnectionKey) {
         let now = self.now;
         let connection = &mut self.connections[key.0 as usize];
-        connection.checkup_at = UnixNanos(u64::MAX);
+        connection.peer.checkup_at = UnixNanos(u64::MAX);
         if let Some(closing) = connection.closing {
             let over = match closing {
                 Closing::Since(since) => now.since(since) >= CLOSE_GRACE,
@@ -290,22 +293,24 @@ impl Shard {
             }
             return;
         }
-        let message_over = connection.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.message_timeout);
-        let silent = now.since(connection.received);
+        let message_over = connection.peer.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.message_timeout);
+        let silent = now.since(connection.peer.received);
         if message_over || silent >= self.config.drop_after {
             let message = if message_over { "a message was begun and not ended in time" } else { "nothing came in time" };
             let bye = Bye { code: Code::Timeout.number(), message: message.to_owned(), reconnect: true, after_ms: 1000 };
             return self.close(key, &bye, Code::Timeout);
         }
-        if silent >= self.config.ping_after && !std::mem::replace(&mut connection.pinged, true) {
+        if silent >= self.config.ping_after && !std::mem::replace(&mut connection.peer.pinged, true) {
             connection.outbox.wire.frame(Opcode::Ping, b"");
             self.mark_dirty(key);
         }
         let connection = &mut self.connections[key.0 as usize];
-        if now >= connection.next_heartbeat {
-            connection.next_heartbeat = now.plus(self.config.heartbeat);
+        if now >= connection.peer.next_heartbeat {
+            connection.peer.next_heartbeat = now.plus(self.config.heartbeat);
             connection.outbox.heartbeat();
             connection.outbox.rest();
+            connection.peer.session.rest();
+            connection.peer.inbox.shrink_to_fit();
             self.mark_dirty(key);
         }
         self.arm_checkup(key);

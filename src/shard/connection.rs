@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use super::outbox::{Outbox, Relief, Totals, View};
+use super::outbox::{Outbox, Relief, View};
 use super::reader::{FloodGuard, Partial};
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
@@ -57,11 +57,24 @@ pub(super) enum Closing {
     Answered,
 }
 
+/// One client. What every event touches comes first and is small; the rest stands apart.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is about something else, and they come in all combinations")]
 pub(super) struct Connection {
     pub stream: TcpStream,
     pub outbox: Outbox,
+    /// Something is due for its socket in this turn.
+    pub dirty: bool,
+    /// Reading was paused; there may be requests in the socket.
+    pub left_unread: bool,
+    pub closing: Option<Closing>,
+    /// What the gauge of queued bytes holds of it.
+    pub queued_told: u32,
+    pub peer: Box<Peer>,
+}
+
+/// What a client's requests and timers need.
+#[derive(Debug)]
+pub(super) struct Peer {
     pub session: Session,
     pub partial: Option<Box<Partial>>,
     pub guard: FloodGuard,
@@ -71,25 +84,16 @@ pub(super) struct Connection {
     pub received: UnixNanos,
     /// When a ping was sent that nothing came after.
     pub pinged: bool,
+    /// It is among the connections whose age is watched.
+    pub watched: bool,
     pub next_heartbeat: UnixNanos,
     /// When it is checked up next; timers of other times are void.
     pub checkup_at: UnixNanos,
-    pub closing: Option<Closing>,
     /// Pongs and the like that were put on a blocked wire.
     pub reply_bytes: usize,
     /// Requests that were read and are answered in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
-    /// Reading was paused; there may be requests in the socket.
-    pub left_unread: bool,
-    /// Something is due for its socket in this turn.
-    pub dirty: bool,
-    /// It is among the connections whose age is watched.
-    pub watched: bool,
     pub permit: Option<Permit>,
-    /// What the counters of events hold of it.
-    pub totals_told: Totals,
-    /// What the gauge of queued bytes holds of it.
-    pub queued_told: i64,
 }
 
 /// What came of writing.
@@ -128,16 +132,16 @@ impl Connection {
     }
 
     /// Writes what is on the wire. `None`: all of it was taken.
-    fn write(&mut self, view: &View<'_>, written: &mut usize) -> Option<Flushed> {
+    fn write(&mut self, view: &mut View<'_>, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.wire.is_empty() {
             match self.stream.try_write(self.outbox.wire.unsent()) {
                 Ok(taken) => {
                     self.outbox.wire.advance(taken);
                     *written += taken;
-                    view.metrics.written_bytes.inc_by(taken as u64);
+                    view.counts.written += taken as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.waker));
+                    let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.peer.waker));
                     if ready.is_pending() {
                         self.outbox.wire.blocked = true;
                         return Some(Flushed::Blocked);
@@ -151,23 +155,23 @@ impl Connection {
 
     /// The runtime says that something changed: is the socket writable again?
     pub(super) fn unblock(&mut self) {
-        if self.outbox.wire.blocked && self.stream.poll_write_ready(&mut Context::from_waker(&self.waker)).is_ready() {
+        if self.outbox.wire.blocked && self.stream.poll_write_ready(&mut Context::from_waker(&self.peer.waker)).is_ready() {
             self.outbox.wire.blocked = false;
-            self.reply_bytes = 0;
+            self.peer.reply_bytes = 0;
         }
     }
 
     /// Whether requests are left in the socket until the answers before them are out.
     pub(super) fn reading_paused(&self, control_max: usize) -> bool {
-        !self.inbox.is_empty()
+        !self.peer.inbox.is_empty()
             || self.outbox.asked_bytes() > control_max
-            || (self.outbox.wire.blocked && (self.outbox.answers_wait() || self.reply_bytes > control_max))
+            || (self.outbox.wire.blocked && (self.outbox.answers_wait() || self.peer.reply_bytes > control_max))
     }
 
     /// Reads some bytes. `Pending`: none are there, and the waker is set.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
         loop {
-            std::task::ready!(self.stream.poll_read_ready(&mut Context::from_waker(&self.waker)))?;
+            std::task::ready!(self.stream.poll_read_ready(&mut Context::from_waker(&self.peer.waker)))?;
             match self.stream.try_read(buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
@@ -183,22 +187,18 @@ impl Connection {
         self.outbox.relieve(view)
     }
 
-    /// Tells the metrics what changed: once a flush, not once an event.
-    pub(super) fn tell_metrics(&mut self, metrics: &Metrics) {
-        let totals = self.outbox.totals();
-        metrics.delivered.inc_by(totals.delivered - self.totals_told.delivered);
-        metrics.merged.inc_by(totals.merged - self.totals_told.merged);
-        self.totals_told = totals;
-        let queued = self.outbox.queued_bytes() as i64;
+    /// Tells the gauge what waits.
+    pub(super) fn tell_queued(&mut self, metrics: &Metrics) {
+        let queued = self.outbox.queued_bytes() as u32;
         if queued != self.queued_told {
-            metrics.queued_bytes.add(queued - self.queued_told);
+            metrics.queued_bytes.add(i64::from(queued) - i64::from(self.queued_told));
             self.queued_told = queued;
         }
     }
 
     /// When it must be looked at again.
     pub(super) fn next_checkup(&self, silence: UnixNanos, message_ends: Option<UnixNanos>) -> UnixNanos {
-        let first = self.next_heartbeat.min(silence);
+        let first = self.peer.next_heartbeat.min(silence);
         message_ends.map_or(first, |ends| first.min(ends))
     }
 }

@@ -40,19 +40,19 @@ impl Shard {
         for _ in 0..REQUESTS_A_TURN {
             let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
             if connection.closing.is_some() {
-                return connection.inbox.clear();
+                return connection.peer.inbox.clear();
             }
             if connection.outbox.asked_bytes() > self.config.outbox.control {
                 // The flush that makes room comes back here.
                 connection.left_unread = true;
                 return;
             }
-            let Some((bytes, encoding)) = connection.inbox.pop_front() else { return };
+            let Some((bytes, encoding)) = connection.peer.inbox.pop_front() else { return };
             let view = View { replica: &self.replica, held: &connection.outbox, now: self.now };
-            let actions = connection.session.on_request(&bytes, encoding, view);
+            let actions = connection.peer.session.on_request(&bytes, encoding, view);
             self.act(key, actions);
         }
-        if self.connections.get(key.0 as usize).is_some_and(|connection| !connection.inbox.is_empty()) {
+        if self.connections.get(key.0 as usize).is_some_and(|connection| !connection.peer.inbox.is_empty()) {
             self.ready.push(key);
         }
     }
@@ -82,21 +82,21 @@ impl Shard {
 
     pub(super) fn take_bytes(&mut self, key: ConnectionKey, bytes: &[u8]) {
         let connection = &mut self.connections[key.0 as usize];
-        connection.received = self.now;
-        connection.pinged = false;
-        let had_partial = connection.partial.is_some();
+        connection.peer.received = self.now;
+        connection.peer.pinged = false;
+        let had_partial = connection.peer.partial.is_some();
         let mut replies = Vec::new();
-        let found = read_messages(bytes, &mut connection.partial, self.websocket, &mut connection.guard, self.now, &mut replies);
+        let found = read_messages(bytes, &mut connection.peer.partial, self.websocket, &mut connection.peer.guard, self.now, &mut replies);
         if !replies.is_empty() {
             if connection.outbox.wire.blocked {
-                connection.reply_bytes += replies.len();
+                connection.peer.reply_bytes += replies.len();
             }
             if connection.closing.is_none() {
                 connection.outbox.wire.frames(&replies);
                 self.mark_dirty(key);
             }
         }
-        let begun = !had_partial && self.connections[key.0 as usize].partial.is_some();
+        let begun = !had_partial && self.connections[key.0 as usize].peer.partial.is_some();
         if begun {
             self.arm_checkup(key);
         }
@@ -115,7 +115,7 @@ impl Shard {
 
     fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
         match incoming {
-            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize].inbox.push_back((bytes, encoding)),
+            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize].peer.inbox.push_back((bytes, encoding)),
             Incoming::Closed => {
                 self.count_close(None);
                 self.begin_closing(key, Closing::Answered);

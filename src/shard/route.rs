@@ -59,7 +59,7 @@ impl Shard {
     }
 
     fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {
-        let Self { fresh, connections, newest, replica, pool, pool_bytes, intervals, metrics, config, .. } = self;
+        let Self { fresh, connections, newest, replica, pool, pool_bytes, intervals, metrics, counts, config, .. } = self;
         let connection = &mut connections[key.0 as usize];
         let outbox: &mut Outbox = &mut connection.outbox;
         let encoding = outbox.wire.encoding();
@@ -68,7 +68,9 @@ impl Shard {
         while let Some(dealt) = next {
             next = fresh.after(dealt);
             let run = fresh.run(dealt.run, encoding, metrics);
-            if outbox.admit(dealt.slot, &run, self.now, &config.outbox, intervals) == Admitted::Marked && fresh.must_keep(dealt.run, encoding) {
+            if outbox.admit(dealt.slot, &run, self.now, &config.outbox, counts, intervals) == Admitted::Marked
+                && fresh.must_keep(dealt.run, encoding)
+            {
                 for (event, bytes) in newest_of(&fresh.run(dealt.run, encoding, metrics)) {
                     newest.keep(event, replica.epoch(event.topic).turn, encoding, bytes);
                 }
@@ -91,8 +93,8 @@ impl Shard {
     fn route_epoch(&mut self, batch: &Batch, item: &LogItem, topic: TopicId, epoch: Epoch) {
         let subscribers = self.registry.of(topic).to_vec();
         for subscriber in &subscribers {
-            let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
-            let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+            let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
+            let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
             connections[subscriber.connection.0 as usize].outbox.before_epoch(subscriber.slot, &mut view);
         }
         self.replica.apply(item, &batch.catalog);
@@ -108,7 +110,7 @@ impl Shard {
         let waiting: Vec<ConnectionKey> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.session.has_patterns() && connection.closing.is_none())
+            .filter(|(_, connection)| connection.peer.session.has_patterns() && connection.closing.is_none())
             .map(|(key, _)| ConnectionKey(key as u32))
             .collect();
         for key in waiting {
@@ -116,7 +118,7 @@ impl Shard {
             let view = crate::session::View { replica: &self.replica, held: &connection.outbox, now: self.now };
             let held = &connection.outbox;
             let new = new.clone().map(TopicId).filter(|topic| held.slot_of(*topic).is_none());
-            let actions = connection.session.on_topics(new, view);
+            let actions = connection.peer.session.on_topics(new, view);
             self.act(key, actions);
         }
     }

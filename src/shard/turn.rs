@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
 use super::fresh::Fresh;
-use super::outbox::{Newest, Outbox, OutboxLimits, Relief, SlotId, View};
+use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
@@ -29,9 +29,9 @@ const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 /// Memory of buffers kept for the next who has something to write.
-const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
+const POOL_BYTES_MAX: usize = 1024 * 1024;
 /// A buffer that grew larger isn't kept.
-const POOLED_BUFFER_BYTES_MAX: usize = 1024 * 1024;
+const POOLED_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
 /// What a shard is told when it starts.
 #[derive(Debug, Clone)]
@@ -66,6 +66,8 @@ pub struct Shard {
     pub(super) number: usize,
     pub(super) config: ShardConfig,
     pub(super) websocket: WebSocketConfig,
+    /// What each client may ask.
+    pub(super) limits: Arc<Limits>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) handle: ShardHandle,
     pub(super) log: Arc<Log>,
@@ -82,6 +84,8 @@ pub struct Shard {
     pub(super) fresh: Fresh,
     /// The connections that have some of them; used again.
     pub(super) order: Vec<ConnectionKey>,
+    /// What connections did in this turn.
+    pub(super) counts: Counts,
     pub(super) ready: Arc<ReadyList>,
     pub(super) timers: Timers,
     pub(super) dirty: Vec<ConnectionKey>,
@@ -125,6 +129,7 @@ pub fn spawn(
     let (handle, commands) = ShardHandle::new(runtime.handle().clone());
     let shard = Shard {
         number,
+        limits: Arc::new(config.limits),
         websocket: websocket_config(config.limits.message_bytes as usize),
         metrics,
         handle: handle.clone(),
@@ -139,6 +144,7 @@ pub fn spawn(
         newest: Newest::default(),
         fresh: Fresh::default(),
         order: Vec::new(),
+        counts: Counts::default(),
         ready: Arc::default(),
         timers: Timers::default(),
         dirty: Vec::new(),
@@ -186,6 +192,7 @@ impl Shard {
             self.deliver(flushes);
             self.take_timers();
             busy |= flushes && self.flush();
+            self.tell_counts();
         }
     }
 
@@ -303,9 +310,9 @@ impl Shard {
     fn each_slot(&mut self, mut change: impl FnMut(&mut Outbox, SlotId, &mut View<'_>)) {
         let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
         for key in keys {
-            let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
+            let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
             let Some(connection) = connections.get_mut(key.0 as usize) else { continue };
-            let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+            let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
             let slots: Vec<SlotId> = connection.outbox.held().iter().map(|(_, slot)| *slot).collect();
             for slot in slots {
                 change(&mut connection.outbox, slot, &mut view);
@@ -319,7 +326,7 @@ impl Shard {
         while let Some(timer) = self.timers.pop(self.now) {
             let key = timer.connection;
             let Some(connection) = self.connections.get_mut(key.0 as usize) else { continue };
-            if connection.generation != timer.generation {
+            if connection.peer.generation != timer.generation {
                 continue;
             }
             match timer.due {
@@ -327,9 +334,21 @@ impl Shard {
                     connection.outbox.on_due(slot, self.now);
                     self.mark_dirty(key);
                 }
-                Due::Checkup if connection.checkup_at == timer.at => self.check_up(key),
+                Due::Checkup if connection.peer.checkup_at == timer.at => self.check_up(key),
                 Due::Checkup => {}
                 Due::Lag => self.check_lag(key),
+            }
+        }
+    }
+
+    /// Tells the metrics what the turn did.
+    fn tell_counts(&mut self) {
+        let Counts { delivered, merged, written } = std::mem::take(&mut self.counts);
+        for (counter, count) in
+            [(&self.metrics.delivered, delivered), (&self.metrics.merged, merged), (&self.metrics.written_bytes, written)]
+        {
+            if count > 0 {
+                counter.inc_by(count);
             }
         }
     }
@@ -359,13 +378,14 @@ impl Shard {
     }
 
     pub(super) fn flush_one(&mut self, key: ConnectionKey) {
-        let Self { connections, replica, newest, config, metrics, intervals, .. } = self;
+        let Self { connections, replica, newest, config, metrics, counts, intervals, pool, pool_bytes, .. } = self;
         let Some(connection) = connections.get_mut(key.0 as usize) else { return };
         connection.dirty = false;
-        let mut view = View { replica, newest, limits: &config.outbox, metrics, now: self.now, timers: intervals };
+        Self::lend_buffer(&mut connection.outbox.wire, pool, pool_bytes);
+        let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&view);
-        connection.tell_metrics(view.metrics);
+        connection.tell_queued(view.metrics);
         match flushed {
             Flushed::All => {
                 self.after_all_is_sent(key);
@@ -393,6 +413,7 @@ impl Shard {
     fn after_all_is_sent(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         Self::keep_buffer(&mut connection.outbox.wire, &mut self.pool, &mut self.pool_bytes);
+        connection.outbox.rest_a_little();
         self.after_flush_of_closing(key);
     }
 
@@ -419,16 +440,16 @@ impl Shard {
     /// A blocked connection's age is looked at in good time.
     fn watch(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
-        if !std::mem::replace(&mut connection.watched, true) {
+        if !std::mem::replace(&mut connection.peer.watched, true) {
             let at = self.now.plus(self.config.outbox.behind_max / 8);
-            let generation = connection.generation;
+            let generation = connection.peer.generation;
             self.timers.push(Timer { at, connection: key, generation, due: Due::Lag });
         }
     }
 
     fn check_lag(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
-        connection.watched = false;
+        connection.peer.watched = false;
         if connection.outbox.wire.blocked {
             self.flush_one(key);
         }
@@ -437,7 +458,7 @@ impl Shard {
     /// Hands the intervals that outboxes asked for to the timers.
     pub(super) fn arm_intervals(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get(key.0 as usize) else { return self.intervals.clear() };
-        let generation = connection.generation;
+        let generation = connection.peer.generation;
         for (at, slot) in self.intervals.drain(..) {
             self.timers.push(Timer { at, connection: key, generation, due: Due::Interval(slot) });
         }

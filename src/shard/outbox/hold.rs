@@ -52,8 +52,8 @@ impl Outbox {
             return;
         }
         state.catching_up = true;
-        state.queued += 1;
-        self.lane.push(Entry::Resume(slot));
+        state.enqueue(None);
+        self.waiting.lane.push(Entry::Resume(slot));
     }
 
     /// Sends a snapshot of at most so many events, at this place in the stream.
@@ -63,8 +63,8 @@ impl Outbox {
             self.materialize(slot, view);
         }
         let state = &mut self.slots[slot.index()];
-        state.queued += 1;
         let pinned = !state.catching_up;
+        state.enqueue(pinned.then(|| view.replica.head(state.topic)));
         let entry = SnapshotEntry {
             slot,
             seq: pinned.then(|| view.replica.head(state.topic)),
@@ -72,17 +72,12 @@ impl Outbox {
             events,
             epoch: None,
         };
-        if pinned {
-            state.tail = view.replica.head(state.topic);
-        }
-        self.lane.push(Entry::Snapshot(Box::new(entry)));
+        self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
     }
 
     fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
-        let state = &mut self.slots[slot.index()];
-        state.queued += 1;
-        state.tail = to;
-        self.lane.push(Entry::Gap(Box::new(GapEntry { slot, from, to, cause })));
+        self.slots[slot.index()].enqueue(Some(to));
+        self.waiting.lane.push(Entry::Gap(Box::new(GapEntry { slot, from, to, cause })));
     }
 
     /// Changes a subscription's settings; what waits goes by the old ones.
@@ -92,12 +87,15 @@ impl Outbox {
         let merged_before = state.merges(degraded);
         state.settings = settings;
         if let Mode::Interval(ms) = settings.mode {
-            state.next_due = state.next_due.min(view.now.plus(Duration::from_millis(ms.into())));
+            let soonest = view.now.plus(Duration::from_millis(ms.into()));
+            if state.next_due() > soonest {
+                state.set_next_due(soonest);
+            }
         }
         if merged_before && !state.merges(degraded) {
             self.materialize(slot, view);
-        } else if state.marked && state.queued == 0 {
-            self.marks.push_back((slot, view.now));
+        } else if state.marked && state.queued() == 0 {
+            self.waiting.marks.push_back((slot, view.now));
         }
     }
 
@@ -108,18 +106,17 @@ impl Outbox {
             return;
         }
         let evicted = view.replica.closed_evicted(state.topic);
-        if state.kind == Kind::Bar && evicted > state.tail {
-            let from = state.tail + 1;
+        if state.kind == Kind::Bar && evicted > state.tail() {
+            let from = state.tail() + 1;
             self.warn(view);
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
         let state = &mut self.slots[slot.index()];
         let encoding = self.wire.encoding();
-        let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail && !event.closes_bar());
-        for event in view.replica.closed_after(state.topic, state.tail).chain(last) {
-            self.lane.push_event(slot, event, view.newest.bytes(view.replica, event, encoding, view.metrics));
-            state.queued += 1;
-            state.tail = event.seq;
+        let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail() && !event.closes_bar());
+        for event in view.replica.closed_after(state.topic, state.tail()).chain(last) {
+            self.waiting.lane.push_event(slot, event, view.newest.bytes(view.replica, event, encoding, view.metrics));
+            state.enqueue(Some(event.seq));
         }
     }
 
@@ -129,7 +126,7 @@ impl Outbox {
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
         (state.dead, state.marked, state.catching_up) = (true, false, false);
-        if state.queued == 0 {
+        if state.queued() == 0 {
             self.free.push(slot);
         }
         Some(slot)
@@ -139,8 +136,8 @@ impl Outbox {
     /// after what this shard knows is told as lost.
     pub fn before_overrun_epoch(&mut self, slot: SlotId, ended_at: u64, view: &mut View<'_>) {
         self.before_epoch(slot, view);
-        let tail = self.slots[slot.index()].tail;
-        if self.newest_epoch(slot) == view.replica.epoch(self.slots[slot.index()].topic) && tail < ended_at {
+        let tail = self.slots[slot.index()].tail();
+        if self.newest_epoch(slot, view) == view.replica.epoch(self.slots[slot.index()].topic) && tail < ended_at {
             self.queue_gap(slot, tail + 1, ended_at, GapCause::Bus);
         }
     }
@@ -150,7 +147,7 @@ impl Outbox {
         self.materialize(slot, view);
         let state = &mut self.slots[slot.index()];
         if std::mem::take(&mut state.catching_up) {
-            let (from, head) = (state.tail + 1, view.replica.head(state.topic));
+            let (from, head) = (state.tail() + 1, view.replica.head(state.topic));
             if from <= head {
                 self.queue_gap(slot, from, head, GapCause::Slow);
                 self.warn(view);
@@ -161,10 +158,9 @@ impl Outbox {
     /// A new epoch begins: its snapshot goes before its first event.
     pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>) {
         let state = &mut self.slots[slot.index()];
-        state.queued += 1;
-        state.tail = seq;
+        state.enqueue(Some(seq));
         (state.marked, state.catching_up) = (false, false);
-        self.lane.push(Entry::Snapshot(Box::new(SnapshotEntry {
+        self.waiting.lane.push(Entry::Snapshot(Box::new(SnapshotEntry {
             slot,
             seq: Some(seq),
             last,
@@ -178,12 +174,12 @@ impl Outbox {
         let degraded = self.degraded();
         let topic = self.slots[slot.index()].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
-        if self.newest_epoch(slot) != epoch {
+        if self.newest_epoch(slot, view) != epoch {
             self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned());
             return;
         }
         let state = &self.slots[slot.index()];
-        let newest = state.tail;
+        let newest = state.tail();
         if state.catching_up || head == newest {
             return;
         }
@@ -195,12 +191,16 @@ impl Outbox {
     }
 
     /// The epoch of what was queued last for a slot.
-    fn newest_epoch(&self, slot: SlotId) -> Epoch {
+    fn newest_epoch(&self, slot: SlotId, view: &View<'_>) -> Epoch {
         let state = &self.slots[slot.index()];
-        let queued = self.lane.entries().filter_map(|entry| match entry {
+        let own = view.replica.epoch_of_turn(state.turn);
+        if state.queued() == 0 {
+            return own;
+        }
+        let queued = self.waiting.lane.entries().filter_map(|entry| match entry {
             Entry::Snapshot(snapshot) if snapshot.slot == slot => snapshot.epoch,
             _ => None,
         });
-        if state.queued == 0 { state.epoch } else { queued.last().unwrap_or(state.epoch) }
+        queued.last().unwrap_or(own)
     }
 }

@@ -141,13 +141,6 @@ impl Lane {
         &self.bytes[from..self.read]
     }
 
-    /// Gives memory back that an empty lane doesn't need.
-    pub(super) fn rest(&mut self) {
-        if self.entries.is_empty() {
-            *self = Self::EMPTY;
-        }
-    }
-
     /// Rebuilds the lane: `decide` sees each entry in order and says what becomes of it.
     pub(super) fn rebuild(&mut self, mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict) {
         let old = std::mem::replace(self, Self::EMPTY);

@@ -15,6 +15,7 @@ mod send;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod wire;
 
 pub use newest::Newest;
@@ -24,7 +25,6 @@ pub use send::instrument_entry;
 pub use slot::{Slot, SlotId};
 pub use wire::{Opcode, Wire};
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,8 @@ use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
 use crate::replica::Replica;
-use lane::{Entry, Lane};
+use lane::Entry;
+use waiting::Queues;
 
 /// The bounds of every outbox (config `fanout`).
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,8 @@ pub struct View<'a> {
     pub limits: &'a OutboxLimits,
     /// Counters.
     pub metrics: &'a Metrics,
+    /// The shard's own, of what happens often.
+    pub counts: &'a mut Counts,
     /// The time of this turn.
     pub now: UnixNanos,
     /// Where intervals ask to be woken: (when, which).
@@ -86,6 +89,17 @@ pub struct Totals {
     pub lost: u64,
 }
 
+/// What a shard's connections did, until the metrics are told: once a turn, not once a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Events in data arrays.
+    pub delivered: u64,
+    /// Events replaced by newer ones.
+    pub merged: u64,
+    /// Bytes that sockets took.
+    pub written: u64,
+}
+
 /// What a snapshot or ledger that waits counts as, where a client asks for more and more.
 const ASKED_ENTRY_BYTES: usize = 64;
 
@@ -110,16 +124,8 @@ pub struct Outbox {
     free: Vec<SlotId>,
     /// Held topics in order, each with its slot.
     index: Vec<(TopicId, SlotId)>,
-    control: VecDeque<Control>,
-    answer_bytes: usize,
-    notice_bytes: usize,
-    heartbeat_waits: bool,
-    lane: Lane,
-    /// Subscriptions that have something newer and may send it now, each with since when.
-    marks: VecDeque<(SlotId, UnixNanos)>,
+    waiting: Queues,
     level: LagLevel,
-    /// When it was shed last, because that costs a walk over all that waits.
-    shed_at: UnixNanos,
     totals: Totals,
 }
 
@@ -131,14 +137,8 @@ impl Outbox {
             slots: Vec::new(),
             free: Vec::new(),
             index: Vec::new(),
-            control: VecDeque::new(),
-            answer_bytes: 0,
-            notice_bytes: 0,
-            heartbeat_waits: false,
-            lane: Lane::EMPTY,
-            marks: VecDeque::new(),
+            waiting: Queues::EMPTY,
             level: LagLevel::Ok,
-            shed_at: UnixNanos(0),
             totals: Totals { delivered: 0, merged: 0, lost: 0 },
         }
     }
@@ -163,6 +163,12 @@ impl Outbox {
         &self.slots[slot.index()]
     }
 
+    /// Makes room for so many subscriptions more, and no more than those.
+    pub fn reserve(&mut self, slots: usize) {
+        self.slots.reserve_exact(slots.saturating_sub(self.free.len()));
+        self.index.reserve_exact(slots);
+    }
+
     /// Sets where a subscription stands in the registry.
     pub fn set_place(&mut self, slot: SlotId, place: u32) {
         self.slots[slot.index()].place = place;
@@ -185,6 +191,7 @@ impl Outbox {
         run: &Run<'_>,
         now: UnixNanos,
         limits: &OutboxLimits,
+        counts: &mut Counts,
         timers: &mut Vec<(UnixNanos, SlotId)>,
     ) -> Admitted {
         let state = &mut self.slots[slot.index()];
@@ -197,18 +204,16 @@ impl Outbox {
         }
         if self.takes_at_once(slot, limits) && run.joined.len() <= limits.frame {
             self.wire.events(run.joined, run.count() as u32);
-            self.count_delivered(slot, run.first, run.last);
+            self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;
         }
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
                 self.wire.events(bytes, 1);
-                self.count_delivered(slot, event.seq, event.seq);
+                self.count_delivered(slot, event.seq, event.seq, counts);
             } else {
-                let state = &mut self.slots[slot.index()];
-                state.tail = event.seq;
-                state.queued += 1;
-                self.lane.push_event(slot, event, bytes);
+                self.slots[slot.index()].enqueue(Some(event.seq));
+                self.waiting.lane.push_event(slot, event, bytes);
             }
         }
         Admitted::Queued
@@ -217,17 +222,15 @@ impl Outbox {
     /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
-        let is_free = !self.wire.blocked && self.wire.len() <= 2 * limits.frame && self.control.is_empty();
-        is_free && self.slots[slot.index()].queued == 0
+        let is_free = !self.wire.blocked && self.wire.len() <= 2 * limits.frame && self.waiting.control.is_empty();
+        is_free && self.slots[slot.index()].queued() == 0
     }
 
-    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64) {
-        let state = &mut self.slots[slot.index()];
-        debug_assert_eq!(first, state.head + 1, "a raw subscription that is up to date misses nothing");
+    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, counts: &mut Counts) {
+        self.slots[slot.index()].deliver_run(first, last);
         let delivered = last + 1 - first;
-        state.delivered += delivered;
-        (state.head, state.tail) = (last, last);
         self.totals.delivered += delivered;
+        counts.delivered += delivered;
     }
 
     fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
@@ -236,75 +239,75 @@ impl Outbox {
             return;
         }
         state.marked = true;
-        if state.queued > 0 {
+        if state.queued() > 0 {
             return;
         }
-        if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due {
-            timers.push((state.next_due, slot));
+        if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due() {
+            timers.push((state.next_due(), slot));
         } else {
-            self.marks.push_back((slot, now));
+            self.waiting.marks.push_back((slot, now));
         }
     }
 
     /// An interval that this slot waited for has passed.
     pub fn on_due(&mut self, slot: SlotId, now: UnixNanos) {
         let Some(state) = self.slots.get(slot.index()) else { return };
-        if state.marked && state.queued == 0 && now >= state.next_due {
-            self.marks.push_back((slot, now));
+        if state.marked && state.queued() == 0 && now >= state.next_due() {
+            self.waiting.marks.push_back((slot, now));
         }
     }
 
     /// An answer to a request, after those before it.
     pub fn answer(&mut self, payload: Vec<u8>) {
-        self.answer_bytes += payload.len();
-        self.control.push_back(Control::Answer(payload));
+        self.waiting.answer_bytes += payload.len();
+        self.waiting.control.push_back(Control::Answer(payload));
     }
 
     /// A message that the client didn't ask for. Returns false where the control lane is full.
     #[must_use]
     pub fn notice(&mut self, payload: Vec<u8>, limits: &OutboxLimits) -> bool {
-        self.notice_bytes += payload.len();
-        self.control.push_back(Control::Notice(payload));
-        self.notice_bytes <= limits.control
+        self.waiting.notice_bytes += payload.len();
+        self.waiting.control.push_back(Control::Notice(payload));
+        self.waiting.notice_bytes <= limits.control
     }
 
     /// The answer to `instruments`, made as the socket drains.
     pub fn answer_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
         let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
         let rest = 0..catalog.instruments().len();
-        self.control.push_back(Control::Instruments { id, catalog, rest, prefix: prefix.into(), exact });
+        self.waiting.control.push_back(Control::Instruments { id, catalog, rest, prefix: prefix.into(), exact });
     }
 
     /// The answer to `ledger`, after all that waits now.
     pub fn answer_ledger(&mut self, id: Option<Id>) {
-        self.lane.push(Entry::Ledger(Box::new(id)));
+        self.waiting.lane.push(Entry::Ledger(Box::new(id)));
     }
 
     /// It is time for a heartbeat.
     pub fn heartbeat(&mut self) {
-        if !std::mem::replace(&mut self.heartbeat_waits, true) {
-            self.control.push_back(Control::Heartbeat);
+        if !std::mem::replace(&mut self.waiting.heartbeat_waits, true) {
+            self.waiting.control.push_back(Control::Heartbeat);
         }
     }
 
     /// Whether answers wait, so that no further request should be read.
     pub fn answers_wait(&self) -> bool {
-        self.answer_bytes > 0 || self.control.iter().any(|control| matches!(control, Control::Instruments { .. }))
+        self.waiting.answer_bytes > 0 || self.waiting.control.iter().any(|control| matches!(control, Control::Instruments { .. }))
     }
 
     /// About how many bytes of what the client asked for wait: answers, snapshots, ledgers.
     pub fn asked_bytes(&self) -> usize {
-        self.answer_bytes + self.lane.asked() * ASKED_ENTRY_BYTES
+        self.waiting.answer_bytes + self.waiting.lane.asked() * ASKED_ENTRY_BYTES
     }
 
     /// Bytes that wait for the socket, the wire's included.
     pub fn queued_bytes(&self) -> usize {
-        self.wire.len() + self.lane.cost() + self.answer_bytes + self.notice_bytes
+        self.wire.len() + self.waiting.lane.cost() + self.waiting.answer_bytes + self.waiting.notice_bytes
     }
 
     /// Whether anything waits that could be put on the wire now.
     pub fn has_more(&self) -> bool {
-        !self.control.is_empty() || !self.lane.is_empty() || !self.marks.is_empty()
+        !self.waiting.control.is_empty() || !self.waiting.lane.is_empty() || !self.waiting.marks.is_empty()
     }
 
     /// Whether a flush would have something to do.
@@ -314,38 +317,41 @@ impl Outbox {
 
     /// How old the oldest event is that waits.
     pub fn behind(&self, now: UnixNanos) -> Duration {
-        let marked = self.marks.front().map(|(_, since)| *since);
-        let oldest = self.lane.oldest().into_iter().chain(marked).min();
+        let marked = self.waiting.marks.front().map(|(_, since)| *since);
+        let oldest = self.waiting.lane.oldest().into_iter().chain(marked).min();
         oldest.map_or(Duration::ZERO, |oldest| now.since(oldest))
     }
 
     /// Puts the answers that wait on the wire, because nothing comes after.
     pub fn wire_up_answers(&mut self) {
-        for control in std::mem::take(&mut self.control) {
+        if self.waiting.are_unused() {
+            return;
+        }
+        for control in std::mem::take(&mut self.waiting.control) {
             if let Control::Answer(payload) | Control::Notice(payload) = control {
                 self.wire.control(&payload);
             }
         }
-        (self.answer_bytes, self.notice_bytes, self.heartbeat_waits) = (0, 0, false);
+        let waiting = &mut *self.waiting;
+        (waiting.answer_bytes, waiting.notice_bytes, waiting.heartbeat_waits) = (0, 0, false);
     }
 
     /// Forgets what waits; what is on the wire still goes out.
     pub fn drop_waiting(&mut self) {
-        self.lane = Lane::EMPTY;
-        self.marks = VecDeque::new();
-        self.control = VecDeque::new();
-        (self.answer_bytes, self.notice_bytes, self.heartbeat_waits) = (0, 0, false);
+        self.waiting = Queues::EMPTY;
         self.level = LagLevel::Ok;
     }
 
     /// Gives memory back that nothing needs now.
     pub fn rest(&mut self) {
-        self.lane.rest();
-        if self.control.is_empty() {
-            self.control = VecDeque::new();
-        }
-        if self.marks.is_empty() {
-            self.marks = VecDeque::new();
-        }
+        self.waiting.rest(false);
+        self.slots.shrink_to_fit();
+        self.free.shrink_to_fit();
+        self.index.shrink_to_fit();
+    }
+
+    /// All is sent: gives memory back that isn't needed again soon.
+    pub fn rest_a_little(&mut self) {
+        self.waiting.rest(true);
     }
 }

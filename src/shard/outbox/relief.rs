@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::lane::{Entry, EventEntry, GapEntry, Verdict};
-use super::{Outbox, SlotId, View};
+use super::{Outbox, Slot, SlotId, View};
 use crate::protocol::{GapCause, LagLevel, Mode, OnSlow, encode_control};
 
 /// The lane at which a client is warned, as a share of its bound.
@@ -21,18 +21,18 @@ pub enum Relief {
 impl Outbox {
     /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is wrong.
     pub fn relieve(&mut self, view: &View<'_>) -> Relief {
-        let cost = self.lane.cost();
+        let cost = self.waiting.lane.cost();
         let warn = view.limits.outbox / WARN_SHARE;
         let behind = self.behind(view.now);
         if cost < warn && behind * WARN_SHARE as u32 <= view.limits.behind_max {
             return Relief::Done;
         }
         self.warn(view);
-        let is_late = behind > view.limits.behind_max && view.now.since(self.shed_at) >= view.limits.behind_max / 8;
+        let is_late = behind > view.limits.behind_max && view.now.since(self.waiting.shed_at) >= view.limits.behind_max / 8;
         if cost <= view.limits.outbox && !is_late {
             return Relief::Done;
         }
-        self.shed_at = view.now;
+        self.waiting.shed_at = view.now;
         self.shed(view)
     }
 
@@ -48,17 +48,17 @@ impl Outbox {
         let lag = encode_control(&self.lag(view), self.wire.encoding());
         view.metrics.lag_of(level).inc();
         // Changes of level are few, and each is needed before what it announces.
-        self.answer_bytes += lag.len();
-        self.control.push_back(super::Control::Answer(lag));
+        self.waiting.answer_bytes += lag.len();
+        self.waiting.control.push_back(super::Control::Answer(lag));
     }
 
     fn shed(&mut self, view: &View<'_>) -> Relief {
         let waiting = |slot: SlotId| &self.slots[slot.index()];
-        let raw = self.lane.entries().filter_map(|entry| match entry {
+        let raw = self.waiting.lane.entries().filter_map(|entry| match entry {
             Entry::Event(event) => Some(waiting(event.slot)).filter(|slot| !slot.dead),
             _ => None,
         });
-        let marked = self.marks.iter().map(|(slot, _)| waiting(*slot)).filter(|slot| slot.marked && !slot.dead);
+        let marked = self.waiting.marks.iter().map(|(slot, _)| waiting(*slot)).filter(|slot| slot.marked && !slot.dead);
         let (mut disconnects, mut degrades) = (false, self.degraded());
         for settings in raw.chain(marked).map(|slot| slot.settings) {
             disconnects |= settings.on_slow == OnSlow::Disconnect;
@@ -78,7 +78,8 @@ impl Outbox {
     fn merge_and_drop(&mut self, view: &View<'_>) {
         let degraded = self.degraded();
         let keep_whole = self.last_of_an_epoch(degraded);
-        let Self { lane, slots, .. } = self;
+        let Self { waiting, slots, .. } = self;
+        let lane = &mut waiting.lane;
         let mut cost = lane.cost();
         let target = view.limits.outbox / 2;
         let oldest = view.now.minus(view.limits.behind_max / 2);
@@ -111,9 +112,9 @@ impl Outbox {
                 return Verdict::Kept;
             }
             cost = cost.saturating_sub(event.len as usize + size_of::<Entry>());
-            slot.queued -= 1;
+            slot.dequeue();
             if drops && !slot.dead {
-                add_to_gap(&event, &mut gaps, kept, &mut slot.queued);
+                add_to_gap(&event, &mut gaps, kept, slot);
             }
             if thinned.last() != Some(&event.slot) {
                 thinned.push(event.slot);
@@ -131,7 +132,7 @@ impl Outbox {
         let mut places = std::collections::HashSet::new();
         // By slot: whether a new epoch follows, and whether its newest event was found.
         let mut follows = vec![(false, false); self.slots.len()];
-        let entries: Vec<&Entry> = self.lane.entries().collect();
+        let entries: Vec<&Entry> = self.waiting.lane.entries().collect();
         for (at, entry) in entries.iter().enumerate().rev() {
             match entry {
                 Entry::Snapshot(snapshot) if snapshot.epoch.is_some() => follows[snapshot.slot.index()] = (true, false),
@@ -155,14 +156,14 @@ impl Outbox {
         for slot in thinned {
             let state = &mut self.slots[slot.index()];
             if state.dead {
-                if state.queued == 0 {
+                if state.queued() == 0 {
                     self.free.push(slot);
                 }
             } else if state.merges(degraded) {
-                state.tail = tails[slot.index()];
+                state.set_tail(tails[slot.index()]);
                 state.marked = true;
-                if state.queued == 0 {
-                    self.marks.push_back((slot, view.now));
+                if state.queued() == 0 {
+                    self.waiting.marks.push_back((slot, view.now));
                 }
             }
         }
@@ -171,7 +172,7 @@ impl Outbox {
     /// By slot: the newest event that is in the lane, or before it.
     fn queued_tails(&self) -> Vec<u64> {
         let mut tails: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
-        for entry in self.lane.entries() {
+        for entry in self.waiting.lane.entries() {
             match entry {
                 Entry::Event(event) => tails[event.slot.index()] = event.seq,
                 Entry::Gap(gap) => tails[gap.slot.index()] = gap.to,
@@ -186,14 +187,14 @@ impl Outbox {
     }
 }
 
-fn add_to_gap(event: &EventEntry, gaps: &mut [Option<usize>], kept: &mut VecDeque<Entry>, queued: &mut u32) {
+fn add_to_gap(event: &EventEntry, gaps: &mut [Option<usize>], kept: &mut VecDeque<Entry>, slot: &mut Slot) {
     let open = gaps[event.slot.index()].and_then(|place| kept.get_mut(place));
     if let Some(Entry::Gap(gap)) = open {
         gap.to = event.seq;
         return;
     }
     gaps[event.slot.index()] = Some(kept.len());
-    *queued += 1;
+    slot.enqueue(None);
     let gap = GapEntry { slot: event.slot, from: event.seq, to: event.seq, cause: GapCause::Slow };
     kept.push_back(Entry::Gap(Box::new(gap)));
 }

@@ -19,6 +19,9 @@ const INSTRUMENTS_A_PART: usize = 500;
 impl Outbox {
     /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of it is there.
     pub fn fill(&mut self, view: &mut View<'_>) -> bool {
+        if self.waiting.are_unused() {
+            return self.fill_is_over(view);
+        }
         let frame = view.limits.frame;
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
@@ -27,16 +30,21 @@ impl Outbox {
             }
         }
         while self.wire.len() < frame
-            && let Some(entry) = self.lane.pop()
+            && let Some(entry) = self.waiting.lane.pop()
         {
             self.send(entry, view);
         }
         // The newest have their own turn beside the lane, so that a long lane can't keep them back.
         while self.wire.len() < 2 * frame
-            && let Some((slot, _)) = self.marks.pop_front()
+            && let Some((slot, _)) = self.waiting.marks.pop_front()
         {
             self.send_newest(slot, view);
         }
+        self.fill_is_over(view)
+    }
+
+    /// Whether nothing waits any more; then a client that was behind has caught up.
+    fn fill_is_over(&mut self, view: &View<'_>) -> bool {
         let is_empty = !self.has_more();
         if is_empty && self.level != LagLevel::Ok {
             self.level = LagLevel::Ok;
@@ -48,18 +56,18 @@ impl Outbox {
     }
 
     fn send_control(&mut self, view: &View<'_>) -> bool {
-        match self.control.pop_front() {
+        match self.waiting.control.pop_front() {
             None => return false,
             Some(Control::Answer(payload)) => {
-                self.answer_bytes -= payload.len();
+                self.waiting.answer_bytes -= payload.len();
                 self.wire.control(&payload);
             }
             Some(Control::Notice(payload)) => {
-                self.notice_bytes -= payload.len();
+                self.waiting.notice_bytes -= payload.len();
                 self.wire.control(&payload);
             }
             Some(Control::Heartbeat) => {
-                self.heartbeat_waits = false;
+                self.waiting.heartbeat_waits = false;
                 let totals = self.totals;
                 let heartbeat = protocol::Control::Heartbeat(Heartbeat {
                     ts: view.now.0,
@@ -93,14 +101,14 @@ impl Outbox {
         let part = protocol::Control::Instruments(Instruments { id: id.clone(), instruments, more });
         self.wire.control(&encode_control(&part, self.wire.encoding()));
         if more {
-            self.control.push_front(Control::Instruments { id, catalog, rest, prefix, exact });
+            self.waiting.control.push_front(Control::Instruments { id, catalog, rest, prefix, exact });
         }
     }
 
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
         let slot = entry.slot();
         match entry {
-            Entry::Event(event) => self.send_event(&event),
+            Entry::Event(event) => self.send_event(&event, view),
             Entry::Gap(gap) => self.send_gap(&gap, view),
             Entry::Snapshot(snapshot) => self.send_snapshot(*snapshot, view),
             Entry::Resume(slot) => {
@@ -119,13 +127,14 @@ impl Outbox {
     fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
-        state.queued -= 1;
-        if state.queued > 0 {
+        if state.dequeue() > 0 {
             return;
         }
         if state.dead {
-            self.free.push(slot);
-        } else if state.merges(degraded) && view.replica.head(state.topic) > state.head {
+            return self.free.push(slot);
+        }
+        state.rest();
+        if state.merges(degraded) && view.replica.head(state.topic) > state.head {
             state.marked = false;
             self.mark(slot, view.now, view.timers);
         } else {
@@ -133,8 +142,8 @@ impl Outbox {
         }
     }
 
-    fn send_event(&mut self, event: &EventEntry) {
-        let bytes = self.lane.take_bytes(event.len);
+    fn send_event(&mut self, event: &EventEntry, view: &mut View<'_>) {
+        let bytes = self.waiting.lane.take_bytes(event.len);
         let state = &mut self.slots[event.slot.index()];
         if state.dead {
             return;
@@ -143,6 +152,8 @@ impl Outbox {
         let merged = state.deliver(event.seq);
         self.totals.merged += merged;
         self.totals.delivered += 1;
+        view.counts.merged += merged;
+        view.counts.delivered += 1;
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
@@ -152,21 +163,20 @@ impl Outbox {
         }
         self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
         let state = &self.slots[gap.slot.index()];
-        let is_last = state.queued == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
+        let is_last = state.queued() == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
         if is_last && state.kind != Kind::Event {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
     }
 
-    fn put_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause, view: &View<'_>) {
+    fn put_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
         let merged = state.merge_to(from - 1);
         let lost = to + 1 - from;
-        state.lost += lost;
-        state.head = to;
+        state.lose_to(to);
         let gap = Gap {
             topic: view.replica.catalog().topic(state.topic).text.to_string(),
-            epoch: state.epoch.to_string(),
+            epoch: view.replica.epoch_of_turn(state.turn).to_string(),
             from,
             to,
             n: lost,
@@ -174,6 +184,7 @@ impl Outbox {
             missing: None,
         };
         self.totals.merged += merged;
+        view.counts.merged += merged;
         self.totals.lost += lost;
         view.metrics.lost[cause as usize].inc_by(lost);
         self.wire.control(&encode_control(&protocol::Control::Gap(gap), self.wire.encoding()));
@@ -190,6 +201,7 @@ impl Outbox {
             None => {
                 let merged = state.merge_to(seq);
                 self.totals.merged += merged;
+                view.counts.merged += merged;
             }
         }
         self.put_snapshot(entry.slot, seq, entry.events, entry.last, view);
@@ -198,7 +210,8 @@ impl Outbox {
     fn put_snapshot(&mut self, slot: SlotId, seq: u64, events: usize, last: Option<Event>, view: &mut View<'_>) {
         let state = &self.slots[slot.index()];
         let (topic, encoding) = (state.topic, self.wire.encoding());
-        let is_current = view.replica.epoch(topic) == state.epoch;
+        let epoch = view.replica.epoch_of_turn(state.turn);
+        let is_current = view.replica.epoch(topic) == epoch;
         let mut found = if is_current { view.replica.snapshot(topic, seq, events) } else { Vec::new() };
         if found.is_empty() {
             found.extend(last.as_ref().filter(|event| event.seq == seq));
@@ -215,7 +228,7 @@ impl Outbox {
             }
             ends.push(bytes.len());
         }
-        let head = SnapshotHead { topic: &info.text, epoch: &state.epoch.to_string(), seq };
+        let head = SnapshotHead { topic: &info.text, epoch: &epoch.to_string(), seq };
         let mut payload = Vec::with_capacity(bytes.len() + 128);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
         write_snapshot(&mut payload, encoding, &head, found.len(), events);
@@ -244,32 +257,35 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed {
-            state.tail = state.head;
+            state.set_tail(state.head);
             if wire.len() >= view.limits.frame {
-                self.lane.push_front(Entry::Resume(slot));
+                self.waiting.lane.push_front(Entry::Resume(slot));
                 return false;
             }
             wire.events(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics), 1);
-            totals.merged += state.deliver(event.seq);
+            let merged = state.deliver(event.seq);
+            totals.merged += merged;
             totals.delivered += 1;
+            view.counts.merged += merged;
+            view.counts.delivered += 1;
         }
-        state.tail = state.head;
+        state.set_tail(state.head);
         state.catching_up = false;
         true
     }
 
     fn send_newest(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !state.marked || state.dead || state.queued > 0 {
+        if !state.marked || state.dead || state.queued() > 0 {
             return;
         }
         let topic = state.topic;
         if let Mode::Interval(ms) = state.settings.mode {
-            if view.now < state.next_due {
-                view.timers.push((state.next_due, slot));
+            if view.now < state.next_due() {
+                view.timers.push((state.next_due(), slot));
                 return;
             }
-            state.next_due = view.now.plus(Duration::from_millis(ms.into()));
+            state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
         }
         state.marked = false;
         if state.kind == Kind::Bar && view.replica.closed_evicted(topic) > state.head {
@@ -285,8 +301,10 @@ impl Outbox {
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;
+            view.counts.merged += merged;
+            view.counts.delivered += 1;
         }
-        state.tail = state.head;
+        state.set_tail(state.head);
     }
 
     fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
@@ -299,16 +317,17 @@ impl Outbox {
 
     fn ledger_entry(&self, topic: TopicId, slot: SlotId, view: &View<'_>) -> LedgerEntry {
         let state = &self.slots[slot.index()];
-        let is_current = view.replica.epoch(topic) == state.epoch;
+        let epoch = view.replica.epoch_of_turn(state.turn);
+        let is_current = view.replica.epoch(topic) == epoch;
         let newest = if is_current { view.replica.head(topic) } else { self.last_of_old_epoch(slot) };
         LedgerEntry {
             topic: view.replica.catalog().topic(topic).text.to_string(),
-            epoch: state.epoch.to_string(),
+            epoch: epoch.to_string(),
             start: state.start,
             head: state.head,
-            delivered: state.delivered,
-            merged: state.merged,
-            lost: state.lost,
+            delivered: state.delivered(),
+            merged: state.merged(),
+            lost: state.lost(),
             pending: newest - state.head,
         }
     }
@@ -316,7 +335,7 @@ impl Outbox {
     /// The newest event of an epoch that has ended, of which some still waits.
     fn last_of_old_epoch(&self, slot: SlotId) -> u64 {
         let mut newest = self.slots[slot.index()].head;
-        for entry in self.lane.entries().filter(|entry| entry.slot() == Some(slot)) {
+        for entry in self.waiting.lane.entries().filter(|entry| entry.slot() == Some(slot)) {
             match entry {
                 Entry::Event(event) => newest = event.seq,
                 Entry::Gap(gap) => newest = gap.to,

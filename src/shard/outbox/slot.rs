@@ -14,13 +14,18 @@ impl SlotId {
     }
 }
 
-/// One topic that a connection holds: its settings and its account.
+/// One topic that a connection holds: its settings and its account. Small, because there are very many; what only some
+/// have stands apart.
 ///
-/// Invariant: `head` − `start` = `delivered` + `merged` + `lost`, after every change.
+/// Invariant: `head` − `start` = `delivered` + `merged` + `lost`, after every change; so `delivered` isn't kept.
 #[derive(Debug)]
 pub struct Slot {
     /// Which topic.
     pub topic: TopicId,
+    /// Where it stands in the registry's list of its topic. Written by the registry.
+    pub place: u32,
+    /// The turn of the account's epoch.
+    pub turn: u32,
     /// The settings in force.
     pub settings: Settings,
     /// How the topic's events relate.
@@ -31,26 +36,26 @@ pub struct Slot {
     pub catching_up: bool,
     /// No longer held; freed once none of its entries is in the lane.
     pub dead: bool,
-    /// Entries in the lane.
-    pub queued: u32,
-    /// Where it stands in the registry's list of its topic. Written by the registry.
-    pub place: u32,
-    /// The epoch of the account.
-    pub epoch: Epoch,
     /// Where the account began.
     pub start: u64,
     /// The newest event that is accounted for.
     pub head: u64,
+    /// What a raw subscription that is up to date has none of.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
+    /// Entries in the lane.
+    queued: u32,
     /// The newest event that is in the lane or before it, in the epoch of what was queued last.
-    pub tail: u64,
-    /// Events in data arrays.
-    pub delivered: u64,
+    tail: u64,
     /// Events replaced by a newer one.
-    pub merged: u64,
+    merged: u64,
     /// Events named in gaps.
-    pub lost: u64,
+    lost: u64,
     /// An interval's next send isn't before.
-    pub next_due: UnixNanos,
+    next_due: UnixNanos,
 }
 
 impl Slot {
@@ -58,21 +63,16 @@ impl Slot {
     pub fn new(topic: TopicId, kind: Kind, settings: Settings, epoch: Epoch, start: u64) -> Self {
         Self {
             topic,
+            place: 0,
+            turn: epoch.turn,
             settings,
             kind,
             marked: false,
             catching_up: false,
             dead: false,
-            queued: 0,
-            place: 0,
-            epoch,
             start,
             head: start,
-            tail: start,
-            delivered: 0,
-            merged: 0,
-            lost: 0,
-            next_due: UnixNanos::default(),
+            more: None,
         }
     }
 
@@ -81,28 +81,124 @@ impl Slot {
         self.settings.mode != Mode::Raw || (degraded && self.settings.on_slow == OnSlow::Conflate)
     }
 
-    /// Accounts for the delivery of event `seq`, and for those that it replaces.
+    fn more(&mut self) -> &mut More {
+        let tail = self.head;
+        self.more.get_or_insert_with(|| Box::new(More { tail, ..More::default() }))
+    }
+
+    /// Entries in the lane.
+    pub fn queued(&self) -> u32 {
+        self.more.as_ref().map_or(0, |more| more.queued)
+    }
+
+    /// One entry more in the lane; with it the newest event there has this number, where it has another than before.
+    pub fn enqueue(&mut self, tail: Option<u64>) {
+        let more = self.more();
+        more.queued += 1;
+        more.tail = tail.unwrap_or(more.tail);
+    }
+
+    /// One entry less in the lane; how many are left.
+    pub fn dequeue(&mut self) -> u32 {
+        let more = self.more();
+        more.queued -= 1;
+        more.queued
+    }
+
+    /// The newest event that is in the lane or before it, in the epoch of what was queued last.
+    pub fn tail(&self) -> u64 {
+        self.more.as_ref().map_or(self.head, |more| more.tail)
+    }
+
+    /// Everything up to here is in the lane or before it.
+    pub fn set_tail(&mut self, tail: u64) {
+        if tail != self.tail() {
+            self.more().tail = tail;
+        }
+    }
+
+    /// Events in data arrays.
+    pub fn delivered(&self) -> u64 {
+        self.head - self.start - self.merged() - self.lost()
+    }
+
+    /// Events replaced by a newer one, or by a snapshot.
+    pub fn merged(&self) -> u64 {
+        self.more.as_ref().map_or(0, |more| more.merged)
+    }
+
+    /// Events named in gaps.
+    pub fn lost(&self) -> u64 {
+        self.more.as_ref().map_or(0, |more| more.lost)
+    }
+
+    /// An interval's next send isn't before.
+    pub fn next_due(&self) -> UnixNanos {
+        self.more.as_ref().map_or(UnixNanos::default(), |more| more.next_due)
+    }
+
+    /// Sets when an interval may send next.
+    pub fn set_next_due(&mut self, at: UnixNanos) {
+        self.more().next_due = at;
+    }
+
+    /// Accounts for the delivery of consecutive events, of which the account has had all before.
+    pub fn deliver_run(&mut self, first: u64, last: u64) {
+        debug_assert_eq!(first, self.head + 1, "a raw subscription that is up to date misses nothing");
+        self.head = last;
+        if let Some(more) = &mut self.more {
+            more.tail = last;
+        }
+    }
+
+    /// Accounts for the delivery of event `seq`, and for those that it replaces; returns how many.
     pub fn deliver(&mut self, seq: u64) -> u64 {
         debug_assert!(seq > self.head, "events are delivered in order");
-        let merged = seq - self.head - 1;
-        self.merged += merged;
-        self.delivered += 1;
-        self.head = seq;
+        let merged = self.merge_to(seq - 1);
+        self.advance(seq);
         merged
     }
 
-    /// Accounts for events up to `seq` that a snapshot replaces.
+    /// Accounts for events up to `seq` that a snapshot or a newer event replaces; returns how many.
     pub fn merge_to(&mut self, seq: u64) -> u64 {
         let merged = seq.saturating_sub(self.head);
-        self.merged += merged;
-        self.head += merged;
+        if merged > 0 {
+            self.more().merged += merged;
+            self.advance(seq);
+        }
         merged
+    }
+
+    /// Accounts for events after `head`, up to `to`, that a gap names.
+    pub fn lose_to(&mut self, to: u64) {
+        let lost = to - self.head;
+        self.more().lost += lost;
+        self.advance(to);
+    }
+
+    fn advance(&mut self, head: u64) {
+        self.head = head;
+        // What is accounted for is behind the lane's beginning; its end may be further on.
+        if let Some(more) = self.more.as_mut().filter(|more| more.queued == 0) {
+            more.tail = head;
+        }
     }
 
     /// Begins a new account.
     pub fn begin_epoch(&mut self, epoch: Epoch, start: u64) {
-        self.epoch = epoch;
+        self.turn = epoch.turn;
         (self.start, self.head) = (start, start);
-        (self.delivered, self.merged, self.lost) = (0, 0, 0);
+        if let Some(more) = &mut self.more {
+            (more.merged, more.lost) = (0, 0);
+        }
+    }
+
+    /// Gives memory back that says nothing any more.
+    pub fn rest(&mut self) {
+        let says_nothing = |more: &More| (more.queued, more.merged, more.lost, more.next_due) == (0, 0, 0, UnixNanos::default());
+        if self.more.as_deref().is_some_and(says_nothing) {
+            debug_assert_eq!(self.tail(), self.head, "where nothing waits, all is accounted for");
+            self.more = None;
+        }
     }
 }

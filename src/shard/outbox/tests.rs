@@ -10,7 +10,8 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::{
-    Admitted, Catalog, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Place, Relief, Replica, Run, SlotId, TopicId, UnixNanos, View,
+    Admitted, Catalog, Counts, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Place, Relief, Replica, Run, SlotId, TopicId,
+    UnixNanos, View,
 };
 use crate::bus::{Batch, Event, LogItem, SourceId};
 use crate::client::Accounts;
@@ -74,6 +75,7 @@ struct Rig {
     replica: Replica,
     newest: Newest,
     metrics: Metrics,
+    counts: Counts,
     limits: OutboxLimits,
     now: UnixNanos,
     timers: Vec<(UnixNanos, SlotId)>,
@@ -120,11 +122,12 @@ impl Rig {
             replica,
             newest: Newest::default(),
             metrics: Metrics::new(),
+            counts: Counts::default(),
             limits: OutboxLimits { outbox: 6000, control: 100_000, frame: 2000, behind_max: Duration::from_millis(500) },
             now,
             timers: Vec::new(),
             outbox: Outbox::new(encoding, 2000),
-            session: Session::new(LIMITS, now),
+            session: Session::new(Arc::new(LIMITS), now),
             room: usize::MAX,
             received: Vec::new(),
             context: WebSocketContext::new(Role::Client, None),
@@ -168,14 +171,14 @@ impl Rig {
         let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
         let (encoding, metrics) = (self.encoding, &self.metrics);
         let run = Run { batches: &batches, places: &places, at: 0, first: event.seq, last: event.seq, joined, encoding, metrics };
-        if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.timers) == Admitted::Marked {
+        if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.counts, &mut self.timers) == Admitted::Marked {
             self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, joined);
         }
     }
 
     fn with_view<T>(&mut self, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
-        let Self { outbox, replica, newest, limits, metrics, now, timers, .. } = self;
-        change(outbox, &mut View { replica, newest, limits, metrics, now: *now, timers })
+        let Self { outbox, replica, newest, limits, metrics, counts, now, timers, .. } = self;
+        change(outbox, &mut View { replica, newest, limits, metrics, counts, now: *now, timers })
     }
 
     fn flush(&mut self) {
@@ -346,7 +349,7 @@ impl Rig {
             epochs: self.heads.iter().map(|(topic, _, epoch)| (topic.clone(), epoch.clone())).collect(),
         };
         self.outbox = Outbox::new(self.encoding, 2000);
-        self.session = Session::new(LIMITS, self.now);
+        self.session = Session::new(Arc::new(LIMITS), self.now);
         self.context = WebSocketContext::new(Role::Client, None);
         (self.accounts, self.received, self.room) = (Accounts::default(), Vec::new(), room);
         self.timers.clear();
@@ -366,8 +369,8 @@ impl Rig {
         self.flush();
         for (topic, slot) in self.outbox.held() {
             let state = self.outbox.slot(*slot);
-            assert_eq!((state.head, state.queued, state.marked), (self.replica.head(*topic), 0, false), "{topic:?} has caught up");
-            assert_eq!(state.head - state.start, state.delivered + state.merged + state.lost);
+            let head = self.replica.head(*topic);
+            assert_eq!((state.head, state.tail(), state.queued(), state.marked), (head, head, 0, false), "{topic:?} has caught up");
         }
         let free: HashSet<_> = self.outbox.free.iter().collect();
         assert_eq!(free.len(), self.outbox.free.len(), "a slot is freed once");

@@ -24,7 +24,7 @@ pub enum Opcode {
 #[derive(Debug)]
 struct OpenArray {
     /// Where its front begins.
-    at: usize,
+    at: u32,
     events: u32,
 }
 
@@ -33,7 +33,7 @@ struct OpenArray {
 pub struct Wire {
     encoding: Encoding,
     /// Bytes of an array at which it is ended.
-    frame: usize,
+    frame: u32,
     buf: Vec<u8>,
     sent: usize,
     open: Option<OpenArray>,
@@ -44,7 +44,7 @@ pub struct Wire {
 impl Wire {
     /// An empty one, whose arrays are ended at `frame` bytes.
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
-        Self { encoding, frame, buf: Vec::new(), sent: 0, open: None, blocked: false }
+        Self { encoding, frame: frame as u32, buf: Vec::new(), sent: 0, open: None, blocked: false }
     }
 
     /// The connection's encoding.
@@ -84,7 +84,7 @@ impl Wire {
 
     /// Puts events into the open array, as they stand in one: `count` of them, in all no longer than a frame.
     pub fn events(&mut self, bytes: &[u8], count: u32) {
-        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at + bytes.len() > self.frame) {
+        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at as usize + bytes.len() > self.frame as usize) {
             self.seal();
         }
         match &mut self.open {
@@ -95,7 +95,7 @@ impl Wire {
                 }
             }
             None => {
-                self.open = Some(OpenArray { at: self.buf.len(), events: count });
+                self.open = Some(OpenArray { at: self.buf.len() as u32, events: count });
                 self.buf.extend_from_slice(&[0; FRONT]);
             }
         }
@@ -105,6 +105,7 @@ impl Wire {
     /// Ends the open array: what follows is a message of its own.
     pub fn seal(&mut self) {
         let Some(OpenArray { at, events }) = self.open.take() else { return };
+        let at = at as usize;
         let mut front = [0; FRONT];
         let array = match self.encoding {
             Encoding::Json => {
