@@ -11,12 +11,20 @@ use crate::process::Kind;
 type Rounds = BTreeMap<Kind, Vec<Round>>;
 type Found<'a> = BTreeMap<&'a str, Rounds>;
 
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// The middle of the rounds that aren't void; of all, where every one is.
 fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     let sound: Vec<f64> = rounds.iter().filter(|round| !round.void).map(&of).collect();
-    let mut values = if sound.is_empty() { rounds.iter().map(of).collect() } else { sound };
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    middle(if sound.is_empty() { rounds.iter().map(of).collect() } else { sound })
+}
+
+/// The middle of the ratios of rounds that ran one after the other, because the machine's speed drifts.
+fn paired(a: &[Round], b: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+    middle(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
 }
 
 pub(crate) fn print_case(case: &Case, all: &Rounds) {
@@ -93,7 +101,10 @@ impl Figure {
 fn figures(found: &Found<'_>) -> Vec<Figure> {
     let of = |case: &str, kind: Kind, of: &dyn Fn(&Round) -> f64| Some(median(found.get(case)?.get(&kind)?, of));
     let own = |case: &str, value: &dyn Fn(&Round) -> f64| of(case, Kind::Tickcast, value);
-    let to = |case: &str, other: Kind, value: &dyn Fn(&Round) -> f64| Some(of(case, Kind::Tickcast, value)? / of(case, other, value)?);
+    let to = |case: &str, other: Kind, value: &dyn Fn(&Round) -> f64| {
+        let rounds = found.get(case)?;
+        Some(paired(rounds.get(&Kind::Tickcast)?, rounds.get(&other)?, value))
+    };
     let mut list = Vec::new();
     let mut add = |what, measured: Option<f64>, bound, at_least| {
         list.extend(measured.map(|measured| Figure { what, measured, bound, at_least }));

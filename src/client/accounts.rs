@@ -1,9 +1,10 @@
 //! The ledger from the client's side: counted from the wire alone, to be compared with the server's.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use crate::protocol::{Control, Entry, GapCause, LagLevel, LedgerEntry, Mode, OnSlow, ServerMessage, Settings};
-use crate::topic::Kind;
+use crate::topic::{Kind, Topic};
 
 /// One topic's account, as the client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub enum AccountError {
 #[derive(Debug, Default)]
 pub struct Accounts {
     topics: HashMap<String, Account>,
+    /// The name of the event's topic that is looked up; used again.
+    name: String,
     degraded: bool,
     warned: bool,
     /// Sums since the connection began, also of accounts that have ended.
@@ -107,7 +110,7 @@ impl Accounts {
         match message {
             ServerMessage::Events(events) => {
                 for event in events {
-                    self.event(&event.topic.to_string(), event.seq, event.topic.channel.kind())?;
+                    self.event(&event.topic, event.seq)?;
                 }
                 Ok(())
             }
@@ -115,7 +118,11 @@ impl Accounts {
         }
     }
 
-    fn event(&mut self, topic: &str, seq: u64, kind: Kind) -> Result<(), AccountError> {
+    fn event(&mut self, topic: &Topic, seq: u64) -> Result<(), AccountError> {
+        let kind = topic.channel.kind();
+        self.name.clear();
+        write!(self.name, "{topic}").expect("a String takes all");
+        let topic = self.name.as_str();
         let degraded = self.degraded;
         let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
         if seq <= account.head {

@@ -26,7 +26,8 @@ mod plan;
 mod probe;
 mod raw;
 mod request;
-mod scan;
+#[doc(hidden)]
+pub mod scan;
 mod scout;
 mod slo;
 mod stats;

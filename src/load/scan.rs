@@ -2,7 +2,7 @@
 
 /// What a payload is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub enum Want {
     /// Arrays of MessagePack are counted by their header and skipped; all else is handed on whole.
     Count,
     /// Every message is handed on whole.
@@ -13,7 +13,7 @@ pub(super) enum Want {
 
 /// One thing that came.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found<'a> {
+pub enum Found<'a> {
     /// An array of so many events that was skipped.
     Counted(u32),
     /// A message that was skipped.
@@ -42,7 +42,7 @@ const KEPT_CAPACITY_MAX: usize = 64 << 10;
 
 /// Follows the frames of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Scanner {
+pub struct Scanner {
     /// The start of a frame of which not enough is there.
     prefix: Vec<u8>,
     /// Payload bytes of the frame at hand that are still to come.
@@ -103,7 +103,7 @@ fn array_len(payload: &[u8]) -> Option<u32> {
 
 impl Scanner {
     /// Takes bytes in; `found` is told of each thing in order.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], want: Want, found: &mut impl FnMut(Found<'_>)) -> Result<(), FrameError> {
+    pub fn feed(&mut self, mut bytes: &[u8], want: Want, found: &mut impl FnMut(Found<'_>)) -> Result<(), FrameError> {
         while !bytes.is_empty() {
             if self.left > 0 {
                 bytes = self.go_on(bytes, found);

@@ -66,6 +66,11 @@ impl SourceKind {
             Self::Push => "push",
         }
     }
+
+    /// Reads the word on the wire.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Sim, Self::Replay, Self::Live, Self::Push].into_iter().find(|src| src.name() == text)
+    }
 }
 
 /// What can be subscribed to under one symbol.

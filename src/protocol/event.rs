@@ -1,5 +1,7 @@
 //! Data events as bytes: written by hand, because this is on the way of every event; read by serde.
 
+use std::borrow::Cow;
+
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
@@ -273,39 +275,62 @@ pub struct DataEvent {
 }
 
 /// Every field that any event has; which of them are there, the channel tells.
-#[derive(Deserialize)]
-pub(super) struct Flat {
-    ch: String,
-    sym: String,
-    seq: u64,
-    ts: u64,
-    tx: u64,
-    iv: Option<String>,
-    px: Option<String>,
-    qty: Option<String>,
-    side: Option<String>,
-    id: Option<String>,
-    bid: Option<String>,
-    bidq: Option<String>,
-    ask: Option<String>,
-    askq: Option<String>,
-    last: Option<String>,
-    open: Option<String>,
-    high: Option<String>,
-    low: Option<String>,
-    vol: Option<String>,
-    vwap: Option<String>,
-    chg: Option<String>,
-    n: Option<u64>,
-    start: Option<u64>,
-    o: Option<String>,
-    h: Option<String>,
-    l: Option<String>,
-    c: Option<String>,
-    done: Option<bool>,
-    state: Option<String>,
-    src: Option<SourceKind>,
-    since: Option<u64>,
+#[derive(Default, Deserialize)]
+pub(super) struct Flat<'a> {
+    #[serde(borrow)]
+    pub ch: Cow<'a, str>,
+    #[serde(borrow)]
+    pub sym: Cow<'a, str>,
+    pub seq: u64,
+    pub ts: u64,
+    pub tx: u64,
+    #[serde(borrow)]
+    pub iv: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub px: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub qty: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub side: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub bid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub bidq: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub ask: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub askq: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub last: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub open: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub high: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub low: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub vol: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub vwap: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub chg: Option<Cow<'a, str>>,
+    pub n: Option<u64>,
+    pub start: Option<u64>,
+    #[serde(borrow)]
+    pub o: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub h: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub l: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub c: Option<Cow<'a, str>>,
+    pub done: Option<bool>,
+    #[serde(borrow)]
+    pub state: Option<Cow<'a, str>>,
+    pub src: Option<SourceKind>,
+    pub since: Option<u64>,
 }
 
 fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, String> {
@@ -320,7 +345,7 @@ fn level(names: [&'static str; 2], px: Option<&str>, qty: Option<&str>) -> Resul
     Ok(Some(Level { px: Price(decimal(names[0], px)?), qty: Qty(decimal(names[1], qty)?) }))
 }
 
-impl Flat {
+impl Flat<'_> {
     /// `None` for a channel that this version doesn't know, which a client ignores.
     pub(super) fn into_event(self) -> Result<Option<DataEvent>, String> {
         let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else { return Ok(None) };

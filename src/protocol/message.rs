@@ -7,13 +7,14 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::event::Flat;
+use super::read;
 use super::request::{Op, Request, SnapshotWish, TopicsAsked};
 use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, MESSAGE_BYTES_MAX, Mode, Snapshot};
 
 /// Why a server's message can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server's message can't be read: {0}")]
-pub struct DecodeError(String);
+pub struct DecodeError(pub(super) String);
 
 /// A message of the server, as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,7 +156,10 @@ pub fn decode_server_message(bytes: &[u8], encoding: Encoding) -> Result<ServerM
         Encoding::Json => bytes.first() == Some(&b'['),
     };
     if is_array {
-        let Events(events) = deserialize(bytes, encoding)?;
+        let events = match encoding {
+            Encoding::Msgpack => read::events(bytes).map_err(DecodeError)?,
+            Encoding::Json => deserialize::<Events>(bytes, encoding)?.0,
+        };
         return Ok(ServerMessage::Events(events));
     }
     Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
@@ -180,7 +184,7 @@ impl<'de> Deserialize<'de> for Events {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Events, A::Error> {
                 let mut events = Vec::with_capacity(access.size_hint().unwrap_or(0).min(4096));
-                while let Some(flat) = access.next_element::<Flat>()? {
+                while let Some(flat) = access.next_element::<Flat<'_>>()? {
                     events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
                 }
                 Ok(Events(events))
@@ -191,11 +195,12 @@ impl<'de> Deserialize<'de> for Events {
 }
 
 #[derive(Deserialize)]
-struct SnapshotFields {
+struct SnapshotFields<'a> {
     topic: String,
     epoch: String,
     seq: u64,
-    events: Vec<Flat>,
+    #[serde(borrow)]
+    events: Vec<Flat<'a>>,
 }
 
 impl<'de> Deserialize<'de> for Snapshot {

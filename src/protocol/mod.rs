@@ -9,6 +9,7 @@ mod delivery;
 mod epoch;
 mod event;
 mod message;
+mod read;
 mod request;
 mod value;
 

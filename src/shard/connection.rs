@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
 use super::outbox::{Outbox, Relief, View};
@@ -134,7 +136,12 @@ impl Connection {
     /// Writes what is on the wire. `None`: all of it was taken.
     fn write(&mut self, view: &mut View<'_>, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.wire.is_empty() {
-            match self.stream.try_write(self.outbox.wire.unsent()) {
+            // Straight to the socket: the runtime's own record of it is asked only once it refuses.
+            let taken = match rustix::net::send(&self.stream, self.outbox.wire.unsent(), SendFlags::NOSIGNAL) {
+                Err(Errno::AGAIN) => self.stream.try_write(self.outbox.wire.unsent()),
+                sent => sent.map_err(std::io::Error::from),
+            };
+            match taken {
                 Ok(taken) => {
                     self.outbox.wire.advance(taken);
                     *written += taken;
@@ -147,6 +154,7 @@ impl Connection {
                         return Some(Flushed::Blocked);
                     }
                 }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return Some(Flushed::Broken),
             }
         }

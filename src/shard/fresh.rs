@@ -28,8 +28,10 @@ struct TopicRun {
 
 /// One subscription that has something new.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Dealt {
+pub struct Dealt {
+    /// Which subscription of the connection.
     pub slot: SlotId,
+    /// Which topic's events.
     pub run: u32,
     /// The connection's next one.
     next: u32,
@@ -37,7 +39,7 @@ pub(super) struct Dealt {
 
 /// See the module. Its memory is that of one turn's events, and is used again.
 #[derive(Debug, Default)]
-pub(super) struct Fresh {
+pub struct Fresh {
     batches: Vec<Arc<Batch>>,
     places: Vec<Place>,
     runs: Vec<TopicRun>,
@@ -50,12 +52,13 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there is no event to deal out.
+    pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
     /// Takes an event that somebody listens to.
-    pub(super) fn push(&mut self, batch: &Arc<Batch>, item: usize, event: &Event) {
+    pub fn push(&mut self, batch: &Arc<Batch>, item: usize, event: &Event) {
         if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, batch)) {
             self.batches.push(Arc::clone(batch));
         }
@@ -78,7 +81,7 @@ impl Fresh {
 
     /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets something into `order`,
     /// once. `first_of` says who of a topic's subscribers comes first.
-    pub(super) fn deal(&mut self, registry: &Registry, order: &mut Vec<ConnectionKey>, first_of: impl Fn(usize) -> usize) {
+    pub fn deal(&mut self, registry: &Registry, order: &mut Vec<ConnectionKey>, first_of: impl Fn(usize) -> usize) {
         for (run, topic) in self.runs.iter().enumerate() {
             let subscribers = registry.of(topic.topic);
             let (before, from) = subscribers.split_at(first_of(subscribers.len()));
@@ -97,18 +100,18 @@ impl Fresh {
     }
 
     /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
-    pub(super) fn take_first(&mut self, key: ConnectionKey) -> Option<Dealt> {
+    pub fn take_first(&mut self, key: ConnectionKey) -> Option<Dealt> {
         let first = std::mem::replace(self.of_connection.get_mut(key.0 as usize)?, NONE);
         self.dealt.get(first as usize).copied()
     }
 
     /// What was dealt to the same connection behind this.
-    pub(super) fn after(&self, dealt: Dealt) -> Option<Dealt> {
+    pub fn after(&self, dealt: Dealt) -> Option<Dealt> {
         self.dealt.get(dealt.next as usize).copied()
     }
 
     /// A run in an encoding; its bytes are put together when the first needs them.
-    pub(super) fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
+    pub fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
         let Self { batches, places, runs, joined, .. } = self;
         let TopicRun { places: (at, last_at), seqs: (first, last), joined: ranges, .. } = &mut runs[run as usize];
         let mut found = Run { batches, places, at: *at, first: *first, last: *last, joined: &[], encoding, metrics };
@@ -132,12 +135,12 @@ impl Fresh {
     }
 
     /// Whether a run's newest bytes must still be kept for those who merge; true only once.
-    pub(super) fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
+    pub fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
         !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding.index()], true)
     }
 
     /// Forgets the turn.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         for run in self.runs.drain(..) {
             self.of_topic[run.topic.index()] = NONE;
         }
@@ -151,7 +154,7 @@ impl Fresh {
 }
 
 /// The events that those who merge need of a run: the newest, and the newest closed bar.
-pub(super) fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
+pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
     let (mut last, mut closed) = (None, None);
     for (event, bytes) in run.events() {
         if event.closes_bar() {

@@ -8,12 +8,12 @@
 mod act;
 mod command;
 mod connection;
-mod fresh;
+pub mod fresh;
 pub mod outbox;
 mod read;
 mod reader;
 mod ready;
-mod registry;
+pub mod registry;
 mod route;
 mod timers;
 mod turn;

@@ -6,24 +6,27 @@ use crate::bus::TopicId;
 
 /// One subscription of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Subscriber {
+pub struct Subscriber {
+    /// Whose.
     pub connection: ConnectionKey,
+    /// Which of its subscriptions.
     pub slot: SlotId,
 }
 
+/// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub struct Registry {
     topics: Vec<Vec<Subscriber>>,
 }
 
 impl Registry {
     /// The subscribers of a topic, in no particular order.
-    pub(super) fn of(&self, topic: TopicId) -> &[Subscriber] {
+    pub fn of(&self, topic: TopicId) -> &[Subscriber] {
         self.topics.get(topic.index()).map_or(&[], Vec::as_slice)
     }
 
     /// Adds one; returns its place, which it must remember.
-    pub(super) fn add(&mut self, topic: TopicId, subscriber: Subscriber) -> u32 {
+    pub fn add(&mut self, topic: TopicId, subscriber: Subscriber) -> u32 {
         if self.topics.len() <= topic.index() {
             self.topics.resize_with(topic.index() + 1, Vec::new);
         }
@@ -33,7 +36,7 @@ impl Registry {
     }
 
     /// Removes the one at `place`; returns the one that stands there now and must be told.
-    pub(super) fn remove(&mut self, topic: TopicId, place: u32) -> Option<Subscriber> {
+    pub fn remove(&mut self, topic: TopicId, place: u32) -> Option<Subscriber> {
         let list = &mut self.topics[topic.index()];
         list.swap_remove(place as usize);
         let moved = list.get(place as usize).copied();

@@ -1,0 +1,293 @@
+//! The parts of an event's way, each alone: `cargo bench --bench parts`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rust_decimal::Decimal;
+use tickcast::bus::derive::{Derive, Publish};
+use tickcast::bus::{Batch, Bus, Catalog, Event, InstrumentId, Log, LogItem, SourceId, SourceSpec, TopicId, input_queue};
+use tickcast::clock::Clock;
+use tickcast::load::scan::{Found, Scanner, Want};
+use tickcast::market::{Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId, UnixNanos};
+use tickcast::metrics::Metrics;
+use tickcast::protocol::{Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event};
+use tickcast::replica::{HistoryLimits, Replica};
+use tickcast::session::Join;
+use tickcast::shard::ConnectionKey;
+use tickcast::shard::fresh::Fresh;
+use tickcast::shard::outbox::{Counts, Newest, Outbox, OutboxLimits, SlotId, View};
+use tickcast::shard::registry::{Registry, Subscriber};
+use tickcast::source::replay::{Begin, Replay, ReplayConfig, Speed};
+use tickcast::source::{Gate, SourceTask, supervise};
+use tickcast::topic::{Channel, TopicName, TopicPattern};
+
+const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
+const LIMITS: OutboxLimits = OutboxLimits { outbox: 1 << 20, control: 1 << 16, frame: 256 << 10, behind_max: Duration::from_secs(10) };
+
+fn instrument(number: usize) -> Instrument {
+    Instrument {
+        symbol: Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
+        description: String::new(),
+        price_scale: 2,
+        qty_scale: 0,
+        src: SourceKind::Sim,
+        has_trades: true,
+        has_quotes: true,
+        stale_after: None,
+        session_start: Duration::ZERO,
+    }
+}
+
+fn catalog(instruments: usize) -> Arc<Catalog> {
+    let mut catalog = Catalog::new(vec!["sim".into()]);
+    catalog.add(SourceId(0), (0..instruments).map(instrument).collect());
+    Arc::new(catalog)
+}
+
+fn quotes_of(catalog: &Catalog) -> Vec<TopicId> {
+    catalog.matching(&TopicPattern { channel: Channel::Quote, prefix: "".into() }).to_vec()
+}
+
+fn quote(seq: u64) -> Body {
+    let level = |cents: i64| Level { px: Price(Decimal::new(10_000 + cents, 2)), qty: Qty(Decimal::from(seq % 50 + 1)) };
+    Body::Quote(Quote { ts: NOW, bid: Some(level(0)), ask: Some(level(2)) })
+}
+
+fn trade(seq: u64) -> Trade {
+    let (px, qty) = (Price(Decimal::new(10_000 + (seq % 7) as i64, 2)), Qty(Decimal::from(seq % 50 + 1)));
+    Trade { ts: UnixNanos(NOW.0 + seq * 1_000_000), px, qty, side: Aggressor::Buy, id: TradeId::Number(seq) }
+}
+
+/// So many quotes of each topic, numbered from 1.
+fn batch(catalog: &Arc<Catalog>, topics: &[TopicId], each: u64) -> Arc<Batch> {
+    let event = |seq, topic| LogItem::Event(Event { topic, seq, tx: NOW, body: quote(seq) });
+    let items = (1..=each).flat_map(|seq| topics.iter().map(move |topic| event(seq, *topic)));
+    Arc::new(Batch::new(items.collect(), Arc::clone(catalog)))
+}
+
+fn encoding(criterion: &mut Criterion) {
+    let catalog = catalog(1);
+    let head = &catalog.topic(quotes_of(&catalog)[0]).head;
+    let mut group = criterion.benchmark_group("encode");
+    group.throughput(Throughput::Elements(1));
+    for encoding in Encoding::ALL {
+        let mut out = Vec::new();
+        group.bench_function(encoding.name(), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                encode_event(&mut out, encoding, head, black_box(123_456), NOW, &quote(7));
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A message of so many quotes, and a server's frame around it.
+fn message(events: u64) -> (Vec<u8>, Vec<u8>) {
+    let catalog = catalog(1);
+    let batch = batch(&catalog, &quotes_of(&catalog), events);
+    let metrics = Metrics::new();
+    let encoded = batch.encoded(Encoding::Msgpack, &metrics);
+    let mut payload = Vec::new();
+    rmp::encode::write_array_len(&mut payload, events as u32).expect("a Vec takes all");
+    (0..batch.items.len()).for_each(|at| payload.extend_from_slice(encoded.item(at)));
+    let mut frame = vec![0x82, 126];
+    frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&payload);
+    (payload, frame)
+}
+
+fn receiving(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("receive");
+    let (payload, frame) = message(20);
+    group.throughput(Throughput::Elements(20));
+    group.bench_function("decode", |bencher| bencher.iter(|| decode_server_message(black_box(&payload), Encoding::Msgpack)));
+    let frames = frame.repeat(140);
+    group.throughput(Throughput::Elements(20 * 140));
+    let mut scanner = Scanner::default();
+    group.bench_function("count", |bencher| {
+        bencher.iter(|| {
+            let mut events = 0;
+            let fed = scanner.feed(black_box(&frames), Want::Count, &mut |found| {
+                if let Found::Counted(count) = found {
+                    events += count;
+                }
+            });
+            (fed.is_ok(), events)
+        });
+    });
+    group.finish();
+}
+
+fn outbox(criterion: &mut Criterion) {
+    let (catalog, metrics) = (catalog(10), Metrics::new());
+    let topics = quotes_of(&catalog);
+    let mut replica =
+        Replica::new(Epoch { origin: 1, turn: 0 }, HistoryLimits { events: 100, bytes: 1 << 20, age: Duration::from_secs(60) });
+    replica.apply(&LogItem::Topics(0..catalog.len() as u32), &catalog);
+    let batch = batch(&catalog, &topics, 20);
+    let (mut newest, mut counts, mut timers) = (Newest::default(), Counts::default(), Vec::new());
+    let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
+    let fresh_outbox = |newest: &mut Newest, counts: &mut Counts, timers: &mut Vec<_>| {
+        let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
+        let mut view = View { replica: &replica, newest, limits: &LIMITS, metrics: &metrics, counts, now: NOW, timers };
+        for topic in &topics {
+            outbox.hold(*topic, settings, Join::Live, &mut view);
+        }
+        outbox
+    };
+    let mut group = criterion.benchmark_group("outbox");
+    group.throughput(Throughput::Elements(200));
+    let mut fresh = Fresh::default();
+    for (at, item) in batch.items.iter().enumerate() {
+        if let LogItem::Event(event) = item {
+            fresh.push(&batch, at, event);
+        }
+    }
+    group.bench_function("admit_and_seal_200_of_10_topics", |bencher| {
+        bencher.iter_batched_ref(
+            || fresh_outbox(&mut Newest::default(), &mut Counts::default(), &mut Vec::new()),
+            |outbox| {
+                for slot in 0..10 {
+                    let run = fresh.run(slot, Encoding::Msgpack, &metrics);
+                    outbox.admit(SlotId(slot), &run, NOW, &LIMITS, &mut counts, &mut timers);
+                }
+                outbox.wire.seal();
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    drop(fresh_outbox(&mut newest, &mut counts, &mut timers));
+    group.finish();
+}
+
+fn routing(criterion: &mut Criterion) {
+    let catalog = catalog(100);
+    let topics = quotes_of(&catalog);
+    let mut registry = Registry::default();
+    for connection in 0..1000u32 {
+        for slot in 0..10 {
+            let topic = topics[((connection * 7 + slot * 10) % 100) as usize];
+            registry.add(topic, Subscriber { connection: ConnectionKey(connection), slot: SlotId(slot) });
+        }
+    }
+    let batch = batch(&catalog, &topics, 20);
+    let (mut fresh, mut order) = (Fresh::default(), Vec::new());
+    let mut group = criterion.benchmark_group("route");
+    group.throughput(Throughput::Elements(2_000 * 100));
+    group.bench_function("2000_events_of_100_topics_to_1000_connections", |bencher| {
+        bencher.iter(|| {
+            for (at, item) in batch.items.iter().enumerate() {
+                if let LogItem::Event(event) = item {
+                    fresh.push(&batch, at, event);
+                }
+            }
+            fresh.deal(&registry, &mut order, |len| len / 3);
+            let dealt = order.drain(..).map(|key| {
+                let first = fresh.take_first(key);
+                std::iter::successors(first, |dealt| fresh.after(*dealt)).count()
+            });
+            let dealt: usize = dealt.sum();
+            fresh.clear();
+            dealt
+        });
+    });
+    group.finish();
+}
+
+fn patterns(criterion: &mut Criterion) {
+    let catalog = catalog(10_000);
+    let pattern = |text: &str| match TopicName::parse(text) {
+        Ok(TopicName::Pattern(pattern)) => pattern,
+        _ => unreachable!("a pattern was written"),
+    };
+    let (all, some) = (pattern("quote:*"), pattern("bar:SIM12*:1m"));
+    let mut group = criterion.benchmark_group("patterns");
+    group.bench_function("search_10000_for_100", |bencher| bencher.iter(|| catalog.matching(black_box(&some)).len()));
+    let topic = &catalog.topic(quotes_of(&catalog)[77]).topic;
+    group.bench_function("match_one", |bencher| bencher.iter(|| black_box(&all).matches(black_box(topic))));
+    group.finish();
+}
+
+struct Counted(u64);
+
+impl Publish for Counted {
+    fn publish(&mut self, _: TopicId, body: Body) {
+        self.0 += u64::from(matches!(body, Body::Bar(_)));
+    }
+}
+
+fn bars(criterion: &mut Criterion) {
+    let catalog = catalog(1);
+    let trades: Vec<Trade> = (0..10_000).map(trade).collect();
+    let mut group = criterion.benchmark_group("bars");
+    group.throughput(Throughput::Elements(10_000));
+    group.bench_function("ticker_and_5_intervals_of_10000_trades", |bencher| {
+        bencher.iter(|| {
+            let (mut derive, mut out) = (Derive::new(1), Counted(0));
+            derive.add(catalog.instrument(InstrumentId(0)), Duration::from_secs(5));
+            for (at, trade) in trades.iter().enumerate() {
+                derive.on_trade(0, InstrumentId(0), trade, &mut out);
+                if at.is_multiple_of(100) {
+                    derive.on_mark(0, trade.ts, &mut out);
+                }
+            }
+            out.0
+        });
+    });
+    group.finish();
+}
+
+/// A file through the replay and the bus, as fast as it goes.
+fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
+    let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
+    let log = Log::new(1 << 20, 0);
+    let (emitter, queue) = input_queue(16 << 20);
+    let spec = SourceSpec { name: "tape".into(), stale_after: Duration::from_secs(3600) };
+    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
+    let published = std::thread::spawn(move || bus.run(queue));
+    let gate = Arc::new(Gate::default());
+    gate.open();
+    let replay = ReplayConfig {
+        files: vec![file.to_owned()],
+        speed: Speed::Max,
+        repeat: false,
+        begin: Begin::Now,
+        symbol: None,
+        max_bad: 0,
+        columns: None,
+    };
+    let task = SourceTask {
+        name: "tape".into(),
+        clock,
+        metrics: Arc::clone(&metrics),
+        emitter,
+        gate,
+        stale_after: Duration::from_secs(3600),
+        started: Arc::new(AtomicBool::new(false)),
+    };
+    runtime.block_on(supervise(task, Box::new(Replay::new(replay))));
+    published.join().expect("the bus ends with its sources");
+    metrics.published[Channel::Trade.index()].get()
+}
+
+fn csv(criterion: &mut Criterion) {
+    const ROWS: u64 = 100_000;
+    let folder = tempfile::tempdir().expect("a folder for the file");
+    let file = folder.path().join("AUSDT-trades-2024-08-08.csv");
+    let row =
+        |id: u64| format!("{id},55000.{:02},0.00{},1,{},{},True\n", id % 100, id % 9 + 1, 1_723_075_200_000 + id, id.is_multiple_of(3));
+    std::fs::write(&file, (0..ROWS).map(row).collect::<String>()).expect("the file is written");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert_eq!(play(&file, &runtime), ROWS, "every row is published");
+    let mut group = criterion.benchmark_group("csv");
+    group.throughput(Throughput::Elements(ROWS)).sample_size(10);
+    group.bench_function("read_and_publish_100000_trades", |bencher| bencher.iter(|| play(&file, &runtime)));
+    group.finish();
+}
+
+criterion_group!(benches, encoding, receiving, outbox, routing, patterns, bars, csv);
+criterion_main!(benches);

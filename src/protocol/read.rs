@@ -1,0 +1,226 @@
+//! Arrays of events in MessagePack, read by hand: a client that keeps up with a fast feed reads millions a second.
+
+use std::borrow::Cow;
+
+use super::DataEvent;
+use super::event::Flat;
+use crate::market::SourceKind;
+
+/// How deep a value of an unknown key may be nested.
+const DEPTH_MAX: usize = 16;
+/// The most events that are reserved on a length's word alone.
+const RESERVE_MAX: usize = 4096;
+
+type Read<T> = Result<T, String>;
+
+fn cut_short() -> String {
+    "the message ends in the middle of a value".to_owned()
+}
+
+fn take<'a>(input: &mut &'a [u8], len: usize) -> Read<&'a [u8]> {
+    let (taken, rest) = input.split_at_checked(len).ok_or_else(cut_short)?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn byte(input: &mut &[u8]) -> Read<u8> {
+    let (first, rest) = input.split_first().ok_or_else(cut_short)?;
+    *input = rest;
+    Ok(*first)
+}
+
+/// A big-endian number of `len` bytes.
+fn number(input: &mut &[u8], len: usize) -> Read<u64> {
+    Ok(take(input, len)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+fn text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
+    let len = match byte(input)? {
+        marker @ 0xa0..=0xbf => usize::from(marker & 0x1f),
+        0xd9 => number(input, 1)? as usize,
+        0xda => number(input, 2)? as usize,
+        0xdb => number(input, 4)? as usize,
+        other => return Err(format!("a text was expected, but 0x{other:02x} came")),
+    };
+    std::str::from_utf8(take(input, len)?).map_err(|error| error.to_string())
+}
+
+fn integer(input: &mut &[u8]) -> Read<u64> {
+    match byte(input)? {
+        small @ 0..=0x7f => Ok(small.into()),
+        0xcc => number(input, 1),
+        0xcd => number(input, 2),
+        0xce => number(input, 4),
+        0xcf => number(input, 8),
+        other => Err(format!("an unsigned integer was expected, but 0x{other:02x} came")),
+    }
+}
+
+fn flag(input: &mut &[u8]) -> Read<bool> {
+    match byte(input)? {
+        0xc2 => Ok(false),
+        0xc3 => Ok(true),
+        other => Err(format!("true or false was expected, but 0x{other:02x} came")),
+    }
+}
+
+/// How many entries a map or an array has, by its marker and what follows that.
+fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
+    match byte(input)? {
+        marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
+        marker if marker == large => Ok(number(input, 2)? as usize),
+        marker if marker == large + 1 => Ok(number(input, 4)? as usize),
+        other => Err(format!("a {} was expected, but 0x{other:02x} came", if small == 0x80 { "map" } else { "list" })),
+    }
+}
+
+/// Passes over a value of a later version.
+fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
+    if depth > DEPTH_MAX {
+        return Err(format!("a value is nested deeper than {DEPTH_MAX}"));
+    }
+    let marker = *input.first().ok_or_else(cut_short)?;
+    let (items, len) = match marker {
+        0x80..=0x8f | 0xde | 0xdf => (2 * entries(input, 0x80, 0xde)?, 0),
+        0x90..=0x9f | 0xdc | 0xdd => (entries(input, 0x90, 0xdc)?, 0),
+        0xa0..=0xbf | 0xd9..=0xdb => return text(input).map(|_| ()),
+        _ => {
+            byte(input)?;
+            let len = match marker {
+                0xcc | 0xd0 => 1,
+                0xcd | 0xd1 | 0xd4 => 2,
+                0xd5 => 3,
+                0xca | 0xce | 0xd2 => 4,
+                0xd6 => 5,
+                0xcb | 0xcf | 0xd3 => 8,
+                0xd7 => 9,
+                0xd8 => 17,
+                0xc4 => number(input, 1)? as usize,
+                0xc5 => number(input, 2)? as usize,
+                0xc6 => number(input, 4)? as usize,
+                0xc7 => number(input, 1)? as usize + 1,
+                0xc8 => number(input, 2)? as usize + 1,
+                0xc9 => number(input, 4)? as usize + 1,
+                _ => 0,
+            };
+            (0, len)
+        }
+    };
+    take(input, len)?;
+    for _ in 0..items {
+        skip(input, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// An array of events; those of unknown channels are left out.
+pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
+    let mut input = bytes;
+    let count = entries(&mut input, 0x90, 0xdc)?;
+    let mut events = Vec::with_capacity(count.min(RESERVE_MAX));
+    for _ in 0..count {
+        events.extend(event(&mut input)?.into_event()?);
+    }
+    if input.is_empty() { Ok(events) } else { Err("bytes follow the list of events".to_owned()) }
+}
+
+fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
+    let mut flat = Flat::default();
+    let mut had = 0;
+    for _ in 0..entries(input, 0x80, 0xde)? {
+        let key = text(input)?;
+        if input.first() == Some(&0xc0) {
+            byte(input)?;
+            continue;
+        }
+        match key {
+            "ch" => flat.ch = Cow::Borrowed(text(input)?),
+            "sym" => flat.sym = Cow::Borrowed(text(input)?),
+            "seq" => flat.seq = integer(input)?,
+            "ts" => flat.ts = integer(input)?,
+            "tx" => flat.tx = integer(input)?,
+            _ => {
+                field(&mut flat, key, input)?;
+                continue;
+            }
+        }
+        had += 1;
+    }
+    if had < 5 { Err("an event has `ch`, `sym`, `seq`, `ts` and `tx`".to_owned()) } else { Ok(flat) }
+}
+
+fn field<'a>(flat: &mut Flat<'a>, key: &str, input: &mut &'a [u8]) -> Read<()> {
+    let place = match key {
+        "iv" => &mut flat.iv,
+        "px" => &mut flat.px,
+        "qty" => &mut flat.qty,
+        "side" => &mut flat.side,
+        "id" => &mut flat.id,
+        "bid" => &mut flat.bid,
+        "bidq" => &mut flat.bidq,
+        "ask" => &mut flat.ask,
+        "askq" => &mut flat.askq,
+        "last" => &mut flat.last,
+        "open" => &mut flat.open,
+        "high" => &mut flat.high,
+        "low" => &mut flat.low,
+        "vol" => &mut flat.vol,
+        "vwap" => &mut flat.vwap,
+        "chg" => &mut flat.chg,
+        "o" => &mut flat.o,
+        "h" => &mut flat.h,
+        "l" => &mut flat.l,
+        "c" => &mut flat.c,
+        "state" => &mut flat.state,
+        "n" => return integer(input).map(|n| flat.n = Some(n)),
+        "start" => return integer(input).map(|start| flat.start = Some(start)),
+        "since" => return integer(input).map(|since| flat.since = Some(since)),
+        "done" => return flag(input).map(|done| flat.done = Some(done)),
+        "src" => {
+            let word = text(input)?;
+            flat.src = SourceKind::parse(word);
+            return flat.src.map(|_| ()).ok_or_else(|| format!("no source is \"{}\"", word.escape_debug()));
+        }
+        _ => return skip(input, 0),
+    };
+    *place = Some(Cow::Borrowed(text(input)?));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let value = serde_json::json!([{
+            "ch": "trade", "sym": "A", "seq": 7, "ts": 1, "tx": 300, "px": "1.50", "qty": "2", "side": "buy",
+            "new": {"a": [1, -5, 2.5, null, true, "x".repeat(40)], "b": vec![0; 20]}, "big": u64::MAX,
+        }, {"ch": "unheard", "sym": "A", "seq": 1, "ts": 1, "tx": 1}]);
+        let bytes = rmp_serde::to_vec(&value).expect("plain values");
+        let read = events(&bytes).expect("it is read");
+        assert_eq!(read.len(), 1);
+        assert_eq!((read[0].topic.to_string(), read[0].seq, read[0].tx.0), ("trade:A".to_owned(), 7, 300));
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_and_says_why() {
+        let error = |value: serde_json::Value| events(&rmp_serde::to_vec(&value).expect("plain values")).err().unwrap_or_default();
+        assert!(error(serde_json::json!({})).contains("list was expected"));
+        assert!(error(serde_json::json!([1])).contains("map was expected"));
+        assert!(error(serde_json::json!([{"ch": "trade"}])).contains("`seq`"));
+        assert!(error(serde_json::json!([{"ch": 5}])).contains("text was expected"));
+        assert!(events(&[0x91]).is_err_and(|error| error.contains("ends in the middle")));
+        assert!(events(&[0x90, 0x90]).is_err_and(|error| error.contains("bytes follow")));
+        let deep = [vec![0x91, 0x81, 0xa1, b'x'], vec![0x91; 100]].concat();
+        assert!(events(&deep).is_err_and(|error| error.contains("deeper")));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _unused = events(&bytes);
+        }
+    }
+}
