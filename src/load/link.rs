@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control as ControlOpcode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::handshake;
 use super::plan::{Assignment, Dialect, Role};
@@ -450,7 +450,8 @@ impl Link {
     }
 
     fn send_control(&mut self, opcode: ControlOpcode, payload: Vec<u8>) {
-        self.put(Frame::message(payload, OpCode::Control(opcode), true));
+        let header = FrameHeader { opcode: OpCode::Control(opcode), ..FrameHeader::default() };
+        self.put(Frame::from_payload(header, payload.into()));
     }
 
     fn put(&mut self, mut frame: Frame) {

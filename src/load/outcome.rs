@@ -184,7 +184,8 @@ impl Outcome {
     pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, due_is_known: bool, told: Told) -> Self {
         let Told { begun, measured, seconds, total, outside, mut failures, ledger, joining, storm, workers } = told;
         let measured_s = measured.as_secs_f64();
-        let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
+        // What a late thread worked beyond the end counts as the whole of the time.
+        let busy_share = (total.busy_s / (measured_s * workers as f64).max(1e-9)).min(1.0);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
             format!(
                 "the tester itself was the bottleneck: its threads worked {:.0} % of the time; give it more --workers, or fewer --probes",
@@ -289,4 +290,41 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
     row("p99.99 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99_99)));
     row("max µs", &|outcome| outcome.felt().map(|felt| us(felt.max)));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency(lag_us: u64, felt_us: u64) -> Latency {
+        let mut latency = Latency::default();
+        for _ in 0..1000 {
+            latency.lag.saturating_record(lag_us * 1000);
+            latency.due.saturating_record(felt_us * 1000);
+        }
+        latency
+    }
+
+    #[test]
+    fn a_generator_that_stalls_makes_the_run_void() {
+        assert!(void(&latency(3_000, 20_000)).is_some_and(|why| why.contains("3.00 ms") && why.contains("20.0")));
+        assert!(void(&latency(1_500, 20_000)).is_none(), "under a tenth");
+        assert!(void(&latency(90, 200)).is_none(), "no timer is better");
+        assert!(void(&Latency::default()).is_none(), "nothing was simulated");
+    }
+
+    #[test]
+    fn figures_of_two_tests_stand_side_by_side() {
+        let text = r#"{"tester":"t","server":"s","address":"a","begun_ns":1,"measured_s":2.0,"joining_s":0.1,"storm_s":null,"connections":5,
+            "topics":["quote:*"],"workers":1,"machine":{"processor":"","cores":2,"memory_bytes":1,"kernel":""},"clock":null,"delivered":100,
+            "messages":50,"bytes":4000,"lost":0,"gaps":0,"degraded":0,"recovered":0,"expired":0,"refused":0,"opened":5,"negative":0,
+            "closed":{"1006":2},"ledger":null,"due":null,"published":null,"generator_lag":null,"busy_share":0.1,"void":null,
+            "bottleneck":null,"failures":[],"seconds":[]}"#;
+        let a: Outcome = serde_json::from_str(text).expect("an outcome");
+        let b = Outcome { delivered: 300, ..a.clone() };
+        let rows = compare(&a, &b);
+        let rate = rows.iter().find(|row| row.name == "deliveries/s").expect("both have a rate");
+        assert!((rate.b / rate.a - 3.0).abs() < 1e-9);
+        assert!(rows.iter().all(|row| row.name != "p99 µs"), "neither has a latency");
+    }
 }

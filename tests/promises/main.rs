@@ -11,6 +11,7 @@ mod invariants;
 mod join;
 mod layers;
 mod ledger;
+mod load;
 mod modes;
 mod papers;
 mod publish;

@@ -1,0 +1,283 @@
+//! The load tester: what it measures is so, and what is broken it finds.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::{SinkExt, StreamExt};
+use tickcast::load::{Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_unscouted, write_html, write_table};
+use tickcast::protocol::{
+    Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome, decode_request,
+    encode_control,
+};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Feed, market};
+use crate::terminal::serve;
+
+const LIMITS: &str = "limits: {requests_per_s: 1000}\nsession: {heartbeat: 200ms}\nfanout: {unsent: 16KiB, outbox: 128KiB}";
+
+fn plan(address: SocketAddr, names: &[&str]) -> Plan {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    Plan { duration: Duration::from_secs(2), warmup: Duration::from_millis(200), ..Plan::new(address, names) }
+}
+
+async fn tested(plan: Plan) -> Result<Outcome> {
+    Ok(tokio::task::spawn_blocking(move || run(&plan, &mut |_| false)).await??)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> {
+    let feed = Feed::start(&market(20, 4_000, LIMITS)).await?;
+    for encoding in Encoding::ALL {
+        let plan = Plan {
+            connections: 60,
+            encoding,
+            topics: TopicChoice::Draw {
+                names: vec!["quote:*".into(), "trade:*".into(), "bar:*:1s".into()],
+                each: 12,
+                skew: Skew::Zipf(1.0),
+            },
+            modes: "raw:70,interval-100ms:20,conflate:10".parse()?,
+            slow: "10%".parse()?,
+            slow_bytes_per_s: 4_000,
+            stalled: "5%".parse()?,
+            churn_per_s: 10.0,
+            storm: true,
+            workers: 2,
+            ..plan(feed.address, &[])
+        };
+        let outcome = tested(plan).await?;
+        assert!(outcome.is_sound(), "{:#?}", outcome.failures);
+        let ledger = outcome.ledger.context("ledgers were asked for")?;
+        assert_eq!((ledger.connections, ledger.topics), (60, 720));
+        assert!(outcome.recovered > 0 && outcome.expired == 0 && outcome.opened > 60, "{} came back", outcome.recovered);
+        assert!(outcome.storm_s.is_some_and(|took| took < 5.0) && outcome.closed.is_empty());
+        assert!(outcome.delivered > 5_000 && ledger.merged > 0);
+        let (due, published) = (outcome.due.context("it is simulated")?, outcome.published.context("probes measure")?);
+        assert!(due.count > 500 && due.max >= published.p50 && outcome.generator_lag.is_some());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_counters_count_the_same() -> Result<()> {
+    let feed = Feed::start(&market(4, 2_000, LIMITS)).await?;
+    let count = |probes| tested(Plan { connections: 4, probes, ..plan(feed.address, &["quote:*"]) });
+    let (decoded, counted) = (count(Probes::All).await?, count(Probes::Count(1)).await?);
+    for outcome in [&decoded, &counted] {
+        assert!(outcome.is_sound(), "{:?}", outcome.failures);
+        let ledger = outcome.ledger.context("ledgers were asked for")?;
+        assert!(ledger.delivered >= outcome.delivered && outcome.delivered > 4 * 1_000, "{ledger:?}");
+    }
+    let share = counted.published.context("one probe")?.count as f64 / decoded.published.context("four probes")?.count as f64;
+    assert!((0.15..0.4).contains(&share), "one of four measures: {share}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_test_asks_in_vain_is_said_before_it_begins() -> Result<()> {
+    let feed = Feed::market(2, 100).await?;
+    let none = tested(plan(feed.address, &["quote:NOBODY*"])).await.err().context("no topic")?;
+    assert!(none.to_string().contains("quote:NOBODY*"), "{none}");
+    let draw = TopicChoice::Draw { names: vec!["quote:*".into()], each: 3, skew: Skew::Uniform };
+    let few = tested(Plan { topics: draw, ..plan(feed.address, &[]) }).await.err().context("too few")?;
+    assert!(few.to_string().contains("only 2"), "{few}");
+    let many = tested(Plan { connections: 100_000_000, ..plan(feed.address, &["quote:*"]) }).await.err().context("too many files")?;
+    assert!(matches!(many.downcast_ref(), Some(LoadError::Files { .. })), "{many}");
+    Ok(())
+}
+
+/// A server that loses an event in silence, and whose ledger doesn't come out.
+async fn dishonest(listener: TcpListener) -> Result<()> {
+    let (stream, _) = listener.accept().await?;
+    let mut socket = tokio_tungstenite::accept_async(stream).await?;
+    let limits = Limits { topics: 10, requests_per_s: 10, message_bytes: 1000, snapshot_events: 1 };
+    let welcome = Welcome {
+        server: "liar".into(),
+        session: "1".into(),
+        epoch: "e".into(),
+        ts: 0,
+        encoding: Encoding::Json,
+        heartbeat_ms: 1000,
+        limits,
+        auth: "none".into(),
+    };
+    let say = |control| Message::text(String::from_utf8_lossy(&encode_control(&control, Encoding::Json)).into_owned());
+    socket.send(say(Control::Welcome(welcome))).await?;
+    while let Some(Ok(request)) = socket.next().await {
+        match decode_request(&request.into_data(), Encoding::Json).map(|request| request.op) {
+            Ok(Op::Subscribe(_)) => {
+                let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
+                let entry = Entry { epoch: Some("e".into()), seq: Some(0), ..Entry::new("quote:A".into(), settings) };
+                let answer = Subscribed { id: None, ok: vec![entry], err: Vec::new(), count: 1, more: false };
+                socket.send(say(Control::Subscribed(answer))).await?;
+                let quote =
+                    |seq| format!(r#"{{"ch":"quote","sym":"A","seq":{seq},"ts":1,"tx":1,"bid":null,"bidq":null,"ask":null,"askq":null}}"#);
+                socket.send(Message::text(format!("[{},{}]", quote(1), quote(3)))).await?;
+            }
+            Ok(Op::Ledger) => {
+                let entry = LedgerEntry {
+                    topic: "quote:A".into(),
+                    epoch: "e".into(),
+                    start: 0,
+                    head: 3,
+                    delivered: 2,
+                    merged: 0,
+                    lost: 0,
+                    pending: 0,
+                };
+                socket.send(say(Control::Ledger(LedgerAnswer { id: None, topics: vec![entry], more: false }))).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let plan = Plan {
+        connections: 1,
+        encoding: Encoding::Json,
+        duration: Duration::from_millis(300),
+        ..plan(listener.local_addr()?, &["quote:A"])
+    };
+    tokio::spawn(dishonest(listener));
+    let outcome = tokio::task::spawn_blocking(move || run_unscouted(&plan, &["quote:A".to_owned()], &mut |_| false)).await??;
+    let told = outcome.failures.join("\n");
+    assert!(told.contains("quote:A: 2 to 2 were lost in silence"), "{told}");
+    assert!(told.contains("doesn't come out at zero"), "{told}");
+    let mut table = Vec::new();
+    write_table(&outcome, &mut table)?;
+    assert!(String::from_utf8(table)?.contains("FAILED: "), "a person is told");
+    let mut page = Vec::new();
+    write_html(&outcome, &mut page)?;
+    assert!(String::from_utf8(page)?.contains("lost in silence"));
+    Ok(())
+}
+
+/// A server of another kind: pushes its time as JSON once it was told to.
+async fn foreign(listener: TcpListener) -> Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            let mut socket = tokio_tungstenite::accept_async(stream).await?;
+            let asked = socket.next().await.context("a subscription")??.into_text()?.to_string();
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            let clock = tickcast::clock::Clock::start();
+            loop {
+                ticks.tick().await;
+                let text = format!(r#"{{"asked":{asked:?},"data":[{{"E":{}}}]}}"#, clock.now().0 / 1000);
+                socket.send(Message::text(text)).await?;
+            }
+            #[expect(unreachable_code, reason = "tells the block's type")]
+            anyhow::Ok(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_other_websocket_server_can_be_counted() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let raw = RawPlan { path: "/ws".into(), send: vec!["begin".into()], timestamp: Some("data.0.E".parse()?) };
+    let plan = Plan { connections: 5, dialect: Dialect::Raw(raw), ..plan(listener.local_addr()?, &[]) };
+    tokio::spawn(foreign(listener));
+    let outcome = tested(plan).await?;
+    assert!(outcome.is_sound(), "{:?}", outcome.failures);
+    let latency = outcome.published.context("the time is in each message")?;
+    assert!(latency.count > 100 && latency.p50 < 1_000_000_000, "{latency:?}");
+    assert!(outcome.delivered >= latency.count && outcome.due.is_none() && outcome.ledger.is_none());
+    Ok(())
+}
+
+const READ_HLOG: &str = "
+import sys
+from hdrh.log import HistogramLogReader
+from hdrh.histogram import HdrHistogram
+total = HdrHistogram(1, 600_000_000_000, 3)
+reader = HistogramLogReader(sys.argv[1], total)
+count = 0
+while True:
+    one = reader.get_next_interval_histogram()
+    if one is None:
+        break
+    if one.get_tag() == 'published':
+        count += one.get_total_count()
+print(count)
+";
+
+/// The public tools of `HdrHistogram` read what was written, where `./check` has installed them.
+fn check_hlog(prefix: &str, expected: u64) -> Result<()> {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.deps/python/bin/python");
+    let output = Command::new(python).args(["-c", READ_HLOG, &format!("{prefix}.hlog")]).output();
+    let is_there = output.as_ref().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("No module named"));
+    if std::env::var_os("TICKCAST_CHECK").is_none() && !is_there {
+        eprintln!("not read back: ./check installs the HdrHistogram reader");
+        return Ok(());
+    }
+    let output = output?;
+    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(text.trim().parse::<u64>().with_context(|| errors.clone())?, expected, "{errors}");
+    Ok(())
+}
+
+fn tickcast(arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_tickcast")).args(arguments).output()?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+}
+
+#[test]
+fn load_writes_its_outcome_in_every_form() -> Result<()> {
+    let served = serve(&["--sim-instruments", "5", "--sim-rate", "1000"])?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (json, hdr, report) = (path("a.json"), path("a"), path("a.html"));
+    let common = ["load", "--connect", &served.address, "-c", "20", "-d", "1s", "--warmup", "100ms", "--ramp", "100ms"];
+    let with = |more: &[&str]| tickcast(&[&common[..], more].concat());
+    let (code, table, errors) = with(&["--json", &json, "--hdr", &hdr, "--report", &report, "--slo", "p99<10s,loss=0,closed=0,rate>10"])?;
+    // Where the machine is so busy that the generator is late, the run is void, and says so by its exit code.
+    assert_eq!(code, Some(i32::from(errors.contains("a void run proves nothing"))), "{errors}");
+    for wanted in ["20 connections", "delivered", "published → received", "p99.99", "ledger: zero for 100 topics of 20 connections"] {
+        assert!(table.contains(wanted), "{wanted} is not in {table}");
+    }
+    assert!(errors.contains("p99<10s holds"), "{errors}");
+    let outcome: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let count = outcome["published"]["count"].as_u64().context("probes measured")?;
+    assert!(count > 100 && outcome["machine"]["cores"].as_u64() > Some(0));
+    check_hlog(&hdr, count)?;
+    let hgrm = std::fs::read_to_string(format!("{hdr}.hgrm"))?;
+    assert!(hgrm.contains("1.000000000000") && hgrm.contains("#[Max     ="), "{hgrm}");
+    let page = std::fs::read_to_string(&report)?;
+    assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("<script"), "one page that fetches nothing");
+    let (code, _, errors) = with(&["--slo", "p50<1ns"])?;
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("p50<1ns MISSED"), "{errors}");
+    let (code, text, _) = tickcast(&["load", "--compare", &json, &json])?;
+    assert!(code == Some(0) && text.contains("deliveries/s") && text.contains("1.00 ×"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn wrong_arguments_of_load_say_what_would_be_right() -> Result<()> {
+    let cases: [(&[&str], &str); 8] = [
+        (&["--mode", "fast"], "modes with weights"),
+        (&["--slow", "10"], "0% to 100%"),
+        (&["--probes", "some"], "a number, or all"),
+        (&["--slo", "p99<5"], "objectives as in"),
+        (&["--topics-per-connection", "2", "--draw", "fair"], "uniform, zipf"),
+        (&["--topics", "nonsense"], "is no topic"),
+        (&["--raw", "wss://x"], "ws://HOST:PORT/PATH"),
+        (&["--raw", "ws://x:1", "--timestamp", "a..b"], "keys and places"),
+    ];
+    for (arguments, wanted) in cases {
+        let (code, _, errors) = tickcast(&[&["load"], arguments].concat())?;
+        assert!(code == Some(2) && errors.contains(wanted), "{arguments:?}: {errors}");
+    }
+    let (code, _, errors) = tickcast(&["load", "--connect", "127.0.0.1:1"])?;
+    assert!(code == Some(1) && errors.contains("is there a feed?"), "{errors}");
+    Ok(())
+}
