@@ -99,6 +99,11 @@ impl Fresh {
         }
     }
 
+    /// The first of what was dealt to a connection.
+    pub fn first(&self, key: ConnectionKey) -> Option<&Dealt> {
+        self.dealt.get(*self.of_connection.get(key.0 as usize)? as usize)
+    }
+
     /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
     pub fn take_first(&mut self, key: ConnectionKey) -> Option<Dealt> {
         let first = std::mem::replace(self.of_connection.get_mut(key.0 as usize)?, NONE);

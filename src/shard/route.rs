@@ -11,6 +11,9 @@ use crate::bus::{Batch, Catalog, LogItem, SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Control, Epoch, SourceChange, SourceState, encode_control};
 
+/// Connections whose memory is fetched at once before they are delivered to.
+const FETCHED_AT_ONCE: usize = 16;
+
 impl Shard {
     /// Takes a batch into the replica, and its events to where they are dealt out from.
     pub(super) fn route(&mut self, batch: &Arc<Batch>) {
@@ -50,12 +53,23 @@ impl Shard {
         let mut order = std::mem::take(&mut self.order);
         let rotation = self.rotate();
         self.fresh.deal(&self.registry, &mut order, |len| rotation.first_of(len));
-        for key in &order {
-            self.deliver_one(*key, flushes);
+        for some in order.chunks(FETCHED_AT_ONCE) {
+            some.iter().for_each(|key| self.fetch(*key));
+            for key in some {
+                self.deliver_one(*key, flushes);
+            }
         }
         order.clear();
         self.order = order;
         self.fresh.clear();
+    }
+
+    /// Reads what delivering is about to need of a connection. With thousands of them none of it is in the cache; read for
+    /// some at once, the memory is waited for once and not for each.
+    fn fetch(&self, key: ConnectionKey) {
+        let (Some(connection), Some(dealt)) = (self.connections.get(key.0 as usize), self.fresh.first(key)) else { return };
+        let outbox = &connection.outbox;
+        std::hint::black_box((connection.queued_told, connection.dirty, outbox.wire.len(), outbox.totals(), outbox.slot(dealt.slot).head));
     }
 
     fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {

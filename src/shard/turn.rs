@@ -457,6 +457,9 @@ impl Shard {
 
     /// Hands the intervals that outboxes asked for to the timers.
     pub(super) fn arm_intervals(&mut self, key: ConnectionKey) {
+        if self.intervals.is_empty() {
+            return;
+        }
         let Some(connection) = self.connections.get(key.0 as usize) else { return self.intervals.clear() };
         let generation = connection.peer.generation;
         for (at, slot) in self.intervals.drain(..) {
