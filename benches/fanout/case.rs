@@ -27,6 +27,8 @@ pub(crate) struct Case {
     pub(crate) slow: &'static str,
     pub(crate) stalled: &'static str,
     pub(crate) storm: bool,
+    /// How long connected sockets say nothing, in milliseconds; then all at once.
+    pub(crate) silence_ms: u64,
 }
 
 impl Case {
@@ -42,6 +44,7 @@ impl Case {
             slow: "0%",
             stalled: "0%",
             storm: false,
+            silence_ms: 0,
         }
     }
 
@@ -64,7 +67,8 @@ impl Case {
         let topics: Vec<String> = (0..self.instruments).map(|n| format!("quote:S{n}")).collect();
         let plan = Plan {
             connections: self.connections,
-            ramp: Duration::from_micros(200) * self.connections as u32,
+            silence: Duration::from_millis(self.silence_ms),
+            ramp: Duration::from_micros(if self.silence_ms > 0 { 50 } else { 200 }) * self.connections as u32,
             topics: TopicChoice::Draw { names: topics.clone(), each: self.topics_each, skew: Skew::Uniform },
             duration: time,
             warmup: Duration::from_secs(1),
@@ -83,6 +87,7 @@ impl Case {
     /// Serves the workload and measures it once.
     pub(crate) fn round(&self, kind: Kind, config: &Path, time: Duration, round: u64) -> Result<Round> {
         let server = Server::start(kind, config)?;
+        let (memory_before, _) = server.memory()?;
         let (mut plan, topics) = self.plan(&server, time, round)?;
         let mut costs: Vec<(Cpu, Cpu)> = Vec::new();
         let mut memory = (0, 0);
@@ -102,7 +107,7 @@ impl Case {
         };
         let outcome = outcome.with_context(|| format!("{} against {}", self.name, kind.name()))?;
         let [(served_before, made_before), (served, made)] = costs[..] else { anyhow::bail!("the server ended before the round did") };
-        Ok(Round::new(&outcome, served.since(served_before), made.since(made_before), memory.0))
+        Ok(Round::new(&outcome, served.since(served_before), made.since(made_before), memory_before, memory))
     }
 }
 
@@ -123,7 +128,12 @@ pub(crate) struct Round {
     pub(crate) lag_p99_us: f64,
     /// Messages for a delivery.
     pub(crate) messages_each: f64,
+    /// Resident at the end.
     pub(crate) memory_bytes: u64,
+    /// Resident at its highest.
+    pub(crate) memory_peak_bytes: u64,
+    /// What was added for a connection.
+    pub(crate) memory_each: f64,
     pub(crate) storm_s: Option<f64>,
     pub(crate) client_busy: f64,
     pub(crate) void: bool,
@@ -131,7 +141,7 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    fn new(outcome: &Outcome, serving: Cpu, generating: Cpu, memory_bytes: u64) -> Self {
+    fn new(outcome: &Outcome, serving: Cpu, generating: Cpu, memory_before: u64, (memory_bytes, memory_peak_bytes): (u64, u64)) -> Self {
         let millions = outcome.delivered as f64 / 1e6;
         let us = |ns: u64| ns as f64 / 1e3;
         Self {
@@ -145,6 +155,8 @@ impl Round {
             lag_p99_us: outcome.generator_lag.map_or(0.0, |latency| us(latency.p99)),
             messages_each: outcome.messages as f64 / outcome.delivered.max(1) as f64,
             memory_bytes,
+            memory_peak_bytes,
+            memory_each: memory_bytes.saturating_sub(memory_before) as f64 / outcome.connections.max(1) as f64,
             storm_s: outcome.storm_s,
             client_busy: outcome.busy_share,
             void: outcome.busy_share > CLIENT_BUSY_MAX,

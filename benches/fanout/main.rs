@@ -87,6 +87,8 @@ fn cases() -> Vec<Case> {
         growth("9500_connections", 9_500, 950, 10),
         growth("10_topics", 1_000, 10, 1),
         growth("10000_topics", 1_000, 10_000, 1_000),
+        Case { connections: 9_500, config: MANY, ..Case::new("idle", 10.0, OWN) },
+        Case { connections: 9_500, config: MANY, silence_ms: 500, ..Case::new("handshakes", 10.0, OWN) },
         Case { storm: true, ..growth("storm", 9_500, 950, 10) },
     ]
 }

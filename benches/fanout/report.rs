@@ -134,6 +134,11 @@ fn figures(found: &Found<'_>) -> Vec<Figure> {
     add("growth: user CPU, 9,500 to 100 connections", ratio(many, few), 1.15, false);
     let (few, many) = (own("10_topics", user), own("10000_topics", user));
     add("growth: user CPU, 10,000 to 10 topics", ratio(many, few), 1.15, false);
+    let each = &|round: &Round| round.memory_each / 1024.0;
+    add("idle: KiB a connection", own("idle", each), 2.0, false);
+    add("9,500 handshakes at once: KiB a connection", own("handshakes", each), 2.0, false);
+    let peak = &|round: &Round| round.memory_peak_bytes as f64 / f64::from(1 << 20);
+    add("9,500 handshakes at once: MiB at the highest", own("handshakes", peak), 64.0, false);
     add("storm: s until 9,500 are back", own("storm", &|round| round.storm_s.unwrap_or(f64::NAN)), 5.0, false);
     list
 }

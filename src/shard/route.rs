@@ -54,7 +54,9 @@ impl Shard {
         let rotation = self.rotate();
         self.fresh.deal(&self.registry, &mut order, |len| rotation.first_of(len));
         for some in order.chunks(FETCHED_AT_ONCE) {
-            some.iter().for_each(|key| self.fetch(*key));
+            for key in some {
+                self.fetch(*key);
+            }
             for key in some {
                 self.deliver_one(*key, flushes);
             }
