@@ -9,7 +9,7 @@
 //! use tickcast::load::{Plan, run};
 //!
 //! let plan = Plan { connections: 100, ..Plan::new("127.0.0.1:8080".parse()?, vec!["quote:*".to_owned()]) };
-//! let outcome = run(&plan, &mut |_| {})?;
+//! let outcome = run(&plan, &mut |_| false)?;
 //! println!("{} deliveries/s", outcome.delivered_per_s());
 //! # Ok(())
 //! # }

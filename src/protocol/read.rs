@@ -52,6 +52,13 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
         0xcd => number(input, 2),
         0xce => number(input, 4),
         0xcf => number(input, 8),
+        // Some encoders write what is positive in a signed form.
+        marker @ 0xd0..=0xd3 => {
+            let len = 1 << (marker - 0xd0);
+            let value = number(input, len)?;
+            let is_negative = value >> (8 * len - 1) == 1;
+            if is_negative { Err("an unsigned integer was expected, but a negative one came".to_owned()) } else { Ok(value) }
+        }
         other => Err(format!("an unsigned integer was expected, but 0x{other:02x} came")),
     }
 }
@@ -202,6 +209,25 @@ mod tests {
         let read = events(&bytes).expect("it is read");
         assert_eq!(read.len(), 1);
         assert_eq!((read[0].topic.to_string(), read[0].seq, read[0].tx.0), ("trade:A".to_owned(), 7, 300));
+    }
+
+    #[test]
+    fn integers_have_any_width() {
+        let forms: [&[u8]; 9] = [
+            &[7],
+            &[0xcc, 7],
+            &[0xcd, 0, 7],
+            &[0xce, 0, 0, 0, 7],
+            &[0xcf, 0, 0, 0, 0, 0, 0, 0, 7],
+            &[0xd0, 7],
+            &[0xd1, 0, 7],
+            &[0xd2, 0, 0, 0, 7],
+            &[0xd3, 0, 0, 0, 0, 0, 0, 0, 7],
+        ];
+        for mut form in forms {
+            assert_eq!((integer(&mut form), form.len()), (Ok(7), 0));
+        }
+        assert!(integer(&mut &[0xd0, 0xff][..]).is_err() && integer(&mut &[0xff][..]).is_err());
     }
 
     #[test]

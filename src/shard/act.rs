@@ -307,8 +307,8 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         if now >= connection.peer.next_heartbeat {
             connection.peer.next_heartbeat = now.plus(self.config.heartbeat);
-            connection.outbox.heartbeat();
             connection.outbox.rest();
+            connection.outbox.heartbeat();
             connection.peer.session.rest();
             connection.peer.inbox.shrink_to_fit();
             self.mark_dirty(key);

@@ -79,6 +79,11 @@ impl Lane {
         self.entries.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity() + self.bytes.capacity()
+    }
+
     /// Entries that the client asked for.
     pub(super) fn asked(&self) -> usize {
         self.entries.len() - self.events

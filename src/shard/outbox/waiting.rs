@@ -47,7 +47,11 @@ impl Queues {
 
     /// Gives memory back, where nothing waits. Those who merge will need it again, so they keep it `unless_merging`.
     pub(super) fn rest(&mut self, unless_merging: bool) {
-        let Some(waiting) = &self.0 else { return };
+        let Some(waiting) = &mut self.0 else { return };
+        // The largest of it goes at once, whatever else waits.
+        if waiting.lane.is_empty() {
+            waiting.lane = Lane::EMPTY;
+        }
         let is_empty = waiting.control.is_empty() && waiting.lane.is_empty() && waiting.marks.is_empty();
         if is_empty && !(unless_merging && waiting.marks.capacity() > 0) {
             self.0 = None;
@@ -65,5 +69,32 @@ impl Deref for Queues {
 impl DerefMut for Queues {
     fn deref_mut(&mut self) -> &mut Waiting {
         self.0.get_or_insert_with(|| Box::new(Waiting::NOTHING))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::outbox::lane::Entry;
+
+    #[test]
+    fn memory_is_given_back_once_nothing_waits() {
+        let mut queues = Queues::EMPTY;
+        queues.rest(false);
+        assert!(queues.are_unused() && queues.lane.is_empty(), "looking takes no memory");
+        queues.marks.push_back((SlotId(0), UnixNanos(1)));
+        (0..1000).for_each(|_| queues.lane.push(Entry::Ledger(Box::new(None))));
+        queues.rest(false);
+        assert_eq!(queues.lane.asked(), 1000, "what waits is kept");
+        while queues.lane.pop().is_some() {}
+        queues.marks.clear();
+        queues.control.push_back(Control::Heartbeat);
+        queues.rest(true);
+        assert_eq!(queues.lane.capacity(), 0, "a lane is given back though a heartbeat waits");
+        queues.control.clear();
+        queues.rest(true);
+        assert!(!queues.are_unused(), "who merges will need it again");
+        queues.rest(false);
+        assert!(queues.are_unused());
     }
 }
