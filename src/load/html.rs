@@ -12,7 +12,7 @@ use super::{LatencySummary, Outcome};
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 36.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 34.0;
 
@@ -24,9 +24,12 @@ h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1.05rem; margin: 1.8rem 0 
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--faint); font-weight: normal; }
 th:first-child { text-align: left; } thead th { color: var(--soft); } .bad { color: var(--bad); }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+svg { width: 100%; min-width: 600px; height: auto; display: block; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .grid { stroke: var(--faint); } .line { fill: none; stroke-width: 2; } .a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 7 3; } .c { stroke: var(--c); stroke-dasharray: 2 3; }
 ";
+
+/// Less than this is no second.
+const SHORTEST_S: f64 = 0.3;
 
 /// One way across a drawing: from what to what, and what is written there.
 struct Axis {
@@ -88,7 +91,8 @@ impl Axis {
 fn chart(title: &str, across: &Axis, up: &Axis, lines: &[Line]) -> Result<String, std::fmt::Error> {
     let x = |value| LEFT + across.share(value) * (WIDTH - LEFT - RIGHT);
     let y = |value| HEIGHT - BOTTOM - up.share(value) * (HEIGHT - TOP - BOTTOM);
-    let mut svg = format!("<h2>{title}</h2>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n");
+    let mut svg =
+        format!("<h2>{title}</h2>\n<div class=\"wide\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n");
     for (at, label) in &up.labels {
         let y = y(*at);
         writeln!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", WIDTH - RIGHT)?;
@@ -104,7 +108,7 @@ fn chart(title: &str, across: &Axis, up: &Axis, lines: &[Line]) -> Result<String
         writeln!(svg, "<line class=\"line {}\" x1=\"{from}\" x2=\"{}\" y1=\"22\" y2=\"22\"/>", line.class, from + 28.0)?;
         writeln!(svg, "<text x=\"{}\" y=\"26\">{}</text>", from + 34.0, line.name)?;
     }
-    svg.push_str("</svg>\n");
+    svg.push_str("</svg></div>\n");
     Ok(svg)
 }
 
@@ -131,17 +135,25 @@ fn over_time(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let latency = |name, class, of: fn(&super::Second) -> u64| Line {
         name,
         class,
-        points: seconds.iter().filter(|second| of(second) > 0).map(|second| (second.at_s, (of(second) as f64).log10())).collect(),
+        points: seconds
+            .iter()
+            .filter(|second| of(second) > 0 && second.at_s > SHORTEST_S)
+            .map(|second| (second.at_s, (of(second) as f64).log10()))
+            .collect(),
     };
     let lines =
         [latency("p50", "a", |second| second.p50), latency("p99", "b", |second| second.p99), latency("max", "c", |second| second.max)];
     let up = Axis::decades(lines.iter().flat_map(|line| line.points.iter().map(|(_, log)| 10f64.powf(*log))));
     let mut html = if lines[0].points.is_empty() { String::new() } else { chart("Latency over time", &across, &up, &lines)? };
     let mut before = 0.0;
-    let rates = seconds.iter().map(|second| {
-        let rate = second.delivered as f64 / (second.at_s - before).max(0.05);
+    // The first and the last may be fractions of a second, which say nothing of a rate.
+    let rates = seconds.iter().filter_map(|second| {
+        let span = second.at_s - before;
+        if span < SHORTEST_S {
+            return None;
+        }
         before = second.at_s;
-        (second.at_s, rate)
+        Some((second.at_s, second.delivered as f64 / span))
     });
     let rates: Vec<(f64, f64)> = rates.collect();
     let most = rates.iter().map(|(_, rate)| *rate).fold(1.0, f64::max);
@@ -210,8 +222,10 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
         let (offset, error) = (time(clock.offset_ns.unsigned_abs()), time(clock.error_ns));
         writeln!(html, "<p>Clocks differ by {offset} by ping; latencies are corrected, and may be off by {error}.</p>")?;
     }
-    for note in outcome.void.iter().chain(&outcome.bottleneck).chain(&outcome.failures) {
-        writeln!(html, "<p class=\"bad\">{}</p>", escaped(note))?;
+    let named = [("Void: ", &outcome.void), ("Bottleneck: ", &outcome.bottleneck)];
+    let notes = named.into_iter().filter_map(|(name, note)| note.as_ref().map(|note| (name, note)));
+    for (name, note) in notes.chain(outcome.failures.iter().map(|failure| ("Failed: ", failure))) {
+        writeln!(html, "<p class=\"bad\">{name}{}</p>", escaped(note))?;
     }
     if !outcome.latency.published.is_empty() {
         html.push_str(&latency_table(outcome)?);

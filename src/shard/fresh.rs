@@ -158,6 +158,24 @@ impl Fresh {
     }
 }
 
+/// A place in a circle, another one each time: who comes first, so that nobody is always the last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rotation(u32);
+
+impl Rotation {
+    /// Goes on to the next place.
+    pub const fn next(&mut self) -> Self {
+        // Steps of the golden ratio come by everywhere soon.
+        self.0 = self.0.wrapping_add(0x9e37_79b9);
+        *self
+    }
+
+    /// The same place in a list of so many.
+    pub const fn first_of(self, len: usize) -> usize {
+        ((self.0 as u64 * len as u64) >> 32) as usize
+    }
+}
+
 /// The events that those who merge need of a run: the newest, and the newest closed bar.
 pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
     let (mut last, mut closed) = (None, None);
@@ -169,4 +187,76 @@ pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8]
         }
     }
     closed.into_iter().chain(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Catalog, LogItem};
+    use crate::market::{Body, Quote, UnixNanos};
+
+    #[test]
+    fn nobody_is_always_the_last() {
+        for len in [1usize, 2, 3, 10, 1000] {
+            let mut rotation = Rotation::default();
+            let mut last = vec![0; len];
+            for _ in 0..20 * len {
+                last[(rotation.next().first_of(len) + len - 1) % len] += 1;
+            }
+            assert!(last.iter().all(|times| (15..=25).contains(times)), "of {len}: {last:?}");
+        }
+    }
+
+    #[test]
+    fn each_connection_gets_each_of_its_topics_once_and_in_order() {
+        let symbol = crate::market::Symbol::new("A").expect("a symbol");
+        let instrument = crate::market::Instrument {
+            symbol,
+            description: String::new(),
+            price_scale: 0,
+            qty_scale: 0,
+            src: crate::market::SourceKind::Sim,
+            has_trades: true,
+            has_quotes: true,
+            stale_after: None,
+            session_start: std::time::Duration::ZERO,
+        };
+        let mut catalog = Catalog::default();
+        catalog.add(crate::bus::SourceId(0), vec![instrument]);
+        let event = |topic, seq| {
+            let quote = Quote { ts: UnixNanos(1), bid: None, ask: None };
+            LogItem::Event(Event { topic: TopicId(topic), seq, tx: UnixNanos(1), body: Body::Quote(quote) })
+        };
+        let items = vec![event(0, 5), event(1, 9), event(0, 6), event(0, 7)];
+        let batch = Arc::new(Batch::new(items, Arc::new(catalog)));
+        let (mut registry, mut fresh, mut order, metrics) = (Registry::default(), Fresh::default(), Vec::new(), Metrics::new());
+        for (topic, connection, slot) in [(0, 3, 0), (0, 1, 0), (1, 1, 1)] {
+            let subscriber = super::super::registry::Subscriber { connection: ConnectionKey(connection), slot: SlotId(slot) };
+            registry.add(TopicId(topic), subscriber);
+        }
+        for turn in 0..2 {
+            for (at, item) in batch.items.iter().enumerate() {
+                if let LogItem::Event(event) = item {
+                    fresh.push(&batch, at, event);
+                }
+            }
+            fresh.deal(&registry, &mut order, |_| turn);
+            assert_eq!(order.drain(..).map(|key| key.0).collect::<Vec<_>>(), if turn == 0 { [3, 1] } else { [1, 3] });
+            for (key, expected) in [(3, vec![(0, 5, 7)]), (1, vec![(1, 9, 9), (0, 5, 7)])] {
+                let mut got = Vec::new();
+                let mut next = fresh.take_first(ConnectionKey(key));
+                while let Some(dealt) = next {
+                    let run = fresh.run(dealt.run, Encoding::Json, &metrics);
+                    got.push((dealt.slot.0, run.first, run.last));
+                    let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
+                    assert_eq!(run.joined, events.join(&b','), "a run stands as in an array");
+                    next = fresh.after(dealt);
+                }
+                assert_eq!(got, expected);
+                assert!(fresh.take_first(ConnectionKey(key)).is_none(), "what is taken is taken");
+            }
+            fresh.clear();
+            assert!(fresh.is_empty());
+        }
+    }
 }

@@ -51,7 +51,7 @@ impl Shard {
             return;
         }
         let mut order = std::mem::take(&mut self.order);
-        let rotation = self.rotate();
+        let rotation = self.rotation.next();
         self.fresh.deal(&self.registry, &mut order, |len| rotation.first_of(len));
         for some in order.chunks(FETCHED_AT_ONCE) {
             for key in some {

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
-use super::fresh::Fresh;
+use super::fresh::{Fresh, Rotation};
 use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
@@ -101,20 +101,9 @@ pub struct Shard {
     /// Told when the last client has left.
     pub(super) drained: Option<oneshot::Sender<()>>,
     /// Shifts who is flushed first, so that nobody is always the last.
-    rotation: Rotation,
+    pub(super) rotation: Rotation,
     /// With a flush window: when the gathered events are written.
     flush_at: UnixNanos,
-}
-
-/// A place in a circle.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Rotation(u32);
-
-impl Rotation {
-    /// The same place in a list of so many.
-    pub(super) const fn first_of(self, len: usize) -> usize {
-        ((self.0 as u64 * len as u64) >> 32) as usize
-    }
 }
 
 /// Starts a shard's thread; its runtime also serves the handshakes of its future clients.
@@ -356,7 +345,7 @@ impl Shard {
     /// Writes to every other connection that has something due. Returns whether some had more than a turn's worth.
     fn flush(&mut self) -> bool {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let (before, from) = dirty.split_at(self.rotate().first_of(dirty.len()));
+        let (before, from) = dirty.split_at(self.rotation.next().first_of(dirty.len()));
         for key in from.iter().chain(before) {
             if self.connections.get(key.0 as usize).is_some_and(|connection| connection.dirty) {
                 self.flush_one(*key);
@@ -368,13 +357,6 @@ impl Shard {
             return false;
         }
         true
-    }
-
-    /// Who comes first now: others each time, so that nobody is always the last.
-    pub(super) fn rotate(&mut self) -> Rotation {
-        // Steps of the golden ratio come by everywhere soon.
-        self.rotation.0 = self.rotation.0.wrapping_add(0x9e37_79b9);
-        self.rotation
     }
 
     pub(super) fn flush_one(&mut self, key: ConnectionKey) {
