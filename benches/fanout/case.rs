@@ -142,7 +142,7 @@ pub(crate) struct Round {
 
 impl Round {
     fn new(outcome: &Outcome, serving: Cpu, generating: Cpu, memory_before: u64, (memory_bytes, memory_peak_bytes): (u64, u64)) -> Self {
-        let millions = outcome.delivered as f64 / 1e6;
+        let millions = outcome.tally.delivered as f64 / 1e6;
         let us = |ns: u64| ns as f64 / 1e3;
         Self {
             delivered_per_s: outcome.delivered_per_s(),
@@ -153,7 +153,7 @@ impl Round {
             p99_us: outcome.published.map_or(0.0, |latency| us(latency.p99)),
             p99_9_us: outcome.published.map_or(0.0, |latency| us(latency.p99_9)),
             lag_p99_us: outcome.generator_lag.map_or(0.0, |latency| us(latency.p99)),
-            messages_each: outcome.messages as f64 / outcome.delivered.max(1) as f64,
+            messages_each: outcome.tally.messages as f64 / outcome.tally.delivered.max(1) as f64,
             memory_bytes,
             memory_peak_bytes,
             memory_each: memory_bytes.saturating_sub(memory_before) as f64 / outcome.connections.max(1) as f64,

@@ -188,16 +188,16 @@ fn latency_table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
 fn counts_table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let rate = |number: u64| count((number as f64 / outcome.measured_s.max(1e-9)) as u64);
     let mut rows = vec![
-        ("delivered", count(outcome.delivered), format!("{}/s", rate(outcome.delivered))),
-        ("messages", count(outcome.messages), format!("{}/s", rate(outcome.messages))),
-        ("bytes", bytes(outcome.bytes), format!("{}/s", bytes((outcome.bytes as f64 / outcome.measured_s.max(1e-9)) as u64))),
-        ("lost", count(outcome.lost), format!("in {} gaps", count(outcome.gaps))),
+        ("delivered", count(outcome.tally.delivered), format!("{}/s", rate(outcome.tally.delivered))),
+        ("messages", count(outcome.tally.messages), format!("{}/s", rate(outcome.tally.messages))),
+        ("bytes", bytes(outcome.tally.bytes), format!("{}/s", bytes((outcome.tally.bytes as f64 / outcome.measured_s.max(1e-9)) as u64))),
+        ("lost", count(outcome.tally.lost), format!("in {} gaps", count(outcome.tally.gaps))),
     ];
     if let Some(ledger) = &outcome.ledger {
         rows.push(("merged", count(ledger.merged), String::new()));
         rows.push(("ledgers", count(ledger.connections), format!("of {} topics", count(ledger.topics))));
     }
-    for (code, closed) in &outcome.closed {
+    for (code, closed) in &outcome.tally.closed {
         rows.push(("closed", count(*closed), format!("with {code}")));
     }
     let mut html = String::from("<h2>Counts</h2>\n<div class=\"wide\"><table>\n");

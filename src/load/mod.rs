@@ -195,7 +195,7 @@ fn run_known(
     });
     let mut crew = Crew::start(plan, topics, &terms, clock)?;
     let told = crew.conduct(plan, watch)?;
-    Ok(Outcome::new(plan, server, clock_check, due_is_known, told))
+    Ok(Outcome::new(plan, server, clock_check, told))
 }
 
 fn check_files(plan: &Plan) -> Result<(), LoadError> {

@@ -1,6 +1,5 @@
 //! What a test came to.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -103,30 +102,8 @@ pub struct Outcome {
     pub machine: Machine,
     /// How the clocks stood; `None` where another dialect is spoken.
     pub clock: Option<ClockCheck>,
-    /// Events in data arrays while measured, and so on.
-    pub delivered: u64,
-    /// Messages of the server.
-    pub messages: u64,
-    /// Bytes read from sockets.
-    pub bytes: u64,
-    /// Events named in gaps.
-    pub lost: u64,
-    /// Gap messages.
-    pub gaps: u64,
-    /// Times that a connection was told it is degraded.
-    pub degraded: u64,
-    /// Topics that went on where they were after a reconnect.
-    pub recovered: u64,
-    /// Topics of which the history had too little after a reconnect.
-    pub expired: u64,
-    /// Topics and patterns that were refused.
-    pub refused: u64,
-    /// Connections that were opened, those that came back included.
-    pub opened: u64,
-    /// Latencies below zero, which count as none.
-    pub negative: u64,
-    /// Connections that ended before the test did, by close code; 1006: without a close frame.
-    pub closed: BTreeMap<u16, u64>,
+    /// What was counted while measured; losses, reconnects and ends also before and after.
+    pub tally: Tally,
     /// The sums of the ledgers that the server told at the end.
     pub ledger: Option<LedgerSums>,
     /// From due to receipt; of simulated trades and quotes only.
@@ -181,7 +158,7 @@ fn void(latency: &Latency) -> Option<String> {
 }
 
 impl Outcome {
-    pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, due_is_known: bool, told: Told) -> Self {
+    pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, told: Told) -> Self {
         let Told { begun, measured, seconds, total, outside, mut failures, ledger, joining, storm, workers } = told;
         let measured_s = measured.as_secs_f64();
         // What a late thread worked beyond the end counts as the whole of the time.
@@ -193,16 +170,12 @@ impl Outcome {
             )
         });
         // What came before and after is no figure, but a loss or an end there is told.
-        let mut closed = total.tally.closed.clone();
-        for (code, count) in &outside.closed {
-            *closed.entry(*code).or_default() += count;
-        }
-        if due_is_known && total.latency.due.is_empty() && !total.latency.published.is_empty() {
-            tracing::debug!("no trades or quotes among what was measured");
-        }
+        let Tally { delivered, messages, bytes, negative, .. } = total.tally;
+        let mut tally = total.tally;
+        tally.add(&outside);
+        tally = Tally { delivered, messages, bytes, negative, ..tally };
         failures.sort();
         failures.dedup();
-        let Tally { delivered, messages, bytes, lost, gaps, degraded, recovered, expired, refused, opened, negative, .. } = total.tally;
         Self {
             tester: concat!("tickcast/", env!("CARGO_PKG_VERSION")).to_owned(),
             server,
@@ -216,18 +189,7 @@ impl Outcome {
             workers,
             machine: Machine::read(),
             clock,
-            delivered,
-            messages,
-            bytes,
-            lost: lost + outside.lost,
-            gaps: gaps + outside.gaps,
-            degraded: degraded + outside.degraded,
-            recovered: recovered + outside.recovered,
-            expired: expired + outside.expired,
-            refused: refused + outside.refused,
-            opened: opened + outside.opened,
-            negative,
-            closed,
+            tally,
             ledger: (ledger.connections > 0).then_some(ledger),
             due: LatencySummary::of(&total.latency.due),
             published: LatencySummary::of(&total.latency.published),
@@ -244,7 +206,7 @@ impl Outcome {
 
     /// Deliveries a second.
     pub fn delivered_per_s(&self) -> f64 {
-        self.delivered as f64 / self.measured_s.max(1e-9)
+        self.tally.delivered as f64 / self.measured_s.max(1e-9)
     }
 
     /// What a user would call the latency.
@@ -279,8 +241,8 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
     };
     row("connections", &|outcome| Some(outcome.connections as f64));
     row("deliveries/s", &|outcome| Some(outcome.delivered_per_s()));
-    row("MB/s", &|outcome| Some(outcome.bytes as f64 / outcome.measured_s / 1e6));
-    row("lost", &|outcome| Some(outcome.lost as f64));
+    row("MB/s", &|outcome| Some(outcome.tally.bytes as f64 / outcome.measured_s / 1e6));
+    row("lost", &|outcome| Some(outcome.tally.lost as f64));
     row("merged", &|outcome| outcome.ledger.map(|ledger| ledger.merged as f64));
     let us = |ns: u64| ns as f64 / 1e3;
     row("p50 µs", &|outcome| outcome.felt().map(|felt| us(felt.p50)));
@@ -316,12 +278,12 @@ mod tests {
     #[test]
     fn figures_of_two_tests_stand_side_by_side() {
         let text = r#"{"tester":"t","server":"s","address":"a","begun_ns":1,"measured_s":2.0,"joining_s":0.1,"storm_s":null,"connections":5,
-            "topics":["quote:*"],"workers":1,"machine":{"processor":"","cores":2,"memory_bytes":1,"kernel":""},"clock":null,"delivered":100,
+            "topics":["quote:*"],"workers":1,"machine":{"processor":"","cores":2,"memory_bytes":1,"kernel":""},"clock":null,"tally":{"delivered":100,
             "messages":50,"bytes":4000,"lost":0,"gaps":0,"degraded":0,"recovered":0,"expired":0,"refused":0,"opened":5,"negative":0,
-            "closed":{"1006":2},"ledger":null,"due":null,"published":null,"generator_lag":null,"busy_share":0.1,"void":null,
+            "closed":{"1006":2}},"ledger":null,"due":null,"published":null,"generator_lag":null,"busy_share":0.1,"void":null,
             "bottleneck":null,"failures":[],"seconds":[]}"#;
         let a: Outcome = serde_json::from_str(text).expect("an outcome");
-        let b = Outcome { delivered: 300, ..a.clone() };
+        let b = Outcome { tally: Tally { delivered: 300, ..a.tally.clone() }, ..a.clone() };
         let rows = compare(&a, &b);
         let rate = rows.iter().find(|row| row.name == "deliveries/s").expect("both have a rate");
         assert!((rate.b / rate.a - 3.0).abs() < 1e-9);

@@ -107,10 +107,10 @@ impl Objective {
         let measured = match self.figure {
             Figure::Percentile(percentile) => felt.map(|felt| felt.value_at_percentile(percentile) as f64),
             Figure::Max => felt.map(|felt| felt.max() as f64),
-            Figure::Loss => Some(outcome.lost as f64),
+            Figure::Loss => Some(outcome.tally.lost as f64),
             Figure::Merged => outcome.ledger.map(|ledger| ledger.merged as f64),
             Figure::Rate => Some(outcome.delivered_per_s()),
-            Figure::Closed => Some(outcome.closed.values().sum::<u64>() as f64),
+            Figure::Closed => Some(outcome.tally.closed.values().sum::<u64>() as f64),
         };
         let holds = measured.is_some_and(|measured| match self.relation {
             Relation::Below => measured < self.bound,

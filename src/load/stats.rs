@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency that is told apart, in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 
 /// Counts; sums of those of all connections.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Events in data arrays; messages, where another dialect is spoken.
     pub delivered: u64,
@@ -126,7 +127,7 @@ impl Span {
 }
 
 /// Sums over the ledgers that the server told at the end.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSums {
     /// Connections that got theirs.
     pub connections: u64,

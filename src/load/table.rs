@@ -59,26 +59,30 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         "\n  {} connections to {} {}, {:.1} s measured",
         outcome.connections, outcome.address, outcome.server, outcome.measured_s
     )?;
-    writeln!(out, "  delivered   {:>16}   {}/s", count(outcome.delivered), rate(outcome.delivered))?;
-    writeln!(out, "  messages    {:>16}   {}/s", count(outcome.messages), rate(outcome.messages))?;
+    writeln!(out, "  delivered   {:>16}   {}/s", count(outcome.tally.delivered), rate(outcome.tally.delivered))?;
+    writeln!(out, "  messages    {:>16}   {}/s", count(outcome.tally.messages), rate(outcome.tally.messages))?;
     writeln!(
         out,
         "  bytes       {:>16}   {}/s",
-        bytes(outcome.bytes),
-        bytes((outcome.bytes as f64 / outcome.measured_s.max(1e-9)) as u64)
+        bytes(outcome.tally.bytes),
+        bytes((outcome.tally.bytes as f64 / outcome.measured_s.max(1e-9)) as u64)
     )?;
     if let Some(ledger) = &outcome.ledger {
         writeln!(out, "  merged      {:>16}", count(ledger.merged))?;
     }
-    writeln!(out, "  lost        {:>16}   in {} gaps", count(outcome.lost), count(outcome.gaps))?;
-    if outcome.recovered + outcome.expired > 0 {
-        let (recovered, expired) = (count(outcome.recovered), count(outcome.expired));
-        writeln!(out, "  came back   {recovered:>16}   topics recovered, {expired} expired, {} connections opened", count(outcome.opened))?;
+    writeln!(out, "  lost        {:>16}   in {} gaps", count(outcome.tally.lost), count(outcome.tally.gaps))?;
+    if outcome.tally.recovered + outcome.tally.expired > 0 {
+        let (recovered, expired) = (count(outcome.tally.recovered), count(outcome.tally.expired));
+        writeln!(
+            out,
+            "  came back   {recovered:>16}   topics recovered, {expired} expired, {} connections opened",
+            count(outcome.tally.opened)
+        )?;
     }
     if let Some(took) = outcome.storm_s {
         writeln!(out, "  storm       {:>16}   until all had joined again", time((took * 1e9) as u64))?;
     }
-    for (code, closed) in &outcome.closed {
+    for (code, closed) in &outcome.tally.closed {
         let name = if *code == 1006 { "without a close frame".to_owned() } else { format!("with {code}") };
         writeln!(out, "  closed      {:>16}   {name}", count(*closed))?;
     }
@@ -97,8 +101,8 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         let ahead = if clock.offset_ns < 0 { "behind" } else { "ahead of" };
         writeln!(out, "  clock: the server's is {offset} {ahead} ours by ping; latencies are corrected, and may be off by {error}")?;
     }
-    if outcome.negative > 0 {
-        writeln!(out, "  clock: {} latencies were below zero and count as none", count(outcome.negative))?;
+    if outcome.tally.negative > 0 {
+        writeln!(out, "  clock: {} latencies were below zero and count as none", count(outcome.tally.negative))?;
     }
     writeln!(out, "  tester: busy {:.0} % of the time on {} threads", outcome.busy_share * 100.0, outcome.workers)?;
     for note in [("BOTTLENECK", &outcome.bottleneck), ("VOID", &outcome.void)] {

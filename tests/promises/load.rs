@@ -53,9 +53,13 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
         assert!(outcome.is_sound(), "{:#?}", outcome.failures);
         let ledger = outcome.ledger.context("ledgers were asked for")?;
         assert_eq!((ledger.connections, ledger.topics), (60, 720));
-        assert!(outcome.recovered > 0 && outcome.expired == 0 && outcome.opened > 60, "{} came back", outcome.recovered);
-        assert!(outcome.storm_s.is_some_and(|took| took < 5.0) && outcome.closed.is_empty());
-        assert!(outcome.delivered > 5_000 && ledger.merged > 0);
+        assert!(
+            outcome.tally.recovered > 0 && outcome.tally.expired == 0 && outcome.tally.opened > 60,
+            "{} came back",
+            outcome.tally.recovered
+        );
+        assert!(outcome.storm_s.is_some_and(|took| took < 5.0) && outcome.tally.closed.is_empty());
+        assert!(outcome.tally.delivered > 5_000 && ledger.merged > 0);
         let (due, published) = (outcome.due.context("it is simulated")?, outcome.published.context("probes measure")?);
         assert!(due.count > 500 && due.max >= published.p50 && outcome.generator_lag.is_some());
     }
@@ -70,7 +74,7 @@ async fn probes_and_counters_count_the_same() -> Result<()> {
     for outcome in [&decoded, &counted] {
         assert!(outcome.is_sound(), "{:?}", outcome.failures);
         let ledger = outcome.ledger.context("ledgers were asked for")?;
-        assert!(ledger.delivered >= outcome.delivered && outcome.delivered > 4 * 1_000, "{ledger:?}");
+        assert!(ledger.delivered >= outcome.tally.delivered && outcome.tally.delivered > 4 * 1_000, "{ledger:?}");
     }
     let share = counted.published.context("one probe")?.count as f64 / decoded.published.context("four probes")?.count as f64;
     assert!((0.15..0.4).contains(&share), "one of four measures: {share}");
@@ -190,7 +194,7 @@ async fn any_other_websocket_server_can_be_counted() -> Result<()> {
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
     let latency = outcome.published.context("the time is in each message")?;
     assert!(latency.count > 100 && latency.p50 < 1_000_000_000, "{latency:?}");
-    assert!(outcome.delivered >= latency.count && outcome.due.is_none() && outcome.ledger.is_none());
+    assert!(outcome.tally.delivered >= latency.count && outcome.due.is_none() && outcome.ledger.is_none());
     Ok(())
 }
 
