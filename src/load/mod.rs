@@ -295,6 +295,10 @@ impl Crew {
         self.order(Order::Finish)?;
         watch(Update::Closing);
         self.gather_ends(watch)?;
+        // A worker that is late counts on until it hears of the end; what it counted belongs to all of that time.
+        if let Some((until, _)) = self.told.seconds.last() {
+            self.told.measured = *until;
+        }
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_panicked| LoadError::Worker)??;
         }

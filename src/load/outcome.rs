@@ -161,8 +161,7 @@ impl Outcome {
     pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, told: Told) -> Self {
         let Told { begun, measured, seconds, total, outside, mut failures, ledger, joining, storm, workers } = told;
         let measured_s = measured.as_secs_f64();
-        // What a late thread worked beyond the end counts as the whole of the time.
-        let busy_share = (total.busy_s / (measured_s * workers as f64).max(1e-9)).min(1.0);
+        let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
             format!(
                 "the tester itself was the bottleneck: its threads worked {:.0} % of the time; give it more --workers, or fewer --probes",
