@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::upgrade::Granted;
-use super::{Server, publish, upgrade};
+use super::{Server, origin, page, publish, upgrade};
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
 use crate::shard::{Command, ShardHandle, instrument_entry};
 
@@ -21,7 +21,6 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const HOME: &str = include_str!("../../dashboards/trading/index.html");
 
 /// Answers a request on the feed's port.
 pub(super) async fn feed(
@@ -41,20 +40,28 @@ pub(super) async fn feed(
     if path == "/v1/publish" {
         return Ok(if request.method() == Method::POST { publish::answer(&server, peer, request).await } else { not_allowed("POST") });
     }
-    let is_known = matches!(path.as_str(), "/" | "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics");
-    if !is_known {
-        return Ok(refusal(StatusCode::NOT_FOUND, "there is /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz"));
+    let mut answer = read(&server, &shard, &path, &request).await;
+    origin::share(request.headers(), server.is_loopback(), answer.headers_mut());
+    Ok(answer)
+}
+
+/// What is there to read, for programs and for pages of other origins that may open the feed.
+async fn read(server: &Server, shard: &ShardHandle, path: &str, request: &Request<Incoming>) -> Answer {
+    let is_route = matches!(path, "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics");
+    let file = page::File::at(path);
+    if !is_route && file.is_none() {
+        return refusal(StatusCode::NOT_FOUND, "there is /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(not_allowed("GET, HEAD"));
+        return not_allowed("GET, HEAD");
     }
-    Ok(match path.as_str() {
-        "/" => with_type(text(StatusCode::OK, HOME), "text/html; charset=utf-8"),
-        "/v1/instruments" => instruments(&shard).await,
-        "/v1/snapshot" => snapshot(&shard, request.uri().query().unwrap_or_default()).await,
-        "/metrics" if !server.is_loopback() => refusal(StatusCode::NOT_FOUND, "metrics are on the admin address"),
-        other => health(&server, other),
-    })
+    match (file, path) {
+        (Some(file), _) => file.answer(request.headers()),
+        (None, "/v1/instruments") => instruments(shard).await,
+        (None, "/v1/snapshot") => snapshot(shard, request.uri().query().unwrap_or_default()).await,
+        (None, "/metrics") if !server.is_loopback() => refusal(StatusCode::NOT_FOUND, "metrics are on the admin address"),
+        (None, other) => health(server, other),
+    }
 }
 
 /// Answers a request on the admin address.

@@ -6,6 +6,7 @@
 mod accept;
 mod http;
 mod origin;
+mod page;
 mod publish;
 mod upgrade;
 

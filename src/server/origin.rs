@@ -1,7 +1,7 @@
 //! Whether a browser's page may open the feed: a page of another site must not use its visitor's place on the network.
 
 use hyper::HeaderMap;
-use hyper::header::{HOST, ORIGIN};
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HOST, HeaderValue, ORIGIN, VARY};
 
 /// `Origin` absent (a program), the server's own, or any loopback origin where the server listens on loopback.
 pub(super) fn is_allowed(headers: &HeaderMap, listens_on_loopback: bool) -> bool {
@@ -16,6 +16,14 @@ pub(super) fn is_allowed(headers: &HeaderMap, listens_on_loopback: bool) -> bool
         return true;
     }
     listens_on_loopback && is_loopback(authority)
+}
+
+/// Lets pages of an origin that may open the feed read an answer too (CORS).
+pub(super) fn share(request: &HeaderMap, listens_on_loopback: bool, answer: &mut HeaderMap) {
+    answer.append(VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = request.get(ORIGIN).filter(|_| is_allowed(request, listens_on_loopback)) {
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
 }
 
 fn is_loopback(authority: &str) -> bool {

@@ -1,0 +1,148 @@
+/** Everything about the chosen symbol: its chart, its session, best bid and offer, time and sales. */
+
+import { Chart } from "./chart.js";
+import { byId, decimal, element, kind, percent, short, time, write } from "./format.js";
+import { delivery } from "./market.js";
+
+/** @typedef {import("../tickcast.js").Feed} Feed */
+/** @typedef {import("../tickcast.js").MarketEvent} MarketEvent */
+/** @typedef {import("./prefs.js").Prefs} Prefs */
+/** @typedef {import("./market.js").Market} Market */
+
+const TRADES_KEPT = 100;
+const HISTORY = 500;
+
+export class Desk {
+  /** @param {Feed} feed @param {Market} market @param {Prefs} prefs */
+  constructor(feed, market, prefs) {
+    this.feed = feed;
+    this.market = market;
+    this.prefs = prefs;
+    this.chart = new Chart();
+    this.symbol = "";
+    this.seen = -1;
+    /** The decimals of the chart's prices. */
+    this.scale = 2;
+    /** @type {import("../tickcast.js").Bars | null} */
+    this.bars = null;
+    /** @type {import("../tickcast.js").Subscription | null} */
+    this.tape = null;
+    /** Newest first. @type {(MarketEvent | string)[]} */
+    this.trades = [];
+    this.tradesChanged = false;
+    this.#frame();
+  }
+
+  #frame() {
+    this.figures = Object.fromEntries(["Last", "Change", "Open", "High", "Low", "VWAP", "Volume", "Trades"].map((title) => {
+      const pair = element("div"), value = element("dd", "", "–");
+      pair.append(element("dt", "", title), value);
+      byId("session").append(pair);
+      return [title, value];
+    }));
+    this.bbo = Object.fromEntries(["bid", "ask"].map((side) => {
+      const box = element("div", `side ${side}`), price = element("strong", "", "–"), size = element("span", "size", "–"), bar = element("i");
+      box.append(element("span", "label", side === "bid" ? "Bid" : "Ask"), price, size, bar);
+      byId("bbo").append(box);
+      return [side, { price, size, bar }];
+    }));
+    this.between = element("p", "muted between", "–");
+    byId("bbo").append(this.between);
+    const table = element("table"), head = element("thead"), titles = element("tr");
+    for (const title of ["Time", "Price", "Size"]) {
+      const cell = element("th", "", title);
+      cell.setAttribute("scope", "col");
+      titles.append(cell);
+    }
+    head.append(titles);
+    this.lines = element("tbody");
+    table.append(head, this.lines);
+    byId("trades").append(table);
+  }
+
+  /** Chooses a symbol, or the interval anew. @param {string} symbol */
+  choose(symbol) {
+    const isOther = symbol !== this.symbol;
+    this.symbol = symbol;
+    this.seen = -1;
+    const { interval, modes } = this.prefs;
+    this.scale = this.market.rows.get(symbol)?.scale ?? 2;
+    this.chart.clear(symbol, interval, this.scale);
+    this.bars?.close();
+    this.bars = this.feed.bars(symbol, interval, { history: HISTORY, ...delivery(modes.bars) }, (change) => this.chart.take(change));
+    if (!isOther) return;
+    this.trades = [];
+    this.tradesChanged = true;
+    this.tape?.close();
+    this.tape = this.feed.subscribe([`trade:${symbol}`], { snapshot: 50 }, {
+      event: (trade) => this.#print(trade),
+      snapshot: ({ events }) => {
+        this.trades = events.slice().reverse();
+        this.tradesChanged = true;
+      },
+      gap: ({ n, cause }) => this.#print(n > 0 ? `${n} trades lost (${cause})` : "the source missed trades"),
+    });
+    write(byId("symbol"), symbol);
+    document.title = `${symbol} · tickcast`;
+  }
+
+  /** @param {MarketEvent | string} trade */
+  #print(trade) {
+    this.trades.unshift(trade);
+    if (this.trades.length > TRADES_KEPT) this.trades.length = TRADES_KEPT;
+    this.tradesChanged = true;
+  }
+
+  frame() {
+    this.chart.frame();
+    if (this.tradesChanged) this.#drawTrades();
+    const row = this.market.rows.get(this.symbol);
+    if (!row || row.version === this.seen) return;
+    this.seen = row.version;
+    if (row.scale !== this.scale) this.chart.rescale(this.scale = row.scale);
+    const { ticker, quote } = row, { figures } = this;
+    write(byId("description"), row.instrument?.description ?? "");
+    const mark = kind(row.src);
+    byId("symbol-kind").hidden = mark === "" && row.isLive;
+    write(byId("symbol-kind"), row.isLive ? mark : `${mark} · ${row.status?.state}`.replace(/^ · /, ""));
+    write(byId("watermark"), mark && `${mark} prices`);
+    if (!figures || !this.bbo) return;
+    write(figures.Last, decimal(ticker?.last));
+    write(figures.Change, percent(ticker?.chg));
+    figures.Change.dataset.sign = Number(ticker?.chg) > 0 ? "up" : Number(ticker?.chg) < 0 ? "down" : "";
+    write(figures.Open, decimal(ticker?.open));
+    write(figures.High, decimal(ticker?.high));
+    write(figures.Low, decimal(ticker?.low));
+    write(figures.VWAP, ticker?.vwap === undefined ? "–" : Number(ticker.vwap).toLocaleString("en", { minimumFractionDigits: row.scale, maximumFractionDigits: row.scale }));
+    write(figures.Volume, short(ticker?.vol));
+    write(figures.Trades, ticker?.n?.toLocaleString("en") ?? "–");
+    const sizes = [Number(quote?.bidq ?? 0), Number(quote?.askq ?? 0)], most = Math.max(...sizes) || 1;
+    for (const [at, side] of /** @type {const} */ (["bid", "ask"]).entries()) {
+      write(this.bbo[side].price, decimal(quote?.[side]));
+      write(this.bbo[side].size, decimal(quote?.[`${side}q`]));
+      this.bbo[side].bar.style.transform = `scaleX(${(sizes[at] / most).toFixed(3)})`;
+    }
+    const { spread } = row;
+    const middle = (Number(quote?.bid) + Number(quote?.ask)) / 2;
+    write(/** @type {Element} */ (this.between), Number.isNaN(spread) ? "One side is empty"
+      : `Spread ${spread.toFixed(row.scale)} · ${(spread / middle * 1e4).toFixed(2)} bp`);
+  }
+
+  #drawTrades() {
+    this.tradesChanged = false;
+    const lines = /** @type {HTMLTableSectionElement} */ (this.lines);
+    while (lines.rows.length < this.trades.length) {
+      const line = lines.insertRow();
+      for (let cell = 0; cell < 3; cell += 1) line.insertCell();
+    }
+    while (lines.rows.length > this.trades.length) lines.deleteRow(-1);
+    this.trades.forEach((trade, at) => {
+      const line = lines.rows[at];
+      const isTold = typeof trade === "string";
+      line.className = isTold ? "told" : trade.side ?? "";
+      write(line.cells[0], isTold ? "" : time(trade.ts));
+      write(line.cells[1], isTold ? trade : `${trade.side === "buy" ? "▲" : trade.side === "sell" ? "▼" : "•"} ${decimal(trade.px)}`);
+      write(line.cells[2], isTold ? "" : decimal(trade.qty));
+    });
+  }
+}

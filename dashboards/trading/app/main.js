@@ -1,0 +1,160 @@
+/** The trading screen: what it consists of, and one loop that draws it. All that it knows of the market comes through `tickcast.js`. */
+
+import { connect } from "../tickcast.js";
+import { DeliveryPanel, choice } from "./delivery.js";
+import { Desk } from "./desk.js";
+import { byId, element, kind, write } from "./format.js";
+import { Health } from "./health.js";
+import { Market } from "./market.js";
+import { INTERVALS, load, save } from "./prefs.js";
+import { PausableSocket } from "./socket.js";
+import { Watchlist } from "./watchlist.js";
+
+const TELL_EVERY_MS = 500;
+const MODE_TITLES = { raw: "raw", conflate: "conflated", "100ms": "100 ms" };
+
+const prefs = load();
+const encoding = new URL(location.href).searchParams.get("encoding") === "json" ? "json" : "msgpack";
+const feed = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/feed`, { encoding, WebSocket: PausableSocket });
+const market = new Market(feed, prefs.symbols, prefs.modes);
+const desk = new Desk(feed, market, prefs);
+const watchlist = new Watchlist(market, prefs, { chose: choose, changed });
+const health = new Health(feed, () => MODE_TITLES[prefs.modes.quotes]);
+/** @type {DeliveryPanel} */
+const deliveries = new DeliveryPanel(feed, prefs, [
+  { name: "Quotes", key: "quotes", subscription: () => market.quotes },
+  { name: "Tickers", key: "tickers", subscription: () => market.tickers },
+  { name: "Bars", key: "bars", subscription: () => desk.bars?.subscription },
+  { name: "Trades", key: null, fixed: "Raw: a trade is never merged", subscription: () => desk.tape },
+  { name: "Statuses", key: null, fixed: "Conflated", subscription: () => market.statuses },
+  { name: "Everything", key: null, fixed: "Raw, while slowed down", subscription: () => deliveries.everything },
+], changed);
+const markInterval = choice(byId("intervals"), INTERVALS, (interval) => interval, prefs.interval, interval);
+
+/** @param {string} symbol */
+function choose(symbol) {
+  if (desk.symbol === symbol) return;
+  prefs.symbol = symbol;
+  desk.choose(symbol);
+  changed();
+}
+
+/** @param {typeof INTERVALS[number]} chosen */
+function interval(chosen) {
+  prefs.interval = chosen;
+  markInterval(chosen);
+  if (desk.symbol) desk.choose(desk.symbol);
+  changed();
+}
+
+function changed() {
+  prefs.symbols = market.wanted;
+  save(prefs);
+}
+
+// --- Controls ---
+
+const filter = /** @type {HTMLInputElement} */ (byId("filter"));
+filter.addEventListener("input", () => watchlist.filterBy(filter.value));
+filter.addEventListener("keydown", (key) => {
+  if (key.key === "Enter" || key.key === "ArrowDown") byId("grid").focus();
+  if (key.key !== "Escape") return;
+  filter.value = "";
+  watchlist.filterBy("");
+  byId("grid").focus();
+});
+
+const add = /** @type {HTMLInputElement} */ (byId("add"));
+byId("add-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const symbol = add.value.trim();
+  if (symbol === "") return;
+  const wrong = market.add(symbol);
+  market.note = wrong;
+  market.version += 1;
+  if (wrong) return;
+  add.value = "";
+  changed();
+});
+add.addEventListener("focus", () => {
+  const options = [...market.instruments.values()].filter(({ symbol }) => !market.rows.has(symbol)).slice(0, 200);
+  byId("known").replaceChildren(...options.map(({ symbol, description }) => {
+    const option = /** @type {HTMLOptionElement} */ (element("option", "", description ?? ""));
+    option.value = symbol;
+    return option;
+  }));
+});
+
+const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark")) === "dark";
+
+/** @param {"dark" | "light" | null} theme */
+function wear(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  write(byId("theme-toggle"), isDark() ? "Light" : "Dark");
+  watchlist.inks();
+  desk.chart.inks();
+}
+
+function turnTheme() {
+  prefs.theme = isDark() ? "light" : "dark";
+  wear(prefs.theme);
+  changed();
+}
+
+byId("theme-toggle").addEventListener("click", turnTheme);
+matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => wear(prefs.theme));
+const help = /** @type {HTMLDialogElement} */ (byId("help"));
+byId("help-toggle").addEventListener("click", () => help.showModal());
+
+document.addEventListener("keydown", (key) => {
+  const isTyping = key.target instanceof HTMLInputElement;
+  if (isTyping || key.ctrlKey || key.metaKey || key.altKey || help.open) return;
+  const chosen = INTERVALS[Number(key.key) - 1];
+  /** @type {Record<string, () => void>} */
+  const does = {
+    "/": () => filter.focus(), a: () => add.focus(), d: () => deliveries.open(byId("delivery").hidden), t: turnTheme,
+    s: () => { deliveries.open(true); deliveries.slow(!deliveries.isSlow); }, "?": () => help.showModal(),
+  };
+  const act = chosen ? () => interval(chosen) : does[key.key.toLowerCase()];
+  if (!act) return;
+  key.preventDefault();
+  act();
+});
+
+// --- The loop ---
+
+/** Which kinds of prices are on the screen, for all to see. */
+function markKinds() {
+  const kinds = new Set([...market.rows.values()].map(({ src }) => kind(src)).filter((one) => one === "Simulated" || one === "Replayed"));
+  const place = byId("kind");
+  place.hidden = kinds.size === 0;
+  write(place, `${[...kinds].join(" and ")} prices`);
+}
+
+/** The symbol that was chosen last, else the first; a symbol that is asked for may appear after others. */
+function chooseFirst() {
+  if (prefs.symbol && market.rows.has(prefs.symbol)) choose(prefs.symbol);
+  else if (market.instruments.size > 0 || !prefs.symbol) {
+    const first = watchlist.order[0];
+    if (first) choose(first.symbol);
+  }
+}
+
+let toldAt = -Infinity;
+
+/** @param {number} now */
+function frame(now) {
+  watchlist.frame(now);
+  if (!desk.symbol) chooseFirst();
+  desk.frame();
+  if (now - toldAt > TELL_EVERY_MS) {
+    toldAt = now;
+    health.tell();
+    deliveries.tell();
+    markKinds();
+  }
+  requestAnimationFrame(frame);
+}
+
+wear(prefs.theme);
+requestAnimationFrame(frame);

@@ -1,0 +1,45 @@
+/** A `WebSocket` whose reading can be slowed down: it lives in a worker that really sleeps. */
+
+/** Bytes a second; shared with the worker, as a thread that sleeps hears no message. Null where pages can't share memory. */
+const budget = typeof SharedArrayBuffer === "function" ? new Int32Array(new SharedArrayBuffer(4)) : null;
+/** One serves one connection after the other. @type {Worker | null} */
+let worker = null;
+
+/** Whether this page can slow itself down: only where it is isolated, so on https and on loopback. */
+export const canSlowDown = budget !== null;
+
+/** Reads so many bytes a second and no more; 0: as they come. Holds for later connections too. @param {number} rate */
+export function readAtMost(rate) {
+  if (budget === null) return;
+  Atomics.store(budget, 0, rate);
+  Atomics.notify(budget, 0);
+}
+
+/** What `tickcast.js` needs of a `WebSocket`. */
+export class PausableSocket {
+  /** @param {string} url @param {string[]} protocols */
+  constructor(url, protocols) {
+    worker?.terminate();
+    worker = new Worker("/app/socket-worker.js");
+    this.worker = worker;
+    /** @type {(message: {data: string | ArrayBuffer}) => void} */
+    this.onmessage = () => {};
+    /** @type {(close: {code: number, reason: string}) => void} */
+    this.onclose = () => {};
+    this.worker.onmessage = ({ data }) => {
+      if (typeof data === "string" || data instanceof ArrayBuffer) this.onmessage({ data });
+      else if (data.closed) this.onclose(data.closed);
+    };
+    this.worker.postMessage({ open: url, protocols, budget });
+  }
+
+  /** @param {string | Uint8Array} message */
+  send(message) {
+    this.worker.postMessage({ send: message });
+  }
+
+  /** @param {number} [code] @param {string} [reason] */
+  close(code = 1000, reason = "") {
+    this.worker.postMessage({ close: { code, reason } });
+  }
+}
