@@ -60,7 +60,9 @@ impl File {
 
     /// The file, or 304 where the asker has it; compressed where that is understood.
     pub(super) fn answer(&self, asked: &HeaderMap) -> Answer {
-        let is_known = values(asked, &IF_NONE_MATCH).any(|tag| tag == "*" || tag.as_bytes() == self.etag.as_bytes());
+        // The comparison is weak (RFC 9110, section 13.1.2).
+        let is_own = |tag: &str| tag == "*" || tag.trim_start_matches("W/").as_bytes() == &self.etag.as_bytes()[2..];
+        let is_known = values(asked, &IF_NONE_MATCH).any(is_own);
         let takes_gzip = values(asked, &ACCEPT_ENCODING).any(is_gzip);
         let (status, body) = match (is_known, takes_gzip) {
             (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),

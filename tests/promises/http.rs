@@ -38,6 +38,51 @@ async fn instruments_and_health_are_served() -> Result<()> {
     Ok(())
 }
 
+/// The page and the client module: compressed where that is understood, not sent twice, and under a policy that lets nothing else in.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Result<()> {
+    let feed = Feed::market(1, 10).await?;
+    let get = |path: &str, headers: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
+        let feed = &feed;
+        async move { feed.http(&request).await.map(|answer| answer.to_lowercase()) }
+    };
+    let (plain, packed) = (get("/tickcast.js", "").await?, get("/tickcast.js", "Accept-Encoding: br, gzip\r\n").await?);
+    assert!(plain.contains("content-type: text/javascript") && plain.contains("export function connect"), "{plain}");
+    let length = |answer: &str| answer.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap_or(0);
+    assert!(packed.contains("content-encoding: gzip") && (1..length(&plain) / 2).contains(&length(&packed)), "{}", length(&packed));
+    let etag = plain.lines().find_map(|line| line.strip_prefix("etag: w/")).unwrap_or_default().to_owned();
+    assert!(get("/tickcast.js", &format!("If-None-Match: W/{etag}\r\n")).await?.starts_with("http/1.1 304"));
+    assert!(get("/tickcast.js", &format!("If-None-Match: {etag}\r\n")).await?.starts_with("http/1.1 304"));
+    assert!(get("/tickcast.js", "If-None-Match: \"other\"\r\n").await?.starts_with("http/1.1 200"));
+    let page = get("/", "").await?;
+    assert!(page.contains("content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'"), "{page}");
+    assert!(!page.contains(" style=") && !page.contains("onclick") && !page.contains("<script>"), "nothing inline");
+    for path in
+        ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "/app/../../Cargo.toml", "/vendor/README.md", "/package.json", "/app/%00", "/app\\main.js"]
+    {
+        assert!(get(path, "").await?.starts_with("http/1.1 40"), "{path}");
+    }
+    Ok(())
+}
+
+/// People develop their own pages against a feed on loopback; pages of other sites get nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
+    let feed = Feed::market(1, 10).await?;
+    for path in ["/tickcast.js", "/v1/instruments", "/v1/snapshot?topics=ticker:*", "/healthz"] {
+        for (origin, may) in
+            [("http://localhost:3000", true), ("http://[::1]:5173", true), ("https://evil.example", false), ("null", false)]
+        {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n");
+            let answer = feed.http(&request).await?.to_lowercase();
+            assert_eq!(answer.contains(&format!("access-control-allow-origin: {origin}\r\n")), may, "{path} for {origin}: {answer}");
+            assert!(answer.contains("vary: origin"));
+        }
+    }
+    Ok(())
+}
+
 /// Threat 27: on a port that others can reach metrics are not there, but on the operators' own.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_for_operators() -> Result<()> {

@@ -1,6 +1,5 @@
 /** Everything about the chosen symbol: its chart, its session, best bid and offer, time and sales. */
 
-import { Chart } from "./chart.js";
 import { byId, decimal, element, kind, percent, short, time, write } from "./format.js";
 import { delivery } from "./market.js";
 
@@ -9,7 +8,9 @@ import { delivery } from "./market.js";
 /** @typedef {import("./prefs.js").Prefs} Prefs */
 /** @typedef {import("./market.js").Market} Market */
 
-const TRADES_KEPT = 100;
+const TRADES_KEPT = 60;
+/** Nobody reads faster; trades of the meantime all come. */
+const DRAW_EVERY_MS = 50;
 const HISTORY = 500;
 
 export class Desk {
@@ -18,7 +19,9 @@ export class Desk {
     this.feed = feed;
     this.market = market;
     this.prefs = prefs;
-    this.chart = new Chart();
+    /** The chart's library is most of the page, so it comes after the first prices. @type {import("./chart.js").Chart | null} */
+    this.chart = null;
+    this.isLoading = false;
     this.symbol = "";
     this.seen = -1;
     /** The decimals of the chart's prices. */
@@ -29,7 +32,9 @@ export class Desk {
     this.tape = null;
     /** Newest first. @type {(MarketEvent | string)[]} */
     this.trades = [];
-    this.tradesChanged = false;
+    /** How many of them are not on the screen yet. */
+    this.newTrades = 0;
+    this.drawnAt = 0;
     this.#frame();
   }
 
@@ -67,39 +72,54 @@ export class Desk {
     this.seen = -1;
     const { interval, modes } = this.prefs;
     this.scale = this.market.rows.get(symbol)?.scale ?? 2;
-    this.chart.clear(symbol, interval, this.scale);
+    this.chart?.clear(symbol, interval, this.scale);
     this.bars?.close();
-    this.bars = this.feed.bars(symbol, interval, { history: HISTORY, ...delivery(modes.bars) }, (change) => this.chart.take(change));
+    this.bars = this.feed.bars(symbol, interval, { history: HISTORY, ...delivery(modes.bars) }, (change) => this.chart?.take(change));
     if (!isOther) return;
-    this.trades = [];
-    this.tradesChanged = true;
+    this.#replace([]);
     this.tape?.close();
     this.tape = this.feed.subscribe([`trade:${symbol}`], { snapshot: 50 }, {
       event: (trade) => this.#print(trade),
-      snapshot: ({ events }) => {
-        this.trades = events.slice().reverse();
-        this.tradesChanged = true;
-      },
+      snapshot: ({ events }) => this.#replace(events.slice().reverse()),
       gap: ({ n, cause }) => this.#print(n > 0 ? `${n} trades lost (${cause})` : "the source missed trades"),
     });
     write(byId("symbol"), symbol);
     document.title = `${symbol} · tickcast`;
   }
 
+  async #load() {
+    this.isLoading = true;
+    const { Chart } = await import("./chart.js");
+    this.chart = new Chart();
+    this.chart.clear(this.symbol, this.prefs.interval, this.scale);
+    if (this.bars) this.chart.take({ bars: this.bars.list, bar: null });
+  }
+
   /** @param {MarketEvent | string} trade */
   #print(trade) {
     this.trades.unshift(trade);
     if (this.trades.length > TRADES_KEPT) this.trades.length = TRADES_KEPT;
-    this.tradesChanged = true;
+    this.newTrades = Math.min(this.newTrades + 1, this.trades.length);
   }
 
-  frame() {
-    this.chart.frame();
-    if (this.tradesChanged) this.#drawTrades();
+  /** @param {MarketEvent[]} trades newest first */
+  #replace(trades) {
+    this.trades = trades;
+    this.newTrades = trades.length;
+    /** @type {HTMLElement} */ (this.lines).replaceChildren();
+  }
+
+  /** @param {number} now ms */
+  frame(now) {
+    if (now - this.drawnAt < DRAW_EVERY_MS) return;
+    this.drawnAt = now;
+    if (!this.isLoading && this.market.rows.get(this.symbol)?.ticker) this.#load();
+    this.chart?.frame();
+    if (this.newTrades > 0) this.#drawTrades();
     const row = this.market.rows.get(this.symbol);
     if (!row || row.version === this.seen) return;
     this.seen = row.version;
-    if (row.scale !== this.scale) this.chart.rescale(this.scale = row.scale);
+    if (row.scale !== this.scale) this.chart?.rescale(this.scale = row.scale);
     const { ticker, quote } = row, { figures } = this;
     write(byId("description"), row.instrument?.description ?? "");
     const mark = kind(row.src);
@@ -128,21 +148,25 @@ export class Desk {
       : `Spread ${spread.toFixed(row.scale)} · ${(spread / middle * 1e4).toFixed(2)} bp`);
   }
 
+  /** New ones come in above; a line that falls out below is used again for one. */
   #drawTrades() {
-    this.tradesChanged = false;
     const lines = /** @type {HTMLTableSectionElement} */ (this.lines);
-    while (lines.rows.length < this.trades.length) {
-      const line = lines.insertRow();
-      for (let cell = 0; cell < 3; cell += 1) line.insertCell();
-    }
     while (lines.rows.length > this.trades.length) lines.deleteRow(-1);
-    this.trades.forEach((trade, at) => {
-      const line = lines.rows[at];
+    for (const trade of this.trades.slice(0, this.newTrades).reverse()) {
+      const line = lines.rows.length < Math.min(this.trades.length, TRADES_KEPT) ? this.#line() : lines.rows[lines.rows.length - 1];
       const isTold = typeof trade === "string";
       line.className = isTold ? "told" : trade.side ?? "";
       write(line.cells[0], isTold ? "" : time(trade.ts));
       write(line.cells[1], isTold ? trade : `${trade.side === "buy" ? "▲" : trade.side === "sell" ? "▼" : "•"} ${decimal(trade.px)}`);
       write(line.cells[2], isTold ? "" : decimal(trade.qty));
-    });
+      lines.prepend(line);
+    }
+    this.newTrades = 0;
+  }
+
+  #line() {
+    const line = document.createElement("tr");
+    for (let cell = 0; cell < 3; cell += 1) line.insertCell();
+    return line;
   }
 }

@@ -92,7 +92,7 @@ function wear(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
   write(byId("theme-toggle"), isDark() ? "Light" : "Dark");
   watchlist.inks();
-  desk.chart.inks();
+  desk.chart?.inks();
 }
 
 function turnTheme() {
@@ -146,7 +146,7 @@ let toldAt = -Infinity;
 function frame(now) {
   watchlist.frame(now);
   if (!desk.symbol) chooseFirst();
-  desk.frame();
+  desk.frame(now);
   if (now - toldAt > TELL_EVERY_MS) {
     toldAt = now;
     health.tell();

@@ -27,8 +27,8 @@ export class PausableSocket {
     /** @type {(close: {code: number, reason: string}) => void} */
     this.onclose = () => {};
     this.worker.onmessage = ({ data }) => {
-      if (typeof data === "string" || data instanceof ArrayBuffer) this.onmessage({ data });
-      else if (data.closed) this.onclose(data.closed);
+      if (data.closed) this.onclose(data.closed);
+      else for (const message of data) this.onmessage({ data: message });
     };
     this.worker.postMessage({ open: url, protocols, budget });
   }

@@ -8,6 +8,8 @@ import { byId, decimal, element, kind, percent, short, write } from "./format.js
 const LINE_PX = 30;
 const FLASH_MS = 350;
 const SORT_EVERY_MS = 1000;
+/** A line that changes more often than this is not read any better. */
+const DRAW_EVERY_MS = 100;
 
 /** @type {{id: string, title: string, sort: (row: Row) => number | string}[]} */
 const COLUMNS = [
@@ -29,6 +31,7 @@ class Line {
     /** @type {Row | null} */
     this.row = null;
     this.seen = -1;
+    this.drawnAt = 0;
     this.flash = 0;
     this.element = element("div", "line");
     this.element.setAttribute("role", "row");
@@ -49,14 +52,19 @@ class Line {
     this.canvas.setAttribute("aria-hidden", "true");
     this.cells.spark.append(this.canvas);
     this.sparkDrawn = "";
+    this.shown = "";
     parent.append(this.element);
   }
 
   /** @param {Row | null} row @param {number} place @param {boolean} isChosen */
   show(row, place, isChosen) {
+    const shown = row === null ? "" : `${row.symbol} ${place} ${isChosen}`;
+    if (shown === this.shown && row === this.row) return;
+    this.shown = shown;
     if (row !== this.row) {
       this.row = row;
       this.seen = -1;
+      this.drawnAt = 0;
       this.flash = 0;
       this.sparkDrawn = "";
       this.element.hidden = row === null;
@@ -72,13 +80,11 @@ class Line {
   draw(now, ink, up, down) {
     const { row } = this;
     if (!row) return;
-    const flash = now - row.movedAt < FLASH_MS ? row.move : 0;
-    if (flash !== this.flash) {
-      this.flash = flash;
-      this.cells.last.dataset.flash = flash > 0 ? "up" : flash < 0 ? "down" : "";
-    }
-    if (row.version === this.seen) return;
+    if (this.flash !== 0 && now - row.movedAt > FLASH_MS) this.#flash(0);
+    if (row.version === this.seen || now - this.drawnAt < DRAW_EVERY_MS) return;
     this.seen = row.version;
+    this.drawnAt = now;
+    if (now - row.movedAt < FLASH_MS) this.#flash(row.move);
     const { ticker, quote, cells } = { ...row, cells: this.cells };
     write(this.name, row.symbol);
     write(this.mark, kind(row.src) ? kind(row.src).slice(0, 3).toUpperCase() : "");
@@ -94,6 +100,13 @@ class Line {
     write(cells.spread, Number.isNaN(row.spread) ? "–" : row.spread.toFixed(row.scale));
     write(cells.volume, short(ticker?.vol));
     this.#spark(row, ink, up, down);
+  }
+
+  /** @param {number} flash 1: up, −1: down, 0: over */
+  #flash(flash) {
+    if (flash === this.flash) return;
+    this.flash = flash;
+    this.cells.last.dataset.flash = flash > 0 ? "up" : flash < 0 ? "down" : "";
   }
 
   /** @param {Row} row @param {string} ink @param {string} up @param {string} down */
