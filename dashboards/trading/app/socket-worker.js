@@ -48,6 +48,11 @@ function pass(message) {
 worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.open) {
     budget = data.budget;
+    if (socket) {
+      socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    waiting = [];
     socket = new WebSocket(data.open, data.protocols);
     socket.binaryType = "arraybuffer";
     socket.onclose = ({ code, reason }) => {

@@ -2,7 +2,7 @@
 
 /** Bytes a second; shared with the worker, as a thread that sleeps hears no message. Null where pages can't share memory. */
 const budget = typeof SharedArrayBuffer === "function" ? new Int32Array(new SharedArrayBuffer(4)) : null;
-/** One serves one connection after the other. @type {Worker | null} */
+/** One serves all connections in turn: while the server is away its file could not be had again. @type {Worker | null} */
 let worker = null;
 
 /** Whether this page can slow itself down: only where it is isolated, so on https and on loopback. */
@@ -19,8 +19,7 @@ export function readAtMost(rate) {
 export class PausableSocket {
   /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {
-    worker?.terminate();
-    worker = new Worker("/app/socket-worker.js");
+    worker ??= new Worker("/app/socket-worker.js");
     this.worker = worker;
     /** @type {(message: {data: string | ArrayBuffer}) => void} */
     this.onmessage = () => {};
