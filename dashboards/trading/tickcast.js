@@ -673,7 +673,6 @@ export class Feed {
     let isEmpty = true;
     for (const [topic, { epoch, seq }] of this.#places) {
       if (!exact.has(topic) && !patterns.some((pattern) => covers(pattern, topic))) continue;
-      this.#places.delete(topic);
       room -= topic.length + 12 + (epoch === from.epoch ? 0 : topic.length + epoch.length + 6);
       if (room < 0) continue;
       isEmpty = false;
@@ -698,6 +697,8 @@ export class Feed {
       const place = from?.seqs[grant.topic];
       const isSameEpoch = (from?.epochs[grant.topic] ?? from?.epoch) === grant.epoch;
       const start = grant.recovered !== undefined && isSameEpoch && place <= grant.seq ? place : grant.seq;
+      // Only now: had the connection ended before the answer, the next one would go on from there.
+      this.#places.delete(grant.topic);
       account = new Account(grant.topic, grant.epoch, start);
       this.#accounts.set(grant.topic, account);
       this.#listen(account);
@@ -746,6 +747,8 @@ export class Feed {
   _removed(names) {
     for (const account of this.#accounts.values()) this.#listen(account);
     const gone = new Set(names);
+    const wanted = [...this.#subscriptions].flatMap((subscription) => subscription.names);
+    for (const topic of this.#places.keys()) if (!wanted.some((name) => covers(name, topic))) this.#places.delete(topic);
     if (this.state !== "open") return;
     for (const subscription of this.#subscriptions) {
       // The same name, wanted by another: as that one wishes.

@@ -47,6 +47,24 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     Ok(())
 }
 
+/// Reconnects, resumes without a hole, keeps to its account, in both encodings.
+#[test]
+fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !root.join("tests/.deps/node_modules/ws").exists() {
+        anyhow::ensure!(std::env::var_os("TICKCAST_CHECK").is_none(), "the package ws is not there, though ./check installs it");
+        eprintln!("skipped: the package ws is not there; ./check installs it");
+        return Ok(());
+    }
+    let served = serve(&["--config", "feeds.yaml"])?;
+    for encoding in ["msgpack", "json"] {
+        let mut node = Command::new("node");
+        let ran = node.arg(root.join("tests/page/client.mjs")).args([served.address.as_str(), encoding]).output()?;
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "well\n", "{encoding}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+    Ok(())
+}
+
 #[test]
 fn the_readmes_python_client_runs_as_it_stands() -> Result<()> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps/python/bin/python");
