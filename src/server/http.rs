@@ -48,7 +48,7 @@ pub(super) async fn feed(
 /// What is there to read, for programs and for pages of other origins that may open the feed.
 async fn read(server: &Server, shard: &ShardHandle, path: &str, request: &Request<Incoming>) -> Answer {
     let is_route = matches!(path, "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics");
-    let file = page::File::at(path);
+    let file = if is_route { None } else { page::File::at(path.to_owned()).await };
     if !is_route && file.is_none() {
         return refusal(StatusCode::NOT_FOUND, "there is /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz");
     }

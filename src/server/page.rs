@@ -45,8 +45,9 @@ static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
 
 impl File {
     /// The file of that path, exactly as written: nothing is decoded and nothing resolved.
-    pub(super) fn at(path: &str) -> Option<&'static Self> {
-        FILES.get(path)
+    pub(super) async fn at(path: String) -> Option<&'static Self> {
+        // Elsewhere than on the shard's thread: the first one compresses them all.
+        tokio::task::spawn_blocking(move || FILES.get(&path)).await.ok().flatten()
     }
 
     fn new(name: &str, plain: Bytes) -> Self {
