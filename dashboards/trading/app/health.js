@@ -33,8 +33,6 @@ export class Health {
     this.isAsking = false;
     /** @type {string} */
     this.reason = "";
-    /** @type {number | null} */
-    this.retryAt = null;
     const list = /** @type {HTMLElement} */ (byId("health").firstElementChild);
     this.fields = /** @type {Record<keyof typeof FIELDS, HTMLElement>} */ (Object.fromEntries(Object.entries(FIELDS).map(([id, [title, means]]) => {
       const pair = element("div"), value = element("dd", "", "–");
@@ -44,9 +42,8 @@ export class Health {
       list.append(pair);
       return [id, value];
     })));
-    feed.on("state", ({ state, reason, retryMs }) => {
+    feed.on("state", ({ state, reason }) => {
       this.reason = reason;
-      this.retryAt = retryMs === null ? null : performance.now() + retryMs;
       this.#state(state);
     });
     feed.on("heartbeat", (beat) => {

@@ -85,11 +85,12 @@ add.addEventListener("focus", () => {
   }));
 });
 
-const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark")) === "dark";
+const isDark = () => document.documentElement.dataset.theme !== "light";
+const systemTheme = matchMedia("(prefers-color-scheme: light)");
 
-/** @param {"dark" | "light" | null} theme */
+/** @param {"dark" | "light"} theme */
 function wear(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
+  document.documentElement.dataset.theme = theme;
   write(byId("theme-toggle"), isDark() ? "Light" : "Dark");
   watchlist.inks();
   desk.chart?.inks();
@@ -102,7 +103,7 @@ function turnTheme() {
 }
 
 byId("theme-toggle").addEventListener("click", turnTheme);
-matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => wear(prefs.theme));
+systemTheme.addEventListener("change", () => wear(prefs.theme ?? (systemTheme.matches ? "light" : "dark")));
 const help = /** @type {HTMLDialogElement} */ (byId("help"));
 byId("help-toggle").addEventListener("click", () => help.showModal());
 
@@ -156,5 +157,5 @@ function frame(now) {
   requestAnimationFrame(frame);
 }
 
-wear(prefs.theme);
+wear(isDark() ? "dark" : "light");
 requestAnimationFrame(frame);

@@ -3,6 +3,8 @@
 const worker = /** @type {any} */ (self);
 /** @type {WebSocket | null} */
 let socket = null;
+/** Which of the page's connections it serves. */
+let connection = 0;
 /** Bytes that may be read a second, 0: all; the page writes it. Null where pages can't share memory. @type {Int32Array | null} */
 let budget = null;
 /** Read, but not slept for yet, ms. */
@@ -31,7 +33,7 @@ let isDue = false;
 function send() {
   isDue = false;
   sentAt = performance.now();
-  worker.postMessage(waiting, waiting.filter((message) => typeof message !== "string"));
+  worker.postMessage({ connection, messages: waiting }, waiting.filter((message) => typeof message !== "string"));
   waiting = [];
 }
 
@@ -47,7 +49,7 @@ function pass(message) {
 
 worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
   if (data.open) {
-    budget = data.budget;
+    ({ budget, connection } = data);
     if (socket) {
       socket.onmessage = socket.onclose = null;
       socket.close();
@@ -57,7 +59,7 @@ worker.onmessage = (/** @type {MessageEvent} */ { data }) => {
     socket.binaryType = "arraybuffer";
     socket.onclose = ({ code, reason }) => {
       send();
-      worker.postMessage({ closed: { code, reason } });
+      worker.postMessage({ connection, closed: { code, reason } });
     };
     socket.onmessage = (message) => {
       const isText = typeof message.data === "string";

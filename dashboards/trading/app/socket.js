@@ -4,6 +4,7 @@
 const budget = typeof SharedArrayBuffer === "function" ? new Int32Array(new SharedArrayBuffer(4)) : null;
 /** One serves all connections in turn: while the server is away its file could not be had again. @type {Worker | null} */
 let worker = null;
+let connections = 0;
 
 /** Whether this page can slow itself down: only where it is isolated, so on https and on loopback. */
 export const canSlowDown = budget !== null;
@@ -25,11 +26,18 @@ export class PausableSocket {
     this.onmessage = () => {};
     /** @type {(close: {code: number, reason: string}) => void} */
     this.onclose = () => {};
+    const connection = ++connections;
     this.worker.onmessage = ({ data }) => {
+      // What an earlier connection left behind is not this one's.
+      if (data.connection !== connection) return;
       if (data.closed) this.onclose(data.closed);
-      else for (const message of data) this.onmessage({ data: message });
+      else for (const message of data.messages) this.onmessage({ data: message });
     };
-    this.worker.postMessage({ open: url, protocols, budget });
+    this.worker.onerror = () => {
+      worker = null;
+      this.onclose({ code: 1006, reason: "the page's worker could not be loaded" });
+    };
+    this.worker.postMessage({ open: url, protocols, budget, connection });
   }
 
   /** @param {string | Uint8Array} message */
