@@ -130,7 +130,7 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
 /**
  * What happens to the connection, by name.
  * @typedef {object} FeedEvents
- * @property {{state: State, reason: string, retryMs: number | null}} state the connection's state changed
+ * @property {{state: State, reason: string, retryMs: number | null}} state the connection's state changed; `reason`: as far as it is known
  * @property {any} welcome the server's first message of a connection
  * @property {{level: "ok" | "warn" | "degraded", queued_bytes: number, behind_ms: number}} lag this client is late, or no longer
  * @property {{delivered: number, merged: number, lost: number, queued_bytes: number, agrees: boolean}} heartbeat the server's account of the
@@ -526,7 +526,7 @@ export class Feed {
     for (const { failed: tell } of failed) tell?.(new Error("the connection ended before the answer came"));
     if (this.lag !== "ok") this.#tell("lag", { level: this.lag = "ok", queued_bytes: 0, behind_ms: 0 });
     const bye = this.#bye;
-    const why = bye?.message ?? (reason || (this.#attempt > 0 ? "the server can't be reached" : "the connection was lost"));
+    const why = bye?.message ?? (reason || (this.#attempt > 0 ? "the server can't be reached" : ""));
     if (this.#wasClosed) return this.#turn("closed", "closed by this client");
     if (bye ? !bye.reconnect : isFinal(code)) return this.#turn("closed", why);
     const cap = Math.min(RETRY_LONGEST_MS, RETRY_FIRST_MS * 2 ** this.#attempt);

@@ -1,7 +1,7 @@
 /** Candles and volume of one symbol: the past first, the present on top. */
 
 import { CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, createChart } from "../vendor/lightweight-charts.js";
-import { byId, short } from "./format.js";
+import { byId, decimal, short } from "./format.js";
 
 /** @typedef {import("../tickcast.js").MarketEvent} MarketEvent */
 
@@ -65,7 +65,7 @@ export class Chart {
 
   /** @param {number} scale decimals of a price */
   rescale(scale) {
-    this.candles.applyOptions({ priceFormat: { type: "price", precision: scale, minMove: 10 ** -scale } });
+    this.candles.applyOptions({ priceFormat: { type: "custom", minMove: 10 ** -scale, formatter: (/** @type {number} */ price) => decimal(price.toFixed(scale)) } });
   }
 
   /** @param {{bars: MarketEvent[], bar: MarketEvent | null}} change */
@@ -110,6 +110,6 @@ export class Chart {
 
   #tell() {
     const bar = this.pointed === null ? this.bars.at(-1) : this.bars.find((one) => timeOf(one) === this.pointed);
-    this.legend.textContent = bar ? `O ${bar.o}  H ${bar.h}  L ${bar.l}  C ${bar.c}  Vol ${short(bar.vol)}  ${bar.n} trades` : "";
+    this.legend.textContent = bar ? `O ${decimal(bar.o)}  H ${decimal(bar.h)}  L ${decimal(bar.l)}  C ${decimal(bar.c)}  Vol ${short(bar.vol)}  ${bar.n} trades` : "";
   }
 }

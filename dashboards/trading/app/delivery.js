@@ -11,11 +11,12 @@ import { canSlowDown, readAtMost } from "./socket.js";
 /** @typedef {import("./prefs.js").ModeName} ModeName */
 
 const TITLES = { raw: "Raw", conflate: "Conflated", "100ms": "100 ms" };
-/** What is read while slow, bytes a second: less than comes in once everything is asked for. */
-const SLOW_BYTES_PER_S = 24 * 1024;
+/** What is read while slow: so much of what comes in once everything is asked for, which is measured first. */
+const SLOW_SHARE = 0.25;
+const MEASURE_MS = 1000;
 /** Asked for while slow, so that even a quiet market is more than a slow client can take. */
 const EVERYTHING = ["quote:*", "ticker:*", "bar:*:1s", "bar:*:1m", "bar:*:5m", "bar:*:1h", "bar:*:1d"];
-const HAPPENINGS_KEPT = 8;
+const HAPPENINGS_KEPT = 50;
 
 /** One choice of several, by mouse and arrow keys. @template {string} T @param {HTMLElement} place a radiogroup @param {readonly T[]} values
  * @param {(value: T) => string} title @param {T} chosen @param {(value: T) => void} chose */
@@ -57,6 +58,8 @@ export class DeliveryPanel {
     this.panel = byId("delivery");
     this.toggle = byId("delivery-toggle");
     this.isSlow = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.slowing = undefined;
     /** @type {Subscription | null} */
     this.everything = null;
     const table = byId("subscriptions");
@@ -110,12 +113,25 @@ export class DeliveryPanel {
     if (!canSlowDown || isSlow === this.isSlow) return;
     this.isSlow = isSlow;
     this.feed.isPatient = isSlow;
-    if (isSlow) this.everything = this.feed.subscribe(EVERYTHING, { mode: "raw", onSlow: "conflate" });
-    else this.everything?.close();
-    readAtMost(isSlow ? SLOW_BYTES_PER_S : 0);
     byId("slow").setAttribute("aria-checked", String(isSlow));
     document.body.classList.toggle("slowed", isSlow);
-    this.say(isSlow ? "slowed down" : "let go", isSlow ? `asks for everything, raw, and reads ${bytes(SLOW_BYTES_PER_S)}/s of it` : "reads as fast as it comes");
+    clearTimeout(this.slowing);
+    if (isSlow) {
+      const before = this.feed.counts.bytes;
+      this.everything = this.feed.subscribe(EVERYTHING, { mode: "raw", onSlow: "conflate", snapshot: false });
+      this.slowing = setTimeout(() => this.#throttle((this.feed.counts.bytes - before) * 1000 / MEASURE_MS), MEASURE_MS);
+    } else {
+      this.everything?.close();
+      readAtMost(0);
+      this.say("let go", "reads as fast as it comes");
+    }
+  }
+
+  /** @param {number} incoming bytes a second */
+  #throttle(incoming) {
+    const rate = Math.max(1024, Math.round(incoming * SLOW_SHARE));
+    readAtMost(rate);
+    this.say("slowed down", `reads ${bytes(rate)}/s of ${bytes(Math.round(incoming))}/s`);
   }
 
   /** @param {string} what @param {string} how */

@@ -142,10 +142,16 @@ function chooseFirst() {
 }
 
 let toldAt = -Infinity;
+/** Whether prices were drawn already; when, stands among the page's performance marks. */
+let isPriced = false;
 
 /** @param {number} now */
 function frame(now) {
   watchlist.frame(now);
+  if (!isPriced && watchlist.lines.some(({ row }) => row?.ticker)) {
+    isPriced = true;
+    performance.mark("first prices");
+  }
   if (!desk.symbol) chooseFirst();
   desk.frame(now);
   if (now - toldAt > TELL_EVERY_MS) {

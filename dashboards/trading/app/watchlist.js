@@ -34,6 +34,7 @@ class Line {
     this.drawnAt = 0;
     this.flash = 0;
     this.element = element("div", "line");
+    this.element.hidden = true;
     this.element.setAttribute("role", "row");
     this.element.id = `line-${index}`;
     /** @type {Record<string, HTMLElement>} */

@@ -1,0 +1,130 @@
+// What happens to the connection, and what the page makes of it: a server that dies, a hidden tab, a client that can't keep up.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Screen, Server, hidingBrowser, withScreen } from "./harness.mjs";
+
+/** Waits until it holds in a hidden tab, where frames don't come. */
+const poll = (screen, holds) => screen.page.waitForFunction(holds, null, { polling: 50 });
+
+/** What a browser writes to its console of a server that is away. */
+const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
+
+test("a killed server is told, its successor found, and the ledger is at zero", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  await server.kill();
+  await screen.untilState("waiting");
+  assert.match(await screen.text("#connection"), /^Connection lost: /);
+  assert.equal(await screen.health("ledger"), "–", "an account of the past is not shown as if it were the present");
+  await screen.shot("lost");
+  const before = await screen.column("last");
+  await server.start();
+  await screen.untilState("open");
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  await screen.until((texts) => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].filter((cell) => !texts.includes(cell.textContent)).length > 5, before);
+  await screen.until(() => document.querySelectorAll("#trades tbody tr").length > 3);
+  // Once more, while it knows how to.
+  await server.kill();
+  await screen.untilState("waiting");
+  await server.start();
+  await screen.untilState("open");
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  assert.equal(await screen.health("lost"), "0");
+}));
+
+test("a server that stops says when to come back, and the page does", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  await server.kill("SIGTERM");
+  await screen.untilState("waiting");
+  await server.start();
+  await screen.untilState("open");
+  await screen.untilHealth("ledger", /^0 ✓$/);
+}));
+
+test("a hidden tab falls back to one event a second, and catches up by snapshot when shown", async () => {
+  const server = await Server.start();
+  const { context, page, end } = await hidingBrowser();
+  try {
+    const screen = new Screen(page, server);
+    await screen.open("?quotes=raw&tickers=raw&bars=raw&interval=1s");
+    await screen.until(() => document.querySelectorAll("#trades tbody tr").length >= 50);
+    await screen.untilHealth("ledger", /^0 ✓$/);
+    // A client beside the page's own, which keeps what it is told.
+    await screen.ask(async () => {
+      const { connect } = await import("/tickcast.js");
+      const told = { modes: new Map(), snapshots: 0, trades: 0, quotes: 0, gaps: [] };
+      const feed = connect(`ws://${location.host}/v1/feed`);
+      const granted = ({ topic, mode, interval_ms: every }) => told.modes.set(topic, `${mode} ${every ?? ""}`);
+      const [snapshot, gap] = [() => { told.snapshots += 1; }, (one) => told.gaps.push(one)];
+      feed.subscribe(["quote:*"], { mode: "raw" }, { granted, snapshot, gap, event: () => { told.quotes += 1; } });
+      feed.subscribe(["trade:*"], { mode: "raw" }, { granted, snapshot, gap, event: () => { told.trades += 1; } });
+      window.beside = { feed, told };
+    });
+    await screen.until(() => window.beside.told.snapshots === 48 && window.beside.told.quotes > 48);
+    const other = await context.newPage();
+    await other.bringToFront();
+    await poll(screen, () => document.visibilityState === "hidden");
+    await poll(screen, () => [...window.beside.told.modes].filter(([topic, mode]) => topic.startsWith("quote:") && mode === "interval 1000").length === 24);
+    // No trade is held once its account says so; from then on nothing but quotes comes, at most one a second of each.
+    await poll(screen, async () => !(await window.beside.feed.ledger()).server.some(({ topic }) => topic.startsWith("trade:")));
+    const hidden = await screen.ask(async () => {
+      const { told } = window.beside, { quotes, trades, snapshots } = told, begun = performance.now();
+      while (performance.now() - begun < 3000) await new Promise((done) => setTimeout(done, 500));
+      return { quotes: told.quotes - quotes, trades: told.trades - trades, snapshots: told.snapshots - snapshots, seconds: (performance.now() - begun) / 1000 };
+    });
+    assert.ok(hidden.quotes > 24 && hidden.quotes <= 24 * (hidden.seconds + 1), JSON.stringify(hidden));
+    assert.deepEqual([hidden.trades, hidden.snapshots], [0, 0]);
+    const before = await screen.ask(() => document.querySelector("#trades tbody td").textContent);
+    await page.bringToFront();
+    await screen.until(() => window.beside.told.snapshots === 96 && [...window.beside.told.modes.values()].every((mode) => mode === "raw "));
+    await screen.until(async () => {
+      const { unaccounted, differing, server: lines } = await window.beside.feed.ledger();
+      return unaccounted === 0 && differing.length === 0 && lines.length === 48;
+    });
+    assert.deepEqual(await screen.ask(() => [window.beside.told.gaps, window.beside.feed.counts.unexplained]), [[], 0]);
+    // The page's own caught up as well.
+    await screen.until((time) => document.querySelector("#trades tbody td").textContent > time, before);
+    await screen.untilHealth("ledger", /^0 ✓$/);
+    screen.assertClean();
+  } finally {
+    await end();
+    await server.kill();
+  }
+});
+
+const BUSY = ["--sim-instruments", "100", "--sim-rate", "10000"];
+
+test("slowed down, one sees lag, merging and recovery, and the ledger stays at zero", () => withScreen({ given: BUSY }, async (screen, server) => {
+  const { page } = screen;
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  await page.keyboard.press("s");
+  await screen.untilHealth("lag", /^(warn|degraded)/);
+  await screen.untilHealth("lag", /^degraded/);
+  await screen.untilHealth("merged", /^[1-9]/);
+  await screen.shot("slow");
+  await page.keyboard.press("s");
+  await screen.untilHealth("lag", /^ok$/);
+  const said = await screen.text("#happenings");
+  for (const what of ["slowed down", "lag warn", "lag degraded", "let go", "lag ok"]) assert.ok(said.includes(what), said);
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  const [line] = await screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].filter((row) => row.cells[0].textContent === "Everything").map((row) => [...row.cells].map((cell) => cell.textContent)));
+  assert.ok(Number(line[4].replaceAll(",", "")) > 0, `merged, by this client's own count: ${line}`);
+  assert.equal(screen.server, server);
+}));
+
+test("delivery is changed in mid-stream, and the account goes on", () => withScreen({ query: "?quotes=raw" }, async (screen) => {
+  const { page } = screen;
+  await page.keyboard.press("d");
+  const quotes = () => screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes"))
+    && screen.ask(() => [...[...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells].slice(2).map((cell) => Number(cell.textContent.replaceAll(",", ""))));
+  const until = (holds) => screen.until(holds);
+  await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[3].textContent.replaceAll(",", "")) > 100);
+  assert.deepEqual((await quotes()).slice(2), [0, 0], "raw merges nothing");
+  await page.getByRole("radiogroup", { name: "Quotes come as" }).getByRole("radio", { name: "100 ms" }).click();
+  await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[4].textContent.replaceAll(",", "")) > 20);
+  assert.match(page.url(), /quotes=|symbol=/);
+  await page.getByRole("radiogroup", { name: "Quotes come as" }).getByRole("radio", { name: "Raw" }).click();
+  await screen.untilHealth("mode", /^raw$/);
+  await screen.untilHealth("ledger", /^0 ✓$/);
+  assert.equal((await quotes())[3], 0, "nothing is lost by it");
+}));

@@ -1,0 +1,228 @@
+// A real server and a real browser for the tests of the page. Nothing here waits for a time, only for what shall be seen.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after } from "node:test";
+import { fileURLToPath } from "node:url";
+import { chromium } from "../.deps/node_modules/playwright-core/index.mjs";
+
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+export const isFull = process.env.TICKCAST_FULL === "1";
+const TICKCAST = process.env.TICKCAST ?? join(ROOT, "target/release/tickcast");
+const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
+/** Where screenshots go. */
+export const SCREENS = join(ROOT, "target/page");
+/** In a container there's no other user to be; a browser that calls home would spoil "no request to any other host". */
+const BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const WAIT_MS = 60_000;
+
+const folder = mkdtempSync(join(tmpdir(), "tickcast-page-"));
+mkdirSync(SCREENS, { recursive: true });
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Where a file of that name may be written; it is gone afterwards. */
+export const scratch = (name) => join(mkdtempSync(join(folder, "file-")), name);
+
+/** The arguments for a config of one's own. */
+export function config(text) {
+  const file = scratch("feeds.yaml");
+  writeFileSync(file, text);
+  return ["--config", file];
+}
+
+export const MARKET = ["--config", join(ROOT, "feeds.yaml")];
+
+/** A running server, which can be killed and started again in its place. */
+export class Server {
+  #arguments;
+  #child;
+  address = "127.0.0.1:0";
+
+  constructor(given) {
+    this.#arguments = given;
+  }
+
+  static async start(given = MARKET) {
+    const server = new Server(given);
+    await server.start();
+    return server;
+  }
+
+  async start() {
+    const child = spawn(TICKCAST, ["serve", "--listen", this.address, "--admin", "off", ...this.#arguments], { stdio: ["ignore", "pipe", "ignore"] });
+    this.#child = child;
+    let banner = "";
+    for await (const text of child.stdout) {
+      banner += text;
+      const found = /ws:\/\/([^/]+)\//.exec(banner);
+      if (!found) continue;
+      this.address = found[1];
+      return;
+    }
+    throw new Error(`the server ended before it listened: ${banner}`);
+  }
+
+  async kill(signal = "SIGKILL") {
+    const child = this.#child;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill(signal);
+    await once(child, "exit");
+  }
+
+  get url() {
+    return `http://${this.address}/`;
+  }
+
+  async json(path) {
+    return (await fetch(new URL(path, this.url))).json();
+  }
+}
+
+/** The page of a server in a browser, watched for whatever shall not happen. */
+export class Screen {
+  /** What the console said that it shouldn't have. */
+  complaints = [];
+  /** Requests to anyone but the server. */
+  strays = [];
+
+  constructor(page, server) {
+    this.page = page;
+    this.server = server;
+    page.setDefaultTimeout(WAIT_MS);
+    page.on("pageerror", (error) => this.complaints.push(error.stack ?? String(error)));
+    page.on("console", (message) => {
+      // The tests read canvases back, the page doesn't.
+      if (message.text().includes("willReadFrequently")) return;
+      if (["error", "warning"].includes(message.type())) this.complaints.push(`${message.type()}: ${message.text()} (${message.location().url})`);
+    });
+    page.context().on("request", (request) => {
+      if (!request.url().startsWith(server.url)) this.strays.push(request.url());
+    });
+  }
+
+  async open(query = "") {
+    await this.page.goto(this.server.url + query);
+    await this.until(() => /\d/.test(document.querySelector(".lines .last")?.textContent ?? ""));
+  }
+
+  /** Waits until it holds on the page. */
+  until(holds, argument) {
+    return this.page.waitForFunction(holds, argument, { timeout: WAIT_MS });
+  }
+
+  ask(question, argument) {
+    return this.page.evaluate(question, argument);
+  }
+
+  text(selector) {
+    return this.page.locator(selector).innerText();
+  }
+
+  /** The texts of a column, from the top, as they stand at one instant. */
+  column(name) {
+    return this.ask((column) => [...document.querySelectorAll(".lines .line:not([hidden])")]
+      .sort((a, b) => Number(a.ariaRowIndex ?? a.getAttribute("aria-rowindex")) - Number(b.getAttribute("aria-rowindex")))
+      .map((line) => line.querySelector(column)?.textContent ?? ""), name === "symbol" ? ".name" : `.cell.${name}`);
+  }
+
+  symbols() {
+    return this.column("symbol");
+  }
+
+  untilSymbols(wanted) {
+    return this.until((symbols) => {
+      const lines = [...document.querySelectorAll(".lines .line:not([hidden])")];
+      lines.sort((a, b) => Number(a.getAttribute("aria-rowindex")) - Number(b.getAttribute("aria-rowindex")));
+      return lines.map((line) => line.querySelector(".name")?.textContent).join() === symbols.join();
+    }, wanted);
+  }
+
+  /** A field of the health strip. */
+  health(field) {
+    return this.text(`[data-field="${field}"] dd`);
+  }
+
+  untilHealth(field, holds) {
+    return this.until(([name, source]) => {
+      const text = document.querySelector(`[data-field="${name}"] dd`)?.textContent ?? "";
+      return new RegExp(source).test(text);
+    }, [field, holds.source]);
+  }
+
+  untilState(state) {
+    return this.until((wanted) => document.body.dataset.state === wanted, state);
+  }
+
+  /** A screenshot, of which a copy is kept. */
+  shot(name, options = {}) {
+    return this.page.screenshot({ path: join(SCREENS, `${name}.png`), ...options });
+  }
+
+  /** Nothing was complained of, but what may be. */
+  assertClean(mayBe = /(?!)/) {
+    assert.deepEqual(this.complaints.filter((complaint) => !mayBe.test(complaint)), []);
+    assert.deepEqual(this.strays, []);
+  }
+}
+
+/** @type {import("playwright-core").Browser | null} */
+let browser = null;
+after(() => browser?.close());
+
+/** The browser, which all tests share; each has a context of its own. */
+async function theBrowser() {
+  browser ??= await chromium.launch({ executablePath: CHROMIUM, args: [...BROWSER, "--enable-precise-memory-info"] });
+  return browser;
+}
+
+/** Runs a test with a page of its own. */
+export async function withBrowser(test, context = {}) {
+  const made = await (await theBrowser()).newContext(context);
+  try {
+    await test(await made.newPage());
+  } finally {
+    await made.close();
+  }
+}
+
+/** Runs a test with a server and its page, and ends both. */
+export async function withScreen({ given = MARKET, query = "", mayComplain, ...context } = {}, test) {
+  const server = await Server.start(given);
+  try {
+    await withBrowser(async (page) => {
+      const screen = new Screen(page, server);
+      await screen.open(query);
+      await test(screen, server);
+      screen.assertClean(mayComplain);
+    }, { viewport: { width: 1440, height: 900 }, colorScheme: "dark", ...context });
+  } finally {
+    await server.kill();
+  }
+}
+
+/** A browser whose tabs can be hidden: the other one is always told that it is looked at. Its first page, and how to end it. */
+export async function hidingBrowser() {
+  const profile = mkdtempSync(join(folder, "profile-"));
+  const child = spawn(CHROMIUM, ["--headless", "--remote-debugging-port=0", `--user-data-dir=${profile}`, ...BROWSER, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });
+  let said = "";
+  let address;
+  for await (const text of child.stderr) {
+    said += text;
+    address = /ws:\/\/\S+/.exec(said)?.[0];
+    if (address) break;
+  }
+  assert.ok(address, `the browser ended: ${said}`);
+  const hiding = await chromium.connectOverCDP(address, { noDefaults: true });
+  const end = async () => {
+    await hiding.close();
+    if (child.exitCode === null) {
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    }
+  };
+  return { context: hiding.contexts()[0], page: hiding.contexts()[0].pages()[0], end };
+}

@@ -1,0 +1,72 @@
+// How fast the page is: its size, its first prices, its frames under load, its memory. Machines are shared and noisy, so the daily check fails
+// only where a figure is missed by a factor of two; all figures are printed.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { config, isFull, withScreen } from "./harness.mjs";
+
+const SYMBOLS = 500;
+const EVENTS_PER_S = 20_000;
+const SECONDS = isFull ? 600 : 12;
+const SLACK = isFull ? 1 : 2;
+
+const LARGE = `
+limits: {topics: 2048}
+sources:
+  - name: sim
+    kind: sim
+    seed: 7
+    history: 2h
+    stale_after: 1h
+    instruments:
+${Array.from({ length: SYMBOLS }, (_, at) => `      - {symbol: S${String(at).padStart(3, "0")}, start: "${100 + at}", rate: ${EVENTS_PER_S / SYMBOLS}/s}`).join("\n")}
+`;
+
+test("the first prices are painted soon, and the page is small", async (context) => {
+  const times = [];
+  for (let round = 0; round < 5; round += 1) {
+    await withScreen({}, async (screen) => {
+      times.push(await screen.ask(() => performance.getEntriesByName("first prices")[0].startTime));
+      await screen.until(() => document.getElementById("legend").textContent !== "");
+      const { size, packed } = await screen.ask(() => {
+        const files = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource").filter(({ name }) => !name.includes("/v1/"))];
+        return { size: files.reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0), packed: files.every(({ encodedBodySize, decodedBodySize }) => decodedBodySize < 1500 || encodedBodySize < decodedBodySize) };
+      });
+      assert.ok(size > 50 * 1024 && size <= 350 * 1024, `${size} bytes`);
+      assert.ok(packed, "every file of some size comes compressed");
+      if (round === 0) context.diagnostic(`page ${(size / 1024).toFixed(0)} KiB compressed`);
+    });
+  }
+  times.sort((a, b) => a - b);
+  context.diagnostic(`first prices ${times.map((ms) => ms.toFixed(0)).join(", ")} ms after navigation`);
+  assert.ok(times[2] <= 500 * SLACK, `${times}`);
+});
+
+for (const mode of ["100ms", "raw"]) {
+  test(`${SYMBOLS} symbols at ${EVENTS_PER_S} events/s, ${mode}: frames keep coming and memory doesn't grow`, (context) => withScreen({ given: config(LARGE), query: `?quotes=${mode}&tickers=${mode}` }, async (screen) => {
+    await screen.until((symbols) => document.getElementById("watch-count").textContent === `${symbols} symbols`, SYMBOLS);
+    await screen.untilHealth("ledger", /^0 ✓$/);
+    const session = await screen.page.context().newCDPSession(screen.page);
+    const heap = async () => {
+      await session.send("HeapProfiler.collectGarbage");
+      return screen.ask(() => performance.memory.usedJSHeapSize / 1e6);
+    };
+    const rounds = Math.max(4, SECONDS / 20), heaps = [], rates = [], events = [];
+    for (let round = 0; round < rounds; round += 1) {
+      rates.push(await screen.ask((ms) => new Promise((done) => {
+        let frames = 0;
+        const begun = performance.now();
+        const frame = (now) => (now - begun >= ms ? done(frames / (now - begun) * 1000) : requestAnimationFrame(frame, frames += 1));
+        requestAnimationFrame(frame);
+      }), SECONDS / rounds * 1000));
+      events.push(Number((await screen.health("events")).replaceAll(",", "")));
+      heaps.push(await heap());
+    }
+    const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
+    context.diagnostic(`${mode}: ${median(rates).toFixed(1)} frames/s (${Math.min(...rates).toFixed(1)} at worst), ${median(events)} events/s reach the page, heap ${heaps.slice(0, 3).concat(heaps.slice(-3)).map((one) => one.toFixed(1)).join(", ")} MB in ${SECONDS} s`);
+    assert.ok(median(rates) >= 50 / SLACK, `${rates}`);
+    // What the first rounds fill (bars, lines, pools) stays; nothing is added to it.
+    assert.ok(median(heaps.slice(-3)) < median(heaps.slice(0, 3)) * 1.25 + 1, `${heaps}`);
+    await screen.untilHealth("ledger", /^0 ✓$/);
+  }));
+}
