@@ -92,10 +92,16 @@ export class Health {
     write(fields.encoding, feed.encoding === "msgpack" ? "MessagePack" : "JSON");
     write(fields.mode, this.modeOf());
     const [p50, p99] = feed.latency(0.5, 0.99);
-    write(fields.p50, latency(p50));
-    write(fields.p99, latency(p99));
+    write(fields.p50, this.#measured(p50));
+    write(fields.p99, this.#measured(p99));
     write(fields.ping, latency(feed.clock.rtt));
     if (feed.state === "open" && !this.isAsking && now - this.ledgerAt > LEDGER_EVERY_MS) this.#ask(now);
+  }
+
+  /** The clocks' difference is known to half a round trip, so nothing below that is said. @param {number | null} ms */
+  #measured(ms) {
+    const error = (this.feed.clock.rtt ?? 0) / 2;
+    return ms !== null && ms < error ? `< ${latency(error)}` : latency(ms);
   }
 
   /** @param {number} now */
