@@ -129,7 +129,7 @@ fn outbox(criterion: &mut Criterion) {
         Replica::new(Epoch { origin: 1, turn: 0 }, HistoryLimits { events: 100, bytes: 1 << 20, age: Duration::from_secs(60) });
     replica.apply(&LogItem::Topics(0..catalog.len() as u32), &catalog);
     let batch = batch(&catalog, &topics, 20);
-    let (mut newest, mut counts, mut timers) = (Newest::default(), Counts::default(), Vec::new());
+    let (mut newest, mut counts, mut timers) = (Newest::default(), Counts::new(&Metrics::new()), Vec::new());
     let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
     let fresh_outbox = |newest: &mut Newest, counts: &mut Counts, timers: &mut Vec<_>| {
         let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
@@ -149,7 +149,7 @@ fn outbox(criterion: &mut Criterion) {
     }
     group.bench_function("admit_and_seal_200_of_10_topics", |bencher| {
         bencher.iter_batched_ref(
-            || fresh_outbox(&mut Newest::default(), &mut Counts::default(), &mut Vec::new()),
+            || fresh_outbox(&mut Newest::default(), &mut Counts::new(&Metrics::new()), &mut Vec::new()),
             |outbox| {
                 for slot in 0..10 {
                     let run = fresh.run(slot, Encoding::Msgpack, &metrics);
@@ -245,8 +245,8 @@ fn bars(criterion: &mut Criterion) {
 fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 20, 0);
-    let (emitter, queue) = input_queue(16 << 20);
-    let spec = SourceSpec { name: "tape".into(), stale_after: Duration::from_secs(3600) };
+    let (emitter, queue) = input_queue(16 << 20, clock);
+    let spec = SourceSpec { name: "tape".into(), stale_after: Duration::from_secs(3600), is_present: true };
     let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
     let published = std::thread::spawn(move || bus.run(queue));
     let gate = Arc::new(Gate::default());

@@ -36,11 +36,11 @@ fn simulated(config: &SimConfig) -> Vec<Emit> {
 
 /// Puts everything through a bus that runs on this thread, and encodes each batch.
 fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
-    let metrics = Arc::new(Metrics::new());
+    let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 30, 0);
-    let spec = SourceSpec { name: "sim".into(), stale_after: std::time::Duration::from_secs(3600) };
-    let bus = Bus::new(Clock::start(), Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
-    let (emitter, queue) = input_queue(1 << 30);
+    let spec = SourceSpec { name: "sim".into(), stale_after: std::time::Duration::from_secs(3600), is_present: true };
+    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
+    let (emitter, queue) = input_queue(1 << 30, clock);
     let source = emitter.of(SourceId(0));
     let instruments = config.instruments.iter().map(SimInstrument::instrument).collect();
     source.try_emit(vec![Emit::Instruments(instruments)]).expect("the queue has room");

@@ -64,8 +64,12 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let epoch = Epoch { origin: rand::random(), turn: 0 };
         let log = Log::new(config.log_bytes, config.shards);
-        let (emitter, queue) = input_queue(config.queue_bytes);
-        let spec = |source: &SourceConfig| SourceSpec { name: Arc::clone(&source.name), stale_after: source.stale_after };
+        let (emitter, queue) = input_queue(config.queue_bytes, clock);
+        let spec = |source: &SourceConfig| SourceSpec {
+            name: Arc::clone(&source.name),
+            stale_after: source.stale_after,
+            is_present: !matches!(source.details, SourceDetails::Replay(_)),
+        };
         let specs: Vec<_> = config.sources.iter().map(spec).collect();
         let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch);
         let thread = std::thread::Builder::new().name("bus".to_owned());
@@ -105,6 +109,8 @@ impl App {
         };
         app.tasks.extend(admin.map(|listener| tokio::spawn(admin_loop(listener, server))));
         app.wait_until_ready(clock).await;
+        let (_, topics) = app.sizes().await;
+        app.server.metrics.memory_bound.set(config.memory_formula(topics).0 as i64);
         Ok(app)
     }
 
@@ -148,6 +154,7 @@ impl App {
     pub async fn stop(self) {
         let (spread, deadline) = self.drain;
         self.server.is_draining.store(true, Ordering::Relaxed);
+        self.server.metrics.draining.set(1);
         self.accepting.abort();
         let mut gone = Vec::new();
         let of = self.server.shards.len();

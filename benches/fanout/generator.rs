@@ -26,8 +26,8 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
     let SourceDetails::Sim(sim) = source.details.clone() else { anyhow::bail!("the source is simulated") };
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(config.log_bytes, 1);
-    let (emitter, queue) = input_queue(config.queue_bytes);
-    let spec = SourceSpec { name: Arc::clone(&source.name), stale_after: source.stale_after };
+    let (emitter, queue) = input_queue(config.queue_bytes, clock);
+    let spec = SourceSpec { name: Arc::clone(&source.name), stale_after: source.stale_after, is_present: true };
     let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
     std::thread::Builder::new().name("bus".to_owned()).spawn(move || bus.run(queue))?;
     let task = SourceTask {

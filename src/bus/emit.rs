@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::SourceId;
 use super::derive::SessionSoFar;
+use crate::clock::Clock;
 use crate::market::{Bar, Instrument, Interval, Quote, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
 use crate::replica::Checkpoint;
@@ -33,7 +34,8 @@ pub enum Emit {
 
 #[derive(Debug)]
 pub(super) enum Input {
-    Emitted(SourceId, Vec<Emit>),
+    /// By whom, what, and when.
+    Emitted(SourceId, Vec<Emit>, UnixNanos),
     Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
     Stop,
 }
@@ -54,9 +56,9 @@ impl InputQueue {
         self.0.try_recv().ok()
     }
 
-    /// How full it is, in thousandths.
-    pub(super) fn fill_permille(&self) -> i64 {
-        (self.0.len() * 1000 / self.0.max_capacity()) as i64
+    /// How full it is, 0 to 1.
+    pub(super) fn fill(&self) -> f64 {
+        self.0.len() as f64 / self.0.max_capacity() as f64
     }
 }
 
@@ -69,6 +71,7 @@ pub struct QueueFull;
 #[derive(Debug, Clone)]
 pub struct Emitter {
     source: SourceId,
+    clock: Clock,
     queue: mpsc::Sender<Input>,
 }
 
@@ -82,22 +85,23 @@ fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
 }
 
 /// A queue of at most `bytes_max`, and the emitter from which those of all sources are made.
-pub fn input_queue(bytes_max: usize) -> (Emitter, InputQueue) {
+pub fn input_queue(bytes_max: usize, clock: Clock) -> (Emitter, InputQueue) {
     let places = (bytes_max / (EMITTED_MAX * size_of::<Emit>())).max(2);
     let (sender, receiver) = mpsc::channel(places);
-    (Emitter { source: SourceId(0), queue: sender }, InputQueue(receiver))
+    (Emitter { source: SourceId(0), clock, queue: sender }, InputQueue(receiver))
 }
 
 impl Emitter {
     /// The same queue, for another source.
     pub fn of(&self, source: SourceId) -> Self {
-        Self { source, queue: self.queue.clone() }
+        Self { source, clock: self.clock, queue: self.queue.clone() }
     }
 
     /// Emits in order, waiting while the queue is full. Returns false once the bus has stopped.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> bool {
+        let now = self.clock.now();
         for part in parts(std::mem::take(emitted)) {
-            if self.queue.send(Input::Emitted(self.source, part)).await.is_err() {
+            if self.queue.send(Input::Emitted(self.source, part, now)).await.is_err() {
                 return false;
             }
         }
@@ -108,8 +112,9 @@ impl Emitter {
     pub fn try_emit(&self, emitted: Vec<Emit>) -> Result<(), QueueFull> {
         let places = emitted.len().div_ceil(EMITTED_MAX);
         let permits = self.queue.try_reserve_many(places).map_err(|_full_or_stopped| QueueFull)?;
+        let now = self.clock.now();
         for (permit, part) in permits.zip(parts(emitted)) {
-            permit.send(Input::Emitted(self.source, part));
+            permit.send(Input::Emitted(self.source, part, now));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod catalog;
 pub mod derive;
 mod emit;
 mod log;
+mod meters;
 
 pub use batch::{Batch, Encoded, Event, LogItem};
 pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, TopicInfo};
@@ -29,6 +30,7 @@ use crate::replica::{Checkpoint, HistoryLimits, Replica};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
 use emit::Input;
+use meters::Meters;
 
 /// At most so many items are published at once, so that a shard's turn stays short.
 const BATCH_ITEMS_MAX: usize = 2048;
@@ -40,6 +42,8 @@ pub struct SourceSpec {
     pub name: Arc<str>,
     /// After how long a silence an instrument is stale that says nothing itself.
     pub stale_after: Duration,
+    /// Its events happen now, so that it can be late with them; what is replayed happened long ago.
+    pub is_present: bool,
 }
 
 /// The bus' thread and what it writes to.
@@ -53,6 +57,7 @@ pub struct Bus {
     instruments: Vec<Vec<Option<InstrumentId>>>,
     derive: Derive,
     out: Sequencer,
+    meters: Meters,
 }
 
 /// Numbers events and gathers them for the next batch.
@@ -84,6 +89,7 @@ impl Bus {
     /// A bus that writes to `log`; its topics begin in the epoch `origin`.
     pub fn new(clock: Clock, log: Arc<Log>, metrics: Arc<Metrics>, sources: Vec<SourceSpec>, origin: Epoch) -> Self {
         let limits = HistoryLimits { events: 0, bytes: usize::MAX, age: Duration::MAX };
+        let meters = Meters::new(&metrics, sources.iter().map(|source| (&*source.name, source.is_present)));
         let names = sources.iter().map(|source| Arc::clone(&source.name)).collect();
         Self {
             clock,
@@ -99,6 +105,7 @@ impl Bus {
                 published: [0; Channel::COUNT],
             },
             sources,
+            meters,
         }
     }
 
@@ -109,8 +116,8 @@ impl Bus {
             let mut next = Some(first);
             while let Some(input) = next {
                 match input {
-                    Input::Emitted(source, emitted) => {
-                        let received = self.clock.now();
+                    Input::Emitted(source, emitted, received) => {
+                        self.meters.receive(source.0 as usize, &emitted, received);
                         for emit in emitted {
                             self.take(source, emit, received);
                         }
@@ -121,7 +128,7 @@ impl Bus {
                 next = if self.out.items.len() < BATCH_ITEMS_MAX { queue.poll() } else { None };
             }
             self.publish();
-            self.metrics.queue_permille.set(queue.fill_permille());
+            self.metrics.queue_fill.set(queue.fill());
         }
     }
 
@@ -140,7 +147,7 @@ impl Bus {
         items.shrink_to_fit();
         // What follows was taken up later.
         self.out.tx = self.clock.now();
-        self.metrics.batches.inc();
+        self.meters.publish(items.len(), self.out.tx);
         for (channel, count) in self.out.published.iter_mut().enumerate() {
             self.metrics.published[channel].inc_by(std::mem::take(count));
         }
@@ -184,6 +191,7 @@ impl Bus {
             }
             Emit::StartOver => self.start_over(at),
             Emit::State(state) => {
+                self.metrics.set_source_state(&self.sources[at].name, state);
                 self.out.push(LogItem::Source { source, state, since: received });
                 if matches!(state, SourceState::Stale | SourceState::Reconnecting | SourceState::Ended) {
                     self.derive.on_source_lost(at, &mut self.out);

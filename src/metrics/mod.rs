@@ -1,28 +1,42 @@
 //! Every metric's name, unit, labels and help text, in one catalogue. Labels are of closed sets: no symbol, no client.
+//!
+//! What happens often is recorded by each thread for itself and handed over now and then ([`LocalHistogram`]).
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+mod histogram;
 
-use crate::protocol::{Code, Encoding, GapCause, LagLevel};
+pub use histogram::{Histogram, LocalHistogram};
+
+use histogram::{NUMBERS, SIZES, Scale, TIMES};
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::protocol::{Code, Encoding, GapCause, LagLevel, Mode, SourceState};
 use crate::topic::Channel;
 
 /// Handles of all metrics; the hot ones are reached by index, without a lookup by name.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    catalogue: Catalogue,
     /// Events published, by the channel's index.
     pub published: [IntCounter; Channel::COUNT],
-    /// Batches published.
-    pub batches: IntCounter,
     /// Events encoded, by the encoding's index.
     pub encoded: [IntCounter; 2],
     /// Memory of the log.
     pub log_bytes: IntGauge,
-    /// Fill of the bus' queue, in thousandths.
-    pub queue_permille: IntGauge,
+    /// Received → published.
+    pub bus_time: Histogram,
+    /// Items of a batch.
+    pub batch_items: Histogram,
+    /// Fill of the bus' queue, 0 to 1.
+    pub queue_fill: Gauge,
     /// Topics there are.
     pub topics: IntGauge,
     /// Connections open.
     pub connections: IntGauge,
+    /// Connections that were opened.
+    pub opened: IntCounter,
+    /// Connections that are late now: warn, degraded.
+    pub late: [IntGauge; 2],
     /// Subscriptions held.
     pub subscriptions: IntGauge,
     /// Events put into data arrays.
@@ -33,6 +47,20 @@ pub struct Metrics {
     pub lost: [IntCounter; GapCause::ALL.len()],
     /// Bytes written to sockets.
     pub written_bytes: IntCounter,
+    /// Published → written, by the mode's index.
+    pub fanout_time: [Histogram; Mode::NAMES.len()],
+    /// Age of the oldest event that waits for a blocked client.
+    pub queue_age: Histogram,
+    /// Bytes written at once.
+    pub flush_bytes: Histogram,
+    /// Asked for → on the wire.
+    pub snapshot_time: Histogram,
+    /// Topics resumed, by outcome.
+    pub resumes: IntCounterVec,
+    /// Events that no account has.
+    pub unaccounted: IntCounter,
+    /// What the formula allows.
+    pub memory_bound: IntGauge,
     /// Changes of lag level: ok, warn, degraded.
     pub lag: [IntCounter; 3],
     /// Connections closed by the server, by the code's index; the last is "other".
@@ -49,11 +77,45 @@ pub struct Metrics {
     pub source_restarts: IntCounter,
     /// Handshakes refused, by reason.
     pub handshakes_refused: IntCounterVec,
-    /// A source's state: 1 where it holds.
+    /// A source's task runs.
     pub source_up: IntGaugeVec,
+    /// A source's state: 1 where it holds.
+    pub source_state: IntGaugeVec,
+    /// What sources emitted.
+    source_events: IntCounterVec,
+    /// 1 while the server stops.
+    pub draining: IntGauge,
 }
 
+/// A source's own.
+#[derive(Debug)]
+pub struct SourceMeters {
+    /// Event time → received; for sources whose events happen now.
+    pub lag: LocalHistogram,
+    /// Trades emitted.
+    pub trades: IntCounter,
+    /// Quotes emitted.
+    pub quotes: IntCounter,
+}
+
+/// A shard's own.
+#[derive(Debug)]
+pub struct ShardMeters {
+    /// How long turns of its loop take.
+    pub turn: LocalHistogram,
+    /// The longest of late.
+    pub longest_turn: Gauge,
+}
+
+const FANOUT_HELP: &str =
+    "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
+
+/// Why input is refused.
+const BAD_INPUT: [&str; 10] =
+    ["malformed", "channel", "symbol", "quantity", "negative_price", "crossed", "late", "ahead", "full", "bad_line"];
+
 /// Builds metrics and registers them.
+#[derive(Debug)]
 struct Catalogue(Registry);
 
 impl Catalogue {
@@ -67,46 +129,127 @@ impl Catalogue {
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(name, help).expect("names of the catalogue are valid"))
     }
-    fn counters(&self, name: &str, help: &str, label: &str) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), &[label]).expect("names of the catalogue are valid"))
+    fn ratio(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help).expect("names of the catalogue are valid"))
     }
-    fn gauges(&self, name: &str, help: &str, label: &str) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), &[label]).expect("names of the catalogue are valid"))
+    fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
+        self.register(Histogram::new(name, help, scale, None).expect("names of the catalogue are valid"))
+    }
+    fn labelled(&self, name: &str, help: &str, label: (&str, &str)) -> Histogram {
+        self.register(Histogram::new(name, help, TIMES, Some(label)).expect("names of the catalogue are valid"))
+    }
+    /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
+    fn counters<'a>(&self, name: &str, help: &str, label: &str, values: impl IntoIterator<Item = &'a str>) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("names of the catalogue are valid");
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        self.register(counters)
+    }
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels).expect("names of the catalogue are valid"))
     }
 }
 
 impl Metrics {
     /// All metrics, at zero.
+    #[expect(clippy::too_many_lines, reason = "a table, to be read from its top to its bottom")]
     pub fn new() -> Self {
         let all = Catalogue(Registry::new());
-        let published = all.counters("tickcast_events_published_total", "Events that the bus published.", "channel");
+        let published = all.counters("tickcast_events_published_total", "Events that the bus published.", "channel", []);
         let names = ["trade", "quote", "ticker", "bar_1s", "bar_1m", "bar_5m", "bar_1h", "bar_1d", "status"];
-        let encoded = all.counters("tickcast_events_encoded_total", "Events made into bytes, once an encoding.", "encoding");
-        let lost = all.counters("tickcast_events_lost_total", "Events named in gaps.", "cause");
-        let lag = all.counters("tickcast_lag_changes_total", "Changes of a connection's lag level.", "level");
+        let encoded = all.counters("tickcast_events_encoded_total", "Events made into bytes, once an encoding.", "encoding", []);
+        let lost = all.counters("tickcast_events_lost_total", "Events named in gaps, by cause.", "cause", []);
+        let lag = all.counters("tickcast_lag_changes_total", "Changes of a connection's lag level.", "level", []);
+        let late = all.gauges("tickcast_connections_late", "Connections that were told that they are late, by level.", &["level"]);
+        let build = all.gauges("tickcast_build_info", "1; its label tells the version.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let source_events = Opts::new("tickcast_source_events_total", "Trades and quotes that sources emitted.");
+        let source_events = IntCounterVec::new(source_events, &["source", "channel"]).expect("names of the catalogue are valid");
+        let codes = || Code::ALL.map(Code::name);
+        let process = all.0.register(Box::new(ProcessCollector::for_self()));
+        process.expect("the process' metrics have names of their own");
         Self {
             published: names.map(|name| published.with_label_values(&[name])),
             encoded: Encoding::ALL.map(|encoding| encoded.with_label_values(&[encoding.name()])),
             lost: GapCause::ALL.map(|cause| lost.with_label_values(&[cause.name()])),
             lag: ["ok", "warn", "degraded"].map(|level| lag.with_label_values(&[level])),
-            batches: all.counter("tickcast_batches_published_total", "Batches that the bus published."),
+            late: ["warn", "degraded"].map(|level| late.with_label_values(&[level])),
+            bus_time: all.histogram("tickcast_bus_seconds", "From a source's hand to the log: waiting in the queue included.", TIMES),
+            batch_items: all.histogram("tickcast_batch_items", "What the bus publishes at once: events and news of topics.", NUMBERS),
+            queue_fill: all.ratio("tickcast_bus_queue_ratio", "How full the bus' queue is, 0 to 1."),
             log_bytes: all.gauge("tickcast_log_bytes", "Memory of the batches on the log."),
-            queue_permille: all.gauge("tickcast_bus_queue_permille", "How full the bus' queue is, in thousandths."),
             topics: all.gauge("tickcast_topics", "Topics there are."),
             connections: all.gauge("tickcast_connections", "Connections open."),
+            opened: all.counter("tickcast_connections_opened_total", "Connections that were opened."),
             subscriptions: all.gauge("tickcast_subscriptions", "Topics held, over all connections."),
             delivered: all.counter("tickcast_events_delivered_total", "Events put into data arrays, over all connections."),
             merged: all.counter("tickcast_events_merged_total", "Events replaced by newer ones, over all connections."),
             written_bytes: all.counter("tickcast_written_bytes_total", "Bytes written to clients' sockets."),
-            closed: all.counters("tickcast_connections_closed_total", "Connections closed, by code; client: by the client.", "code"),
+            fanout_time: Mode::NAMES.map(|mode| all.labelled("tickcast_fanout_seconds", FANOUT_HELP, ("mode", mode))),
+            queue_age: all.histogram(
+                "tickcast_queue_age_seconds",
+                "Age of the oldest event that waits, at each look at a blocked client.",
+                TIMES,
+            ),
+            flush_bytes: all.histogram("tickcast_flush_bytes", "Bytes that a client's socket took in one turn.", SIZES),
+            snapshot_time: all.histogram("tickcast_snapshot_seconds", "From the request of a snapshot to the wire.", TIMES),
+            resumes: all.counters(
+                "tickcast_resumes_total",
+                "Topics that a client went on with after a reconnect, by outcome.",
+                "outcome",
+                ["recovered", "expired", "new_epoch"],
+            ),
+            unaccounted: all.counter(
+                "tickcast_events_unaccounted_total",
+                "Events that a ledger has neither as delivered nor merged nor lost; 0, or there is a bug.",
+            ),
+            closed: all.counters(
+                "tickcast_connections_closed_total",
+                "Connections closed, by code; client: by the client; a number: for a violation of RFC 6455.",
+                "code",
+                codes().into_iter().chain(["client", "1002", "1007", "1009"]),
+            ),
             queued_bytes: all.gauge("tickcast_queued_bytes", "Bytes that wait in outboxes."),
-            request_errors: all.counters("tickcast_request_errors_total", "Requests answered by an error.", "code"),
-            bad_input: all.counters("tickcast_bad_input_total", "What sources said that was refused.", "reason"),
+            memory_bound: all.gauge("tickcast_memory_bound_bytes", "What the memory formula allows with this config."),
+            request_errors: all.counters("tickcast_request_errors_total", "Requests answered by an error.", "code", codes()),
+            bad_input: all.counters("tickcast_bad_input_total", "What sources said that was refused.", "reason", BAD_INPUT),
             overruns: all.counter("tickcast_shard_overruns_total", "Times a shard was overrun by the log."),
             source_restarts: all.counter("tickcast_source_restarts_total", "Times a source was started again."),
-            handshakes_refused: all.counters("tickcast_handshakes_refused_total", "Handshakes refused.", "reason"),
-            source_up: all.gauges("tickcast_source_up", "1 where the source runs.", "source"),
-            registry: all.0,
+            handshakes_refused: all.counters(
+                "tickcast_handshakes_refused_total",
+                "Handshakes refused.",
+                "reason",
+                ["sockets", "silent", "handshake"],
+            ),
+            source_up: all.gauges("tickcast_source_up", "1 where the source runs.", &["source"]),
+            source_state: all.gauges("tickcast_source_state", "1 for the state that a source is in.", &["source", "state"]),
+            source_events: all.register(source_events),
+            draining: all.gauge("tickcast_draining", "1 while the server stops."),
+            catalogue: all,
+        }
+    }
+
+    /// The metrics of a source.
+    pub fn add_source(&self, name: &str) -> SourceMeters {
+        let lag = self.catalogue.labelled("tickcast_source_lag_seconds", "From an event's time to its arrival here.", ("source", name));
+        let of = |channel| self.source_events.with_label_values(&[name, channel]);
+        SourceMeters { lag: lag.local(), trades: of("trade"), quotes: of("quote") }
+    }
+
+    /// The metrics of a shard.
+    pub fn add_shard(&self, number: usize) -> ShardMeters {
+        let label = ("shard", &*number.to_string());
+        let turn = self.catalogue.labelled("tickcast_shard_turn_seconds", "How long a turn of a shard's loop takes.", label);
+        let opts = Opts::new("tickcast_shard_longest_turn_seconds", "The longest turn of the last half to whole minute.");
+        let longest = Gauge::with_opts(opts.const_label(label.0, label.1)).expect("names of the catalogue are valid");
+        ShardMeters { turn: turn.local(), longest_turn: self.catalogue.register(longest) }
+    }
+
+    /// A source is in this state now.
+    pub fn set_source_state(&self, name: &str, state: SourceState) {
+        for one in SourceState::ALL {
+            self.source_state.with_label_values(&[name, one.name()]).set(i64::from(one == state));
         }
     }
 
@@ -117,6 +260,21 @@ impl Metrics {
             LagLevel::Warn => 1,
             LagLevel::Degraded => 2,
         }]
+    }
+
+    /// A connection that was told one level is told another.
+    pub fn change_late(&self, before: LagLevel, after: LagLevel) {
+        let gauge = |level| match level {
+            LagLevel::Ok => None,
+            LagLevel::Warn => Some(&self.late[0]),
+            LagLevel::Degraded => Some(&self.late[1]),
+        };
+        if let Some(gauge) = gauge(before) {
+            gauge.dec();
+        }
+        if let Some(gauge) = gauge(after) {
+            gauge.inc();
+        }
     }
 
     /// Counts a close by the server.
@@ -132,7 +290,7 @@ impl Metrics {
     /// Everything in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let rendered = TextEncoder::new().encode(&self.registry.gather(), &mut out);
+        let rendered = TextEncoder::new().encode(&self.catalogue.0.gather(), &mut out);
         rendered.expect("a Vec takes all, and the catalogue's names are valid");
         out
     }

@@ -416,6 +416,21 @@ pub enum SourceState {
     Ended,
 }
 
+impl SourceState {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Live, Self::Stale, Self::Reconnecting, Self::Ended];
+
+    /// As it stands on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Stale => "stale",
+            Self::Reconnecting => "reconnecting",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// A source of a held topic changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceChange {

@@ -15,12 +15,20 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The words on the wire, in the order of [`Self::index`].
+    pub const NAMES: [&str; 3] = ["raw", "conflate", "interval"];
+
     /// The word on the wire.
     pub const fn name(self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// Which of the words.
+    pub const fn index(self) -> usize {
         match self {
-            Self::Raw => "raw",
-            Self::Conflate => "conflate",
-            Self::Interval(_) => "interval",
+            Self::Raw => 0,
+            Self::Conflate => 1,
+            Self::Interval(_) => 2,
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Join {
     Snapshot(usize),
     /// With the next event.
     Live,
+    /// With a snapshot, because the place from which to go on is of another epoch.
+    Anew(usize),
     /// With what came after this number.
     Resume(u64),
     /// What came after this number is gone: a gap, then a snapshot of at most so many events.

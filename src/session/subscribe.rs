@@ -363,7 +363,7 @@ fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
 fn resume(topic: TopicId, seq: u64, epoch: Option<Epoch>, mode: Mode, events: usize, view: View<'_>) -> Join {
     let (replica, channel) = (view.replica, view.catalog().topic(topic).topic.channel);
     if epoch != Some(replica.epoch(topic)) || seq > replica.head(topic) {
-        return Join::Snapshot(events);
+        return Join::Anew(events);
     }
     let is_there = match (mode, channel.kind()) {
         (Mode::Raw, _) | (_, Kind::Event) => replica.after(topic, seq).is_some(),

@@ -12,9 +12,9 @@ use super::turn::Shard;
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Bye, Code, Control, Encoding, Refusal, SnapshotHead, Welcome, encode_control, encode_event, encode_parts, write_snapshot,
+    Bye, Code, Control, Encoding, LagLevel, Refusal, SnapshotHead, Welcome, encode_control, encode_event, encode_parts, write_snapshot,
 };
-use crate::session::{Action, Session};
+use crate::session::{Action, Join, Session};
 use crate::topic::{Kind, TopicName};
 
 /// Over how long clients that are sent away are asked to come back.
@@ -52,6 +52,7 @@ impl Shard {
             left_unread: false,
             closing: None,
             queued_told: 0,
+            level_told: LagLevel::Ok,
             peer: Box::new(Peer {
                 session: Session::new(Arc::clone(&self.limits), self.now),
                 partial: None,
@@ -66,10 +67,12 @@ impl Shard {
                 reply_bytes: 0,
                 inbox: std::collections::VecDeque::new(),
                 permit,
+                unaccounted: 0,
             }),
         });
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.inc();
+        self.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
         if refused || self.draining {
             let code = if refused { Code::ConnectionLimit } else { Code::Draining };
@@ -123,6 +126,7 @@ impl Shard {
                     }
                 }
                 Action::Hold(topic, settings, join) => {
+                    self.count_join(join);
                     let slot = self.with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
                     let place = self.registry.add(topic, Subscriber { connection: key, slot });
                     self.connections[key.0 as usize].outbox.set_place(slot, place);
@@ -157,6 +161,16 @@ impl Shard {
         let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
         self.arm_intervals(key);
         changed
+    }
+
+    fn count_join(&self, join: Join) {
+        let outcome = match join {
+            Join::Snapshot(_) | Join::Live => return,
+            Join::Anew(_) => "new_epoch",
+            Join::Resume(_) => "recovered",
+            Join::Expired(..) => "expired",
+        };
+        self.metrics.resumes.with_label_values(&[outcome]).inc();
     }
 
     fn release(&mut self, key: ConnectionKey, topic: TopicId) {
@@ -246,6 +260,7 @@ impl Shard {
         }
         let connection = self.connections.remove(key.0 as usize);
         self.metrics.queued_bytes.sub(connection.queued_told.into());
+        self.metrics.change_late(connection.level_told, LagLevel::Ok);
         let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.dec();
@@ -309,6 +324,7 @@ impl Shard {
             connection.peer.next_heartbeat = now.plus(self.config.heartbeat);
             connection.outbox.rest();
             connection.outbox.heartbeat();
+            connection.check_accounts(&self.metrics);
             connection.peer.session.rest();
             connection.peer.inbox.shrink_to_fit();
             self.mark_dirty(key);

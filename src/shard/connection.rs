@@ -14,7 +14,7 @@ use super::reader::{FloodGuard, Partial};
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, LagLevel};
 use crate::session::{Held, Session};
 
 /// A connection's number within its shard; used again after it is gone.
@@ -71,6 +71,8 @@ pub(super) struct Connection {
     pub closing: Option<Closing>,
     /// What the gauge of queued bytes holds of it.
     pub queued_told: u32,
+    /// The level as which the gauge of late connections holds it.
+    pub level_told: LagLevel,
     pub peer: Box<Peer>,
 }
 
@@ -96,6 +98,8 @@ pub(super) struct Peer {
     /// Requests that were read and are answered in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
     pub permit: Option<Permit>,
+    /// What the counter of unaccounted events holds of it.
+    pub unaccounted: u64,
 }
 
 /// What came of writing.
@@ -118,23 +122,25 @@ impl Connection {
     /// Writes all that is due, until the socket takes no more.
     pub(super) fn flush(&mut self, view: &mut View<'_>) -> Flushed {
         let mut written = 0;
-        loop {
+        let flushed = loop {
             if self.outbox.wire.blocked {
-                return Flushed::Blocked;
+                break Flushed::Blocked;
             }
             let is_last = self.outbox.fill(view);
             self.outbox.wire.seal();
-            match self.write(view, &mut written) {
-                Some(flushed) => return flushed,
-                None if is_last => return Flushed::All,
-                None if written > TURN_BYTES_MAX => return Flushed::More,
+            match self.write(&mut written) {
+                Some(flushed) => break flushed,
+                None if is_last => break Flushed::All,
+                None if written > TURN_BYTES_MAX => break Flushed::More,
                 None => {}
             }
-        }
+        };
+        view.counts.flushed(written);
+        flushed
     }
 
     /// Writes what is on the wire. `None`: all of it was taken.
-    fn write(&mut self, view: &mut View<'_>, written: &mut usize) -> Option<Flushed> {
+    fn write(&mut self, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.wire.is_empty() {
             // Straight to the socket: the runtime's own record of it is asked only once it refuses.
             let taken = match rustix::net::send(&self.stream, self.outbox.wire.unsent(), SendFlags::NOSIGNAL) {
@@ -145,7 +151,6 @@ impl Connection {
                 Ok(taken) => {
                     self.outbox.wire.advance(taken);
                     *written += taken;
-                    view.counts.written += taken as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.peer.waker));
@@ -188,19 +193,34 @@ impl Connection {
     }
 
     /// Looks whether the client is behind, if its socket is blocked.
-    pub(super) fn relieve(&mut self, view: &View<'_>) -> Relief {
+    pub(super) fn relieve(&mut self, view: &mut View<'_>) -> Relief {
         if !self.outbox.wire.blocked || self.closing.is_some() {
             return Relief::Done;
         }
         self.outbox.relieve(view)
     }
 
-    /// Tells the gauge what waits.
+    /// Tells the gauges what waits, and whether that is late.
     pub(super) fn tell_queued(&mut self, metrics: &Metrics) {
+        let level = self.outbox.level();
+        if level != self.level_told {
+            metrics.change_late(self.level_told, level);
+            self.level_told = level;
+        }
         let queued = self.outbox.queued_bytes() as u32;
         if queued != self.queued_told {
             metrics.queued_bytes.add(i64::from(queued) - i64::from(self.queued_told));
             self.queued_told = queued;
+        }
+    }
+
+    /// Counts what its accounts lack, once.
+    pub(super) fn check_accounts(&mut self, metrics: &Metrics) {
+        let unaccounted = self.outbox.unaccounted();
+        if unaccounted > self.peer.unaccounted {
+            tracing::error!(events = unaccounted - self.peer.unaccounted, "a ledger doesn't come out at zero; this is a bug");
+            metrics.unaccounted.inc_by(unaccounted - self.peer.unaccounted);
+            self.peer.unaccounted = unaccounted;
         }
     }
 

@@ -7,6 +7,7 @@ use super::connection::ConnectionKey;
 use super::outbox::{Place, Run, SlotId};
 use super::registry::Registry;
 use crate::bus::{Batch, Event, TopicId};
+use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 
@@ -20,6 +21,8 @@ struct TopicRun {
     places: (u32, u32),
     /// Its first and last sequence number.
     seqs: (u64, u64),
+    /// When its first event was published.
+    published: UnixNanos,
     /// By encoding: where all of its bytes stand one behind the other, once somebody needed them.
     joined: [Option<(u32, u32)>; 2],
     /// By encoding: its newest bytes are kept for those who merge.
@@ -72,7 +75,14 @@ impl Fresh {
         let Some(run) = self.runs.get_mut(self.of_topic[topic] as usize) else {
             self.of_topic[topic] = self.runs.len() as u32;
             let seqs = (event.seq, event.seq);
-            self.runs.push(TopicRun { topic: event.topic, places: (at, at), seqs, joined: [None; 2], is_kept: [false; 2] });
+            self.runs.push(TopicRun {
+                topic: event.topic,
+                places: (at, at),
+                seqs,
+                published: event.tx,
+                joined: [None; 2],
+                is_kept: [false; 2],
+            });
             return;
         };
         self.places[run.places.1 as usize].next = at;
@@ -118,8 +128,8 @@ impl Fresh {
     /// A run in an encoding; its bytes are put together when the first needs them.
     pub fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
         let Self { batches, places, runs, joined, .. } = self;
-        let TopicRun { places: (at, last_at), seqs: (first, last), joined: ranges, .. } = &mut runs[run as usize];
-        let mut found = Run { batches, places, at: *at, first: *first, last: *last, joined: &[], encoding, metrics };
+        let TopicRun { places: (at, last_at), seqs: (first, last), published, joined: ranges, .. } = &mut runs[run as usize];
+        let mut found = Run { batches, places, at: *at, first: *first, last: *last, published: *published, joined: &[], encoding, metrics };
         let joined = &mut joined[encoding.index()];
         if at == last_at {
             found.joined = found.events().next().map_or(&[], |(_, bytes)| bytes);
@@ -193,7 +203,7 @@ pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8]
 mod tests {
     use super::*;
     use crate::bus::{Catalog, LogItem};
-    use crate::market::{Body, Quote, UnixNanos};
+    use crate::market::{Body, Quote};
 
     #[test]
     fn nobody_is_always_the_last() {

@@ -9,6 +9,7 @@ mod act;
 mod command;
 mod connection;
 pub mod fresh;
+mod meters;
 pub mod outbox;
 mod read;
 mod reader;

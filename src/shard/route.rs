@@ -60,6 +60,7 @@ impl Shard {
             for key in some {
                 self.deliver_one(*key, flushes);
             }
+            self.counts.settle(self.config.clock.now());
         }
         order.clear();
         self.order = order;
@@ -116,7 +117,7 @@ impl Shard {
         self.replica.apply(item, &batch.catalog);
         for subscriber in subscribers {
             let connection = &mut self.connections[subscriber.connection.0 as usize];
-            connection.outbox.begin_epoch(subscriber.slot, epoch, 0, None);
+            connection.outbox.begin_epoch(subscriber.slot, epoch, 0, None, self.now);
             self.mark_dirty(subscriber.connection);
         }
     }

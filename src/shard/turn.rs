@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
 use super::fresh::{Fresh, Rotation};
+use super::meters::Meters;
 use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
@@ -86,6 +87,7 @@ pub struct Shard {
     pub(super) order: Vec<ConnectionKey>,
     /// What connections did in this turn.
     pub(super) counts: Counts,
+    meters: Meters,
     pub(super) ready: Arc<ReadyList>,
     pub(super) timers: Timers,
     pub(super) dirty: Vec<ConnectionKey>,
@@ -120,7 +122,6 @@ pub fn spawn(
         number,
         limits: Arc::new(config.limits),
         websocket: websocket_config(config.limits.message_bytes as usize),
-        metrics,
         handle: handle.clone(),
         next: log.head(),
         log,
@@ -133,7 +134,9 @@ pub fn spawn(
         newest: Newest::default(),
         fresh: Fresh::default(),
         order: Vec::new(),
-        counts: Counts::default(),
+        counts: Counts::new(&metrics),
+        meters: Meters::new(metrics.add_shard(number)),
+        metrics,
         ready: Arc::default(),
         timers: Timers::default(),
         dirty: Vec::new(),
@@ -168,6 +171,7 @@ impl Shard {
                 return;
             }
             self.now = self.config.clock.now();
+            self.counts.settle(self.now);
             busy = self.take_commands(&mut commands);
             self.ready.take(&mut ready);
             for key in ready.drain(..) {
@@ -181,7 +185,10 @@ impl Shard {
             self.deliver(flushes);
             self.take_timers();
             busy |= flushes && self.flush();
-            self.tell_counts();
+            let ended = self.config.clock.now();
+            self.counts.settle(ended);
+            self.counts.tell(&self.metrics);
+            self.meters.turned(self.now, ended);
         }
     }
 
@@ -330,18 +337,6 @@ impl Shard {
         }
     }
 
-    /// Tells the metrics what the turn did.
-    fn tell_counts(&mut self) {
-        let Counts { delivered, merged, written } = std::mem::take(&mut self.counts);
-        for (counter, count) in
-            [(&self.metrics.delivered, delivered), (&self.metrics.merged, merged), (&self.metrics.written_bytes, written)]
-        {
-            if count > 0 {
-                counter.inc_by(count);
-            }
-        }
-    }
-
     /// Writes to every other connection that has something due. Returns whether some had more than a turn's worth.
     fn flush(&mut self) -> bool {
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -366,7 +361,7 @@ impl Shard {
         Self::lend_buffer(&mut connection.outbox.wire, pool, pool_bytes);
         let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
-        let relief = connection.relieve(&view);
+        let relief = connection.relieve(&mut view);
         connection.tell_queued(view.metrics);
         match flushed {
             Flushed::All => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::lane::{Entry, GapEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
 use crate::bus::{Event, TopicId};
+use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Mode, Settings};
 use crate::session::Join;
 use crate::topic::Kind;
@@ -14,7 +15,7 @@ impl Outbox {
     pub fn hold(&mut self, topic: TopicId, settings: Settings, join: Join, view: &mut View<'_>) -> SlotId {
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         let start = match join {
-            Join::Snapshot(_) | Join::Live => head,
+            Join::Snapshot(_) | Join::Anew(_) | Join::Live => head,
             Join::Resume(seq) | Join::Expired(seq, _) => seq,
         };
         let kind = view.replica.catalog().topic(topic).topic.channel.kind();
@@ -33,7 +34,7 @@ impl Outbox {
         self.index.insert(place, (topic, slot));
         match join {
             Join::Live => {}
-            Join::Snapshot(events) => self.snapshot(slot, events, view),
+            Join::Snapshot(events) | Join::Anew(events) => self.snapshot(slot, events, view),
             Join::Resume(_) => self.resume(slot, view),
             Join::Expired(seq, events) => {
                 self.queue_gap(slot, seq + 1, head, GapCause::Expired);
@@ -70,6 +71,7 @@ impl Outbox {
             seq: pinned.then(|| view.replica.head(state.topic)),
             last: if pinned { view.replica.last(state.topic).cloned() } else { None },
             events,
+            since: view.now,
             epoch: None,
         };
         self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
@@ -125,6 +127,7 @@ impl Outbox {
         let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
+        self.ended += state.accounted();
         (state.dead, state.marked, state.catching_up) = (true, false, false);
         if state.queued() == 0 {
             self.free.push(slot);
@@ -156,7 +159,7 @@ impl Outbox {
     }
 
     /// A new epoch begins: its snapshot goes before its first event.
-    pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>) {
+    pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>, now: UnixNanos) {
         let state = &mut self.slots[slot.index()];
         state.enqueue(Some(seq));
         (state.marked, state.catching_up) = (false, false);
@@ -165,6 +168,7 @@ impl Outbox {
             seq: Some(seq),
             last,
             events: if state.kind == Kind::Event { crate::replica::SNAPSHOT_TRADES } else { 1 },
+            since: now,
             epoch: Some(epoch),
         })));
     }
@@ -175,7 +179,7 @@ impl Outbox {
         let topic = self.slots[slot.index()].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         if self.newest_epoch(slot, view) != epoch {
-            self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned());
+            self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned(), view.now);
             return;
         }
         let state = &self.slots[slot.index()];

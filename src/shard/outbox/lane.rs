@@ -30,6 +30,8 @@ pub(super) struct SnapshotEntry {
     /// The event of that number, should the history have moved on.
     pub last: Option<Event>,
     pub events: usize,
+    /// When it was asked for.
+    pub since: UnixNanos,
     /// A new account begins with this snapshot.
     pub epoch: Option<Epoch>,
 }

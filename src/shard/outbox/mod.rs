@@ -6,6 +6,7 @@
 //! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
 //! of its entries is in the lane. No I/O here, and no clock: `now` is handed in.
 
+mod counts;
 mod hold;
 mod lane;
 mod newest;
@@ -18,6 +19,7 @@ mod tests;
 mod waiting;
 mod wire;
 
+pub use counts::Counts;
 pub use newest::Newest;
 pub use relief::Relief;
 pub use run::{Place, Run};
@@ -89,17 +91,6 @@ pub struct Totals {
     pub lost: u64,
 }
 
-/// What a shard's connections did, until the metrics are told: once a turn, not once a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Events in data arrays.
-    pub delivered: u64,
-    /// Events replaced by newer ones.
-    pub merged: u64,
-    /// Bytes that sockets took.
-    pub written: u64,
-}
-
 /// What a snapshot or ledger that waits counts as, where a client asks for more and more.
 const ASKED_ENTRY_BYTES: usize = 64;
 
@@ -127,6 +118,8 @@ pub struct Outbox {
     waiting: Queues,
     level: LagLevel,
     totals: Totals,
+    /// What the accounts came to that have ended.
+    ended: u64,
 }
 
 impl Outbox {
@@ -140,6 +133,7 @@ impl Outbox {
             waiting: Queues::EMPTY,
             level: LagLevel::Ok,
             totals: Totals { delivered: 0, merged: 0, lost: 0 },
+            ended: 0,
         }
     }
 
@@ -179,6 +173,14 @@ impl Outbox {
         self.totals
     }
 
+    /// How many events the accounts have come to that were not counted as delivered, merged or lost when that happened,
+    /// or the other way round; 0 by the ledger's promise.
+    pub fn unaccounted(&self) -> u64 {
+        let held = self.index.iter().map(|(_, slot)| self.slots[slot.index()].accounted()).sum::<u64>();
+        let Totals { delivered, merged, lost } = self.totals;
+        (self.ended + held).abs_diff(delivered + merged + lost)
+    }
+
     /// The lag level that the client was told last.
     pub fn level(&self) -> LagLevel {
         self.level
@@ -204,13 +206,13 @@ impl Outbox {
         }
         if self.takes_at_once(slot, limits) && run.joined.len() <= limits.frame {
             self.wire.events(run.joined, run.count() as u32);
-            self.count_delivered(slot, run.first, run.last, counts);
+            self.count_delivered(slot, run.first, run.last, run.published, counts);
             return Admitted::Queued;
         }
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
                 self.wire.events(bytes, 1);
-                self.count_delivered(slot, event.seq, event.seq, counts);
+                self.count_delivered(slot, event.seq, event.seq, event.tx, counts);
             } else {
                 self.slots[slot.index()].enqueue(Some(event.seq));
                 self.waiting.lane.push_event(slot, event, bytes);
@@ -226,11 +228,11 @@ impl Outbox {
         is_free && self.slots[slot.index()].queued() == 0
     }
 
-    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, counts: &mut Counts) {
+    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, published: UnixNanos, counts: &mut Counts) {
         self.slots[slot.index()].deliver_run(first, last);
         let delivered = last + 1 - first;
         self.totals.delivered += delivered;
-        counts.delivered += delivered;
+        counts.deliver(delivered, published, self.slots[slot.index()].settings.mode);
     }
 
     fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {

@@ -20,10 +20,11 @@ pub enum Relief {
 
 impl Outbox {
     /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is wrong.
-    pub fn relieve(&mut self, view: &View<'_>) -> Relief {
+    pub fn relieve(&mut self, view: &mut View<'_>) -> Relief {
         let cost = self.waiting.lane.cost();
         let warn = view.limits.outbox / WARN_SHARE;
         let behind = self.behind(view.now);
+        view.counts.waits(behind);
         if cost < warn && behind * WARN_SHARE as u32 <= view.limits.behind_max {
             return Relief::Done;
         }

@@ -153,7 +153,7 @@ impl Outbox {
         self.totals.merged += merged;
         self.totals.delivered += 1;
         view.counts.merged += merged;
-        view.counts.delivered += 1;
+        view.counts.deliver(1, event.tx, state.settings.mode);
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
@@ -197,13 +197,17 @@ impl Outbox {
         }
         let seq = entry.seq.unwrap_or(state.head);
         match entry.epoch {
-            Some(epoch) => state.begin_epoch(epoch, seq),
+            Some(epoch) => {
+                self.ended += state.accounted();
+                state.begin_epoch(epoch, seq);
+            }
             None => {
                 let merged = state.merge_to(seq);
                 self.totals.merged += merged;
                 view.counts.merged += merged;
             }
         }
+        view.counts.snapshot_sent(entry.since, view.now);
         self.put_snapshot(entry.slot, seq, entry.events, entry.last, view);
     }
 
@@ -302,7 +306,7 @@ impl Outbox {
             totals.merged += merged;
             totals.delivered += 1;
             view.counts.merged += merged;
-            view.counts.delivered += 1;
+            view.counts.deliver(1, event.tx, state.settings.mode);
         }
         state.set_tail(state.head);
     }

@@ -117,6 +117,11 @@ impl Slot {
         }
     }
 
+    /// Events that the account has come to.
+    pub fn accounted(&self) -> u64 {
+        self.head - self.start
+    }
+
     /// Events in data arrays.
     pub fn delivered(&self) -> u64 {
         self.head - self.start - self.merged() - self.lost()

@@ -122,7 +122,7 @@ impl Rig {
             replica,
             newest: Newest::default(),
             metrics: Metrics::new(),
-            counts: Counts::default(),
+            counts: Counts::new(&Metrics::new()),
             limits: OutboxLimits { outbox: 6000, control: 100_000, frame: 2000, behind_max: Duration::from_millis(500) },
             now,
             timers: Vec::new(),
@@ -170,7 +170,17 @@ impl Rig {
         let places = [Place { batch: 0, item: 0, next: Place::END }];
         let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
         let (encoding, metrics) = (self.encoding, &self.metrics);
-        let run = Run { batches: &batches, places: &places, at: 0, first: event.seq, last: event.seq, joined, encoding, metrics };
+        let run = Run {
+            batches: &batches,
+            places: &places,
+            at: 0,
+            first: event.seq,
+            last: event.seq,
+            published: event.tx,
+            joined,
+            encoding,
+            metrics,
+        };
         if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.counts, &mut self.timers) == Admitted::Marked {
             self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, joined);
         }
@@ -198,7 +208,7 @@ impl Rig {
             }
         }
         if self.outbox.wire.blocked {
-            assert_eq!(self.with_view(|outbox, view| outbox.relieve(view)), Relief::Done);
+            assert_eq!(self.with_view(Outbox::relieve), Relief::Done);
         }
         self.read();
     }
@@ -319,7 +329,7 @@ impl Rig {
         }
         self.replica.apply(&LogItem::Epoch { topic, epoch }, &Arc::clone(&self.catalog));
         if let Some(slot) = slot {
-            self.outbox.begin_epoch(slot, epoch, 0, None);
+            self.outbox.begin_epoch(slot, epoch, 0, None, self.now);
         }
     }
 

@@ -1,0 +1,86 @@
+use std::time::Duration;
+
+use super::Emit;
+use crate::market::UnixNanos;
+use crate::metrics::{LocalHistogram, Metrics, SourceMeters};
+
+/// What the bus tells of its sources and of itself, recorded for itself and told once a batch.
+#[derive(Debug)]
+pub(super) struct Meters {
+    sources: Vec<Source>,
+    /// What was received, and when, that is not published yet.
+    received: Vec<(UnixNanos, u64)>,
+    bus_time: LocalHistogram,
+    batch_items: LocalHistogram,
+}
+
+#[derive(Debug)]
+struct Source {
+    told: SourceMeters,
+    /// Its events happen now: how late they are says something.
+    is_present: bool,
+    trades: u64,
+    quotes: u64,
+}
+
+impl Source {
+    fn count(&mut self, emit: &Emit, received: UnixNanos) -> u64 {
+        let happened = match emit {
+            Emit::Trade(_, trade) => {
+                self.trades += 1;
+                trade.ts
+            }
+            Emit::Quote(_, quote) => {
+                self.quotes += 1;
+                quote.ts
+            }
+            _ => return 0,
+        };
+        if self.is_present {
+            self.told.lag.time(received.since(happened));
+        }
+        1
+    }
+
+    fn tell(&mut self) {
+        self.told.trades.inc_by(std::mem::take(&mut self.trades));
+        self.told.quotes.inc_by(std::mem::take(&mut self.quotes));
+        self.told.lag.hand_over();
+    }
+}
+
+impl Meters {
+    /// Of sources by name; `true` where events happen now.
+    pub(super) fn new<'a>(metrics: &Metrics, sources: impl Iterator<Item = (&'a str, bool)>) -> Self {
+        let source = |(name, is_present)| Source { told: metrics.add_source(name), is_present, trades: 0, quotes: 0 };
+        Self {
+            sources: sources.map(source).collect(),
+            received: Vec::new(),
+            bus_time: metrics.bus_time.local(),
+            batch_items: metrics.batch_items.local(),
+        }
+    }
+
+    /// A source handed this over.
+    pub(super) fn receive(&mut self, source: usize, emitted: &[Emit], received: UnixNanos) {
+        let source = &mut self.sources[source];
+        let events = emitted.iter().map(|emit| source.count(emit, received)).sum();
+        if events > 0 {
+            self.received.push((received, events));
+        }
+    }
+
+    /// What was received is published, in a batch of so many items.
+    pub(super) fn publish(&mut self, items: usize, now: UnixNanos) {
+        self.batch_items.record(items as u64, 1);
+        for (received, events) in self.received.drain(..) {
+            let took: Duration = now.since(received);
+            self.bus_time.record(took.as_nanos() as u64, events);
+        }
+        self.batch_items.hand_over();
+        self.bus_time.hand_over();
+        for source in &mut self.sources {
+            source.tell();
+        }
+    }
+}
