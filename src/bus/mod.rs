@@ -17,13 +17,14 @@ pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, Topi
 pub use emit::{Emit, Emitter, InputQueue, QueueFull, input_queue};
 pub use log::{Log, Next};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::market::{Body, Instrument, UnixNanos};
+use crate::market::{Body, Instrument, TradingState, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, SourceState};
 use crate::replica::{Checkpoint, HistoryLimits, Replica};
@@ -68,12 +69,21 @@ struct Sequencer {
     items: Vec<LogItem>,
     tx: UnixNanos,
     published: [u64; Channel::COUNT],
+    /// Status topics of instruments whose prices stand still, though they should not.
+    stale: HashSet<TopicId>,
 }
 
 impl Publish for Sequencer {
     fn publish(&mut self, topic: TopicId, body: Body) {
         let event = Event { topic, seq: self.replica.head(topic) + 1, tx: self.tx, body };
-        self.published[self.catalog.topic(topic).topic.channel.index()] += 1;
+        let info = self.catalog.topic(topic);
+        self.published[info.topic.channel.index()] += 1;
+        if let Body::Status(status) = &event.body {
+            match status.state {
+                TradingState::Stale => self.stale.insert(topic),
+                _ => self.stale.remove(&topic),
+            };
+        }
         self.push(LogItem::Event(event));
     }
 }
@@ -103,6 +113,7 @@ impl Bus {
                 items: Vec::new(),
                 tx: UnixNanos::default(),
                 published: [0; Channel::COUNT],
+                stale: HashSet::new(),
             },
             sources,
             meters,
@@ -153,6 +164,7 @@ impl Bus {
         }
         self.log.publish(Batch::new(items, Arc::clone(&self.out.catalog)));
         self.metrics.log_bytes.set(self.log.bytes() as i64);
+        self.metrics.stale.set(self.out.stale.len() as i64);
     }
 
     fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {

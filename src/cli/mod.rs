@@ -2,10 +2,12 @@
 
 mod check;
 mod load;
+mod ready;
 mod serve;
 mod tail;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ enum Command {
     Load(Box<load::Arguments>),
     /// Say whether a config is right, and where not
     Check(check::Arguments),
+    /// Ask a server whether it is ready: exit code 0 if it is
+    Ready(ready::Arguments),
     /// Print a shell's completions
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Some(Command::Tail(tail)) => tail::run(&tail),
         Some(Command::Load(load)) => load::run(&load),
         Some(Command::Check(check)) => Ok(check::run(&check)),
+        Some(Command::Ready(ready)) => ready::run(&ready),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Tickcast::command(), "tickcast", &mut std::io::stdout());
             Ok(Exit::Ok)
@@ -75,6 +80,12 @@ pub fn main() -> ExitCode {
         Exit::Failed
     });
     ExitCode::from(exit as u8)
+}
+
+/// An address of this machine, by number or by name.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| "write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
 }
 
 /// A length of time as an argument.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rust_decimal::Decimal;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Exit, complain};
+use super::{Exit, address, complain};
 use crate::app::App;
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, Symbol};
@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Threads that own clients' sockets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
+    /// How log lines on standard error are written
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    log_format: LogFormat,
     /// Replay these files instead of the config's sources; their form is found out by looking
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "sim_instruments")]
     replay: Vec<PathBuf>,
@@ -68,6 +71,12 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum ReplayStart {
     Now,
     FirstSubscriber,
@@ -81,26 +90,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    start_logging();
+    start_logging(arguments.log_format);
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
     runtime.block_on(serve(&config, files))
 }
 
-/// An address of this machine, by number or by name.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut found| found.next());
-    found.ok_or_else(|| "write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
-}
-
-fn start_logging() {
+fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     // A program that uses the library may have set its own before.
-    let _set_before = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .try_init();
+    let _set_before = match format {
+        LogFormat::Human => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
 }
 
 /// The config, with what the arguments say instead; the error is the whole text to print.

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub queue_fill: Gauge,
     /// Topics there are.
     pub topics: IntGauge,
+    /// Instruments whose prices stand still, though they shouldn't.
+    pub stale: IntGauge,
     /// Connections open.
     pub connections: IntGauge,
     /// Connections that were opened.
@@ -180,6 +182,10 @@ impl Metrics {
             queue_fill: all.ratio("tickcast_bus_queue_ratio", "How full the bus' queue is, 0 to 1."),
             log_bytes: all.gauge("tickcast_log_bytes", "Memory of the batches on the log."),
             topics: all.gauge("tickcast_topics", "Topics there are."),
+            stale: all.gauge(
+                "tickcast_instruments_stale",
+                "Instruments that say nothing though they should; not those that are closed or halted.",
+            ),
             connections: all.gauge("tickcast_connections", "Connections open."),
             opened: all.counter("tickcast_connections_opened_total", "Connections that were opened."),
             subscriptions: all.gauge("tickcast_subscriptions", "Topics held, over all connections."),
@@ -233,6 +239,9 @@ impl Metrics {
     /// The metrics of a source.
     pub fn add_source(&self, name: &str) -> SourceMeters {
         let lag = self.catalogue.labelled("tickcast_source_lag_seconds", "From an event's time to its arrival here.", ("source", name));
+        for state in SourceState::ALL {
+            self.source_state.with_label_values(&[name, state.name()]);
+        }
         let of = |channel| self.source_events.with_label_values(&[name, channel]);
         SourceMeters { lag: lag.local(), trades: of("trade"), quotes: of("quote") }
     }

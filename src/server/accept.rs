@@ -1,6 +1,5 @@
 //! Accepting, and the time a socket has until it must have said something.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +60,7 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
             Ok((stream, _)) => {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(http::admin(&server, &request))));
+                    let service = service_fn(move |request| http::admin(Arc::clone(&server), request));
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(Duration::from_secs(5))

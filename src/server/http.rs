@@ -13,13 +13,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use super::upgrade::Granted;
-use super::{Server, origin, page, publish, upgrade};
+use super::{Server, admin, origin, page, publish, upgrade};
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
 use crate::shard::{Command, ShardHandle, instrument_entry};
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a request on the feed's port.
@@ -65,14 +65,15 @@ async fn read(server: &Server, shard: &ShardHandle, path: &str, request: &Reques
 }
 
 /// Answers a request on the admin address.
-pub(super) fn admin(server: &Server, request: &Request<Incoming>) -> Answer {
+pub(super) async fn admin(server: Arc<Server>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return not_allowed("GET, HEAD");
+        return Ok(not_allowed("GET, HEAD"));
     }
-    match request.uri().path() {
-        path @ ("/metrics" | "/healthz" | "/readyz") => health(server, path),
-        _ => refusal(StatusCode::NOT_FOUND, "there is /metrics, /healthz, /readyz"),
-    }
+    Ok(match request.uri().path() {
+        path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path),
+        "/v1/admin/connections" => admin::connections(&server, request.uri().query().unwrap_or_default()).await,
+        _ => refusal(StatusCode::NOT_FOUND, "there is /metrics, /healthz, /readyz, /v1/admin/connections"),
+    })
 }
 
 fn health(server: &Server, path: &str) -> Answer {
@@ -168,6 +169,6 @@ fn not_allowed(methods: &'static str) -> Answer {
     answer
 }
 
-fn stopping() -> Answer {
+pub(super) fn stopping() -> Answer {
     refusal(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
 }

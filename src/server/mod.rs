@@ -4,6 +4,7 @@
 //! socket. HTTP's rules are hyper's.
 
 mod accept;
+mod admin;
 mod http;
 mod origin;
 mod page;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use accept::{accept_loop, admin_loop, bind};
+pub use admin::ConnectionsAnswer;
 pub use publish::{Publishers, PushSource};
 
 use crate::clock::Clock;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
@@ -24,11 +24,15 @@ use crate::shard::{Adopted, Permit};
 /// A key is 16 bytes in base64.
 const KEY_LEN: usize = 24;
 
+/// What is kept of a client's name for itself.
+const AGENT_BYTES_MAX: usize = 120;
+
 /// A WebSocket that was granted on a connection, whose HTTP is about to end.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     socket: OnUpgrade,
     encoding: Encoding,
+    agent: Box<str>,
     permit: Option<Permit>,
 }
 
@@ -39,11 +43,11 @@ pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
 /// What the shard is to adopt, once HTTP has ended on a connection; `None` where no WebSocket was granted.
 pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopted> {
     let taken = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Upgrade { socket, encoding, permit } = taken?;
+    let Upgrade { socket, encoding, agent, permit } = taken?;
     let parts = socket.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     // A copy, because the original would keep hyper's whole buffer alive.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
-    Some(Adopted { stream: parts.io.into_inner(), encoding, read_ahead, peer, permit })
+    Some(Adopted { stream: parts.io.into_inner(), encoding, read_ahead, peer, agent, permit })
 }
 
 /// Answers `GET /v1/feed`; with 101 the connection is `granted`.
@@ -59,7 +63,8 @@ pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, grant
     let permit = Permit(Arc::clone(&server.connections));
     let permit = (before < server.connections_max).then_some(permit);
     let encoding = accepted.encoding;
-    let upgrade = Upgrade { socket: hyper::upgrade::on(&mut request), encoding, permit };
+    let agent = agent_of(request.headers());
+    let upgrade = Upgrade { socket: hyper::upgrade::on(&mut request), encoding, agent, permit };
     *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
@@ -70,6 +75,13 @@ pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, grant
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
     response
+}
+
+/// What a client calls itself, cut and without what terminals and log readers obey.
+fn agent_of(headers: &HeaderMap) -> Box<str> {
+    let text = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[..text.len().min(AGENT_BYTES_MAX)]);
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
 struct Accepted {

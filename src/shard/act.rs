@@ -35,12 +35,13 @@ impl Shard {
             // A caller that has gone away needs no answer.
             Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
+            Command::Connections { by, top, reply } => _ = reply.send(self.connections(by, top)),
             Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),
         }
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { stream, encoding, read_ahead, peer, permit } = adopted;
+        let Adopted { stream, encoding, read_ahead, peer, agent, permit } = adopted;
         let generation = self.next_generation();
         let entry = self.connections.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
@@ -67,6 +68,10 @@ impl Shard {
                 reply_bytes: 0,
                 inbox: std::collections::VecDeque::new(),
                 permit,
+                address: peer,
+                agent,
+                connected: self.now,
+                late_since: None,
                 unaccounted: 0,
             }),
         });
@@ -93,7 +98,7 @@ impl Shard {
     fn welcome(&self, key: ConnectionKey, generation: u32, encoding: Encoding) -> Vec<u8> {
         let welcome = Control::Welcome(Welcome {
             server: SERVER.to_owned(),
-            session: format!("{}-{}-{generation}", self.number, key.0),
+            session: self.session_of(key, generation),
             epoch: self.config.epoch.to_string(),
             ts: self.now.0,
             encoding,

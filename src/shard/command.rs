@@ -1,11 +1,15 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Adopted;
+use super::outbox::Totals;
 use crate::bus::Catalog;
+use crate::protocol::{Encoding, LagLevel};
 
 /// What others want of a shard; done between batches.
 #[derive(Debug)]
@@ -23,6 +27,15 @@ pub enum Command {
     },
     /// The instruments and topics as of now.
     Catalog(oneshot::Sender<Arc<Catalog>>),
+    /// The connections that rank first, at most so many.
+    Connections {
+        /// By what.
+        by: Rank,
+        /// How many at most.
+        top: usize,
+        /// Where they go.
+        reply: oneshot::Sender<Vec<ConnectionInfo>>,
+    },
     /// Say `bye` to everyone, each with a slot within `spread`, and close.
     Drain {
         /// Over how long clients are to come back.
@@ -43,6 +56,78 @@ pub struct SnapshotAnswer {
     pub ok: Vec<Vec<u8>>,
     /// What was refused.
     pub err: Vec<crate::protocol::Refusal>,
+}
+
+/// By what connections are ranked for those who look for the slow ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rank {
+    /// The age of the oldest event that waits.
+    Age,
+    /// Events replaced by newer ones.
+    Merged,
+    /// Events named in gaps.
+    Lost,
+    /// Bytes that wait.
+    Queued,
+    /// Events delivered.
+    Delivered,
+}
+
+/// What an operator sees of a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionInfo {
+    /// As in its `welcome`.
+    pub session: String,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// What it calls itself.
+    pub agent: String,
+    /// The encoding it chose.
+    pub encoding: Encoding,
+    /// Since when, Unix nanoseconds.
+    pub since: u64,
+    /// Topics it holds.
+    pub topics: usize,
+    /// How many of them by mode: raw, conflate, interval.
+    pub modes: [usize; 3],
+    /// The level it was told last.
+    pub level: LagLevel,
+    /// Since when it is late, Unix nanoseconds.
+    pub late_since: Option<u64>,
+    /// What it waits for: its socket takes no more, its requests are held back, or nothing.
+    pub waits_for: String,
+    /// Age of the oldest event that waits, in milliseconds.
+    pub behind_ms: u64,
+    /// Bytes that wait for its socket.
+    pub queued_bytes: usize,
+    /// Events in data arrays since it connected.
+    pub delivered: u64,
+    /// Events replaced by newer ones.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+}
+
+impl ConnectionInfo {
+    /// What it is ranked by: the larger, the earlier.
+    pub fn rank(&self, by: Rank) -> (u64, u64) {
+        let Self { behind_ms, merged, lost, delivered, .. } = *self;
+        (by.of(behind_ms, self.queued_bytes, Totals { delivered, merged, lost }), lost + merged)
+    }
+}
+
+impl Rank {
+    /// The figure that decides.
+    pub(super) fn of(self, behind_ms: u64, queued_bytes: usize, totals: Totals) -> u64 {
+        match self {
+            Self::Age => behind_ms,
+            Self::Merged => totals.merged,
+            Self::Lost => totals.lost,
+            Self::Queued => queued_bytes as u64,
+            Self::Delivered => totals.delivered,
+        }
+    }
 }
 
 /// How others reach a shard.

@@ -44,8 +44,10 @@ pub struct Adopted {
     pub encoding: Encoding,
     /// Bytes that came behind the handshake.
     pub read_ahead: Bytes,
-    /// Who it is.
+    /// Where it comes from.
     pub peer: SocketAddr,
+    /// What it calls itself, cut and without what terminals obey.
+    pub agent: Box<str>,
     /// `None`: one connection more than the limit, to be told so and closed.
     pub permit: Option<Permit>,
 }
@@ -98,6 +100,11 @@ pub(super) struct Peer {
     /// Requests that were read and are answered in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
     pub permit: Option<Permit>,
+    pub address: SocketAddr,
+    pub agent: Box<str>,
+    pub connected: UnixNanos,
+    /// Since when it is late without a break.
+    pub late_since: Option<UnixNanos>,
     /// What the counter of unaccounted events holds of it.
     pub unaccounted: u64,
 }
@@ -201,11 +208,13 @@ impl Connection {
     }
 
     /// Tells the gauges what waits, and whether that is late.
-    pub(super) fn tell_queued(&mut self, metrics: &Metrics) {
+    pub(super) fn tell_queued(&mut self, metrics: &Metrics, now: UnixNanos) {
         let level = self.outbox.level();
         if level != self.level_told {
             metrics.change_late(self.level_told, level);
             self.level_told = level;
+            let since = self.peer.late_since.unwrap_or(now);
+            self.peer.late_since = (level != LagLevel::Ok).then_some(since);
         }
         let queued = self.outbox.queued_bytes() as u32;
         if queued != self.queued_told {

@@ -9,6 +9,7 @@ mod act;
 mod command;
 mod connection;
 pub mod fresh;
+mod inspect;
 mod meters;
 pub mod outbox;
 mod read;
@@ -19,7 +20,7 @@ mod route;
 mod timers;
 mod turn;
 
-pub use command::{Command, ShardHandle, SnapshotAnswer};
+pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use outbox::instrument_entry;
 pub use turn::{Shard, ShardConfig, spawn};

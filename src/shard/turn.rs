@@ -362,7 +362,7 @@ impl Shard {
         let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&mut view);
-        connection.tell_queued(view.metrics);
+        connection.tell_queued(view.metrics, view.now);
         match flushed {
             Flushed::All => {
                 self.after_all_is_sent(key);

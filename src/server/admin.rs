@@ -1,0 +1,56 @@
+//! Who is slow, for operators.
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::Server;
+use super::http::{Answer, JSON, refusal, stopping, text, with_type};
+use crate::shard::{Command, ConnectionInfo, Rank};
+
+/// Connections in one answer, if it isn't said how many.
+const TOP: usize = 20;
+const TOP_MAX: usize = 1000;
+
+/// Answers `GET /v1/admin/connections`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionsAnswer {
+    /// The server's time, Unix nanoseconds.
+    pub ts: u64,
+    /// Connections there are.
+    pub count: usize,
+    /// By what they are ranked.
+    pub by: Rank,
+    /// Those that rank first.
+    pub connections: Vec<ConnectionInfo>,
+}
+
+/// The connections that rank first, over all shards.
+pub(super) async fn connections(server: &Server, query: &str) -> Answer {
+    let (mut by, mut top) = (Rank::Age, TOP);
+    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+        match key {
+            "by" => match serde_json::from_value(value.into()) {
+                Ok(known) => by = known,
+                Err(_) => return refusal(StatusCode::BAD_REQUEST, "`by` is age, merged, lost, queued or delivered"),
+            },
+            "top" => match value.parse() {
+                Ok(number @ 1..=TOP_MAX) => top = number,
+                _ => return refusal(StatusCode::BAD_REQUEST, &format!("`top` is a number from 1 to {TOP_MAX}")),
+            },
+            _ => {}
+        }
+    }
+    let mut connections = Vec::new();
+    for shard in &server.shards {
+        let (reply, answer) = oneshot::channel();
+        shard.send(Command::Connections { by, top, reply }).await;
+        let Ok(found) = answer.await else { return stopping() };
+        connections.extend(found);
+    }
+    connections.sort_by_key(|one| std::cmp::Reverse(one.rank(by)));
+    connections.truncate(top);
+    let count = server.shards.iter().map(crate::shard::ShardHandle::connections).sum();
+    let answer = ConnectionsAnswer { ts: server.clock.now().0, count, by, connections };
+    with_type(text(StatusCode::OK, serde_json::to_vec(&answer).expect("plain values are JSON")), JSON)
+}

@@ -1,0 +1,61 @@
+//! What operators see of a shard's connections.
+
+use super::command::{ConnectionInfo, Rank};
+use super::connection::{Connection, ConnectionKey};
+use super::turn::Shard;
+
+impl Shard {
+    /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.
+    pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
+        let rank = |connection: &Connection| {
+            let (outbox, totals) = (&connection.outbox, connection.outbox.totals());
+            let first = by.of(outbox.behind(self.now).as_millis() as u64, outbox.queued_bytes(), totals);
+            (first, totals.lost + totals.merged)
+        };
+        let mut ranked: Vec<_> = self.connections.iter().map(|(key, connection)| (rank(connection), key)).collect();
+        ranked.sort_unstable_by(|a, b| b.cmp(a));
+        ranked.truncate(top);
+        ranked.into_iter().map(|(_, key)| self.info(ConnectionKey(key as u32))).collect()
+    }
+
+    fn info(&self, key: ConnectionKey) -> ConnectionInfo {
+        let connection = &self.connections[key.0 as usize];
+        let (outbox, peer) = (&connection.outbox, &connection.peer);
+        let totals = outbox.totals();
+        let mut modes = [0; 3];
+        for (_, slot) in outbox.held() {
+            modes[outbox.slot(*slot).settings.mode.index()] += 1;
+        }
+        let waits_for = if connection.closing.is_some() {
+            "its close"
+        } else if outbox.wire.blocked {
+            "its socket, which takes no more"
+        } else if !peer.inbox.is_empty() {
+            "room for the answers to its requests"
+        } else {
+            ""
+        };
+        ConnectionInfo {
+            session: self.session_of(key, peer.generation.0),
+            address: peer.address,
+            agent: peer.agent.to_string(),
+            encoding: outbox.wire.encoding(),
+            since: peer.connected.0,
+            topics: outbox.held().len(),
+            modes,
+            level: outbox.level(),
+            late_since: peer.late_since.map(|since| since.0),
+            waits_for: waits_for.to_owned(),
+            behind_ms: outbox.behind(self.now).as_millis() as u64,
+            queued_bytes: outbox.queued_bytes(),
+            delivered: totals.delivered,
+            merged: totals.merged,
+            lost: totals.lost,
+        }
+    }
+
+    /// A connection's name in its `welcome`, in answers to operators and in logs.
+    pub(super) fn session_of(&self, key: ConnectionKey, generation: u32) -> String {
+        format!("{}-{}-{generation}", self.number, key.0)
+    }
+}
