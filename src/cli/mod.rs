@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
+mod ask;
 mod check;
 mod load;
 mod ready;
 mod serve;
 mod tail;
+mod top;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -49,6 +51,8 @@ enum Command {
     Tail(tail::Arguments),
     /// Test what a feed can bear: many connections, latency histograms, and every ledger checked
     Load(Box<load::Arguments>),
+    /// Look at a running server: rates, latencies, and who is slow
+    Top(top::Arguments),
     /// Say whether a config is right, and where not
     Check(check::Arguments),
     /// Ask a server whether it is ready: exit code 0 if it is
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(serve)) => serve::run(&serve),
         Some(Command::Tail(tail)) => tail::run(&tail),
         Some(Command::Load(load)) => load::run(&load),
+        Some(Command::Top(top)) => top::run(&top),
         Some(Command::Check(check)) => Ok(check::run(&check)),
         Some(Command::Ready(ready)) => ready::run(&ready),
         Some(Command::Completions { shell }) => {

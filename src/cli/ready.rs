@@ -1,13 +1,6 @@
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::{Exit, address, complain};
-
-/// Longer than any answer of a server that is well.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::{Exit, address, ask, complain};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -18,19 +11,10 @@ pub(super) struct Arguments {
 
 /// Asks `/readyz`; for health checks in images that have no other program.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let answer = ask(arguments.server).with_context(|| format!("{} doesn't answer", arguments.server))?;
-    let is_ready = answer.split(' ').nth(1) == Some("200");
-    if !is_ready {
-        complain(answer.rsplit("\r\n").next().unwrap_or_default().trim());
+    let (status, body) = ask::get(arguments.server, "/readyz")?;
+    if status == 200 {
+        return Ok(Exit::Ok);
     }
-    Ok(if is_ready { Exit::Ok } else { Exit::Failed })
-}
-
-fn ask(server: std::net::SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(64 * 1024).read_to_string(&mut answer)?;
-    Ok(answer)
+    complain(body.trim());
+    Ok(Exit::Failed)
 }

@@ -329,6 +329,17 @@ pub enum LagLevel {
     Degraded,
 }
 
+impl LagLevel {
+    /// As it stands on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
 /// The level changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lag {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tickcast::protocol::{Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, Subscribe};
+
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
 
@@ -158,5 +160,40 @@ async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
         assert!(client.await??.iter().any(|entry| entry.lost > 0));
     }
     assert!(feed.metric("tickcast_shard_overruns_total") >= 1.0);
+    Ok(())
+}
+
+/// The admin address names the slow one first, says what it waits for, and what it calls itself without what terminals obey.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_who_is_slow_and_why() -> Result<()> {
+    let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
+    let admin = feed.app.admin_address().context("an admin address")?;
+    let mut fast = feed.client(Encoding::Json).await?;
+    fast.subscribe(Subscribe { wish: wish(Mode::Interval(100), None), ..subscribe(&["quote:*"]) }).await?;
+    let handshake = "GET /v1/feed HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: an\tagent\r\n\r\n";
+    let mut named = tokio::net::TcpStream::connect(feed.address).await?;
+    named.write_all(handshake.as_bytes()).await?;
+    let _slow = stalled(&feed, &["quote:*"], OnSlow::Conflate).await?;
+    feed.until("somebody is degraded", |feed| feed.metric("tickcast_connections_late") > 0.0).await?;
+    feed.until("all are counted", |feed| feed.metric("tickcast_connections") >= 3.0).await?;
+    let ask = async |query: &str| -> Result<serde_json::Value> {
+        let request = format!("GET /v1/admin/connections{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = crate::harness::exchange(admin, request.as_bytes()).await?;
+        Ok(serde_json::from_str(answer.split_once("\r\n\r\n").context("a body")?.1)?)
+    };
+    let answer = ask("?by=age&top=1").await?;
+    let first = &answer["connections"][0];
+    assert_eq!((answer["count"].as_u64(), answer["connections"].as_array().map(Vec::len)), (Some(3), Some(1)), "{answer}");
+    assert!(first["level"] != "ok" && first["late_since"].is_u64() && first["waits_for"] == "its socket, which takes no more", "{first}");
+    assert_eq!((&first["modes"], first["topics"].as_u64()), (&serde_json::json!([2, 0, 0]), Some(2)), "{first}");
+    let all = ask("").await?;
+    let agents: Vec<_> = all["connections"].as_array().into_iter().flatten().map(|one| one["agent"].as_str().unwrap_or_default()).collect();
+    assert!(agents.contains(&"an?agent"), "{agents:?}");
+    let refused =
+        crate::harness::exchange(admin, b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("age, merged, lost, queued or delivered"), "{refused}");
+    // On the feed's own port there is no such thing.
+    assert!(feed.get("/v1/admin/connections").await?.contains("there is /, /v1/feed"));
     Ok(())
 }

@@ -109,3 +109,36 @@ fn sigterm_ends_with_zero() -> Result<()> {
     assert_eq!(served.child.wait()?.code(), Some(0));
     Ok(())
 }
+
+#[test]
+fn ready_and_top_look_at_a_running_server() -> Result<()> {
+    let mut served = Command::new(TICKCAST)
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--sim-instruments", "3", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(served.stdout.take().context("piped")?).lines();
+    let metrics = loop {
+        let line = lines.next().context("it ended before it listened")??;
+        if let Some(at) = line.trim_start().strip_prefix("metrics  http://") {
+            break at.trim_end_matches("/metrics").to_owned();
+        }
+    };
+    assert_eq!(run(&["ready", &metrics])?.status.code(), Some(0));
+    let top = run(&["top", &metrics, "--once"])?;
+    let said = String::from_utf8(top.stdout)?;
+    assert!(top.status.success() && said.contains("published/s") && said.contains("ADDRESS"), "{said}");
+    let published = said.split("published/s ").nth(1).and_then(|rest| rest.split(' ').next()).context("a rate")?;
+    assert_ne!(published, "0", "{said}");
+    // Its log is lines of JSON.
+    let stop = Command::new("kill").args(["-TERM", &served.id().to_string()]).status()?;
+    assert!(stop.success());
+    let ended = served.wait_with_output()?;
+    for line in String::from_utf8(ended.stderr)?.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    assert_eq!(run(&["ready", &metrics])?.status.code(), Some(1));
+    assert_eq!(run(&["top", &metrics, "--once"])?.status.code(), Some(1));
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! `tickcast top`: rates, latencies, and who is slow, once a second.
+
+mod sample;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use ratatui::Frame;
+use ratatui::crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Row, Table};
+
+use super::{Exit, address};
+use crate::market::UnixNanos;
+use crate::protocol::LagLevel;
+use crate::shard::{ConnectionInfo, Rank};
+use sample::Sample;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The server's admin address
+    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
+    server: SocketAddr,
+    /// By what connections are ranked
+    #[arg(long, value_name = "WHAT", default_value = "age")]
+    by: By,
+    /// How often it looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
+    every: Duration,
+    /// Look once, print it as text and end; without a terminal this is what happens
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum By {
+    Age,
+    Merged,
+    Lost,
+    Queued,
+    Delivered,
+}
+
+impl By {
+    const ALL: [Self; 5] = [Self::Age, Self::Merged, Self::Lost, Self::Queued, Self::Delivered];
+
+    const fn rank(self) -> Rank {
+        match self {
+            Self::Age => Rank::Age,
+            Self::Merged => Rank::Merged,
+            Self::Lost => Rank::Lost,
+            Self::Queued => Rank::Queued,
+            Self::Delivered => Rank::Delivered,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age of what waits",
+            Self::Merged => "merged",
+            Self::Lost => "lost",
+            Self::Queued => "bytes that wait",
+            Self::Delivered => "delivered",
+        }
+    }
+}
+
+/// Connections that are asked for: more than any terminal has lines.
+const TOP: usize = 100;
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let by = arguments.by;
+    let first = Sample::take(arguments.server, by.rank(), TOP)?;
+    if arguments.once || !std::io::stdout().is_terminal() {
+        std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));
+        let second = Sample::take(arguments.server, by.rank(), TOP)?;
+        return print(&second, &first, by).map(|()| Exit::Ok);
+    }
+    let mut terminal = ratatui::try_init()?;
+    let ended = watch(arguments, &mut terminal, first);
+    ratatui::try_restore()?;
+    ended.map(|()| Exit::Ok)
+}
+
+fn watch(arguments: &Arguments, terminal: &mut ratatui::DefaultTerminal, first: Sample) -> Result<()> {
+    let mut by = arguments.by;
+    let (mut before, mut now) = (None::<Sample>, first);
+    let mut trouble = None;
+    loop {
+        terminal.draw(|frame| draw(frame, &now, before.as_ref().unwrap_or(&now), by, trouble.as_deref()))?;
+        let mut is_turned = false;
+        if poll(arguments.every)? {
+            let Event::Key(key) = read()? else { continue };
+            match key.code {
+                _ if key.kind == KeyEventKind::Release => continue,
+                KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
+                KeyCode::Char('s') => {
+                    let at = By::ALL.iter().position(|one| one.rank() == by.rank()).unwrap_or(0);
+                    by = By::ALL[(at + 1) % By::ALL.len()];
+                    is_turned = true;
+                }
+                _ => continue,
+            }
+        }
+        match Sample::take(arguments.server, by.rank(), TOP) {
+            Ok(sample) => {
+                trouble = None;
+                // Another order is shown at once, with the rates as they were.
+                let old = std::mem::replace(&mut now, sample);
+                if !is_turned || before.is_none() {
+                    before = Some(old);
+                }
+            }
+            Err(error) => trouble = Some(format!("{error:#}")),
+        }
+    }
+}
+
+const COLUMNS: [(&str, u16); 11] = [
+    ("ADDRESS", 21),
+    ("AGENT", 18),
+    ("ENC", 7),
+    ("TOPICS r/c/i", 13),
+    ("LEVEL", 8),
+    ("LATE FOR", 8),
+    ("BEHIND", 8),
+    ("QUEUED", 9),
+    ("DELIVERED", 11),
+    ("MERGED", 9),
+    ("LOST", 8),
+];
+
+fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
+    let [raw, conflate, interval] = one.modes;
+    [
+        one.address.to_string(),
+        one.agent.clone(),
+        one.encoding.name().to_owned(),
+        format!("{raw}/{conflate}/{interval}"),
+        one.level.name().to_owned(),
+        one.late_since.map_or_else(String::new, |since| time(UnixNanos(now).since(UnixNanos(since)).as_secs_f64())),
+        if one.behind_ms > 0 { time(one.behind_ms as f64 / 1e3) } else { String::new() },
+        if one.queued_bytes > 0 { bytes(one.queued_bytes as f64) } else { String::new() },
+        count(one.delivered as f64),
+        count(one.merged as f64),
+        count(one.lost as f64),
+    ]
+}
+
+/// The head: what the server does, in three lines of names and values.
+fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
+    let rate = |name| count(now.rate(before, name));
+    let quantiles = |name| {
+        let [p50, p99] =
+            [0.5, 0.99].map(|share| now.quantile(before, name, share).map_or_else(|| "–".to_owned(), |bound| format!("≤{}", time(bound))));
+        format!("{p50} / {p99}")
+    };
+    [
+        vec![
+            ("connections", count(now.connections.count as f64)),
+            ("late", count(now.value("tickcast_connections_late"))),
+            ("topics held", count(now.value("tickcast_subscriptions"))),
+            ("opened/s", rate("tickcast_connections_opened_total")),
+            ("memory", bytes(now.value("process_resident_memory_bytes"))),
+            ("cores", format!("{:.2}", now.rate(before, "process_cpu_seconds_total"))),
+        ],
+        vec![
+            ("published/s", rate("tickcast_events_published_total")),
+            ("delivered/s", rate("tickcast_events_delivered_total")),
+            ("merged/s", rate("tickcast_events_merged_total")),
+            ("lost/s", rate("tickcast_events_lost_total")),
+            ("written/s", bytes(now.rate(before, "tickcast_written_bytes_total"))),
+            ("unaccounted", count(now.value("tickcast_events_unaccounted_total"))),
+        ],
+        vec![
+            ("p50/p99: source", quantiles("tickcast_source_lag_seconds")),
+            ("bus", quantiles("tickcast_bus_seconds")),
+            ("fan-out", quantiles("tickcast_fanout_seconds")),
+            ("turn", quantiles("tickcast_shard_turn_seconds")),
+        ],
+    ]
+}
+
+fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: Option<&str>) {
+    let [top, title, table, foot] =
+        Layout::vertical([Constraint::Length(4), Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+    let dim = Style::new().fg(Color::DarkGray);
+    let lines = head(now, before).map(|pairs| {
+        let spans = pairs.into_iter().flat_map(|(name, value)| {
+            let bad = matches!(name, "lost/s" | "late" | "unaccounted") && value != "0";
+            let style = if bad { Style::new().fg(Color::Red) } else { Style::new() };
+            [Span::styled(format!("{name} "), dim), Span::styled(value, style.add_modifier(Modifier::BOLD)), Span::raw("   ")]
+        });
+        Line::from(spans.collect::<Vec<_>>())
+    });
+    frame.render_widget(Paragraph::new(lines.to_vec()), top);
+    frame.render_widget(Paragraph::new(format!("Connections by {}", by.name())).style(Style::new().add_modifier(Modifier::BOLD)), title);
+    let rows = now.connections.connections.iter().map(|one| {
+        let style = match one.level {
+            LagLevel::Ok => Style::new(),
+            LagLevel::Warn => Style::new().fg(Color::Yellow),
+            LagLevel::Degraded => Style::new().fg(Color::Red),
+        };
+        Row::new(cells(one, now.connections.ts)).style(style)
+    });
+    let widths = COLUMNS.map(|(_, width)| Constraint::Length(width));
+    let header = Row::new(COLUMNS.map(|(name, _)| name)).style(dim);
+    frame.render_widget(Table::new(rows, widths).header(header).column_spacing(1), table);
+    let keys =
+        trouble.map_or_else(|| Span::styled("q ends, s ranks by something else", dim), |text| Span::styled(text.to_owned(), Color::Red));
+    frame.render_widget(Paragraph::new(keys), foot);
+}
+
+fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for pairs in head(now, before) {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        writeln!(out, "{}", pairs.join("   "))?;
+    }
+    writeln!(out, "\nConnections by {}", by.name())?;
+    let line = |cells: [String; COLUMNS.len()]| {
+        let padded: Vec<_> =
+            cells.iter().zip(COLUMNS).map(|(cell, (_, width))| format!("{cell:<width$}", width = usize::from(width))).collect();
+        padded.join(" ").trim_end().to_owned()
+    };
+    writeln!(out, "{}", line(COLUMNS.map(|(name, _)| name.to_owned())))?;
+    for one in &now.connections.connections {
+        writeln!(out, "{}", line(cells(one, now.connections.ts)))?;
+    }
+    Ok(())
+}
+
+fn count(value: f64) -> String {
+    match value {
+        value if value >= 1e9 => format!("{:.2}G", value / 1e9),
+        value if value >= 1e6 => format!("{:.2}M", value / 1e6),
+        value if value >= 1e4 => format!("{:.1}k", value / 1e3),
+        value if value.fract() > 0.05 && value < 100.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    }
+}
+
+fn bytes(value: f64) -> String {
+    match value {
+        value if value >= 1_073_741_824.0 => format!("{:.2}GiB", value / 1_073_741_824.0),
+        value if value >= 1_048_576.0 => format!("{:.1}MiB", value / 1_048_576.0),
+        value if value >= 1024.0 => format!("{:.0}KiB", value / 1024.0),
+        value => format!("{value:.0}B"),
+    }
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds.is_infinite() => ">10s".to_owned(),
+        seconds if seconds >= 3600.0 => format!("{:.1}h", seconds / 3600.0),
+        seconds if seconds >= 60.0 => format!("{:.1}m", seconds / 60.0),
+        seconds if seconds >= 1.0 => format!("{seconds:.1}s"),
+        seconds if seconds >= 1e-3 => format!("{:.0}ms", seconds * 1e3),
+        seconds => format!("{:.0}µs", seconds * 1e6),
+    }
+}
