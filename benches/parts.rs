@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
-use tickcast::bus::{Batch, Bus, Catalog, Event, InstrumentId, Log, LogItem, SourceId, SourceSpec, TopicId, input_queue};
+use tickcast::bus::{Batch, Bus, Catalog, Event, Heritage, InstrumentId, Log, LogItem, SourceId, SourceSpec, TopicId, input_queue};
 use tickcast::clock::Clock;
 use tickcast::load::scan::{Found, Scanner, Want};
 use tickcast::market::{Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId, UnixNanos};
@@ -127,7 +127,7 @@ fn outbox(criterion: &mut Criterion) {
     let topics = quotes_of(&catalog);
     let mut replica =
         Replica::new(Epoch { origin: 1, turn: 0 }, HistoryLimits { events: 100, bytes: 1 << 20, age: Duration::from_secs(60) });
-    replica.apply(&LogItem::Topics(0..catalog.len() as u32), &catalog);
+    replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
     let batch = batch(&catalog, &topics, 20);
     let (mut newest, mut counts, mut timers) = (Newest::default(), Counts::new(&Metrics::new()), Vec::new());
     let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
@@ -247,7 +247,7 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let log = Log::new(1 << 20, 0);
     let (emitter, queue) = input_queue(16 << 20, clock);
     let spec = SourceSpec { name: "tape".into(), stale_after: Duration::from_secs(3600), is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
+    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
     let published = std::thread::spawn(move || bus.run(queue));
     let gate = Arc::new(Gate::default());
     gate.open();
@@ -268,8 +268,9 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         gate,
         stale_after: Duration::from_secs(3600),
         started: Arc::new(AtomicBool::new(false)),
+        stop: tokio::sync::watch::channel(false).1,
     };
-    runtime.block_on(supervise(task, Box::new(Replay::new(replay))));
+    runtime.block_on(supervise(task, Box::new(Replay::new(replay, None))));
     published.join().expect("the bus ends with its sources");
     metrics.published[Channel::Trade.index()].get()
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::bus::{Bus, Emit, Log, Next, SourceId, SourceSpec, input_queue};
+use tickcast::bus::{Bus, Emit, Heritage, Log, Next, SourceId, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
 use tickcast::market::UnixNanos;
@@ -39,7 +39,7 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 30, 0);
     let spec = SourceSpec { name: "sim".into(), stale_after: std::time::Duration::from_secs(3600), is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
+    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
     let (emitter, queue) = input_queue(1 << 30, clock);
     let source = emitter.of(SourceId(0));
     let instruments = config.instruments.iter().map(SimInstrument::instrument).collect();

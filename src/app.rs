@@ -1,14 +1,17 @@
 //! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::bus::{Bus, Emitter, Log, SourceId, SourceSpec, input_queue};
+use crate::bus::{Bus, Emitter, Heritage, Log, Remains, SourceId, SourceSpec, input_queue};
 use crate::clock::Clock;
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::metrics::Metrics;
@@ -19,6 +22,7 @@ use crate::source::push::{Push, PushInlet};
 use crate::source::replay::{Begin, Replay};
 use crate::source::sim::Sim;
 use crate::source::{Gate, Source, SourceTask, supervise};
+use crate::state::{Found, SavedSource, State, StateDir, config_sum};
 
 /// Publish requests that are held in memory at once.
 const PUBLISHES_AT_ONCE: usize = 4;
@@ -39,7 +43,18 @@ pub enum StartError {
     /// A thread can't be started.
     #[error("can't start a thread: {0}")]
     Thread(std::io::Error),
+    /// The folder for the state can't be used.
+    #[error("can't use the folder {}: {error}; it is state_dir", folder.display())]
+    State {
+        /// Which one.
+        folder: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
 }
+
+/// How long a source may take to stop at a place from which it can go on.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A running server.
 #[derive(Debug)]
@@ -47,10 +62,19 @@ pub struct App {
     server: Arc<Server>,
     admin: Option<SocketAddr>,
     bus: Emitter,
-    tasks: Vec<JoinHandle<()>>,
-    accepting: JoinHandle<()>,
+    bus_thread: std::thread::JoinHandle<Remains>,
+    epoch: Epoch,
+    sources: Vec<SourceRun>,
+    stop_sources: watch::Sender<bool>,
+    /// Accepting clients, and answering operators.
+    accepting: Option<JoinHandle<()>>,
+    admin_task: Option<JoinHandle<()>>,
     drain: (Duration, Duration),
+    state_dir: Option<StateDir>,
 }
+
+/// A source that runs: its name, its config's sum, and what ends with its place.
+type SourceRun = (Arc<str>, Bytes, JoinHandle<Option<Vec<u8>>>);
 
 impl App {
     /// Starts everything; the feed answers when this returns.
@@ -62,7 +86,11 @@ impl App {
 
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
-        let epoch = Epoch { origin: rand::random(), turn: 0 };
+        let state_dir = config.state_dir.as_deref().map(|folder| open_state_dir(folder, clock)).transpose()?;
+        let (state_dir, left) = state_dir.map_or((None, None), |(dir, left)| (Some(dir), left));
+        let (heritage, mut places) = left.map_or_else(|| (Heritage::default(), Vec::new()), |left| inherit(*left, config));
+        let origin = if heritage.origin == 0 { rand::random() } else { heritage.origin };
+        let epoch = Epoch { origin, turn: 0 };
         let log = Log::new(config.log_bytes, config.shards);
         let (emitter, queue) = input_queue(config.queue_bytes, clock);
         let spec = |source: &SourceConfig| SourceSpec {
@@ -71,17 +99,19 @@ impl App {
             is_present: !matches!(source.details, SourceDetails::Replay(_)),
         };
         let specs: Vec<_> = config.sources.iter().map(spec).collect();
-        let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch);
+        let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch, heritage);
         let thread = std::thread::Builder::new().name("bus".to_owned());
         let run = move || {
             let _fatal = crate::fatal::FatalPanic("bus");
-            bus.run(queue);
+            bus.run(queue)
         };
-        thread.spawn(run).map_err(StartError::Thread)?;
+        let bus_thread = thread.spawn(run).map_err(StartError::Thread)?;
 
         let gates: Arc<[Arc<Gate>]> = config.sources.iter().map(|_| Arc::default()).collect();
         let shards = start_shards(config, clock, epoch, &log, &emitter, &metrics, &gates)?;
-        let (tasks, publishers, sources_started) = start_sources(config, clock, &emitter, &metrics, &gates);
+        places.resize(config.sources.len(), None);
+        let (stop_sources, stop) = watch::channel(false);
+        let (sources, publishers, sources_started) = start_sources(config, clock, &emitter, &metrics, &gates, places, &stop);
         let server = Arc::new(Server {
             clock,
             shards,
@@ -98,17 +128,22 @@ impl App {
             sources_started,
             is_draining: AtomicBool::new(false),
         });
-        let accepting = tokio::spawn(accept_loop(feed, Arc::clone(&server)));
         let mut app = Self {
             admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
             server: Arc::clone(&server),
             bus: emitter,
-            tasks,
-            accepting,
+            bus_thread,
+            epoch,
+            sources,
+            stop_sources,
+            accepting: None,
+            admin_task: admin.map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
             drain: (config.drain_spread, config.drain_deadline),
+            state_dir,
         };
-        app.tasks.extend(admin.map(|listener| tokio::spawn(admin_loop(listener, server))));
         app.wait_until_ready(clock).await;
+        // Who comes before waits in the backlog: a client that goes on after a restart must find its topics.
+        app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
         let (_, topics) = app.sizes().await;
         app.server.metrics.memory_bound.set(config.memory_formula(topics).0 as i64);
         Ok(app)
@@ -150,12 +185,14 @@ impl App {
         (catalog.instruments().len(), catalog.len())
     }
 
-    /// Not ready → `bye` with a slot for each client → flush → close; ends by the deadline.
+    /// Not ready → `bye` with a slot for each client → flush → close → what is to be kept; ends by the deadline.
     pub async fn stop(self) {
         let (spread, deadline) = self.drain;
         self.server.is_draining.store(true, Ordering::Relaxed);
         self.server.metrics.draining.set(1);
-        self.accepting.abort();
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
         let mut gone = Vec::new();
         let of = self.server.shards.len();
         for (turn, shard) in self.server.shards.iter().enumerate() {
@@ -172,11 +209,70 @@ impl App {
         if tokio::time::timeout(deadline, all).await.is_err() {
             tracing::warn!("some clients were still there at the deadline");
         }
-        for task in &self.tasks {
-            task.abort();
+        // No source listens any more where all have ended.
+        let _all_ended = self.stop_sources.send(true);
+        let mut sources = Vec::new();
+        for (name, sum, run) in self.sources {
+            let abort = run.abort_handle();
+            let place = tokio::time::timeout(SOURCE_PATIENCE, run).await.ok().and_then(Result::ok).flatten();
+            abort.abort();
+            sources.push((name.to_string(), sum, place.map(Bytes::from)));
         }
         self.bus.stop().await;
+        let bus_thread = self.bus_thread;
+        let Ok(Ok(remains)) = tokio::task::spawn_blocking(move || bus_thread.join()).await else { return };
+        if let Some(admin) = self.admin_task {
+            admin.abort();
+        }
+        let Some(dir) = self.state_dir else { return };
+        let (reply, saved) = oneshot::channel();
+        self.server.shards[0].send(Command::Save(reply)).await;
+        let Ok(topics) = saved.await else { return };
+        let count = topics.len();
+        let state = State::new(self.server.clock.now(), self.epoch.origin, remains, sources, topics);
+        match tokio::task::spawn_blocking(move || dir.leave(&state)).await {
+            Ok(Ok(())) => tracing::info!(topics = count, "the state is left for the next one"),
+            Ok(Err(error)) => tracing::error!(%error, "the state can't be left; the next start begins a new epoch"),
+            Err(error) => tracing::error!(%error, "the state was not left; this is a bug"),
+        }
     }
+}
+
+/// The folder, and what the last server left there.
+fn open_state_dir(folder: &Path, clock: Clock) -> Result<(StateDir, Option<Box<State>>), StartError> {
+    let failed = |error| StartError::State { folder: folder.to_owned(), error };
+    let dir = StateDir::open(folder).map_err(failed)?;
+    let left = match dir.take_up(clock.now()).map_err(failed)? {
+        Found::Nothing => None,
+        Found::State(state) => {
+            tracing::info!(topics = state.topics.len(), "goes on from the state that was left");
+            Some(state)
+        }
+        Found::Lost(why) => {
+            tracing::warn!(why, "begins a new epoch");
+            None
+        }
+    };
+    Ok((dir, left))
+}
+
+/// What the bus goes on from, and the sources' places; a source with another config starts over.
+fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
+    let mut saved: HashMap<String, SavedSource> = state.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
+    let mut of = |source: &SourceConfig| {
+        let saved = saved.remove(&*source.name)?;
+        let goes_on = saved.config == config_sum(&source.details);
+        saved.place.filter(|_| goes_on).map(|place| (saved.time, place.to_vec()))
+    };
+    let (sources, places) = config.sources.iter().map(|source| of(source).unzip()).unzip();
+    let heritage = Heritage {
+        origin: state.origin,
+        tx: state.tx,
+        sources,
+        instruments: state.instruments.into_iter().map(|saved| (saved.symbol.clone(), saved)).collect(),
+        topics: state.topics.into_iter().map(|saved| (saved.topic.clone(), saved)).collect(),
+    };
+    (heritage, places)
 }
 
 fn start_shards(
@@ -214,20 +310,22 @@ fn start_sources(
     emitter: &Emitter,
     metrics: &Arc<Metrics>,
     gates: &Arc<[Arc<Gate>]>,
-) -> (Vec<JoinHandle<()>>, Publishers, Vec<Arc<AtomicBool>>) {
+    places: Vec<Option<Vec<u8>>>,
+    stop: &watch::Receiver<bool>,
+) -> (Vec<SourceRun>, Publishers, Vec<Arc<AtomicBool>>) {
     let mut publishers =
         Publishers { sources: Vec::new(), body_bytes_max: config.publish_bytes_max, turns: Semaphore::new(PUBLISHES_AT_ONCE) };
-    let (mut tasks, mut all_started) = (Vec::new(), Vec::new());
-    for (at, source) in config.sources.iter().enumerate() {
+    let (mut runs, mut all_started) = (Vec::new(), Vec::new());
+    for ((at, source), place) in config.sources.iter().enumerate().zip(places) {
         let own = emitter.of(SourceId(at as u16));
         let gate = Arc::clone(&gates[at]);
         let running: Box<dyn Source> = match &source.details {
-            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone())),
+            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), place)),
             SourceDetails::Replay(replay) => {
                 if replay.begin == Begin::Now {
                     gate.open();
                 }
-                Box::new(Replay::new(replay.clone()))
+                Box::new(Replay::new(replay.clone(), place))
             }
             SourceDetails::Push { instruments, rules, token_sha256 } => {
                 let inlet = PushInlet::new(instruments, *rules, own.clone());
@@ -245,8 +343,9 @@ fn start_sources(
             gate,
             stale_after: source.stale_after,
             started,
+            stop: stop.clone(),
         };
-        tasks.push(tokio::spawn(supervise(task, running)));
+        runs.push((Arc::clone(&source.name), config_sum(&source.details), tokio::spawn(supervise(task, running))));
     }
-    (tasks, publishers, all_started)
+    (runs, publishers, all_started)
 }

@@ -39,4 +39,6 @@ pub mod session;
 pub mod shard;
 #[doc(hidden)]
 pub mod source;
+#[doc(hidden)]
+pub mod state;
 pub mod topic;

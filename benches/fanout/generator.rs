@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tickcast::bus::{Batch, Bus, Log, Next, SourceId, SourceSpec, input_queue};
+use tickcast::bus::{Batch, Bus, Heritage, Log, Next, SourceId, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
 use tickcast::metrics::Metrics;
@@ -28,7 +28,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
     let log = Log::new(config.log_bytes, 1);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
     let spec = SourceSpec { name: Arc::clone(&source.name), stale_after: source.stale_after, is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 });
+    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
     std::thread::Builder::new().name("bus".to_owned()).spawn(move || bus.run(queue))?;
     let task = SourceTask {
         name: Arc::clone(&source.name),
@@ -38,9 +38,12 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         gate: Arc::new(Gate::default()),
         stale_after: Duration::from_secs(3600),
         started: Arc::new(AtomicBool::new(false)),
+        stop: tokio::sync::watch::channel(false).1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    std::thread::Builder::new().name("generator".to_owned()).spawn(move || runtime.block_on(supervise(task, Box::new(Sim::new(sim)))))?;
+    std::thread::Builder::new()
+        .name("generator".to_owned())
+        .spawn(move || runtime.block_on(supervise(task, Box::new(Sim::new(sim, None)))))?;
     Ok(Generator { log, metrics, next: 0 })
 }
 

@@ -5,6 +5,7 @@ use super::{Catalog, SourceId, TopicId};
 use crate::market::{Body, TradeId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Epoch, SourceState, encode_event};
+use crate::replica::RestoredTopic;
 
 /// One event, numbered and stamped.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +45,12 @@ pub enum LogItem {
     /// An event of a topic.
     Event(Event),
     /// Topics that are new; the batch's catalog knows them.
-    Topics(Range<u32>),
+    Topics {
+        /// Their numbers.
+        new: Range<u32>,
+        /// Those of them that don't begin with nothing, because the server was there before.
+        restored: Vec<(TopicId, Arc<RestoredTopic>)>,
+    },
     /// A topic begins a new epoch at sequence number 0.
     Epoch {
         /// Which topic.

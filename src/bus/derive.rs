@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use rust_decimal::{Decimal, RoundingStrategy};
+use serde::{Deserialize, Serialize};
 
-use super::{InstrumentId, InstrumentInfo, TopicId};
+use super::saved::SavedTime;
+use super::{Catalog, InstrumentId, InstrumentInfo, TopicId};
 use crate::market::{Bar, Body, Interval, Price, SourceKind, Status, Ticker, Trade, TradingState, UnixNanos};
 use crate::topic::Channel;
 
@@ -25,6 +27,18 @@ pub struct SessionSoFar {
     pub bar: Bar,
     /// Σ price·quantity.
     pub notional: Decimal,
+}
+
+/// What is derived of one instrument, as it is kept while the server is down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedInstrument {
+    /// Its symbol.
+    pub symbol: String,
+    session: Option<(UnixNanos, Bar, Decimal)>,
+    bars: [Option<(Bar, UnixNanos, bool)>; Interval::ALL.len()],
+    ticker_changed: bool,
+    trading: Option<TradingState>,
+    last_seen: UnixNanos,
 }
 
 /// The decimals of what is divided.
@@ -100,6 +114,41 @@ impl Derive {
             trading: None,
             last_seen: source.present,
         });
+    }
+
+    /// Goes on with a new instrument where it was; returns whether it is stale.
+    pub fn restore(&mut self, id: InstrumentId, saved: SavedInstrument) -> bool {
+        let state = &mut self.states[id.0 as usize];
+        state.session = saved.session.map(|(day, sum, notional)| Session { day, sum, notional });
+        state.bars = saved.bars.map(|bar| bar.map(|(bar, end, changed)| OpenBar { bar, end, changed }));
+        let has_changes = saved.ticker_changed || state.bars.iter().flatten().any(|open| open.changed);
+        (state.trading, state.last_seen, state.ticker_changed) = (saved.trading, saved.last_seen, saved.ticker_changed);
+        state.changed = has_changes;
+        if has_changes {
+            let source = self.sources.iter_mut().find(|source| source.instruments.contains(&id));
+            source.expect("every instrument has a source").changed.push(id);
+        }
+        saved.trading == Some(TradingState::Stale)
+    }
+
+    /// Goes on with a source's time where it was.
+    pub fn restore_time(&mut self, source: usize, saved: SavedTime) {
+        let time = &mut self.sources[source];
+        (time.present, time.next_end) = (saved.present, saved.next_end);
+    }
+
+    /// What is to be kept: the sources' times, and the instruments' states.
+    pub fn save(self, catalog: &Catalog) -> (Vec<SavedTime>, Vec<SavedInstrument>) {
+        let times = self.sources.iter().map(|time| SavedTime { present: time.present, next_end: time.next_end }).collect();
+        let save = |(at, state): (usize, State)| SavedInstrument {
+            symbol: catalog.instrument(InstrumentId(at as u32)).instrument.symbol.to_string(),
+            session: state.session.map(|Session { day, sum, notional }| (day, sum, notional)),
+            bars: state.bars.map(|bar| bar.map(|OpenBar { bar, end, changed }| (bar, end, changed))),
+            ticker_changed: state.ticker_changed,
+            trading: state.trading,
+            last_seen: state.last_seen,
+        };
+        (times, self.states.into_iter().enumerate().map(save).collect())
     }
 
     /// A trade: counts in the ticker and in every bar, and may close bars.

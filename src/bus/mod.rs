@@ -11,11 +11,13 @@ pub mod derive;
 mod emit;
 mod log;
 mod meters;
+mod saved;
 
 pub use batch::{Batch, Encoded, Event, LogItem};
 pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, TopicInfo};
 pub use emit::{Emit, Emitter, InputQueue, QueueFull, input_queue};
 pub use log::{Log, Next};
+pub use saved::{Heritage, Remains, SavedTime};
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub struct Bus {
     derive: Derive,
     out: Sequencer,
     meters: Meters,
+    heritage: Heritage,
 }
 
 /// Numbers events and gathers them for the next batch.
@@ -96,34 +99,50 @@ impl Sequencer {
 }
 
 impl Bus {
-    /// A bus that writes to `log`; its topics begin in the epoch `origin`.
-    pub fn new(clock: Clock, log: Arc<Log>, metrics: Arc<Metrics>, sources: Vec<SourceSpec>, origin: Epoch) -> Self {
+    /// A bus that writes to `log`; its topics begin in the epoch `origin`, except for those that it inherits.
+    pub fn new(clock: Clock, log: Arc<Log>, metrics: Arc<Metrics>, sources: Vec<SourceSpec>, origin: Epoch, heritage: Heritage) -> Self {
         let limits = HistoryLimits { events: 0, bytes: usize::MAX, age: Duration::MAX };
         let meters = Meters::new(&metrics, sources.iter().map(|source| (&*source.name, source.is_present)));
         let names = sources.iter().map(|source| Arc::clone(&source.name)).collect();
+        let mut derive = Derive::new(sources.len());
+        for (at, time) in heritage.sources.iter().enumerate().filter_map(|(at, time)| time.map(|time| (at, time))) {
+            derive.restore_time(at, time);
+        }
         Self {
             clock,
             log,
             metrics,
             instruments: vec![Vec::new(); sources.len()],
-            derive: Derive::new(sources.len()),
+            derive,
             out: Sequencer {
                 replica: Replica::new(origin, limits),
                 catalog: Arc::new(Catalog::new(names)),
                 items: Vec::new(),
-                tx: UnixNanos::default(),
+                tx: heritage.tx,
                 published: [0; Channel::COUNT],
                 stale: HashSet::new(),
             },
             sources,
             meters,
+            heritage,
         }
     }
 
-    /// Publishes until every emitter is gone or the queue says stop.
-    pub fn run(mut self, mut queue: InputQueue) {
+    /// Publishes until every emitter is gone or the queue says stop; returns what is to be kept.
+    pub fn run(mut self, mut queue: InputQueue) -> Remains {
+        self.publish_until_stopped(&mut queue);
+        let (times, instruments) = self.derive.save(&self.out.catalog);
+        Remains { times, instruments, tx: self.out.tx }
+    }
+
+    /// The present, which doesn't go back, though another process may have told it before.
+    fn now(&self) -> UnixNanos {
+        self.clock.now().max(self.heritage.tx)
+    }
+
+    fn publish_until_stopped(&mut self, queue: &mut InputQueue) {
         while let Some(first) = queue.wait() {
-            self.out.tx = self.clock.now();
+            self.out.tx = self.now();
             let mut next = Some(first);
             while let Some(input) = next {
                 match input {
@@ -157,7 +176,7 @@ impl Bus {
         // It is kept for a while, and there are many small ones.
         items.shrink_to_fit();
         // What follows was taken up later.
-        self.out.tx = self.clock.now();
+        self.out.tx = self.now();
         self.meters.publish(items.len(), self.out.tx);
         for (channel, count) in self.out.published.iter_mut().enumerate() {
             self.metrics.published[channel].inc_by(std::mem::take(count));
@@ -221,9 +240,15 @@ impl Bus {
         let added = catalog.add(source, instruments);
         let topics = first..catalog.len() as u32;
         let stale_after = self.sources[source.0 as usize].stale_after;
+        let goes_on = self.heritage.sources.get(source.0 as usize).is_some_and(Option::is_some);
         for id in added.iter().flatten() {
-            self.derive.add(self.out.catalog.instrument(*id), stale_after);
+            let info = self.out.catalog.instrument(*id);
+            self.derive.add(info, stale_after);
+            let saved = self.heritage.instruments.remove(info.instrument.symbol.as_str()).filter(|_| goes_on);
+            let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, saved));
+            self.out.stale.extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
         }
+        let restored = self.heritage.take(&self.out.catalog, &added);
         let refused = added.iter().filter(|id| id.is_none()).count();
         if refused > 0 {
             let name = &self.sources[source.0 as usize].name;
@@ -231,7 +256,7 @@ impl Bus {
         }
         self.instruments[source.0 as usize].extend(added);
         self.metrics.topics.set(self.out.catalog.len() as i64);
-        self.out.push(LogItem::Topics(topics));
+        self.out.push(LogItem::Topics { new: topics, restored });
     }
 
     fn start_over(&mut self, source: usize) {

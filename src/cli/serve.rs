@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Threads that own clients' sockets
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
+    /// Where a stopping server leaves its state for the next one
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     /// How log lines on standard error are written
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     log_format: LogFormat,
@@ -115,6 +118,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     };
     let mut config = loaded.map_err(|error| error.to_string())?;
     config.listen = arguments.listen.unwrap_or(config.listen);
+    config.state_dir = arguments.state_dir.clone().or(config.state_dir);
     config.shards = arguments.shards.map_or(config.shards, usize::from);
     match arguments.admin.as_deref() {
         None => {}

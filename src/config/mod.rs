@@ -9,7 +9,7 @@ mod yaml;
 use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// How many shards.
     pub shards: usize,
+    /// Where the state is kept while the server is down; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
     /// Where prices come from.
     pub sources: Vec<SourceConfig>,
     /// What sources may be ahead of the bus, in bytes.
@@ -196,6 +198,7 @@ fn read(root: &Section<'_>) -> Config {
         listen,
         admin: admin_address(&admin),
         shards,
+        state_dir: Some(root.text("state_dir")).filter(|folder| !folder.is_empty()).map(PathBuf::from),
         sources,
         queue_bytes: bus.size("queue"),
         log_bytes: bus.size("log"),

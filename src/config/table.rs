@@ -57,6 +57,12 @@ const fn without_default(path: &'static str, kind: Kind, doc: &'static str) -> K
 pub const KEYS: &[Key] = &[
     key("listen", Kind::Address, "127.0.0.1:8080", "Where the feed and HTTP listen."),
     key("shards", Kind::Text, "auto", "Threads that own clients' sockets: a number, or auto (the cores but one, at least one)."),
+    key(
+        "state_dir",
+        Kind::Text,
+        "",
+        "Where a stopping server leaves its state for the next one; empty: nowhere, and each start begins a new epoch.",
+    ),
     without_default("sources", Kind::Section, "Where prices come from; at least one."),
     without_default("sources.name", Kind::Text, "The source's name in messages, metrics and logs."),
     without_default("sources.kind", Kind::Word(&["sim", "replay", "push"]), "What it is."),

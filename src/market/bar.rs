@@ -50,7 +50,7 @@ impl Interval {
 }
 
 /// Open, high, low, close and volume of one interval (OHLCV).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Bar {
     /// The event time of the newest trade in it; of a closed bar its end.
     pub ts: UnixNanos,

@@ -1,11 +1,11 @@
 use rust_decimal::Decimal;
 
 /// A price per unit, exact, with the scale that its source gave; may be negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Price(pub Decimal);
 
 /// A quantity in units of the base, exact, with the scale that its source gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Qty(pub Decimal);
 
 /// Why a text is no decimal.

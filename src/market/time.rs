@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct UnixNanos(pub u64);
 
 /// Why a text is no time.

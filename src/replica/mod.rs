@@ -2,6 +2,10 @@
 //!
 //! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
 
+mod saved;
+
+pub use saved::{RestoredTopic, SavedTopic};
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,10 +125,16 @@ impl Replica {
     pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
         match item {
             LogItem::Event(event) => self.take(event),
-            LogItem::Topics(new) => {
+            LogItem::Topics { new, restored } => {
                 self.catalog = Arc::clone(catalog);
                 let fresh = new.clone().map(|id| TopicState::new(self.origin, catalog.topic(TopicId(id)).topic.channel));
                 self.topics.extend(fresh);
+                for (topic, state) in restored {
+                    // One that keeps no history keeps what snapshots need.
+                    let state = if self.limits.events == 0 { state.0.trimmed() } else { state.0.clone() };
+                    self.bytes += state.recent.iter().map(Event::footprint).sum::<usize>();
+                    self.topics[topic.index()] = state;
+                }
                 self.sources.resize(catalog.sources().len(), None);
             }
             LogItem::Epoch { topic, epoch } => {

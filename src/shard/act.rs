@@ -35,6 +35,10 @@ impl Shard {
             // A caller that has gone away needs no answer.
             Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
+            Command::Save(reply) => {
+                while self.take_batches() {}
+                _ = reply.send(self.replica.save());
+            }
             Command::Connections { by, top, reply } => _ = reply.send(self.connections(by, top)),
             Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),
         }

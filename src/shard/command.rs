@@ -10,6 +10,7 @@ use super::connection::Adopted;
 use super::outbox::Totals;
 use crate::bus::Catalog;
 use crate::protocol::{Encoding, LagLevel};
+use crate::replica::SavedTopic;
 
 /// What others want of a shard; done between batches.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Command {
     },
     /// The instruments and topics as of now.
     Catalog(oneshot::Sender<Arc<Catalog>>),
+    /// All topics as of the end of the log, to be kept while the server is down.
+    Save(oneshot::Sender<Vec<SavedTopic>>),
     /// The connections that rank first, at most so many.
     Connections {
         /// By what.

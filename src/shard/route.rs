@@ -31,7 +31,7 @@ impl Shard {
             }
             match item {
                 LogItem::Event(_) => {}
-                LogItem::Topics(new) => {
+                LogItem::Topics { new, .. } => {
                     self.replica.apply(item, &batch.catalog);
                     self.offer_topics(new.clone());
                 }

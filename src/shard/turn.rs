@@ -243,7 +243,7 @@ impl Shard {
     }
 
     /// Routes batches of the log. Returns whether there may be more.
-    fn take_batches(&mut self) -> bool {
+    pub(super) fn take_batches(&mut self) -> bool {
         if self.restoring.is_some() {
             return false;
         }

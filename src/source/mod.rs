@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
@@ -29,6 +29,9 @@ pub type SourceFuture<'a> = Pin<Box<dyn Future<Output = Result<(), SourceError>>
 pub trait Source: Send {
     /// Emits until the end, or an error.
     fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a>;
+
+    /// Where it has come to, once it has stopped because it was told to; `None`: it can't go on from there.
+    fn place(&mut self) -> Option<Vec<u8>>;
 }
 
 /// Why a source stopped.
@@ -86,6 +89,8 @@ pub struct Output {
     alive: Arc<AtomicU64>,
     /// The instruments are told; read by the server's readiness.
     started: Arc<AtomicBool>,
+    /// True once the source is to stop.
+    stop: watch::Receiver<bool>,
 }
 
 impl Output {
@@ -95,6 +100,20 @@ impl Output {
             self.alive.store(self.clock.now().0, Ordering::Relaxed);
         }
         if self.emitter.emit(emitted).await { Ok(()) } else { Err(SourceError::Stopped) }
+    }
+
+    /// Whether the source is to stop, at a place from which it can go on.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Waits until the source is to stop.
+    pub async fn stopping(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|stops| *stops).await.is_err() {
+            // Nobody can say it any more.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Tells the instruments that weren't told before; they are numbered in the order in which they were told.

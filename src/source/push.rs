@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Output, Source, SourceFuture};
+use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::{Emit, Emitter, QueueFull};
 use crate::clock::Clock;
 use crate::market::{
@@ -226,8 +226,16 @@ impl Source for Push {
             loop {
                 out.emit(&mut vec![Emit::Mark(clock.now())]).await?;
                 next = next.plus(MARK_EVERY).max(clock.now());
-                clock.sleep_until(next).await;
+                tokio::select! {
+                    () = clock.sleep_until(next) => {}
+                    () = out.stopping() => return Err(SourceError::Stopped),
+                }
             }
         })
+    }
+
+    fn place(&mut self) -> Option<Vec<u8>> {
+        // Whoever publishes knows how far they got.
+        Some(Vec::new())
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use rand::RngExt;
+use tokio::sync::watch;
 
 use super::{Gate, Output, Source, SourceError};
 use crate::bus::{Emit, Emitter};
@@ -38,10 +39,12 @@ pub struct SourceTask {
     pub stale_after: Duration,
     /// Set once its instruments are told.
     pub started: Arc<AtomicBool>,
+    /// Becomes true when it is to stop.
+    pub stop: watch::Receiver<bool>,
 }
 
-/// Runs a source until it ends, fails for good, or the bus stops.
-pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) {
+/// Runs a source until it ends, fails for good, is told to stop, or the bus stops. Returns the place from which it could go on.
+pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<Vec<u8>> {
     let alive = Arc::new(AtomicU64::new(0));
     let mut out = Output {
         clock: task.clock,
@@ -52,12 +55,14 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) {
         announced: HashMap::new(),
         alive: Arc::clone(&alive),
         started: Arc::clone(&task.started),
+        stop: task.stop.clone(),
     };
     let watch = watch_silence(&task, &alive);
     tokio::select! {
         () = keep_running(&task, &mut *source, &mut out) => {}
         () = watch => {}
     }
+    source.place()
 }
 
 async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Output) {

@@ -129,7 +129,7 @@ pub(crate) fn wish(mode: Mode, on_slow: Option<OnSlow>) -> DeliveryWish {
 }
 
 impl Tracked {
-    async fn welcome(mut client: Client) -> Result<Self> {
+    pub(crate) async fn welcome(mut client: Client) -> Result<Self> {
         match deadline(client.next()).await?? {
             ServerMessage::Control(Control::Welcome(welcome)) => Ok(Self { client, accounts: Accounts::default(), welcome }),
             other => bail!("the first message is no welcome: {other:?}"),

@@ -17,6 +17,7 @@ mod papers;
 mod publish;
 mod recorded;
 mod requests;
+mod restart;
 mod resume;
 mod slow;
 mod sources;

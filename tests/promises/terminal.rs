@@ -29,13 +29,25 @@ impl Drop for Served {
     }
 }
 
+/// Like [`serve`]; with what it says on standard error before it listens.
+pub(crate) fn serve_and_hear(arguments: &[&str]) -> Result<(Served, String)> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("log");
+    let served = serve_with(arguments, std::fs::File::create(&log)?.into())?;
+    Ok((served, std::fs::read_to_string(log)?))
+}
+
 /// Starts `serve` on a free port and reads what it prints.
 pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
+    serve_with(arguments, Stdio::null())
+}
+
+fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
     let mut child = Command::new(TICKCAST)
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
         .args(arguments)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(errors)
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
     let mut banner = String::new();

@@ -114,7 +114,7 @@ impl Rig {
         let catalog = Arc::new(catalog);
         let history = HistoryLimits { events: 60, bytes: 1 << 20, age: Duration::from_secs(300) };
         let mut replica = Replica::new(origin, history);
-        replica.apply(&LogItem::Topics(0..catalog.len() as u32), &catalog);
+        replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
         let now = UnixNanos(1_000_000_000_000);
         Self {
             encoding,

@@ -11,6 +11,8 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
 use crate::market::{Instrument, QuoteFault, SourceKind, Symbol, UnixNanos};
@@ -129,6 +131,21 @@ impl ReplayConfig {
 #[derive(Debug)]
 pub struct Replay {
     config: ReplayConfig,
+    /// From where it goes on when it runs; where it has come to once it has stopped.
+    place: Option<Place>,
+}
+
+/// Where a replay has come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Place {
+    /// How often it has begun again.
+    round: u32,
+    /// Rows that were played in this round.
+    rows: u64,
+    /// When the first row was due.
+    begun: UnixNanos,
+    /// The next time mark, in recorded time.
+    next_mark: UnixNanos,
 }
 
 /// One file's place in the merge.
@@ -152,27 +169,33 @@ struct Names {
 }
 
 impl Replay {
-    /// A replay of recorded files.
-    pub const fn new(config: ReplayConfig) -> Self {
-        Self { config }
+    /// A replay of recorded files, which goes on from its place where it has one.
+    pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
+        Self { config, place: place.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()) }
     }
 
-    async fn play(&self, out: &mut Output) -> Result<(), SourceError> {
+    async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
         let mut bad = 0;
-        let mut round = 0;
+        let mut kept = self.place.take();
+        let mut round = kept.as_ref().map_or(0, |place| place.round);
         loop {
             let mut lanes = self.open(&mut bad, out).await?;
             let mut names = Names::of(&lanes, self.config.columns.is_some());
             names.announce(&lanes, out).await?;
-            if round == 0 {
-                out.gate.passed().await;
+            if kept.is_some() {
+                // It goes on in the epoch in which it was.
+            } else if round == 0 {
+                tokio::select! {
+                    () = out.gate.passed() => {}
+                    () = out.stopping() => return Err(SourceError::Stopped),
+                }
             } else {
                 out.emit(&mut vec![Emit::StartOver]).await?;
             }
             if lanes.iter().all(|lane| lane.rows.is_empty()) {
                 return if round == 0 { Err(SourceError::Final("the files hold no rows".to_owned())) } else { Ok(()) };
             }
-            self.play_once(&mut lanes, &mut names, &mut bad, out).await?;
+            self.play_once(&mut lanes, &mut names, &mut bad, (round, kept.take()), out).await?;
             if !self.config.repeat {
                 return Ok(());
             }
@@ -218,33 +241,63 @@ impl Replay {
         Ok(())
     }
 
-    async fn play_once(&self, lanes: &mut [Lane], names: &mut Names, bad: &mut u64, out: &mut Output) -> Result<(), SourceError> {
+    async fn play_once(
+        &mut self,
+        lanes: &mut [Lane],
+        names: &mut Names,
+        bad: &mut u64,
+        (round, kept): (u32, Option<Place>),
+        out: &mut Output,
+    ) -> Result<(), SourceError> {
         let mut heap: BinaryHeap<Reverse<(UnixNanos, usize)>> = lanes.iter().enumerate().filter_map(|(at, lane)| lane.next(at)).collect();
         let Some(Reverse((first, _))) = heap.peek().copied() else { return Ok(()) };
-        let mut pace = Pace { speed: self.config.speed, begun: out.clock.now(), first };
-        let mut next_mark = first.floor(MARK_EVERY);
+        let begun = kept.as_ref().map_or_else(|| out.clock.now(), |place| place.begun);
+        let mut pace = Pace { speed: self.config.speed, begun, first };
+        let mut next_mark = kept.as_ref().map_or(first.floor(MARK_EVERY), |place| place.next_mark);
+        let played = kept.map_or(0, |place| place.rows);
+        let mut rows = 0;
         let mut emitted = Vec::new();
         let mut last = first;
         while let Some(Reverse((due, at))) = heap.pop() {
-            while next_mark <= due {
-                pace.wait(next_mark, &mut emitted, out).await?;
+            if rows >= played && out.is_stopping() {
+                out.emit(&mut emitted).await?;
+                self.place = Some(Place { round, rows, begun, next_mark });
+                return Err(SourceError::Stopped);
+            }
+            while rows >= played && next_mark <= due {
+                if pace.wait(next_mark, &mut emitted, out).await? == Waited::Stopped {
+                    self.place = Some(Place { round, rows, begun, next_mark });
+                    return Err(SourceError::Stopped);
+                }
                 emitted.push(Emit::Mark(next_mark));
                 let is_pause = self.config.speed == Speed::Max && due.since(next_mark) > PAUSE_MARK_EVERY;
                 next_mark = next_mark.plus(if is_pause { PAUSE_MARK_EVERY } else { MARK_EVERY });
             }
-            pace.wait(due, &mut emitted, out).await?;
+            if rows >= played && pace.wait(due, &mut emitted, out).await? == Waited::Stopped {
+                self.place = Some(Place { round, rows, begun, next_mark });
+                return Err(SourceError::Stopped);
+            }
             let lane = &mut lanes[at];
             let Some(row) = lane.rows.pop_front() else { continue };
             lane.newest = due;
             last = last.max(due);
-            names.emit(row, &mut emitted, out).await?;
+            rows += 1;
+            if rows > played {
+                names.emit(row, &mut emitted, out).await?;
+            } else {
+                // It was played before the server stopped; only its instrument must be known.
+                names.know(&row, out).await?;
+            }
             if lane.rows.is_empty() {
                 self.refill(lane, bad, out).await?;
             }
             heap.extend(lanes[at].next(at));
         }
         emitted.push(Emit::Mark(last));
-        out.emit(&mut emitted).await
+        out.emit(&mut emitted).await?;
+        // Should it be the end, a server that goes on from here has nothing to play.
+        self.place = Some(Place { round, rows, begun, next_mark });
+        Ok(())
     }
 }
 
@@ -315,6 +368,14 @@ impl Names {
         })
     }
 
+    /// Tells a row's instrument, if that is new.
+    async fn know(&mut self, row: &Row, out: &mut Output) -> Result<(), SourceError> {
+        if !self.numbers.contains_key(&(row.venue.clone(), row.symbol.clone())) {
+            self.number(row, out).await?;
+        }
+        Ok(())
+    }
+
     async fn emit(&mut self, row: Row, emitted: &mut Vec<Emit>, out: &mut Output) -> Result<(), SourceError> {
         let known = self.numbers.get(&(row.venue.clone(), row.symbol.clone())).copied();
         let number = match known {
@@ -338,6 +399,14 @@ impl Names {
     }
 }
 
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Due,
+    /// The source is to stop; nothing is left to be emitted.
+    Stopped,
+}
+
 /// When what was recorded at a time is due now.
 #[derive(Debug)]
 struct Pace {
@@ -348,23 +417,30 @@ struct Pace {
 
 impl Pace {
     /// Emits what was due before, and waits until `time` is.
-    async fn wait(&mut self, time: UnixNanos, emitted: &mut Vec<Emit>, out: &Output) -> Result<(), SourceError> {
-        let Speed::Times(times) = self.speed else {
-            return if emitted.len() >= EMIT_AT { out.emit(emitted).await } else { Ok(()) };
+    async fn wait(&mut self, time: UnixNanos, emitted: &mut Vec<Emit>, out: &Output) -> Result<Waited, SourceError> {
+        let due = match self.speed {
+            Speed::Times(times) => self.begun.plus(time.since(self.first).div_f64(times)),
+            Speed::Max => UnixNanos::default(),
         };
-        let due = self.begun.plus(time.since(self.first).div_f64(times));
         if due > out.clock.now() {
             out.emit(emitted).await?;
-            out.clock.sleep_until(due).await;
+            tokio::select! {
+                () = out.clock.sleep_until(due) => {}
+                () = out.stopping() => return Ok(Waited::Stopped),
+            }
         } else if emitted.len() >= EMIT_AT {
             out.emit(emitted).await?;
         }
-        Ok(())
+        Ok(Waited::Due)
     }
 }
 
 impl Source for Replay {
     fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a> {
         Box::pin(self.play(out))
+    }
+
+    fn place(&mut self) -> Option<Vec<u8>> {
+        self.place.take().and_then(|place| rmp_serde::to_vec(&place).ok())
     }
 }

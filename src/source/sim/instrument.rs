@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 
 use super::hours::Hours;
 use super::model::{ArrivalState, Arrivals, Factor, Model};
-use super::stream::{Role, Stream};
+use super::stream::{Role, Stream, StreamPlace};
 use crate::market::{Aggressor, Instrument, Level, Price, Qty, Quote, Symbol, Trade, TradeId, TradingState, UnixNanos};
 
 /// What the config says of a simulated instrument.
@@ -94,6 +95,21 @@ pub(super) enum Happening {
     Trading(TradingState),
 }
 
+/// Where a generator has come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct GeneratorPlace {
+    stream: StreamPlace,
+    excited: f64,
+    log: f64,
+    moved_at: UnixNanos,
+    common: f64,
+    quote: Option<(i64, i64)>,
+    trade_id: u64,
+    due: UnixNanos,
+    arrival: UnixNanos,
+    turning: Option<TradingState>,
+}
+
 /// The generator of one instrument's events.
 #[derive(Debug)]
 pub(super) struct Generator {
@@ -141,6 +157,31 @@ impl Generator {
             generator.schedule(start);
         }
         generator
+    }
+
+    /// Where it has come to.
+    pub(super) fn place(&self) -> GeneratorPlace {
+        GeneratorPlace {
+            stream: self.stream.place(),
+            excited: self.arrivals.excited(),
+            log: self.log,
+            moved_at: self.moved_at,
+            common: self.common,
+            quote: self.quote,
+            trade_id: self.trade_id,
+            due: self.due,
+            arrival: self.arrival,
+            turning: self.turning,
+        }
+    }
+
+    /// Goes on from a place.
+    pub(super) fn go_on(&mut self, place: GeneratorPlace) {
+        self.stream.go_on(place.stream);
+        self.arrivals.go_on(place.excited);
+        (self.log, self.moved_at, self.common) = (place.log, place.moved_at, place.common);
+        (self.quote, self.trade_id) = (place.quote, place.trade_id);
+        (self.due, self.arrival, self.turning) = (place.due, place.arrival, place.turning);
     }
 
     /// Sets when the next ordinary event is due, or the close before it.

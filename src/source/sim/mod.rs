@@ -7,6 +7,7 @@ mod history;
 mod hours;
 mod instrument;
 mod model;
+mod place;
 mod stream;
 
 use std::cmp::Reverse;
@@ -23,6 +24,7 @@ use crate::clock::Alarm;
 use crate::market::UnixNanos;
 use instrument::{Generator, Happening};
 use model::Factor;
+use place::Place;
 
 /// How often the source tells its time, in its own time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
@@ -63,9 +65,14 @@ impl Market {
     pub fn new(config: &SimConfig, start: UnixNanos) -> Self {
         let generators: Vec<_> =
             config.instruments.iter().map(|spec| Generator::new(spec.clone(), config.seed, start, config.every)).collect();
-        let due = generators.iter().enumerate().map(|(at, generator)| Reverse((generator.due, at as u32))).collect();
         let factors = config.factors.iter().map(|name| Factor::new(config.seed, name)).collect();
-        Self { start, factors, generators, due, next_mark: start }
+        let mut market = Self { start, factors, generators, due: BinaryHeap::new(), next_mark: start };
+        market.schedule_all();
+        market
+    }
+
+    fn schedule_all(&mut self) {
+        self.due = self.generators.iter().enumerate().map(|(at, generator)| Reverse((generator.due, at as u32))).collect();
     }
 
     /// When the next event or time mark is due.
@@ -124,32 +131,47 @@ impl Market {
 #[derive(Debug)]
 pub struct Sim {
     config: SimConfig,
+    /// From where it goes on when it runs; where it has come to once it has stopped.
+    place: Option<Vec<u8>>,
 }
 
 impl Sim {
-    /// A simulated market.
-    pub const fn new(config: SimConfig) -> Self {
-        Self { config }
+    /// A simulated market, which goes on from its place where it has one.
+    pub const fn new(config: SimConfig, place: Option<Vec<u8>>) -> Self {
+        Self { config, place }
     }
 
-    async fn play(&self, out: &mut Output) -> Result<(), SourceError> {
+    async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
         let alarm = Alarm::new(out.clock).map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
-        let begun = out.clock.now();
-        let start = self.config.start.unwrap_or(begun);
+        let kept: Option<Place> = self.place.take().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
+        let begun = kept.as_ref().map_or_else(|| out.clock.now(), |place| place.begun);
+        let start = kept.as_ref().map_or(self.config.start.unwrap_or(begun), |place| place.start);
         out.announce(self.config.instruments.iter().map(SimInstrument::instrument).collect()).await?;
         let mut market = Market::new(&self.config, start);
         let mut emitted = Vec::new();
-        market.past(&self.config, &mut emitted);
+        match kept {
+            // What was due meanwhile is due now.
+            Some(place) => market.go_on(place),
+            None => market.past(&self.config, &mut emitted),
+        }
         out.emit(&mut emitted).await?;
         loop {
+            if out.is_stopping() {
+                self.place = rmp_serde::to_vec(&market.place(begun)).ok();
+                return Err(SourceError::Stopped);
+            }
             let now = start.plus(out.clock.now().since(begun));
             market.advance(now, &mut emitted, EMIT_AT);
             let is_late = emitted.len() >= EMIT_AT;
             out.emit(&mut emitted).await?;
             if !is_late {
                 let wake = market.next_due().max(now.plus(WAKE_EVERY));
-                let slept = alarm.until(begun.plus(wake.since(start))).await;
-                slept.map_err(|error| SourceError::Failed(format!("its timer failed: {error}")))?;
+                tokio::select! {
+                    slept = alarm.until(begun.plus(wake.since(start))) => {
+                        slept.map_err(|error| SourceError::Failed(format!("its timer failed: {error}")))?;
+                    }
+                    () = out.stopping() => {}
+                }
             }
         }
     }
@@ -158,6 +180,10 @@ impl Sim {
 impl Source for Sim {
     fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a> {
         Box::pin(self.play(out))
+    }
+
+    fn place(&mut self) -> Option<Vec<u8>> {
+        self.place.take()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::place::FactorPlace;
 use super::stream::{Role, Stream};
 
 const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
@@ -82,6 +83,17 @@ impl Factor {
         Self { stream: Stream::new(seed, Role::Factor, name), at: 0, value: 0.0 }
     }
 
+    /// Where it has come to.
+    pub(super) fn place(&self) -> FactorPlace {
+        FactorPlace { stream: self.stream.place(), at: self.at, value: self.value }
+    }
+
+    /// Goes on from a place.
+    pub(super) fn go_on(&mut self, place: FactorPlace) {
+        self.stream.go_on(place.stream);
+        (self.at, self.value) = (place.at, place.value);
+    }
+
     /// Its value at `nanos` after the start, in units of a year's standard deviation; times must not go back.
     pub(super) fn value(&mut self, nanos: u64) -> f64 {
         let spread = year_spread(FACTOR_STEP_NANOS as f64 / 1e9);
@@ -119,6 +131,16 @@ pub(super) struct ArrivalState {
 impl ArrivalState {
     pub(super) const fn new(arrivals: Arrivals, rate: f64) -> Self {
         Self { arrivals, rate, excited: 0.0 }
+    }
+
+    /// What the past adds to the rate.
+    pub(super) const fn excited(&self) -> f64 {
+        self.excited
+    }
+
+    /// Goes on with what the past adds.
+    pub(super) const fn go_on(&mut self, excited: f64) {
+        self.excited = excited;
     }
 
     /// Seconds until the next event. Hawkes by Dassios and Zhao's exact scheme.

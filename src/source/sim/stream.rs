@@ -2,12 +2,20 @@
 
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// One stream of a seed.
 #[derive(Debug)]
 pub(super) struct Stream {
     rng: ChaCha8Rng,
     /// Normals come in pairs.
+    spare: Option<f64>,
+}
+
+/// Where a stream has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct StreamPlace {
+    words: u64,
     spare: Option<f64>,
 }
 
@@ -28,6 +36,18 @@ impl Stream {
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(fnv1a(name.as_bytes()));
         Self { rng, spare: None }
+    }
+
+    /// Where it has come to.
+    pub(super) fn place(&self) -> StreamPlace {
+        // 2^64 words are more than any run takes.
+        StreamPlace { words: self.rng.get_word_pos() as u64, spare: self.spare }
+    }
+
+    /// Goes on from a place.
+    pub(super) fn go_on(&mut self, place: StreamPlace) {
+        self.rng.set_word_pos(place.words.into());
+        self.spare = place.spare;
     }
 
     /// Uniform in (0, 1].

@@ -1,0 +1,63 @@
+//! What the bus keeps while the server is down, and how its topics go on from it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::derive::SavedInstrument;
+use super::{Catalog, InstrumentId, TopicId};
+use crate::market::UnixNanos;
+use crate::replica::{RestoredTopic, SavedTopic};
+
+/// A source's own time, as the bus knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SavedTime {
+    pub(super) present: UnixNanos,
+    pub(super) next_end: UnixNanos,
+}
+
+/// What a stopped bus leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// By the source's number.
+    pub times: Vec<SavedTime>,
+    /// By symbol.
+    pub instruments: Vec<SavedInstrument>,
+    /// The newest publishing time.
+    pub tx: UnixNanos,
+}
+
+/// What a bus begins with, taken up symbol by symbol as its sources tell them.
+#[derive(Debug, Default)]
+pub struct Heritage {
+    /// The origin of its epochs.
+    pub origin: u64,
+    /// Publishing times don't begin before.
+    pub tx: UnixNanos,
+    /// By the source's number: its time, where it goes on from its place; else it starts over.
+    pub sources: Vec<Option<SavedTime>>,
+    /// By symbol.
+    pub instruments: HashMap<String, SavedInstrument>,
+    /// By the topic's text.
+    pub topics: HashMap<String, SavedTopic>,
+}
+
+impl Heritage {
+    /// Takes what is there of new topics.
+    pub(super) fn take(&mut self, catalog: &Catalog, added: &[Option<InstrumentId>]) -> Vec<(TopicId, Arc<RestoredTopic>)> {
+        let mut restored = Vec::new();
+        for id in added.iter().flatten() {
+            let info = catalog.instrument(*id);
+            for topic in info.topics.into_iter().flatten() {
+                let info = catalog.topic(topic);
+                let Some(saved) = self.topics.remove(&*info.text) else { continue };
+                let goes_on = self.sources.get(info.source.0 as usize).is_some_and(Option::is_some);
+                let state = goes_on.then(|| RestoredTopic::goes_on(&saved, info, self.origin)).flatten();
+                let state = state.unwrap_or_else(|| RestoredTopic::starts_over(&saved, info, self.origin));
+                restored.push((topic, Arc::new(state)));
+            }
+        }
+        restored
+    }
+}

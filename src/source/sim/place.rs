@@ -1,0 +1,91 @@
+//! Where a simulated market has come to, its generators included, so that it can go on from there.
+
+use serde::{Deserialize, Serialize};
+
+use super::Market;
+use super::instrument::GeneratorPlace;
+use super::stream::StreamPlace;
+use crate::market::UnixNanos;
+
+/// A factor's place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FactorPlace {
+    pub stream: StreamPlace,
+    pub at: u64,
+    pub value: f64,
+}
+
+/// See the module. Times are the market's own, except for `begun`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The simulated time at which it began.
+    pub start: UnixNanos,
+    /// When that was.
+    pub begun: UnixNanos,
+    next_mark: UnixNanos,
+    factors: Vec<FactorPlace>,
+    generators: Vec<GeneratorPlace>,
+}
+
+impl Market {
+    /// Where it has come to.
+    pub(super) fn place(&self, begun: UnixNanos) -> Place {
+        Place {
+            start: self.start,
+            begun,
+            next_mark: self.next_mark,
+            factors: self.factors.iter().map(super::model::Factor::place).collect(),
+            generators: self.generators.iter().map(super::instrument::Generator::place).collect(),
+        }
+    }
+
+    /// Goes on from a place; a market made by the same config, so that it has the same generators.
+    pub(super) fn go_on(&mut self, place: Place) {
+        self.next_mark = place.next_mark;
+        for (factor, place) in self.factors.iter_mut().zip(place.factors) {
+            factor.go_on(place);
+        }
+        for (generator, place) in self.generators.iter_mut().zip(place.generators) {
+            generator.go_on(place);
+        }
+        self.schedule_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::instrument;
+    use super::super::{Arrivals, Model, SimConfig};
+    use super::*;
+
+    #[test]
+    fn a_market_that_goes_on_from_its_place_tells_what_it_would_have_told() {
+        let mut other = instrument("B", 40.0);
+        other.model = Model::Jump { volatility: 0.5, jumps_per_day: 1000.0, jump: 0.01 };
+        other.arrivals = Arrivals::Hawkes { branching: 0.5, decay: Duration::from_millis(300) };
+        let config = SimConfig {
+            seed: 3,
+            start: None,
+            history: Duration::ZERO,
+            every: Duration::ZERO,
+            factors: vec!["f".to_owned()],
+            instruments: vec![instrument("A", 30.0), other],
+        };
+        let start = UnixNanos(1_700_000_000_000_000_000);
+        let at = |ms| start.plus(Duration::from_millis(ms));
+        for stop in [0, 1, 777, 5_000] {
+            let (mut whole, mut first) = (Market::new(&config, start), Market::new(&config, start));
+            let (mut wanted, mut told) = (Vec::new(), Vec::new());
+            whole.advance(at(10_000), &mut wanted, usize::MAX);
+            first.advance(at(stop), &mut told, usize::MAX);
+            let bytes = rmp_serde::to_vec(&first.place(start)).expect("plain values");
+            let mut second = Market::new(&config, start);
+            second.go_on(rmp_serde::from_slice(&bytes).expect("what was written"));
+            second.advance(at(10_000), &mut told, usize::MAX);
+            assert!(wanted.len() > 600);
+            assert_eq!(told, wanted, "stopped after {stop} ms");
+        }
+    }
+}

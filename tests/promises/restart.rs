@@ -1,0 +1,261 @@
+//! A server that stops in order leaves its state, and the next one goes on in the same epoch; one that crashed begins a new one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tickcast::app::App;
+use tickcast::client::Client;
+use tickcast::config::Config;
+use tickcast::protocol::{Control, Encoding, From, ServerMessage, SourceState, Subscribe};
+
+use crate::harness::{Stopwatch, Tracked, market, subscribe};
+
+async fn serve(address: SocketAddr, state: Option<&Path>, config: &str) -> Result<App> {
+    let state = state.map_or_else(String::new, |folder| format!("state_dir: {}\n", folder.display()));
+    let text = format!("listen: {address}\nadmin: {{listen: off}}\n{state}{config}");
+    let config = Config::parse(&text, "test").with_context(|| text.clone())?;
+    Ok(App::start(&config).await?)
+}
+
+fn any_port() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+async fn connect(address: SocketAddr) -> Result<Tracked> {
+    Tracked::welcome(Client::connect(address, Encoding::Msgpack).await?).await
+}
+
+fn heads(client: &Tracked) -> HashMap<String, u64> {
+    client.accounts.iter().map(|(topic, account)| (topic.clone(), account.head)).collect()
+}
+
+/// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of it.
+async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, u64>) -> Result<bool> {
+    let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
+    let from = From { epoch: epoch.to_owned(), seqs: heads.clone().into_iter().collect(), epochs: Vec::new() };
+    let request = Subscribe { from: Some(from), ..subscribe(&topics) };
+    let answer = client.subscribe(request).await?;
+    ensure!(answer.err.is_empty() && answer.ok.len() == topics.len(), "{answer:?}");
+    let recovered = answer.ok.iter().all(|entry| entry.recovered == Some(true));
+    if recovered {
+        for (topic, head) in heads {
+            client.accounts.resume(topic, *head);
+        }
+    }
+    Ok(recovered)
+}
+
+/// Reads on until each topic is `more` further; no event may be missing, and none may come twice.
+async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, u64>, more: u64) -> Result<()> {
+    let wanted: HashMap<String, u64> = heads.iter().map(|(topic, head)| (topic.clone(), head + more)).collect();
+    while wanted.iter().any(|(topic, wanted)| heads[topic] < *wanted) {
+        match client.next().await? {
+            ServerMessage::Events(events) => {
+                for event in events {
+                    let head = heads.get_mut(&event.topic.to_string()).context("a topic that was asked for")?;
+                    ensure!(event.seq == *head + 1, "{}: {} after {head}", event.topic, event.seq);
+                    *head = event.seq;
+                }
+            }
+            ServerMessage::Control(told @ (Control::Snapshot(_) | Control::Gap(_))) => anyhow::bail!("all was recovered, but {told:?}"),
+            ServerMessage::Control(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What one client went through: when it was back, and what it had been told.
+struct Passage {
+    slot_ms: u64,
+    back_ms: u64,
+}
+
+async fn live_through_a_deploy(address: SocketAddr, begun: std::sync::Arc<std::sync::OnceLock<Stopwatch>>) -> Result<Passage> {
+    let mut client = connect(address).await?;
+    client.subscribe(subscribe(&["trade:S1", "quote:S1", "bar:S1:1s"])).await?;
+    let epoch = client.welcome.epoch.clone();
+    let (bye, code) = client.closed().await?;
+    let bye = bye.context("a bye")?;
+    ensure!((bye.reconnect, code) == (true, 1012), "{bye:?} {code}");
+    let begun = begun.get_or_init(Stopwatch::start);
+    tokio::time::sleep(Duration::from_millis(bye.after_ms)).await;
+    let mut heads = heads(&client);
+    let mut next = loop {
+        // The new process may not be there yet.
+        match connect(address).await {
+            Ok(next) => break next,
+            Err(_not_there) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let back_ms = begun.elapsed().as_millis() as u64;
+    ensure!(next.welcome.epoch == epoch, "the same epoch");
+    ensure!(go_on(&mut next, &epoch, &heads).await?, "recovered");
+    read_on(&mut next, &mut heads, 5).await?;
+    let ledger = next.ledger().await?;
+    ensure!(ledger.iter().all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost), "{ledger:?}");
+    Ok(Passage { slot_ms: bye.after_ms, back_ms })
+}
+
+/// One process is replaced by the next on the same port: all clients come back in their slots, and nothing is lost or doubled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let clients = 1_000;
+    let folder = tempfile::tempdir()?;
+    let spread_ms = 2_000;
+    let config = market(1, 40, &format!("drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}"));
+    let old = serve(any_port(), Some(folder.path()), &config).await?;
+    let address = old.address();
+    let begun = std::sync::Arc::default();
+    let all: Vec<_> = (0..clients).map(|_| tokio::spawn(live_through_a_deploy(address, std::sync::Arc::clone(&begun)))).collect();
+    let waiting = async {
+        while old.metrics().subscriptions.get() < 3 * clients {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::harness::DEADLINE, waiting).await.context("all have joined")?;
+    old.stop().await;
+    let new = serve(address, Some(folder.path()), &config).await?;
+    let mut passages = Vec::new();
+    for one in all {
+        passages.push(one.await??);
+    }
+    assert_eq!(passages.len() as i64, clients);
+    // Each came no sooner than in its slot, and the slots are spread evenly over the time.
+    assert!(passages.iter().all(|one| one.back_ms >= one.slot_ms), "nobody comes before its slot");
+    let mut slots: Vec<u64> = passages.iter().map(|one| one.slot_ms).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    assert!(slots.len() > 900 && slots.last() < Some(&spread_ms), "{} slots up to {:?}", slots.len(), slots.last());
+    for quarter in 0..4 {
+        let of = (quarter * spread_ms / 4)..((quarter + 1) * spread_ms / 4);
+        let share = passages.iter().filter(|one| of.contains(&one.slot_ms)).count();
+        assert!((200..=300).contains(&share), "{share} of {clients} in quarter {quarter}");
+    }
+    assert_eq!(new.metrics().unaccounted.get(), 0);
+    new.stop().await;
+    Ok(())
+}
+
+/// The recorded trades come once each, in order, though the server was replaced in the middle, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_goes_on_where_it_was() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
+    let row = |at: u64| format!("{at},{}.00,0.01,600.00,{},true,true", 60_000 + at % 9, 1_723_075_200_000 + 10 * at);
+    std::fs::write(&tape, (0..700).map(row).collect::<Vec<_>>().join("\n"))?;
+    let config = format!("sources: [{{name: tape, kind: replay, files: [\"{}\"], begin: first-subscriber}}]", tape.display());
+    let mut server = serve(any_port(), Some(folder.path()), &config).await?;
+    let address = server.address();
+    let mut client = connect(address).await?;
+    client.subscribe(subscribe(&["trade:BTCUSDT", "bar:BTCUSDT:1s"])).await?;
+    let mut heads = HashMap::from([("trade:BTCUSDT".to_owned(), 0), ("bar:BTCUSDT:1s".to_owned(), 0)]);
+    for _ in 0..2 {
+        client.until("trades", |message| matches!(message, ServerMessage::Events(_)).then_some(())).await?;
+        heads = self::heads(&client);
+        let stopping = tokio::spawn(server.stop());
+        let (epoch, _) = (client.welcome.epoch.clone(), client.closed().await?);
+        heads.extend(self::heads(&client));
+        stopping.await?;
+        server = serve(address, Some(folder.path()), &config).await?;
+        client = connect(address).await?;
+        assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    }
+    // The trade's number in its topic is the row's, so a row that was left out or came twice would show.
+    while heads["trade:BTCUSDT"] < 700 {
+        if let ServerMessage::Events(events) = client.next().await? {
+            for event in events {
+                let head = heads.get_mut(&event.topic.to_string()).context("held")?;
+                assert_eq!(event.seq, *head + 1);
+                *head = event.seq;
+                if let tickcast::market::Body::Trade(trade) = &event.body {
+                    assert_eq!(trade.id, tickcast::market::TradeId::Number(event.seq - 1));
+                }
+            }
+        }
+    }
+    // At its end it stays there.
+    client
+        .control("the end", |control| matches!(control, Control::Source(change) if change.state == SourceState::Ended).then_some(()))
+        .await?;
+    let (epoch, heads) = (client.welcome.epoch.clone(), self::heads(&client));
+    drop(client);
+    server.stop().await;
+    let server = serve(address, Some(folder.path()), &config).await?;
+    let mut client = connect(address).await?;
+    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    assert!(client.ledger().await?.iter().all(|entry| entry.delivered == 0 && entry.pending == 0), "nothing is played again");
+    server.stop().await;
+    Ok(())
+}
+
+async fn comes_back_to_another_epoch(address: SocketAddr, epoch: &str, heads: &HashMap<String, u64>) -> Result<()> {
+    let mut client = connect(address).await?;
+    assert_ne!(client.welcome.epoch, epoch, "nothing is pretended");
+    assert!(!go_on(&mut client, epoch, heads).await?, "not recovered");
+    let snapshots = client.accounts.iter().count();
+    assert_eq!(snapshots, heads.len());
+    client.events(20).await?;
+    let ledger = client.ledger().await?;
+    assert!(ledger.iter().all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_state_a_server_begins_a_new_epoch_with_snapshots() -> Result<()> {
+    let config = market(2, 400, "");
+    let folder = tempfile::tempdir()?;
+    // Nowhere to keep it; damaged while the server was down; of sources with another config.
+    for (state, damage, next) in [(None, false, None), (Some(folder.path()), true, None), (Some(folder.path()), false, Some("seed: 8"))] {
+        let old = serve(any_port(), state, &config).await?;
+        let address = old.address();
+        let mut client = connect(address).await?;
+        client.subscribe(subscribe(&["trade:S1", "quote:S2"])).await?;
+        client.events(50).await?;
+        let (epoch, heads) = (client.welcome.epoch.clone(), heads(&client));
+        old.stop().await;
+        if damage {
+            let file = folder.path().join("state");
+            let mut bytes = std::fs::read(&file)?;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&file, bytes)?;
+        }
+        let config = next.map_or(config.clone(), |seed| config.replace("seed: 7", seed));
+        let new = serve(address, state, &config).await?;
+        if next.is_none() {
+            comes_back_to_another_epoch(address, &epoch, &heads).await?;
+        } else {
+            // The server's epoch goes on; that of the topics, whose source starts over, doesn't.
+            let mut client = connect(address).await?;
+            assert_eq!(client.welcome.epoch, epoch);
+            assert!(!go_on(&mut client, &epoch, &heads).await?, "not recovered");
+            client.events(20).await?;
+            client.ledger().await?;
+        }
+        new.stop().await;
+    }
+    Ok(())
+}
+
+/// A process that is killed leaves no state, and the next one says so.
+#[test]
+fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path().join("state").display().to_string();
+    let arguments = ["--sim-instruments", "2", "--state-dir", &folder];
+    let epochs = |served: &crate::terminal::Served| -> Result<String> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        Ok(runtime.block_on(connect(served.address.parse()?))?.welcome.epoch)
+    };
+    let first = crate::terminal::serve(&arguments)?;
+    let before = epochs(&first)?;
+    drop(first);
+    let (second, said) = crate::terminal::serve_and_hear(&arguments)?;
+    assert_ne!(epochs(&second)?, before);
+    assert!(said.contains("begins a new epoch") && said.contains("as after a crash"), "{said}");
+    Ok(())
+}
