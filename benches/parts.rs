@@ -228,7 +228,7 @@ fn bars(criterion: &mut Criterion) {
     group.bench_function("ticker_and_5_intervals_of_10000_trades", |bencher| {
         bencher.iter(|| {
             let (mut derive, mut out) = (Derive::new(1), Counted(0));
-            derive.add(catalog.instrument(InstrumentId(0)), Duration::from_secs(5));
+            derive.add(InstrumentId(0), catalog.instrument(InstrumentId(0)), Duration::from_secs(5));
             for (at, trade) in trades.iter().enumerate() {
                 derive.on_trade(0, InstrumentId(0), trade, &mut out);
                 if at.is_multiple_of(100) {

@@ -67,7 +67,7 @@ impl Catalog {
         Self { sources, ..Self::default() }
     }
 
-    /// Adds instruments; those whose symbol is there already are left out, and their numbers come back as `None`.
+    /// Adds instruments; those whose symbol another source has are left out, and their numbers come back as `None`.
     pub fn add(&mut self, source: SourceId, instruments: Vec<Instrument>) -> Vec<Option<InstrumentId>> {
         let added = instruments.into_iter().map(|instrument| self.add_one(source, instrument)).collect();
         let Self { topics, by_channel, .. } = self;
@@ -77,8 +77,32 @@ impl Catalog {
         added
     }
 
+    /// Another source; its number is the next.
+    pub fn add_source(&mut self, name: Arc<str>) {
+        self.sources.push(name);
+    }
+
+    /// The instruments of a source.
+    pub fn of_source(&self, source: SourceId) -> Vec<InstrumentId> {
+        let of = |(at, info): (usize, &Arc<InstrumentInfo>)| (info.source == source).then_some(InstrumentId(at as u32));
+        self.instruments.iter().enumerate().filter_map(of).collect()
+    }
+
     fn add_one(&mut self, source: SourceId, instrument: Instrument) -> Option<InstrumentId> {
-        let place = self.symbol_place(&instrument.symbol).err()?;
+        let place = match self.symbol_place(&instrument.symbol) {
+            Err(place) => place,
+            Ok(place) => {
+                let id = self.by_symbol[place];
+                let known = &self.instruments[id.0 as usize];
+                if known.source != source {
+                    return None;
+                }
+                // The same source tells it again; it may describe it otherwise.
+                let topics = known.topics;
+                self.instruments[id.0 as usize] = Arc::new(InstrumentInfo { instrument, source, topics });
+                return Some(id);
+            }
+        };
         let id = InstrumentId(self.instruments.len() as u32);
         let mut topics = [None; Channel::COUNT];
         for channel in instrument.channels() {

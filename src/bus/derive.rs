@@ -98,8 +98,18 @@ impl Derive {
         Self { states: Vec::new(), sources: (0..sources).map(|_| SourceTime::default()).collect() }
     }
 
-    /// Takes a new instrument in; must be called in the order of their numbers.
-    pub fn add(&mut self, info: &InstrumentInfo, stale_after: Duration) {
+    /// One source more.
+    pub fn add_source(&mut self) {
+        self.sources.push(SourceTime::default());
+    }
+
+    /// Takes an instrument in that is new, or described otherwise; new ones must come in the order of their numbers.
+    pub fn add(&mut self, id: InstrumentId, info: &InstrumentInfo, stale_after: Duration) {
+        if let Some(state) = self.states.get_mut(id.0 as usize) {
+            state.stale_after = info.instrument.stale_after.unwrap_or(stale_after);
+            state.session_start = info.instrument.session_start;
+            return;
+        }
         let source = &mut self.sources[info.source.0 as usize];
         source.instruments.push(InstrumentId(self.states.len() as u32));
         self.states.push(State {

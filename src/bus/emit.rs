@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::SourceId;
 use super::derive::SessionSoFar;
+use super::{SourceId, SourceSpec};
 use crate::clock::Clock;
 use crate::market::{Bar, Instrument, Interval, Quote, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
@@ -28,6 +28,11 @@ pub enum Emit {
     Session(u32, SessionSoFar),
     /// The source begins again: every topic of it gets a new epoch.
     StartOver,
+    /// A source that is new, or the same with another config: it numbers its instruments anew, and starts over. What it had
+    /// before and doesn't tell at first is closed.
+    Begin(SourceSpec),
+    /// The source is there no more: its instruments are closed.
+    Retire,
     /// The source is live, silent, being restarted, or at its end.
     State(SourceState),
 }

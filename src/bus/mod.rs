@@ -19,7 +19,7 @@ pub use emit::{Emit, Emitter, InputQueue, QueueFull, input_queue};
 pub use log::{Log, Next};
 pub use saved::{Heritage, Remains, SavedTime};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use meters::Meters;
 const BATCH_ITEMS_MAX: usize = 2048;
 
 /// What the bus knows of a source beside what that emits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
     /// Its name in the config.
     pub name: Arc<str>,
@@ -62,6 +62,8 @@ pub struct Bus {
     out: Sequencer,
     meters: Meters,
     heritage: Heritage,
+    /// By source that began anew: the instruments that it had before, until it tells its own.
+    unclaimed: HashMap<usize, Vec<InstrumentId>>,
 }
 
 /// Numbers events and gathers them for the next batch.
@@ -125,6 +127,7 @@ impl Bus {
             sources,
             meters,
             heritage,
+            unclaimed: HashMap::new(),
         }
     }
 
@@ -207,7 +210,7 @@ impl Bus {
                 }
             }
             Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),
-            Emit::Instruments(instruments) => self.add_instruments(source, instruments),
+            Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
                 let Some(id) = known(local, &self.instruments) else { return };
                 self.derive.on_trading(id, state, ts, &mut self.out);
@@ -221,20 +224,49 @@ impl Bus {
                 self.derive.on_session(id, so_far, &mut self.out);
             }
             Emit::StartOver => self.start_over(at),
-            Emit::State(state) => {
-                self.metrics.set_source_state(&self.sources[at].name, state);
-                self.out.push(LogItem::Source { source, state, since: received });
-                if matches!(state, SourceState::Stale | SourceState::Reconnecting | SourceState::Ended) {
-                    self.derive.on_source_lost(at, &mut self.out);
-                }
+            Emit::Begin(spec) => self.begin(at, spec),
+            Emit::Retire => {
+                self.close(self.out.catalog.of_source(source), received);
+                self.change_source(source, SourceState::Ended, received);
             }
+            Emit::State(state) => self.change_source(source, state, received),
         }
         if self.out.items.len() >= BATCH_ITEMS_MAX {
             self.publish();
         }
     }
 
-    fn add_instruments(&mut self, source: SourceId, instruments: Vec<Instrument>) {
+    fn change_source(&mut self, source: SourceId, state: SourceState, since: UnixNanos) {
+        let at = source.0 as usize;
+        self.metrics.set_source_state(&self.sources[at].name, state);
+        self.out.push(LogItem::Source { source, state, since });
+        if matches!(state, SourceState::Stale | SourceState::Reconnecting | SourceState::Ended) {
+            self.derive.on_source_lost(at, &mut self.out);
+        }
+    }
+
+    fn begin(&mut self, at: usize, spec: SourceSpec) {
+        self.meters.begin(&self.metrics, at, &spec);
+        if at == self.sources.len() {
+            Arc::make_mut(&mut self.out.catalog).add_source(Arc::clone(&spec.name));
+            self.derive.add_source();
+            self.instruments.push(Vec::new());
+            self.sources.push(spec);
+            return;
+        }
+        self.sources[at] = spec;
+        self.instruments[at].clear();
+        self.unclaimed.insert(at, self.out.catalog.of_source(SourceId(at as u16)));
+        self.start_over(at);
+    }
+
+    fn close(&mut self, instruments: Vec<InstrumentId>, now: UnixNanos) {
+        for id in instruments {
+            self.derive.on_trading(id, TradingState::Closed, now, &mut self.out);
+        }
+    }
+
+    fn add_instruments(&mut self, source: SourceId, instruments: Vec<Instrument>, now: UnixNanos) {
         let catalog = Arc::make_mut(&mut self.out.catalog);
         let first = catalog.len() as u32;
         let added = catalog.add(source, instruments);
@@ -243,7 +275,7 @@ impl Bus {
         let goes_on = self.heritage.sources.get(source.0 as usize).is_some_and(Option::is_some);
         for id in added.iter().flatten() {
             let info = self.out.catalog.instrument(*id);
-            self.derive.add(info, stale_after);
+            self.derive.add(*id, info, stale_after);
             let saved = self.heritage.instruments.remove(info.instrument.symbol.as_str()).filter(|_| goes_on);
             let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, saved));
             self.out.stale.extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
@@ -254,9 +286,15 @@ impl Bus {
             let name = &self.sources[source.0 as usize].name;
             tracing::warn!(source = &**name, refused, "symbols that another source has already are left out");
         }
+        let claimed: HashSet<InstrumentId> = added.iter().flatten().copied().collect();
         self.instruments[source.0 as usize].extend(added);
         self.metrics.topics.set(self.out.catalog.len() as i64);
         self.out.push(LogItem::Topics { new: topics, restored });
+        // What a source that began anew doesn't tell any more.
+        if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
+            unclaimed.retain(|id| !claimed.contains(id));
+            self.close(unclaimed, now);
+        }
     }
 
     fn start_over(&mut self, source: usize) {

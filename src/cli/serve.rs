@@ -1,14 +1,15 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rust_decimal::Decimal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, address, complain};
-use crate::app::App;
+use crate::app::{App, Reloaded};
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, Symbol};
 use crate::source::replay::{Begin, ReplayConfig, Speed};
@@ -17,6 +18,8 @@ use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 /// Without `--config` and without this file, the default market that is built in is served.
 const DEFAULT_CONFIG: &str = "feeds.yaml";
 const BUILT_IN: &str = include_str!("../../feeds.yaml");
+/// How often the config's file is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The default of `--replay`'s own limit.
 const MAX_BAD_LINES: u64 = 100;
 
@@ -85,6 +88,13 @@ enum ReplayStart {
     FirstSubscriber,
 }
 
+impl Arguments {
+    /// The config's file; `None`: the built-in market is served.
+    fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| Path::new(DEFAULT_CONFIG).exists().then(|| DEFAULT_CONFIG.into()))
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let config = match load(arguments) {
         Ok(config) => config,
@@ -96,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     start_logging(arguments.log_format);
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
-    runtime.block_on(serve(&config, files))
+    runtime.block_on(serve(arguments, &config, files))
 }
 
 fn start_logging(format: LogFormat) {
@@ -111,11 +121,7 @@ fn start_logging(format: LogFormat) {
 
 /// The config, with what the arguments say instead; the error is the whole text to print.
 fn load(arguments: &Arguments) -> Result<Config, String> {
-    let loaded = match &arguments.config {
-        Some(file) => Config::load(file),
-        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG)),
-        None => Config::parse(BUILT_IN, "the built-in feeds.yaml"),
-    };
+    let loaded = arguments.file().map_or_else(|| Config::parse(BUILT_IN, "the built-in feeds.yaml"), |file| Config::load(&file));
     let mut config = loaded.map_err(|error| error.to_string())?;
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
@@ -190,14 +196,20 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     Ok(SourceConfig { name: "sim".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Sim(sim) })
 }
 
-async fn serve(config: &Config, files: u64) -> Result<Exit> {
+async fn serve(arguments: &Arguments, config: &Config, files: u64) -> Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
-    let app = App::start(config).await?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+    let mut app = App::start(config).await?;
     announce(config, &app, files).await?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let mut watched = Watched::new(arguments.file());
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => reload(arguments, &mut app).await,
+            () = watched.changed() => reload(arguments, &mut app).await,
+        }
     }
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
@@ -206,6 +218,73 @@ async fn serve(config: &Config, files: u64) -> Result<Exit> {
         _ = terminate.recv() => {}
     }
     Ok(Exit::Ok)
+}
+
+/// Reads the config again; a wrong one changes nothing.
+async fn reload(arguments: &Arguments, app: &mut App) {
+    let metrics = Arc::clone(app.metrics());
+    let loaded = load(arguments).and_then(|config| probe(&config).map(|()| config));
+    metrics.reload_failed.set(loaded.is_err().into());
+    let config = match loaded {
+        Ok(config) => config,
+        Err(why) => {
+            metrics.reloads.with_label_values(&["refused"]).inc();
+            for problem in why.lines() {
+                tracing::error!(problem, "the config is refused; the one before goes on");
+            }
+            return;
+        }
+    };
+    let Reloaded { taken, needs_restart } = app.reload(&config).await;
+    metrics.reloads.with_label_values(&["taken"]).inc();
+    let list = |words: &[String]| if words.is_empty() { "nothing new".to_owned() } else { words.join(", ") };
+    tracing::info!(taken = list(&taken), "the config was read again");
+    if !needs_restart.is_empty() {
+        tracing::warn!(keys = needs_restart.join(", "), "these wait for a restart");
+    }
+}
+
+/// Whether the files of replays are there and can be read.
+fn probe(config: &Config) -> Result<(), String> {
+    let replays = config.sources.iter().filter_map(|source| match &source.details {
+        SourceDetails::Replay(replay) => replay.probe().err().map(|error| format!("source {}: {error}", source.name)),
+        _ => None,
+    });
+    let broken: Vec<_> = replays.collect();
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+}
+
+/// Tells when a file was changed, and is left alone again.
+struct Watched {
+    file: Option<PathBuf>,
+    stamp: Option<(SystemTime, u64)>,
+}
+
+impl Watched {
+    fn new(file: Option<PathBuf>) -> Self {
+        let stamp = file.as_deref().and_then(Self::stamp);
+        Self { file, stamp }
+    }
+
+    fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
+        let found = std::fs::metadata(file).ok()?;
+        Some((found.modified().ok()?, found.len()))
+    }
+
+    async fn changed(&mut self) {
+        let Some(file) = &self.file else { return std::future::pending().await };
+        let mut seen = self.stamp;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = Self::stamp(file);
+            // Whoever writes it may not be done: what counts is what stands still.
+            if now.is_some() && now == seen && now != self.stamp {
+                self.stamp = now;
+                return;
+            }
+            seen = now;
+        }
+    }
 }
 
 async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
 
+mod changes;
 mod reader;
 mod sources;
 mod table;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use changes::changes;
 pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{KEYS, Key, Kind};

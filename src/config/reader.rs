@@ -338,7 +338,7 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 
 /// What the guide says of every key, as a Markdown table.
 pub fn guide() -> String {
-    let mut out = String::from("| key | value | default | meaning |\n|---|---|---|---|\n");
+    let mut out = String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
     for key in KEYS {
         let value = match key.kind {
             Kind::Text => "text".to_owned(),
@@ -361,7 +361,8 @@ pub fn guide() -> String {
             Some("") => "empty".to_owned(),
             Some(text) => format!("`{text}`"),
         };
-        out.extend(["| `", key.path, "` | ", &value, " | ", &default, " | ", key.doc, " |\n"]);
+        let reload = if key.needs_restart { "restart" } else { "yes" };
+        out.extend(["| `", key.path, "` | ", &value, " | ", &default, " | ", reload, " | ", key.doc, " |\n"]);
     }
     out
 }

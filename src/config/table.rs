@@ -43,26 +43,32 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// What it means.
     pub doc: &'static str,
+    /// A running server can't take it up.
+    pub needs_restart: bool,
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Some(default), doc }
+    Key { path, kind, default: Some(default), doc, needs_restart: false }
 }
 
 const fn without_default(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: None, doc }
+    Key { path, kind, default: None, doc, needs_restart: false }
+}
+
+const fn fixed(key: Key) -> Key {
+    Key { needs_restart: true, ..key }
 }
 
 /// All keys, in the order of the guide.
 pub const KEYS: &[Key] = &[
-    key("listen", Kind::Address, "127.0.0.1:8080", "Where the feed and HTTP listen."),
-    key("shards", Kind::Text, "auto", "Threads that own clients' sockets: a number, or auto (the cores but one, at least one)."),
-    key(
+    fixed(key("listen", Kind::Address, "127.0.0.1:8080", "Where the feed and HTTP listen.")),
+    fixed(key("shards", Kind::Text, "auto", "Threads that own clients' sockets: a number, or auto (the cores but one, at least one).")),
+    fixed(key(
         "state_dir",
         Kind::Text,
         "",
         "Where a stopping server leaves its state for the next one; empty: nowhere, and each start begins a new epoch.",
-    ),
+    )),
     without_default("sources", Kind::Section, "Where prices come from; at least one."),
     without_default("sources.name", Kind::Text, "The source's name in messages, metrics and logs."),
     without_default("sources.kind", Kind::Word(&["sim", "replay", "push"]), "What it is."),
@@ -188,8 +194,8 @@ pub const KEYS: &[Key] = &[
         "",
         "Silence after which it is stale; the source's, where it isn't given.",
     ),
-    key("bus.queue", Kind::Size("1MiB", "4GiB"), "64MiB", "What sources may be ahead of the bus."),
-    key("bus.log", Kind::Size("1MiB", "4GiB"), "64MiB", "What the bus may be ahead of the slowest shard."),
+    fixed(key("bus.queue", Kind::Size("1MiB", "4GiB"), "64MiB", "What sources may be ahead of the bus.")),
+    fixed(key("bus.log", Kind::Size("1MiB", "4GiB"), "64MiB", "What the bus may be ahead of the slowest shard.")),
     key("bus.history.events", Kind::Integer(50, 1_000_000), "1000", "Events of each topic kept for those who come back."),
     key("bus.history.bytes", Kind::Size("1MiB", "64GiB"), "64MiB", "Memory of the history over all topics, for each shard."),
     key(
@@ -201,7 +207,7 @@ pub const KEYS: &[Key] = &[
     key("fanout.flush_window", Kind::Duration("0", "50ms"), "0", "How long events may be gathered before they are written."),
     key("fanout.outbox", Kind::Size("64KiB", "1GiB"), "1MiB", "Live events that may wait for one client."),
     key("fanout.control", Kind::Size("8KiB", "16MiB"), "64KiB", "Control messages that may wait for one client without its asking."),
-    key("fanout.frame", Kind::Size("1KiB", "384KiB"), "256KiB", "The size of a data message at which the next begins."),
+    fixed(key("fanout.frame", Kind::Size("1KiB", "384KiB"), "256KiB", "The size of a data message at which the next begins.")),
     key("fanout.behind", Kind::Duration("50ms", "10m"), "10s", "Age of the oldest waiting event at which a client counts as slow."),
     key("fanout.unsent", Kind::Size("4KiB", "16MiB"), "128KiB", "Unsent bytes at which a client's socket counts as full."),
     key("session.heartbeat", Kind::Duration("10ms", "10m"), "5s", "How often a heartbeat goes out."),
@@ -216,12 +222,12 @@ pub const KEYS: &[Key] = &[
         "10",
         "Requests a second of one connection; five seconds' worth may come at once.",
     ),
-    key("limits.message", Kind::Size("1KiB", "16MiB"), "64KiB", "The size of a client's message."),
+    fixed(key("limits.message", Kind::Size("1KiB", "16MiB"), "64KiB", "The size of a client's message.")),
     key("limits.snapshot_events", Kind::Integer(1, 1000), "1000", "Events that a snapshot may be asked for."),
     key("limits.handshake", Kind::Duration("100ms", "1m"), "5s", "How long a client may take to say what it wants."),
     key("limits.publish", Kind::Size("1KiB", "256MiB"), "8MiB", "The size of one POST /v1/publish."),
-    key("auth.scheme", Kind::Word(&["none"]), "none", "How clients prove who they are."),
-    key("admin.listen", Kind::Text, "127.0.0.1:8081", "Where metrics and health are served for operators; off for nowhere."),
+    fixed(key("auth.scheme", Kind::Word(&["none"]), "none", "How clients prove who they are.")),
+    fixed(key("admin.listen", Kind::Text, "127.0.0.1:8081", "Where metrics and health are served for operators; off for nowhere.")),
     key("drain.deadline", Kind::Duration("0", "10m"), "10s", "How long stopping may take."),
     key("drain.spread", Kind::Duration("0", "10m"), "5s", "Over how long clients are asked to come back."),
 ];

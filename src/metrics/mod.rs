@@ -87,6 +87,10 @@ pub struct Metrics {
     source_events: IntCounterVec,
     /// 1 while the server stops.
     pub draining: IntGauge,
+    /// Reloads of the config, by outcome.
+    pub reloads: IntCounterVec,
+    /// 1 where the last was refused.
+    pub reload_failed: IntGauge,
 }
 
 /// A source's own.
@@ -231,6 +235,14 @@ impl Metrics {
             source_up: all.gauges("tickcast_source_up", "1 where the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the state that a source is in.", &["source", "state"]),
             source_events: all.register(source_events),
+            reloads: all.counters(
+                "tickcast_config_reloads_total",
+                "Times the config was read again, by outcome.",
+                "outcome",
+                ["taken", "refused"],
+            ),
+            reload_failed: all
+                .gauge("tickcast_config_reload_failed", "1 where the config as it is now was refused, and an older one holds."),
             draining: all.gauge("tickcast_draining", "1 while the server stops."),
             catalogue: all,
         }

@@ -121,6 +121,11 @@ impl Replica {
         Self { origin, limits, catalog: Arc::default(), topics: Vec::new(), sources: Vec::new(), bytes: 0, eviction_at: 0 }
     }
 
+    /// Keeps more or less of the past from now on.
+    pub const fn limit(&mut self, limits: HistoryLimits) {
+        self.limits = limits;
+    }
+
     /// Takes one item of the log in. `catalog` is that of its batch.
     pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
         match item {

@@ -88,7 +88,7 @@ async fn rest_after(error: &std::io::Error) {
 }
 
 fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
-    if server.sockets.fetch_add(1, Ordering::Relaxed) >= SPARE_SOCKETS + server.connections_max {
+    if server.sockets.fetch_add(1, Ordering::Relaxed) >= SPARE_SOCKETS + server.settings.load().connections_max {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
         server.metrics.handshakes_refused.with_label_values(&["sockets"]).inc();
         return;
@@ -109,18 +109,19 @@ fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
 async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // Options that a system lacks make it slower, not wrong.
+    let settings = server.settings.load_full();
     let socket = SockRef::from(&stream);
     let options = [
         socket.set_tcp_nodelay(true),
-        socket.set_tcp_notsent_lowat(server.notsent_bytes),
-        socket.set_tcp_user_timeout(Some(server.user_timeout)),
+        socket.set_tcp_notsent_lowat(settings.notsent_bytes),
+        socket.set_tcp_user_timeout(Some(settings.user_timeout)),
     ];
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a socket option was refused");
     }
     // hyper's buffers come with the first byte, so that a silent socket costs nothing.
     let mut byte = [0];
-    let first = tokio::time::timeout(server.handshake_timeout, stream.peek(&mut byte));
+    let first = tokio::time::timeout(settings.handshake_timeout, stream.peek(&mut byte));
     if !matches!(first.await, Ok(Ok(1))) {
         server.metrics.handshakes_refused.with_label_values(&["silent"]).inc();
         return;
@@ -129,7 +130,7 @@ async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server
 }
 
 async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
-    let timeout = server.handshake_timeout;
+    let timeout = server.settings.load().handshake_timeout;
     let granted = Granted::default();
     let (asked, handle) = (Arc::clone(&granted), shard.clone());
     let service = service_fn(move |request| http::feed(Arc::clone(&server), handle.clone(), peer, request, Arc::clone(&asked)));

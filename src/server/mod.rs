@@ -18,7 +18,10 @@ use std::time::Duration;
 
 pub use accept::{accept_loop, admin_loop, bind};
 pub use admin::ConnectionsAnswer;
-pub use publish::{Publishers, PushSource};
+pub use publish::PushSource;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -33,34 +36,45 @@ pub struct Server {
     pub shards: Vec<ShardHandle>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Sources that take what is published over HTTP.
-    pub publishers: Publishers,
+    /// What a reload may change.
+    pub settings: ArcSwap<Settings>,
+    /// Publish requests that are read and published at once; the others wait.
+    pub publish_turns: Semaphore,
     /// Where the feed listens.
     pub listen: SocketAddr,
-    /// WebSocket connections at once (config `limits.connections`).
-    pub connections_max: usize,
     /// WebSocket connections now.
     pub connections: Arc<AtomicUsize>,
     /// Sockets now, in a handshake or serving HTTP.
     pub sockets: Arc<AtomicUsize>,
     /// Sockets dealt out since the start.
     pub dealt: AtomicUsize,
+    /// The server is stopping.
+    pub is_draining: AtomicBool,
+}
+
+/// What a reload may change.
+#[derive(Debug)]
+pub struct Settings {
+    /// WebSocket connections at once (config `limits.connections`).
+    pub connections_max: usize,
     /// How long a handshake may take, from the first byte to the last (config `limits.handshake`).
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
     pub notsent_bytes: u32,
     /// How long sent bytes may stay unacknowledged (config `session.drop_after`).
     pub user_timeout: Duration,
+    /// Bytes of one publish request (config `limits.publish`).
+    pub publish_bytes_max: usize,
+    /// Sources that take what is published over HTTP, in the config's order.
+    pub publishers: Vec<Arc<PushSource>>,
     /// By source: its instruments are told.
     pub sources_started: Vec<Arc<AtomicBool>>,
-    /// The server is stopping.
-    pub is_draining: AtomicBool,
 }
 
 impl Server {
     /// Whether every source has told its instruments.
     pub fn is_ready(&self) -> bool {
-        self.sources_started.iter().all(|started| started.load(Ordering::Relaxed))
+        self.settings.load().sources_started.iter().all(|started| started.load(Ordering::Relaxed))
     }
 
     /// Whether only this machine can reach the feed.

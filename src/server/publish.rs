@@ -11,7 +11,6 @@ use hyper::{Request, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
 
 use super::http::{Answer, refusal, text, with_type};
 use super::{Server, origin};
@@ -25,17 +24,6 @@ pub struct PushSource {
     pub token_sha256: Option<[u8; 32]>,
     /// The way in.
     pub inlet: PushInlet,
-}
-
-/// All push sources.
-#[derive(Debug)]
-pub struct Publishers {
-    /// In the config's order.
-    pub sources: Vec<Arc<PushSource>>,
-    /// Bytes of one request (config `limits.publish`).
-    pub body_bytes_max: usize,
-    /// Requests that are read and published at once; the others wait.
-    pub turns: Semaphore,
 }
 
 /// The report; `errors` tells the first [`ERRORS_TOLD`] of those that were refused.
@@ -85,15 +73,16 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
         return come_back("the sources are starting");
     }
     // A few at once, because each is held whole.
-    let Ok(_turn) = server.publishers.turns.acquire().await else { return come_back("the server is stopping") };
-    let body = Limited::new(request.into_body(), server.publishers.body_bytes_max).collect();
+    let Ok(_turn) = server.publish_turns.acquire().await else { return come_back("the server is stopping") };
+    let bytes_max = server.settings.load().publish_bytes_max;
+    let body = Limited::new(request.into_body(), bytes_max).collect();
     let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
         return refusal(StatusCode::REQUEST_TIMEOUT, "the body didn't come in time");
     };
     let body = match body {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("at most {} bytes at once (limits.publish)", server.publishers.body_bytes_max);
+            let message = format!("at most {bytes_max} bytes at once (limits.publish)");
             return refusal(StatusCode::PAYLOAD_TOO_LARGE, &message);
         }
         Err(_) => return refusal(StatusCode::BAD_REQUEST, "the body broke off"),
@@ -119,7 +108,8 @@ fn media_type(value: &str) -> &str {
 
 /// The sources that the token opens; without one, those that ask for none, from this machine.
 fn allowed_sources(server: &Server, peer: SocketAddr, headers: &HeaderMap) -> Result<Vec<Arc<PushSource>>, Answer> {
-    let sources = &server.publishers.sources;
+    let settings = server.settings.load();
+    let sources = &settings.publishers;
     if sources.is_empty() {
         return Err(refusal(StatusCode::NOT_FOUND, "no source of kind push is configured"));
     }

@@ -61,7 +61,7 @@ pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, grant
     };
     let before = server.connections.fetch_add(1, Ordering::Relaxed);
     let permit = Permit(Arc::clone(&server.connections));
-    let permit = (before < server.connections_max).then_some(permit);
+    let permit = (before < server.settings.load().connections_max).then_some(permit);
     let encoding = accepted.encoding;
     let agent = agent_of(request.headers());
     let upgrade = Upgrade { socket: hyper::upgrade::on(&mut request), encoding, agent, permit };

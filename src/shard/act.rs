@@ -35,6 +35,10 @@ impl Shard {
             // A caller that has gone away needs no answer.
             Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
+            Command::Tune { tuning, gates, done } => {
+                self.tune(tuning, gates);
+                _ = done.send(());
+            }
             Command::Save(reply) => {
                 while self.take_batches() {}
                 _ = reply.send(self.replica.save());
@@ -52,7 +56,7 @@ impl Shard {
         let refused = permit.is_none();
         entry.insert(Connection {
             stream,
-            outbox: Outbox::new(encoding, self.config.outbox.frame),
+            outbox: Outbox::new(encoding, self.config.tuning.outbox.frame),
             dirty: false,
             left_unread: false,
             closing: None,
@@ -67,7 +71,7 @@ impl Shard {
                 received: self.now,
                 pinged: false,
                 watched: false,
-                next_heartbeat: self.now.plus(self.config.heartbeat),
+                next_heartbeat: self.now.plus(self.config.tuning.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
                 reply_bytes: 0,
                 inbox: std::collections::VecDeque::new(),
@@ -106,8 +110,8 @@ impl Shard {
             epoch: self.config.epoch.to_string(),
             ts: self.now.0,
             encoding,
-            heartbeat_ms: self.config.heartbeat.as_millis() as u64,
-            limits: self.config.limits,
+            heartbeat_ms: self.config.tuning.heartbeat.as_millis() as u64,
+            limits: self.config.tuning.limits,
             auth: "none".to_owned(),
         });
         encode_control(&welcome, encoding)
@@ -140,7 +144,9 @@ impl Shard {
                     let place = self.registry.add(topic, Subscriber { connection: key, slot });
                     self.connections[key.0 as usize].outbox.set_place(slot, place);
                     self.metrics.subscriptions.inc();
-                    self.config.gates[self.replica.catalog().topic(topic).source.0 as usize].open();
+                    if let Some(gate) = self.config.gates.get(self.replica.catalog().topic(topic).source.0 as usize) {
+                        gate.open();
+                    }
                 }
                 Action::Set(topic, settings) => self.with_outbox(key, |outbox, view| {
                     if let Some(slot) = outbox.slot_of(topic) {
@@ -166,7 +172,7 @@ impl Shard {
 
     fn with_outbox<T>(&mut self, key: ConnectionKey, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
         let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
-        let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
+        let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
         let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
         self.arm_intervals(key);
         changed
@@ -203,7 +209,7 @@ impl Shard {
             return;
         }
         let payload = encode(connection.outbox.wire.encoding());
-        let fits = connection.outbox.notice(payload, &self.config.outbox);
+        let fits = connection.outbox.notice(payload, &self.config.tuning.outbox);
         self.mark_dirty(key);
         if !fits {
             self.send_away(key);
@@ -295,8 +301,8 @@ impl Shard {
             return;
         }
         let config = &self.config;
-        let silence = if connection.peer.pinged { config.drop_after } else { config.ping_after };
-        let message_ends = connection.peer.partial.as_ref().map(|partial| partial.since.plus(config.message_timeout));
+        let silence = if connection.peer.pinged { config.tuning.drop_after } else { config.tuning.ping_after };
+        let message_ends = connection.peer.partial.as_ref().map(|partial| partial.since.plus(config.tuning.message_timeout));
         let at = connection.next_checkup(connection.peer.received.plus(silence), message_ends);
         if at < connection.peer.checkup_at {
             self.check_up_at(key, at);
@@ -317,20 +323,21 @@ impl Shard {
             }
             return;
         }
-        let message_over = connection.peer.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.message_timeout);
+        let message_over =
+            connection.peer.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.tuning.message_timeout);
         let silent = now.since(connection.peer.received);
-        if message_over || silent >= self.config.drop_after {
+        if message_over || silent >= self.config.tuning.drop_after {
             let message = if message_over { "a message was begun and not ended in time" } else { "nothing came in time" };
             let bye = Bye { code: Code::Timeout.number(), message: message.to_owned(), reconnect: true, after_ms: 1000 };
             return self.close(key, &bye, Code::Timeout);
         }
-        if silent >= self.config.ping_after && !std::mem::replace(&mut connection.peer.pinged, true) {
+        if silent >= self.config.tuning.ping_after && !std::mem::replace(&mut connection.peer.pinged, true) {
             connection.outbox.wire.frame(Opcode::Ping, b"");
             self.mark_dirty(key);
         }
         let connection = &mut self.connections[key.0 as usize];
         if now >= connection.peer.next_heartbeat {
-            connection.peer.next_heartbeat = now.plus(self.config.heartbeat);
+            connection.peer.next_heartbeat = now.plus(self.config.tuning.heartbeat);
             connection.outbox.rest();
             connection.outbox.heartbeat();
             connection.check_accounts(&self.metrics);
@@ -398,7 +405,7 @@ impl Shard {
             Kind::State => 1,
             Kind::Bar => events.unwrap_or(1),
         };
-        most.min(self.config.limits.snapshot_events as usize)
+        most.min(self.config.tuning.limits.snapshot_events as usize)
     }
 
     fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Adopted;
 use super::outbox::Totals;
+use super::turn::Tuning;
 use crate::bus::Catalog;
 use crate::protocol::{Encoding, LagLevel};
 use crate::replica::SavedTopic;
+use crate::source::Gate;
 
 /// What others want of a shard; done between batches.
 #[derive(Debug)]
@@ -28,6 +30,15 @@ pub enum Command {
     },
     /// The instruments and topics as of now.
     Catalog(oneshot::Sender<Arc<Catalog>>),
+    /// Go by other bounds and times.
+    Tune {
+        /// Which.
+        tuning: Tuning,
+        /// By source, those that are new included.
+        gates: Arc<[Arc<Gate>]>,
+        /// Answered once it is so.
+        done: oneshot::Sender<()>,
+    },
     /// All topics as of the end of the log, to be kept while the server is down.
     Save(oneshot::Sender<Vec<SavedTopic>>),
     /// The connections that rank first, at most so many.

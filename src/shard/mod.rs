@@ -23,4 +23,4 @@ mod turn;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use outbox::instrument_entry;
-pub use turn::{Shard, ShardConfig, spawn};
+pub use turn::{Shard, ShardConfig, Tuning, spawn};

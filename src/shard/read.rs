@@ -42,7 +42,7 @@ impl Shard {
             if connection.closing.is_some() {
                 return connection.peer.inbox.clear();
             }
-            if connection.outbox.asked_bytes() > self.config.outbox.control {
+            if connection.outbox.asked_bytes() > self.config.tuning.outbox.control {
                 // The flush that makes room comes back here.
                 connection.left_unread = true;
                 return;
@@ -61,7 +61,7 @@ impl Shard {
     fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
             let Some(connection) = self.connections.get_mut(key.0 as usize) else { return true };
-            if connection.reading_paused(self.config.outbox.control) {
+            if connection.reading_paused(self.config.tuning.outbox.control) {
                 connection.left_unread = true;
                 return true;
             }

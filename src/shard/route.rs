@@ -85,7 +85,7 @@ impl Shard {
         while let Some(dealt) = next {
             next = fresh.after(dealt);
             let run = fresh.run(dealt.run, encoding, metrics);
-            if outbox.admit(dealt.slot, &run, self.now, &config.outbox, counts, intervals) == Admitted::Marked
+            if outbox.admit(dealt.slot, &run, self.now, &config.tuning.outbox, counts, intervals) == Admitted::Marked
                 && fresh.must_keep(dealt.run, encoding)
             {
                 for (event, bytes) in newest_of(&fresh.run(dealt.run, encoding, metrics)) {
@@ -111,7 +111,7 @@ impl Shard {
         let subscribers = self.registry.of(topic).to_vec();
         for subscriber in &subscribers {
             let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
-            let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
+            let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
             connections[subscriber.connection.0 as usize].outbox.before_epoch(subscriber.slot, &mut view);
         }
         self.replica.apply(item, &batch.catalog);

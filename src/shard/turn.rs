@@ -41,11 +41,20 @@ pub struct ShardConfig {
     pub clock: Clock,
     /// The epoch in which topics begin.
     pub epoch: Epoch,
+    /// What a reload may change.
+    pub tuning: Tuning,
+    /// By source: opened by the first subscription to one of its topics.
+    pub gates: Arc<[Arc<Gate>]>,
+}
+
+/// Bounds and times that may change while a shard runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
     /// The bounds of outboxes.
     pub outbox: OutboxLimits,
     /// What is kept of the past.
     pub history: HistoryLimits,
-    /// What a client may ask.
+    /// What a client may ask; what it was told when it came holds for it.
     pub limits: Limits,
     /// How often a heartbeat goes out.
     pub heartbeat: Duration,
@@ -57,8 +66,6 @@ pub struct ShardConfig {
     pub message_timeout: Duration,
     /// How long events may be gathered before they are written.
     pub flush_window: Duration,
-    /// By source: opened by the first subscription to one of its topics.
-    pub gates: Arc<[Arc<Gate>]>,
 }
 
 /// See the module.
@@ -120,14 +127,14 @@ pub fn spawn(
     let (handle, commands) = ShardHandle::new(runtime.handle().clone());
     let shard = Shard {
         number,
-        limits: Arc::new(config.limits),
-        websocket: websocket_config(config.limits.message_bytes as usize),
+        limits: Arc::new(config.tuning.limits),
+        websocket: websocket_config(config.tuning.limits.message_bytes as usize),
         handle: handle.clone(),
         next: log.head(),
         log,
         bus,
         restoring: None,
-        replica: Replica::new(config.epoch, config.history),
+        replica: Replica::new(config.epoch, config.tuning.history),
         registry: Registry::default(),
         connections: Slab::new(),
         generation: 0,
@@ -160,6 +167,14 @@ pub fn spawn(
 }
 
 impl Shard {
+    /// Goes by other bounds and times.
+    pub(super) fn tune(&mut self, tuning: Tuning, gates: Arc<[Arc<Gate>]>) {
+        self.config.tuning = tuning;
+        self.config.gates = gates;
+        self.limits = Arc::new(tuning.limits);
+        self.replica.limit(tuning.history);
+    }
+
     /// Runs until nobody can command it any more.
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut ready = Vec::new();
@@ -180,7 +195,7 @@ impl Shard {
             let flushes = self.now >= self.flush_at;
             busy |= self.take_batches();
             if flushes && !(self.fresh.is_empty() && self.dirty.is_empty()) {
-                self.flush_at = self.now.plus(self.config.flush_window);
+                self.flush_at = self.now.plus(self.config.tuning.flush_window);
             }
             self.deliver(flushes);
             self.take_timers();
@@ -308,7 +323,7 @@ impl Shard {
         for key in keys {
             let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
             let Some(connection) = connections.get_mut(key.0 as usize) else { continue };
-            let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
+            let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
             let slots: Vec<SlotId> = connection.outbox.held().iter().map(|(_, slot)| *slot).collect();
             for slot in slots {
                 change(&mut connection.outbox, slot, &mut view);
@@ -359,7 +374,7 @@ impl Shard {
         let Some(connection) = connections.get_mut(key.0 as usize) else { return };
         connection.dirty = false;
         Self::lend_buffer(&mut connection.outbox.wire, pool, pool_bytes);
-        let mut view = View { replica, newest, limits: &config.outbox, metrics, counts, now: self.now, timers: intervals };
+        let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&mut view);
         connection.tell_queued(view.metrics, view.now);
@@ -418,7 +433,7 @@ impl Shard {
     fn watch(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         if !std::mem::replace(&mut connection.peer.watched, true) {
-            let at = self.now.plus(self.config.outbox.behind_max / 8);
+            let at = self.now.plus(self.config.tuning.outbox.behind_max / 8);
             let generation = connection.peer.generation;
             self.timers.push(Timer { at, connection: key, generation, due: Due::Lag });
         }

@@ -16,6 +16,7 @@ mod modes;
 mod papers;
 mod publish;
 mod recorded;
+mod reload;
 mod requests;
 mod restart;
 mod resume;

@@ -29,6 +29,13 @@ impl Drop for Served {
     }
 }
 
+impl Served {
+    /// The process' number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 /// Like [`serve`]; with what it says on standard error before it listens.
 pub(crate) fn serve_and_hear(arguments: &[&str]) -> Result<(Served, String)> {
     let folder = tempfile::tempdir()?;
@@ -42,7 +49,7 @@ pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
     serve_with(arguments, Stdio::null())
 }
 
-fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
+pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
     let mut child = Command::new(TICKCAST)
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
         .args(arguments)

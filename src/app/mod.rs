@@ -1,5 +1,8 @@
 //! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
 
+mod reload;
+mod sources;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,22 +10,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::{Semaphore, oneshot, watch};
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::bus::{Bus, Emitter, Heritage, Log, Remains, SourceId, SourceSpec, input_queue};
+pub use reload::Reloaded;
+
+use crate::bus::{Bus, Emitter, Heritage, Log, Remains, input_queue};
 use crate::clock::Clock;
-use crate::config::{Config, SourceConfig, SourceDetails};
+use crate::config::{Config, SourceConfig};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
-use crate::server::{Publishers, PushSource, Server, accept_loop, admin_loop, bind};
+use crate::server::{Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
-use crate::source::push::{Push, PushInlet};
-use crate::source::replay::{Begin, Replay};
-use crate::source::sim::Sim;
-use crate::source::{Gate, Source, SourceTask, supervise};
-use crate::state::{Found, SavedSource, State, StateDir, config_sum};
+use crate::source::Gate;
+use crate::state::{Found, SavedSource, State, StateDir};
+use reload::tuning_of;
+use sources::{Sources, spec_of};
 
 /// Publish requests that are held in memory at once.
 const PUBLISHES_AT_ONCE: usize = 4;
@@ -53,9 +57,6 @@ pub enum StartError {
     },
 }
 
-/// How long a source may take to stop at a place from which it can go on.
-const SOURCE_PATIENCE: Duration = Duration::from_secs(1);
-
 /// A running server.
 #[derive(Debug)]
 pub struct App {
@@ -64,17 +65,15 @@ pub struct App {
     bus: Emitter,
     bus_thread: std::thread::JoinHandle<Remains>,
     epoch: Epoch,
-    sources: Vec<SourceRun>,
-    stop_sources: watch::Sender<bool>,
+    sources: Sources,
+    /// As it holds now.
+    config: Config,
     /// Accepting clients, and answering operators.
     accepting: Option<JoinHandle<()>>,
     admin_task: Option<JoinHandle<()>>,
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
 }
-
-/// A source that runs: its name, its config's sum, and what ends with its place.
-type SourceRun = (Arc<str>, Bytes, JoinHandle<Option<Vec<u8>>>);
 
 impl App {
     /// Starts everything; the feed answers when this returns.
@@ -93,12 +92,7 @@ impl App {
         let epoch = Epoch { origin, turn: 0 };
         let log = Log::new(config.log_bytes, config.shards);
         let (emitter, queue) = input_queue(config.queue_bytes, clock);
-        let spec = |source: &SourceConfig| SourceSpec {
-            name: Arc::clone(&source.name),
-            stale_after: source.stale_after,
-            is_present: !matches!(source.details, SourceDetails::Replay(_)),
-        };
-        let specs: Vec<_> = config.sources.iter().map(spec).collect();
+        let specs = config.sources.iter().map(spec_of).collect();
         let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch, heritage);
         let thread = std::thread::Builder::new().name("bus".to_owned());
         let run = move || {
@@ -107,25 +101,22 @@ impl App {
         };
         let bus_thread = thread.spawn(run).map_err(StartError::Thread)?;
 
-        let gates: Arc<[Arc<Gate>]> = config.sources.iter().map(|_| Arc::default()).collect();
-        let shards = start_shards(config, clock, epoch, &log, &emitter, &metrics, &gates)?;
+        let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter.clone(), config.sources.len());
+        let shards = start_shards(config, clock, epoch, &log, &emitter, &metrics, &sources.gates())?;
         places.resize(config.sources.len(), None);
-        let (stop_sources, stop) = watch::channel(false);
-        let (sources, publishers, sources_started) = start_sources(config, clock, &emitter, &metrics, &gates, places, &stop);
+        for (source, place) in config.sources.iter().zip(places) {
+            sources.start(source.clone(), place);
+        }
         let server = Arc::new(Server {
             clock,
             shards,
             metrics,
-            publishers,
+            settings: ArcSwap::from_pointee(settings_of(config, &sources)),
+            publish_turns: Semaphore::new(PUBLISHES_AT_ONCE),
             listen: address,
-            connections_max: config.connections_max,
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),
             dealt: AtomicUsize::new(0),
-            handshake_timeout: config.handshake_timeout,
-            notsent_bytes: config.unsent_bytes,
-            user_timeout: config.drop_after,
-            sources_started,
             is_draining: AtomicBool::new(false),
         });
         let mut app = Self {
@@ -135,7 +126,7 @@ impl App {
             bus_thread,
             epoch,
             sources,
-            stop_sources,
+            config: config.clone(),
             accepting: None,
             admin_task: admin.map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
             drain: (config.drain_spread, config.drain_deadline),
@@ -209,15 +200,7 @@ impl App {
         if tokio::time::timeout(deadline, all).await.is_err() {
             tracing::warn!("some clients were still there at the deadline");
         }
-        // No source listens any more where all have ended.
-        let _all_ended = self.stop_sources.send(true);
-        let mut sources = Vec::new();
-        for (name, sum, run) in self.sources {
-            let abort = run.abort_handle();
-            let place = tokio::time::timeout(SOURCE_PATIENCE, run).await.ok().and_then(Result::ok).flatten();
-            abort.abort();
-            sources.push((name.to_string(), sum, place.map(Bytes::from)));
-        }
+        let sources = self.sources.stop().await;
         self.bus.stop().await;
         let bus_thread = self.bus_thread;
         let Ok(Ok(remains)) = tokio::task::spawn_blocking(move || bus_thread.join()).await else { return };
@@ -261,7 +244,7 @@ fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
     let mut saved: HashMap<String, SavedSource> = state.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
     let mut of = |source: &SourceConfig| {
         let saved = saved.remove(&*source.name)?;
-        let goes_on = saved.config == config_sum(&source.details);
+        let goes_on = saved.config == Sources::sum(source);
         saved.place.filter(|_| goes_on).map(|place| (saved.time, place.to_vec()))
     };
     let (sources, places) = config.sources.iter().map(|source| of(source).unzip()).unzip();
@@ -284,19 +267,7 @@ fn start_shards(
     metrics: &Arc<Metrics>,
     gates: &Arc<[Arc<Gate>]>,
 ) -> Result<Vec<ShardHandle>, StartError> {
-    let shard_config = ShardConfig {
-        clock,
-        epoch,
-        outbox: config.outbox,
-        history: config.history,
-        limits: config.limits,
-        heartbeat: config.heartbeat,
-        ping_after: config.ping_after,
-        drop_after: config.drop_after,
-        message_timeout: config.message_timeout,
-        flush_window: config.flush_window,
-        gates: Arc::clone(gates),
-    };
+    let shard_config = ShardConfig { clock, epoch, tuning: tuning_of(config), gates: Arc::clone(gates) };
     let start = |number| {
         let started = crate::shard::spawn(number, shard_config.clone(), Arc::clone(log), bus.clone(), Arc::clone(metrics));
         started.map(|(handle, _thread)| handle).map_err(StartError::Thread)
@@ -304,48 +275,15 @@ fn start_shards(
     (0..config.shards).map(start).collect()
 }
 
-fn start_sources(
-    config: &Config,
-    clock: Clock,
-    emitter: &Emitter,
-    metrics: &Arc<Metrics>,
-    gates: &Arc<[Arc<Gate>]>,
-    places: Vec<Option<Vec<u8>>>,
-    stop: &watch::Receiver<bool>,
-) -> (Vec<SourceRun>, Publishers, Vec<Arc<AtomicBool>>) {
-    let mut publishers =
-        Publishers { sources: Vec::new(), body_bytes_max: config.publish_bytes_max, turns: Semaphore::new(PUBLISHES_AT_ONCE) };
-    let (mut runs, mut all_started) = (Vec::new(), Vec::new());
-    for ((at, source), place) in config.sources.iter().enumerate().zip(places) {
-        let own = emitter.of(SourceId(at as u16));
-        let gate = Arc::clone(&gates[at]);
-        let running: Box<dyn Source> = match &source.details {
-            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), place)),
-            SourceDetails::Replay(replay) => {
-                if replay.begin == Begin::Now {
-                    gate.open();
-                }
-                Box::new(Replay::new(replay.clone(), place))
-            }
-            SourceDetails::Push { instruments, rules, token_sha256 } => {
-                let inlet = PushInlet::new(instruments, *rules, own.clone());
-                publishers.sources.push(Arc::new(PushSource { token_sha256: *token_sha256, inlet }));
-                Box::new(Push::new(instruments.clone()))
-            }
-        };
-        let started = Arc::new(AtomicBool::new(false));
-        all_started.push(Arc::clone(&started));
-        let task = SourceTask {
-            name: Arc::clone(&source.name),
-            clock,
-            metrics: Arc::clone(metrics),
-            emitter: own,
-            gate,
-            stale_after: source.stale_after,
-            started,
-            stop: stop.clone(),
-        };
-        runs.push((Arc::clone(&source.name), config_sum(&source.details), tokio::spawn(supervise(task, running))));
+/// What handshakes and HTTP go by that a reload may change.
+fn settings_of(config: &Config, sources: &Sources) -> Settings {
+    Settings {
+        connections_max: config.connections_max,
+        handshake_timeout: config.handshake_timeout,
+        notsent_bytes: config.unsent_bytes,
+        user_timeout: config.drop_after,
+        publish_bytes_max: config.publish_bytes_max,
+        publishers: sources.publishers(),
+        sources_started: sources.started(),
     }
-    (runs, publishers, all_started)
 }

@@ -1,0 +1,62 @@
+//! Taking up another config while the server runs.
+
+use std::sync::Arc;
+
+use super::{App, settings_of};
+use crate::config::{Config, changes};
+use crate::shard::{Command, Tuning};
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reloaded {
+    /// What was taken up: keys, and what became of sources.
+    pub taken: Vec<String>,
+    /// Keys that changed and wait for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// What shards go by that a reload takes.
+pub(super) fn tuning_of(config: &Config) -> Tuning {
+    Tuning {
+        outbox: config.outbox,
+        history: config.history,
+        limits: config.limits,
+        heartbeat: config.heartbeat,
+        ping_after: config.ping_after,
+        drop_after: config.drop_after,
+        message_timeout: config.message_timeout,
+        flush_window: config.flush_window,
+    }
+}
+
+impl App {
+    /// Takes up what a running server can of another config: limits and times at once (what a client was told in its
+    /// `welcome` holds for it until it comes again), sources by name.
+    pub async fn reload(&mut self, config: &Config) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        for key in changes(&self.config, config) {
+            if key.needs_restart {
+                reloaded.needs_restart.push(key.path);
+            } else if key.path != "sources" {
+                reloaded.taken.push(key.path.to_owned());
+            }
+        }
+        let mut next = config.clone();
+        next.keep_what_needs_a_restart(&self.config);
+        self.sources.prepare(&next.sources);
+        let (tuning, gates) = (tuning_of(&next), self.sources.gates());
+        for shard in &self.server.shards {
+            let (done, told) = tokio::sync::oneshot::channel();
+            shard.send(Command::Tune { tuning, gates: Arc::clone(&gates), done }).await;
+            // A shard that has ended needs nothing.
+            let _ended = told.await;
+        }
+        reloaded.taken.extend(self.sources.reload(&next.sources).await);
+        self.drain = (next.drain_spread, next.drain_deadline);
+        self.server.settings.store(Arc::new(settings_of(&next, &self.sources)));
+        let (_, topics) = self.sizes().await;
+        self.server.metrics.memory_bound.set(next.memory_formula(topics).0 as i64);
+        self.config = next;
+        reloaded
+    }
+}

@@ -1,0 +1,193 @@
+//! The sources that run: started, replaced by a reload, stopped at a place from which they can go on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::bus::{Emit, Emitter, SourceId, SourceSpec};
+use crate::clock::Clock;
+use crate::config::{SourceConfig, SourceDetails};
+use crate::metrics::Metrics;
+use crate::server::PushSource;
+use crate::source::push::{Push, PushInlet};
+use crate::source::replay::{Begin, Replay};
+use crate::source::sim::Sim;
+use crate::source::{Gate, Source, SourceTask, supervise};
+use crate::state::config_sum;
+
+/// How long a source may take to stop at a place from which it can go on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A source that runs, or ran.
+#[derive(Debug)]
+struct Run {
+    config: SourceConfig,
+    stop: watch::Sender<bool>,
+    task: Option<JoinHandle<Option<Vec<u8>>>>,
+    started: Arc<AtomicBool>,
+    push: Option<Arc<PushSource>>,
+}
+
+/// See the module. A source keeps its number as long as the server runs.
+#[derive(Debug)]
+pub(super) struct Sources {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    bus: Emitter,
+    gates: Vec<Arc<Gate>>,
+    runs: Vec<Run>,
+}
+
+/// What the bus is told of a source.
+pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
+    SourceSpec {
+        name: Arc::clone(&source.name),
+        stale_after: source.stale_after,
+        is_present: !matches!(source.details, SourceDetails::Replay(_)),
+    }
+}
+
+/// By what a source's config is known again.
+fn sum_of(source: &SourceConfig) -> Bytes {
+    config_sum(&(&source.details, source.stale_after))
+}
+
+impl Sources {
+    /// None yet, with gates for so many.
+    pub(super) fn new(clock: Clock, metrics: Arc<Metrics>, bus: Emitter, count: usize) -> Self {
+        Self { clock, metrics, bus, gates: (0..count).map(|_| Arc::default()).collect(), runs: Vec::new() }
+    }
+
+    /// By source: opened by the first who listens.
+    pub(super) fn gates(&self) -> Arc<[Arc<Gate>]> {
+        self.gates.clone().into()
+    }
+
+    /// Those that take what is published over HTTP.
+    pub(super) fn publishers(&self) -> Vec<Arc<PushSource>> {
+        self.runs.iter().filter_map(|run| run.push.clone()).collect()
+    }
+
+    /// Of those that run: whether the instruments are told.
+    pub(super) fn started(&self) -> Vec<Arc<AtomicBool>> {
+        self.runs.iter().filter(|run| run.task.is_some()).map(|run| Arc::clone(&run.started)).collect()
+    }
+
+    /// The sum of a source's config.
+    pub(super) fn sum(source: &SourceConfig) -> Bytes {
+        sum_of(source)
+    }
+
+    /// Starts the next source, from its place where it has one.
+    pub(super) fn start(&mut self, config: SourceConfig, place: Option<Vec<u8>>) {
+        let run = self.run(self.runs.len(), config, place);
+        self.runs.push(run);
+    }
+
+    fn run(&self, at: usize, config: SourceConfig, place: Option<Vec<u8>>) -> Run {
+        let emitter = self.bus.of(SourceId(at as u16));
+        let gate = Arc::clone(&self.gates[at]);
+        let mut push = None;
+        let source: Box<dyn Source> = match &config.details {
+            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), place)),
+            SourceDetails::Replay(replay) => {
+                if replay.begin == Begin::Now {
+                    gate.open();
+                }
+                Box::new(Replay::new(replay.clone(), place))
+            }
+            SourceDetails::Push { instruments, rules, token_sha256 } => {
+                let inlet = PushInlet::new(instruments, *rules, emitter.clone());
+                push = Some(Arc::new(PushSource { token_sha256: *token_sha256, inlet }));
+                Box::new(Push::new(instruments.clone()))
+            }
+        };
+        let (stop, stopped) = watch::channel(false);
+        let started = Arc::new(AtomicBool::new(false));
+        let task = SourceTask {
+            name: Arc::clone(&config.name),
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+            emitter,
+            gate,
+            stale_after: config.stale_after,
+            started: Arc::clone(&started),
+            stop: stopped,
+        };
+        Run { config, stop, task: Some(tokio::spawn(supervise(task, source))), started, push }
+    }
+
+    /// Adds gates for sources that are new in a config; shards must have them before the sources begin.
+    pub(super) fn prepare(&mut self, config: &[SourceConfig]) {
+        let new = config.iter().filter(|source| self.place_of(&source.name).is_none()).count();
+        self.gates.extend((0..new).map(|_| Arc::<Gate>::default()));
+    }
+
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.runs.iter().position(|run| *run.config.name == *name)
+    }
+
+    /// Takes another config: what changed starts over, what is new begins, what is gone ends. Returns what was done.
+    pub(super) async fn reload(&mut self, config: &[SourceConfig]) -> Vec<String> {
+        let mut done = Vec::new();
+        for at in 0..self.runs.len() {
+            let name = Arc::clone(&self.runs[at].config.name);
+            if self.runs[at].task.is_some() && !config.iter().any(|source| source.name == name) {
+                self.runs[at].stop().await;
+                self.runs[at].push = None;
+                self.bus.of(SourceId(at as u16)).emit(&mut vec![Emit::Retire]).await;
+                done.push(format!("source {name} ended"));
+            }
+        }
+        for source in config {
+            let at = self.place_of(&source.name);
+            let before = at.map(|at| &self.runs[at]);
+            if before.is_some_and(|run| run.task.is_some() && sum_of(&run.config) == sum_of(source)) {
+                continue;
+            }
+            if let Some(at) = at {
+                self.runs[at].stop().await;
+            }
+            let number = at.unwrap_or(self.runs.len());
+            self.bus.of(SourceId(number as u16)).emit(&mut vec![Emit::Begin(spec_of(source))]).await;
+            let run = self.run(number, source.clone(), None);
+            match at {
+                Some(at) => {
+                    self.runs[at] = run;
+                    done.push(format!("source {} starts over", source.name));
+                }
+                None => {
+                    self.runs.push(run);
+                    done.push(format!("source {} begins", source.name));
+                }
+            }
+        }
+        done
+    }
+
+    /// Stops all of them: name, config's sum, and the place from which each can go on.
+    pub(super) async fn stop(self) -> Vec<(String, Bytes, Option<Bytes>)> {
+        let mut stopped = Vec::new();
+        for mut run in self.runs {
+            let place = run.stop().await;
+            stopped.push((run.config.name.to_string(), sum_of(&run.config), place.map(Bytes::from)));
+        }
+        stopped
+    }
+}
+
+impl Run {
+    async fn stop(&mut self) -> Option<Vec<u8>> {
+        let task = self.task.take()?;
+        // Nobody hears it where the source has ended.
+        let _ended = self.stop.send(true);
+        let abort = task.abort_handle();
+        let place = tokio::time::timeout(PATIENCE, task).await.ok().and_then(Result::ok).flatten();
+        abort.abort();
+        place
+    }
+}
