@@ -89,10 +89,10 @@ impl Meters {
             let took: Duration = now.since(received);
             self.bus_time.record(took.as_nanos() as u64, events);
         }
-        self.batch_items.hand_over();
-        self.bus_time.hand_over();
         for source in &mut self.sources {
             source.tell();
         }
+        self.batch_items.hand_over();
+        self.bus_time.hand_over();
     }
 }

@@ -137,6 +137,11 @@ impl LocalHistogram {
         self.record(time.as_nanos() as u64, 1);
     }
 
+    /// Whether nothing is to be handed over.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
     /// Hands over what was recorded.
     pub fn hand_over(&mut self) {
         if std::mem::replace(&mut self.is_empty, true) {

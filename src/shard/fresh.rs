@@ -128,8 +128,8 @@ impl Fresh {
     /// A run in an encoding; its bytes are put together when the first needs them.
     pub fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
         let Self { batches, places, runs, joined, .. } = self;
-        let TopicRun { places: (at, last_at), seqs: (first, last), published, joined: ranges, .. } = &mut runs[run as usize];
-        let mut found = Run { batches, places, at: *at, first: *first, last: *last, published: *published, joined: &[], encoding, metrics };
+        let TopicRun { places: (at, last_at), seqs: (first, last), joined: ranges, .. } = &mut runs[run as usize];
+        let mut found = Run { batches, places, at: *at, first: *first, last: *last, joined: &[], encoding, metrics };
         let joined = &mut joined[encoding.index()];
         if at == last_at {
             found.joined = found.events().next().map_or(&[], |(_, bytes)| bytes);
@@ -147,6 +147,11 @@ impl Fresh {
         });
         found.joined = &joined[from as usize..to as usize];
         found
+    }
+
+    /// When a run's first event was published.
+    pub fn published(&self, run: u32) -> UnixNanos {
+        self.runs[run as usize].published
     }
 
     /// Whether a run's newest bytes must still be kept for those who merge; true only once.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::outbox::TELL_EVERY;
 use crate::market::UnixNanos;
 use crate::metrics::ShardMeters;
 
@@ -15,18 +16,22 @@ pub(super) struct Meters {
     /// The longest turn of this span and of the one before.
     longest: [Duration; 2],
     span_begun: UnixNanos,
+    handed_over: UnixNanos,
 }
 
 impl Meters {
     pub(super) fn new(told: ShardMeters) -> Self {
-        Self { told, longest: [Duration::ZERO; 2], span_begun: UnixNanos::default() }
+        Self { told, longest: [Duration::ZERO; 2], span_begun: UnixNanos::default(), handed_over: UnixNanos::default() }
     }
 
     /// A turn is over.
     pub(super) fn turned(&mut self, begun: UnixNanos, ended: UnixNanos) {
         let took = ended.since(begun);
         self.told.turn.time(took);
-        self.told.turn.hand_over();
+        if ended.since(self.handed_over) >= TELL_EVERY {
+            self.handed_over = ended;
+            self.told.turn.hand_over();
+        }
         let before = self.longest;
         if ended.since(self.span_begun) >= SPAN {
             self.longest = [Duration::ZERO, self.longest[0]];

@@ -82,6 +82,7 @@ impl Shard {
         let encoding = outbox.wire.encoding();
         Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
         let mut next = fresh.take_first(key);
+        let (before, oldest) = (counts.delivered, next.map(|dealt| fresh.published(dealt.run)));
         while let Some(dealt) = next {
             next = fresh.after(dealt);
             let run = fresh.run(dealt.run, encoding, metrics);
@@ -92,6 +93,10 @@ impl Shard {
                     newest.keep(event, replica.epoch(event.topic).turn, encoding, bytes);
                 }
             }
+        }
+        // The oldest stands for all that the connection is given in this turn, mostly of one batch.
+        if let Some(oldest) = oldest {
+            counts.delivered_raw(counts.delivered - before, oldest);
         }
         // What waits for its interval needs no flush yet, and no buffer.
         let is_due = outbox.is_due();

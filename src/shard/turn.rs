@@ -210,7 +210,8 @@ impl Shard {
     /// Waits until there is something to do. Returns false once every handle is gone.
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         let gathered = (!self.dirty.is_empty()).then_some(self.flush_at);
-        let next_timer = self.timers.next().into_iter().chain(gathered).min().map(|at| self.config.clock.instant_at(at));
+        let next_timer =
+            self.timers.next().into_iter().chain(gathered).chain(self.counts.tell_at()).min().map(|at| self.config.clock.instant_at(at));
         let timer = async {
             match next_timer {
                 Some(at) => tokio::time::sleep_until(at).await,

@@ -4,6 +4,9 @@ use crate::market::UnixNanos;
 use crate::metrics::{Histogram, LocalHistogram, Metrics};
 use crate::protocol::Mode;
 
+/// How often histograms are told.
+pub const TELL_EVERY: Duration = Duration::from_millis(100);
+
 /// What a shard's connections did, until the metrics are told: once a turn, not once a client.
 #[derive(Debug)]
 pub struct Counts {
@@ -15,6 +18,8 @@ pub struct Counts {
     pub written: u64,
     /// The time, read once for several connections.
     now: UnixNanos,
+    /// When histograms were told last.
+    told: UnixNanos,
     /// When the events were published that were delivered last, in which mode, and how many of them are not recorded yet:
     /// what comes in one turn is mostly of one batch.
     latest: (UnixNanos, usize, u64),
@@ -33,12 +38,19 @@ impl Counts {
             merged: 0,
             written: 0,
             now: UnixNanos::default(),
+            told: UnixNanos::default(),
             latest: (UnixNanos::default(), 0, 0),
             fanout: metrics.fanout_time.each_ref().map(Histogram::local),
             queue_age: metrics.queue_age.local(),
             flush_bytes: metrics.flush_bytes.local(),
             snapshot: metrics.snapshot_time.local(),
         }
+    }
+
+    /// When something that was recorded is to be told, if there is any.
+    pub fn tell_at(&self) -> Option<UnixNanos> {
+        let all = self.fanout.iter().chain([&self.queue_age, &self.flush_bytes, &self.snapshot]);
+        all.into_iter().any(|histogram| !histogram.is_empty()).then(|| self.told.plus(TELL_EVERY))
     }
 
     /// What was delivered so far was so by this time.
@@ -50,10 +62,18 @@ impl Counts {
         }
     }
 
-    /// Events went onto the wire that were published at this time.
+    /// Events went onto the wire alone that were published at this time.
     pub fn deliver(&mut self, events: u64, published: UnixNanos, mode: Mode) {
         self.delivered += events;
-        let mode = mode.index();
+        self.add(events, published, mode.index());
+    }
+
+    /// Raw events went onto the wire that are counted as delivered already, the oldest of them published at this time.
+    pub fn delivered_raw(&mut self, events: u64, published: UnixNanos) {
+        self.add(events, published, Mode::Raw.index());
+    }
+
+    fn add(&mut self, events: u64, published: UnixNanos, mode: usize) {
         if (self.latest.0, self.latest.1) != (published, mode) {
             self.settle(self.now);
             (self.latest.0, self.latest.1) = (published, mode);
@@ -79,7 +99,7 @@ impl Counts {
         self.snapshot.time(now.since(since));
     }
 
-    /// Tells the metrics.
+    /// Tells the metrics; what takes longer to tell, once in [`TELL_EVERY`].
     pub fn tell(&mut self, metrics: &Metrics) {
         let counters =
             [(&metrics.delivered, &mut self.delivered), (&metrics.merged, &mut self.merged), (&metrics.written_bytes, &mut self.written)];
@@ -88,6 +108,10 @@ impl Counts {
                 counter.inc_by(std::mem::take(count));
             }
         }
+        if self.now.since(self.told) < TELL_EVERY {
+            return;
+        }
+        self.told = self.now;
         let others = [&mut self.queue_age, &mut self.flush_bytes, &mut self.snapshot];
         for histogram in self.fanout.iter_mut().chain(others) {
             histogram.hand_over();

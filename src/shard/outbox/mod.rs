@@ -19,7 +19,7 @@ mod tests;
 mod waiting;
 mod wire;
 
-pub use counts::Counts;
+pub use counts::{Counts, TELL_EVERY};
 pub use newest::Newest;
 pub use relief::Relief;
 pub use run::{Place, Run};
@@ -206,13 +206,13 @@ impl Outbox {
         }
         if self.takes_at_once(slot, limits) && run.joined.len() <= limits.frame {
             self.wire.events(run.joined, run.count() as u32);
-            self.count_delivered(slot, run.first, run.last, run.published, counts);
+            self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;
         }
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
                 self.wire.events(bytes, 1);
-                self.count_delivered(slot, event.seq, event.seq, event.tx, counts);
+                self.count_delivered(slot, event.seq, event.seq, counts);
             } else {
                 self.slots[slot.index()].enqueue(Some(event.seq));
                 self.waiting.lane.push_event(slot, event, bytes);
@@ -228,11 +228,11 @@ impl Outbox {
         is_free && self.slots[slot.index()].queued() == 0
     }
 
-    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, published: UnixNanos, counts: &mut Counts) {
+    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, counts: &mut Counts) {
         self.slots[slot.index()].deliver_run(first, last);
         let delivered = last + 1 - first;
         self.totals.delivered += delivered;
-        counts.deliver(delivered, published, self.slots[slot.index()].settings.mode);
+        counts.delivered += delivered;
     }
 
     fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {

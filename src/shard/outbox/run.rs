@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use crate::bus::{Batch, Event, LogItem};
-use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 
@@ -34,8 +33,6 @@ pub struct Run<'a> {
     pub first: u64,
     /// The sequence number of the last event.
     pub last: u64,
-    /// When the first event was published.
-    pub published: UnixNanos,
     /// All events one behind the other, as they stand in an array.
     pub joined: &'a [u8],
     /// What the bytes are.

@@ -170,17 +170,7 @@ impl Rig {
         let places = [Place { batch: 0, item: 0, next: Place::END }];
         let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
         let (encoding, metrics) = (self.encoding, &self.metrics);
-        let run = Run {
-            batches: &batches,
-            places: &places,
-            at: 0,
-            first: event.seq,
-            last: event.seq,
-            published: event.tx,
-            joined,
-            encoding,
-            metrics,
-        };
+        let run = Run { batches: &batches, places: &places, at: 0, first: event.seq, last: event.seq, joined, encoding, metrics };
         if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.counts, &mut self.timers) == Admitted::Marked {
             self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, joined);
         }
