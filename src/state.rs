@@ -64,6 +64,7 @@ impl State {
     ) -> Self {
         let times = remains.times.into_iter().chain(std::iter::repeat(SavedTime::default()));
         let sources = sources.into_iter().zip(times).map(|((name, config, place), time)| SavedSource { name, config, time, place });
+        let topics = topics.into_iter().chain(remains.unclaimed).collect();
         Self { stopped, tx: remains.tx, origin, sources: sources.collect(), instruments: remains.instruments, topics }
     }
 }
@@ -118,6 +119,7 @@ impl StateDir {
             Err(error) => return Ok(Found::Lost(format!("the state can't be read: {error}"))),
         };
         fs::remove_file(self.file())?;
+        File::open(&self.0)?.sync_all()?;
         Ok(match parse(&bytes) {
             Err(why) => Found::Lost(why),
             Ok(state) if now.since(state.stopped) > AGE_MAX => {

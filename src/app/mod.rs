@@ -30,7 +30,7 @@ use sources::{Sources, spec_of};
 
 /// Publish requests that are held in memory at once.
 const PUBLISHES_AT_ONCE: usize = 4;
-/// How long starting waits for sources to tell their instruments.
+/// How long a start or a reload waits for sources to tell their instruments.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Why the server can't start.
@@ -140,12 +140,18 @@ impl App {
         Ok(app)
     }
 
-    async fn wait_until_ready(&self, clock: Clock) {
+    /// Waits until sources have told their instruments, for a while.
+    async fn wait_for(&self, started: &[Arc<AtomicBool>]) {
+        let clock = self.server.clock;
         let patience = clock.now().plus(START_PATIENCE);
-        let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
-        while !self.server.is_ready() && clock.now() < patience {
-            a_moment().await;
+        while !started.iter().all(|started| started.load(Ordering::Relaxed)) && clock.now() < patience {
+            clock.sleep_until(clock.now().plus(Duration::from_millis(2))).await;
         }
+    }
+
+    async fn wait_until_ready(&self, clock: Clock) {
+        let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
+        self.wait_for(&self.server.settings.load_full().sources_started).await;
         // What the sources told must have come through the bus to every shard.
         let Some(checkpoint) = self.bus.checkpoint().await else { return };
         for shard in &self.server.shards {
@@ -210,7 +216,9 @@ impl App {
         let Some(dir) = self.state_dir else { return };
         let (reply, saved) = oneshot::channel();
         self.server.shards[0].send(Command::Save(reply)).await;
-        let Ok(topics) = saved.await else { return };
+        let Ok(topics) = saved.await else {
+            return tracing::error!("a shard was overrun, so no state is left; the next start begins a new epoch");
+        };
         let count = topics.len();
         let state = State::new(self.server.clock.now(), self.epoch.origin, remains, sources, topics);
         match tokio::task::spawn_blocking(move || dir.leave(&state)).await {

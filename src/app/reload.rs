@@ -1,6 +1,7 @@
 //! Taking up another config while the server runs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{App, settings_of};
 use crate::config::{Config, changes};
@@ -53,7 +54,11 @@ impl App {
         }
         reloaded.taken.extend(self.sources.reload(&next.sources).await);
         self.drain = (next.drain_spread, next.drain_deadline);
-        self.server.settings.store(Arc::new(settings_of(&next, &self.sources)));
+        let mut settings = settings_of(&next, &self.sources);
+        self.wait_for(&settings.sources_started).await;
+        // One that is new and doesn't come up makes nobody else unready.
+        settings.sources_started.retain(|started| started.load(Ordering::Relaxed));
+        self.server.settings.store(Arc::new(settings));
         let (_, topics) = self.sizes().await;
         self.server.metrics.memory_bound.set(next.memory_formula(topics).0 as i64);
         self.config = next;

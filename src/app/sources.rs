@@ -171,23 +171,31 @@ impl Sources {
 
     /// Stops all of them: name, config's sum, and the place from which each can go on.
     pub(super) async fn stop(self) -> Vec<(String, Bytes, Option<Bytes>)> {
-        let mut stopped = Vec::new();
-        for mut run in self.runs {
+        let stop = async |mut run: Run| {
             let place = run.stop().await;
-            stopped.push((run.config.name.to_string(), sum_of(&run.config), place.map(Bytes::from)));
-        }
-        stopped
+            (run.config.name.to_string(), sum_of(&run.config), place.map(Bytes::from))
+        };
+        futures_util::future::join_all(self.runs.into_iter().map(stop)).await
     }
 }
 
 impl Run {
     async fn stop(&mut self) -> Option<Vec<u8>> {
-        let task = self.task.take()?;
+        // First, so that nothing published behind the stop is answered as accepted.
+        if let Some(push) = &self.push {
+            push.inlet.close();
+        }
+        let mut task = self.task.take()?;
         // Nobody hears it where the source has ended.
         let _ended = self.stop.send(true);
-        let abort = task.abort_handle();
-        let place = tokio::time::timeout(PATIENCE, task).await.ok().and_then(Result::ok).flatten();
-        abort.abort();
-        place
+        match tokio::time::timeout(PATIENCE, &mut task).await {
+            Ok(ended) => ended.ok().flatten(),
+            Err(_late) => {
+                task.abort();
+                // It may be in the middle of something; what it emits must not come behind what follows.
+                let _aborted = task.await;
+                None
+            }
+        }
     }
 }

@@ -97,15 +97,27 @@ impl Catalog {
                 if known.source != source {
                     return None;
                 }
-                // The same source tells it again; it may describe it otherwise.
-                let topics = known.topics;
+                // The same source tells it again; it may describe it otherwise, and have more channels.
+                let topics = self.add_topics(&instrument, known.topics, source);
                 self.instruments[id.0 as usize] = Arc::new(InstrumentInfo { instrument, source, topics });
                 return Some(id);
             }
         };
         let id = InstrumentId(self.instruments.len() as u32);
-        let mut topics = [None; Channel::COUNT];
-        for channel in instrument.channels() {
+        let topics = self.add_topics(&instrument, [None; Channel::COUNT], source);
+        self.by_symbol.insert(place, id);
+        self.instruments.push(Arc::new(InstrumentInfo { instrument, source, topics }));
+        Some(id)
+    }
+
+    /// The topics of an instrument: those that it has, and what is missing of its channels.
+    fn add_topics(
+        &mut self,
+        instrument: &Instrument,
+        mut topics: [Option<TopicId>; Channel::COUNT],
+        source: SourceId,
+    ) -> [Option<TopicId>; Channel::COUNT] {
+        for channel in instrument.channels().into_iter().filter(|channel| topics[channel.index()].is_none()).collect::<Vec<_>>() {
             let topic = Topic { channel, symbol: instrument.symbol.clone() };
             let topic_id = TopicId(self.topics.len() as u32);
             topics[channel.index()] = Some(topic_id);
@@ -118,9 +130,25 @@ impl Catalog {
                 source,
             }));
         }
-        self.by_symbol.insert(place, id);
-        self.instruments.push(Arc::new(InstrumentInfo { instrument, source, topics }));
-        Some(id)
+        topics
+    }
+
+    /// The instrument of that symbol.
+    pub fn of_symbol(&self, symbol: &Symbol) -> Option<InstrumentId> {
+        self.symbol_place(symbol).ok().map(|place| self.by_symbol[place])
+    }
+
+    /// Gives an instrument to another source.
+    pub fn move_to(&mut self, id: InstrumentId, source: SourceId) {
+        let InstrumentInfo { instrument, topics, .. } = &*self.instruments[id.0 as usize];
+        let info = InstrumentInfo { instrument: instrument.clone(), source, topics: *topics };
+        for topic in topics.iter().flatten() {
+            let old = &*self.topics[topic.index()];
+            let (topic, text, head) = (old.topic.clone(), old.text.clone(), EventHead::new(&old.topic));
+            let at = old.id.index();
+            self.topics[at] = Arc::new(TopicInfo { id: old.id, topic, text, head, source });
+        }
+        self.instruments[id.0 as usize] = Arc::new(info);
     }
 
     fn symbol_place(&self, symbol: &Symbol) -> Result<usize, usize> {

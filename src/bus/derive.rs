@@ -108,6 +108,7 @@ impl Derive {
         if let Some(state) = self.states.get_mut(id.0 as usize) {
             state.stale_after = info.instrument.stale_after.unwrap_or(stale_after);
             state.session_start = info.instrument.session_start;
+            (state.topics, state.src) = (info.topics, info.instrument.src);
             return;
         }
         let source = &mut self.sources[info.source.0 as usize];
@@ -249,6 +250,21 @@ impl Derive {
         }
         let states = &self.states;
         time.instruments.iter().flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
+    }
+
+    /// Another source has an instrument from now on: it begins as a new one. Returns its topics.
+    pub fn move_to(&mut self, id: InstrumentId, source: usize) -> impl Iterator<Item = TopicId> + use<> {
+        for time in &mut self.sources {
+            time.instruments.retain(|known| *known != id);
+            time.changed.retain(|known| *known != id);
+        }
+        self.sources[source].instruments.push(id);
+        let state = &mut self.states[id.0 as usize];
+        state.session = None;
+        state.bars = [const { None }; Interval::ALL.len()];
+        (state.changed, state.ticker_changed, state.trading) = (false, false, None);
+        state.last_seen = self.sources[source].present;
+        state.topics.into_iter().flatten()
     }
 
     /// Bars from before the source began, the oldest first; one that isn't done goes on.

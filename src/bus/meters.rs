@@ -82,6 +82,11 @@ impl Meters {
         }
     }
 
+    /// What was received has come to nothing.
+    pub(super) fn forget(&mut self) {
+        self.received.clear();
+    }
+
     /// What was received is published, in a batch of so many items.
     pub(super) fn publish(&mut self, items: usize, now: UnixNanos) {
         self.batch_items.record(items as u64, 1);

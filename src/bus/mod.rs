@@ -64,6 +64,8 @@ pub struct Bus {
     heritage: Heritage,
     /// By source that began anew: the instruments that it had before, until it tells its own.
     unclaimed: HashMap<usize, Vec<InstrumentId>>,
+    /// Closed, because their source has given them up.
+    free: HashSet<InstrumentId>,
 }
 
 /// Numbers events and gathers them for the next batch.
@@ -128,6 +130,7 @@ impl Bus {
             meters,
             heritage,
             unclaimed: HashMap::new(),
+            free: HashSet::new(),
         }
     }
 
@@ -135,7 +138,7 @@ impl Bus {
     pub fn run(mut self, mut queue: InputQueue) -> Remains {
         self.publish_until_stopped(&mut queue);
         let (times, instruments) = self.derive.save(&self.out.catalog);
-        Remains { times, instruments, tx: self.out.tx }
+        Remains { times, instruments, tx: self.out.tx, unclaimed: self.heritage.topics.into_values().collect() }
     }
 
     /// The present, which doesn't go back, though another process may have told it before.
@@ -173,6 +176,7 @@ impl Bus {
 
     fn publish(&mut self) {
         if self.out.items.is_empty() {
+            self.meters.forget();
             return;
         }
         let mut items = std::mem::take(&mut self.out.items);
@@ -252,21 +256,46 @@ impl Bus {
             self.derive.add_source();
             self.instruments.push(Vec::new());
             self.sources.push(spec);
+            // Readers must know its name before it tells anything.
+            let none = self.out.catalog.len() as u32;
+            self.out.push(LogItem::Topics { new: none..none, restored: Vec::new() });
             return;
         }
         self.sources[at] = spec;
         self.instruments[at].clear();
-        self.unclaimed.insert(at, self.out.catalog.of_source(SourceId(at as u16)));
+        let had = self.out.catalog.of_source(SourceId(at as u16));
+        self.free.extend(&had);
+        self.unclaimed.insert(at, had);
         self.start_over(at);
     }
 
     fn close(&mut self, instruments: Vec<InstrumentId>, now: UnixNanos) {
         for id in instruments {
             self.derive.on_trading(id, TradingState::Closed, now, &mut self.out);
+            self.free.insert(id);
+        }
+    }
+
+    /// Symbols that their source has given up go to the one that tells them now, in a new epoch.
+    fn take_over(&mut self, source: SourceId, instruments: &[Instrument]) {
+        let known = instruments.iter().filter_map(|instrument| self.out.catalog.of_symbol(&instrument.symbol));
+        let moved: Vec<InstrumentId> = known.filter(|id| self.free.remove(id)).collect();
+        for id in moved {
+            if self.out.catalog.instrument(id).source == source {
+                continue;
+            }
+            Arc::make_mut(&mut self.out.catalog).move_to(id, source);
+            for topic in self.derive.move_to(id, source.0 as usize) {
+                let epoch = self.out.replica.epoch(topic).next();
+                if self.out.replica.head(topic) > 0 {
+                    self.out.push(LogItem::Epoch { topic, epoch });
+                }
+            }
         }
     }
 
     fn add_instruments(&mut self, source: SourceId, instruments: Vec<Instrument>, now: UnixNanos) {
+        self.take_over(source, &instruments);
         let catalog = Arc::make_mut(&mut self.out.catalog);
         let first = catalog.len() as u32;
         let added = catalog.add(source, instruments);
@@ -292,18 +321,29 @@ impl Bus {
         self.out.push(LogItem::Topics { new: topics, restored });
         // What a source that began anew doesn't tell any more.
         if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
-            unclaimed.retain(|id| !claimed.contains(id));
+            unclaimed.retain(|id| !claimed.contains(id) && self.out.catalog.instrument(*id).source == source);
             self.close(unclaimed, now);
         }
     }
 
     fn start_over(&mut self, source: usize) {
+        // It doesn't go on from where it was, whatever it has told yet.
+        if let Some(time) = self.heritage.sources.get_mut(source) {
+            *time = None;
+        }
         let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
         for topic in topics {
             let epoch = self.out.replica.epoch(topic).next();
             if self.out.replica.head(topic) > 0 {
                 self.out.push(LogItem::Epoch { topic, epoch });
             }
+        }
+        // What it had by an earlier config, and has no more, stays closed.
+        if !self.unclaimed.contains_key(&source) {
+            let told: HashSet<InstrumentId> = self.instruments[source].iter().flatten().copied().collect();
+            let mut others = self.out.catalog.of_source(SourceId(source as u16));
+            others.retain(|id| !told.contains(id));
+            self.close(others, self.out.tx);
         }
     }
 }

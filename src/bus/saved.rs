@@ -26,6 +26,8 @@ pub struct Remains {
     pub instruments: Vec<SavedInstrument>,
     /// The newest publishing time.
     pub tx: UnixNanos,
+    /// Topics of before that no source told of in this run: should one tell of them later, their numbers must not come again.
+    pub unclaimed: Vec<SavedTopic>,
 }
 
 /// What a bus begins with, taken up symbol by symbol as its sources tell them.

@@ -1,7 +1,6 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -220,28 +219,27 @@ async fn serve(arguments: &Arguments, config: &Config, files: u64) -> Result<Exi
     Ok(Exit::Ok)
 }
 
-/// Reads the config again; a wrong one changes nothing.
+/// Reads the config again; a wrong one changes nothing. Said first, counted afterwards.
 async fn reload(arguments: &Arguments, app: &mut App) {
-    let metrics = Arc::clone(app.metrics());
-    let loaded = load(arguments).and_then(|config| probe(&config).map(|()| config));
-    metrics.reload_failed.set(loaded.is_err().into());
-    let config = match loaded {
-        Ok(config) => config,
+    let outcome = match load(arguments).and_then(|config| probe(&config).map(|()| config)) {
+        Ok(config) => {
+            let Reloaded { taken, needs_restart } = app.reload(&config).await;
+            let taken = if taken.is_empty() { "nothing new".to_owned() } else { taken.join(", ") };
+            tracing::info!(taken, "the config was read again");
+            if !needs_restart.is_empty() {
+                tracing::warn!(keys = needs_restart.join(", "), "these wait for a restart");
+            }
+            "taken"
+        }
         Err(why) => {
-            metrics.reloads.with_label_values(&["refused"]).inc();
             for problem in why.lines() {
                 tracing::error!(problem, "the config is refused; the one before goes on");
             }
-            return;
+            "refused"
         }
     };
-    let Reloaded { taken, needs_restart } = app.reload(&config).await;
-    metrics.reloads.with_label_values(&["taken"]).inc();
-    let list = |words: &[String]| if words.is_empty() { "nothing new".to_owned() } else { words.join(", ") };
-    tracing::info!(taken = list(&taken), "the config was read again");
-    if !needs_restart.is_empty() {
-        tracing::warn!(keys = needs_restart.join(", "), "these wait for a restart");
-    }
+    app.metrics().reloads.with_label_values(&[outcome]).inc();
+    app.metrics().reload_failed.set((outcome == "refused").into());
 }
 
 /// Whether the files of replays are there and can be read.

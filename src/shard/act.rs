@@ -41,7 +41,10 @@ impl Shard {
             }
             Command::Save(reply) => {
                 while self.take_batches() {}
-                _ = reply.send(self.replica.save());
+                // One that was overrun doesn't know all; the next server then begins a new epoch.
+                if self.is_up_to_date() {
+                    _ = reply.send(self.replica.save());
+                }
             }
             Command::Connections { by, top, reply } => _ = reply.send(self.connections(by, top)),
             Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),

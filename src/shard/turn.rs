@@ -281,6 +281,11 @@ impl Shard {
         true
     }
 
+    /// Whether it has read all of the log.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.restoring.is_none() && self.next == self.log.head()
+    }
+
     fn on_overrun(&mut self) {
         self.metrics.overruns.inc();
         tracing::warn!(shard = self.number, "overrun by the log; asking the bus for a checkpoint");

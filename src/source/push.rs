@@ -104,15 +104,20 @@ pub struct PushInlet {
     rules: PushRules,
     emitter: Emitter,
     numbers: HashMap<Symbol, u32>,
-    /// By instrument; behind a lock because publishers come in on any shard.
-    newest: Mutex<Vec<Newest>>,
+    /// By instrument; behind a lock because publishers come in on any shard. `None` once the source has stopped.
+    newest: Mutex<Option<Vec<Newest>>>,
 }
 
 impl PushInlet {
     /// The inlet of a source with these instruments.
     pub fn new(instruments: &[Instrument], rules: PushRules, emitter: Emitter) -> Self {
         let numbers = instruments.iter().enumerate().map(|(at, instrument)| (instrument.symbol.clone(), at as u32)).collect();
-        Self { rules, emitter, numbers, newest: Mutex::new(vec![Newest::default(); instruments.len()]) }
+        Self { rules, emitter, numbers, newest: Mutex::new(Some(vec![Newest::default(); instruments.len()])) }
+    }
+
+    /// Takes nothing more: what comes after this could be meant for another source, or for none.
+    pub fn close(&self) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether an event's symbol is one of this source's.
@@ -122,7 +127,8 @@ impl PushInlet {
 
     /// Checks events in order and emits the good ones, all or none. Returns what was wrong with each of the others.
     pub fn publish(&self, events: &[&PublishedEvent], now: UnixNanos) -> Result<Vec<Result<(), PushFault>>, QueueFull> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = open.as_mut() else { return Err(QueueFull) };
         let mut after = newest.clone();
         let mut emitted = Vec::with_capacity(events.len());
         let results = events.iter().map(|event| self.check(event, now, &mut after).map(|emit| emitted.push(emit)));

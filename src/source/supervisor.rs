@@ -96,7 +96,10 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
         task.started.store(false, Ordering::Relaxed);
         tell(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
-        task.clock.sleep_until(task.clock.now().plus(wait)).await;
+        tokio::select! {
+            () = task.clock.sleep_until(task.clock.now().plus(wait)) => {}
+            () = out.stopping() => return,
+        }
         retry = (retry * 2).min(LONGEST_RETRY);
         task.emitter.emit(&mut vec![Emit::StartOver]).await;
     }

@@ -98,6 +98,22 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     others[0].subscribe(Subscribe { ..subscribe(&["trade:G1"]) }).await?;
     others[0].ledger().await?;
     client.ledger().await?;
+
+    // A symbol that one source gave up belongs to the next that tells it: a source may get another name.
+    let traded = |message: &ServerMessage| match message {
+        ServerMessage::Events(events) => events.iter().any(|event| event.topic.to_string() == "trade:A2").then_some(()),
+        ServerMessage::Control(_) => None,
+    };
+    client.until("trades of the source that came back", traded).await?;
+    let renamed = BEFORE.replace("name: a,", "name: c,");
+    let reloaded = reload(&mut feed.app, &renamed).await?;
+    assert!(
+        reloaded.taken.contains(&"source a ended".to_owned()) && reloaded.taken.contains(&"source c begins".to_owned()),
+        "{reloaded:?}"
+    );
+    client.control("a new epoch", |control| matches!(control, Control::Snapshot(told) if told.topic == "trade:A2").then_some(())).await?;
+    client.until("trades of the renamed source", traded).await?;
+    client.ledger().await?;
     Ok(())
 }
 

@@ -259,3 +259,30 @@ fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
     assert!(said.contains("begins a new epoch") && said.contains("as after a crash"), "{said}");
     Ok(())
 }
+
+/// A topic that one server in between doesn't have keeps its numbers: they never come again for other events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_away_for_a_while_begins_a_new_epoch() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (both, one) = (market(2, 400, ""), market(1, 200, ""));
+    let server = serve(any_port(), Some(folder.path()), &both).await?;
+    let address = server.address();
+    let mut client = connect(address).await?;
+    client.subscribe(subscribe(&["trade:S2"])).await?;
+    client.events(20).await?;
+    let (epoch, heads) = (client.welcome.epoch.clone(), heads(&client));
+    drop(client);
+    server.stop().await;
+    serve(address, Some(folder.path()), &one).await?.stop().await;
+    let server = serve(address, Some(folder.path()), &both).await?;
+    let mut other = connect(address).await?;
+    assert_eq!(other.welcome.epoch, epoch);
+    other.subscribe(subscribe(&["trade:S2"])).await?;
+    // As many as before and more, so that the place could be taken for one of these.
+    other.events(60).await?;
+    let mut back = connect(address).await?;
+    assert!(!go_on(&mut back, &epoch, &heads).await?, "not recovered");
+    back.ledger().await?;
+    server.stop().await;
+    Ok(())
+}

@@ -215,7 +215,9 @@ fn every_panel_and_rule_has_data_under_load_and_latency_agrees_with_the_load_tes
     let query = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_seconds_bucket{mode=\"raw\"}[8s])))";
     let server = until("a quantile", || Ok(prometheus.query(query)?.pop().map(|(_, value)| value).filter(|value| value.is_finite())))?;
     let felt = client.p99 as f64 / 1e9;
-    assert!(bucket(server).abs_diff(bucket(felt)) <= 1, "p99: the server says {server} s, the load tester {felt} s");
+    // A tester that isn't optimized takes its own time to read.
+    let apart = if cfg!(debug_assertions) { 2 } else { 1 };
+    assert!(bucket(server).abs_diff(bucket(felt)) <= apart, "p99: the server says {server} s, the load tester {felt} s");
 
     // Then in trouble, so that what tells of trouble has something to tell.
     let trouble = Plan {

@@ -133,6 +133,8 @@ pub struct Replay {
     config: ReplayConfig,
     /// From where it goes on when it runs; where it has come to once it has stopped.
     place: Option<Place>,
+    /// It was given a place that it can't read.
+    starts_over: bool,
 }
 
 /// Where a replay has come to.
@@ -171,10 +173,14 @@ struct Names {
 impl Replay {
     /// A replay of recorded files, which goes on from its place where it has one.
     pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
-        Self { config, place: place.and_then(|bytes| rmp_serde::from_slice(&bytes).ok()) }
+        let kept: Option<Place> = place.as_ref().and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        Self { config, starts_over: place.is_some() && kept.is_none(), place: kept }
     }
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
+        if std::mem::take(&mut self.starts_over) {
+            out.emit(&mut vec![Emit::StartOver]).await?;
+        }
         let mut bad = 0;
         let mut kept = self.place.take();
         let mut round = kept.as_ref().map_or(0, |place| place.round);
@@ -259,9 +265,9 @@ impl Replay {
         let mut emitted = Vec::new();
         let mut last = first;
         while let Some(Reverse((due, at))) = heap.pop() {
-            if rows >= played && out.is_stopping() {
+            if out.is_stopping() {
                 out.emit(&mut emitted).await?;
-                self.place = Some(Place { round, rows, begun, next_mark });
+                self.place = Some(Place { round, rows: rows.max(played), begun, next_mark });
                 return Err(SourceError::Stopped);
             }
             while rows >= played && next_mark <= due {

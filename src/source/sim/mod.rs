@@ -143,7 +143,11 @@ impl Sim {
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
         let alarm = Alarm::new(out.clock).map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
-        let kept: Option<Place> = self.place.take().and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
+        let bytes = self.place.take();
+        let kept: Option<Place> = bytes.as_ref().and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        if bytes.is_some() && kept.is_none() {
+            out.emit(&mut vec![Emit::StartOver]).await?;
+        }
         let begun = kept.as_ref().map_or_else(|| out.clock.now(), |place| place.begun);
         let start = kept.as_ref().map_or(self.config.start.unwrap_or(begun), |place| place.start);
         out.announce(self.config.instruments.iter().map(SimInstrument::instrument).collect()).await?;
