@@ -95,6 +95,8 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    // Before the file is read: a change right after that is seen too.
+    let watched = Watched::new(arguments.file());
     let config = match load(arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -105,7 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     start_logging(arguments.log_format);
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
-    runtime.block_on(serve(arguments, &config, files))
+    runtime.block_on(serve(arguments, &config, watched, files))
 }
 
 fn start_logging(format: LogFormat) {
@@ -195,13 +197,12 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     Ok(SourceConfig { name: "sim".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Sim(sim) })
 }
 
-async fn serve(arguments: &Arguments, config: &Config, files: u64) -> Result<Exit> {
+async fn serve(arguments: &Arguments, config: &Config, mut watched: Watched, files: u64) -> Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let mut app = App::start(config).await?;
     announce(config, &app, files).await?;
-    let mut watched = Watched::new(arguments.file());
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,

@@ -107,18 +107,25 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let spread_ms = 2_000;
     let config = market(1, 40, &format!("drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}"));
-    let old = serve(any_port(), Some(folder.path()), &config).await?;
-    let address = old.address();
+    let file = folder.path().join("feeds.yaml").display().to_string();
+    std::fs::write(&file, config)?;
+    let state = folder.path().join("state").display().to_string();
+    let old = crate::terminal::serve(&["--config", &file, "--state-dir", &state])?;
+    let address: SocketAddr = old.address.parse()?;
     let begun = std::sync::Arc::default();
     let all: Vec<_> = (0..clients).map(|_| tokio::spawn(live_through_a_deploy(address, std::sync::Arc::clone(&begun)))).collect();
     let waiting = async {
-        while old.metrics().subscriptions.get() < 3 * clients {
+        while metric(address, "tickcast_subscriptions").await? < 3 * clients {
             tokio::task::yield_now().await;
         }
+        anyhow::Ok(())
     };
-    tokio::time::timeout(crate::harness::DEADLINE, waiting).await.context("all have joined")?;
-    old.stop().await;
-    let new = serve(address, Some(folder.path()), &config).await?;
+    tokio::time::timeout(crate::harness::DEADLINE, waiting).await.context("all have joined")??;
+    let replaced = move || -> Result<crate::terminal::Served> {
+        ensure!(old.terminate()?.success(), "it ended in order");
+        crate::terminal::serve(&["--config", &file, "--state-dir", &state, "--listen", &address.to_string()])
+    };
+    let new = tokio::task::spawn_blocking(replaced).await??;
     let mut passages = Vec::new();
     for one in all {
         passages.push(one.await??);
@@ -135,9 +142,17 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
         let share = passages.iter().filter(|one| of.contains(&one.slot_ms)).count();
         assert!((200..=300).contains(&share), "{share} of {clients} in quarter {quarter}");
     }
-    assert_eq!(new.metrics().unaccounted.get(), 0);
-    new.stop().await;
+    assert_eq!(metric(address, "tickcast_events_unaccounted_total").await?, 0);
+    assert_eq!(metric(address, "tickcast_resumes_total{outcome=\"recovered\"}").await?, 3 * clients);
+    drop(new);
     Ok(())
+}
+
+/// A metric of a running process.
+async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
+    let answer = crate::harness::exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| name.to_owned())
 }
 
 /// The recorded trades come once each, in order, though the server was replaced in the middle, twice.

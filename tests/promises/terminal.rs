@@ -34,6 +34,12 @@ impl Served {
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
+
+    /// Stops it in order; how it ended.
+    pub(crate) fn terminate(mut self) -> Result<std::process::ExitStatus> {
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        Ok(self.child.wait()?)
+    }
 }
 
 /// Like [`serve`]; with what it says on standard error before it listens.
@@ -44,14 +50,16 @@ pub(crate) fn serve_and_hear(arguments: &[&str]) -> Result<(Served, String)> {
     Ok((served, std::fs::read_to_string(log)?))
 }
 
-/// Starts `serve` on a free port and reads what it prints.
+/// Starts `serve` on a free port, if none is given, and reads what it prints.
 pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
     serve_with(arguments, Stdio::null())
 }
 
 pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
+    let any_port: &[&str] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
     let mut child = Command::new(TICKCAST)
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+        .args(["serve", "--admin", "off"])
+        .args(any_port)
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(errors)
