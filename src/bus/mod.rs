@@ -285,12 +285,8 @@ impl Bus {
                 continue;
             }
             Arc::make_mut(&mut self.out.catalog).move_to(id, source);
-            for topic in self.derive.move_to(id, source.0 as usize) {
-                let epoch = self.out.replica.epoch(topic).next();
-                if self.out.replica.head(topic) > 0 {
-                    self.out.push(LogItem::Epoch { topic, epoch });
-                }
-            }
+            let topics = self.derive.move_to(id, source.0 as usize);
+            self.begin_epochs(topics);
         }
     }
 
@@ -326,18 +322,23 @@ impl Bus {
         }
     }
 
+    /// The next epoch of each topic that has an event in its own.
+    fn begin_epochs(&mut self, topics: impl IntoIterator<Item = TopicId>) {
+        for topic in topics {
+            if self.out.replica.head(topic) > 0 {
+                let epoch = self.out.replica.epoch(topic).next();
+                self.out.push(LogItem::Epoch { topic, epoch });
+            }
+        }
+    }
+
     fn start_over(&mut self, source: usize) {
         // It doesn't go on from where it was, whatever it has told yet.
         if let Some(time) = self.heritage.sources.get_mut(source) {
             *time = None;
         }
         let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
-        for topic in topics {
-            let epoch = self.out.replica.epoch(topic).next();
-            if self.out.replica.head(topic) > 0 {
-                self.out.push(LogItem::Epoch { topic, epoch });
-            }
-        }
+        self.begin_epochs(topics);
         // What it had by an earlier config, and has no more, stays closed.
         if !self.unclaimed.contains_key(&source) {
             let told: HashSet<InstrumentId> = self.instruments[source].iter().flatten().copied().collect();
