@@ -73,7 +73,11 @@ struct Passage {
     back_ms: u64,
 }
 
-async fn live_through_a_deploy(address: SocketAddr, begun: std::sync::Arc<std::sync::OnceLock<Stopwatch>>) -> Result<Passage> {
+async fn live_through_a_deploy(
+    address: SocketAddr,
+    begun: std::sync::Arc<std::sync::OnceLock<Stopwatch>>,
+    mut is_replaced: tokio::sync::watch::Receiver<bool>,
+) -> Result<Passage> {
     let mut client = connect(address).await?;
     client.subscribe(subscribe(&["trade:S1", "quote:S1", "bar:S1:1s"])).await?;
     let epoch = client.welcome.epoch.clone();
@@ -83,13 +87,9 @@ async fn live_through_a_deploy(address: SocketAddr, begun: std::sync::Arc<std::s
     let begun = begun.get_or_init(Stopwatch::start);
     tokio::time::sleep(Duration::from_millis(bye.after_ms)).await;
     let mut heads = heads(&client);
-    let mut next = loop {
-        // The new process may not be there yet.
-        match connect(address).await {
-            Ok(next) => break next,
-            Err(_not_there) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    // The new process may not be there yet.
+    is_replaced.wait_for(|replaced| *replaced).await?;
+    let mut next = connect(address).await?;
     let back_ms = begun.elapsed().as_millis() as u64;
     ensure!(next.welcome.epoch == epoch, "the same epoch");
     ensure!(go_on(&mut next, &epoch, &heads).await?, "recovered");
@@ -113,7 +113,9 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let old = crate::terminal::serve(&["--config", &file, "--state-dir", &state])?;
     let address: SocketAddr = old.address.parse()?;
     let begun = std::sync::Arc::default();
-    let all: Vec<_> = (0..clients).map(|_| tokio::spawn(live_through_a_deploy(address, std::sync::Arc::clone(&begun)))).collect();
+    let (replace, is_replaced) = tokio::sync::watch::channel(false);
+    let one = |_| tokio::spawn(live_through_a_deploy(address, std::sync::Arc::clone(&begun), is_replaced.clone()));
+    let all: Vec<_> = (0..clients).map(one).collect();
     let waiting = async {
         while metric(address, "tickcast_subscriptions").await? < 3 * clients {
             tokio::task::yield_now().await;
@@ -126,6 +128,7 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
         crate::terminal::serve(&["--config", &file, "--state-dir", &state, "--listen", &address.to_string()])
     };
     let new = tokio::task::spawn_blocking(replaced).await??;
+    replace.send(true)?;
     let mut passages = Vec::new();
     for one in all {
         passages.push(one.await??);
