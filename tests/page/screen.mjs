@@ -166,6 +166,19 @@ test("all of it works by keys", () => withScreen({ query: "?symbols=AAPL,BTC-USD
   await page.locator("#delivery").waitFor({ state: "hidden" });
 }));
 
+const UNPRICED = `
+sources:
+  - {name: market, kind: sim, instruments: [{symbol: BUSY, start: "100", rate: 50/s}]}
+  - {name: desk, kind: push, instruments: [{symbol: LATER, description: No price yet}]}
+`;
+
+test("a symbol without a price has its line, and can be chosen", () => withScreen({ given: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {
+  await screen.untilSymbols(["BUSY", "LATER"]);
+  await screen.until(() => document.getElementById("symbol").textContent === "LATER" && document.getElementById("description").textContent === "No price yet");
+  assert.match((await screen.column("last"))[1], /^\D*$/);
+  assert.match(screen.page.url(), /symbol=LATER/);
+}));
+
 const QUIET = `
 sources:
   - {name: busy, kind: sim, stale_after: 1m, instruments: [{symbol: BUSY, start: "100", rate: 50/s}]}

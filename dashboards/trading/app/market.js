@@ -117,6 +117,8 @@ export class Market {
       this.#choose(instruments.slice(0, most).map(({ symbol }) => symbol));
       this.#say(`The first ${most} of ${instruments.length} symbols: a connection holds ${this.feed.welcome.limits.topics} topics here, and a line takes three.`);
     }
+    // What has no price yet has a line nevertheless.
+    if (this.wanted === null) for (const { symbol } of instruments) this.#row(symbol);
     this.version += 1;
   }
 
