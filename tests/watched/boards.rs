@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tickcast::load::{Plan, Probes, TopicChoice, run};
+use tickcast::load::{Plan, Probes, run};
 
 use crate::prometheus::{Feed, Prometheus, alone, get, has, path, until};
 
@@ -192,43 +192,57 @@ fn bucket(seconds: f64) -> usize {
     BOUNDS.partition_point(|bound| *bound < seconds)
 }
 
+/// Each event goes to many connections at once, so that the last of them waits for milliseconds: long against what a shared machine takes to
+/// wake anyone, and no core is full.
+const WIDE: &str = "sources: [{name: sim, kind: sim, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 20/s}]}]";
+
 #[test]
-fn every_panel_and_rule_has_data_under_load_and_latency_agrees_with_the_load_tester() -> Result<()> {
+fn latency_of_the_boards_agrees_with_the_load_tester_within_a_bucket() -> Result<()> {
+    let _alone = alone();
+    if !has("prometheus")? {
+        return Ok(());
+    }
+    let feed = Feed::start(WIDE)?;
+    let prometheus = Prometheus::start(feed.admin)?;
+    let plan = Plan {
+        connections: 500,
+        duration: Duration::from_secs(8),
+        warmup: Duration::from_millis(500),
+        probes: "10".parse()?,
+        ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into()])
+    };
+    let outcome = run(&plan, &mut |_| false)?;
+    assert!(outcome.is_sound() && outcome.busy_share < 0.5, "{} of a core: {:?}", outcome.busy_share, outcome.failures);
+    let felt = outcome.published.context("latencies")?.p99 as f64 / 1e9;
+    let query = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_seconds_bucket{mode=\"raw\"}[8s])))";
+    let server = until("a quantile", || Ok(prometheus.query(query)?.pop().map(|(_, value)| value).filter(|value| value.is_finite())))?;
+    assert!(bucket(server).abs_diff(bucket(felt)) <= 1, "p99: the server says {server} s, the load tester {felt} s");
+    Ok(())
+}
+
+#[test]
+fn every_panel_and_rule_has_data_under_load() -> Result<()> {
     let _alone = alone();
     if !has("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(MARKET)?;
     let prometheus = Prometheus::start(feed.admin)?;
-    let plan = |seconds: u64| Plan {
-        connections: 30,
-        duration: Duration::from_secs(seconds),
-        warmup: Duration::from_millis(500),
-        probes: Probes::All,
-        ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into()])
-    };
-    // First in peace: what both ends say of the same events.
-    let peace = Plan { connections: 5, spin: true, ..plan(8) };
-    let outcome = run(&peace, &mut |_| false)?;
-    assert!(outcome.is_sound(), "{:?}", outcome.failures);
-    let client = outcome.published.context("latencies")?;
-    let query = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_seconds_bucket{mode=\"raw\"}[8s])))";
-    let server = until("a quantile", || Ok(prometheus.query(query)?.pop().map(|(_, value)| value).filter(|value| value.is_finite())))?;
-    let felt = client.p99 as f64 / 1e9;
-    // A tester that isn't optimized takes its own time to read.
-    let apart = if cfg!(debug_assertions) { 2 } else { 1 };
-    assert!(bucket(server).abs_diff(bucket(felt)) <= apart, "p99: the server says {server} s, the load tester {felt} s");
-
-    // Then in trouble, so that what tells of trouble has something to tell.
+    // In trouble, so that what tells of trouble has something to tell.
     let trouble = Plan {
         slow: "10%".parse()?,
         slow_bytes_per_s: 2_000,
         stalled: "10%".parse()?,
         churn_per_s: 10.0,
+        connections: 30,
+        duration: Duration::from_secs(25),
+        warmup: Duration::from_millis(500),
+        probes: Probes::All,
         modes: "raw:60,interval-100ms:20,conflate:20".parse()?,
-        topics: TopicChoice::All(vec!["quote:*".into(), "trade:*".into(), "ticker:*".into(), "bar:*:1s".into()]),
-        ..plan(25)
+        ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into(), "ticker:*".into(), "bar:*:1s".into()])
     };
+    // Those that come back resume; these ask for snapshots.
+    let newcomer = Plan { connections: 1, duration: Duration::from_millis(200), ..Plan::new(feed.address, vec!["quote:*".into()]) };
     let testing = std::thread::spawn(move || run(&trouble, &mut |_| false));
     let mut empty: Vec<(String, String)> = Vec::new();
     for panel in panels()? {
@@ -239,6 +253,7 @@ fn every_panel_and_rule_has_data_under_load_and_latency_agrees_with_the_load_tes
         empty.push(("rules.yml".to_owned(), line.to_owned()));
     }
     until("every query has data", || {
+        assert!(run(&newcomer, &mut |_| false)?.is_sound());
         let mut left = Vec::new();
         for (place, query) in std::mem::take(&mut empty) {
             let asked =
