@@ -3,7 +3,7 @@
 //! One file, replaced whole and checked by its sum. It is taken away when it is taken up, so that a server that crashes leaves
 //! none, and the next one begins a new epoch instead of pretending.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,24 +85,35 @@ pub enum Found {
     Lost(String),
 }
 
-/// A folder for the state of one server.
-#[derive(Debug, Clone)]
-pub struct StateDir(PathBuf);
+/// A folder for the state of one server, which has it for itself as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    folder: PathBuf,
+    _lock: File,
+}
 
 impl StateDir {
-    /// The folder, made if it isn't there.
+    /// The folder, made if it isn't there; an error where another server has it.
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        Ok(Self(folder.to_owned()))
+        let lock = File::create(folder.join("lock"))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                let why = "another server that runs has it; stop that one first, or give each a folder of its own";
+                io::Error::new(io::ErrorKind::ResourceBusy, why)
+            }
+            TryLockError::Error(error) => error,
+        })?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock })
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("state")
+        self.folder.join("state")
     }
 
     /// There from the start to the orderly stop.
     fn marker(&self) -> PathBuf {
-        self.0.join("running")
+        self.folder.join("running")
     }
 
     /// Takes up what is there; from now on a crash is known by the marker.
@@ -119,7 +130,7 @@ impl StateDir {
             Err(error) => return Ok(Found::Lost(format!("the state can't be read: {error}"))),
         };
         fs::remove_file(self.file())?;
-        File::open(&self.0)?.sync_all()?;
+        File::open(&self.folder)?.sync_all()?;
         Ok(match parse(&bytes) {
             Err(why) => Found::Lost(why),
             Ok(state) if now.since(state.stopped) > AGE_MAX => {
@@ -132,14 +143,14 @@ impl StateDir {
     /// Leaves the state for the next one.
     pub fn leave(&self, state: &State) -> io::Result<()> {
         let payload = rmp_serde::to_vec_named(state).map_err(io::Error::other)?;
-        let new = self.0.join("state.new");
+        let new = self.folder.join("state.new");
         let mut file = File::create(&new)?;
         file.write_all(MAGIC)?;
         file.write_all(&Sha256::digest(&payload))?;
         file.write_all(&payload)?;
         file.sync_all()?;
         fs::rename(&new, self.file())?;
-        File::open(&self.0)?.sync_all()?;
+        File::open(&self.folder)?.sync_all()?;
         fs::remove_file(self.marker())
     }
 }
@@ -180,6 +191,16 @@ mod tests {
         dir.leave(&state()).expect("room");
         let late = dir.take_up(UnixNanos(10).plus(AGE_MAX * 2)).expect("the folder is there");
         assert!(matches!(late, Found::Lost(why) if why.contains("120 minutes")));
+    }
+
+    #[test]
+    fn one_server_has_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = StateDir::open(folder.path()).expect("a folder");
+        let refused = StateDir::open(folder.path()).expect_err("it is taken");
+        assert!(refused.kind() == io::ErrorKind::ResourceBusy && refused.to_string().contains("stop that one first"), "{refused}");
+        drop(dir);
+        StateDir::open(folder.path()).expect("it is free again");
     }
 
     #[test]
