@@ -23,7 +23,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
+use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub use accounts::{Account, AccountError, Accounts};
@@ -58,6 +58,9 @@ impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
     }
 }
 
+/// How it calls itself in the handshake, so that operators know who it is.
+const AGENT: &str = concat!("tickcast-client/", env!("CARGO_PKG_VERSION"));
+
 /// One connection to a feed.
 #[derive(Debug)]
 pub struct Client {
@@ -79,6 +82,7 @@ impl Client {
         let host = stream.peer_addr()?;
         let mut request = format!("ws://{host}/v1/feed").into_client_request()?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
         let (stream, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
         Ok(Self { stream, encoding, next_id: 1 })

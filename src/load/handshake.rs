@@ -5,6 +5,9 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::plan::Dialect;
 use crate::protocol::Encoding;
 
+/// How the load tester calls itself, so that operators know what this load is.
+const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
+
 /// Asks for a WebSocket.
 pub(super) fn request(dialect: &Dialect, encoding: Encoding, host: &str, key: &str) -> String {
     let (path, protocol) = match dialect {
@@ -12,7 +15,7 @@ pub(super) fn request(dialect: &Dialect, encoding: Encoding, host: &str, key: &s
         Dialect::Raw(raw) => (raw.path.as_str(), String::new()),
     };
     format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
     )
 }
 

@@ -189,7 +189,7 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     assert_eq!((&first["modes"], first["topics"].as_u64()), (&serde_json::json!([2, 0, 0]), Some(2)), "{first}");
     let all = ask("").await?;
     let agents: Vec<_> = all["connections"].as_array().into_iter().flatten().map(|one| one["agent"].as_str().unwrap_or_default()).collect();
-    assert!(agents.contains(&"an?agent"), "{agents:?}");
+    assert!(agents.contains(&"an?agent") && agents.contains(&concat!("tickcast-client/", env!("CARGO_PKG_VERSION"))), "{agents:?}");
     let refused =
         crate::harness::exchange(admin, b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
     assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("age, merged, lost, queued or delivered"), "{refused}");
