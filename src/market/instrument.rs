@@ -7,7 +7,8 @@ use crate::topic::Channel;
 /// The name of an instrument on the wire: `[A-Za-z0-9._/-]`, one to 32 characters, case-sensitive.
 ///
 /// Where one symbol comes from several venues, the venue stands in front (`binance.BTCUSDT`), within the 32.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Symbol(Arc<str>);
 
 /// Why a text is no [`Symbol`].
@@ -33,6 +34,20 @@ impl Symbol {
     /// The text as it stands in topics.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<Symbol> for String {
+    fn from(symbol: Symbol) -> Self {
+        symbol.0.as_ref().into()
+    }
+}
+
+impl TryFrom<String> for Symbol {
+    type Error = SymbolError;
+
+    fn try_from(text: String) -> Result<Self, SymbolError> {
+        Self::new(&text)
     }
 }
 
@@ -74,7 +89,7 @@ impl SourceKind {
 }
 
 /// What can be subscribed to under one symbol.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Instrument {
     /// Its name on the wire.
     pub symbol: Symbol,

@@ -1,6 +1,7 @@
 //! A server that stops in order leaves its state, and the next one goes on in the same epoch; one that crashed begins a new one.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -206,6 +207,43 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     let mut client = connect(address).await?;
     assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
     assert!(client.ledger().await?.iter().all(|entry| entry.delivered == 0 && entry.pending == 0), "nothing is played again");
+    server.stop().await;
+    Ok(())
+}
+
+/// A symbol that comes late in the files is there at once after a restart, though the replay must first come to it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()> {
+    const ROWS: u64 = 200_000;
+    let folder = tempfile::tempdir()?;
+    let tape = folder.path().join("tape.csv");
+    let mut lines = "time,symbol,price,qty\n".to_owned();
+    for at in 0..ROWS {
+        let symbol = if at == ROWS / 2 { "LATE" } else { "EARLY" };
+        writeln!(lines, "{},{symbol},100.5,1", 1_723_075_200_000_000_000 + 1_000_000 * at)?;
+    }
+    std::fs::write(&tape, lines)?;
+    let columns = "{time: time, symbol: symbol, price: price, qty: qty}";
+    let config = format!(
+        "sources: [{{name: tape, kind: replay, speed: 1000, begin: first-subscriber, columns: {columns}, files: [\"{}\"]}}]",
+        tape.display()
+    );
+    let server = serve(any_port(), Some(folder.path()), &config).await?;
+    let address = server.address();
+    let mut client = connect(address).await?;
+    client.subscribe(subscribe(&["trade:*"])).await?;
+    let mut heads = HashMap::new();
+    while !heads.contains_key("trade:LATE") {
+        if let ServerMessage::Events(events) = client.next().await? {
+            heads.extend(events.into_iter().map(|event| (event.topic.to_string(), event.seq)).filter(|(topic, _)| topic == "trade:LATE"));
+        }
+    }
+    let epoch = client.welcome.epoch.clone();
+    drop(client);
+    server.stop().await;
+    let server = serve(address, Some(folder.path()), &config).await?;
+    let mut client = connect(address).await?;
+    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
     server.stop().await;
     Ok(())
 }

@@ -7,7 +7,7 @@ mod format;
 mod read;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,6 +148,8 @@ struct Place {
     begun: UnixNanos,
     /// The next time mark, in recorded time.
     next_mark: UnixNanos,
+    /// All instruments that were told, so that they are there again at once, wherever in the files they come.
+    told: Vec<Instrument>,
 }
 
 /// One file's place in the merge.
@@ -165,6 +167,7 @@ struct Names {
     /// Symbols that several venues have: theirs stand with the venue in front.
     shared: HashSet<Symbol>,
     numbers: HashMap<(Option<Symbol>, Symbol), u32>,
+    told: BTreeMap<Symbol, Instrument>,
     has_trades: bool,
     has_quotes: bool,
     venue_always: bool,
@@ -184,10 +187,11 @@ impl Replay {
         let mut bad = 0;
         let mut kept = self.place.take();
         let mut round = kept.as_ref().map_or(0, |place| place.round);
+        let mut told = kept.as_mut().map_or_else(Vec::new, |place| std::mem::take(&mut place.told));
         loop {
             let mut lanes = self.open(&mut bad, out).await?;
             let mut names = Names::of(&lanes, self.config.columns.is_some());
-            names.announce(&lanes, out).await?;
+            names.announce(told, &lanes, out).await?;
             if kept.is_some() {
                 // It goes on in the epoch in which it was.
             } else if round == 0 {
@@ -205,6 +209,7 @@ impl Replay {
             if !self.config.repeat {
                 return Ok(());
             }
+            told = names.told();
             round += 1;
         }
     }
@@ -267,12 +272,12 @@ impl Replay {
         while let Some(Reverse((due, at))) = heap.pop() {
             if out.is_stopping() {
                 out.emit(&mut emitted).await?;
-                self.place = Some(Place { round, rows: rows.max(played), begun, next_mark });
+                self.place = Some(Place { round, rows: rows.max(played), begun, next_mark, told: names.told() });
                 return Err(SourceError::Stopped);
             }
             while rows >= played && next_mark <= due {
                 if pace.wait(next_mark, &mut emitted, out).await? == Waited::Stopped {
-                    self.place = Some(Place { round, rows, begun, next_mark });
+                    self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
                     return Err(SourceError::Stopped);
                 }
                 emitted.push(Emit::Mark(next_mark));
@@ -280,7 +285,7 @@ impl Replay {
                 next_mark = next_mark.plus(if is_pause { PAUSE_MARK_EVERY } else { MARK_EVERY });
             }
             if rows >= played && pace.wait(due, &mut emitted, out).await? == Waited::Stopped {
-                self.place = Some(Place { round, rows, begun, next_mark });
+                self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
                 return Err(SourceError::Stopped);
             }
             let lane = &mut lanes[at];
@@ -302,7 +307,7 @@ impl Replay {
         emitted.push(Emit::Mark(last));
         out.emit(&mut emitted).await?;
         // Should it be the end, a server that goes on from here has nothing to play.
-        self.place = Some(Place { round, rows, begun, next_mark });
+        self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
         Ok(())
     }
 }
@@ -323,26 +328,34 @@ impl Names {
         Self {
             shared: venues.into_iter().filter(|(_, venues)| venues.len() > 1).map(|(symbol, _)| symbol.clone()).collect(),
             numbers: HashMap::new(),
+            told: BTreeMap::new(),
             has_trades: lanes.iter().any(|lane| lane.recording.has_trades),
             has_quotes: lanes.iter().any(|lane| lane.recording.has_quotes),
             venue_always,
         }
     }
 
-    /// Tells the instruments of the files' first rows, all at once.
-    async fn announce(&mut self, lanes: &[Lane], out: &mut Output) -> Result<(), SourceError> {
+    /// Tells the instruments of before and of the files' first rows, all at once.
+    async fn announce(&mut self, before: Vec<Instrument>, lanes: &[Lane], out: &mut Output) -> Result<(), SourceError> {
         let mut seen = HashSet::new();
         let rows = lanes.iter().flat_map(|lane| &lane.rows);
         let fresh = rows.filter(|row| seen.insert((row.venue.as_ref(), &row.symbol)));
-        let instruments: Vec<Instrument> = fresh.map(|row| self.instrument(row)).collect::<Result<_, _>>()?;
+        let first: Vec<Instrument> = fresh.map(|row| self.instrument(row)).collect::<Result<_, _>>()?;
+        let instruments: Vec<Instrument> = before.into_iter().chain(first).collect();
+        self.told.extend(instruments.iter().map(|instrument| (instrument.symbol.clone(), instrument.clone())));
         // A file without rows has no instrument, but its source has begun all the same.
         out.announce(instruments).await
+    }
+
+    fn told(&self) -> Vec<Instrument> {
+        self.told.values().cloned().collect()
     }
 
     /// The source's number of a row's instrument, told if it is new.
     async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, SourceError> {
         let instrument = self.instrument(row)?;
         let symbol = instrument.symbol.clone();
+        self.told.insert(symbol.clone(), instrument.clone());
         out.announce(vec![instrument]).await?;
         let number = out.number(&symbol).expect("it was announced just now, or before");
         self.numbers.insert((row.venue.clone(), row.symbol.clone()), number);
