@@ -8,12 +8,20 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
-use tickcast::bus::{Batch, Bus, Catalog, Event, Heritage, InstrumentId, Log, LogItem, SourceId, SourceSpec, TopicId, input_queue};
+use tickcast::bus::{
+    Batch, Bus, Catalog, Event, Heritage, InstrumentId, Log, LogItem, SourceId, SourceSpec,
+    TopicId, input_queue,
+};
 use tickcast::clock::Clock;
 use tickcast::load::scan::{Found, Scanner, Want};
-use tickcast::market::{Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId, UnixNanos};
+use tickcast::market::{
+    Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId,
+    UnixNanos,
+};
 use tickcast::metrics::Metrics;
-use tickcast::protocol::{Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event};
+use tickcast::protocol::{
+    Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event,
+};
 use tickcast::replica::{HistoryLimits, Replica};
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
@@ -25,7 +33,12 @@ use tickcast::source::{Gate, SourceTask, supervise};
 use tickcast::topic::{Channel, TopicName, TopicPattern};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
-const LIMITS: OutboxLimits = OutboxLimits { outbox: 1 << 20, control: 1 << 16, frame: 256 << 10, behind_max: Duration::from_secs(10) };
+const LIMITS: OutboxLimits = OutboxLimits {
+    outbox: 1 << 20,
+    control: 1 << 16,
+    frame: 256 << 10,
+    behind_max: Duration::from_secs(10),
+};
 
 fn instrument(number: usize) -> Instrument {
     Instrument {
@@ -48,22 +61,50 @@ fn catalog(instruments: usize) -> Arc<Catalog> {
 }
 
 fn quotes_of(catalog: &Catalog) -> Vec<TopicId> {
-    catalog.matching(&TopicPattern { channel: Channel::Quote, prefix: "".into() }).to_vec()
+    catalog
+        .matching(&TopicPattern {
+            channel: Channel::Quote,
+            prefix: "".into(),
+        })
+        .to_vec()
 }
 
 fn quote(seq: u64) -> Body {
-    let level = |cents: i64| Level { px: Price(Decimal::new(10_000 + cents, 2)), qty: Qty(Decimal::from(seq % 50 + 1)) };
-    Body::Quote(Quote { ts: NOW, bid: Some(level(0)), ask: Some(level(2)) })
+    let level = |cents: i64| Level {
+        px: Price(Decimal::new(10_000 + cents, 2)),
+        qty: Qty(Decimal::from(seq % 50 + 1)),
+    };
+    Body::Quote(Quote {
+        ts: NOW,
+        bid: Some(level(0)),
+        ask: Some(level(2)),
+    })
 }
 
 fn trade(seq: u64) -> Trade {
-    let (px, qty) = (Price(Decimal::new(10_000 + (seq % 7) as i64, 2)), Qty(Decimal::from(seq % 50 + 1)));
-    Trade { ts: UnixNanos(NOW.0 + seq * 1_000_000), px, qty, side: Aggressor::Buy, id: TradeId::Number(seq) }
+    let (px, qty) = (
+        Price(Decimal::new(10_000 + (seq % 7) as i64, 2)),
+        Qty(Decimal::from(seq % 50 + 1)),
+    );
+    Trade {
+        ts: UnixNanos(NOW.0 + seq * 1_000_000),
+        px,
+        qty,
+        side: Aggressor::Buy,
+        id: TradeId::Number(seq),
+    }
 }
 
 /// So many quotes of each topic, numbered from 1.
 fn batch(catalog: &Arc<Catalog>, topics: &[TopicId], each: u64) -> Arc<Batch> {
-    let event = |seq, topic| LogItem::Event(Event { topic, seq, tx: NOW, body: quote(seq) });
+    let event = |seq, topic| {
+        LogItem::Event(Event {
+            topic,
+            seq,
+            tx: NOW,
+            body: quote(seq),
+        })
+    };
     let items = (1..=each).flat_map(|seq| topics.iter().map(move |topic| event(seq, *topic)));
     Arc::new(Batch::new(items.collect(), Arc::clone(catalog)))
 }
@@ -104,7 +145,9 @@ fn receiving(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("receive");
     let (payload, frame) = message(20);
     group.throughput(Throughput::Elements(20));
-    group.bench_function("decode", |bencher| bencher.iter(|| decode_server_message(black_box(&payload), Encoding::Msgpack)));
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| decode_server_message(black_box(&payload), Encoding::Msgpack));
+    });
     let frames = frame.repeat(140);
     group.throughput(Throughput::Elements(20 * 140));
     let mut scanner = Scanner::default();
@@ -125,15 +168,39 @@ fn receiving(criterion: &mut Criterion) {
 fn outbox(criterion: &mut Criterion) {
     let (catalog, metrics) = (catalog(10), Metrics::new());
     let topics = quotes_of(&catalog);
-    let mut replica =
-        Replica::new(Epoch { origin: 1, turn: 0 }, HistoryLimits { events: 100, bytes: 1 << 20, age: Duration::from_secs(60) });
-    replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
+    let mut replica = Replica::new(
+        Epoch { origin: 1, turn: 0 },
+        HistoryLimits {
+            events: 100,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        },
+    );
+    replica.apply(
+        &LogItem::Topics {
+            new: 0..catalog.len() as u32,
+            restored: Vec::new(),
+        },
+        &catalog,
+    );
     let batch = batch(&catalog, &topics, 20);
-    let (mut newest, mut counts, mut timers) = (Newest::default(), Counts::new(&Metrics::new()), Vec::new());
-    let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
+    let (mut newest, mut counts, mut timers) =
+        (Newest::default(), Counts::new(&Metrics::new()), Vec::new());
+    let settings = Settings {
+        mode: Mode::Raw,
+        on_slow: OnSlow::Conflate,
+    };
     let fresh_outbox = |newest: &mut Newest, counts: &mut Counts, timers: &mut Vec<_>| {
         let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
-        let mut view = View { replica: &replica, newest, limits: &LIMITS, metrics: &metrics, counts, now: NOW, timers };
+        let mut view = View {
+            replica: &replica,
+            newest,
+            limits: &LIMITS,
+            metrics: &metrics,
+            counts,
+            now: NOW,
+            timers,
+        };
         for topic in &topics {
             outbox.hold(*topic, settings, Join::Live, &mut view);
         }
@@ -149,7 +216,13 @@ fn outbox(criterion: &mut Criterion) {
     }
     group.bench_function("admit_and_seal_200_of_10_topics", |bencher| {
         bencher.iter_batched_ref(
-            || fresh_outbox(&mut Newest::default(), &mut Counts::new(&Metrics::new()), &mut Vec::new()),
+            || {
+                fresh_outbox(
+                    &mut Newest::default(),
+                    &mut Counts::new(&Metrics::new()),
+                    &mut Vec::new(),
+                )
+            },
             |outbox| {
                 for slot in 0..10 {
                     let run = fresh.run(slot, Encoding::Msgpack, &metrics);
@@ -171,7 +244,13 @@ fn routing(criterion: &mut Criterion) {
     for connection in 0..1000u32 {
         for slot in 0..10 {
             let topic = topics[((connection * 7 + slot * 10) % 100) as usize];
-            registry.add(topic, Subscriber { connection: ConnectionKey(connection), slot: SlotId(slot) });
+            registry.add(
+                topic,
+                Subscriber {
+                    connection: ConnectionKey(connection),
+                    slot: SlotId(slot),
+                },
+            );
         }
     }
     let batch = batch(&catalog, &topics, 20);
@@ -206,9 +285,13 @@ fn patterns(criterion: &mut Criterion) {
     };
     let (all, some) = (pattern("quote:*"), pattern("bar:SIM12*:1m"));
     let mut group = criterion.benchmark_group("patterns");
-    group.bench_function("search_10000_for_100", |bencher| bencher.iter(|| catalog.matching(black_box(&some)).len()));
+    group.bench_function("search_10000_for_100", |bencher| {
+        bencher.iter(|| catalog.matching(black_box(&some)).len());
+    });
     let topic = &catalog.topic(quotes_of(&catalog)[77]).topic;
-    group.bench_function("match_one", |bencher| bencher.iter(|| black_box(&all).matches(black_box(topic))));
+    group.bench_function("match_one", |bencher| {
+        bencher.iter(|| black_box(&all).matches(black_box(topic)));
+    });
     group.finish();
 }
 
@@ -228,7 +311,11 @@ fn bars(criterion: &mut Criterion) {
     group.bench_function("ticker_and_5_intervals_of_10000_trades", |bencher| {
         bencher.iter(|| {
             let (mut derive, mut out) = (Derive::new(1), Counted(0));
-            derive.add(InstrumentId(0), catalog.instrument(InstrumentId(0)), Duration::from_secs(5));
+            derive.add(
+                InstrumentId(0),
+                catalog.instrument(InstrumentId(0)),
+                Duration::from_secs(5),
+            );
             for (at, trade) in trades.iter().enumerate() {
                 derive.on_trade(0, InstrumentId(0), trade, &mut out);
                 if at.is_multiple_of(100) {
@@ -246,8 +333,19 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 20, 0);
     let (emitter, queue) = input_queue(16 << 20, clock);
-    let spec = SourceSpec { name: "tape".into(), stale_after: Duration::from_secs(3600), is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
+    let spec = SourceSpec {
+        name: "tape".into(),
+        stale_after: Duration::from_secs(3600),
+        is_present: true,
+    };
+    let bus = Bus::new(
+        clock,
+        Arc::clone(&log),
+        Arc::clone(&metrics),
+        vec![spec],
+        Epoch { origin: 1, turn: 0 },
+        Heritage::default(),
+    );
     let published = std::thread::spawn(move || bus.run(queue));
     let gate = Arc::new(Gate::default());
     gate.open();
@@ -279,16 +377,30 @@ fn csv(criterion: &mut Criterion) {
     const ROWS: u64 = 100_000;
     let folder = tempfile::tempdir().expect("a folder for the file");
     let file = folder.path().join("AUSDT-trades-2024-08-08.csv");
-    let row =
-        |id: u64| format!("{id},55000.{:02},0.00{},1,{},{},True\n", id % 100, id % 9 + 1, 1_723_075_200_000 + id, id.is_multiple_of(3));
+    let row = |id: u64| {
+        format!(
+            "{id},55000.{:02},0.00{},1,{},{},True\n",
+            id % 100,
+            id % 9 + 1,
+            1_723_075_200_000 + id,
+            id.is_multiple_of(3)
+        )
+    };
     std::fs::write(&file, (0..ROWS).map(row).collect::<String>()).expect("the file is written");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     assert_eq!(play(&file, &runtime), ROWS, "every row is published");
     let mut group = criterion.benchmark_group("csv");
     group.throughput(Throughput::Elements(ROWS)).sample_size(10);
-    group.bench_function("read_and_publish_100000_trades", |bencher| bencher.iter(|| play(&file, &runtime)));
+    group.bench_function("read_and_publish_100000_trades", |bencher| {
+        bencher.iter(|| play(&file, &runtime));
+    });
     group.finish();
 }
 
-criterion_group!(benches, encoding, receiving, outbox, routing, patterns, bars, csv);
+criterion_group!(
+    benches, encoding, receiving, outbox, routing, patterns, bars, csv
+);
 criterion_main!(benches);

@@ -15,10 +15,20 @@ const EVENTS: usize = 200_000;
 const START: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 
 fn market(instruments: usize) -> SimConfig {
-    let list: Vec<_> = (0..instruments).map(|n| format!("{{symbol: S{n}, start: 100, rate: 10000/s}}")).collect();
-    let text = format!("sources: [{{name: sim, kind: sim, instruments: [{}]}}]", list.join(", "));
+    let list: Vec<_> = (0..instruments)
+        .map(|n| format!("{{symbol: S{n}, start: 100, rate: 10000/s}}"))
+        .collect();
+    let text = format!(
+        "sources: [{{name: sim, kind: sim, instruments: [{}]}}]",
+        list.join(", ")
+    );
     let config = Config::parse(&text, "bench").expect("a config made here is right");
-    match config.sources.into_iter().next().map(|source| source.details) {
+    match config
+        .sources
+        .into_iter()
+        .next()
+        .map(|source| source.details)
+    {
         Some(SourceDetails::Sim(sim)) => sim,
         _ => unreachable!("a simulated source was asked for"),
     }
@@ -38,12 +48,29 @@ fn simulated(config: &SimConfig) -> Vec<Emit> {
 fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 30, 0);
-    let spec = SourceSpec { name: "sim".into(), stale_after: std::time::Duration::from_secs(3600), is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
+    let spec = SourceSpec {
+        name: "sim".into(),
+        stale_after: std::time::Duration::from_secs(3600),
+        is_present: true,
+    };
+    let bus = Bus::new(
+        clock,
+        Arc::clone(&log),
+        Arc::clone(&metrics),
+        vec![spec],
+        Epoch { origin: 1, turn: 0 },
+        Heritage::default(),
+    );
     let (emitter, queue) = input_queue(1 << 30, clock);
     let source = emitter.of(SourceId(0));
-    let instruments = config.instruments.iter().map(SimInstrument::instrument).collect();
-    source.try_emit(vec![Emit::Instruments(instruments)]).expect("the queue has room");
+    let instruments = config
+        .instruments
+        .iter()
+        .map(SimInstrument::instrument)
+        .collect();
+    source
+        .try_emit(vec![Emit::Instruments(instruments)])
+        .expect("the queue has room");
     source.try_emit(events).expect("the queue has room");
     drop((source, emitter));
     bus.run(queue);
@@ -51,19 +78,34 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
         Next::Batch(batch) => Some(batch),
         Next::Empty | Next::Overrun => None,
     });
-    batches.map(|batch| batch.encoded(Encoding::Msgpack, &metrics).item(batch.items.len() - 1).len()).sum()
+    batches
+        .map(|batch| {
+            batch
+                .encoded(Encoding::Msgpack, &metrics)
+                .item(batch.items.len() - 1)
+                .len()
+        })
+        .sum()
 }
 
 fn pipeline(criterion: &mut Criterion) {
     let config = market(100);
     let mut group = criterion.benchmark_group("pipeline");
-    group.throughput(Throughput::Elements(EVENTS as u64)).sample_size(10);
+    group
+        .throughput(Throughput::Elements(EVENTS as u64))
+        .sample_size(10);
     group.bench_function("simulate", |bencher| bencher.iter(|| simulated(&config)));
     let events = simulated(&config);
     group.bench_function("publish_and_encode", |bencher| {
-        bencher.iter_batched(|| events.clone(), |events| publish(&config, events), BatchSize::LargeInput);
+        bencher.iter_batched(
+            || events.clone(),
+            |events| publish(&config, events),
+            BatchSize::LargeInput,
+        );
     });
-    group.bench_function("simulate_publish_and_encode", |bencher| bencher.iter(|| publish(&config, simulated(&config))));
+    group.bench_function("simulate_publish_and_encode", |bencher| {
+        bencher.iter(|| publish(&config, simulated(&config)));
+    });
     group.finish();
 }
 

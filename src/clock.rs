@@ -24,8 +24,13 @@ impl Clock {
     /// Anchors a clock to the wall, now.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
     pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { anchor: Instant::now(), wall: UnixNanos(wall.as_nanos() as u64) }
+        let wall = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            anchor: Instant::now(),
+            wall: UnixNanos(wall.as_nanos() as u64),
+        }
     }
 
     /// The time now; never before an earlier answer.
@@ -53,10 +58,19 @@ pub struct Alarm {
 
 impl Alarm {
     /// An alarm of this clock; to be made in a runtime.
-    #[expect(deprecated, reason = "unsound for types that don't own their descriptor; an OwnedFd does, and the new way is unsafe")]
+    #[expect(
+        deprecated,
+        reason = "unsound for types that don't own their descriptor; an OwnedFd does, and the new way is unsafe"
+    )]
     pub fn new(clock: Clock) -> io::Result<Self> {
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Ok(Self { clock, timer: AsyncFd::with_interest(timer, Interest::READABLE)? })
+        let timer = rustix::time::timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        Ok(Self {
+            clock,
+            timer: AsyncFd::with_interest(timer, Interest::READABLE)?,
+        })
     }
 
     /// Waits until the clock shows `time`.
@@ -65,11 +79,21 @@ impl Alarm {
         if left.is_zero() {
             return Ok(());
         }
-        let it_value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: Timespec::default(), it_value };
+        let it_value = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value,
+        };
         rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         let mut expired = [0; 8];
-        self.timer.async_io(Interest::READABLE, |timer| Ok(rustix::io::read(timer, &mut expired)?)).await?;
+        self.timer
+            .async_io(Interest::READABLE, |timer| {
+                Ok(rustix::io::read(timer, &mut expired)?)
+            })
+            .await?;
         Ok(())
     }
 }

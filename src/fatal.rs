@@ -10,7 +10,11 @@ impl Drop for FatalPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // Nobody is left to tell where standard error is gone.
-            let _gone = writeln!(std::io::stderr(), "tickcast: the {} thread panicked; this is a bug, and the server ends", self.0);
+            let _gone = writeln!(
+                std::io::stderr(),
+                "tickcast: the {} thread panicked; this is a bug, and the server ends",
+                self.0
+            );
             std::process::abort();
         }
     }

@@ -62,10 +62,28 @@ impl State {
         sources: Vec<(String, Bytes, Option<Bytes>)>,
         topics: Vec<SavedTopic>,
     ) -> Self {
-        let times = remains.times.into_iter().chain(std::iter::repeat(SavedTime::default()));
-        let sources = sources.into_iter().zip(times).map(|((name, config, place), time)| SavedSource { name, config, time, place });
+        let times = remains
+            .times
+            .into_iter()
+            .chain(std::iter::repeat(SavedTime::default()));
+        let sources = sources
+            .into_iter()
+            .zip(times)
+            .map(|((name, config, place), time)| SavedSource {
+                name,
+                config,
+                time,
+                place,
+            });
         let topics = topics.into_iter().chain(remains.unclaimed).collect();
-        Self { stopped, tx: remains.tx, origin, sources: sources.collect(), instruments: remains.instruments, topics }
+        Self {
+            stopped,
+            tx: remains.tx,
+            origin,
+            sources: sources.collect(),
+            instruments: remains.instruments,
+            topics,
+        }
     }
 }
 
@@ -104,7 +122,10 @@ impl StateDir {
             }
             TryLockError::Error(error) => error,
         })?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        })
     }
 
     fn file(&self) -> PathBuf {
@@ -125,7 +146,11 @@ impl StateDir {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let why = "the last run ended without leaving its state, as after a crash";
-                return Ok(if was_running { Found::Lost(why.to_owned()) } else { Found::Nothing });
+                return Ok(if was_running {
+                    Found::Lost(why.to_owned())
+                } else {
+                    Found::Nothing
+                });
             }
             Err(error) => return Ok(Found::Lost(format!("the state can't be read: {error}"))),
         };
@@ -133,9 +158,10 @@ impl StateDir {
         File::open(&self.folder)?.sync_all()?;
         Ok(match parse(&bytes) {
             Err(why) => Found::Lost(why),
-            Ok(state) if now.since(state.stopped) > AGE_MAX => {
-                Found::Lost(format!("the state is of {} minutes ago", now.since(state.stopped).as_secs() / 60))
-            }
+            Ok(state) if now.since(state.stopped) > AGE_MAX => Found::Lost(format!(
+                "the state is of {} minutes ago",
+                now.since(state.stopped).as_secs() / 60
+            )),
             Ok(state) => Found::State(Box::new(state)),
         })
     }
@@ -164,7 +190,8 @@ fn parse(bytes: &[u8]) -> Result<State, String> {
     if Sha256::digest(payload)[..] != bytes[MAGIC.len()..head] {
         return Err("the state is damaged: its sum is another".to_owned());
     }
-    rmp_serde::from_slice(payload).map_err(|error| format!("the state is of another version: {error}"))
+    rmp_serde::from_slice(payload)
+        .map_err(|error| format!("the state is of another version: {error}"))
 }
 
 #[cfg(test)]
@@ -172,8 +199,21 @@ mod tests {
     use super::*;
 
     fn state() -> State {
-        let remains = Remains { tx: UnixNanos(9), ..Remains::default() };
-        State::new(UnixNanos(10), 7, remains, vec![("sim".to_owned(), config_sum(&1), Some(Bytes::from_static(b"x")))], Vec::new())
+        let remains = Remains {
+            tx: UnixNanos(9),
+            ..Remains::default()
+        };
+        State::new(
+            UnixNanos(10),
+            7,
+            remains,
+            vec![(
+                "sim".to_owned(),
+                config_sum(&1),
+                Some(Bytes::from_static(b"x")),
+            )],
+            Vec::new(),
+        )
     }
 
     fn found(dir: &StateDir) -> Found {
@@ -187,9 +227,14 @@ mod tests {
         assert!(matches!(found(&dir), Found::Nothing));
         dir.leave(&state()).expect("room");
         assert!(matches!(found(&dir), Found::State(taken) if *taken == state()));
-        assert!(matches!(found(&dir), Found::Lost(why) if why.contains("crash")), "taken up, and not left again");
+        assert!(
+            matches!(found(&dir), Found::Lost(why) if why.contains("crash")),
+            "taken up, and not left again"
+        );
         dir.leave(&state()).expect("room");
-        let late = dir.take_up(UnixNanos(10).plus(AGE_MAX * 2)).expect("the folder is there");
+        let late = dir
+            .take_up(UnixNanos(10).plus(AGE_MAX * 2))
+            .expect("the folder is there");
         assert!(matches!(late, Found::Lost(why) if why.contains("120 minutes")));
     }
 
@@ -198,7 +243,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = StateDir::open(folder.path()).expect("a folder");
         let refused = StateDir::open(folder.path()).expect_err("it is taken");
-        assert!(refused.kind() == io::ErrorKind::ResourceBusy && refused.to_string().contains("stop that one first"), "{refused}");
+        assert!(
+            refused.kind() == io::ErrorKind::ResourceBusy
+                && refused.to_string().contains("stop that one first"),
+            "{refused}"
+        );
         drop(dir);
         StateDir::open(folder.path()).expect("it is free again");
     }

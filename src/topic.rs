@@ -95,12 +95,22 @@ impl Channel {
         let plain = Self::ALL.into_iter().find(|channel| channel.name() == name);
         match (plain, param) {
             (None, _) => Err(TopicError::Channel(shortened(name))),
-            (Some(Self::Bar(_)), None) => Err(TopicError::Param("bar needs an interval, as in bar:BTC-USD:1m".into())),
-            (Some(Self::Bar(_)), Some(text)) => Interval::parse(text)
-                .map(Self::Bar)
-                .ok_or_else(|| TopicError::Param(format!("no interval \"{}\"; there are 1s, 1m, 5m, 1h, 1d", shortened(text)))),
+            (Some(Self::Bar(_)), None) => Err(TopicError::Param(
+                "bar needs an interval, as in bar:BTC-USD:1m".into(),
+            )),
+            (Some(Self::Bar(_)), Some(text)) => {
+                Interval::parse(text).map(Self::Bar).ok_or_else(|| {
+                    TopicError::Param(format!(
+                        "no interval \"{}\"; there are 1s, 1m, 5m, 1h, 1d",
+                        shortened(text)
+                    ))
+                })
+            }
             (Some(channel), None) => Ok(channel),
-            (Some(_), Some(text)) => Err(TopicError::Param(format!("{name} takes no parameter, but has \"{}\"", shortened(text)))),
+            (Some(_), Some(text)) => Err(TopicError::Param(format!(
+                "{name} takes no parameter, but has \"{}\"",
+                shortened(text)
+            ))),
         }
     }
 }
@@ -109,7 +119,9 @@ impl Channel {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// Not `channel:symbol` at all.
-    #[error("\"{0}\" is no topic; write channel:symbol or channel:symbol:param, as in trade:BTC-USD or bar:BTC-USD:1m")]
+    #[error(
+        "\"{0}\" is no topic; write channel:symbol or channel:symbol:param, as in trade:BTC-USD or bar:BTC-USD:1m"
+    )]
     Form(String),
     /// No such channel.
     #[error("no channel \"{0}\"; there are trade, quote, ticker, bar, status")]
@@ -118,7 +130,9 @@ pub enum TopicError {
     #[error("{0}")]
     Param(String),
     /// The symbol has a character that none has, or is too long.
-    #[error("\"{0}\" is no symbol; use 1 to 32 of A-Z a-z 0-9 . _ / - and, in a pattern, one * at the end")]
+    #[error(
+        "\"{0}\" is no symbol; use 1 to 32 of A-Z a-z 0-9 . _ / - and, in a pattern, one * at the end"
+    )]
     Symbol(String),
 }
 
@@ -143,7 +157,9 @@ impl fmt::Display for Topic {
 
 fn write_name(f: &mut fmt::Formatter<'_>, channel: Channel, symbol: &str) -> fmt::Result {
     write!(f, "{}:{symbol}", channel.name())?;
-    channel.param().map_or(Ok(()), |param| write!(f, ":{param}"))
+    channel
+        .param()
+        .map_or(Ok(()), |param| write!(f, ":{param}"))
 }
 
 /// A channel of all symbols that begin alike: `quote:*`, `bar:BTC-*:1m`.
@@ -188,12 +204,16 @@ impl TopicName {
         if let Some(prefix) = symbol.strip_suffix('*') {
             let fits = prefix.len() <= Symbol::LEN_MAX && prefix.bytes().all(Symbol::allows);
             return if fits {
-                Ok(Self::Pattern(TopicPattern { channel, prefix: prefix.into() }))
+                Ok(Self::Pattern(TopicPattern {
+                    channel,
+                    prefix: prefix.into(),
+                }))
             } else {
                 Err(TopicError::Symbol(shortened(symbol)))
             };
         }
-        let symbol = Symbol::new(symbol).map_err(|error| TopicError::Symbol(shortened(&error.0)))?;
+        let symbol =
+            Symbol::new(symbol).map_err(|error| TopicError::Symbol(shortened(&error.0)))?;
         Ok(Self::Topic(Topic { channel, symbol }))
     }
 }
@@ -214,14 +234,28 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written_alike() {
-        for text in ["trade:BTC-USD", "bar:BTC-USD:1m", "quote:*", "bar:BTC-*:1d", "status:binance.A/B_c"] {
-            assert_eq!(TopicName::parse(text).map(|name| name.to_string()), Ok(text.to_owned()));
+        for text in [
+            "trade:BTC-USD",
+            "bar:BTC-USD:1m",
+            "quote:*",
+            "bar:BTC-*:1d",
+            "status:binance.A/B_c",
+        ] {
+            assert_eq!(
+                TopicName::parse(text).map(|name| name.to_string()),
+                Ok(text.to_owned())
+            );
         }
     }
 
     #[test]
     fn what_is_wrong_with_a_name_is_said() {
-        let error = |text: &str| TopicName::parse(text).map_err(|error| error.to_string()).err().unwrap_or_default();
+        let error = |text: &str| {
+            TopicName::parse(text)
+                .map_err(|error| error.to_string())
+                .err()
+                .unwrap_or_default()
+        };
         assert!(error("BTC-USD").contains("is no topic"));
         assert!(error("trades:X").contains("no channel \"trades\""));
         assert!(error("bar:X").contains("needs an interval"));

@@ -56,7 +56,11 @@ struct Server {
 
 pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
     let generator = generator::start(config)?;
-    std::thread::Builder::new().name("server".to_owned()).spawn(move || run(generator, &listener))?.join().unwrap_or(Ok(()))
+    std::thread::Builder::new()
+        .name("server".to_owned())
+        .spawn(move || run(generator, &listener))?
+        .join()
+        .unwrap_or(Ok(()))
 }
 
 fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
@@ -65,16 +69,39 @@ fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
     let log = Arc::clone(&generator.log);
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     listener.set_nonblocking(true)?;
-    epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
-    epoll::add(&epoll, &wakeup.0, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-    let mut server = Server { epoll, connections: Vec::new(), subscribers: Vec::new(), dirty: Vec::new(), catalog: Arc::default() };
+    epoll::add(
+        &epoll,
+        listener,
+        epoll::EventData::new_u64(LISTENER),
+        epoll::EventFlags::IN,
+    )?;
+    epoll::add(
+        &epoll,
+        &wakeup.0,
+        epoll::EventData::new_u64(WAKE),
+        epoll::EventFlags::IN,
+    )?;
+    let mut server = Server {
+        epoll,
+        connections: Vec::new(),
+        subscribers: Vec::new(),
+        dirty: Vec::new(),
+        catalog: Arc::default(),
+    };
     let mut events = Vec::with_capacity(1024);
     loop {
         let mut published = std::pin::pin!(log.reader(0).notified());
-        let is_published = published.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_ready();
+        let is_published = published
+            .as_mut()
+            .poll(&mut TaskContext::from_waker(&waker))
+            .is_ready();
         let timeout = rustix::event::Timespec::default();
         events.clear();
-        epoll::wait(&server.epoll, spare_capacity(&mut events), is_published.then_some(&timeout))?;
+        epoll::wait(
+            &server.epoll,
+            spare_capacity(&mut events),
+            is_published.then_some(&timeout),
+        )?;
         for event in &events {
             match event.data.u64() {
                 LISTENER => server.accept(listener)?,
@@ -98,7 +125,12 @@ impl Server {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
             let data = epoll::EventData::new_u64(self.connections.len() as u64);
-            epoll::add(&self.epoll, &stream, data, epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET)?;
+            epoll::add(
+                &self.epoll,
+                &stream,
+                data,
+                epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET,
+            )?;
             self.connections.push(Connection {
                 stream,
                 stage: Stage::Handshaking,
@@ -153,8 +185,13 @@ impl Server {
         let connection = &mut self.connections[at];
         if connection.stage == Stage::Handshaking {
             let text = String::from_utf8_lossy(&connection.input).into_owned();
-            let Some((head, _)) = text.split_once("\r\n\r\n") else { return };
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
+            let Some((head, _)) = text.split_once("\r\n\r\n") else {
+                return;
+            };
+            let key = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
+                .unwrap_or_default();
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {}\r\n\r\n",
                 derive_accept_key(key.as_bytes())
@@ -165,7 +202,9 @@ impl Server {
             put_frame(&mut connection.out, &talk::welcome());
         }
         while let Some(payload) = take_frame(&mut self.connections[at].input) {
-            let Some((topics, answer)) = talk::subscribe(&payload, &self.catalog) else { continue };
+            let Some((topics, answer)) = talk::subscribe(&payload, &self.catalog) else {
+                continue;
+            };
             put_frame(&mut self.connections[at].out, &answer);
             for topic in topics {
                 if self.subscribers.len() <= topic {
@@ -185,8 +224,12 @@ impl Server {
             let encoded = batch.encoded(Encoding::Msgpack, &generator.metrics);
             self.catalog = Arc::clone(&batch.catalog);
             for (at, item) in batch.items.iter().enumerate() {
-                let LogItem::Event(event) = item else { continue };
-                let Some(subscribers) = self.subscribers.get(event.topic.index()) else { continue };
+                let LogItem::Event(event) = item else {
+                    continue;
+                };
+                let Some(subscribers) = self.subscribers.get(event.topic.index()) else {
+                    continue;
+                };
                 frame.clear();
                 put_frame(&mut frame, &[&[0x91], encoded.item(at)].concat());
                 for subscriber in subscribers {
@@ -238,12 +281,23 @@ fn put_frame(out: &mut Vec<u8>, payload: &[u8]) {
 /// The payload of a client's next frame, unmasked; answers and pongs of the tester are all shorter than 64 KiB.
 fn take_frame(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     let len = usize::from(*input.get(1)? & 0x7f);
-    let (len, head) = if len == 126 { (usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])), 4) } else { (len, 2) };
+    let (len, head) = if len == 126 {
+        (
+            usize::from(u16::from_be_bytes([*input.get(2)?, *input.get(3)?])),
+            4,
+        )
+    } else {
+        (len, 2)
+    };
     if input.len() < head + 4 + len {
         return None;
     }
     let mask: Vec<u8> = input[head..head + 4].to_vec();
-    let payload = input[head + 4..head + 4 + len].iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]).collect();
+    let payload = input[head + 4..head + 4 + len]
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| byte ^ mask[at % 4])
+        .collect();
     input.drain(..head + 4 + len);
     Some(payload)
 }

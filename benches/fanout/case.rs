@@ -59,17 +59,30 @@ impl Case {
             "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n{}\nsources:\n  - name: sim\n    kind: sim\n    seed: 7\n    every: 1003us\n    stale_after: 1h\n    instruments:\n",
             self.config
         );
-        let one = |n| format!("      - {{symbol: S{n}, start: \"100\", rate: {rate}/s, trades: 0, stale_after: 30d}}\n");
-        (0..self.instruments).map(one).fold(head, |text, line| text + &line)
+        let one = |n| {
+            format!(
+                "      - {{symbol: S{n}, start: \"100\", rate: {rate}/s, trades: 0, stale_after: 30d}}\n"
+            )
+        };
+        (0..self.instruments)
+            .map(one)
+            .fold(head, |text, line| text + &line)
     }
 
     fn plan(&self, server: &Server, time: Duration, round: u64) -> Result<(Plan, Vec<String>)> {
-        let topics: Vec<String> = (0..self.instruments).map(|n| format!("quote:S{n}")).collect();
+        let topics: Vec<String> = (0..self.instruments)
+            .map(|n| format!("quote:S{n}"))
+            .collect();
         let plan = Plan {
             connections: self.connections,
             silence: Duration::from_millis(self.silence_ms),
-            ramp: Duration::from_micros(if self.silence_ms > 0 { 50 } else { 200 }) * self.connections as u32,
-            topics: TopicChoice::Draw { names: topics.clone(), each: self.topics_each, skew: Skew::Uniform },
+            ramp: Duration::from_micros(if self.silence_ms > 0 { 50 } else { 200 })
+                * self.connections as u32,
+            topics: TopicChoice::Draw {
+                names: topics.clone(),
+                each: self.topics_each,
+                skew: Skew::Uniform,
+            },
             duration: time,
             warmup: Duration::from_secs(1),
             seed: round,
@@ -85,7 +98,13 @@ impl Case {
     }
 
     /// Serves the workload and measures it once.
-    pub(crate) fn round(&self, kind: Kind, config: &Path, time: Duration, round: u64) -> Result<Round> {
+    pub(crate) fn round(
+        &self,
+        kind: Kind,
+        config: &Path,
+        time: Duration,
+        round: u64,
+    ) -> Result<Round> {
         let server = Server::start(kind, config)?;
         let (memory_before, _) = server.memory()?;
         let (mut plan, topics) = self.plan(&server, time, round)?;
@@ -106,8 +125,16 @@ impl Case {
             run_unscouted(&plan, &topics, &mut watch)
         };
         let outcome = outcome.with_context(|| format!("{} against {}", self.name, kind.name()))?;
-        let [(served_before, made_before), (served, made)] = costs[..] else { anyhow::bail!("the server ended before the round did") };
-        Ok(Round::new(&outcome, served.since(served_before), made.since(made_before), memory_before, memory))
+        let [(served_before, made_before), (served, made)] = costs[..] else {
+            anyhow::bail!("the server ended before the round did")
+        };
+        Ok(Round::new(
+            &outcome,
+            served.since(served_before),
+            made.since(made_before),
+            memory_before,
+            memory,
+        ))
     }
 }
 
@@ -141,7 +168,13 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    fn new(outcome: &Outcome, serving: Cpu, generating: Cpu, memory_before: u64, (memory_bytes, memory_peak_bytes): (u64, u64)) -> Self {
+    fn new(
+        outcome: &Outcome,
+        serving: Cpu,
+        generating: Cpu,
+        memory_before: u64,
+        (memory_bytes, memory_peak_bytes): (u64, u64),
+    ) -> Self {
         let millions = outcome.tally.delivered as f64 / 1e6;
         let us = |ns: u64| ns as f64 / 1e3;
         Self {
@@ -156,7 +189,8 @@ impl Round {
             messages_each: outcome.tally.messages as f64 / outcome.tally.delivered.max(1) as f64,
             memory_bytes,
             memory_peak_bytes,
-            memory_each: memory_bytes.saturating_sub(memory_before) as f64 / outcome.connections.max(1) as f64,
+            memory_each: memory_bytes.saturating_sub(memory_before) as f64
+                / outcome.connections.max(1) as f64,
             storm_s: outcome.storm_s,
             client_busy: outcome.busy_share,
             void: outcome.busy_share > CLIENT_BUSY_MAX,

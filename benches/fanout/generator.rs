@@ -23,13 +23,28 @@ pub(crate) struct Generator {
 /// Starts the config's simulated source and a bus for it.
 pub(crate) fn start(config: &Config) -> Result<Generator> {
     let source = config.sources.first().context("the config has a source")?;
-    let SourceDetails::Sim(sim) = source.details.clone() else { anyhow::bail!("the source is simulated") };
+    let SourceDetails::Sim(sim) = source.details.clone() else {
+        anyhow::bail!("the source is simulated")
+    };
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(config.log_bytes, 1);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
-    let spec = SourceSpec { name: Arc::clone(&source.name), stale_after: source.stale_after, is_present: true };
-    let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), vec![spec], Epoch { origin: 1, turn: 0 }, Heritage::default());
-    std::thread::Builder::new().name("bus".to_owned()).spawn(move || bus.run(queue))?;
+    let spec = SourceSpec {
+        name: Arc::clone(&source.name),
+        stale_after: source.stale_after,
+        is_present: true,
+    };
+    let bus = Bus::new(
+        clock,
+        Arc::clone(&log),
+        Arc::clone(&metrics),
+        vec![spec],
+        Epoch { origin: 1, turn: 0 },
+        Heritage::default(),
+    );
+    std::thread::Builder::new()
+        .name("bus".to_owned())
+        .spawn(move || bus.run(queue))?;
     let task = SourceTask {
         name: Arc::clone(&source.name),
         clock,
@@ -40,11 +55,18 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         started: Arc::new(AtomicBool::new(false)),
         stop: tokio::sync::watch::channel(false).1,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     std::thread::Builder::new()
         .name("generator".to_owned())
         .spawn(move || runtime.block_on(supervise(task, Box::new(Sim::new(sim, None)))))?;
-    Ok(Generator { log, metrics, next: 0 })
+    Ok(Generator {
+        log,
+        metrics,
+        next: 0,
+    })
 }
 
 impl Generator {

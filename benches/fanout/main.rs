@@ -79,17 +79,44 @@ fn cases() -> Vec<Case> {
         Case::new("dense", 10_000.0, BOTH),
         Case::new("fast", 80_000.0, ALL),
         Case::new("flat_out", 320_000.0, BOTH),
-        Case { instruments: 1, topics_each: 1, ..Case::new("broadcast", 100.0, BOTH) },
-        Case { connections: 9_500, config: MANY, ..Case::new("many", 50_000.0 * 100.0 / 95_000.0, BOTH) },
-        Case { config: "fanout: {flush_window: 20ms}", ..Case::new("window", 2_000.0, OWN) },
-        Case { slow: "10%", stalled: "10%", ..Case::new("stalled", 500.0, OWN) },
+        Case {
+            instruments: 1,
+            topics_each: 1,
+            ..Case::new("broadcast", 100.0, BOTH)
+        },
+        Case {
+            connections: 9_500,
+            config: MANY,
+            ..Case::new("many", 50_000.0 * 100.0 / 95_000.0, BOTH)
+        },
+        Case {
+            config: "fanout: {flush_window: 20ms}",
+            ..Case::new("window", 2_000.0, OWN)
+        },
+        Case {
+            slow: "10%",
+            stalled: "10%",
+            ..Case::new("stalled", 500.0, OWN)
+        },
         growth("100_connections", 100, 10, 10),
         growth("9500_connections", 9_500, 950, 10),
         growth("10_topics", 1_000, 10, 1),
         growth("10000_topics", 1_000, 10_000, 1_000),
-        Case { connections: 9_500, config: MANY, ..Case::new("idle", 10.0, OWN) },
-        Case { connections: 9_500, config: MANY, silence_ms: 500, ..Case::new("handshakes", 10.0, OWN) },
-        Case { storm: true, ..growth("storm", 9_500, 950, 10) },
+        Case {
+            connections: 9_500,
+            config: MANY,
+            ..Case::new("idle", 10.0, OWN)
+        },
+        Case {
+            connections: 9_500,
+            config: MANY,
+            silence_ms: 500,
+            ..Case::new("handshakes", 10.0, OWN)
+        },
+        Case {
+            storm: true,
+            ..growth("storm", 9_500, 950, 10)
+        },
     ]
 }
 
@@ -101,11 +128,18 @@ fn main() -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(CLIENT_CORE);
     sched_setaffinity(None, &cpus).context("the bench needs two cores")?;
-    let (rounds, time) = if arguments.quick { (3, 1.5) } else { (arguments.rounds, arguments.seconds) };
+    let (rounds, time) = if arguments.quick {
+        (3, 1.5)
+    } else {
+        (arguments.rounds, arguments.seconds)
+    };
     let wanted = |case: &Case| match (arguments.quick, arguments.only.is_empty()) {
         (true, _) => ["calm", "busy", "fast"].contains(&case.name),
         (_, true) => true,
-        _ => arguments.only.iter().any(|only| case.name.contains(only.as_str())),
+        _ => arguments
+            .only
+            .iter()
+            .any(|only| case.name.contains(only.as_str())),
     };
     let mut found = BTreeMap::new();
     for case in cases().iter().filter(|case| wanted(case)) {
@@ -131,7 +165,9 @@ fn measure(case: &Case, rounds: usize, time: Duration) -> Result<BTreeMap<Kind, 
     let mut all: BTreeMap<Kind, Vec<Round>> = BTreeMap::new();
     for round in 0..rounds {
         for kind in case.servers {
-            all.entry(*kind).or_default().push(case.round(*kind, &config, time, round as u64)?);
+            all.entry(*kind)
+                .or_default()
+                .push(case.round(*kind, &config, time, round as u64)?);
         }
     }
     Ok(all)

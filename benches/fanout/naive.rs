@@ -27,7 +27,9 @@ struct Shared {
 
 pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
     let generator = generator::start(config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let serving = async move {
         let shared = Arc::new(Mutex::new(Shared::default()));
         listener.set_nonblocking(true)?;
@@ -38,7 +40,11 @@ pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
             tokio::spawn(serve_one(stream, Arc::clone(&shared)));
         }
     };
-    std::thread::Builder::new().name("server".to_owned()).spawn(move || runtime.block_on(serving))?.join().unwrap_or(Ok(()))
+    std::thread::Builder::new()
+        .name("server".to_owned())
+        .spawn(move || runtime.block_on(serving))?
+        .join()
+        .unwrap_or(Ok(()))
 }
 
 async fn publish(mut generator: Generator, shared: Arc<Mutex<Shared>>) {
@@ -51,8 +57,12 @@ async fn publish(mut generator: Generator, shared: Arc<Mutex<Shared>>) {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.catalog = Arc::clone(&batch.catalog);
             for (at, item) in batch.items.iter().enumerate() {
-                let LogItem::Event(event) = item else { continue };
-                let Some(subscribers) = shared.subscribers.get(event.topic.index()) else { continue };
+                let LogItem::Event(event) = item else {
+                    continue;
+                };
+                let Some(subscribers) = shared.subscribers.get(event.topic.index()) else {
+                    continue;
+                };
                 let message = Message::Binary(Bytes::from([&[0x91], encoded.item(at)].concat()));
                 for subscriber in subscribers {
                     // A client that doesn't keep up misses it.
@@ -78,8 +88,15 @@ async fn serve_one(stream: TcpStream, shared: Arc<Mutex<Shared>>) -> Result<()> 
         }
     });
     while let Some(Ok(message)) = requests.next().await {
-        let catalog = Arc::clone(&shared.lock().unwrap_or_else(PoisonError::into_inner).catalog);
-        let Some((topics, answer)) = talk::subscribe(&message.into_data(), &catalog) else { continue };
+        let catalog = Arc::clone(
+            &shared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .catalog,
+        );
+        let Some((topics, answer)) = talk::subscribe(&message.into_data(), &catalog) else {
+            continue;
+        };
         own.send(Message::binary(answer)).await?;
         let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
         for topic in topics {

@@ -40,7 +40,10 @@ pub(crate) struct Cpu {
 
 impl Cpu {
     pub(crate) fn since(self, earlier: Self) -> Self {
-        Self { user: self.user - earlier.user, system: self.system - earlier.system }
+        Self {
+            user: self.user - earlier.user,
+            system: self.system - earlier.system,
+        }
     }
     pub(crate) fn all(self) -> f64 {
         self.user + self.system
@@ -66,23 +69,38 @@ impl Server {
         let mut command = Command::new("taskset");
         command.args(["-c", SERVER_CORE]);
         match kind {
-            Kind::Tickcast => command.arg(env!("CARGO_BIN_EXE_tickcast")).arg("serve").arg("--config").arg(config),
-            _ => command.arg(std::env::current_exe()?).args(["--serve", kind.name()]).arg(config),
+            Kind::Tickcast => command
+                .arg(env!("CARGO_BIN_EXE_tickcast"))
+                .arg("serve")
+                .arg("--config")
+                .arg(config),
+            _ => command
+                .arg(std::env::current_exe()?)
+                .args(["--serve", kind.name()])
+                .arg(config),
         };
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("taskset is of util-linux")?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("taskset is of util-linux")?;
         let lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         let mut address = None;
         for line in lines {
             let line = line?;
             if let Some(rest) = line.split("ws://").nth(1) {
-                address = rest.split('/').next().and_then(|address| address.parse().ok());
+                address = rest
+                    .split('/')
+                    .next()
+                    .and_then(|address| address.parse().ok());
             }
             if line.contains("files") {
                 break;
             }
         }
-        let address = address.with_context(|| format!("{} ended before it listened", kind.name()))?;
+        let address =
+            address.with_context(|| format!("{} ended before it listened", kind.name()))?;
         Ok(Self { child, address })
     }
 
@@ -90,7 +108,11 @@ impl Server {
     pub(crate) fn cpu(&self) -> Result<(Cpu, Cpu)> {
         let (mut serving, mut generating) = (Cpu::default(), Cpu::default());
         for (name, cpu) in self.threads()? {
-            let sum = if name.starts_with("shard") || name.starts_with("server") { &mut serving } else { &mut generating };
+            let sum = if name.starts_with("shard") || name.starts_with("server") {
+                &mut serving
+            } else {
+                &mut generating
+            };
             sum.user += cpu.user;
             sum.system += cpu.system;
         }
@@ -101,11 +123,23 @@ impl Server {
         let mut threads = BTreeMap::new();
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             // A thread may end while it is looked at.
-            let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+            let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else {
+                continue;
+            };
             let (name, rest) = stat.rsplit_once(") ").context("a stat line")?;
-            let name = name.split_once('(').context("a thread's name")?.1.to_owned();
+            let name = name
+                .split_once('(')
+                .context("a thread's name")?
+                .1
+                .to_owned();
             let fields: Vec<&str> = rest.split(' ').collect();
-            let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0) / TICKS_PER_S;
+            let ticks = |at: usize| {
+                fields
+                    .get(at)
+                    .and_then(|field| field.parse::<f64>().ok())
+                    .unwrap_or(0.0)
+                    / TICKS_PER_S
+            };
             let cpu: &mut Cpu = threads.entry(name).or_default();
             cpu.user += ticks(11);
             cpu.system += ticks(12);
@@ -118,8 +152,16 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-            line.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()
+            line.trim_start_matches(':')
+                .trim()
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
         };
-        Ok((kib("VmRSS").unwrap_or(0) * 1024, kib("VmHWM").unwrap_or(0) * 1024))
+        Ok((
+            kib("VmRSS").unwrap_or(0) * 1024,
+            kib("VmHWM").unwrap_or(0) * 1024,
+        ))
     }
 }

@@ -2,12 +2,18 @@
 
 use tickcast::bus::{Catalog, TopicId};
 use tickcast::protocol::{
-    Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome, decode_request, encode_control,
+    Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome,
+    decode_request, encode_control,
 };
 use tickcast::topic::TopicName;
 
 pub(crate) fn welcome() -> Vec<u8> {
-    let limits = Limits { topics: 1000, requests_per_s: 1000, message_bytes: 65_536, snapshot_events: 1 };
+    let limits = Limits {
+        topics: 1000,
+        requests_per_s: 1000,
+        message_bytes: 65_536,
+        snapshot_events: 1,
+    };
     let welcome = Welcome {
         server: "baseline".to_owned(),
         session: "0".to_owned(),
@@ -24,15 +30,36 @@ pub(crate) fn welcome() -> Vec<u8> {
 /// The topics that a request subscribes to, as indices, and the answer to it.
 pub(crate) fn subscribe(payload: &[u8], catalog: &Catalog) -> Option<(Vec<usize>, Vec<u8>)> {
     let request = decode_request(payload, Encoding::Msgpack).ok()?;
-    let Op::Subscribe(subscribe) = request.op else { return None };
-    let topics = subscribe.topics.iter().filter_map(|text| match TopicName::parse(text) {
-        Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(TopicId::index),
-        _ => None,
-    });
-    let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Gap };
-    let entry = |text: &String| Entry { epoch: Some("1".to_owned()), seq: Some(0), ..Entry::new(text.clone(), settings) };
+    let Op::Subscribe(subscribe) = request.op else {
+        return None;
+    };
+    let topics = subscribe
+        .topics
+        .iter()
+        .filter_map(|text| match TopicName::parse(text) {
+            Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(TopicId::index),
+            _ => None,
+        });
+    let settings = Settings {
+        mode: Mode::Raw,
+        on_slow: OnSlow::Gap,
+    };
+    let entry = |text: &String| Entry {
+        epoch: Some("1".to_owned()),
+        seq: Some(0),
+        ..Entry::new(text.clone(), settings)
+    };
     let ok: Vec<Entry> = subscribe.topics.iter().map(entry).collect();
     let id = Some(request.id.unwrap_or(Id::Number(0)));
-    let answer = Subscribed { id, count: ok.len() as u64, ok, err: Vec::new(), more: false };
-    Some((topics.collect(), encode_control(&Control::Subscribed(answer), Encoding::Msgpack)))
+    let answer = Subscribed {
+        id,
+        count: ok.len() as u64,
+        ok,
+        err: Vec::new(),
+        more: false,
+    };
+    Some((
+        topics.collect(),
+        encode_control(&Control::Subscribed(answer), Encoding::Msgpack),
+    ))
 }

@@ -85,15 +85,33 @@ impl App {
 
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
-        let state_dir = config.state_dir.as_deref().map(|folder| open_state_dir(folder, clock)).transpose()?;
+        let state_dir = config
+            .state_dir
+            .as_deref()
+            .map(|folder| open_state_dir(folder, clock))
+            .transpose()?;
         let (state_dir, left) = state_dir.map_or((None, None), |(dir, left)| (Some(dir), left));
-        let (heritage, mut places) = left.map_or_else(|| (Heritage::default(), Vec::new()), |left| inherit(*left, config));
-        let origin = if heritage.origin == 0 { rand::random() } else { heritage.origin };
+        let (heritage, mut places) = left.map_or_else(
+            || (Heritage::default(), Vec::new()),
+            |left| inherit(*left, config),
+        );
+        let origin = if heritage.origin == 0 {
+            rand::random()
+        } else {
+            heritage.origin
+        };
         let epoch = Epoch { origin, turn: 0 };
         let log = Log::new(config.log_bytes, config.shards);
         let (emitter, queue) = input_queue(config.queue_bytes, clock);
         let specs = config.sources.iter().map(spec_of).collect();
-        let bus = Bus::new(clock, Arc::clone(&log), Arc::clone(&metrics), specs, epoch, heritage);
+        let bus = Bus::new(
+            clock,
+            Arc::clone(&log),
+            Arc::clone(&metrics),
+            specs,
+            epoch,
+            heritage,
+        );
         let thread = std::thread::Builder::new().name("bus".to_owned());
         let run = move || {
             let _fatal = crate::fatal::FatalPanic("bus");
@@ -101,8 +119,21 @@ impl App {
         };
         let bus_thread = thread.spawn(run).map_err(StartError::Thread)?;
 
-        let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter.clone(), config.sources.len());
-        let shards = start_shards(config, clock, epoch, &log, &emitter, &metrics, &sources.gates())?;
+        let mut sources = Sources::new(
+            clock,
+            Arc::clone(&metrics),
+            emitter.clone(),
+            config.sources.len(),
+        );
+        let shards = start_shards(
+            config,
+            clock,
+            epoch,
+            &log,
+            &emitter,
+            &metrics,
+            &sources.gates(),
+        )?;
         places.resize(config.sources.len(), None);
         for (source, place) in config.sources.iter().zip(places) {
             sources.start(source.clone(), place);
@@ -120,7 +151,9 @@ impl App {
             is_draining: AtomicBool::new(false),
         });
         let mut app = Self {
-            admin: admin.as_ref().and_then(|listener| listener.local_addr().ok()),
+            admin: admin
+                .as_ref()
+                .and_then(|listener| listener.local_addr().ok()),
             server: Arc::clone(&server),
             bus: emitter,
             bus_thread,
@@ -128,7 +161,8 @@ impl App {
             sources,
             config: config.clone(),
             accepting: None,
-            admin_task: admin.map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
+            admin_task: admin
+                .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
             drain: (config.drain_spread, config.drain_deadline),
             state_dir,
         };
@@ -136,7 +170,10 @@ impl App {
         // Who comes before waits in the backlog: a client that goes on after a restart must find its topics.
         app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
         let (_, topics) = app.sizes().await;
-        app.server.metrics.memory_bound.set(config.memory_formula(topics).0 as i64);
+        app.server
+            .metrics
+            .memory_bound
+            .set(config.memory_formula(topics).0 as i64);
         Ok(app)
     }
 
@@ -144,18 +181,31 @@ impl App {
     async fn wait_for(&self, started: &[Arc<AtomicBool>]) {
         let clock = self.server.clock;
         let patience = clock.now().plus(START_PATIENCE);
-        while !started.iter().all(|started| started.load(Ordering::Relaxed)) && clock.now() < patience {
-            clock.sleep_until(clock.now().plus(Duration::from_millis(2))).await;
+        while !started
+            .iter()
+            .all(|started| started.load(Ordering::Relaxed))
+            && clock.now() < patience
+        {
+            clock
+                .sleep_until(clock.now().plus(Duration::from_millis(2)))
+                .await;
         }
     }
 
     async fn wait_until_ready(&self, clock: Clock) {
         let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
-        self.wait_for(&self.server.settings.load_full().sources_started).await;
+        self.wait_for(&self.server.settings.load_full().sources_started)
+            .await;
         // What the sources told must have come through the bus to every shard.
-        let Some(checkpoint) = self.bus.checkpoint().await else { return };
+        let Some(checkpoint) = self.bus.checkpoint().await else {
+            return;
+        };
         for shard in &self.server.shards {
-            while shard.catalog().await.is_some_and(|catalog| catalog.len() < checkpoint.topics()) {
+            while shard
+                .catalog()
+                .await
+                .is_some_and(|catalog| catalog.len() < checkpoint.topics())
+            {
                 a_moment().await;
             }
         }
@@ -178,7 +228,9 @@ impl App {
 
     /// How many instruments and topics there are now.
     pub async fn sizes(&self) -> (usize, usize) {
-        let Some(catalog) = self.server.shards[0].catalog().await else { return (0, 0) };
+        let Some(catalog) = self.server.shards[0].catalog().await else {
+            return (0, 0);
+        };
         (catalog.instruments().len(), catalog.len())
     }
 
@@ -194,7 +246,14 @@ impl App {
         let of = self.server.shards.len();
         for (turn, shard) in self.server.shards.iter().enumerate() {
             let (done, drained) = oneshot::channel();
-            shard.send(Command::Drain { spread, turn, of, done }).await;
+            shard
+                .send(Command::Drain {
+                    spread,
+                    turn,
+                    of,
+                    done,
+                })
+                .await;
             gone.push(drained);
         }
         let all = async {
@@ -209,7 +268,9 @@ impl App {
         let sources = self.sources.stop().await;
         self.bus.stop().await;
         let bus_thread = self.bus_thread;
-        let Ok(Ok(remains)) = tokio::task::spawn_blocking(move || bus_thread.join()).await else { return };
+        let Ok(Ok(remains)) = tokio::task::spawn_blocking(move || bus_thread.join()).await else {
+            return;
+        };
         if let Some(admin) = self.admin_task {
             admin.abort();
         }
@@ -217,26 +278,45 @@ impl App {
         let (reply, saved) = oneshot::channel();
         self.server.shards[0].send(Command::Save(reply)).await;
         let Ok(topics) = saved.await else {
-            return tracing::error!("a shard was overrun, so no state is left; the next start begins a new epoch");
+            return tracing::error!(
+                "a shard was overrun, so no state is left; the next start begins a new epoch"
+            );
         };
         let count = topics.len();
-        let state = State::new(self.server.clock.now(), self.epoch.origin, remains, sources, topics);
+        let state = State::new(
+            self.server.clock.now(),
+            self.epoch.origin,
+            remains,
+            sources,
+            topics,
+        );
         match tokio::task::spawn_blocking(move || dir.leave(&state)).await {
             Ok(Ok(())) => tracing::info!(topics = count, "the state is left for the next one"),
-            Ok(Err(error)) => tracing::error!(%error, "the state can't be left; the next start begins a new epoch"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the state can't be left; the next start begins a new epoch");
+            }
             Err(error) => tracing::error!(%error, "the state was not left; this is a bug"),
         }
     }
 }
 
 /// The folder, and what the last server left there.
-fn open_state_dir(folder: &Path, clock: Clock) -> Result<(StateDir, Option<Box<State>>), StartError> {
-    let failed = |error| StartError::State { folder: folder.to_owned(), error };
+fn open_state_dir(
+    folder: &Path,
+    clock: Clock,
+) -> Result<(StateDir, Option<Box<State>>), StartError> {
+    let failed = |error| StartError::State {
+        folder: folder.to_owned(),
+        error,
+    };
     let dir = StateDir::open(folder).map_err(failed)?;
     let left = match dir.take_up(clock.now()).map_err(failed)? {
         Found::Nothing => None,
         Found::State(state) => {
-            tracing::info!(topics = state.topics.len(), "goes on from the state that was left");
+            tracing::info!(
+                topics = state.topics.len(),
+                "goes on from the state that was left"
+            );
             Some(state)
         }
         Found::Lost(why) => {
@@ -249,19 +329,38 @@ fn open_state_dir(folder: &Path, clock: Clock) -> Result<(StateDir, Option<Box<S
 
 /// What the bus goes on from, and the sources' places; a source with another config starts over.
 fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
-    let mut saved: HashMap<String, SavedSource> = state.sources.into_iter().map(|source| (source.name.clone(), source)).collect();
+    let mut saved: HashMap<String, SavedSource> = state
+        .sources
+        .into_iter()
+        .map(|source| (source.name.clone(), source))
+        .collect();
     let mut of = |source: &SourceConfig| {
         let saved = saved.remove(&*source.name)?;
         let goes_on = saved.config == Sources::sum(source);
-        saved.place.filter(|_| goes_on).map(|place| (saved.time, place.to_vec()))
+        saved
+            .place
+            .filter(|_| goes_on)
+            .map(|place| (saved.time, place.to_vec()))
     };
-    let (sources, places) = config.sources.iter().map(|source| of(source).unzip()).unzip();
+    let (sources, places) = config
+        .sources
+        .iter()
+        .map(|source| of(source).unzip())
+        .unzip();
     let heritage = Heritage {
         origin: state.origin,
         tx: state.tx,
         sources,
-        instruments: state.instruments.into_iter().map(|saved| (saved.symbol.clone(), saved)).collect(),
-        topics: state.topics.into_iter().map(|saved| (saved.topic.clone(), saved)).collect(),
+        instruments: state
+            .instruments
+            .into_iter()
+            .map(|saved| (saved.symbol.clone(), saved))
+            .collect(),
+        topics: state
+            .topics
+            .into_iter()
+            .map(|saved| (saved.topic.clone(), saved))
+            .collect(),
     };
     (heritage, places)
 }
@@ -275,10 +374,23 @@ fn start_shards(
     metrics: &Arc<Metrics>,
     gates: &Arc<[Arc<Gate>]>,
 ) -> Result<Vec<ShardHandle>, StartError> {
-    let shard_config = ShardConfig { clock, epoch, tuning: tuning_of(config), gates: Arc::clone(gates) };
+    let shard_config = ShardConfig {
+        clock,
+        epoch,
+        tuning: tuning_of(config),
+        gates: Arc::clone(gates),
+    };
     let start = |number| {
-        let started = crate::shard::spawn(number, shard_config.clone(), Arc::clone(log), bus.clone(), Arc::clone(metrics));
-        started.map(|(handle, _thread)| handle).map_err(StartError::Thread)
+        let started = crate::shard::spawn(
+            number,
+            shard_config.clone(),
+            Arc::clone(log),
+            bus.clone(),
+            Arc::clone(metrics),
+        );
+        started
+            .map(|(handle, _thread)| handle)
+            .map_err(StartError::Thread)
     };
     (0..config.shards).map(start).collect()
 }

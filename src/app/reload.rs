@@ -48,19 +48,32 @@ impl App {
         let (tuning, gates) = (tuning_of(&next), self.sources.gates());
         for shard in &self.server.shards {
             let (done, told) = tokio::sync::oneshot::channel();
-            shard.send(Command::Tune { tuning, gates: Arc::clone(&gates), done }).await;
+            shard
+                .send(Command::Tune {
+                    tuning,
+                    gates: Arc::clone(&gates),
+                    done,
+                })
+                .await;
             // A shard that has ended needs nothing.
             let _ended = told.await;
         }
-        reloaded.taken.extend(self.sources.reload(&next.sources).await);
+        reloaded
+            .taken
+            .extend(self.sources.reload(&next.sources).await);
         self.drain = (next.drain_spread, next.drain_deadline);
         let mut settings = settings_of(&next, &self.sources);
         self.wait_for(&settings.sources_started).await;
         // One that is new and doesn't come up makes nobody else unready.
-        settings.sources_started.retain(|started| started.load(Ordering::Relaxed));
+        settings
+            .sources_started
+            .retain(|started| started.load(Ordering::Relaxed));
         self.server.settings.store(Arc::new(settings));
         let (_, topics) = self.sizes().await;
-        self.server.metrics.memory_bound.set(next.memory_formula(topics).0 as i64);
+        self.server
+            .metrics
+            .memory_bound
+            .set(next.memory_formula(topics).0 as i64);
         self.config = next;
         reloaded
     }

@@ -59,7 +59,13 @@ fn sum_of(source: &SourceConfig) -> Bytes {
 impl Sources {
     /// None yet, with gates for so many.
     pub(super) fn new(clock: Clock, metrics: Arc<Metrics>, bus: Emitter, count: usize) -> Self {
-        Self { clock, metrics, bus, gates: (0..count).map(|_| Arc::default()).collect(), runs: Vec::new() }
+        Self {
+            clock,
+            metrics,
+            bus,
+            gates: (0..count).map(|_| Arc::default()).collect(),
+            runs: Vec::new(),
+        }
     }
 
     /// By source: opened by the first who listens.
@@ -69,12 +75,19 @@ impl Sources {
 
     /// Those that take what is published over HTTP.
     pub(super) fn publishers(&self) -> Vec<Arc<PushSource>> {
-        self.runs.iter().filter_map(|run| run.push.clone()).collect()
+        self.runs
+            .iter()
+            .filter_map(|run| run.push.clone())
+            .collect()
     }
 
     /// Of those that run: whether the instruments are told.
     pub(super) fn started(&self) -> Vec<Arc<AtomicBool>> {
-        self.runs.iter().filter(|run| run.task.is_some()).map(|run| Arc::clone(&run.started)).collect()
+        self.runs
+            .iter()
+            .filter(|run| run.task.is_some())
+            .map(|run| Arc::clone(&run.started))
+            .collect()
     }
 
     /// The sum of a source's config.
@@ -100,9 +113,16 @@ impl Sources {
                 }
                 Box::new(Replay::new(replay.clone(), place))
             }
-            SourceDetails::Push { instruments, rules, token_sha256 } => {
+            SourceDetails::Push {
+                instruments,
+                rules,
+                token_sha256,
+            } => {
                 let inlet = PushInlet::new(instruments, *rules, emitter.clone());
-                push = Some(Arc::new(PushSource { token_sha256: *token_sha256, inlet }));
+                push = Some(Arc::new(PushSource {
+                    token_sha256: *token_sha256,
+                    inlet,
+                }));
                 Box::new(Push::new(instruments.clone()))
             }
         };
@@ -118,12 +138,21 @@ impl Sources {
             started: Arc::clone(&started),
             stop: stopped,
         };
-        Run { config, stop, task: Some(tokio::spawn(supervise(task, source))), started, push }
+        Run {
+            config,
+            stop,
+            task: Some(tokio::spawn(supervise(task, source))),
+            started,
+            push,
+        }
     }
 
     /// Adds gates for sources that are new in a config; shards must have them before the sources begin.
     pub(super) fn prepare(&mut self, config: &[SourceConfig]) {
-        let new = config.iter().filter(|source| self.place_of(&source.name).is_none()).count();
+        let new = config
+            .iter()
+            .filter(|source| self.place_of(&source.name).is_none())
+            .count();
         self.gates.extend((0..new).map(|_| Arc::<Gate>::default()));
     }
 
@@ -139,21 +168,28 @@ impl Sources {
             if self.runs[at].task.is_some() && !config.iter().any(|source| source.name == name) {
                 self.runs[at].stop().await;
                 self.runs[at].push = None;
-                self.bus.of(SourceId(at as u16)).emit(&mut vec![Emit::Retire]).await;
+                self.bus
+                    .of(SourceId(at as u16))
+                    .emit(&mut vec![Emit::Retire])
+                    .await;
                 done.push(format!("source {name} ended"));
             }
         }
         for source in config {
             let at = self.place_of(&source.name);
             let before = at.map(|at| &self.runs[at]);
-            if before.is_some_and(|run| run.task.is_some() && sum_of(&run.config) == sum_of(source)) {
+            if before.is_some_and(|run| run.task.is_some() && sum_of(&run.config) == sum_of(source))
+            {
                 continue;
             }
             if let Some(at) = at {
                 self.runs[at].stop().await;
             }
             let number = at.unwrap_or(self.runs.len());
-            self.bus.of(SourceId(number as u16)).emit(&mut vec![Emit::Begin(spec_of(source))]).await;
+            self.bus
+                .of(SourceId(number as u16))
+                .emit(&mut vec![Emit::Begin(spec_of(source))])
+                .await;
             let run = self.run(number, source.clone(), None);
             match at {
                 Some(at) => {
@@ -173,7 +209,11 @@ impl Sources {
     pub(super) async fn stop(self) -> Vec<(String, Bytes, Option<Bytes>)> {
         let stop = async |mut run: Run| {
             let place = run.stop().await;
-            (run.config.name.to_string(), sum_of(&run.config), place.map(Bytes::from))
+            (
+                run.config.name.to_string(),
+                sum_of(&run.config),
+                place.map(Bytes::from),
+            )
         };
         futures_util::future::join_all(self.runs.into_iter().map(stop)).await
     }

@@ -80,7 +80,11 @@ pub struct Encoded {
 impl Encoded {
     /// The bytes of the item at `at`.
     pub fn item(&self, at: usize) -> &[u8] {
-        let from = if at == 0 { 0 } else { self.ends[at - 1] as usize };
+        let from = if at == 0 {
+            0
+        } else {
+            self.ends[at - 1] as usize
+        };
         &self.bytes[from..self.ends[at] as usize]
     }
 }
@@ -101,7 +105,11 @@ const ENCODED_BYTES_GUESS: usize = 128;
 impl Batch {
     /// A batch whose bytes nobody needed yet.
     pub fn new(items: Vec<LogItem>, catalog: Arc<Catalog>) -> Self {
-        Self { items, catalog, encoded: [const { OnceLock::new() }; 2] }
+        Self {
+            items,
+            catalog,
+            encoded: [const { OnceLock::new() }; 2],
+        }
     }
 
     /// About how many bytes of memory it takes, its encodings included.

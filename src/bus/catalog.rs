@@ -64,15 +64,32 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog of sources that have no instruments yet.
     pub fn new(sources: Vec<Arc<str>>) -> Self {
-        Self { sources, ..Self::default() }
+        Self {
+            sources,
+            ..Self::default()
+        }
     }
 
     /// Adds instruments; those whose symbol another source has are left out, and their numbers come back as `None`.
-    pub fn add(&mut self, source: SourceId, instruments: Vec<Instrument>) -> Vec<Option<InstrumentId>> {
-        let added = instruments.into_iter().map(|instrument| self.add_one(source, instrument)).collect();
-        let Self { topics, by_channel, .. } = self;
+    pub fn add(
+        &mut self,
+        source: SourceId,
+        instruments: Vec<Instrument>,
+    ) -> Vec<Option<InstrumentId>> {
+        let added = instruments
+            .into_iter()
+            .map(|instrument| self.add_one(source, instrument))
+            .collect();
+        let Self {
+            topics, by_channel, ..
+        } = self;
         for list in by_channel {
-            list.sort_by(|a, b| topics[a.index()].topic.symbol.cmp(&topics[b.index()].topic.symbol));
+            list.sort_by(|a, b| {
+                topics[a.index()]
+                    .topic
+                    .symbol
+                    .cmp(&topics[b.index()].topic.symbol)
+            });
         }
         added
     }
@@ -84,7 +101,9 @@ impl Catalog {
 
     /// The instruments of a source.
     pub fn of_source(&self, source: SourceId) -> Vec<InstrumentId> {
-        let of = |(at, info): (usize, &Arc<InstrumentInfo>)| (info.source == source).then_some(InstrumentId(at as u32));
+        let of = |(at, info): (usize, &Arc<InstrumentInfo>)| {
+            (info.source == source).then_some(InstrumentId(at as u32))
+        };
         self.instruments.iter().enumerate().filter_map(of).collect()
     }
 
@@ -99,14 +118,22 @@ impl Catalog {
                 }
                 // The same source tells it again; it may describe it otherwise, and have more channels.
                 let topics = self.add_topics(&instrument, known.topics, source);
-                self.instruments[id.0 as usize] = Arc::new(InstrumentInfo { instrument, source, topics });
+                self.instruments[id.0 as usize] = Arc::new(InstrumentInfo {
+                    instrument,
+                    source,
+                    topics,
+                });
                 return Some(id);
             }
         };
         let id = InstrumentId(self.instruments.len() as u32);
         let topics = self.add_topics(&instrument, [None; Channel::COUNT], source);
         self.by_symbol.insert(place, id);
-        self.instruments.push(Arc::new(InstrumentInfo { instrument, source, topics }));
+        self.instruments.push(Arc::new(InstrumentInfo {
+            instrument,
+            source,
+            topics,
+        }));
         Some(id)
     }
 
@@ -117,8 +144,16 @@ impl Catalog {
         mut topics: [Option<TopicId>; Channel::COUNT],
         source: SourceId,
     ) -> [Option<TopicId>; Channel::COUNT] {
-        for channel in instrument.channels().into_iter().filter(|channel| topics[channel.index()].is_none()).collect::<Vec<_>>() {
-            let topic = Topic { channel, symbol: instrument.symbol.clone() };
+        for channel in instrument
+            .channels()
+            .into_iter()
+            .filter(|channel| topics[channel.index()].is_none())
+            .collect::<Vec<_>>()
+        {
+            let topic = Topic {
+                channel,
+                symbol: instrument.symbol.clone(),
+            };
             let topic_id = TopicId(self.topics.len() as u32);
             topics[channel.index()] = Some(topic_id);
             self.by_channel[channel.index()].push(topic_id);
@@ -135,24 +170,47 @@ impl Catalog {
 
     /// The instrument of that symbol.
     pub fn of_symbol(&self, symbol: &Symbol) -> Option<InstrumentId> {
-        self.symbol_place(symbol).ok().map(|place| self.by_symbol[place])
+        self.symbol_place(symbol)
+            .ok()
+            .map(|place| self.by_symbol[place])
     }
 
     /// Gives an instrument to another source.
     pub fn move_to(&mut self, id: InstrumentId, source: SourceId) {
-        let InstrumentInfo { instrument, topics, .. } = &*self.instruments[id.0 as usize];
-        let info = InstrumentInfo { instrument: instrument.clone(), source, topics: *topics };
+        let InstrumentInfo {
+            instrument, topics, ..
+        } = &*self.instruments[id.0 as usize];
+        let info = InstrumentInfo {
+            instrument: instrument.clone(),
+            source,
+            topics: *topics,
+        };
         for topic in topics.iter().flatten() {
             let old = &*self.topics[topic.index()];
-            let (topic, text, head) = (old.topic.clone(), old.text.clone(), EventHead::new(&old.topic));
+            let (topic, text, head) = (
+                old.topic.clone(),
+                old.text.clone(),
+                EventHead::new(&old.topic),
+            );
             let at = old.id.index();
-            self.topics[at] = Arc::new(TopicInfo { id: old.id, topic, text, head, source });
+            self.topics[at] = Arc::new(TopicInfo {
+                id: old.id,
+                topic,
+                text,
+                head,
+                source,
+            });
         }
         self.instruments[id.0 as usize] = Arc::new(info);
     }
 
     fn symbol_place(&self, symbol: &Symbol) -> Result<usize, usize> {
-        self.by_symbol.binary_search_by(|id| self.instruments[id.0 as usize].instrument.symbol.cmp(symbol))
+        self.by_symbol.binary_search_by(|id| {
+            self.instruments[id.0 as usize]
+                .instrument
+                .symbol
+                .cmp(symbol)
+        })
     }
 
     /// How many topics there are.
@@ -193,7 +251,9 @@ impl Catalog {
     /// The topic of that name.
     pub fn find(&self, topic: &Topic) -> Option<TopicId> {
         let list = &self.by_channel[topic.channel.index()];
-        list.binary_search_by(|id| self.topic(*id).topic.symbol.cmp(&topic.symbol)).ok().map(|at| list[at])
+        list.binary_search_by(|id| self.topic(*id).topic.symbol.cmp(&topic.symbol))
+            .ok()
+            .map(|at| list[at])
     }
 
     /// The topics that a pattern means, in the order of their symbols.
@@ -207,7 +267,10 @@ impl Catalog {
 
     /// The topic of the same channel whose symbol is most like `topic`'s: for an error's message.
     pub fn nearest(&self, topic: &Topic) -> Option<&TopicInfo> {
-        let upper = Topic { channel: topic.channel, symbol: Symbol::new(&topic.symbol.as_str().to_ascii_uppercase()).ok()? };
+        let upper = Topic {
+            channel: topic.channel,
+            symbol: Symbol::new(&topic.symbol.as_str().to_ascii_uppercase()).ok()?,
+        };
         if let Some(id) = self.find(&upper) {
             return Some(self.topic(id));
         }
@@ -215,9 +278,17 @@ impl Catalog {
         let place = list.partition_point(|id| self.topic(*id).topic.symbol < upper.symbol);
         let common = |id: &TopicId| {
             let symbol = &self.topic(*id).topic.symbol;
-            symbol.as_str().bytes().zip(upper.symbol.as_str().bytes()).take_while(|(a, b)| a == b).count()
+            symbol
+                .as_str()
+                .bytes()
+                .zip(upper.symbol.as_str().bytes())
+                .take_while(|(a, b)| a == b)
+                .count()
         };
         let around = &list[place.saturating_sub(1)..(place + 1).min(list.len())];
-        around.iter().max_by_key(|id| common(id)).map(|id| &**self.topic(*id))
+        around
+            .iter()
+            .max_by_key(|id| common(id))
+            .map(|id| &**self.topic(*id))
     }
 }

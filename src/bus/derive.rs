@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::saved::SavedTime;
 use super::{Catalog, InstrumentId, InstrumentInfo, TopicId};
-use crate::market::{Bar, Body, Interval, Price, SourceKind, Status, Ticker, Trade, TradingState, UnixNanos};
+use crate::market::{
+    Bar, Body, Interval, Price, SourceKind, Status, Ticker, Trade, TradingState, UnixNanos,
+};
 use crate::topic::Channel;
 
 /// Takes what is made.
@@ -95,7 +97,10 @@ pub struct Derive {
 impl Derive {
     /// Nothing yet, for so many sources.
     pub fn new(sources: usize) -> Self {
-        Self { states: Vec::new(), sources: (0..sources).map(|_| SourceTime::default()).collect() }
+        Self {
+            states: Vec::new(),
+            sources: (0..sources).map(|_| SourceTime::default()).collect(),
+        }
     }
 
     /// One source more.
@@ -112,7 +117,9 @@ impl Derive {
             return;
         }
         let source = &mut self.sources[info.source.0 as usize];
-        source.instruments.push(InstrumentId(self.states.len() as u32));
+        source
+            .instruments
+            .push(InstrumentId(self.states.len() as u32));
         self.states.push(State {
             topics: info.topics,
             src: info.instrument.src,
@@ -130,14 +137,26 @@ impl Derive {
     /// Goes on with a new instrument where it was; returns whether it is stale.
     pub fn restore(&mut self, id: InstrumentId, saved: SavedInstrument) -> bool {
         let state = &mut self.states[id.0 as usize];
-        state.session = saved.session.map(|(day, sum, notional)| Session { day, sum, notional });
-        state.bars = saved.bars.map(|bar| bar.map(|(bar, end, changed)| OpenBar { bar, end, changed }));
-        let has_changes = saved.ticker_changed || state.bars.iter().flatten().any(|open| open.changed);
-        (state.trading, state.last_seen, state.ticker_changed) = (saved.trading, saved.last_seen, saved.ticker_changed);
+        state.session = saved
+            .session
+            .map(|(day, sum, notional)| Session { day, sum, notional });
+        state.bars = saved
+            .bars
+            .map(|bar| bar.map(|(bar, end, changed)| OpenBar { bar, end, changed }));
+        let has_changes =
+            saved.ticker_changed || state.bars.iter().flatten().any(|open| open.changed);
+        (state.trading, state.last_seen, state.ticker_changed) =
+            (saved.trading, saved.last_seen, saved.ticker_changed);
         state.changed = has_changes;
         if has_changes {
-            let source = self.sources.iter_mut().find(|source| source.instruments.contains(&id));
-            source.expect("every instrument has a source").changed.push(id);
+            let source = self
+                .sources
+                .iter_mut()
+                .find(|source| source.instruments.contains(&id));
+            source
+                .expect("every instrument has a source")
+                .changed
+                .push(id);
         }
         saved.trading == Some(TradingState::Stale)
     }
@@ -150,20 +169,44 @@ impl Derive {
 
     /// What is to be kept: the sources' times, and the instruments' states.
     pub fn save(self, catalog: &Catalog) -> (Vec<SavedTime>, Vec<SavedInstrument>) {
-        let times = self.sources.iter().map(|time| SavedTime { present: time.present, next_end: time.next_end }).collect();
+        let times = self
+            .sources
+            .iter()
+            .map(|time| SavedTime {
+                present: time.present,
+                next_end: time.next_end,
+            })
+            .collect();
         let save = |(at, state): (usize, State)| SavedInstrument {
-            symbol: catalog.instrument(InstrumentId(at as u32)).instrument.symbol.to_string(),
-            session: state.session.map(|Session { day, sum, notional }| (day, sum, notional)),
-            bars: state.bars.map(|bar| bar.map(|OpenBar { bar, end, changed }| (bar, end, changed))),
+            symbol: catalog
+                .instrument(InstrumentId(at as u32))
+                .instrument
+                .symbol
+                .to_string(),
+            session: state
+                .session
+                .map(|Session { day, sum, notional }| (day, sum, notional)),
+            bars: state
+                .bars
+                .map(|bar| bar.map(|OpenBar { bar, end, changed }| (bar, end, changed))),
             ticker_changed: state.ticker_changed,
             trading: state.trading,
             last_seen: state.last_seen,
         };
-        (times, self.states.into_iter().enumerate().map(save).collect())
+        (
+            times,
+            self.states.into_iter().enumerate().map(save).collect(),
+        )
     }
 
     /// A trade: counts in the ticker and in every bar, and may close bars.
-    pub fn on_trade(&mut self, source: usize, id: InstrumentId, trade: &Trade, out: &mut impl Publish) {
+    pub fn on_trade(
+        &mut self,
+        source: usize,
+        id: InstrumentId,
+        trade: &Trade,
+        out: &mut impl Publish,
+    ) {
         let time = &mut self.sources[source];
         let state = &mut self.states[id.0 as usize];
         state.seen(trade.ts, out);
@@ -200,7 +243,9 @@ impl Derive {
                 let state = &mut self.states[id.0 as usize];
                 for at in 0..state.bars.len() {
                     state.close_bar(at, now, out);
-                    let end = state.bars[at].as_ref().map_or(UnixNanos(u64::MAX), |open| open.end);
+                    let end = state.bars[at]
+                        .as_ref()
+                        .map_or(UnixNanos(u64::MAX), |open| open.end);
                     time.next_end = time.next_end.min(end);
                 }
             }
@@ -218,7 +263,13 @@ impl Derive {
     }
 
     /// The venue opened, halted or closed an instrument.
-    pub fn on_trading(&mut self, id: InstrumentId, trading: TradingState, ts: UnixNanos, out: &mut impl Publish) {
+    pub fn on_trading(
+        &mut self,
+        id: InstrumentId,
+        trading: TradingState,
+        ts: UnixNanos,
+        out: &mut impl Publish,
+    ) {
         let state = &mut self.states[id.0 as usize];
         state.last_seen = state.last_seen.max(ts);
         state.set_trading(trading, ts, out);
@@ -249,11 +300,17 @@ impl Derive {
             state.last_seen = UnixNanos::default();
         }
         let states = &self.states;
-        time.instruments.iter().flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
+        time.instruments
+            .iter()
+            .flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
     }
 
     /// Another source has an instrument from now on: it begins as a new one. Returns its topics.
-    pub fn move_to(&mut self, id: InstrumentId, source: usize) -> impl Iterator<Item = TopicId> + use<> {
+    pub fn move_to(
+        &mut self,
+        id: InstrumentId,
+        source: usize,
+    ) -> impl Iterator<Item = TopicId> + use<> {
         for time in &mut self.sources {
             time.instruments.retain(|known| *known != id);
             time.changed.retain(|known| *known != id);
@@ -268,10 +325,19 @@ impl Derive {
     }
 
     /// Bars from before the source began, the oldest first; one that isn't done goes on.
-    pub fn on_history(&mut self, source: usize, id: InstrumentId, interval: Interval, bars: Vec<Bar>, out: &mut impl Publish) {
+    pub fn on_history(
+        &mut self,
+        source: usize,
+        id: InstrumentId,
+        interval: Interval,
+        bars: Vec<Bar>,
+        out: &mut impl Publish,
+    ) {
         let state = &mut self.states[id.0 as usize];
         let at = place(interval);
-        let Some(topic) = state.topics[Channel::Bar(interval).index()] else { return };
+        let Some(topic) = state.topics[Channel::Bar(interval).index()] else {
+            return;
+        };
         for bar in bars {
             if bar.done {
                 out.publish(topic, Body::Bar(bar));
@@ -279,7 +345,11 @@ impl Derive {
                 let end = bar.start.plus(interval.span());
                 self.sources[source].next_end = self.sources[source].next_end.min(end);
                 out.publish(topic, Body::Bar(bar.clone()));
-                state.bars[at] = Some(OpenBar { bar, end, changed: false });
+                state.bars[at] = Some(OpenBar {
+                    bar,
+                    end,
+                    changed: false,
+                });
             }
         }
     }
@@ -288,7 +358,11 @@ impl Derive {
     pub fn on_session(&mut self, id: InstrumentId, so_far: SessionSoFar, out: &mut impl Publish) {
         let state = &mut self.states[id.0 as usize];
         let day = state.day_of(so_far.bar.ts);
-        state.session = Some(Session { day, sum: so_far.bar, notional: so_far.notional });
+        state.session = Some(Session {
+            day,
+            sum: so_far.bar,
+            notional: so_far.notional,
+        });
         state.ticker_changed = true;
         state.publish_changes(out);
     }
@@ -315,7 +389,15 @@ impl State {
             return;
         }
         if let Some(topic) = self.topics[Channel::Status.index()] {
-            out.publish(topic, Body::Status(Status { ts, state: trading, since: ts, src: self.src }));
+            out.publish(
+                topic,
+                Body::Status(Status {
+                    ts,
+                    state: trading,
+                    since: ts,
+                    src: self.src,
+                }),
+            );
         }
     }
 
@@ -337,14 +419,29 @@ impl State {
 
     /// Closes the bar if `now` is at or past its end.
     fn close_bar(&mut self, at: usize, now: UnixNanos, out: &mut impl Publish) {
-        let Some(open) = self.bars[at].take_if(|open| open.end <= now) else { return };
+        let Some(open) = self.bars[at].take_if(|open| open.end <= now) else {
+            return;
+        };
         if let Some(topic) = self.topics[Channel::Bar(Interval::ALL[at]).index()] {
-            out.publish(topic, Body::Bar(Bar { ts: open.end, done: true, ..open.bar }));
+            out.publish(
+                topic,
+                Body::Bar(Bar {
+                    ts: open.end,
+                    done: true,
+                    ..open.bar
+                }),
+            );
         }
     }
 
     /// Returns the end of the bar in which the trade counts.
-    fn add_to_bar(&mut self, at: usize, interval: Interval, trade: &Trade, present: UnixNanos) -> UnixNanos {
+    fn add_to_bar(
+        &mut self,
+        at: usize,
+        interval: Interval,
+        trade: &Trade,
+        present: UnixNanos,
+    ) -> UnixNanos {
         if let Some(open) = &mut self.bars[at] {
             open.bar.add(trade.ts, trade.px, trade.qty);
             open.changed = true;
@@ -352,21 +449,36 @@ impl State {
         }
         let own = trade.ts.floor(interval.span());
         let is_late = own.plus(interval.span()) <= present;
-        let start = if is_late { present.floor(interval.span()) } else { own };
+        let start = if is_late {
+            present.floor(interval.span())
+        } else {
+            own
+        };
         let end = start.plus(interval.span());
         let bar = Bar::first(start, trade.ts, trade.px, trade.qty);
-        self.bars[at] = Some(OpenBar { bar, end, changed: true });
+        self.bars[at] = Some(OpenBar {
+            bar,
+            end,
+            changed: true,
+        });
         end
     }
 
     fn publish_changes(&mut self, out: &mut impl Publish) {
         self.changed = false;
-        if let (Some(topic), Some(session), true) = (self.topics[Channel::Ticker.index()], &self.session, self.ticker_changed) {
+        if let (Some(topic), Some(session), true) = (
+            self.topics[Channel::Ticker.index()],
+            &self.session,
+            self.ticker_changed,
+        ) {
             out.publish(topic, Body::Ticker(ticker(session)));
         }
         self.ticker_changed = false;
         for (open, interval) in self.bars.iter_mut().zip(Interval::ALL) {
-            let (Some(open), Some(topic)) = (open, self.topics[Channel::Bar(interval).index()]) else { continue };
+            let (Some(open), Some(topic)) = (open, self.topics[Channel::Bar(interval).index()])
+            else {
+                continue;
+            };
             if std::mem::take(&mut open.changed) {
                 out.publish(topic, Body::Bar(open.bar.clone()));
             }
@@ -390,13 +502,21 @@ fn ticker(session: &Session) -> Ticker {
 }
 
 fn change(last: Price, open: Price) -> Option<Decimal> {
-    last.0.checked_div(open.0).and_then(|ratio| ratio.checked_sub(Decimal::ONE)).map(divided)
+    last.0
+        .checked_div(open.0)
+        .and_then(|ratio| ratio.checked_sub(Decimal::ONE))
+        .map(divided)
 }
 
 /// 8 decimals, half to even, all written.
 fn divided(value: Decimal) -> Decimal {
     let value = value.clamp(-DIVIDED_MAX, DIVIDED_MAX);
-    let mut rounded = value.round_dp_with_strategy(DIVIDED_SCALE, RoundingStrategy::MidpointNearestEven);
+    let mut rounded =
+        value.round_dp_with_strategy(DIVIDED_SCALE, RoundingStrategy::MidpointNearestEven);
     rounded.rescale(DIVIDED_SCALE);
-    if rounded.is_zero() { rounded.abs() } else { rounded }
+    if rounded.is_zero() {
+        rounded.abs()
+    } else {
+        rounded
+    }
 }

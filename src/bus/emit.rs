@@ -83,30 +83,54 @@ pub struct Emitter {
 /// What fits into one place of the queue each, in order.
 fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
     // Most are small enough as they are, and go on without a copy.
-    let (whole, larger) = if emitted.len() <= EMITTED_MAX { (emitted, Vec::new()) } else { (Vec::new(), emitted) };
+    let (whole, larger) = if emitted.len() <= EMITTED_MAX {
+        (emitted, Vec::new())
+    } else {
+        (Vec::new(), emitted)
+    };
     let mut larger = larger.into_iter();
-    let cut = std::iter::from_fn(move || Some(larger.by_ref().take(EMITTED_MAX).collect::<Vec<_>>()));
-    Some(whole).filter(|whole| !whole.is_empty()).into_iter().chain(cut.take_while(|part| !part.is_empty()))
+    let cut =
+        std::iter::from_fn(move || Some(larger.by_ref().take(EMITTED_MAX).collect::<Vec<_>>()));
+    Some(whole)
+        .filter(|whole| !whole.is_empty())
+        .into_iter()
+        .chain(cut.take_while(|part| !part.is_empty()))
 }
 
 /// A queue of at most `bytes_max`, and the emitter from which those of all sources are made.
 pub fn input_queue(bytes_max: usize, clock: Clock) -> (Emitter, InputQueue) {
     let places = (bytes_max / (EMITTED_MAX * size_of::<Emit>())).max(2);
     let (sender, receiver) = mpsc::channel(places);
-    (Emitter { source: SourceId(0), clock, queue: sender }, InputQueue(receiver))
+    (
+        Emitter {
+            source: SourceId(0),
+            clock,
+            queue: sender,
+        },
+        InputQueue(receiver),
+    )
 }
 
 impl Emitter {
     /// The same queue, for another source.
     pub fn of(&self, source: SourceId) -> Self {
-        Self { source, clock: self.clock, queue: self.queue.clone() }
+        Self {
+            source,
+            clock: self.clock,
+            queue: self.queue.clone(),
+        }
     }
 
     /// Emits in order, waiting while the queue is full. Returns false once the bus has stopped.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> bool {
         let now = self.clock.now();
         for part in parts(std::mem::take(emitted)) {
-            if self.queue.send(Input::Emitted(self.source, part, now)).await.is_err() {
+            if self
+                .queue
+                .send(Input::Emitted(self.source, part, now))
+                .await
+                .is_err()
+            {
                 return false;
             }
         }
@@ -116,7 +140,10 @@ impl Emitter {
     /// Emits all or nothing, without waiting.
     pub fn try_emit(&self, emitted: Vec<Emit>) -> Result<(), QueueFull> {
         let places = emitted.len().div_ceil(EMITTED_MAX);
-        let permits = self.queue.try_reserve_many(places).map_err(|_full_or_stopped| QueueFull)?;
+        let permits = self
+            .queue
+            .try_reserve_many(places)
+            .map_err(|_full_or_stopped| QueueFull)?;
         let now = self.clock.now();
         for (permit, part) in permits.zip(parts(emitted)) {
             permit.send(Input::Emitted(self.source, part, now));

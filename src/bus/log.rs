@@ -62,10 +62,15 @@ impl Log {
     pub fn publish(&self, batch: Batch) {
         let number = self.head.load(Ordering::Relaxed);
         let footprint = batch.footprint();
-        while self.len() == BATCHES_MAX as u64 || (!self.is_empty() && self.bytes() + footprint > self.bytes_max) {
+        while self.len() == BATCHES_MAX as u64
+            || (!self.is_empty() && self.bytes() + footprint > self.bytes_max)
+        {
             self.evict_oldest();
         }
-        self.slot(number).store(Some(Arc::new(Numbered { number, batch: Arc::new(batch) })));
+        self.slot(number).store(Some(Arc::new(Numbered {
+            number,
+            batch: Arc::new(batch),
+        })));
         self.bytes.fetch_add(footprint, Ordering::Relaxed);
         self.head.store(number + 1, Ordering::Release);
         for reader in &self.readers {
@@ -77,7 +82,8 @@ impl Log {
         let tail = self.tail.load(Ordering::Relaxed);
         self.tail.store(tail + 1, Ordering::Relaxed);
         if let Some(old) = self.slot(tail).swap(None) {
-            self.bytes.fetch_sub(old.batch.footprint(), Ordering::Relaxed);
+            self.bytes
+                .fetch_sub(old.batch.footprint(), Ordering::Relaxed);
         }
     }
 

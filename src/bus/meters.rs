@@ -25,7 +25,12 @@ struct Source {
 
 impl Source {
     fn new(metrics: &Metrics, name: &str, is_present: bool) -> Self {
-        Self { told: metrics.add_source(name), is_present, trades: 0, quotes: 0 }
+        Self {
+            told: metrics.add_source(name),
+            is_present,
+            trades: 0,
+            quotes: 0,
+        }
     }
 
     fn count(&mut self, emit: &Emit, received: UnixNanos) -> u64 {
@@ -55,9 +60,14 @@ impl Source {
 
 impl Meters {
     /// Of sources by name; `true` where events happen now.
-    pub(super) fn new<'a>(metrics: &Metrics, sources: impl Iterator<Item = (&'a str, bool)>) -> Self {
+    pub(super) fn new<'a>(
+        metrics: &Metrics,
+        sources: impl Iterator<Item = (&'a str, bool)>,
+    ) -> Self {
         Self {
-            sources: sources.map(|(name, is_present)| Source::new(metrics, name, is_present)).collect(),
+            sources: sources
+                .map(|(name, is_present)| Source::new(metrics, name, is_present))
+                .collect(),
             received: Vec::new(),
             bus_time: metrics.bus_time.local(),
             batch_items: metrics.batch_items.local(),
@@ -68,15 +78,22 @@ impl Meters {
     pub(super) fn begin(&mut self, metrics: &Metrics, at: usize, spec: &SourceSpec) {
         match self.sources.get_mut(at) {
             Some(source) => source.is_present = spec.is_present,
-            None => self.sources.push(Source::new(metrics, &spec.name, spec.is_present)),
+            None => self
+                .sources
+                .push(Source::new(metrics, &spec.name, spec.is_present)),
         }
     }
 
     /// A source handed this over.
     pub(super) fn receive(&mut self, source: usize, emitted: &[Emit], received: UnixNanos) {
         // One that begins with this has told nothing else yet.
-        let Some(source) = self.sources.get_mut(source) else { return };
-        let events = emitted.iter().map(|emit| source.count(emit, received)).sum();
+        let Some(source) = self.sources.get_mut(source) else {
+            return;
+        };
+        let events = emitted
+            .iter()
+            .map(|emit| source.count(emit, received))
+            .sum();
         if events > 0 {
             self.received.push((received, events));
         }

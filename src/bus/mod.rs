@@ -82,7 +82,12 @@ struct Sequencer {
 
 impl Publish for Sequencer {
     fn publish(&mut self, topic: TopicId, body: Body) {
-        let event = Event { topic, seq: self.replica.head(topic) + 1, tx: self.tx, body };
+        let event = Event {
+            topic,
+            seq: self.replica.head(topic) + 1,
+            tx: self.tx,
+            body,
+        };
         let info = self.catalog.topic(topic);
         self.published[info.topic.channel.index()] += 1;
         if let Body::Status(status) = &event.body {
@@ -104,12 +109,36 @@ impl Sequencer {
 
 impl Bus {
     /// A bus that writes to `log`; its topics begin in the epoch `origin`, except for those that it inherits.
-    pub fn new(clock: Clock, log: Arc<Log>, metrics: Arc<Metrics>, sources: Vec<SourceSpec>, origin: Epoch, heritage: Heritage) -> Self {
-        let limits = HistoryLimits { events: 0, bytes: usize::MAX, age: Duration::MAX };
-        let meters = Meters::new(&metrics, sources.iter().map(|source| (&*source.name, source.is_present)));
-        let names = sources.iter().map(|source| Arc::clone(&source.name)).collect();
+    pub fn new(
+        clock: Clock,
+        log: Arc<Log>,
+        metrics: Arc<Metrics>,
+        sources: Vec<SourceSpec>,
+        origin: Epoch,
+        heritage: Heritage,
+    ) -> Self {
+        let limits = HistoryLimits {
+            events: 0,
+            bytes: usize::MAX,
+            age: Duration::MAX,
+        };
+        let meters = Meters::new(
+            &metrics,
+            sources
+                .iter()
+                .map(|source| (&*source.name, source.is_present)),
+        );
+        let names = sources
+            .iter()
+            .map(|source| Arc::clone(&source.name))
+            .collect();
         let mut derive = Derive::new(sources.len());
-        for (at, time) in heritage.sources.iter().enumerate().filter_map(|(at, time)| time.map(|time| (at, time))) {
+        for (at, time) in heritage
+            .sources
+            .iter()
+            .enumerate()
+            .filter_map(|(at, time)| time.map(|time| (at, time)))
+        {
             derive.restore_time(at, time);
         }
         Self {
@@ -138,7 +167,12 @@ impl Bus {
     pub fn run(mut self, mut queue: InputQueue) -> Remains {
         self.publish_until_stopped(&mut queue);
         let (times, instruments) = self.derive.save(&self.out.catalog);
-        Remains { times, instruments, tx: self.out.tx, unclaimed: self.heritage.topics.into_values().collect() }
+        Remains {
+            times,
+            instruments,
+            tx: self.out.tx,
+            unclaimed: self.heritage.topics.into_values().collect(),
+        }
     }
 
     /// The present, which doesn't go back, though another process may have told it before.
@@ -161,7 +195,11 @@ impl Bus {
                     Input::Checkpoint(reply) => self.answer_checkpoint(reply),
                     Input::Stop => return self.publish(),
                 }
-                next = if self.out.items.len() < BATCH_ITEMS_MAX { queue.poll() } else { None };
+                next = if self.out.items.len() < BATCH_ITEMS_MAX {
+                    queue.poll()
+                } else {
+                    None
+                };
             }
             self.publish();
             self.metrics.queue_fill.set(queue.fill());
@@ -188,17 +226,22 @@ impl Bus {
         for (channel, count) in self.out.published.iter_mut().enumerate() {
             self.metrics.published[channel].inc_by(std::mem::take(count));
         }
-        self.log.publish(Batch::new(items, Arc::clone(&self.out.catalog)));
+        self.log
+            .publish(Batch::new(items, Arc::clone(&self.out.catalog)));
         self.metrics.log_bytes.set(self.log.bytes() as i64);
         self.metrics.stale.set(self.out.stale.len() as i64);
     }
 
     fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {
         let at = source.0 as usize;
-        let known = |local: u32, map: &[Vec<Option<InstrumentId>>]| map[at].get(local as usize).copied().flatten();
+        let known = |local: u32, map: &[Vec<Option<InstrumentId>>]| {
+            map[at].get(local as usize).copied().flatten()
+        };
         match emit {
             Emit::Trade(local, trade) => {
-                let Some(id) = known(local, &self.instruments) else { return };
+                let Some(id) = known(local, &self.instruments) else {
+                    return;
+                };
                 let topic = self.out.catalog.instrument(id).topics[Channel::Trade.index()];
                 self.derive.on_trade(at, id, &trade, &mut self.out);
                 if let Some(topic) = topic {
@@ -206,7 +249,9 @@ impl Bus {
                 }
             }
             Emit::Quote(local, quote) => {
-                let Some(id) = known(local, &self.instruments) else { return };
+                let Some(id) = known(local, &self.instruments) else {
+                    return;
+                };
                 let topic = self.out.catalog.instrument(id).topics[Channel::Quote.index()];
                 self.derive.on_quote(id, quote.ts, &mut self.out);
                 if let Some(topic) = topic {
@@ -216,15 +261,22 @@ impl Bus {
             Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
-                let Some(id) = known(local, &self.instruments) else { return };
+                let Some(id) = known(local, &self.instruments) else {
+                    return;
+                };
                 self.derive.on_trading(id, state, ts, &mut self.out);
             }
             Emit::History(local, interval, bars) => {
-                let Some(id) = known(local, &self.instruments) else { return };
-                self.derive.on_history(at, id, interval, bars, &mut self.out);
+                let Some(id) = known(local, &self.instruments) else {
+                    return;
+                };
+                self.derive
+                    .on_history(at, id, interval, bars, &mut self.out);
             }
             Emit::Session(local, so_far) => {
-                let Some(id) = known(local, &self.instruments) else { return };
+                let Some(id) = known(local, &self.instruments) else {
+                    return;
+                };
                 self.derive.on_session(id, so_far, &mut self.out);
             }
             Emit::StartOver => self.start_over(at),
@@ -243,8 +295,15 @@ impl Bus {
     fn change_source(&mut self, source: SourceId, state: SourceState, since: UnixNanos) {
         let at = source.0 as usize;
         self.metrics.set_source_state(&self.sources[at].name, state);
-        self.out.push(LogItem::Source { source, state, since });
-        if matches!(state, SourceState::Stale | SourceState::Reconnecting | SourceState::Ended) {
+        self.out.push(LogItem::Source {
+            source,
+            state,
+            since,
+        });
+        if matches!(
+            state,
+            SourceState::Stale | SourceState::Reconnecting | SourceState::Ended
+        ) {
             self.derive.on_source_lost(at, &mut self.out);
         }
     }
@@ -258,7 +317,10 @@ impl Bus {
             self.sources.push(spec);
             // Readers must know its name before it tells anything.
             let none = self.out.catalog.len() as u32;
-            self.out.push(LogItem::Topics { new: none..none, restored: Vec::new() });
+            self.out.push(LogItem::Topics {
+                new: none..none,
+                restored: Vec::new(),
+            });
             return;
         }
         self.sources[at] = spec;
@@ -271,14 +333,17 @@ impl Bus {
 
     fn close(&mut self, instruments: Vec<InstrumentId>, now: UnixNanos) {
         for id in instruments {
-            self.derive.on_trading(id, TradingState::Closed, now, &mut self.out);
+            self.derive
+                .on_trading(id, TradingState::Closed, now, &mut self.out);
             self.free.insert(id);
         }
     }
 
     /// Symbols that their source has given up go to the one that tells them now, in a new epoch.
     fn take_over(&mut self, source: SourceId, instruments: &[Instrument]) {
-        let known = instruments.iter().filter_map(|instrument| self.out.catalog.of_symbol(&instrument.symbol));
+        let known = instruments
+            .iter()
+            .filter_map(|instrument| self.out.catalog.of_symbol(&instrument.symbol));
         let moved: Vec<InstrumentId> = known.filter(|id| self.free.remove(id)).collect();
         for id in moved {
             if self.out.catalog.instrument(id).source == source {
@@ -297,27 +362,46 @@ impl Bus {
         let added = catalog.add(source, instruments);
         let topics = first..catalog.len() as u32;
         let stale_after = self.sources[source.0 as usize].stale_after;
-        let goes_on = self.heritage.sources.get(source.0 as usize).is_some_and(Option::is_some);
+        let goes_on = self
+            .heritage
+            .sources
+            .get(source.0 as usize)
+            .is_some_and(Option::is_some);
         for id in added.iter().flatten() {
             let info = self.out.catalog.instrument(*id);
             self.derive.add(*id, info, stale_after);
-            let saved = self.heritage.instruments.remove(info.instrument.symbol.as_str()).filter(|_| goes_on);
+            let saved = self
+                .heritage
+                .instruments
+                .remove(info.instrument.symbol.as_str())
+                .filter(|_| goes_on);
             let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, saved));
-            self.out.stale.extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
+            self.out
+                .stale
+                .extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
         }
         let restored = self.heritage.take(&self.out.catalog, &added);
         let refused = added.iter().filter(|id| id.is_none()).count();
         if refused > 0 {
             let name = &self.sources[source.0 as usize].name;
-            tracing::warn!(source = &**name, refused, "symbols that another source has already are left out");
+            tracing::warn!(
+                source = &**name,
+                refused,
+                "symbols that another source has already are left out"
+            );
         }
         let claimed: HashSet<InstrumentId> = added.iter().flatten().copied().collect();
         self.instruments[source.0 as usize].extend(added);
         self.metrics.topics.set(self.out.catalog.len() as i64);
-        self.out.push(LogItem::Topics { new: topics, restored });
+        self.out.push(LogItem::Topics {
+            new: topics,
+            restored,
+        });
         // What a source that began anew doesn't tell any more.
         if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
-            unclaimed.retain(|id| !claimed.contains(id) && self.out.catalog.instrument(*id).source == source);
+            unclaimed.retain(|id| {
+                !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
+            });
             self.close(unclaimed, now);
         }
     }
@@ -341,7 +425,8 @@ impl Bus {
         self.begin_epochs(topics);
         // What it had by an earlier config, and has no more, stays closed.
         if !self.unclaimed.contains_key(&source) {
-            let told: HashSet<InstrumentId> = self.instruments[source].iter().flatten().copied().collect();
+            let told: HashSet<InstrumentId> =
+                self.instruments[source].iter().flatten().copied().collect();
             let mut others = self.out.catalog.of_source(SourceId(source as u16));
             others.retain(|id| !told.contains(id));
             self.close(others, self.out.tx);

@@ -47,16 +47,28 @@ pub struct Heritage {
 
 impl Heritage {
     /// Takes what is there of new topics.
-    pub(super) fn take(&mut self, catalog: &Catalog, added: &[Option<InstrumentId>]) -> Vec<(TopicId, Arc<RestoredTopic>)> {
+    pub(super) fn take(
+        &mut self,
+        catalog: &Catalog,
+        added: &[Option<InstrumentId>],
+    ) -> Vec<(TopicId, Arc<RestoredTopic>)> {
         let mut restored = Vec::new();
         for id in added.iter().flatten() {
             let info = catalog.instrument(*id);
             for topic in info.topics.into_iter().flatten() {
                 let info = catalog.topic(topic);
-                let Some(saved) = self.topics.remove(&*info.text) else { continue };
-                let goes_on = self.sources.get(info.source.0 as usize).is_some_and(Option::is_some);
-                let state = goes_on.then(|| RestoredTopic::goes_on(&saved, info, self.origin)).flatten();
-                let state = state.unwrap_or_else(|| RestoredTopic::starts_over(&saved, info, self.origin));
+                let Some(saved) = self.topics.remove(&*info.text) else {
+                    continue;
+                };
+                let goes_on = self
+                    .sources
+                    .get(info.source.0 as usize)
+                    .is_some_and(Option::is_some);
+                let state = goes_on
+                    .then(|| RestoredTopic::goes_on(&saved, info, self.origin))
+                    .flatten();
+                let state =
+                    state.unwrap_or_else(|| RestoredTopic::starts_over(&saved, info, self.origin));
                 restored.push((topic, Arc::new(state)));
             }
         }

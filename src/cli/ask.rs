@@ -14,8 +14,17 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The status and the body of the answer.
 pub(super) fn get(server: SocketAddr, target: &str) -> Result<(u16, String)> {
     let answer = ask(server, target).with_context(|| format!("{server} doesn't answer"))?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).context("this is no answer of HTTP")?;
-    Ok((status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned())))
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .context("this is no answer of HTTP")?;
+    Ok((
+        status,
+        answer
+            .split_once("\r\n\r\n")
+            .map_or_else(String::new, |(_, body)| body.to_owned()),
+    ))
 }
 
 fn ask(server: SocketAddr, target: &str) -> std::io::Result<String> {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::{Exit, complain};
 use crate::load::{
-    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, Span, TimePath, TopicChoice, Update, compare, run as run_plan,
-    write_hgrm, write_hlog, write_html, write_table,
+    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, Span, TimePath,
+    TopicChoice, Update, compare, run as run_plan, write_hgrm, write_hlog, write_html, write_table,
 };
 use crate::protocol::{Encoding, OnSlow};
 use crate::topic::TopicName;
@@ -40,7 +40,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     topics_per_connection: Option<u32>,
     /// How they are drawn: uniform, zipf, or zipf:S with exponent S
-    #[arg(long, value_name = "HOW", default_value = "uniform", requires = "topics_per_connection")]
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "uniform",
+        requires = "topics_per_connection"
+    )]
     draw: Skew,
     /// msgpack or json
     #[arg(long, default_value = "msgpack", value_parser = encoding)]
@@ -131,7 +136,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     };
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(Arc::clone(&stop))?;
-    let mut progress = Progress { shows: std::io::stderr().is_terminal(), stage: "", passed: 0 };
+    let mut progress = Progress {
+        shows: std::io::stderr().is_terminal(),
+        stage: "",
+        passed: 0,
+    };
     let outcome = run_plan(&plan, &mut |update| {
         progress.show(&update);
         stop.load(Ordering::Relaxed)
@@ -147,25 +156,36 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
 
 /// The first interrupt ends the test early, with what it has; the second ends the program.
 fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if stop.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                while tokio::signal::ctrl_c().await.is_ok() {
+                    if stop.swap(true, Ordering::Relaxed) {
+                        std::process::exit(130);
+                    }
                 }
-            }
-        });
-    })?;
+            });
+        })?;
     Ok(())
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan, String> {
-    if let Some(error) = arguments.topics.iter().find_map(|text| TopicName::parse(text).err()) {
+    if let Some(error) = arguments
+        .topics
+        .iter()
+        .find_map(|text| TopicName::parse(text).err())
+    {
         return Err(error.to_string());
     }
     if !(0.0..=100_000.0).contains(&arguments.churn) {
-        return Err(format!("--churn {}: write a number from 0 to 100000", arguments.churn));
+        return Err(format!(
+            "--churn {}: write a number from 0 to 100000",
+            arguments.churn
+        ));
     }
     let (host, dialect) = match &arguments.raw {
         Some(url) => raw(url, arguments)?,
@@ -179,7 +199,11 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         ramp: arguments.ramp,
         silence: arguments.silence,
         topics: match arguments.topics_per_connection {
-            Some(each) => TopicChoice::Draw { names: names.clone(), each: each as usize, skew: arguments.draw },
+            Some(each) => TopicChoice::Draw {
+                names: names.clone(),
+                each: each as usize,
+                skew: arguments.draw,
+            },
             None => TopicChoice::All(names.clone()),
         },
         encoding: arguments.encoding,
@@ -201,19 +225,41 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
 }
 
 fn address(host: &str) -> Result<SocketAddr, String> {
-    let found = host.to_socket_addrs().ok().and_then(|mut found| found.next());
+    let found = host
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next());
     found.ok_or_else(|| format!("{host}: write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080"))
 }
 
 /// The host and the rest of `ws://host[:port]/path`.
 fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect), String> {
-    let rest = url.strip_prefix("ws://").ok_or_else(|| format!("--raw {url}: write ws://HOST:PORT/PATH (TLS isn't spoken)"))?;
-    let (host, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let rest = url
+        .strip_prefix("ws://")
+        .ok_or_else(|| format!("--raw {url}: write ws://HOST:PORT/PATH (TLS isn't spoken)"))?;
+    let (host, path) = rest
+        .find('/')
+        .map_or((rest, "/"), |slash| rest.split_at(slash));
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        return Err(format!("--raw {}: a path has no blanks", url.escape_debug()));
+        return Err(format!(
+            "--raw {}: a path has no blanks",
+            url.escape_debug()
+        ));
     }
-    let host = if host.rsplit(']').next().is_some_and(|after| after.contains(':')) { host.to_owned() } else { format!("{host}:80") };
-    let plan = RawPlan { path: path.to_owned(), send: arguments.send.clone(), timestamp: arguments.timestamp.clone() };
+    let host = if host
+        .rsplit(']')
+        .next()
+        .is_some_and(|after| after.contains(':'))
+    {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let plan = RawPlan {
+        path: path.to_owned(),
+        send: arguments.send.clone(),
+        timestamp: arguments.timestamp.clone(),
+    };
     Ok((host, Dialect::Raw(plan)))
 }
 
@@ -245,9 +291,14 @@ impl Progress {
             return;
         }
         let so_far = span.map_or(String::new(), |span| {
-            format!("   {} connections   {} deliveries/s   lost {}", span.open, span.tally.delivered, span.tally.lost)
+            format!(
+                "   {} connections   {} deliveries/s   lost {}",
+                span.open, span.tally.delivered, span.tally.lost
+            )
         });
-        let felt = span.map(|span| span.latency.felt()).filter(|felt| !felt.is_empty());
+        let felt = span
+            .map(|span| span.latency.felt())
+            .filter(|felt| !felt.is_empty());
         let latency = felt.map_or(String::new(), |felt| {
             let at = |percentile| Duration::from_nanos(felt.value_at_percentile(percentile));
             format!("   p50 {:.1?}   p99 {:.1?}", at(50.0), at(99.0))
@@ -296,13 +347,25 @@ fn write_files(arguments: &Arguments, outcome: &Outcome) -> Result<()> {
 }
 
 fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
-    let mut exit = if outcome.is_sound() { Exit::Ok } else { Exit::Failed };
-    let Some(slo) = &arguments.slo else { return Ok(exit) };
+    let mut exit = if outcome.is_sound() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    };
+    let Some(slo) = &arguments.slo else {
+        return Ok(exit);
+    };
     let mut out = std::io::stderr().lock();
     for verdict in slo.judge(outcome) {
-        let measured = verdict.measured.map_or("nothing".to_owned(), |measured| format!("{measured:.0}"));
+        let measured = verdict
+            .measured
+            .map_or("nothing".to_owned(), |measured| format!("{measured:.0}"));
         let word = if verdict.holds { "holds" } else { "MISSED" };
-        writeln!(out, "  slo: {} {word}, measured {measured}", verdict.objective)?;
+        writeln!(
+            out,
+            "  slo: {} {word}, measured {measured}",
+            verdict.objective
+        )?;
         if !verdict.holds {
             exit = Exit::Failed;
         }
@@ -315,8 +378,10 @@ fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
 }
 
 fn read_outcome(path: &Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no outcome that --json wrote", path.display()))
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no outcome that --json wrote", path.display()))
 }
 
 fn print_comparison(a: &Path, b: &Path) -> Result<Exit> {
@@ -325,10 +390,25 @@ fn print_comparison(a: &Path, b: &Path) -> Result<Exit> {
         bail!("the two have no figure in common");
     }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{:<16}{:>18}{:>18}{:>10}", "", a.display(), b.display(), "b / a")?;
+    writeln!(
+        out,
+        "{:<16}{:>18}{:>18}{:>10}",
+        "",
+        a.display(),
+        b.display(),
+        "b / a"
+    )?;
     for row in rows {
-        let ratio = if row.a > 0.0 { format!("{:.2} ×", row.b / row.a) } else { "–".to_owned() };
-        writeln!(out, "{:<16}{:>18.1}{:>18.1}{ratio:>10}", row.name, row.a, row.b)?;
+        let ratio = if row.a > 0.0 {
+            format!("{:.2} ×", row.b / row.a)
+        } else {
+            "–".to_owned()
+        };
+        writeln!(
+            out,
+            "{:<16}{:>18.1}{:>18.1}{ratio:>10}",
+            row.name, row.a, row.b
+        )?;
     }
     Ok(Exit::Ok)
 }

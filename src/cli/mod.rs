@@ -76,7 +76,12 @@ pub fn main() -> ExitCode {
         Some(Command::Check(check)) => Ok(check::run(&check)),
         Some(Command::Ready(ready)) => ready::run(&ready),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Tickcast::command(), "tickcast", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Tickcast::command(),
+                "tickcast",
+                &mut std::io::stdout(),
+            );
             Ok(Exit::Ok)
         }
     };
@@ -89,7 +94,9 @@ pub fn main() -> ExitCode {
 
 /// An address of this machine, by number or by name.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = std::net::ToSocketAddrs::to_socket_addrs(text).ok().and_then(|mut found| found.next());
+    let found = std::net::ToSocketAddrs::to_socket_addrs(text)
+        .ok()
+        .and_then(|mut found| found.next());
     found.ok_or_else(|| "write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
 }
 

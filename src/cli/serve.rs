@@ -62,16 +62,31 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sim_instruments: Option<u32>,
     /// Their trades and quotes a second, over all of them
-    #[arg(long, value_name = "EVENTS_PER_S", default_value = "1000", requires = "sim_instruments")]
+    #[arg(
+        long,
+        value_name = "EVENTS_PER_S",
+        default_value = "1000",
+        requires = "sim_instruments"
+    )]
     sim_rate: f64,
     /// The share of trades among them; the others are quotes
-    #[arg(long, value_name = "SHARE", default_value = "0.5", requires = "sim_instruments")]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        default_value = "0.5",
+        requires = "sim_instruments"
+    )]
     sim_trades: f64,
     /// Have events come together at multiples of this time; 0: each at a time of its own
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time, requires = "sim_instruments")]
     sim_every: Duration,
     /// Their seed
-    #[arg(long, value_name = "S", default_value = "1", requires = "sim_instruments")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value = "1",
+        requires = "sim_instruments"
+    )]
     sim_seed: u64,
 }
 
@@ -90,7 +105,11 @@ enum ReplayStart {
 impl Arguments {
     /// The config's file; `None`: the built-in market is served.
     fn file(&self) -> Option<PathBuf> {
-        self.config.clone().or_else(|| Path::new(DEFAULT_CONFIG).exists().then(|| DEFAULT_CONFIG.into()))
+        self.config.clone().or_else(|| {
+            Path::new(DEFAULT_CONFIG)
+                .exists()
+                .then(|| DEFAULT_CONFIG.into())
+        })
     }
 }
 
@@ -106,13 +125,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     };
     start_logging(arguments.log_format);
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
     runtime.block_on(serve(arguments, &config, watched, files))
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "info".into());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| "info".into());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A program that uses the library may have set its own before.
     let _set_before = match format {
         LogFormat::Human => lines.try_init(),
@@ -122,7 +148,10 @@ fn start_logging(format: LogFormat) {
 
 /// The config, with what the arguments say instead; the error is the whole text to print.
 fn load(arguments: &Arguments) -> Result<Config, String> {
-    let loaded = arguments.file().map_or_else(|| Config::parse(BUILT_IN, "the built-in feeds.yaml"), |file| Config::load(&file));
+    let loaded = arguments.file().map_or_else(
+        || Config::parse(BUILT_IN, "the built-in feeds.yaml"),
+        |file| Config::load(&file),
+    );
     let mut config = loaded.map_err(|error| error.to_string())?;
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
@@ -130,7 +159,10 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     match arguments.admin.as_deref() {
         None => {}
         Some("off") => config.admin = None,
-        Some(text) => config.admin = Some(address(text).map_err(|error| format!("--admin {text}: {error}, or off"))?),
+        Some(text) => {
+            config.admin =
+                Some(address(text).map_err(|error| format!("--admin {text}: {error}, or off"))?);
+        }
     }
     if !arguments.replay.is_empty() {
         config.sources = vec![replay_source(arguments)?];
@@ -142,8 +174,14 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
 }
 
 fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
-    let speed = Speed::parse(&arguments.speed).ok_or_else(|| format!("--speed {}: write 0.1 to 1000, or max", arguments.speed))?;
-    let symbol = arguments.symbol.as_deref().map(Symbol::new).transpose().map_err(|error| format!("--symbol: {error}"))?;
+    let speed = Speed::parse(&arguments.speed)
+        .ok_or_else(|| format!("--speed {}: write 0.1 to 1000, or max", arguments.speed))?;
+    let symbol = arguments
+        .symbol
+        .as_deref()
+        .map(Symbol::new)
+        .transpose()
+        .map_err(|error| format!("--symbol: {error}"))?;
     let replay = ReplayConfig {
         files: arguments.replay.clone(),
         speed,
@@ -157,15 +195,25 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         columns: None,
     };
     replay.probe().map_err(|error| error.to_string())?;
-    Ok(SourceConfig { name: "replay".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Replay(replay) })
+    Ok(SourceConfig {
+        name: "replay".into(),
+        stale_after: Duration::from_secs(60),
+        details: SourceDetails::Replay(replay),
+    })
 }
 
 fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, String> {
     if !(arguments.sim_rate > 0.0 && arguments.sim_rate <= 1e8) {
-        return Err(format!("--sim-rate {}: write a number above 0, up to 100000000", arguments.sim_rate));
+        return Err(format!(
+            "--sim-rate {}: write a number above 0, up to 100000000",
+            arguments.sim_rate
+        ));
     }
     if !(0.0..=1.0).contains(&arguments.sim_trades) {
-        return Err(format!("--sim-trades {}: write a share from 0 to 1", arguments.sim_trades));
+        return Err(format!(
+            "--sim-trades {}: write a share from 0 to 1",
+            arguments.sim_trades
+        ));
     }
     let rate = arguments.sim_rate / f64::from(instruments);
     let one = |number: u32| SimInstrument {
@@ -194,10 +242,19 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
         factors: Vec::new(),
         instruments: (1..=instruments).map(one).collect(),
     };
-    Ok(SourceConfig { name: "sim".into(), stale_after: Duration::from_secs(60), details: SourceDetails::Sim(sim) })
+    Ok(SourceConfig {
+        name: "sim".into(),
+        stale_after: Duration::from_secs(60),
+        details: SourceDetails::Sim(sim),
+    })
 }
 
-async fn serve(arguments: &Arguments, config: &Config, mut watched: Watched, files: u64) -> Result<Exit> {
+async fn serve(
+    arguments: &Arguments,
+    config: &Config,
+    mut watched: Watched,
+    files: u64,
+) -> Result<Exit> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
@@ -224,8 +281,15 @@ async fn serve(arguments: &Arguments, config: &Config, mut watched: Watched, fil
 async fn reload(arguments: &Arguments, app: &mut App) {
     let outcome = match load(arguments).and_then(|config| probe(&config).map(|()| config)) {
         Ok(config) => {
-            let Reloaded { taken, needs_restart } = app.reload(&config).await;
-            let taken = if taken.is_empty() { "nothing new".to_owned() } else { taken.join(", ") };
+            let Reloaded {
+                taken,
+                needs_restart,
+            } = app.reload(&config).await;
+            let taken = if taken.is_empty() {
+                "nothing new".to_owned()
+            } else {
+                taken.join(", ")
+            };
             tracing::info!(taken, "the config was read again");
             if !needs_restart.is_empty() {
                 tracing::warn!(keys = needs_restart.join(", "), "these wait for a restart");
@@ -240,17 +304,29 @@ async fn reload(arguments: &Arguments, app: &mut App) {
         }
     };
     app.metrics().reloads.with_label_values(&[outcome]).inc();
-    app.metrics().reload_failed.set((outcome == "refused").into());
+    app.metrics()
+        .reload_failed
+        .set((outcome == "refused").into());
 }
 
 /// Whether the files of replays are there and can be read.
 fn probe(config: &Config) -> Result<(), String> {
-    let replays = config.sources.iter().filter_map(|source| match &source.details {
-        SourceDetails::Replay(replay) => replay.probe().err().map(|error| format!("source {}: {error}", source.name)),
-        _ => None,
-    });
+    let replays = config
+        .sources
+        .iter()
+        .filter_map(|source| match &source.details {
+            SourceDetails::Replay(replay) => replay
+                .probe()
+                .err()
+                .map(|error| format!("source {}: {error}", source.name)),
+            _ => None,
+        });
     let broken: Vec<_> = replays.collect();
-    if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(broken.join("\n"))
+    }
 }
 
 /// Tells when a file was changed, and is left alone again.
@@ -271,7 +347,9 @@ impl Watched {
     }
 
     async fn changed(&mut self) {
-        let Some(file) = &self.file else { return std::future::pending().await };
+        let Some(file) = &self.file else {
+            return std::future::pending().await;
+        };
         let mut seen = self.stamp;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -289,13 +367,19 @@ impl Watched {
 async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     let (instruments, topics) = app.sizes().await;
     let (address, sources) = (app.address(), config.sources.len());
-    let metrics = app.admin_address().or(address.ip().is_loopback().then_some(address));
-    let metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics"));
+    let metrics = app
+        .admin_address()
+        .or(address.ip().is_loopback().then_some(address));
+    let metrics = metrics.map_or("off".to_owned(), |address| {
+        format!("http://{address}/metrics")
+    });
     let (_, memory) = config.memory_formula(topics);
     let text = format!(
         "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   {memory}\n  files    {files} may be open at once\n",
         env!("CARGO_PKG_VERSION"),
         config.shards,
     );
-    std::io::stdout().write_all(text.as_bytes()).context("can't print where the feed is")
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("can't print where the feed is")
 }

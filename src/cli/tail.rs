@@ -7,7 +7,10 @@ use super::Exit;
 use crate::client::Client;
 use crate::load::parse_mode;
 use crate::market::{Body, write_decimal};
-use crate::protocol::{Control, DataEvent, DeliveryWish, Encoding, Op, ServerMessage, Subscribe, Subscribed, decode_server_message};
+use crate::protocol::{
+    Control, DataEvent, DeliveryWish, Encoding, Op, ServerMessage, Subscribe, Subscribed,
+    decode_server_message,
+};
 use crate::topic::TopicName;
 
 #[derive(Debug, clap::Args)]
@@ -31,26 +34,54 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let Some(mode) = parse_mode(&arguments.mode) else {
-        super::complain(&format!("--mode {}: write raw, conflate, or an interval as in 100ms", arguments.mode));
+        super::complain(&format!(
+            "--mode {}: write raw, conflate, or an interval as in 100ms",
+            arguments.mode
+        ));
         return Ok(Exit::Usage);
     };
-    let wrong = arguments.topics.iter().find_map(|text| TopicName::parse(text).err());
+    let wrong = arguments
+        .topics
+        .iter()
+        .find_map(|text| TopicName::parse(text).err());
     if let Some(error) = wrong {
         super::complain(&error.to_string());
         return Ok(Exit::Usage);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("can't start the runtime")?;
-    let wish = DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow: None };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    let wish = DeliveryWish {
+        mode: Some(mode),
+        interval_ms: mode.interval_ms(),
+        on_slow: None,
+    };
     runtime.block_on(tail(arguments, wish))
 }
 
 async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
     // JSON lines are the server's own; the table is made from the cheaper encoding.
-    let encoding = if arguments.json { Encoding::Json } else { Encoding::Msgpack };
+    let encoding = if arguments.json {
+        Encoding::Json
+    } else {
+        Encoding::Msgpack
+    };
     let mut client = Client::connect(&arguments.connect, encoding)
         .await
-        .with_context(|| format!("is there a feed at {}? start one with: tickcast", arguments.connect))?;
-    client.request(Op::Subscribe(Subscribe { topics: arguments.topics.clone(), wish, ..Subscribe::default() })).await?;
+        .with_context(|| {
+            format!(
+                "is there a feed at {}? start one with: tickcast",
+                arguments.connect
+            )
+        })?;
+    client
+        .request(Op::Subscribe(Subscribe {
+            topics: arguments.topics.clone(),
+            wish,
+            ..Subscribe::default()
+        }))
+        .await?;
     let mut view = View::new(arguments.json);
     let mut left = arguments.count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -65,7 +96,9 @@ async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
                 bail!("nothing to show");
             }
         }
-        let Ok(shown) = view.show(&message, &payload, left) else { break };
+        let Ok(shown) = view.show(&message, &payload, left) else {
+            break;
+        };
         left -= shown;
     }
     Ok(Exit::Ok)
@@ -76,7 +109,11 @@ fn tell_refusals(answer: &Subscribed) {
     for refused in &answer.err {
         super::complain(&format!("{}: {}", refused.topic, refused.message));
     }
-    for entry in answer.ok.iter().filter(|entry| entry.matched.as_ref().is_some_and(Vec::is_empty)) {
+    for entry in answer
+        .ok
+        .iter()
+        .filter(|entry| entry.matched.as_ref().is_some_and(Vec::is_empty))
+    {
         super::complain(&format!("{} matches nothing yet", entry.topic));
     }
 }
@@ -93,8 +130,18 @@ struct View {
 impl View {
     fn new(json: bool) -> Self {
         let size = terminal_size::terminal_size().filter(|_| std::io::stdout().is_terminal());
-        let room = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0).saturating_sub(2)));
-        Self { json, room, rows: BTreeMap::new(), drawn: 0 }
+        let room = size.map(|(width, height)| {
+            (
+                usize::from(width.0),
+                usize::from(height.0).saturating_sub(2),
+            )
+        });
+        Self {
+            json,
+            room,
+            rows: BTreeMap::new(),
+            drawn: 0,
+        }
     }
 
     /// Prints a message; returns how many events of it, at most `most`.
@@ -102,7 +149,8 @@ impl View {
         let mut out = std::io::stdout().lock();
         match message {
             ServerMessage::Events(events) if self.json => {
-                let events: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(payload)?;
+                let events: Vec<Box<serde_json::value::RawValue>> =
+                    serde_json::from_slice(payload)?;
                 for event in events.iter().take(most as usize) {
                     writeln!(out, "{}", event.get())?;
                 }
@@ -114,14 +162,21 @@ impl View {
                 return Ok(0);
             }
             ServerMessage::Events(events) => self.rows.extend(events.iter().map(row)),
-            ServerMessage::Control(Control::Snapshot(snapshot)) => self.rows.extend(snapshot.events.iter().map(row)),
+            ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                self.rows.extend(snapshot.events.iter().map(row));
+            }
             ServerMessage::Control(Control::Gap(gap)) => {
-                self.rows.insert(gap.topic.clone(), format!("gap of {} ({})", gap.n, gap.cause.name()));
+                self.rows.insert(
+                    gap.topic.clone(),
+                    format!("gap of {} ({})", gap.n, gap.cause.name()),
+                );
             }
             ServerMessage::Control(_) => return Ok(0),
         }
         self.draw(&mut out)?;
-        let ServerMessage::Events(events) = message else { return Ok(0) };
+        let ServerMessage::Events(events) = message else {
+            return Ok(0);
+        };
         Ok((events.len() as u64).min(most))
     }
 }
@@ -159,13 +214,22 @@ fn row(event: &DataEvent) -> (String, String) {
         String::from_utf8_lossy(&out).into_owned()
     };
     let row = match &event.body {
-        Body::Trade(trade) => format!("{:>14} x {:<12} {}", text(trade.px.0), text(trade.qty.0), trade.side.name()),
+        Body::Trade(trade) => format!(
+            "{:>14} x {:<12} {}",
+            text(trade.px.0),
+            text(trade.qty.0),
+            trade.side.name()
+        ),
         Body::Quote(quote) => {
-            let side = |level: Option<crate::market::Level>| level.map_or("-".to_owned(), |level| text(level.px.0));
+            let side = |level: Option<crate::market::Level>| {
+                level.map_or("-".to_owned(), |level| text(level.px.0))
+            };
             format!("{:>14} / {:<14}", side(quote.bid), side(quote.ask))
         }
         Body::Ticker(ticker) => {
-            let change = ticker.chg.map_or("-".to_owned(), |chg| format!("{:+.2}%", chg * rust_decimal::Decimal::ONE_HUNDRED));
+            let change = ticker.chg.map_or("-".to_owned(), |chg| {
+                format!("{:+.2}%", chg * rust_decimal::Decimal::ONE_HUNDRED)
+            });
             format!(
                 "{:>14} {change:>8}  high {}  low {}  vol {}",
                 text(ticker.last.0),

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use crate::protocol::{Control, Entry, GapCause, LagLevel, LedgerEntry, Mode, OnSlow, ServerMessage, Settings};
+use crate::protocol::{
+    Control, Entry, GapCause, LagLevel, LedgerEntry, Mode, OnSlow, ServerMessage, Settings,
+};
 use crate::topic::{Kind, Topic};
 
 /// One topic's account, as the client sees it.
@@ -124,16 +126,28 @@ impl Accounts {
         write!(self.name, "{topic}").expect("a String takes all");
         let topic = self.name.as_str();
         let degraded = self.degraded;
-        let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
+        let account = self
+            .topics
+            .get_mut(topic)
+            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
         if seq <= account.head {
-            return Err(AccountError::Backwards { topic: topic.to_owned(), seq, head: account.head });
+            return Err(AccountError::Backwards {
+                topic: topic.to_owned(),
+                seq,
+                head: account.head,
+            });
         }
         let jumped = seq - account.head - 1;
         let by_mode = account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
-        let when_degraded = account.settings.on_slow == OnSlow::Conflate || account.is_before(account.degrades_until);
+        let when_degraded = account.settings.on_slow == OnSlow::Conflate
+            || account.is_before(account.degrades_until);
         let may_jump = kind != Kind::Event && (by_mode || (degraded && when_degraded));
         if jumped > 0 && !may_jump {
-            return Err(AccountError::Silent { topic: topic.to_owned(), from: account.head + 1, to: seq - 1 });
+            return Err(AccountError::Silent {
+                topic: topic.to_owned(),
+                from: account.head + 1,
+                to: seq - 1,
+            });
         }
         account.merged += jumped;
         account.delivered += 1;
@@ -148,13 +162,21 @@ impl Accounts {
             Control::Subscribed(subscribed) => self.entries(&subscribed.ok),
             Control::Topics(topics) => {
                 self.entries(&topics.added);
-                topics.removed.iter().for_each(|removed| _ = self.topics.remove(&removed.topic));
+                topics
+                    .removed
+                    .iter()
+                    .for_each(|removed| _ = self.topics.remove(&removed.topic));
             }
             Control::Unsubscribed(unsubscribed) => {
-                unsubscribed.topics.iter().for_each(|topic| _ = self.topics.remove(topic));
+                unsubscribed
+                    .topics
+                    .iter()
+                    .for_each(|topic| _ = self.topics.remove(topic));
                 self.entries(&unsubscribed.ok);
             }
-            Control::Snapshot(snapshot) => return self.snapshot(&snapshot.topic, &snapshot.epoch, snapshot.seq),
+            Control::Snapshot(snapshot) => {
+                return self.snapshot(&snapshot.topic, &snapshot.epoch, snapshot.seq);
+            }
             Control::Gap(gap) => return self.gap(&gap.topic, gap.from, gap.to, gap.cause),
             Control::Lag(lag) => {
                 self.degraded = lag.level == LagLevel::Degraded;
@@ -167,11 +189,20 @@ impl Accounts {
     }
 
     fn entries(&mut self, entries: &[Entry]) {
-        for entry in entries.iter().flat_map(|entry| entry.matched.as_deref().unwrap_or(std::slice::from_ref(entry))) {
-            let (Some(settings), Some(seq)) = (entry.settings(), entry.seq) else { continue };
+        for entry in entries.iter().flat_map(|entry| {
+            entry
+                .matched
+                .as_deref()
+                .unwrap_or(std::slice::from_ref(entry))
+        }) {
+            let (Some(settings), Some(seq)) = (entry.settings(), entry.seq) else {
+                continue;
+            };
             if let Some(account) = self.topics.get_mut(&entry.topic) {
-                let merged = account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
-                let degraded = account.settings.on_slow == OnSlow::Conflate || account.is_before(account.degrades_until);
+                let merged =
+                    account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
+                let degraded = account.settings.on_slow == OnSlow::Conflate
+                    || account.is_before(account.degrades_until);
                 account.merges_until = if merged { seq.max(1) } else { 0 };
                 account.degrades_until = if degraded { seq.max(1) } else { 0 };
                 account.until_epoch = entry.epoch.clone().unwrap_or_default();
@@ -202,13 +233,28 @@ impl Accounts {
     }
 
     fn snapshot(&mut self, topic: &str, epoch: &str, seq: u64) -> Result<(), AccountError> {
-        let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
+        let account = self
+            .topics
+            .get_mut(topic)
+            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
         if account.epoch != epoch {
-            *account = Account { epoch: epoch.to_owned(), start: seq, head: seq, delivered: 0, merged: 0, lost: 0, ..account.clone() };
+            *account = Account {
+                epoch: epoch.to_owned(),
+                start: seq,
+                head: seq,
+                delivered: 0,
+                merged: 0,
+                lost: 0,
+                ..account.clone()
+            };
             return Ok(());
         }
         if seq < account.head {
-            return Err(AccountError::Backwards { topic: topic.to_owned(), seq, head: account.head });
+            return Err(AccountError::Backwards {
+                topic: topic.to_owned(),
+                seq,
+                head: account.head,
+            });
         }
         let jumped = seq - account.head;
         account.merged += jumped;
@@ -217,14 +263,27 @@ impl Accounts {
         Ok(())
     }
 
-    fn gap(&mut self, topic: &str, from: u64, to: u64, cause: GapCause) -> Result<(), AccountError> {
+    fn gap(
+        &mut self,
+        topic: &str,
+        from: u64,
+        to: u64,
+        cause: GapCause,
+    ) -> Result<(), AccountError> {
         let warned = self.warned;
-        let account = self.topics.get_mut(topic).ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
+        let account = self
+            .topics
+            .get_mut(topic)
+            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
         if cause == GapCause::Slow && !warned {
             return Err(AccountError::Unannounced(topic.to_owned()));
         }
         if from <= account.head {
-            return Err(AccountError::Backwards { topic: topic.to_owned(), seq: from, head: account.head });
+            return Err(AccountError::Backwards {
+                topic: topic.to_owned(),
+                seq: from,
+                head: account.head,
+            });
         }
         let (merged, lost) = (from - 1 - account.head, to + 1 - from);
         account.merged += merged;
@@ -239,13 +298,30 @@ impl Accounts {
         for entry in server {
             let own = self.topics.get(&entry.topic);
             let agrees = own.is_some_and(|own| {
-                (own.start, own.head, own.delivered, own.merged, own.lost, &own.epoch)
-                    == (entry.start, entry.head, entry.delivered, entry.merged, entry.lost, &entry.epoch)
+                (
+                    own.start,
+                    own.head,
+                    own.delivered,
+                    own.merged,
+                    own.lost,
+                    &own.epoch,
+                ) == (
+                    entry.start,
+                    entry.head,
+                    entry.delivered,
+                    entry.merged,
+                    entry.lost,
+                    &entry.epoch,
+                )
             });
             let is_zero = entry.head - entry.start == entry.delivered + entry.merged + entry.lost;
             if !(agrees && is_zero) {
                 let client = own.cloned().map(Box::new);
-                return Err(AccountError::Differs { topic: entry.topic.clone(), server: Box::new(entry.clone()), client });
+                return Err(AccountError::Differs {
+                    topic: entry.topic.clone(),
+                    server: Box::new(entry.clone()),
+                    client,
+                });
             }
         }
         Ok(())

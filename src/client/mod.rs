@@ -28,7 +28,10 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub use accounts::{Account, AccountError, Accounts};
 
-use crate::protocol::{DecodeError, Encoding, Id, Op, Request, ServerMessage, Subscribe, decode_server_message, encode_request};
+use crate::protocol::{
+    DecodeError, Encoding, Id, Op, Request, ServerMessage, Subscribe, decode_server_message,
+    encode_request,
+};
 
 /// Why a connection failed or ended.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,10 @@ pub struct Client {
 
 impl Client {
     /// Connects to `HOST:PORT` and finishes the handshake; the first message is `welcome`.
-    pub async fn connect(address: impl ToSocketAddrs, encoding: Encoding) -> Result<Self, ClientError> {
+    pub async fn connect(
+        address: impl ToSocketAddrs,
+        encoding: Encoding,
+    ) -> Result<Self, ClientError> {
         let stream = TcpStream::connect(address).await?;
         Self::over(stream, encoding).await
     }
@@ -81,11 +87,21 @@ impl Client {
         stream.set_nodelay(true)?;
         let host = stream.peer_addr()?;
         let mut request = format!("ws://{host}/v1/feed").into_client_request()?;
-        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        request.headers_mut().insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(encoding.subprotocol()),
+        );
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
-        let (stream, _) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
-        Ok(Self { stream, encoding, next_id: 1 })
+        let (stream, _) =
+            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+        Ok(Self {
+            stream,
+            encoding,
+            next_id: 1,
+        })
     }
 
     /// The connection's encoding.
@@ -102,7 +118,13 @@ impl Client {
     pub async fn request(&mut self, op: Op) -> Result<Id, ClientError> {
         let id = Id::Number(self.next_id);
         self.next_id += 1;
-        let payload = encode_request(&Request { id: Some(id.clone()), op }, self.encoding);
+        let payload = encode_request(
+            &Request {
+                id: Some(id.clone()),
+                op,
+            },
+            self.encoding,
+        );
         self.send_raw(payload).await?;
         Ok(id)
     }
@@ -124,7 +146,11 @@ impl Client {
     /// Subscribes with the defaults of each channel.
     pub async fn subscribe(&mut self, topics: &[&str]) -> Result<Id, ClientError> {
         let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        self.request(Op::Subscribe(Subscribe { topics, ..Subscribe::default() })).await
+        self.request(Op::Subscribe(Subscribe {
+            topics,
+            ..Subscribe::default()
+        }))
+        .await
     }
 
     /// The next message's payload.
@@ -134,11 +160,24 @@ impl Client {
                 Some(Message::Binary(bytes)) => return Ok(bytes.to_vec()),
                 Some(Message::Text(text)) => return Ok(text.as_bytes().to_vec()),
                 Some(Message::Close(Some(frame))) => {
-                    return Err(ClientError::Closed { code: frame.code.into(), reason: frame.reason.to_string() });
+                    return Err(ClientError::Closed {
+                        code: frame.code.into(),
+                        reason: frame.reason.to_string(),
+                    });
                 }
-                Some(Message::Close(None)) => return Err(ClientError::Closed { code: 1005, reason: String::new() }),
+                Some(Message::Close(None)) => {
+                    return Err(ClientError::Closed {
+                        code: 1005,
+                        reason: String::new(),
+                    });
+                }
                 Some(_) => {}
-                None => return Err(ClientError::Closed { code: 1006, reason: "no close frame came".to_owned() }),
+                None => {
+                    return Err(ClientError::Closed {
+                        code: 1006,
+                        reason: "no close frame came".to_owned(),
+                    });
+                }
             }
         }
     }

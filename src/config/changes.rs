@@ -3,7 +3,13 @@ use super::{Config, SourceConfig};
 
 /// Keys of the config in whose values two differ; `sources` stands for all below it.
 pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
-    let sources = |config: &Config| config.sources.iter().map(|source: &SourceConfig| format!("{source:?}")).collect::<Vec<_>>();
+    let sources = |config: &Config| {
+        config
+            .sources
+            .iter()
+            .map(|source: &SourceConfig| format!("{source:?}"))
+            .collect::<Vec<_>>()
+    };
     let same = [
         ("listen", old.listen == new.listen),
         ("shards", old.shards == new.shards),
@@ -11,32 +17,61 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
         ("sources", sources(old) == sources(new)),
         ("bus.queue", old.queue_bytes == new.queue_bytes),
         ("bus.log", old.log_bytes == new.log_bytes),
-        ("bus.history.events", old.history.events == new.history.events),
+        (
+            "bus.history.events",
+            old.history.events == new.history.events,
+        ),
         ("bus.history.bytes", old.history.bytes == new.history.bytes),
         ("bus.history.age", old.history.age == new.history.age),
         ("fanout.flush_window", old.flush_window == new.flush_window),
         ("fanout.outbox", old.outbox.outbox == new.outbox.outbox),
         ("fanout.control", old.outbox.control == new.outbox.control),
         ("fanout.frame", old.outbox.frame == new.outbox.frame),
-        ("fanout.behind", old.outbox.behind_max == new.outbox.behind_max),
+        (
+            "fanout.behind",
+            old.outbox.behind_max == new.outbox.behind_max,
+        ),
         ("fanout.unsent", old.unsent_bytes == new.unsent_bytes),
         ("session.heartbeat", old.heartbeat == new.heartbeat),
         ("session.ping_after", old.ping_after == new.ping_after),
         ("session.drop_after", old.drop_after == new.drop_after),
-        ("session.message_timeout", old.message_timeout == new.message_timeout),
-        ("limits.connections", old.connections_max == new.connections_max),
+        (
+            "session.message_timeout",
+            old.message_timeout == new.message_timeout,
+        ),
+        (
+            "limits.connections",
+            old.connections_max == new.connections_max,
+        ),
         ("limits.topics", old.limits.topics == new.limits.topics),
-        ("limits.requests_per_s", old.limits.requests_per_s == new.limits.requests_per_s),
-        ("limits.message", old.limits.message_bytes == new.limits.message_bytes),
-        ("limits.snapshot_events", old.limits.snapshot_events == new.limits.snapshot_events),
-        ("limits.handshake", old.handshake_timeout == new.handshake_timeout),
-        ("limits.publish", old.publish_bytes_max == new.publish_bytes_max),
+        (
+            "limits.requests_per_s",
+            old.limits.requests_per_s == new.limits.requests_per_s,
+        ),
+        (
+            "limits.message",
+            old.limits.message_bytes == new.limits.message_bytes,
+        ),
+        (
+            "limits.snapshot_events",
+            old.limits.snapshot_events == new.limits.snapshot_events,
+        ),
+        (
+            "limits.handshake",
+            old.handshake_timeout == new.handshake_timeout,
+        ),
+        (
+            "limits.publish",
+            old.publish_bytes_max == new.publish_bytes_max,
+        ),
         ("admin.listen", old.admin == new.admin),
         ("drain.deadline", old.drain_deadline == new.drain_deadline),
         ("drain.spread", old.drain_spread == new.drain_spread),
     ];
     let changed = same.iter().filter(|(_, same)| !same).map(|(path, _)| *path);
-    changed.filter_map(|path| KEYS.iter().find(|key| key.path == path)).collect()
+    changed
+        .filter_map(|path| KEYS.iter().find(|key| key.path == path))
+        .collect()
 }
 
 impl Config {
@@ -81,15 +116,27 @@ mod tests {
                 d = pick("30s", "40s"),
             )
         };
-        let [old, new] = [false, true].map(|other| Config::parse(&text(other), "test").expect("a right config"));
+        let [old, new] =
+            [false, true].map(|other| Config::parse(&text(other), "test").expect("a right config"));
         assert_eq!(changes(&old, &old), Vec::<&Key>::new());
         let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
-        let kept = |key: &&Key| matches!(key.kind, super::super::Kind::Section) && key.path != "sources";
-        let all = KEYS.iter().filter(|key| !key.path.starts_with("sources.") && key.path != "auth.scheme" && !kept(key));
+        let kept =
+            |key: &&Key| matches!(key.kind, super::super::Kind::Section) && key.path != "sources";
+        let all = KEYS.iter().filter(|key| {
+            !key.path.starts_with("sources.") && key.path != "auth.scheme" && !kept(key)
+        });
         assert_eq!(changed, all.map(|key| key.path).collect::<Vec<_>>());
         let mut next = new.clone();
         next.keep_what_needs_a_restart(&old);
-        assert!(changes(&old, &next).iter().all(|key| !key.needs_restart), "{:?}", changes(&old, &next));
-        assert!(changes(&next, &new).iter().all(|key| key.needs_restart), "{:?}", changes(&next, &new));
+        assert!(
+            changes(&old, &next).iter().all(|key| !key.needs_restart),
+            "{:?}",
+            changes(&old, &next)
+        );
+        assert!(
+            changes(&next, &new).iter().all(|key| key.needs_restart),
+            "{:?}",
+            changes(&next, &new)
+        );
     }
 }

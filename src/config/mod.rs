@@ -41,14 +41,23 @@ pub struct Problem {
 
 impl Problem {
     fn new(mark: Mark, path: &str, message: String) -> Self {
-        Self { line: mark.line, column: mark.column, path: path.to_owned(), message }
+        Self {
+            line: mark.line,
+            column: mark.column,
+            path: path.to_owned(),
+            message,
+        }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let colon = if self.path.is_empty() { "" } else { " " };
-        write!(f, "{}:{}: {}{colon}{}", self.line, self.column, self.path, self.message)
+        write!(
+            f,
+            "{}:{}: {}{colon}{}",
+            self.line, self.column, self.path, self.message
+        )
     }
 }
 
@@ -64,7 +73,11 @@ pub struct ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.problems.iter().enumerate() {
-            let end = if at + 1 < self.problems.len() { "\n" } else { "" };
+            let end = if at + 1 < self.problems.len() {
+                "\n"
+            } else {
+                ""
+            };
             write!(f, "{}:{problem}{end}", self.file)?;
         }
         Ok(())
@@ -124,7 +137,10 @@ impl Config {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
             let message = format!("can't be read: {error}");
-            ConfigError { file: file.clone(), problems: vec![Problem::new(Mark::default(), "", message)] }
+            ConfigError {
+                file: file.clone(),
+                problems: vec![Problem::new(Mark::default(), "", message)],
+            }
         })?;
         Self::parse(&text, &file)
     }
@@ -144,7 +160,10 @@ impl Config {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         match config {
             Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError { file: file.to_owned(), problems }),
+            _ => Err(ConfigError {
+                file: file.to_owned(),
+                problems,
+            }),
         }
     }
 
@@ -152,7 +171,12 @@ impl Config {
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
         let subscriptions = self.limits.topics as usize * SUBSCRIPTION_BYTES;
         let message = 2 * self.limits.message_bytes as usize;
-        let a_client = message + self.outbox.outbox + self.outbox.control + 3 * self.outbox.frame + subscriptions + CLIENT_BYTES;
+        let a_client = message
+            + self.outbox.outbox
+            + self.outbox.control
+            + 3 * self.outbox.frame
+            + subscriptions
+            + CLIENT_BYTES;
         let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
@@ -200,11 +224,17 @@ fn read(root: &Section<'_>) -> Config {
         listen,
         admin: admin_address(&admin),
         shards,
-        state_dir: Some(root.text("state_dir")).filter(|folder| !folder.is_empty()).map(PathBuf::from),
+        state_dir: Some(root.text("state_dir"))
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from),
         sources,
         queue_bytes: bus.size("queue"),
         log_bytes: bus.size("log"),
-        history: HistoryLimits { events: history.integer("events") as usize, bytes: history.size("bytes"), age: history.duration("age") },
+        history: HistoryLimits {
+            events: history.integer("events") as usize,
+            bytes: history.size("bytes"),
+            age: history.duration("age"),
+        },
         flush_window: fanout.duration("flush_window"),
         outbox: OutboxLimits {
             outbox: fanout.size("outbox"),
@@ -230,15 +260,28 @@ fn read(root: &Section<'_>) -> Config {
         drain_spread: drain.duration("spread"),
     };
     if config.drop_after <= config.ping_after {
-        session.problem("drop_after", "must be longer than ping_after, or no client could answer a ping");
+        session.problem(
+            "drop_after",
+            "must be longer than ping_after, or no client could answer a ping",
+        );
     }
-    if config.admin.is_some_and(|admin| admin == config.listen && admin.port() != 0) {
+    if config
+        .admin
+        .is_some_and(|admin| admin == config.listen && admin.port() != 0)
+    {
         admin.problem("listen", "is the feed's own address; give another, or off");
     }
     if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
-        limits.problem("publish", format!("must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"));
+        limits.problem(
+            "publish",
+            format!(
+                "must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"
+            ),
+        );
     }
-    for section in [&bus, &history, &fanout, &session, &limits, &auth, &admin, &drain] {
+    for section in [
+        &bus, &history, &fanout, &session, &limits, &auth, &admin, &drain,
+    ] {
         section.finish();
     }
     config
@@ -247,11 +290,22 @@ fn read(root: &Section<'_>) -> Config {
 fn shards(root: &Section<'_>) -> usize {
     let text = root.text("shards");
     match text.as_str() {
-        "auto" => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
-        number => number.parse().ok().filter(|shards| (1..=256).contains(shards)).unwrap_or_else(|| {
-            root.problem("shards", format!("\"{}\" is not right; write auto, or a number from 1 to 256", number.escape_debug()));
-            1
-        }),
+        "auto" => std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
+        number => number
+            .parse()
+            .ok()
+            .filter(|shards| (1..=256).contains(shards))
+            .unwrap_or_else(|| {
+                root.problem(
+                    "shards",
+                    format!(
+                        "\"{}\" is not right; write auto, or a number from 1 to 256",
+                        number.escape_debug()
+                    ),
+                );
+                1
+            }),
     }
 }
 
@@ -272,15 +326,22 @@ mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
-        Config::parse(text, "f").err().map(|error| error.problems.iter().map(ToString::to_string).collect()).unwrap_or_default()
+        Config::parse(text, "f")
+            .err()
+            .map(|error| error.problems.iter().map(ToString::to_string).collect())
+            .unwrap_or_default()
     }
 
-    const SOURCES: &str = "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 10}]}]\n";
+    const SOURCES: &str =
+        "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 10}]}]\n";
 
     #[test]
     fn the_default_file_is_right() {
-        let config = Config::parse(include_str!("../../feeds.yaml"), "feeds.yaml").expect("the shipped file is right");
-        let SourceDetails::Sim(sim) = &config.sources[0].details else { unreachable!("the default market is simulated") };
+        let config = Config::parse(include_str!("../../feeds.yaml"), "feeds.yaml")
+            .expect("the shipped file is right");
+        let SourceDetails::Sim(sim) = &config.sources[0].details else {
+            unreachable!("the default market is simulated")
+        };
         assert!(sim.instruments.len() >= 24);
     }
 
@@ -301,7 +362,10 @@ mod tests {
             "sources[0].instruments[0].model \"gmb\" is unknown; there are gbm, jump, mean_reverting",
         ];
         for wanted in expect {
-            assert!(found.iter().any(|problem| problem.contains(wanted)), "{wanted} is not among {found:#?}");
+            assert!(
+                found.iter().any(|problem| problem.contains(wanted)),
+                "{wanted} is not among {found:#?}"
+            );
         }
         assert_eq!(found.len(), expect.len(), "{found:#?}");
     }
@@ -316,6 +380,9 @@ mod tests {
     #[test]
     fn defaults_of_the_table_are_right_themselves() {
         let config = Config::parse(SOURCES, "f").expect("only what must be given is given");
-        assert_eq!((config.outbox.outbox, config.heartbeat), (1 << 20, Duration::from_secs(5)));
+        assert_eq!(
+            (config.outbox.outbox, config.heartbeat),
+            (1 << 20, Duration::from_secs(5))
+        );
     }
 }

@@ -43,35 +43,62 @@ impl<'c> Section<'c> {
         })
     }
 
-    fn of(node: &'c Node, shown: String, path: String, problems: &'c RefCell<Vec<Problem>>) -> Option<Self> {
+    fn of(
+        node: &'c Node,
+        shown: String,
+        path: String,
+        problems: &'c RefCell<Vec<Problem>>,
+    ) -> Option<Self> {
         let entries: &[(String, Node)] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
             other => {
                 let message = format!("must be a section of keys, but is {}", other.kind());
-                problems.borrow_mut().push(Problem::new(node.mark, &shown, message));
+                problems
+                    .borrow_mut()
+                    .push(Problem::new(node.mark, &shown, message));
                 return None;
             }
         };
-        Some(Self { entries, mark: node.mark, shown, path, taken: RefCell::default(), problems })
+        Some(Self {
+            entries,
+            mark: node.mark,
+            shown,
+            path,
+            taken: RefCell::default(),
+            problems,
+        })
     }
 
     fn shown_path(&self, key: &str) -> String {
-        if self.shown.is_empty() { key.to_owned() } else { format!("{}.{key}", self.shown) }
+        if self.shown.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.shown)
+        }
     }
 
     fn table_path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// Says what is wrong with a key of this section.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let mark = self.node(key).map_or(self.mark, |node| node.mark);
-        self.problems.borrow_mut().push(Problem::new(mark, &self.shown_path(key), message.into()));
+        self.problems
+            .borrow_mut()
+            .push(Problem::new(mark, &self.shown_path(key), message.into()));
     }
 
     fn node(&self, key: &str) -> Option<&'c Node> {
-        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+        self.entries
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, node)| node)
     }
 
     fn take(&self, key: &str) -> Option<&'c Node> {
@@ -81,21 +108,34 @@ impl<'c> Section<'c> {
 
     /// Whether the key is given.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.node(key).is_some_and(|node| !matches!(node.value, Value::Null))
+        self.node(key)
+            .is_some_and(|node| !matches!(node.value, Value::Null))
     }
 
     fn given(&self, key: &str) -> Option<Given<'c>> {
         let default = || {
             let entry = table::find(&self.table_path(key));
-            entry.and_then(|entry| entry.default).map(|text| Given { text, mark: self.mark })
+            entry.and_then(|entry| entry.default).map(|text| Given {
+                text,
+                mark: self.mark,
+            })
         };
         match self.take(key) {
             None => default(),
-            Some(Node { value: Value::Null, .. }) => default(),
-            Some(Node { value: Value::Text(text), mark }) => Some(Given { text, mark: *mark }),
+            Some(Node {
+                value: Value::Null, ..
+            }) => default(),
+            Some(Node {
+                value: Value::Text(text),
+                mark,
+            }) => Some(Given { text, mark: *mark }),
             Some(Node { value, mark }) => {
                 let message = format!("must be one value, but is {}", value.kind());
-                self.problems.borrow_mut().push(Problem::new(*mark, &self.shown_path(key), message));
+                self.problems.borrow_mut().push(Problem::new(
+                    *mark,
+                    &self.shown_path(key),
+                    message,
+                ));
                 default()
             }
         }
@@ -107,9 +147,16 @@ impl<'c> Section<'c> {
         if let Some(value) = parse(given.text) {
             return Some(value);
         }
-        let message = format!("\"{}\" is not right; write {wanted}", given.text.escape_debug());
-        self.problems.borrow_mut().push(Problem::new(given.mark, &self.shown_path(key), message));
-        table::find(&self.table_path(key)).and_then(|entry| entry.default).and_then(parse)
+        let message = format!(
+            "\"{}\" is not right; write {wanted}",
+            given.text.escape_debug()
+        );
+        self.problems
+            .borrow_mut()
+            .push(Problem::new(given.mark, &self.shown_path(key), message));
+        table::find(&self.table_path(key))
+            .and_then(|entry| entry.default)
+            .and_then(parse)
     }
 
     fn kind(&self, key: &str) -> Kind {
@@ -118,13 +165,18 @@ impl<'c> Section<'c> {
 
     /// A text; empty where there is none.
     pub(super) fn text(&self, key: &str) -> String {
-        self.read(key, "a text", |text| Some(text.to_owned())).unwrap_or_default()
+        self.read(key, "a text", |text| Some(text.to_owned()))
+            .unwrap_or_default()
     }
 
     /// A text that must be there.
     pub(super) fn required(&self, key: &str) -> String {
         if !self.has(key) {
-            self.problems.borrow_mut().push(Problem::new(self.mark, &self.shown_path(key), "is missing".into()));
+            self.problems.borrow_mut().push(Problem::new(
+                self.mark,
+                &self.shown_path(key),
+                "is missing".into(),
+            ));
         }
         self.text(key)
     }
@@ -139,25 +191,48 @@ impl<'c> Section<'c> {
     }
 
     pub(super) fn integer(&self, key: &str) -> u64 {
-        let Kind::Integer(least, most) = self.kind(key) else { return 0 };
-        let wanted =
-            if most == u64::MAX { format!("a whole number from {least}") } else { format!("a whole number from {least} to {most}") };
-        self.read(key, &wanted, |text| text.parse().ok().filter(|value| (least..=most).contains(value))).unwrap_or_default()
+        let Kind::Integer(least, most) = self.kind(key) else {
+            return 0;
+        };
+        let wanted = if most == u64::MAX {
+            format!("a whole number from {least}")
+        } else {
+            format!("a whole number from {least} to {most}")
+        };
+        self.read(key, &wanted, |text| {
+            text.parse()
+                .ok()
+                .filter(|value| (least..=most).contains(value))
+        })
+        .unwrap_or_default()
     }
 
     pub(super) fn number(&self, key: &str) -> f64 {
-        let Kind::Number(least, most) = self.kind(key) else { return 0.0 };
+        let Kind::Number(least, most) = self.kind(key) else {
+            return 0.0;
+        };
         let wanted = format!("a number from {least} to {most}");
-        self.read(key, &wanted, |text| text.parse().ok().filter(|value| (least..=most).contains(value))).unwrap_or_default()
+        self.read(key, &wanted, |text| {
+            text.parse()
+                .ok()
+                .filter(|value| (least..=most).contains(value))
+        })
+        .unwrap_or_default()
     }
 
     pub(super) fn decimal(&self, key: &str) -> Decimal {
-        self.read(key, "a decimal, as in \"64000.50\"", |text| parse_decimal(text).ok()).unwrap_or_default()
+        self.read(key, "a decimal, as in \"64000.50\"", |text| {
+            parse_decimal(text).ok()
+        })
+        .unwrap_or_default()
     }
 
     /// `None` where it isn't given and the table has no default.
     pub(super) fn duration_if_any(&self, key: &str) -> Option<Duration> {
-        if !self.has(key) && table::find(&self.table_path(key)).is_none_or(|entry| entry.default.is_none_or(str::is_empty)) {
+        if !self.has(key)
+            && table::find(&self.table_path(key))
+                .is_none_or(|entry| entry.default.is_none_or(str::is_empty))
+        {
             self.taken.borrow_mut().push(key.to_owned());
             return None;
         }
@@ -165,27 +240,41 @@ impl<'c> Section<'c> {
     }
 
     pub(super) fn duration(&self, key: &str) -> Duration {
-        let Kind::Duration(least, most) = self.kind(key) else { return Duration::ZERO };
+        let Kind::Duration(least, most) = self.kind(key) else {
+            return Duration::ZERO;
+        };
         let wanted = format!("a length of time from {least} to {most}, as in 250ms, 5s, 10m, 2d");
-        let bounds = units::duration(least).unwrap_or_default()..=units::duration(most).unwrap_or(Duration::MAX);
-        self.read(key, &wanted, |text| units::duration(text).filter(|value| bounds.contains(value))).unwrap_or_default()
+        let bounds = units::duration(least).unwrap_or_default()
+            ..=units::duration(most).unwrap_or(Duration::MAX);
+        self.read(key, &wanted, |text| {
+            units::duration(text).filter(|value| bounds.contains(value))
+        })
+        .unwrap_or_default()
     }
 
     pub(super) fn size(&self, key: &str) -> usize {
-        let Kind::Size(least, most) = self.kind(key) else { return 0 };
+        let Kind::Size(least, most) = self.kind(key) else {
+            return 0;
+        };
         let wanted = format!("a size from {least} to {most}, as in 64KiB, 1MiB");
-        let bounds = units::size(least).unwrap_or_default()..=units::size(most).unwrap_or(usize::MAX);
-        self.read(key, &wanted, |text| units::size(text).filter(|value| bounds.contains(value))).unwrap_or_default()
+        let bounds =
+            units::size(least).unwrap_or_default()..=units::size(most).unwrap_or(usize::MAX);
+        self.read(key, &wanted, |text| {
+            units::size(text).filter(|value| bounds.contains(value))
+        })
+        .unwrap_or_default()
     }
 
     pub(super) fn rate(&self, key: &str) -> f64 {
         let positive = |text: &str| units::rate(text).filter(|rate| *rate > 0.0 && *rate <= 1e7);
-        self.read(key, "a rate above zero, as in 20/s, 30/m", positive).unwrap_or(1.0)
+        self.read(key, "a rate above zero, as in 20/s, 30/m", positive)
+            .unwrap_or(1.0)
     }
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {
         let wanted = "an address and a port, as in 127.0.0.1:8080 or [::1]:8080";
-        self.read(key, wanted, |text| text.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+        self.read(key, wanted, |text| text.parse().ok())
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     pub(super) fn time_if_any(&self, key: &str) -> Option<UnixNanos> {
@@ -193,32 +282,55 @@ impl<'c> Section<'c> {
             self.taken.borrow_mut().push(key.to_owned());
             return None;
         }
-        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| UnixNanos::parse_utc(text).ok())
+        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| {
+            UnixNanos::parse_utc(text).ok()
+        })
     }
 
     pub(super) fn word(&self, key: &str) -> &'static str {
-        let Kind::Word(words) = self.kind(key) else { return "" };
+        let Kind::Word(words) = self.kind(key) else {
+            return "";
+        };
         let wanted = words.join(" or ");
-        self.read(key, &wanted, |text| words.iter().copied().find(|word| *word == text)).unwrap_or_default()
+        self.read(key, &wanted, |text| {
+            words.iter().copied().find(|word| *word == text)
+        })
+        .unwrap_or_default()
     }
 
     /// A list of texts; one text counts as a list of it.
     pub(super) fn texts(&self, key: &str) -> Vec<String> {
         match self.take(key) {
-            None | Some(Node { value: Value::Null, .. }) => Vec::new(),
-            Some(Node { value: Value::Text(text), .. }) => vec![text.clone()],
-            Some(Node { value: Value::List(items), .. }) => {
+            None
+            | Some(Node {
+                value: Value::Null, ..
+            }) => Vec::new(),
+            Some(Node {
+                value: Value::Text(text),
+                ..
+            }) => vec![text.clone()],
+            Some(Node {
+                value: Value::List(items),
+                ..
+            }) => {
                 let text = |item: &Node| match &item.value {
                     Value::Text(text) => Some(text.clone()),
                     other => {
                         let message = format!("must be a text, but is {}", other.kind());
-                        self.problems.borrow_mut().push(Problem::new(item.mark, &self.shown_path(key), message));
+                        self.problems.borrow_mut().push(Problem::new(
+                            item.mark,
+                            &self.shown_path(key),
+                            message,
+                        ));
                         None
                     }
                 };
                 items.iter().filter_map(text).collect()
             }
-            Some(Node { value: Value::Map(_), .. }) => {
+            Some(Node {
+                value: Value::Map(_),
+                ..
+            }) => {
                 self.problem(key, "must be a list, but is a section");
                 Vec::new()
             }
@@ -228,8 +340,17 @@ impl<'c> Section<'c> {
     /// A section; an empty one where it isn't given.
     pub(super) fn section(&self, key: &str) -> Section<'c> {
         let (shown, path) = (self.shown_path(key), self.table_path(key));
-        let found = self.take(key).and_then(|node| Self::of(node, shown.clone(), path.clone(), self.problems));
-        found.unwrap_or(Section { entries: &[], mark: self.mark, shown, path, taken: RefCell::default(), problems: self.problems })
+        let found = self
+            .take(key)
+            .and_then(|node| Self::of(node, shown.clone(), path.clone(), self.problems));
+        found.unwrap_or(Section {
+            entries: &[],
+            mark: self.mark,
+            shown,
+            path,
+            taken: RefCell::default(),
+            problems: self.problems,
+        })
     }
 
     /// The sections of a list; `path` is what the table calls them.
@@ -251,7 +372,11 @@ impl<'c> Section<'c> {
     }
 
     /// A section of one key that says what kind it is: `{gbm: {volatility: 0.6}}`, or the bare word `gbm`.
-    pub(super) fn variant(&self, key: &str, known: &[&'static str]) -> Option<(&'static str, Section<'c>)> {
+    pub(super) fn variant(
+        &self,
+        key: &str,
+        known: &[&'static str],
+    ) -> Option<(&'static str, Section<'c>)> {
         let node = self.take(key)?;
         let (shown, path) = (self.shown_path(key), self.table_path(key));
         let (word, inner) = match &node.value {
@@ -259,12 +384,26 @@ impl<'c> Section<'c> {
             Value::Text(word) => (word, None),
             Value::Map(entries) if entries.len() == 1 => (&entries[0].0, Some(&entries[0].1)),
             other => {
-                self.problem(key, format!("must be one of {}, with its parameters, but is {}", known.join(", "), other.kind()));
+                self.problem(
+                    key,
+                    format!(
+                        "must be one of {}, with its parameters, but is {}",
+                        known.join(", "),
+                        other.kind()
+                    ),
+                );
                 return None;
             }
         };
         let Some(word) = known.iter().copied().find(|name| name == word) else {
-            self.problem(key, format!("\"{}\" is unknown; there are {}", word.escape_debug(), known.join(", ")));
+            self.problem(
+                key,
+                format!(
+                    "\"{}\" is unknown; there are {}",
+                    word.escape_debug(),
+                    known.join(", ")
+                ),
+            );
             return None;
         };
         let shown = format!("{shown}.{word}");
@@ -276,7 +415,12 @@ impl<'c> Section<'c> {
             taken: RefCell::default(),
             problems: self.problems,
         };
-        Some((word, inner.and_then(|inner| Self::of(inner, shown, path, self.problems)).unwrap_or(empty)))
+        Some((
+            word,
+            inner
+                .and_then(|inner| Self::of(inner, shown, path, self.problems))
+                .unwrap_or(empty),
+        ))
     }
 
     /// The names and texts of a section that may hold any names.
@@ -291,23 +435,38 @@ impl<'c> Section<'c> {
 
     /// The same section, its keys looked up under another path of the table as well.
     pub(super) fn also(self, suffix: &str) -> Self {
-        Self { path: format!("{}.{suffix}", self.path), ..self }
+        Self {
+            path: format!("{}.{suffix}", self.path),
+            ..self
+        }
     }
 
     /// Marks keys as known that were read otherwise.
     pub(super) fn know(&self, keys: &[&str]) {
-        self.taken.borrow_mut().extend(keys.iter().map(|key| (*key).to_owned()));
+        self.taken
+            .borrow_mut()
+            .extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
     /// Tells the keys that nobody took.
     pub(super) fn finish(&self) {
         let taken = self.taken.borrow();
-        for (name, node) in self.entries.iter().filter(|(name, _)| !taken.contains(name)) {
+        for (name, node) in self
+            .entries
+            .iter()
+            .filter(|(name, _)| !taken.contains(name))
+        {
             let known: Vec<&str> = taken.iter().map(String::as_str).collect();
-            let offer =
-                nearest(name, &known).map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+            let offer = nearest(name, &known).map_or_else(
+                || format!("there are {}", known.join(", ")),
+                |near| format!("did you mean {near}?"),
+            );
             let message = format!("is unknown; {offer}");
-            self.problems.borrow_mut().push(Problem::new(node.mark, &self.shown_path(name), message));
+            self.problems.borrow_mut().push(Problem::new(
+                node.mark,
+                &self.shown_path(name),
+                message,
+            ));
         }
     }
 }
@@ -338,7 +497,8 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 
 /// What the guide says of every key, as a Markdown table.
 pub fn guide() -> String {
-    let mut out = String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
+    let mut out =
+        String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
     for key in KEYS {
         let value = match key.kind {
             Kind::Text => "text".to_owned(),
@@ -362,7 +522,9 @@ pub fn guide() -> String {
             Some(text) => format!("`{text}`"),
         };
         let reload = if key.needs_restart { "restart" } else { "yes" };
-        out.extend(["| `", key.path, "` | ", &value, " | ", &default, " | ", reload, " | ", key.doc, " |\n"]);
+        out.extend([
+            "| `", key.path, "` | ", &value, " | ", &default, " | ", reload, " | ", key.doc, " |\n",
+        ]);
     }
     out
 }

@@ -28,8 +28,15 @@ impl SourceConfig {
     /// The symbols that are known before it runs.
     fn symbols(&self) -> Vec<&Symbol> {
         match &self.details {
-            SourceDetails::Sim(sim) => sim.instruments.iter().map(|instrument| &instrument.symbol).collect(),
-            SourceDetails::Push { instruments, .. } => instruments.iter().map(|instrument| &instrument.symbol).collect(),
+            SourceDetails::Sim(sim) => sim
+                .instruments
+                .iter()
+                .map(|instrument| &instrument.symbol)
+                .collect(),
+            SourceDetails::Push { instruments, .. } => instruments
+                .iter()
+                .map(|instrument| &instrument.symbol)
+                .collect(),
             SourceDetails::Replay(_) => Vec::new(),
         }
     }
@@ -64,19 +71,35 @@ const SOURCES_MAX: usize = 1000;
 pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
     let sections = root.sections("sources");
     if sections.is_empty() {
-        let message = if root.has("sources") { "needs at least one source" } else { "is missing: say where prices come from" };
+        let message = if root.has("sources") {
+            "needs at least one source"
+        } else {
+            "is missing: say where prices come from"
+        };
         root.problem("sources", message);
     }
     if sections.len() > SOURCES_MAX {
         root.problem("sources", format!("are more than {SOURCES_MAX}"));
     }
     let mut names = HashSet::new();
-    let sources: Vec<SourceConfig> = sections.into_iter().filter_map(|section| read_one(section, &mut names)).collect();
+    let sources: Vec<SourceConfig> = sections
+        .into_iter()
+        .filter_map(|section| read_one(section, &mut names))
+        .collect();
     let mut symbols: HashMap<&Symbol, &str> = HashMap::new();
     for source in &sources {
         for symbol in source.symbols() {
-            if let Some(other) = symbols.insert(symbol, &source.name).filter(|other| *other != &*source.name) {
-                root.problem("sources", format!("\"{symbol}\" is a symbol of both {other} and {}", source.name));
+            if let Some(other) = symbols
+                .insert(symbol, &source.name)
+                .filter(|other| *other != &*source.name)
+            {
+                root.problem(
+                    "sources",
+                    format!(
+                        "\"{symbol}\" is a symbol of both {other} and {}",
+                        source.name
+                    ),
+                );
             }
         }
     }
@@ -86,7 +109,10 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
 fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceConfig> {
     let name = section.required("name");
     if !name.is_empty() && !names.insert(name.clone()) {
-        section.problem("name", format!("\"{}\" is the name of another source", name.escape_debug()));
+        section.problem(
+            "name",
+            format!("\"{}\" is the name of another source", name.escape_debug()),
+        );
     }
     section.required("kind");
     let kind = section.word("kind");
@@ -101,7 +127,11 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
         _ => read_push(&section),
     };
     section.finish();
-    Some(SourceConfig { name: shared(&name), stale_after, details })
+    Some(SourceConfig {
+        name: shared(&name),
+        stale_after,
+        details,
+    })
 }
 
 fn symbol(section: &Section<'_>) -> Option<Symbol> {
@@ -109,13 +139,18 @@ fn symbol(section: &Section<'_>) -> Option<Symbol> {
     if text.is_empty() {
         return None;
     }
-    Symbol::new(&text).map_err(|error| section.problem("symbol", error.to_string())).ok()
+    Symbol::new(&text)
+        .map_err(|error| section.problem("symbol", error.to_string()))
+        .ok()
 }
 
 fn description(section: &Section<'_>) -> String {
     let text = section.text("description");
     if text.chars().count() > DESCRIPTION_CHARS_MAX || text.chars().any(char::is_control) {
-        section.problem("description", format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters"));
+        section.problem(
+            "description",
+            format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters"),
+        );
     }
     text
 }
@@ -128,7 +163,10 @@ fn distinct_symbols(sections: &[Section<'_>], parent: &Section<'_>) {
     for section in sections {
         let text = section.text("symbol");
         if !text.is_empty() && !seen.insert(text.clone()) {
-            section.problem("symbol", format!("\"{}\" stands twice", text.escape_debug()));
+            section.problem(
+                "symbol",
+                format!("\"{}\" stands twice", text.escape_debug()),
+            );
         }
     }
 }
@@ -137,7 +175,10 @@ fn read_sim(section: &Section<'_>) -> SimConfig {
     let mut factors = Vec::new();
     let sections = section.sections("instruments");
     distinct_symbols(&sections, section);
-    let instruments = sections.iter().filter_map(|one| read_sim_instrument(one, &mut factors)).collect();
+    let instruments = sections
+        .iter()
+        .filter_map(|one| read_sim_instrument(one, &mut factors))
+        .collect();
     SimConfig {
         seed: section.integer("seed"),
         start: section.time_if_any("start"),
@@ -152,7 +193,11 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
     let symbol = symbol(section);
     let description = description(section);
     section.required("start");
-    let (start, tick_size, lot_size) = (section.decimal("start"), section.decimal("tick_size"), section.decimal("lot_size"));
+    let (start, tick_size, lot_size) = (
+        section.decimal("start"),
+        section.decimal("tick_size"),
+        section.decimal("lot_size"),
+    );
     for (key, value) in [("tick_size", tick_size), ("lot_size", lot_size)] {
         if value <= Decimal::ZERO {
             section.problem(key, "must be more than zero");
@@ -161,8 +206,15 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
     if start < tick_size && parse_decimal(&section.text("start")).is_ok() {
         section.problem("start", "must be at least one tick_size");
     }
-    if start.checked_div(tick_size).is_none_or(|ticks| ticks > Decimal::from(TICKS_MAX)) && tick_size > Decimal::ZERO {
-        section.problem("start", format!("must be at most {TICKS_MAX} times the tick_size"));
+    if start
+        .checked_div(tick_size)
+        .is_none_or(|ticks| ticks > Decimal::from(TICKS_MAX))
+        && tick_size > Decimal::ZERO
+    {
+        section.problem(
+            "start",
+            format!("must be at most {TICKS_MAX} times the tick_size"),
+        );
     }
     let instrument = SimInstrument {
         description,
@@ -177,7 +229,10 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
         arrivals: read_arrivals(section),
         factor: read_factor(section, factors),
         session_start: section.duration("session"),
-        hours: section.has("hours").then(|| read_hours(&section.section("hours"))).flatten(),
+        hours: section
+            .has("hours")
+            .then(|| read_hours(&section.section("hours")))
+            .flatten(),
         stale_after: section.duration_if_any("stale_after"),
         symbol: symbol?,
     };
@@ -193,18 +248,30 @@ fn read_model(section: &Section<'_>) -> Model {
     let volatility = inner.number("volatility");
     let model = match kind {
         "gbm" => Model::Gbm { volatility },
-        "jump" => Model::Jump { volatility, jumps_per_day: inner.number("jumps_per_day"), jump: inner.number("jump") },
-        _ => Model::MeanReverting { volatility, half_life: inner.duration("half_life") },
+        "jump" => Model::Jump {
+            volatility,
+            jumps_per_day: inner.number("jumps_per_day"),
+            jump: inner.number("jump"),
+        },
+        _ => Model::MeanReverting {
+            volatility,
+            half_life: inner.duration("half_life"),
+        },
     };
     inner.finish();
     model
 }
 
 fn read_arrivals(section: &Section<'_>) -> Arrivals {
-    let Some((kind, inner)) = section.variant("arrivals", &["poisson", "hawkes"]) else { return Arrivals::Poisson };
+    let Some((kind, inner)) = section.variant("arrivals", &["poisson", "hawkes"]) else {
+        return Arrivals::Poisson;
+    };
     let arrivals = match kind {
         "poisson" => Arrivals::Poisson,
-        _ => Arrivals::Hawkes { branching: inner.number("branching"), decay: inner.duration("decay") },
+        _ => Arrivals::Hawkes {
+            branching: inner.number("branching"),
+            decay: inner.duration("decay"),
+        },
     };
     inner.finish();
     arrivals
@@ -215,19 +282,35 @@ fn read_factor(section: &Section<'_>, factors: &mut Vec<String>) -> Option<(usiz
     if !section.has("factor") {
         return None;
     }
-    let closeness = |text: &str| text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    let closeness = |text: &str| {
+        text.parse::<f64>()
+            .ok()
+            .filter(|share| (0.0..=1.0).contains(share))
+    };
     let [(name, text)] = &pairs[..] else {
-        section.problem("factor", "must name one factor and how closely it is followed, as in {crypto: 0.7}");
+        section.problem(
+            "factor",
+            "must name one factor and how closely it is followed, as in {crypto: 0.7}",
+        );
         return None;
     };
     let Some(closeness) = closeness(text) else {
-        section.problem("factor", format!("\"{}\" is not right; write a number from 0 to 1", text.escape_debug()));
+        section.problem(
+            "factor",
+            format!(
+                "\"{}\" is not right; write a number from 0 to 1",
+                text.escape_debug()
+            ),
+        );
         return None;
     };
-    let at = factors.iter().position(|known| known == name).unwrap_or_else(|| {
-        factors.push(name.clone());
-        factors.len() - 1
-    });
+    let at = factors
+        .iter()
+        .position(|known| known == name)
+        .unwrap_or_else(|| {
+            factors.push(name.clone());
+            factors.len() - 1
+        });
     Some((at, closeness))
 }
 
@@ -238,7 +321,13 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
         let text = section.required(key);
         let minutes = clock_minutes(&text);
         if minutes.is_none() && !text.is_empty() {
-            section.problem(key, format!("\"{}\" is no time of day; write it as 09:30", text.escape_debug()));
+            section.problem(
+                key,
+                format!(
+                    "\"{}\" is no time of day; write it as 09:30",
+                    text.escape_debug()
+                ),
+            );
         }
         minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
     };
@@ -253,15 +342,32 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
         }
     });
     if utc_offset_s.is_none() {
-        section.problem("utc_offset", format!("\"{}\" is no offset; write it as -05:00", offset.escape_debug()));
+        section.problem(
+            "utc_offset",
+            format!(
+                "\"{}\" is no offset; write it as -05:00",
+                offset.escape_debug()
+            ),
+        );
     }
     let text = section.text("days");
     let days = days(&text);
     if days.is_none() {
-        section.problem("days", format!("\"{}\" is not right; write mon-fri, or mon,wed,sun", text.escape_debug()));
+        section.problem(
+            "days",
+            format!(
+                "\"{}\" is not right; write mon-fri, or mon,wed,sun",
+                text.escape_debug()
+            ),
+        );
     }
     section.finish();
-    Some(Hours { open: open?, close: close?, utc_offset_s: utc_offset_s?, days: days? })
+    Some(Hours {
+        open: open?,
+        close: close?,
+        utc_offset_s: utc_offset_s?,
+        days: days?,
+    })
 }
 
 fn clock_minutes(text: &str) -> Option<u32> {
@@ -291,19 +397,33 @@ fn read_replay(section: &Section<'_>) -> ReplayConfig {
     }
     let text = section.text("speed");
     let speed = Speed::parse(&text).unwrap_or_else(|| {
-        section.problem("speed", format!("\"{}\" is not right; write a number from 0.1 to 1000, or max", text.escape_debug()));
+        section.problem(
+            "speed",
+            format!(
+                "\"{}\" is not right; write a number from 0.1 to 1000, or max",
+                text.escape_debug()
+            ),
+        );
         Speed::Max
     });
     let symbol = section.text("symbol");
-    let symbol = (!symbol.is_empty()).then(|| Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string())));
+    let symbol = (!symbol.is_empty()).then(|| {
+        Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string()))
+    });
     ReplayConfig {
         files: files.into_iter().map(Into::into).collect(),
         speed,
         repeat: section.flag("loop"),
-        begin: if section.word("begin") == "now" { Begin::Now } else { Begin::FirstSubscriber },
+        begin: if section.word("begin") == "now" {
+            Begin::Now
+        } else {
+            Begin::FirstSubscriber
+        },
         symbol: symbol.and_then(Result::ok),
         max_bad: section.integer("max_bad"),
-        columns: section.has("columns").then(|| read_columns(&section.section("columns"))),
+        columns: section
+            .has("columns")
+            .then(|| read_columns(&section.section("columns"))),
     }
 }
 
@@ -325,12 +445,21 @@ fn read_columns(section: &Section<'_>) -> Columns {
         ask: name("ask"),
         ask_qty: name("ask_qty"),
     };
-    let (trades, quotes) = (columns.price.is_some() && columns.qty.is_some(), columns.bid.is_some() || columns.ask.is_some());
+    let (trades, quotes) = (
+        columns.price.is_some() && columns.qty.is_some(),
+        columns.bid.is_some() || columns.ask.is_some(),
+    );
     if !trades && !quotes {
-        section.problem("price", "is missing: name price and qty for trades, or bid and ask for quotes");
+        section.problem(
+            "price",
+            "is missing: name price and qty for trades, or bid and ask for quotes",
+        );
     }
     if trades && quotes && columns.row_type.is_none() {
-        section.problem("type", "is missing: with trades and quotes in one file, name the column that tells them apart");
+        section.problem(
+            "type",
+            "is missing: with trades and quotes in one file, name the column that tells them apart",
+        );
     }
     section.finish();
     columns
@@ -340,14 +469,24 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     let text = section.text("token_sha256");
     let token_sha256 = sha256(&text);
     if token_sha256.is_none() && !text.is_empty() {
-        section.problem("token_sha256", "must be 64 hexadecimal digits; make it with: printf %s TOKEN | sha256sum");
+        section.problem(
+            "token_sha256",
+            "must be 64 hexadecimal digits; make it with: printf %s TOKEN | sha256sum",
+        );
     }
     let sections = section.sections("instruments");
     distinct_symbols(&sections, section);
     let instruments = sections.iter().filter_map(read_push_instrument).collect();
-    let rules =
-        PushRules { crossed: section.flag("crossed"), negative_prices: section.flag("negative_prices"), late: section.flag("late") };
-    SourceDetails::Push { instruments, rules, token_sha256 }
+    let rules = PushRules {
+        crossed: section.flag("crossed"),
+        negative_prices: section.flag("negative_prices"),
+        late: section.flag("late"),
+    };
+    SourceDetails::Push {
+        instruments,
+        rules,
+        token_sha256,
+    }
 }
 
 fn read_push_instrument(section: &Section<'_>) -> Option<Instrument> {

@@ -11,7 +11,12 @@ const DURATIONS: [(&str, u64); 7] = [
     ("h", 3_600_000_000_000),
     ("d", 86_400_000_000_000),
 ];
-const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const SIZES: [(&str, u64); 4] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
 
 /// `250ms`, `1.5s`, `2d`; `0` needs no unit.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
@@ -35,7 +40,12 @@ pub(super) fn rate(text: &str) -> Option<f64> {
         "h" => 3600.0,
         _ => return None,
     };
-    number.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number / per)
+    number
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .filter(|number| number.is_finite())
+        .map(|number| number / per)
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -44,9 +54,15 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (_, scale) = units.iter().find(|(name, _)| *name == unit.trim())?;
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let whole: u64 = whole.parse().ok()?;
-    let part_value: u64 = if part.is_empty() { 0 } else { part.parse().ok()? };
+    let part_value: u64 = if part.is_empty() {
+        0
+    } else {
+        part.parse().ok()?
+    };
     let part_scale = 10u64.checked_pow(part.len() as u32)?;
-    whole.checked_mul(*scale)?.checked_add(scale.checked_mul(part_value)? / part_scale)
+    whole
+        .checked_mul(*scale)?
+        .checked_add(scale.checked_mul(part_value)? / part_scale)
 }
 
 #[cfg(test)]
@@ -65,6 +81,9 @@ mod tests {
         for bad in ["", "5", "s", "5 parsecs", "-1s", "1.s.", "99999999999d"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
-        assert_eq!((size("64"), size("64KB"), rate("20"), rate("inf/s")), (None, None, None, None));
+        assert_eq!(
+            (size("64"), size("64KB"), rate("20"), rate("inf/s")),
+            (None, None, None, None)
+        );
     }
 }

@@ -13,7 +13,10 @@ pub(super) struct Mark {
 
 impl Mark {
     fn of(span: Span) -> Self {
-        Self { line: span.start.line(), column: span.start.col() + 1 }
+        Self {
+            line: span.start.line(),
+            column: span.start.col() + 1,
+        }
     }
 }
 
@@ -45,11 +48,19 @@ impl Value {
 
 /// Reads one document. Keys that stand twice are told as problems, and the first counts.
 pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
-    let mut events = Events { parser: Parser::new_from_str(text), problems };
+    let mut events = Events {
+        parser: Parser::new_from_str(text),
+        problems,
+    };
     loop {
         match events.next()? {
             (Event::DocumentStart(_) | Event::StreamStart, _) => {}
-            (Event::StreamEnd, _) => return Some(Node { mark: Mark { line: 1, column: 1 }, value: Value::Map(Vec::new()) }),
+            (Event::StreamEnd, _) => {
+                return Some(Node {
+                    mark: Mark { line: 1, column: 1 },
+                    value: Value::Map(Vec::new()),
+                });
+            }
             (event, span) => {
                 let node = events.node(event, span, "")?;
                 events.end();
@@ -69,8 +80,15 @@ impl<'t> Events<'t, '_> {
         match self.parser.next_event()? {
             Ok(found) => Some(found),
             Err(error) => {
-                let mark = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
-                self.problems.push(Problem::new(mark, "", format!("this is no YAML: {}", error.info())));
+                let mark = Mark {
+                    line: error.marker().line(),
+                    column: error.marker().col() + 1,
+                };
+                self.problems.push(Problem::new(
+                    mark,
+                    "",
+                    format!("this is no YAML: {}", error.info()),
+                ));
                 None
             }
         }
@@ -103,7 +121,11 @@ impl<'t> Events<'t, '_> {
             Event::SequenceStart(..) => Value::List(self.list(path)?),
             Event::MappingStart(..) => Value::Map(self.map(path)?),
             _ => {
-                self.problems.push(Problem::new(mark, path, "aliases are not supported; write the value out".into()));
+                self.problems.push(Problem::new(
+                    mark,
+                    path,
+                    "aliases are not supported; write the value out".into(),
+                ));
                 return None;
             }
         };
@@ -115,7 +137,9 @@ impl<'t> Events<'t, '_> {
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Some(items),
-                (event, span) => items.push(self.node(event, span, &format!("{path}[{}]", items.len()))?),
+                (event, span) => {
+                    items.push(self.node(event, span, &format!("{path}[{}]", items.len()))?);
+                }
             }
         }
     }
@@ -129,14 +153,22 @@ impl<'t> Events<'t, '_> {
             }
             let mark = Mark::of(span);
             let Event::Scalar(key, ..) = event else {
-                self.problems.push(Problem::new(mark, path, "a key must be a word".into()));
+                self.problems
+                    .push(Problem::new(mark, path, "a key must be a word".into()));
                 return None;
             };
-            let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.to_string()
+            } else {
+                format!("{path}.{key}")
+            };
             let (event, span) = self.next()?;
             let mut node = self.node(event, span, &path)?;
             if let Some((_, first)) = entries.iter().find(|(other, _)| *other == key) {
-                let message = format!("stands twice; it is there in line {} already", first.mark.line);
+                let message = format!(
+                    "stands twice; it is there in line {} already",
+                    first.mark.line
+                );
                 self.problems.push(Problem::new(mark, &path, message));
                 continue;
             }

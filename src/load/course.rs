@@ -41,7 +41,10 @@ impl Worker {
             }
             Err(error) => {
                 let number = self.places[at].assignment.number;
-                add_failure(&mut self.end.failures, format!("connection {number}: {error}"));
+                add_failure(
+                    &mut self.end.failures,
+                    format!("connection {number}: {error}"),
+                );
                 *self.span.tally.closed.entry(1006).or_default() += 1;
                 self.lose(at);
             }
@@ -57,10 +60,12 @@ impl Worker {
         }
         if matches!(role, Role::Slow | Role::Stalled) {
             self.places[at].is_held_back = true;
-            self.due.push(Reverse((now.plus(LIFE_SIGN), Due::LifeSign(at))));
+            self.due
+                .push(Reverse((now.plus(LIFE_SIGN), Due::LifeSign(at))));
         }
         if role == Role::Slow {
-            self.due.push(Reverse((now.plus(SLOW_READ), Due::SlowRead(at))));
+            self.due
+                .push(Reverse((now.plus(SLOW_READ), Due::SlowRead(at))));
         }
     }
 
@@ -149,12 +154,15 @@ impl Worker {
                 self.tell_span();
                 self.stage = Stage::Measuring;
                 if let Some(every) = self.churn_every {
-                    self.due.push(Reverse((self.clock.now().plus(every), Due::Churn)));
+                    self.due
+                        .push(Reverse((self.clock.now().plus(every), Due::Churn)));
                 }
             }
             Order::Gather => {
                 let reading = |place: &Place| !place.is_held_back && place.cut.is_none();
-                let all: Vec<usize> = (0..self.places.len()).filter(|at| reading(&self.places[*at])).collect();
+                let all: Vec<usize> = (0..self.places.len())
+                    .filter(|at| reading(&self.places[*at]))
+                    .collect();
                 for at in all {
                     self.ask_ledger(at, Cut::Storm);
                 }
@@ -163,7 +171,9 @@ impl Worker {
                 }
             }
             Order::ComeBack => {
-                let all: Vec<usize> = (0..self.places.len()).filter(|at| self.places[*at].from.is_some()).collect();
+                let all: Vec<usize> = (0..self.places.len())
+                    .filter(|at| self.places[*at].from.is_some())
+                    .collect();
                 for at in &all {
                     self.places[*at].link = None;
                     self.places[*at].has_joined = false;
@@ -241,12 +251,17 @@ impl Worker {
 
     /// Cuts some connection that reads, so that it comes back.
     fn churn(&mut self, at: UnixNanos) {
-        let Some(every) = self.churn_every.filter(|_| self.stage != Stage::Finishing) else { return };
+        let Some(every) = self.churn_every.filter(|_| self.stage != Stage::Finishing) else {
+            return;
+        };
         self.due.push(Reverse((at.plus(every), Due::Churn)));
         for _ in 0..8 {
             let chosen = self.rng.random_range(0..self.places.len());
             let place = &self.places[chosen];
-            if !place.is_held_back && place.cut.is_none() && place.link.as_ref().is_some_and(Link::is_open) {
+            if !place.is_held_back
+                && place.cut.is_none()
+                && place.link.as_ref().is_some_and(Link::is_open)
+            {
                 return self.ask_ledger(chosen, Cut::Churn);
             }
         }

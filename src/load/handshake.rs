@@ -11,7 +11,10 @@ const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 /// Asks for a WebSocket.
 pub(super) fn request(dialect: &Dialect, encoding: Encoding, host: &str, key: &str) -> String {
     let (path, protocol) = match dialect {
-        Dialect::Tickcast => ("/v1/feed", format!("Sec-WebSocket-Protocol: {}\r\n", encoding.subprotocol())),
+        Dialect::Tickcast => (
+            "/v1/feed",
+            format!("Sec-WebSocket-Protocol: {}\r\n", encoding.subprotocol()),
+        ),
         Dialect::Raw(raw) => (raw.path.as_str(), String::new()),
     };
     format!(
@@ -25,9 +28,16 @@ pub(super) fn check(head: &[u8], key: &str) -> Result<(), String> {
     let mut response = httparse::Response::new(&mut headers);
     response.parse(head).map_err(|error| error.to_string())?;
     if response.code != Some(101) {
-        return Err(format!("HTTP {} {}", response.code.unwrap_or(0), response.reason.unwrap_or("")));
+        return Err(format!(
+            "HTTP {} {}",
+            response.code.unwrap_or(0),
+            response.reason.unwrap_or("")
+        ));
     }
-    let accept = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let accept = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
     if accept.is_none_or(|header| header.value != derive_accept_key(key.as_bytes()).as_bytes()) {
         return Err("`Sec-WebSocket-Accept` doesn't answer the key".to_owned());
     }

@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control as ControlOpcode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{
+    Control as ControlOpcode, Data, OpCode,
+};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::handshake;
@@ -14,8 +16,8 @@ use super::scan::{Found, FrameError, Scanner, Want};
 use super::stats::{Latency, Tally};
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Control, DecodeError, Encoding, From, Id, LagLevel, LedgerEntry, Op, Request, ServerMessage, Subscribe, decode_server_message,
-    encode_request,
+    Control, DecodeError, Encoding, From, Id, LagLevel, LedgerEntry, Op, Request, ServerMessage,
+    Subscribe, decode_server_message, encode_request,
 };
 
 /// The longest answer to a handshake.
@@ -107,7 +109,12 @@ pub(super) struct Sink<'a> {
 
 impl Link {
     /// A connection that has begun to connect.
-    pub(super) fn new(assignment: Assignment, stream: TcpStream, from: Option<From>, is_silent: bool) -> Self {
+    pub(super) fn new(
+        assignment: Assignment,
+        stream: TcpStream,
+        from: Option<From>,
+        is_silent: bool,
+    ) -> Self {
         let probe = (assignment.role == Role::Probe).then(Box::default);
         Self {
             assignment,
@@ -159,7 +166,8 @@ impl Link {
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
-            let request = handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key);
+            let request =
+                handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key);
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }
@@ -189,7 +197,13 @@ impl Link {
     }
 
     /// Takes bytes that came at `now`.
-    pub(super) fn take(&mut self, bytes: &[u8], now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        now: UnixNanos,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
+    ) -> Result<Turn, LinkError> {
         sink.tally.bytes += bytes.len() as u64;
         let behind;
         let bytes = match &mut self.phase {
@@ -197,7 +211,11 @@ impl Link {
                 answer.extend_from_slice(bytes);
                 let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
                     let is_long = answer.len() > HANDSHAKE_BYTES_MAX;
-                    return if is_long { Err(LinkError::Handshake("its head is too long".to_owned())) } else { Ok(Turn::On) };
+                    return if is_long {
+                        Err(LinkError::Handshake("its head is too long".to_owned()))
+                    } else {
+                        Ok(Turn::On)
+                    };
                 };
                 behind = answer.split_off(end + 4);
                 handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
@@ -218,7 +236,9 @@ impl Link {
         let mut scanner = std::mem::take(&mut self.scanner);
         let mut turn = Turn::On;
         let mut failed = None;
-        let fed = scanner.feed(bytes, want, &mut |found| match self.on_found(found, now, terms, sink) {
+        let fed = scanner.feed(bytes, want, &mut |found| match self
+            .on_found(found, now, terms, sink)
+        {
             Ok(Turn::On) => {}
             Ok(other) => turn = other,
             Err(error) => failed = Some(error),
@@ -249,7 +269,13 @@ impl Link {
         }
     }
 
-    fn on_found(&mut self, found: Found<'_>, now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+    fn on_found(
+        &mut self,
+        found: Found<'_>,
+        now: UnixNanos,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
+    ) -> Result<Turn, LinkError> {
         match found {
             Found::Counted(events) => {
                 self.delivered += u64::from(events);
@@ -266,9 +292,19 @@ impl Link {
                     Dialect::Tickcast => self.on_message(payload, now, terms, sink),
                     Dialect::Raw(raw) => {
                         sink.tally.delivered += 1;
-                        let told = raw.timestamp.as_ref().and_then(|path| path.find(payload)).filter(|_| sink.measures);
+                        let told = raw
+                            .timestamp
+                            .as_ref()
+                            .and_then(|path| path.find(payload))
+                            .filter(|_| sink.measures);
                         if let Some(told) = told {
-                            super::probe::record(&mut sink.latency.published, told, now, terms, &mut sink.tally.negative);
+                            super::probe::record(
+                                &mut sink.latency.published,
+                                told,
+                                now,
+                                terms,
+                                &mut sink.tally.negative,
+                            );
                         }
                         Ok(Turn::On)
                     }
@@ -283,7 +319,13 @@ impl Link {
         Ok(Turn::On)
     }
 
-    fn on_message(&mut self, payload: &[u8], now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) -> Result<Turn, LinkError> {
+    fn on_message(
+        &mut self,
+        payload: &[u8],
+        now: UnixNanos,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
+    ) -> Result<Turn, LinkError> {
         if self.probe.is_none()
             && let Some(events) = count_json(payload, terms.encoding)
         {
@@ -319,11 +361,23 @@ impl Link {
             Control::Lag(lag) => sink.tally.degraded += u64::from(lag.level == LagLevel::Degraded),
             Control::Heartbeat(heartbeat) if heartbeat.delivered != self.delivered => {
                 let counted = self.delivered;
-                self.fail(sink, &format!("the server says {} delivered, but {counted} came", heartbeat.delivered));
+                self.fail(
+                    sink,
+                    &format!(
+                        "the server says {} delivered, but {counted} came",
+                        heartbeat.delivered
+                    ),
+                );
                 self.delivered = heartbeat.delivered;
             }
             Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, sink),
-            Control::Error(error) => self.fail(sink, &format!("the server answered {} {}: {}", error.code, error.name, error.message)),
+            Control::Error(error) => self.fail(
+                sink,
+                &format!(
+                    "the server answered {} {}: {}",
+                    error.code, error.name, error.message
+                ),
+            ),
             _ => {}
         }
         Turn::On
@@ -332,16 +386,29 @@ impl Link {
     fn on_subscribed(&mut self, answer: &crate::protocol::Subscribed, sink: &mut Sink<'_>) -> Turn {
         for refused in &answer.err {
             sink.tally.refused += 1;
-            self.fail(sink, &format!("{} was refused with {}: {}", refused.topic, refused.code, refused.message));
+            self.fail(
+                sink,
+                &format!(
+                    "{} was refused with {}: {}",
+                    refused.topic, refused.code, refused.message
+                ),
+            );
         }
-        for entry in answer.ok.iter().flat_map(|entry| entry.matched.as_deref().unwrap_or(std::slice::from_ref(entry))) {
+        for entry in answer.ok.iter().flat_map(|entry| {
+            entry
+                .matched
+                .as_deref()
+                .unwrap_or(std::slice::from_ref(entry))
+        }) {
             match entry.recovered {
                 Some(true) => sink.tally.recovered += 1,
                 Some(false) => sink.tally.expired += 1,
                 None => {}
             }
         }
-        let Phase::Joining(left) = &mut self.phase else { return Turn::On };
+        let Phase::Joining(left) = &mut self.phase else {
+            return Turn::On;
+        };
         if answer.more {
             return Turn::On;
         }
@@ -354,7 +421,9 @@ impl Link {
     }
 
     fn on_ledger(&mut self, topics: Vec<LedgerEntry>, more: bool, sink: &mut Sink<'_>) -> Turn {
-        let Phase::Closing(entries) = &mut self.phase else { return Turn::On };
+        let Phase::Closing(entries) = &mut self.phase else {
+            return Turn::On;
+        };
         entries.extend(topics);
         if more {
             return Turn::On;
@@ -362,13 +431,28 @@ impl Link {
         let entries = std::mem::take(entries);
         for entry in &entries {
             if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
-                self.fail(sink, &format!("{}: the server's ledger doesn't come out at zero: {entry:?}", entry.topic));
+                self.fail(
+                    sink,
+                    &format!(
+                        "{}: the server's ledger doesn't come out at zero: {entry:?}",
+                        entry.topic
+                    ),
+                );
             }
         }
-        let seqs = entries.iter().map(|entry| (entry.topic.clone(), entry.head)).collect();
+        let seqs = entries
+            .iter()
+            .map(|entry| (entry.topic.clone(), entry.head))
+            .collect();
         let other = entries.iter().filter(|entry| entry.epoch != self.epoch);
-        let epochs = other.map(|entry| (entry.topic.clone(), entry.epoch.clone())).collect();
-        self.from = Some(From { epoch: self.epoch.clone(), seqs, epochs });
+        let epochs = other
+            .map(|entry| (entry.topic.clone(), entry.epoch.clone()))
+            .collect();
+        self.from = Some(From {
+            epoch: self.epoch.clone(),
+            seqs,
+            epochs,
+        });
         self.phase = Phase::Closing(entries);
         Turn::Ledger
     }
@@ -385,23 +469,38 @@ impl Link {
     }
 
     fn fail(&self, sink: &mut Sink<'_>, what: &str) {
-        super::worker::add_failure(sink.failures, format!("connection {}: {what}", self.assignment.number));
+        super::worker::add_failure(
+            sink.failures,
+            format!("connection {}: {what}", self.assignment.number),
+        );
     }
 
     fn subscribe(&mut self, terms: &Terms) {
         let mut requests = 0;
         // Trades are never merged, so they are always asked for raw.
-        let (trades, states): (Vec<_>, Vec<_>) = self.assignment.topics.iter().cloned().partition(|topic| topic.starts_with("trade:"));
+        let (trades, states): (Vec<_>, Vec<_>) = self
+            .assignment
+            .topics
+            .iter()
+            .cloned()
+            .partition(|topic| topic.starts_with("trade:"));
         for (topics, is_trade) in [(trades, true), (states, false)] {
             let mut wish = self.assignment.wish;
             if is_trade {
                 (wish.mode, wish.interval_ms) = (None, None);
-                wish.on_slow = wish.on_slow.filter(|on_slow| *on_slow != crate::protocol::OnSlow::Conflate);
+                wish.on_slow = wish
+                    .on_slow
+                    .filter(|on_slow| *on_slow != crate::protocol::OnSlow::Conflate);
             }
             for topics in chunks(topics) {
                 let from = self.from.as_ref().map(|from| part_of(from, &topics));
                 requests += 1;
-                let op = Op::Subscribe(Subscribe { topics, wish, from, ..Subscribe::default() });
+                let op = Op::Subscribe(Subscribe {
+                    topics,
+                    wish,
+                    from,
+                    ..Subscribe::default()
+                });
                 self.ask(op, requests, terms.encoding);
             }
         }
@@ -437,7 +536,13 @@ impl Link {
     }
 
     fn ask(&mut self, op: Op, id: u64, encoding: Encoding) {
-        let payload = encode_request(&Request { id: Some(Id::Number(id)), op }, encoding);
+        let payload = encode_request(
+            &Request {
+                id: Some(Id::Number(id)),
+                op,
+            },
+            encoding,
+        );
         let opcode = match encoding {
             Encoding::Msgpack => Data::Binary,
             Encoding::Json => Data::Text,
@@ -450,7 +555,10 @@ impl Link {
     }
 
     fn send_control(&mut self, opcode: ControlOpcode, payload: Vec<u8>) {
-        let header = FrameHeader { opcode: OpCode::Control(opcode), ..FrameHeader::default() };
+        let header = FrameHeader {
+            opcode: OpCode::Control(opcode),
+            ..FrameHeader::default()
+        };
         self.put(Frame::from_payload(header, payload.into()));
     }
 

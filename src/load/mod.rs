@@ -44,7 +44,9 @@ pub use hdr::{write_hgrm, write_hlog};
 pub use html::write_html;
 pub use machine::Machine;
 pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
-pub use plan::{Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode};
+pub use plan::{
+    Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode,
+};
 pub use raw::{RawPlan, TimePath};
 pub use scan::FrameError;
 pub use scout::ClockCheck;
@@ -85,7 +87,9 @@ pub enum LoadError {
     #[error("the server refused: {0}")]
     Refused(String),
     /// The names mean nothing at the server.
-    #[error("{0} means no topic of this server; `tickcast tail --json --topics 'status:*'` shows what there is")]
+    #[error(
+        "{0} means no topic of this server; `tickcast tail --json --topics 'status:*'` shows what there is"
+    )]
     NoTopics(String),
     /// More topics a connection than there are.
     #[error("{asked} topics a connection were asked for, but the names mean only {there}")]
@@ -96,7 +100,9 @@ pub enum LoadError {
         there: usize,
     },
     /// Too many connections for the limit of open files.
-    #[error("{asked} connections need as many open files, and {limit} are allowed; raise the limit (ulimit -n)")]
+    #[error(
+        "{asked} connections need as many open files, and {limit} are allowed; raise the limit (ulimit -n)"
+    )]
     Files {
         /// What was asked for.
         asked: usize,
@@ -165,13 +171,28 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Out
         Dialect::Raw(_) => None,
     };
     let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
-    run_known(plan, known, scouted.as_ref().map(|scouted| (scouted.server.clone(), scouted.clock, scouted.is_simulated)), watch)
+    run_known(
+        plan,
+        known,
+        scouted
+            .as_ref()
+            .map(|scouted| (scouted.server.clone(), scouted.clock, scouted.is_simulated)),
+        watch,
+    )
 }
 
 /// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of them simulated, and its
 /// clock is this machine's.
-pub fn run_unscouted(plan: &Plan, topics: &[String], watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
-    let clock = ClockCheck { same_machine: true, offset_ns: 0, error_ns: 0 };
+pub fn run_unscouted(
+    plan: &Plan,
+    topics: &[String],
+    watch: &mut dyn FnMut(Update<'_>) -> bool,
+) -> Result<Outcome, LoadError> {
+    let clock = ClockCheck {
+        same_machine: true,
+        offset_ns: 0,
+        error_ns: 0,
+    };
     run_known(plan, topics, Some((String::new(), clock, true)), watch)
 }
 
@@ -183,8 +204,10 @@ fn run_known(
 ) -> Result<Outcome, LoadError> {
     let clock = Clock::start();
     check_files(plan)?;
-    let (server, clock_check, due_is_known) =
-        server.map_or((String::new(), None, false), |(name, check, simulated)| (name, Some(check), simulated));
+    let (server, clock_check, due_is_known) = server
+        .map_or((String::new(), None, false), |(name, check, simulated)| {
+            (name, Some(check), simulated)
+        });
     let terms = Arc::new(Terms {
         dialect: plan.dialect.clone(),
         encoding: plan.encoding,
@@ -201,7 +224,10 @@ fn run_known(
 fn check_files(plan: &Plan) -> Result<(), LoadError> {
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     if plan.connections as u64 + 64 > limit {
-        return Err(LoadError::Files { asked: plan.connections, limit });
+        return Err(LoadError::Files {
+            asked: plan.connections,
+            limit,
+        });
     }
     Ok(())
 }
@@ -239,7 +265,12 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(plan: &Plan, topics: &[String], terms: &Arc<Terms>, clock: Clock) -> Result<Self, LoadError> {
+    fn start(
+        plan: &Plan,
+        topics: &[String],
+        terms: &Arc<Terms>,
+        clock: Clock,
+    ) -> Result<Self, LoadError> {
         let workers = plan.workers.clamp(1, plan.connections.max(1));
         let mut shares: Vec<Vec<plan::Assignment>> = (0..workers).map(|_| Vec::new()).collect();
         for assignment in plan::assign(plan, topics) {
@@ -252,14 +283,34 @@ impl Crew {
             let (order, receiver) = sync_channel(8);
             let poll = mio::Poll::new()?;
             let waker = Arc::new(mio::Waker::new(poll.registry(), worker::wake_token())?);
-            let job = Job { clock, terms: Arc::clone(terms), assignments, orders: receiver, reports: report.clone(), poll };
+            let job = Job {
+                clock,
+                terms: Arc::clone(terms),
+                assignments,
+                orders: receiver,
+                reports: report.clone(),
+                poll,
+            };
             let worker = Worker::new(plan, job, workers);
             let thread = std::thread::Builder::new().name(format!("load-{at}"));
             threads.push(thread.spawn(move || worker.run(LEDGER_PATIENCE))?);
             orders.push((order, waker));
         }
-        let told = Told { begun: clock.now(), workers, ..Told::default() };
-        Ok(Self { clock, orders, reports, threads, told, span: Span::default(), spans: 0, measuring_since: UnixNanos::default() })
+        let told = Told {
+            begun: clock.now(),
+            workers,
+            ..Told::default()
+        };
+        Ok(Self {
+            clock,
+            orders,
+            reports,
+            threads,
+            told,
+            span: Span::default(),
+            spans: 0,
+            measuring_since: UnixNanos::default(),
+        })
     }
 
     fn order(&self, order: Order) -> Result<(), LoadError> {
@@ -271,7 +322,11 @@ impl Crew {
     }
 
     /// From the first connection to the last ledger.
-    fn conduct(&mut self, plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Told, LoadError> {
+    fn conduct(
+        &mut self,
+        plan: &Plan,
+        watch: &mut dyn FnMut(Update<'_>) -> bool,
+    ) -> Result<Told, LoadError> {
         let begun = self.clock.now();
         let mut stop = watch(Update::Opening);
         if !self.joined_by(begun.plus(plan.ramp + plan.silence + JOIN_PATIENCE), watch)? {
@@ -305,9 +360,15 @@ impl Crew {
         Ok(std::mem::take(&mut self.told))
     }
 
-    fn storm(&mut self, connections: usize, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<(), LoadError> {
+    fn storm(
+        &mut self,
+        connections: usize,
+        watch: &mut dyn FnMut(Update<'_>) -> bool,
+    ) -> Result<(), LoadError> {
         self.order(Order::Gather)?;
-        self.await_all(self.clock.now().plus(JOIN_PATIENCE), watch, &|report| matches!(report, Report::Gathered))?;
+        self.await_all(self.clock.now().plus(JOIN_PATIENCE), watch, &|report| {
+            matches!(report, Report::Gathered)
+        })?;
         let cut = self.clock.now();
         self.order(Order::ComeBack)?;
         if !self.joined_by(cut.plus(JOIN_PATIENCE), watch)? {
@@ -317,7 +378,11 @@ impl Crew {
         Ok(())
     }
 
-    fn joined_by(&mut self, until: UnixNanos, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<bool, LoadError> {
+    fn joined_by(
+        &mut self,
+        until: UnixNanos,
+        watch: &mut dyn FnMut(Update<'_>) -> bool,
+    ) -> Result<bool, LoadError> {
         self.await_all(until, watch, &|report| matches!(report, Report::Joined))
     }
 
@@ -330,7 +395,9 @@ impl Crew {
     ) -> Result<bool, LoadError> {
         let mut left = self.orders.len();
         while left > 0 {
-            let Some(report) = self.next_report(until)? else { return Ok(false) };
+            let Some(report) = self.next_report(until)? else {
+                return Ok(false);
+            };
             left -= usize::from(wanted(&report));
             self.take(report, watch);
         }
@@ -338,7 +405,11 @@ impl Crew {
     }
 
     /// Lets time pass. Returns whether the test is to end early.
-    fn pass(&mut self, time: Duration, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<bool, LoadError> {
+    fn pass(
+        &mut self,
+        time: Duration,
+        watch: &mut dyn FnMut(Update<'_>) -> bool,
+    ) -> Result<bool, LoadError> {
         let until = self.clock.now().plus(time);
         let mut stop = false;
         while let Some(report) = self.next_report(until)? {
@@ -359,7 +430,9 @@ impl Crew {
     }
 
     fn take(&mut self, report: Report, watch: &mut dyn FnMut(Update<'_>) -> bool) -> bool {
-        let Report::Span(span) = report else { return false };
+        let Report::Span(span) = report else {
+            return false;
+        };
         self.span.add(&span);
         self.spans += 1;
         if self.spans < self.orders.len() {
@@ -370,7 +443,9 @@ impl Crew {
         let stop = watch(Update::Second(&whole));
         if whole.is_measured {
             self.told.total.add(&whole);
-            self.told.seconds.push((self.clock.now().since(self.measuring_since), whole));
+            self.told
+                .seconds
+                .push((self.clock.now().since(self.measuring_since), whole));
         } else {
             self.told.outside.add(&whole.tally);
         }
@@ -383,7 +458,11 @@ impl Crew {
         while left > 0 {
             match self.next_report(until)?.ok_or(LoadError::Worker)? {
                 Report::Over(end) => {
-                    let End { span, failures, ledger } = *end;
+                    let End {
+                        span,
+                        failures,
+                        ledger,
+                    } = *end;
                     self.told.outside.add(&span.tally);
                     self.told.failures.extend(failures);
                     self.told.ledger.add(&ledger);

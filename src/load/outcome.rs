@@ -146,7 +146,10 @@ fn second((at, span): &(Duration, Span)) -> Second {
 
 /// A generator that stalls hides what the server does.
 fn void(latency: &Latency) -> Option<String> {
-    let (lag, felt) = (LatencySummary::of(&latency.lag)?, LatencySummary::of(&latency.due)?);
+    let (lag, felt) = (
+        LatencySummary::of(&latency.lag)?,
+        LatencySummary::of(&latency.due)?,
+    );
     let is_late = lag.mean > felt.mean * LAG_SHARE_MAX && lag.mean > LAG_ALLOWED.as_nanos() as f64;
     is_late.then(|| {
         format!(
@@ -159,7 +162,18 @@ fn void(latency: &Latency) -> Option<String> {
 
 impl Outcome {
     pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, told: Told) -> Self {
-        let Told { begun, measured, seconds, total, outside, mut failures, ledger, joining, storm, workers } = told;
+        let Told {
+            begun,
+            measured,
+            seconds,
+            total,
+            outside,
+            mut failures,
+            ledger,
+            joining,
+            storm,
+            workers,
+        } = told;
         let measured_s = measured.as_secs_f64();
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
@@ -169,10 +183,22 @@ impl Outcome {
             )
         });
         // What came before and after is no figure, but a loss or an end there is told.
-        let Tally { delivered, messages, bytes, negative, .. } = total.tally;
+        let Tally {
+            delivered,
+            messages,
+            bytes,
+            negative,
+            ..
+        } = total.tally;
         let mut tally = total.tally;
         tally.add(&outside);
-        tally = Tally { delivered, messages, bytes, negative, ..tally };
+        tally = Tally {
+            delivered,
+            messages,
+            bytes,
+            negative,
+            ..tally
+        };
         failures.sort();
         failures.dedup();
         Self {
@@ -240,16 +266,32 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
     };
     row("connections", &|outcome| Some(outcome.connections as f64));
     row("deliveries/s", &|outcome| Some(outcome.delivered_per_s()));
-    row("MB/s", &|outcome| Some(outcome.tally.bytes as f64 / outcome.measured_s / 1e6));
+    row("MB/s", &|outcome| {
+        Some(outcome.tally.bytes as f64 / outcome.measured_s / 1e6)
+    });
     row("lost", &|outcome| Some(outcome.tally.lost as f64));
-    row("merged", &|outcome| outcome.ledger.map(|ledger| ledger.merged as f64));
+    row("merged", &|outcome| {
+        outcome.ledger.map(|ledger| ledger.merged as f64)
+    });
     let us = |ns: u64| ns as f64 / 1e3;
-    row("p50 µs", &|outcome| outcome.felt().map(|felt| us(felt.p50)));
-    row("p90 µs", &|outcome| outcome.felt().map(|felt| us(felt.p90)));
-    row("p99 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99)));
-    row("p99.9 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99_9)));
-    row("p99.99 µs", &|outcome| outcome.felt().map(|felt| us(felt.p99_99)));
-    row("max µs", &|outcome| outcome.felt().map(|felt| us(felt.max)));
+    row("p50 µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.p50))
+    });
+    row("p90 µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.p90))
+    });
+    row("p99 µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.p99))
+    });
+    row("p99.9 µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.p99_9))
+    });
+    row("p99.99 µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.p99_99))
+    });
+    row("max µs", &|outcome| {
+        outcome.felt().map(|felt| us(felt.max))
+    });
     rows
 }
 
@@ -268,7 +310,10 @@ mod tests {
 
     #[test]
     fn a_generator_that_stalls_makes_the_run_void() {
-        assert!(void(&latency(3_000, 20_000)).is_some_and(|why| why.contains("3.00 ms") && why.contains("20.0")));
+        assert!(
+            void(&latency(3_000, 20_000))
+                .is_some_and(|why| why.contains("3.00 ms") && why.contains("20.0"))
+        );
         assert!(void(&latency(1_500, 20_000)).is_none(), "under a tenth");
         assert!(void(&latency(90, 200)).is_none(), "no timer is better");
         assert!(void(&Latency::default()).is_none(), "nothing was simulated");
@@ -282,10 +327,22 @@ mod tests {
             "closed":{"1006":2}},"ledger":null,"due":null,"published":null,"generator_lag":null,"busy_share":0.1,"void":null,
             "bottleneck":null,"failures":[],"seconds":[]}"#;
         let a: Outcome = serde_json::from_str(text).expect("an outcome");
-        let b = Outcome { tally: Tally { delivered: 300, ..a.tally.clone() }, ..a.clone() };
+        let b = Outcome {
+            tally: Tally {
+                delivered: 300,
+                ..a.tally.clone()
+            },
+            ..a.clone()
+        };
         let rows = compare(&a, &b);
-        let rate = rows.iter().find(|row| row.name == "deliveries/s").expect("both have a rate");
+        let rate = rows
+            .iter()
+            .find(|row| row.name == "deliveries/s")
+            .expect("both have a rate");
         assert!((rate.b / rate.a - 3.0).abs() < 1e-9);
-        assert!(rows.iter().all(|row| row.name != "p99 µs"), "neither has a latency");
+        assert!(
+            rows.iter().all(|row| row.name != "p99 µs"),
+            "neither has a latency"
+        );
     }
 }

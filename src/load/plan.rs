@@ -115,7 +115,10 @@ pub struct PlanError {
 
 impl PlanError {
     pub(super) fn new(text: &str, right: &'static str) -> Self {
-        Self { text: text.escape_debug().take(60).collect(), right }
+        Self {
+            text: text.escape_debug().take(60).collect(),
+            right,
+        }
     }
 }
 
@@ -133,8 +136,12 @@ impl Share {
 impl FromStr for Share {
     type Err = PlanError;
     fn from_str(text: &str) -> Result<Self, PlanError> {
-        let number = text.strip_suffix('%').and_then(|percent| percent.parse::<f64>().ok());
-        let share = number.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| Self(percent / 100.0));
+        let number = text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse::<f64>().ok());
+        let share = number
+            .filter(|percent| (0.0..=100.0).contains(percent))
+            .map(|percent| Self(percent / 100.0));
         share.ok_or_else(|| PlanError::new(text, "a share of the connections from 0% to 100%"))
     }
 }
@@ -144,7 +151,10 @@ impl FromStr for Probes {
     fn from_str(text: &str) -> Result<Self, PlanError> {
         match text {
             "all" => Ok(Self::All),
-            number => number.parse().map(Self::Count).map_err(|_not_a_number| PlanError::new(text, "a number, or all")),
+            number => number
+                .parse()
+                .map(Self::Count)
+                .map_err(|_not_a_number| PlanError::new(text, "a number, or all")),
         }
     }
 }
@@ -152,11 +162,16 @@ impl FromStr for Probes {
 impl FromStr for Skew {
     type Err = PlanError;
     fn from_str(text: &str) -> Result<Self, PlanError> {
-        let zipf = text.strip_prefix("zipf").map(|rest| rest.strip_prefix(':').map_or(Some(1.0), |s| s.parse().ok()));
+        let zipf = text
+            .strip_prefix("zipf")
+            .map(|rest| rest.strip_prefix(':').map_or(Some(1.0), |s| s.parse().ok()));
         match (text, zipf) {
             ("uniform", _) => Ok(Self::Uniform),
             (_, Some(Some(s))) if (0.0..=10.0).contains(&s) => Ok(Self::Zipf(s)),
-            _ => Err(PlanError::new(text, "uniform, zipf, or zipf:S with an exponent S from 0 to 10")),
+            _ => Err(PlanError::new(
+                text,
+                "uniform, zipf, or zipf:S with an exponent S from 0 to 10",
+            )),
         }
     }
 }
@@ -168,7 +183,11 @@ pub fn parse_mode(text: &str) -> Option<Mode> {
         "conflate" => Some(Mode::Conflate),
         other => {
             let other = other.strip_prefix("interval-").unwrap_or(other);
-            let ms = other.strip_suffix("ms")?.parse().ok().filter(|ms| INTERVALS_MS.contains(ms))?;
+            let ms = other
+                .strip_suffix("ms")?
+                .parse()
+                .ok()
+                .filter(|ms| INTERVALS_MS.contains(ms))?;
             Some(Mode::Interval(ms))
         }
     }
@@ -200,7 +219,12 @@ impl ModeMix {
 impl FromStr for ModeMix {
     type Err = PlanError;
     fn from_str(text: &str) -> Result<Self, PlanError> {
-        let wrong = || PlanError::new(text, "modes with weights, as in raw:80,interval-100ms:20 or conflate");
+        let wrong = || {
+            PlanError::new(
+                text,
+                "modes with weights, as in raw:80,interval-100ms:20 or conflate",
+            )
+        };
         let mut mix = Vec::new();
         for part in text.split(',') {
             let (mode, weight) = part.split_once(':').unwrap_or((part, "1"));
@@ -243,8 +267,17 @@ pub(super) fn assign(plan: &Plan, known: &[String]) -> Vec<Assignment> {
     roles.shuffle(&mut rng);
     let one = |(number, role)| {
         let mode = plan.modes.draw(&mut rng);
-        let wish = DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow: plan.on_slow };
-        Assignment { number, role, topics: plan.topics.of_one(known, &mut rng), wish }
+        let wish = DeliveryWish {
+            mode: Some(mode),
+            interval_ms: mode.interval_ms(),
+            on_slow: plan.on_slow,
+        };
+        Assignment {
+            number,
+            role,
+            topics: plan.topics.of_one(known, &mut rng),
+            wish,
+        }
     };
     roles.into_iter().enumerate().map(one).collect()
 }
@@ -258,8 +291,16 @@ fn roles(plan: &Plan) -> Vec<Role> {
         Probes::All => rest,
         Probes::Count(probes) => probes.min(rest),
     };
-    let parts = [(Role::Stalled, stalled), (Role::Slow, slow), (Role::Probe, probes), (Role::Counter, rest - probes)];
-    parts.into_iter().flat_map(|(role, count)| std::iter::repeat_n(role, count)).collect()
+    let parts = [
+        (Role::Stalled, stalled),
+        (Role::Slow, slow),
+        (Role::Probe, probes),
+        (Role::Counter, rest - probes),
+    ];
+    parts
+        .into_iter()
+        .flat_map(|(role, count)| std::iter::repeat_n(role, count))
+        .collect()
 }
 
 impl TopicChoice {
@@ -272,10 +313,14 @@ impl TopicChoice {
                     Skew::Uniform => rand::seq::index::sample(rng, known.len(), each),
                     Skew::Zipf(s) => {
                         let weight = |place: usize| ((place + 1) as f64).powf(-s);
-                        rand::seq::index::sample_weighted(rng, known.len(), weight, each).expect("1/k^s is a weight")
+                        rand::seq::index::sample_weighted(rng, known.len(), weight, each)
+                            .expect("1/k^s is a weight")
                     }
                 };
-                places.into_iter().map(|place| known[place].clone()).collect()
+                places
+                    .into_iter()
+                    .map(|place| known[place].clone())
+                    .collect()
             }
         }
     }

@@ -19,7 +19,13 @@ pub(super) struct Probe {
 }
 
 /// Records how long before `now` something was, by the server's clock.
-pub(super) fn record(into: &mut Histogram<u64>, since: u64, now: UnixNanos, terms: &Terms, negative: &mut u64) {
+pub(super) fn record(
+    into: &mut Histogram<u64>,
+    since: u64,
+    now: UnixNanos,
+    terms: &Terms,
+    negative: &mut u64,
+) {
     let now = now.0.saturating_add_signed(terms.clock_offset_ns);
     *negative += u64::from(now < since);
     into.saturating_record(now.saturating_sub(since).max(1));
@@ -27,11 +33,26 @@ pub(super) fn record(into: &mut Histogram<u64>, since: u64, now: UnixNanos, term
 
 impl Probe {
     pub(super) fn resume(&mut self, from: &From) {
-        let epoch_of = |topic: &str| from.epochs.iter().find(|(other, _)| other == topic).map_or(&from.epoch, |(_, epoch)| epoch);
-        self.resumed = from.seqs.iter().map(|(topic, seq)| (topic.clone(), *seq, epoch_of(topic).clone())).collect();
+        let epoch_of = |topic: &str| {
+            from.epochs
+                .iter()
+                .find(|(other, _)| other == topic)
+                .map_or(&from.epoch, |(_, epoch)| epoch)
+        };
+        self.resumed = from
+            .seqs
+            .iter()
+            .map(|(topic, seq)| (topic.clone(), *seq, epoch_of(topic).clone()))
+            .collect();
     }
 
-    pub(super) fn take(&mut self, message: &ServerMessage, now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) {
+    pub(super) fn take(
+        &mut self,
+        message: &ServerMessage,
+        now: UnixNanos,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
+    ) {
         if let (ServerMessage::Events(events), true) = (message, sink.measures) {
             for event in events {
                 measure(event, now, terms, sink);
@@ -46,25 +67,40 @@ impl Probe {
         }
         if let ServerMessage::Control(Control::Subscribed(_)) = message {
             let accounts = &mut self.accounts;
-            self.resumed.retain(|(topic, seq, epoch)| match accounts.get(topic) {
-                None => true,
-                // An account of another epoch begins where the answer says.
-                Some(account) if account.epoch != *epoch => false,
-                Some(_) => {
-                    accounts.resume(topic, *seq);
-                    false
-                }
-            });
+            self.resumed
+                .retain(|(topic, seq, epoch)| match accounts.get(topic) {
+                    None => true,
+                    // An account of another epoch begins where the answer says.
+                    Some(account) if account.epoch != *epoch => false,
+                    Some(_) => {
+                        accounts.resume(topic, *seq);
+                        false
+                    }
+                });
         }
     }
 }
 
 fn measure(event: &DataEvent, now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) {
-    record(&mut sink.latency.published, event.tx.0, now, terms, &mut sink.tally.negative);
+    record(
+        &mut sink.latency.published,
+        event.tx.0,
+        now,
+        terms,
+        &mut sink.tally.negative,
+    );
     // What the server derives has times of another meaning.
     if terms.due_is_known && matches!(event.topic.channel, Channel::Trade | Channel::Quote) {
         let due = event.body.ts();
-        record(&mut sink.latency.due, due.0, now, terms, &mut sink.tally.negative);
-        sink.latency.lag.saturating_record(event.tx.since(due).as_nanos().max(1) as u64);
+        record(
+            &mut sink.latency.due,
+            due.0,
+            now,
+            terms,
+            &mut sink.tally.negative,
+        );
+        sink.latency
+            .lag
+            .saturating_record(event.tx.since(due).as_nanos().max(1) as u64);
     }
 }

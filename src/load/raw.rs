@@ -24,7 +24,10 @@ impl FromStr for TimePath {
     fn from_str(text: &str) -> Result<Self, PlanError> {
         let steps: Vec<String> = text.split('.').map(str::to_owned).collect();
         if steps.iter().any(String::is_empty) {
-            return Err(PlanError::new(text, "keys and places with dots between them, as in data.0.E"));
+            return Err(PlanError::new(
+                text,
+                "keys and places with dots between them, as in data.0.E",
+            ));
         }
         Ok(Self(steps))
     }
@@ -59,7 +62,9 @@ impl TimePath {
             serde_json::Value::Number(number) => nanos(number.as_f64()?, number.as_u64()),
             serde_json::Value::String(text) => match text.parse::<f64>() {
                 Ok(number) => nanos(number, text.parse().ok()),
-                Err(_) => crate::market::UnixNanos::parse_utc(text).ok().map(|time| time.0),
+                Err(_) => crate::market::UnixNanos::parse_utc(text)
+                    .ok()
+                    .map(|time| time.0),
             },
             _ => None,
         }
@@ -75,10 +80,16 @@ mod tests {
         let find = |path: &str, text: &str| path.parse::<TimePath>().ok()?.find(text.as_bytes());
         let expected = Some(1_723_161_255_342_000_000);
         assert_eq!(find("E", r#"{"E":1723161255342}"#), expected);
-        assert_eq!(find("data.0.t", r#"{"data":[{"t":"1723161255342000"}]}"#), expected);
+        assert_eq!(
+            find("data.0.t", r#"{"data":[{"t":"1723161255342000"}]}"#),
+            expected
+        );
         assert_eq!(find("0.1", "[[5,1723161255342000000]]"), expected);
         assert_eq!(find("t", r#"{"t":"2024-08-08T23:54:15.342Z"}"#), expected);
-        assert_eq!(find("t", r#"{"t":1723161255.5}"#), Some(1_723_161_255_500_000_000));
+        assert_eq!(
+            find("t", r#"{"t":1723161255.5}"#),
+            Some(1_723_161_255_500_000_000)
+        );
         assert_eq!(find("x", r#"{"t":1}"#), None);
         assert_eq!(find("t", "no JSON"), None);
         assert!("a..b".parse::<TimePath>().is_err());

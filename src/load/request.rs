@@ -23,14 +23,20 @@ pub(super) fn chunks(topics: Vec<String>) -> Vec<Vec<String>> {
             lists.push(Vec::new());
             bytes = topic.len();
         }
-        lists.last_mut().expect("there is one from the start").push(topic);
+        lists
+            .last_mut()
+            .expect("there is one from the start")
+            .push(topic);
     }
     lists
 }
 
 /// The part of a resume that these names cover.
 pub(super) fn part_of(from: &From, names: &[String]) -> From {
-    let names: Vec<TopicName> = names.iter().filter_map(|name| TopicName::parse(name).ok()).collect();
+    let names: Vec<TopicName> = names
+        .iter()
+        .filter_map(|name| TopicName::parse(name).ok())
+        .collect();
     let covered = |topic: &str| match TopicName::parse(topic) {
         Ok(TopicName::Topic(topic)) => names.iter().any(|name| match name {
             TopicName::Topic(own) => *own == topic,
@@ -40,7 +46,17 @@ pub(super) fn part_of(from: &From, names: &[String]) -> From {
     };
     From {
         epoch: from.epoch.clone(),
-        seqs: from.seqs.iter().filter(|(topic, _)| covered(topic)).cloned().collect(),
-        epochs: from.epochs.iter().filter(|(topic, _)| covered(topic)).cloned().collect(),
+        seqs: from
+            .seqs
+            .iter()
+            .filter(|(topic, _)| covered(topic))
+            .cloned()
+            .collect(),
+        epochs: from
+            .epochs
+            .iter()
+            .filter(|(topic, _)| covered(topic))
+            .cloned()
+            .collect(),
     }
 }

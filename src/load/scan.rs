@@ -70,7 +70,9 @@ struct Header {
 
 /// `None` where more bytes are needed.
 fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let [first, second, rest @ ..] = bytes else {
+        return Ok(None);
+    };
     if first & 0x70 != 0 {
         return Err(FrameError("a reserved bit is set"));
     }
@@ -88,7 +90,12 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
         },
         short => (2, u64::from(short)),
     };
-    Ok(Some(Header { opcode: first & 0x0f, is_final: first & 0x80 != 0, len, payload }))
+    Ok(Some(Header {
+        opcode: first & 0x0f,
+        is_final: first & 0x80 != 0,
+        len,
+        payload,
+    }))
 }
 
 /// How many entries a MessagePack array has, by its header.
@@ -103,7 +110,12 @@ fn array_len(payload: &[u8]) -> Option<u32> {
 
 impl Scanner {
     /// Takes bytes in; `found` is told of each thing in order.
-    pub fn feed(&mut self, mut bytes: &[u8], want: Want, found: &mut impl FnMut(Found<'_>)) -> Result<(), FrameError> {
+    pub fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        want: Want,
+        found: &mut impl FnMut(Found<'_>),
+    ) -> Result<(), FrameError> {
         while !bytes.is_empty() {
             if self.left > 0 {
                 bytes = self.go_on(bytes, found);
@@ -133,7 +145,11 @@ impl Scanner {
     }
 
     fn gather(&mut self, bytes: &[u8], found: &mut impl FnMut(Found<'_>)) {
-        let kept = if self.opcode >= 8 { &mut self.control } else { &mut self.message };
+        let kept = if self.opcode >= 8 {
+            &mut self.control
+        } else {
+            &mut self.message
+        };
         kept.extend_from_slice(bytes);
         if self.left == 0 && self.is_final {
             tell(self.opcode, kept, found);
@@ -143,7 +159,12 @@ impl Scanner {
     }
 
     /// Completes a frame's beginning that came in pieces; returns the bytes behind what was added to it.
-    fn begin_behind_prefix<'a>(&mut self, bytes: &'a [u8], want: Want, found: &mut impl FnMut(Found<'_>)) -> Result<&'a [u8], FrameError> {
+    fn begin_behind_prefix<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        want: Want,
+        found: &mut impl FnMut(Found<'_>),
+    ) -> Result<&'a [u8], FrameError> {
         let mut prefix = std::mem::take(&mut self.prefix);
         let (added, rest) = bytes.split_at(bytes.len().min(PREFIX_MAX - prefix.len()));
         prefix.extend_from_slice(added);
@@ -155,12 +176,21 @@ impl Scanner {
     }
 
     /// Begins a frame, and ends it where all of it is there. Returns how many bytes it took; `None`: more are needed.
-    fn begin(&mut self, bytes: &[u8], want: Want, found: &mut impl FnMut(Found<'_>)) -> Result<Option<usize>, FrameError> {
-        let Some(header) = header(bytes)? else { return Ok(None) };
+    fn begin(
+        &mut self,
+        bytes: &[u8],
+        want: Want,
+        found: &mut impl FnMut(Found<'_>),
+    ) -> Result<Option<usize>, FrameError> {
+        let Some(header) = header(bytes)? else {
+            return Ok(None);
+        };
         let payload = &bytes[header.len..];
         let is_data = header.opcode < 8;
         if is_data && (header.opcode == 0) != self.in_message {
-            return Err(FrameError("a message begins inside another, or goes on without a beginning"));
+            return Err(FrameError(
+                "a message begins inside another, or goes on without a beginning",
+            ));
         }
         let counts = want == Want::Count && header.opcode == 2 && header.is_final;
         if counts && (payload.len() as u64) < header.payload.min(ARRAY_HEADER) {
@@ -169,7 +199,8 @@ impl Scanner {
         if is_data {
             self.in_message = !header.is_final;
         }
-        (self.opcode, self.is_final, self.left, self.gathers) = (header.opcode, header.is_final, header.payload, false);
+        (self.opcode, self.is_final, self.left, self.gathers) =
+            (header.opcode, header.is_final, header.payload, false);
         if is_data && want == Want::Messages {
             if header.is_final {
                 found(Found::Message);
@@ -199,7 +230,11 @@ impl Scanner {
 
 fn tell(opcode: u8, payload: &[u8], found: &mut impl FnMut(Found<'_>)) {
     match opcode {
-        8 => found(Found::Close(payload.first_chunk::<2>().map_or(1005, |code| u16::from_be_bytes(*code)))),
+        8 => found(Found::Close(
+            payload
+                .first_chunk::<2>()
+                .map_or(1005, |code| u16::from_be_bytes(*code)),
+        )),
         9 => found(Found::Ping(payload)),
         10 => {}
         _ => found(Found::Whole(payload)),
@@ -247,10 +282,19 @@ mod tests {
 
     #[test]
     fn what_no_server_may_send_is_refused() {
-        for bytes in
-            [&[0xc2, 1, 0][..], &[0x82, 0x81, 0], &[0x80, 0], &[2, 0, 0x82, 0], &[0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0]]
-        {
-            assert!(told(&[bytes], Want::Count).iter().any(|told| told.contains("RFC 6455")), "{bytes:x?}");
+        for bytes in [
+            &[0xc2, 1, 0][..],
+            &[0x82, 0x81, 0],
+            &[0x80, 0],
+            &[2, 0, 0x82, 0],
+            &[0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0],
+        ] {
+            assert!(
+                told(&[bytes], Want::Count)
+                    .iter()
+                    .any(|told| told.contains("RFC 6455")),
+                "{bytes:x?}"
+            );
         }
     }
 

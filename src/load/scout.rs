@@ -44,12 +44,19 @@ fn is_own(address: IpAddr) -> bool {
 }
 
 pub(super) fn scout(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let looked = async { tokio::time::timeout(PATIENCE, look(plan, clock)).await };
-    runtime.block_on(looked).map_err(|_elapsed| LoadError::Silent(plan.address))?
+    runtime
+        .block_on(looked)
+        .map_err(|_elapsed| LoadError::Silent(plan.address))?
 }
 
-async fn control<T>(client: &mut Client, mut wanted: impl FnMut(Control) -> Option<T>) -> Result<T, LoadError> {
+async fn control<T>(
+    client: &mut Client,
+    mut wanted: impl FnMut(Control) -> Option<T>,
+) -> Result<T, LoadError> {
     loop {
         if let ServerMessage::Control(control) = client.next().await? {
             if let Control::Error(error) = control {
@@ -70,7 +77,11 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
         _ => None,
     });
     let server = server.await?;
-    client.request(Op::Instruments { pattern: "*".to_owned() }).await?;
+    client
+        .request(Op::Instruments {
+            pattern: "*".to_owned(),
+        })
+        .await?;
     let mut instruments = Vec::new();
     control(&mut client, |control| match control {
         Control::Instruments(part) => {
@@ -90,24 +101,44 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
     if let TopicChoice::Draw { each, .. } = &plan.topics
         && *each > topics.len()
     {
-        return Err(LoadError::TooFewTopics { asked: *each, there: topics.len() });
+        return Err(LoadError::TooFewTopics {
+            asked: *each,
+            there: topics.len(),
+        });
     }
-    Ok(Scouted { server, clock, topics, is_simulated })
+    Ok(Scouted {
+        server,
+        clock,
+        topics,
+        is_simulated,
+    })
 }
 
 /// The topics that names mean, each with where its prices come from.
-fn meant(names: &[String], instruments: &[InstrumentEntry]) -> Result<Vec<(String, SourceKind)>, LoadError> {
-    let names: Vec<TopicName> = names.iter().map(|name| TopicName::parse(name)).collect::<Result<_, _>>()?;
+fn meant(
+    names: &[String],
+    instruments: &[InstrumentEntry],
+) -> Result<Vec<(String, SourceKind)>, LoadError> {
+    let names: Vec<TopicName> = names
+        .iter()
+        .map(|name| TopicName::parse(name))
+        .collect::<Result<_, _>>()?;
     let mut found = Vec::new();
     for instrument in instruments {
         for channel in &instrument.channels {
-            let (name, param) = channel.split_once(':').map_or((channel.as_str(), None), |(name, param)| (name, Some(param)));
+            let (name, param) = channel
+                .split_once(':')
+                .map_or((channel.as_str(), None), |(name, param)| {
+                    (name, Some(param))
+                });
             let text = match param {
                 Some(param) => format!("{name}:{}:{param}", instrument.symbol),
                 None => format!("{name}:{}", instrument.symbol),
             };
             // A channel of a later version is nobody's pattern.
-            let Ok(TopicName::Topic(topic)) = TopicName::parse(&text) else { continue };
+            let Ok(TopicName::Topic(topic)) = TopicName::parse(&text) else {
+                continue;
+            };
             let is_meant = names.iter().any(|name| match name {
                 TopicName::Topic(own) => *own == topic,
                 TopicName::Pattern(pattern) => pattern.matches(&topic),
@@ -121,7 +152,11 @@ fn meant(names: &[String], instruments: &[InstrumentEntry]) -> Result<Vec<(Strin
 }
 
 /// On one machine both clocks are read directly, unless the pings show that they differ.
-async fn compare_clocks(client: &mut Client, clock: Clock, same_machine: bool) -> Result<ClockCheck, LoadError> {
+async fn compare_clocks(
+    client: &mut Client,
+    clock: Clock,
+    same_machine: bool,
+) -> Result<ClockCheck, LoadError> {
     let mut best: Option<(u64, i64)> = None;
     for t in 0..PINGS {
         let sent = clock.now();
@@ -140,7 +175,15 @@ async fn compare_clocks(client: &mut Client, clock: Clock, same_machine: bool) -
     let (round, offset_ns) = best.unwrap_or_default();
     let error_ns = round / 2;
     if same_machine && offset_ns.unsigned_abs() <= error_ns {
-        return Ok(ClockCheck { same_machine, offset_ns: 0, error_ns: 0 });
+        return Ok(ClockCheck {
+            same_machine,
+            offset_ns: 0,
+            error_ns: 0,
+        });
     }
-    Ok(ClockCheck { same_machine, offset_ns, error_ns })
+    Ok(ClockCheck {
+        same_machine,
+        offset_ns,
+        error_ns,
+    })
 }

@@ -59,19 +59,33 @@ fn figure(name: &str) -> Option<Figure> {
         "closed" => Some(Figure::Closed),
         _ => {
             let percentile: f64 = name.strip_prefix('p')?.parse().ok()?;
-            (0.0..=100.0).contains(&percentile).then_some(Figure::Percentile(percentile))
+            (0.0..=100.0)
+                .contains(&percentile)
+                .then_some(Figure::Percentile(percentile))
         }
     }
 }
 
 /// Latencies have a unit of time, all else has none.
 fn bound(figure: Figure, text: &str) -> Option<f64> {
-    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+    let number = |text: &str| {
+        text.parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite() && *number >= 0.0)
+    };
     if !matches!(figure, Figure::Percentile(_) | Figure::Max) {
         return number(text);
     }
-    let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
-    units.into_iter().find_map(|(unit, scale)| number(text.strip_suffix(unit)?).map(|number| number * scale))
+    let units = [
+        ("ns", 1.0),
+        ("us", 1e3),
+        ("µs", 1e3),
+        ("ms", 1e6),
+        ("s", 1e9),
+    ];
+    units
+        .into_iter()
+        .find_map(|(unit, scale)| number(text.strip_suffix(unit)?).map(|number| number * scale))
 }
 
 impl FromStr for Slo {
@@ -81,23 +95,42 @@ impl FromStr for Slo {
             let right = "objectives as in p99<5ms,p99.9<20ms,max<=1s,loss=0; there are p0 to p100, max, loss, merged, closed and rate";
             PlanError::new(text, right)
         };
-        let relations =
-            [("<=", Relation::AtMost), (">=", Relation::AtLeast), ("<", Relation::Below), (">", Relation::Above), ("=", Relation::Equal)];
+        let relations = [
+            ("<=", Relation::AtMost),
+            (">=", Relation::AtLeast),
+            ("<", Relation::Below),
+            (">", Relation::Above),
+            ("=", Relation::Equal),
+        ];
         let one = |part: &str| {
-            let (sign, relation) = relations.into_iter().find(|(sign, _)| part.contains(sign))?;
+            let (sign, relation) = relations
+                .into_iter()
+                .find(|(sign, _)| part.contains(sign))?;
             let (name, value) = part.split_once(sign)?;
             let figure = figure(name.trim())?;
             let bound = bound(figure, value.trim())?;
-            Some(Objective { text: part.trim().to_owned(), figure, relation, bound })
+            Some(Objective {
+                text: part.trim().to_owned(),
+                figure,
+                relation,
+                bound,
+            })
         };
-        text.split(',').map(one).collect::<Option<Vec<_>>>().map(Self).ok_or_else(wrong)
+        text.split(',')
+            .map(one)
+            .collect::<Option<Vec<_>>>()
+            .map(Self)
+            .ok_or_else(wrong)
     }
 }
 
 impl Slo {
     /// Judges a test; each objective in the order in which they were written.
     pub fn judge(&self, outcome: &Outcome) -> Vec<Verdict> {
-        self.0.iter().map(|objective| objective.judge(outcome)).collect()
+        self.0
+            .iter()
+            .map(|objective| objective.judge(outcome))
+            .collect()
     }
 }
 
@@ -105,7 +138,9 @@ impl Objective {
     fn judge(&self, outcome: &Outcome) -> Verdict {
         let felt = Some(outcome.latency.felt()).filter(|felt| !felt.is_empty());
         let measured = match self.figure {
-            Figure::Percentile(percentile) => felt.map(|felt| felt.value_at_percentile(percentile) as f64),
+            Figure::Percentile(percentile) => {
+                felt.map(|felt| felt.value_at_percentile(percentile) as f64)
+            }
             Figure::Max => felt.map(|felt| felt.max() as f64),
             Figure::Loss => Some(outcome.tally.lost as f64),
             Figure::Merged => outcome.ledger.map(|ledger| ledger.merged as f64),
@@ -119,7 +154,11 @@ impl Objective {
             Relation::AtLeast => measured >= self.bound,
             Relation::Above => measured > self.bound,
         });
-        Verdict { objective: self.text.clone(), measured, holds }
+        Verdict {
+            objective: self.text.clone(),
+            measured,
+            holds,
+        }
     }
 }
 
@@ -129,10 +168,24 @@ mod tests {
 
     #[test]
     fn objectives_are_read_and_wrong_ones_are_refused() {
-        let slo: Slo = "p99<5ms, p99.9<=20ms,max<1s,loss=0,rate>=1000,closed=0".parse().expect("it is right");
+        let slo: Slo = "p99<5ms, p99.9<=20ms,max<1s,loss=0,rate>=1000,closed=0"
+            .parse()
+            .expect("it is right");
         let bounds: Vec<f64> = slo.0.iter().map(|objective| objective.bound).collect();
-        assert_eq!(format!("{bounds:?}"), "[5000000.0, 20000000.0, 1000000000.0, 0.0, 1000.0, 0.0]");
-        for wrong in ["", "p99", "p99<5", "p101<5ms", "loss=0ms", "speed>1", "p99<5ms,,loss=0", "p99<-1ms"] {
+        assert_eq!(
+            format!("{bounds:?}"),
+            "[5000000.0, 20000000.0, 1000000000.0, 0.0, 1000.0, 0.0]"
+        );
+        for wrong in [
+            "",
+            "p99",
+            "p99<5",
+            "p101<5ms",
+            "loss=0ms",
+            "speed>1",
+            "p99<5ms,,loss=0",
+            "p99<-1ms",
+        ] {
             assert!(wrong.parse::<Slo>().is_err(), "{wrong}");
         }
     }

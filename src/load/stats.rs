@@ -40,7 +40,20 @@ pub struct Tally {
 impl Tally {
     /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
-        let Self { delivered, messages, bytes, lost, gaps, degraded, recovered, expired, refused, opened, negative, closed } = other;
+        let Self {
+            delivered,
+            messages,
+            bytes,
+            lost,
+            gaps,
+            degraded,
+            recovered,
+            expired,
+            refused,
+            opened,
+            negative,
+            closed,
+        } = other;
         self.delivered += delivered;
         self.messages += messages;
         self.bytes += bytes;
@@ -70,19 +83,28 @@ pub struct Latency {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are in order, and three digits are allowed")
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
+        .expect("the bounds are in order, and three digits are allowed")
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { due: histogram(), published: histogram(), lag: histogram() }
+        Self {
+            due: histogram(),
+            published: histogram(),
+            lag: histogram(),
+        }
     }
 }
 
 impl Latency {
     /// Adds other latencies.
     pub fn add(&mut self, other: &Self) {
-        for (into, from) in [(&mut self.due, &other.due), (&mut self.published, &other.published), (&mut self.lag, &other.lag)] {
+        for (into, from) in [
+            (&mut self.due, &other.due),
+            (&mut self.published, &other.published),
+            (&mut self.lag, &other.lag),
+        ] {
             into.add(from).expect("all have the same bounds");
         }
     }
@@ -96,7 +118,11 @@ impl Latency {
 
     /// What a user would call the latency: from due, where that is known, else from publishing.
     pub fn felt(&self) -> &Histogram<u64> {
-        if self.due.is_empty() { &self.published } else { &self.due }
+        if self.due.is_empty() {
+            &self.published
+        } else {
+            &self.due
+        }
     }
 }
 

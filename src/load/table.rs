@@ -43,10 +43,26 @@ fn latencies(out: &mut dyn Write, rows: &[(&str, Option<LatencySummary>)]) -> io
         "\n  {:<22}{:>12}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
         "latency", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
     )?;
-    for (name, summary) in rows.iter().filter_map(|(name, summary)| summary.map(|summary| (name, summary))) {
-        let LatencySummary { count: n, p50, p90, p99, p99_9, p99_99, max, .. } = summary;
+    for (name, summary) in rows
+        .iter()
+        .filter_map(|(name, summary)| summary.map(|summary| (name, summary)))
+    {
+        let LatencySummary {
+            count: n,
+            p50,
+            p90,
+            p99,
+            p99_9,
+            p99_99,
+            max,
+            ..
+        } = summary;
         let [p50, p90, p99, p99_9, p99_99, max] = [p50, p90, p99, p99_9, p99_99, max].map(time);
-        writeln!(out, "  {name:<22}{:>12}{p50:>11}{p90:>11}{p99:>11}{p99_9:>11}{p99_99:>11}{max:>11}", count(n))?;
+        writeln!(
+            out,
+            "  {name:<22}{:>12}{p50:>11}{p90:>11}{p99:>11}{p99_9:>11}{p99_99:>11}{max:>11}",
+            count(n)
+        )?;
     }
     Ok(())
 }
@@ -59,8 +75,18 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         "\n  {} connections to {} {}, {:.1} s measured",
         outcome.connections, outcome.address, outcome.server, outcome.measured_s
     )?;
-    writeln!(out, "  delivered   {:>16}   {}/s", count(outcome.tally.delivered), rate(outcome.tally.delivered))?;
-    writeln!(out, "  messages    {:>16}   {}/s", count(outcome.tally.messages), rate(outcome.tally.messages))?;
+    writeln!(
+        out,
+        "  delivered   {:>16}   {}/s",
+        count(outcome.tally.delivered),
+        rate(outcome.tally.delivered)
+    )?;
+    writeln!(
+        out,
+        "  messages    {:>16}   {}/s",
+        count(outcome.tally.messages),
+        rate(outcome.tally.messages)
+    )?;
     writeln!(
         out,
         "  bytes       {:>16}   {}/s",
@@ -70,7 +96,12 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     if let Some(ledger) = &outcome.ledger {
         writeln!(out, "  merged      {:>16}", count(ledger.merged))?;
     }
-    writeln!(out, "  lost        {:>16}   in {} gaps", count(outcome.tally.lost), count(outcome.tally.gaps))?;
+    writeln!(
+        out,
+        "  lost        {:>16}   in {} gaps",
+        count(outcome.tally.lost),
+        count(outcome.tally.gaps)
+    )?;
     if outcome.tally.recovered + outcome.tally.expired > 0 {
         let (recovered, expired) = (count(outcome.tally.recovered), count(outcome.tally.expired));
         writeln!(
@@ -80,15 +111,26 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     if let Some(took) = outcome.storm_s {
-        writeln!(out, "  storm       {:>16}   until all had joined again", time((took * 1e9) as u64))?;
+        writeln!(
+            out,
+            "  storm       {:>16}   until all had joined again",
+            time((took * 1e9) as u64)
+        )?;
     }
     for (code, closed) in &outcome.tally.closed {
-        let name = if *code == 1006 { "without a close frame".to_owned() } else { format!("with {code}") };
+        let name = if *code == 1006 {
+            "without a close frame".to_owned()
+        } else {
+            format!("with {code}")
+        };
         writeln!(out, "  closed      {:>16}   {name}", count(*closed))?;
     }
     if outcome.published.is_some() {
-        let rows =
-            [("due → received", outcome.due), ("published → received", outcome.published), ("due → published", outcome.generator_lag)];
+        let rows = [
+            ("due → received", outcome.due),
+            ("published → received", outcome.published),
+            ("due → published", outcome.generator_lag),
+        ];
         latencies(out, &rows)?;
     }
     write_notes(outcome, out)
@@ -98,13 +140,29 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     if let Some(clock) = outcome.clock.filter(|clock| clock.error_ns > 0) {
         let (offset, error) = (time(clock.offset_ns.unsigned_abs()), time(clock.error_ns));
-        let ahead = if clock.offset_ns < 0 { "behind" } else { "ahead of" };
-        writeln!(out, "  clock: the server's is {offset} {ahead} ours by ping; latencies are corrected, and may be off by {error}")?;
+        let ahead = if clock.offset_ns < 0 {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        writeln!(
+            out,
+            "  clock: the server's is {offset} {ahead} ours by ping; latencies are corrected, and may be off by {error}"
+        )?;
     }
     if outcome.tally.negative > 0 {
-        writeln!(out, "  clock: {} latencies were below zero and count as none", count(outcome.tally.negative))?;
+        writeln!(
+            out,
+            "  clock: {} latencies were below zero and count as none",
+            count(outcome.tally.negative)
+        )?;
     }
-    writeln!(out, "  tester: busy {:.0} % of the time on {} threads", outcome.busy_share * 100.0, outcome.workers)?;
+    writeln!(
+        out,
+        "  tester: busy {:.0} % of the time on {} threads",
+        outcome.busy_share * 100.0,
+        outcome.workers
+    )?;
     for note in [("BOTTLENECK", &outcome.bottleneck), ("VOID", &outcome.void)] {
         if let (name, Some(text)) = note {
             writeln!(out, "  {name}: {text}")?;
@@ -113,7 +171,10 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     match &outcome.ledger {
         Some(ledger) if outcome.is_sound() => {
             let (topics, of) = (count(ledger.topics), count(ledger.connections));
-            writeln!(out, "  ledger: zero for {topics} topics of {of} connections")?;
+            writeln!(
+                out,
+                "  ledger: zero for {topics} topics of {of} connections"
+            )?;
         }
         _ => {}
     }
@@ -129,8 +190,17 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_people_read_them() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
-        assert_eq!([999, 1_500, 2_340_000, 1_000_000_000].map(time), ["999 ns", "1.5 µs", "2.34 ms", "1.00 s"]);
-        assert_eq!([12, 1_500, 2_340_000_000].map(bytes), ["12 B", "1.5 kB", "2.34 GB"]);
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(count),
+            ["0", "999", "1 000", "1 234 567"]
+        );
+        assert_eq!(
+            [999, 1_500, 2_340_000, 1_000_000_000].map(time),
+            ["999 ns", "1.5 µs", "2.34 ms", "1.00 s"]
+        );
+        assert_eq!(
+            [12, 1_500, 2_340_000_000].map(bytes),
+            ["12 B", "1.5 kB", "2.34 GB"]
+        );
     }
 }

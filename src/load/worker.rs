@@ -159,23 +159,45 @@ pub(super) const fn wake_token() -> Token {
 
 impl Worker {
     pub(super) fn new(plan: &Plan, job: Job, of: usize) -> Self {
-        let Job { clock, terms, assignments, orders, reports, poll } = job;
+        let Job {
+            clock,
+            terms,
+            assignments,
+            orders,
+            reports,
+            poll,
+        } = job;
         let begun = clock.now();
-        let seed = plan.seed.wrapping_add(assignments.first().map_or(0, |first| first.number as u64 + 1));
+        let seed = plan.seed.wrapping_add(
+            assignments
+                .first()
+                .map_or(0, |first| first.number as u64 + 1),
+        );
         let places: Vec<Place> = assignments
             .into_iter()
-            .map(|assignment| Place { assignment, link: None, cut: None, is_held_back: false, from: None, has_joined: false })
+            .map(|assignment| Place {
+                assignment,
+                link: None,
+                cut: None,
+                is_held_back: false,
+                from: None,
+                has_joined: false,
+            })
             .collect();
         let mut due = BinaryHeap::new();
         for (at, place) in places.iter().enumerate() {
             let share = place.assignment.number as f64 / plan.connections.max(1) as f64;
-            due.push(Reverse((begun.plus(plan.ramp.mul_f64(share)), Due::Open(at))));
+            due.push(Reverse((
+                begun.plus(plan.ramp.mul_f64(share)),
+                Due::Open(at),
+            )));
         }
         due.push(Reverse((begun.plus(SPAN), Due::Span)));
         if !plan.silence.is_zero() {
             due.push(Reverse((begun.plus(plan.ramp + plan.silence), Due::Speak)));
         }
-        let churn_every = (plan.churn_per_s > 0.0).then(|| Duration::from_secs_f64(of as f64 / plan.churn_per_s));
+        let churn_every =
+            (plan.churn_per_s > 0.0).then(|| Duration::from_secs_f64(of as f64 / plan.churn_per_s));
         Self {
             poll,
             clock,
@@ -193,7 +215,11 @@ impl Worker {
             churn_every,
             slow_bytes: ((plan.slow_bytes_per_s as f64 * SLOW_READ.as_secs_f64()) as usize).max(1),
             spin: plan.spin,
-            stage: if plan.silence.is_zero() { Stage::Open } else { Stage::Silent },
+            stage: if plan.silence.is_zero() {
+                Stage::Open
+            } else {
+                Stage::Silent
+            },
             sources: plan.connections.div_ceil(CONNECTIONS_A_SOURCE),
             awaited: 0,
             idle: Duration::ZERO,
@@ -210,7 +236,9 @@ impl Worker {
         if self.places.is_empty() {
             self.tell(Report::Joined);
         }
-        while !(self.stage == Stage::Finishing && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until))) {
+        while !(self.stage == Stage::Finishing
+            && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until)))
+        {
             self.wait(&mut events)?;
             for event in &events {
                 if event.token() != WAKE {
@@ -235,7 +263,11 @@ impl Worker {
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let before = self.clock.now();
         let next = self.due.peek().map(|Reverse((at, _))| at.since(before));
-        let timeout = if self.spin || !self.again.is_empty() { Some(Duration::ZERO) } else { next };
+        let timeout = if self.spin || !self.again.is_empty() {
+            Some(Duration::ZERO)
+        } else {
+            next
+        };
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             polled => polled?,
@@ -270,7 +302,16 @@ impl Worker {
 
     /// Reads once; how much there was. `None`: nothing, or the connection is gone.
     pub(super) fn read_once(&mut self, at: usize, most: usize) -> Option<usize> {
-        let Self { places, buffer, clock, terms, span, end, stage, .. } = self;
+        let Self {
+            places,
+            buffer,
+            clock,
+            terms,
+            span,
+            end,
+            stage,
+            ..
+        } = self;
         let link = places[at].link.as_mut()?;
         let read = match link.read(&mut buffer[..most]) {
             Ok(None) => return None,
@@ -301,8 +342,17 @@ impl Worker {
         let from = place.from.take();
         match connect(self.address, &place.assignment, self.sources) {
             Ok(stream) => {
-                let mut link = Link::new(place.assignment.clone(), stream, from, self.stage == Stage::Silent);
-                let registered = self.poll.registry().register(&mut link.stream, Token(at), Interest::READABLE | Interest::WRITABLE);
+                let mut link = Link::new(
+                    place.assignment.clone(),
+                    stream,
+                    from,
+                    self.stage == Stage::Silent,
+                );
+                let registered = self.poll.registry().register(
+                    &mut link.stream,
+                    Token(at),
+                    Interest::READABLE | Interest::WRITABLE,
+                );
                 place.link = Some(link);
                 self.settle(at, registered.map(|()| Turn::On).map_err(LinkError::from));
             }
@@ -311,7 +361,11 @@ impl Worker {
     }
 
     fn busy(&self) -> Duration {
-        if self.spin { self.clock.now().since(self.begun).saturating_sub(self.idle) } else { thread_cpu_time() }
+        if self.spin {
+            self.clock.now().since(self.begun).saturating_sub(self.idle)
+        } else {
+            thread_cpu_time()
+        }
     }
 
     pub(super) fn tell_span(&mut self) {
@@ -319,7 +373,11 @@ impl Worker {
         let mut span = std::mem::take(&mut self.span);
         span.busy_s = busy.saturating_sub(self.busy_told).as_secs_f64();
         span.is_measured = self.stage == Stage::Measuring;
-        span.open = self.places.iter().filter(|place| place.link.is_some()).count();
+        span.open = self
+            .places
+            .iter()
+            .filter(|place| place.link.is_some())
+            .count();
         self.busy_told = busy;
         self.tell(Report::Span(Box::new(span)));
     }
@@ -333,7 +391,10 @@ impl Worker {
         for place in &self.places {
             if place.link.as_ref().is_some_and(|link| !link.is_over()) {
                 let number = place.assignment.number;
-                add_failure(&mut self.end.failures, format!("connection {number}: its ledger didn't come in time"));
+                add_failure(
+                    &mut self.end.failures,
+                    format!("connection {number}: its ledger didn't come in time"),
+                );
             }
         }
         let mut end = std::mem::take(&mut self.end);
@@ -344,7 +405,11 @@ impl Worker {
 
 /// Begins to connect, from a loopback address of its own for each so many, because ports run out.
 fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     if matches!(assignment.role, Role::Slow | Role::Stalled) {
         socket.set_recv_buffer_size(SMALL_RECEIVE_BUFFER)?;
@@ -357,7 +422,8 @@ fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::
     }
     match socket.connect(&address.into()) {
         // The poll tells when it is done.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         connected => connected?,
     }
     Ok(TcpStream::from_std(socket.into()))

@@ -34,7 +34,9 @@ impl Interval {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|interval| interval.name() == text)
+        Self::ALL
+            .into_iter()
+            .find(|interval| interval.name() == text)
     }
 
     /// Its length.
@@ -75,7 +77,17 @@ pub struct Bar {
 impl Bar {
     /// A bar of one trade.
     pub fn first(start: UnixNanos, ts: UnixNanos, px: Price, qty: Qty) -> Self {
-        Self { ts, start, open: px, high: px, low: px, close: px, vol: qty, n: 1, done: false }
+        Self {
+            ts,
+            start,
+            open: px,
+            high: px,
+            low: px,
+            close: px,
+            vol: qty,
+            n: 1,
+            done: false,
+        }
     }
 
     /// Takes one more trade in.

@@ -1,11 +1,15 @@
 use rust_decimal::Decimal;
 
 /// A price per unit, exact, with the scale that its source gave; may be negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Price(pub Decimal);
 
 /// A quantity in units of the base, exact, with the scale that its source gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Qty(pub Decimal);
 
 /// Why a text is no decimal.
@@ -15,7 +19,11 @@ pub struct DecimalError(pub String);
 
 /// Reads a decimal exactly, keeping its scale (`"64250.10"` has two decimals); also takes `6.4e4`, which some files write.
 pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
-    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
+    let parsed = if text.contains(['e', 'E']) {
+        Decimal::from_scientific(text)
+    } else {
+        Decimal::from_str_exact(text)
+    };
     match parsed {
         Ok(value) if value.is_zero() => Ok(value.abs()),
         Ok(value) if text.len() <= 64 => Ok(value),
@@ -64,7 +72,15 @@ mod tests {
 
     #[test]
     fn the_scale_of_the_source_is_kept() {
-        for exact in ["64250.10", "0", "0.00", "-1.5", "0.00000001", "79228162514264337593543950335", "100"] {
+        for exact in [
+            "64250.10",
+            "0",
+            "0.00",
+            "-1.5",
+            "0.00000001",
+            "79228162514264337593543950335",
+            "100",
+        ] {
             assert_eq!(parse_decimal(exact).map(text), Ok(exact.to_owned()));
         }
         assert_eq!(parse_decimal("6.4e4").map(text), Ok("64000".to_owned()));
@@ -73,7 +89,16 @@ mod tests {
 
     #[test]
     fn what_is_no_decimal_is_refused() {
-        for bad in ["", "NaN", "inf", "1e308", "1.2.3", "0x10", "1,5", "792281625142643375935439503350"] {
+        for bad in [
+            "",
+            "NaN",
+            "inf",
+            "1e308",
+            "1.2.3",
+            "0x10",
+            "1,5",
+            "792281625142643375935439503350",
+        ] {
             assert!(parse_decimal(bad).is_err(), "{bad}");
         }
     }

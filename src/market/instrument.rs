@@ -7,7 +7,9 @@ use crate::topic::Channel;
 /// The name of an instrument on the wire: `[A-Za-z0-9._/-]`, one to 32 characters, case-sensitive.
 ///
 /// Where one symbol comes from several venues, the venue stands in front (`binance.BTCUSDT`), within the 32.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(into = "String", try_from = "String")]
 pub struct Symbol(Arc<str>);
 
@@ -23,7 +25,11 @@ impl Symbol {
     /// Checks and takes a symbol's text.
     pub fn new(text: &str) -> Result<Self, SymbolError> {
         let fits = (1..=Self::LEN_MAX).contains(&text.len()) && text.bytes().all(Self::allows);
-        if fits { Ok(Self(text.into())) } else { Err(SymbolError(text.chars().take(40).collect())) }
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(SymbolError(text.chars().take(40).collect()))
+        }
     }
 
     /// Whether `byte` may stand in a symbol.
@@ -84,7 +90,9 @@ impl SourceKind {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Sim, Self::Replay, Self::Live, Self::Push].into_iter().find(|src| src.name() == text)
+        [Self::Sim, Self::Replay, Self::Live, Self::Push]
+            .into_iter()
+            .find(|src| src.name() == text)
     }
 }
 

@@ -38,10 +38,19 @@ impl Quote {
     /// The rule for every source. A locked quote (bid = ask) is legal: venues send it.
     pub fn check(&self, negative_prices: bool) -> Result<(), QuoteFault> {
         let sides = [self.bid, self.ask];
-        if sides.iter().flatten().any(|level| level.qty.0.is_sign_negative() && !level.qty.0.is_zero()) {
+        if sides
+            .iter()
+            .flatten()
+            .any(|level| level.qty.0.is_sign_negative() && !level.qty.0.is_zero())
+        {
             return Err(QuoteFault::Quantity);
         }
-        if !negative_prices && sides.iter().flatten().any(|level| level.px.0.is_sign_negative()) {
+        if !negative_prices
+            && sides
+                .iter()
+                .flatten()
+                .any(|level| level.px.0.is_sign_negative())
+        {
             return Err(QuoteFault::NegativePrice);
         }
         match sides {

@@ -27,7 +27,9 @@ impl TradingState {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Live, Self::Stale, Self::Halted, Self::Closed].into_iter().find(|state| state.name() == text)
+        [Self::Live, Self::Stale, Self::Halted, Self::Closed]
+            .into_iter()
+            .find(|state| state.name() == text)
     }
 }
 

@@ -1,12 +1,26 @@
 use std::time::Duration;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct UnixNanos(pub u64);
 
 /// Why a text is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no UTC time; write it as 2026-01-31T09:30:00Z, with up to nine digits after the seconds")]
+#[error(
+    "\"{0}\" is no UTC time; write it as 2026-01-31T09:30:00Z, with up to nine digits after the seconds"
+)]
 pub struct TimeError(pub String);
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -46,11 +60,17 @@ impl UnixNanos {
 
 const fn nanos(span: Duration) -> u64 {
     let all = span.as_nanos();
-    if all > u64::MAX as u128 { u64::MAX } else { all as u64 }
+    if all > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        all as u64
+    }
 }
 
 fn parse_iso(text: &str) -> Option<UnixNanos> {
-    let rest = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
+    let rest = text
+        .strip_suffix('Z')
+        .or_else(|| text.strip_suffix("+00:00"))?;
     let (date, clock) = rest.split_once(['T', ' '])?;
     let mut parts = date.split('-');
     let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
@@ -60,7 +80,11 @@ fn parse_iso(text: &str) -> Option<UnixNanos> {
     let days = days_from_civil(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?)?;
     let (whole, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     let mut parts = whole.split(':');
-    let (hour, minute, second): (u64, u64, u64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let (hour, minute, second): (u64, u64, u64) = (
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    );
     if hour > 23 || minute > 59 || second > 60 || parts.next().is_some() || fraction.len() > 9 {
         return None;
     }
@@ -69,7 +93,10 @@ fn parse_iso(text: &str) -> Option<UnixNanos> {
     }
     let sub: u64 = format!("{fraction:0<9}").parse().ok()?;
     let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
-    seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(sub).map(UnixNanos)
+    seconds
+        .checked_mul(NANOS_PER_SECOND)?
+        .checked_add(sub)
+        .map(UnixNanos)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
@@ -98,14 +125,30 @@ mod tests {
 
     #[test]
     fn iso_times_are_read_to_the_nanosecond() {
-        assert_eq!(UnixNanos::parse_utc("1970-01-01T00:00:00Z"), Ok(UnixNanos(0)));
-        assert_eq!(UnixNanos::parse_utc("2024-08-08T23:54:15.342Z"), Ok(UnixNanos(1_723_161_255_342_000_000)));
-        assert_eq!(UnixNanos::parse_utc("2000-02-29 12:00:00.000000001+00:00"), Ok(UnixNanos(951_825_600_000_000_001)));
+        assert_eq!(
+            UnixNanos::parse_utc("1970-01-01T00:00:00Z"),
+            Ok(UnixNanos(0))
+        );
+        assert_eq!(
+            UnixNanos::parse_utc("2024-08-08T23:54:15.342Z"),
+            Ok(UnixNanos(1_723_161_255_342_000_000))
+        );
+        assert_eq!(
+            UnixNanos::parse_utc("2000-02-29 12:00:00.000000001+00:00"),
+            Ok(UnixNanos(951_825_600_000_000_001))
+        );
     }
 
     #[test]
     fn what_is_no_time_is_refused_with_its_text() {
-        for bad in ["", "2026-01-31", "2026-02-29T00:00:00Z", "2026-01-31T24:00:00Z", "2026-01-31T00:00:00", "x"] {
+        for bad in [
+            "",
+            "2026-01-31",
+            "2026-02-29T00:00:00Z",
+            "2026-01-31T24:00:00Z",
+            "2026-01-31T00:00:00",
+            "x",
+        ] {
             assert_eq!(UnixNanos::parse_utc(bad), Err(TimeError(bad.to_owned())));
         }
     }

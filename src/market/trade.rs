@@ -23,7 +23,9 @@ impl Aggressor {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Buy, Self::Sell, Self::None].into_iter().find(|side| side.name() == text)
+        [Self::Buy, Self::Sell, Self::None]
+            .into_iter()
+            .find(|side| side.name() == text)
     }
 }
 
@@ -50,7 +52,8 @@ impl TradeId {
         if text.len() > Self::LEN_MAX || text.chars().any(char::is_control) {
             return None;
         }
-        let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()));
+        let canonical =
+            text == "0" || (!text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()));
         match text.parse() {
             Ok(number) if canonical => Some(Self::Number(number)),
             _ => Some(Self::Text(text.into())),
@@ -112,8 +115,19 @@ mod tests {
 
     #[test]
     fn ids_keep_their_text() {
-        for text in ["", "0", "42377944", "007", "18446744073709551616", "a-b", "f9d0b3a0-1"] {
-            assert_eq!(TradeId::parse(text).map(|id| id.text()), Some(text.to_owned()));
+        for text in [
+            "",
+            "0",
+            "42377944",
+            "007",
+            "18446744073709551616",
+            "a-b",
+            "f9d0b3a0-1",
+        ] {
+            assert_eq!(
+                TradeId::parse(text).map(|id| id.text()),
+                Some(text.to_owned())
+            );
         }
         assert_eq!(TradeId::parse("7"), Some(TradeId::Number(7)));
         assert_eq!(TradeId::parse("a\nb"), None);

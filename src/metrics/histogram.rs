@@ -40,9 +40,15 @@ pub(super) const TIMES: Scale = Scale {
     per_shown: 1e9,
 };
 /// Sizes from 64 B to 1 MiB.
-pub(super) const SIZES: Scale = Scale { bounds: &[64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576], per_shown: 1.0 };
+pub(super) const SIZES: Scale = Scale {
+    bounds: &[64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576],
+    per_shown: 1.0,
+};
 /// Numbers from 1 to 4,096.
-pub(super) const NUMBERS: Scale = Scale { bounds: &[1, 4, 16, 64, 256, 1024, 4096], per_shown: 1.0 };
+pub(super) const NUMBERS: Scale = Scale {
+    bounds: &[1, 4, 16, 64, 256, 1024, 4096],
+    per_shown: 1.0,
+};
 
 /// The most bounds of a scale, and one for all above.
 const BUCKETS: usize = TIMES.bounds.len() + 1;
@@ -63,22 +69,47 @@ pub struct Histogram(Arc<Shared>);
 
 impl Histogram {
     /// An empty one, with a label where one is given.
-    pub(super) fn new(name: &str, help: &str, scale: Scale, label: Option<(&str, &str)>) -> prometheus::Result<Self> {
+    pub(super) fn new(
+        name: &str,
+        help: &str,
+        scale: Scale,
+        label: Option<(&str, &str)>,
+    ) -> prometheus::Result<Self> {
         let of = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let desc = Desc::new(name.to_owned(), help.to_owned(), Vec::new(), label.map(of).into_iter().collect())?;
+        let desc = Desc::new(
+            name.to_owned(),
+            help.to_owned(),
+            Vec::new(),
+            label.map(of).into_iter().collect(),
+        )?;
         let labels = desc.const_label_pairs.clone();
         let counts = [const { AtomicU64::new(0) }; BUCKETS];
-        Ok(Self(Arc::new(Shared { desc, scale, counts, sum: AtomicU64::new(0), labels })))
+        Ok(Self(Arc::new(Shared {
+            desc,
+            scale,
+            counts,
+            sum: AtomicU64::new(0),
+            labels,
+        })))
     }
 
     /// One that fills it, for a thread of its own.
     pub fn local(&self) -> LocalHistogram {
-        LocalHistogram { shared: self.clone(), counts: [0; BUCKETS], sum: 0, is_empty: true }
+        LocalHistogram {
+            shared: self.clone(),
+            counts: [0; BUCKETS],
+            sum: 0,
+            is_empty: true,
+        }
     }
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
-        self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.0
+            .counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -88,7 +119,13 @@ impl Collector for Histogram {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let Shared { desc, scale, counts, sum, labels } = &*self.0;
+        let Shared {
+            desc,
+            scale,
+            counts,
+            sum,
+            labels,
+        } = &*self.0;
         let mut so_far = 0;
         let bucket = |(bound, count): (&u64, &AtomicU64)| {
             so_far += count.load(Ordering::Relaxed);
@@ -98,7 +135,10 @@ impl Collector for Histogram {
             bucket
         };
         let buckets: Vec<_> = scale.bounds.iter().zip(counts).map(bucket).collect();
-        let above: u64 = counts[scale.bounds.len()..].iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        let above: u64 = counts[scale.bounds.len()..]
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum();
         let mut histogram = proto::Histogram::default();
         histogram.set_sample_count(so_far + above);
         histogram.set_sample_sum(sum.load(Ordering::Relaxed) as f64 / scale.per_shown);
@@ -126,7 +166,12 @@ pub struct LocalHistogram {
 impl LocalHistogram {
     /// Records one value `times` over.
     pub fn record(&mut self, value: u64, times: u64) {
-        let bucket = self.shared.0.scale.bounds.partition_point(|bound| *bound < value);
+        let bucket = self
+            .shared
+            .0
+            .scale
+            .bounds
+            .partition_point(|bound| *bound < value);
         self.counts[bucket] += times;
         self.sum = self.sum.wrapping_add(value.wrapping_mul(times));
         self.is_empty = false;
@@ -152,7 +197,10 @@ impl LocalHistogram {
                 total.fetch_add(std::mem::take(count), Ordering::Relaxed);
             }
         }
-        self.shared.0.sum.fetch_add(std::mem::take(&mut self.sum), Ordering::Relaxed);
+        self.shared
+            .0
+            .sum
+            .fetch_add(std::mem::take(&mut self.sum), Ordering::Relaxed);
     }
 }
 
@@ -162,7 +210,8 @@ mod tests {
 
     #[test]
     fn what_was_handed_over_is_shown_cumulatively() {
-        let histogram = Histogram::new("a_seconds", "A.", TIMES, Some(("shard", "0"))).expect("a right name");
+        let histogram =
+            Histogram::new("a_seconds", "A.", TIMES, Some(("shard", "0"))).expect("a right name");
         let mut local = histogram.local();
         local.record(10_000, 3);
         local.time(Duration::from_millis(3));
@@ -174,8 +223,15 @@ mod tests {
         let shown = families[0].get_metric()[0].get_histogram();
         assert_eq!(shown.get_sample_count(), 5);
         assert!((shown.get_sample_sum() - 100.003_03).abs() < 1e-9);
-        let cumulative: Vec<u64> = shown.get_bucket().iter().map(proto::Bucket::cumulative_count).collect();
-        assert_eq!((cumulative[0], cumulative[7], cumulative[8], cumulative[18]), (3, 3, 4, 4));
+        let cumulative: Vec<u64> = shown
+            .get_bucket()
+            .iter()
+            .map(proto::Bucket::cumulative_count)
+            .collect();
+        assert_eq!(
+            (cumulative[0], cumulative[7], cumulative[8], cumulative[18]),
+            (3, 3, 4, 4)
+        );
         assert!((shown.get_bucket()[0].upper_bound() - 1e-5).abs() < 1e-12);
     }
 }

@@ -8,7 +8,9 @@ pub use histogram::{Histogram, LocalHistogram};
 
 use histogram::{NUMBERS, SIZES, Scale, TIMES};
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::protocol::{Code, Encoding, GapCause, LagLevel, Mode, SourceState};
 use crate::topic::Channel;
@@ -113,12 +115,21 @@ pub struct ShardMeters {
     pub longest_turn: Gauge,
 }
 
-const FANOUT_HELP: &str =
-    "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
+const FANOUT_HELP: &str = "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
 
 /// Why input is refused.
-const BAD_INPUT: [&str; 10] =
-    ["malformed", "channel", "symbol", "quantity", "negative_price", "crossed", "late", "ahead", "full", "bad_line"];
+const BAD_INPUT: [&str; 10] = [
+    "malformed",
+    "channel",
+    "symbol",
+    "quantity",
+    "negative_price",
+    "crossed",
+    "late",
+    "ahead",
+    "full",
+    "bad_line",
+];
 
 /// Builds metrics and registers them.
 #[derive(Debug)]
@@ -126,7 +137,9 @@ struct Catalogue(Registry);
 
 impl Catalogue {
     fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("every name stands once in the catalogue");
+        self.0
+            .register(Box::new(collector.clone()))
+            .expect("every name stands once in the catalogue");
         collector
     }
     fn counter(&self, name: &str, help: &str) -> IntCounter {
@@ -139,39 +152,91 @@ impl Catalogue {
         self.register(Gauge::new(name, help).expect("names of the catalogue are valid"))
     }
     fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
-        self.register(Histogram::new(name, help, scale, None).expect("names of the catalogue are valid"))
+        self.register(
+            Histogram::new(name, help, scale, None).expect("names of the catalogue are valid"),
+        )
     }
     fn labelled(&self, name: &str, help: &str, label: (&str, &str)) -> Histogram {
-        self.register(Histogram::new(name, help, TIMES, Some(label)).expect("names of the catalogue are valid"))
+        self.register(
+            Histogram::new(name, help, TIMES, Some(label))
+                .expect("names of the catalogue are valid"),
+        )
     }
     /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
-    fn counters<'a>(&self, name: &str, help: &str, label: &str, values: impl IntoIterator<Item = &'a str>) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label]).expect("names of the catalogue are valid");
+    fn counters<'a>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), &[label])
+            .expect("names of the catalogue are valid");
         for value in values {
             counters.with_label_values(&[value]);
         }
         self.register(counters)
     }
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels).expect("names of the catalogue are valid"))
+        self.register(
+            IntGaugeVec::new(Opts::new(name, help), labels)
+                .expect("names of the catalogue are valid"),
+        )
     }
 }
 
 impl Metrics {
     /// All metrics, at zero.
-    #[expect(clippy::too_many_lines, reason = "a table, to be read from its top to its bottom")]
+    #[allow(
+        clippy::too_many_lines,
+        reason = "a table, to be read from its top to its bottom"
+    )]
     pub fn new() -> Self {
         let all = Catalogue(Registry::new());
-        let published = all.counters("tickcast_events_published_total", "Events that the bus published.", "channel", []);
-        let names = ["trade", "quote", "ticker", "bar_1s", "bar_1m", "bar_5m", "bar_1h", "bar_1d", "status"];
-        let encoded = all.counters("tickcast_events_encoded_total", "Events made into bytes, once an encoding.", "encoding", []);
-        let lost = all.counters("tickcast_events_lost_total", "Events named in gaps, by cause.", "cause", []);
-        let lag = all.counters("tickcast_lag_changes_total", "Changes of a connection's lag level.", "level", []);
-        let late = all.gauges("tickcast_connections_late", "Connections that were told that they are late, by level.", &["level"]);
-        let build = all.gauges("tickcast_build_info", "1; its label tells the version.", &["version"]);
+        let published = all.counters(
+            "tickcast_events_published_total",
+            "Events that the bus published.",
+            "channel",
+            [],
+        );
+        let names = [
+            "trade", "quote", "ticker", "bar_1s", "bar_1m", "bar_5m", "bar_1h", "bar_1d", "status",
+        ];
+        let encoded = all.counters(
+            "tickcast_events_encoded_total",
+            "Events made into bytes, once an encoding.",
+            "encoding",
+            [],
+        );
+        let lost = all.counters(
+            "tickcast_events_lost_total",
+            "Events named in gaps, by cause.",
+            "cause",
+            [],
+        );
+        let lag = all.counters(
+            "tickcast_lag_changes_total",
+            "Changes of a connection's lag level.",
+            "level",
+            [],
+        );
+        let late = all.gauges(
+            "tickcast_connections_late",
+            "Connections that were told that they are late, by level.",
+            &["level"],
+        );
+        let build = all.gauges(
+            "tickcast_build_info",
+            "1; its label tells the version.",
+            &["version"],
+        );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let source_events = Opts::new("tickcast_source_events_total", "Trades and quotes that sources emitted.");
-        let source_events = IntCounterVec::new(source_events, &["source", "channel"]).expect("names of the catalogue are valid");
+        let source_events = Opts::new(
+            "tickcast_source_events_total",
+            "Trades and quotes that sources emitted.",
+        );
+        let source_events = IntCounterVec::new(source_events, &["source", "channel"])
+            .expect("names of the catalogue are valid");
         let codes = || Code::ALL.map(Code::name);
         let process = all.0.register(Box::new(ProcessCollector::for_self()));
         process.expect("the process' metrics have names of their own");
@@ -250,27 +315,48 @@ impl Metrics {
 
     /// The metrics of a source.
     pub fn add_source(&self, name: &str) -> SourceMeters {
-        let lag = self.catalogue.labelled("tickcast_source_lag_seconds", "From an event's time to its arrival here.", ("source", name));
+        let lag = self.catalogue.labelled(
+            "tickcast_source_lag_seconds",
+            "From an event's time to its arrival here.",
+            ("source", name),
+        );
         for state in SourceState::ALL {
             self.source_state.with_label_values(&[name, state.name()]);
         }
         let of = |channel| self.source_events.with_label_values(&[name, channel]);
-        SourceMeters { lag: lag.local(), trades: of("trade"), quotes: of("quote") }
+        SourceMeters {
+            lag: lag.local(),
+            trades: of("trade"),
+            quotes: of("quote"),
+        }
     }
 
     /// The metrics of a shard.
     pub fn add_shard(&self, number: usize) -> ShardMeters {
         let label = ("shard", &*number.to_string());
-        let turn = self.catalogue.labelled("tickcast_shard_turn_seconds", "How long a turn of a shard's loop takes.", label);
-        let opts = Opts::new("tickcast_shard_longest_turn_seconds", "The longest turn of the last half to whole minute.");
-        let longest = Gauge::with_opts(opts.const_label(label.0, label.1)).expect("names of the catalogue are valid");
-        ShardMeters { turn: turn.local(), longest_turn: self.catalogue.register(longest) }
+        let turn = self.catalogue.labelled(
+            "tickcast_shard_turn_seconds",
+            "How long a turn of a shard's loop takes.",
+            label,
+        );
+        let opts = Opts::new(
+            "tickcast_shard_longest_turn_seconds",
+            "The longest turn of the last half to whole minute.",
+        );
+        let longest = Gauge::with_opts(opts.const_label(label.0, label.1))
+            .expect("names of the catalogue are valid");
+        ShardMeters {
+            turn: turn.local(),
+            longest_turn: self.catalogue.register(longest),
+        }
     }
 
     /// A source is in this state now.
     pub fn set_source_state(&self, name: &str, state: SourceState) {
         for one in SourceState::ALL {
-            self.source_state.with_label_values(&[name, one.name()]).set(i64::from(one == state));
+            self.source_state
+                .with_label_values(&[name, one.name()])
+                .set(i64::from(one == state));
         }
     }
 

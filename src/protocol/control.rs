@@ -140,7 +140,10 @@ impl Entry {
             ("interval", Some(ms)) => Mode::Interval(ms),
             _ => return None,
         };
-        Some(Settings { mode, on_slow: self.on_slow })
+        Some(Settings {
+            mode,
+            on_slow: self.on_slow,
+        })
     }
 }
 
@@ -158,7 +161,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of `topic` for the reason `code`.
     pub fn new(topic: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
-        Self { topic: topic.into(), code: code.number(), message: message.into() }
+        Self {
+            topic: topic.into(),
+            code: code.number(),
+            message: message.into(),
+        }
     }
 }
 
@@ -472,7 +479,13 @@ pub struct ProtocolError {
 impl ProtocolError {
     /// An error that no retry mends.
     pub fn new(id: Option<Id>, code: Code, message: impl Into<String>) -> Self {
-        Self { id, code: code.number(), name: code.name().to_owned(), message: message.into(), retry_ms: None }
+        Self {
+            id,
+            code: code.number(),
+            name: code.name().to_owned(),
+            message: message.into(),
+            retry_ms: None,
+        }
     }
 }
 

@@ -65,7 +65,9 @@ impl OnSlow {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Conflate, Self::Gap, Self::Disconnect].into_iter().find(|on_slow| on_slow.name() == text)
+        [Self::Conflate, Self::Gap, Self::Disconnect]
+            .into_iter()
+            .find(|on_slow| on_slow.name() == text)
     }
 }
 
@@ -103,8 +105,14 @@ impl Settings {
     /// What a subscription gets that asks for nothing.
     pub const fn default_of(channel: Channel) -> Self {
         match channel.kind() {
-            Kind::Event => Self { mode: Mode::Raw, on_slow: OnSlow::Gap },
-            Kind::State | Kind::Bar => Self { mode: Mode::Raw, on_slow: OnSlow::Conflate },
+            Kind::Event => Self {
+                mode: Mode::Raw,
+                on_slow: OnSlow::Gap,
+            },
+            Kind::State | Kind::Bar => Self {
+                mode: Mode::Raw,
+                on_slow: OnSlow::Conflate,
+            },
         }
     }
 
@@ -115,8 +123,18 @@ impl Settings {
             (Mode::Interval(_), Some(ms), _) => Mode::Interval(ms),
             (mode, _, _) => mode,
         };
-        let settings = Self { mode, on_slow: wish.on_slow.unwrap_or(self.on_slow) };
-        let refuse = |field, given, known| Err(SettingsRefused { field, given, channel: channel.name(), known });
+        let settings = Self {
+            mode,
+            on_slow: wish.on_slow.unwrap_or(self.on_slow),
+        };
+        let refuse = |field, given, known| {
+            Err(SettingsRefused {
+                field,
+                given,
+                channel: channel.name(),
+                known,
+            })
+        };
         if channel.kind() == Kind::Event && settings.mode != Mode::Raw {
             return refuse("mode", settings.mode.name(), "raw");
         }

@@ -14,7 +14,10 @@ pub struct Epoch {
 impl Epoch {
     /// The epoch after this one.
     pub const fn next(self) -> Self {
-        Self { origin: self.origin, turn: self.turn + 1 }
+        Self {
+            origin: self.origin,
+            turn: self.turn + 1,
+        }
     }
 
     /// Reads what [`fmt::Display`] wrote; `None` where it never did.
@@ -23,7 +26,10 @@ impl Epoch {
             Some((origin, turn)) => (origin, turn.parse().ok().filter(|turn| *turn > 0)?),
             None => (text, 0),
         };
-        let epoch = Self { origin: u64::from_str_radix(origin, 16).ok()?, turn };
+        let epoch = Self {
+            origin: u64::from_str_radix(origin, 16).ok()?,
+            turn,
+        };
         (epoch.to_string() == text).then_some(epoch)
     }
 }
@@ -43,11 +49,24 @@ mod tests {
 
     #[test]
     fn epochs_are_read_as_written_and_nothing_else() {
-        for epoch in [Epoch { origin: 0, turn: 0 }, Epoch { origin: u64::MAX, turn: u32::MAX }] {
+        for epoch in [
+            Epoch { origin: 0, turn: 0 },
+            Epoch {
+                origin: u64::MAX,
+                turn: u32::MAX,
+            },
+        ] {
             assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));
             assert!(epoch.to_string().len() <= 32);
         }
-        for other in ["", "x", "00000000000000FF", "1", "0000000000000001-0", "0000000000000001-01"] {
+        for other in [
+            "",
+            "x",
+            "00000000000000FF",
+            "1",
+            "0000000000000001-0",
+            "0000000000000001-01",
+        ] {
             assert_eq!(Epoch::parse(other), None, "{other}");
         }
     }

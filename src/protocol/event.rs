@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::Encoding;
 use crate::market::{
-    Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId, TradingState, UnixNanos, parse_decimal,
-    write_decimal,
+    Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId,
+    TradingState, UnixNanos, parse_decimal, write_decimal,
 };
 use crate::topic::{Channel, Topic};
 
@@ -25,7 +25,10 @@ impl EventHead {
     pub fn new(topic: &Topic) -> Self {
         let mut msgpack = Vec::new();
         let symbol = topic.symbol.as_str();
-        for (key, text) in [("ch", topic.channel.name()), ("sym", symbol)].into_iter().chain(param_of(topic.channel)) {
+        for (key, text) in [("ch", topic.channel.name()), ("sym", symbol)]
+            .into_iter()
+            .chain(param_of(topic.channel))
+        {
             msgpack_text(&mut msgpack, key);
             msgpack_text(&mut msgpack, text);
         }
@@ -33,7 +36,11 @@ impl EventHead {
         if let Some((key, text)) = param_of(topic.channel) {
             json.extend([",\"", key, "\":\"", text, "\""]);
         }
-        Self { channel: topic.channel, msgpack: msgpack.into(), json: json.into_bytes().into() }
+        Self {
+            channel: topic.channel,
+            msgpack: msgpack.into(),
+            json: json.into_bytes().into(),
+        }
     }
 }
 
@@ -42,13 +49,23 @@ fn param_of(channel: Channel) -> Option<(&'static str, &'static str)> {
 }
 
 /// Appends one event as a map; prices and quantities as texts, times and counts as integers.
-pub fn encode_event(out: &mut Vec<u8>, encoding: Encoding, head: &EventHead, seq: u64, tx: UnixNanos, body: &Body) {
+pub fn encode_event(
+    out: &mut Vec<u8>,
+    encoding: Encoding,
+    head: &EventHead,
+    seq: u64,
+    tx: UnixNanos,
+    body: &Body,
+) {
     match encoding {
         Encoding::Msgpack => {
             let at = out.len();
             out.push(0);
             out.extend_from_slice(&head.msgpack);
-            let mut writer = Msgpack { out, fields: 2 + u8::from(head.channel.param().is_some()) };
+            let mut writer = Msgpack {
+                out,
+                fields: 2 + u8::from(head.channel.param().is_some()),
+            };
             write_fields(&mut writer, seq, tx, body);
             // A map of up to 15 entries has its count in the marker; no event has more than 14.
             let marker = 0x80 | writer.fields;
@@ -103,7 +120,12 @@ fn write_trade<W: FieldWriter>(writer: &mut W, trade: &Trade) {
     }
 }
 
-fn write_level<W: FieldWriter>(writer: &mut W, px: &'static str, qty: &'static str, level: Option<Level>) {
+fn write_level<W: FieldWriter>(
+    writer: &mut W,
+    px: &'static str,
+    qty: &'static str,
+    level: Option<Level>,
+) {
     match level {
         Some(level) => {
             writer.decimal(px, level.px.0);
@@ -233,7 +255,8 @@ impl Json<'_> {
 impl FieldWriter for Json<'_> {
     fn integer(&mut self, key: &'static str, value: u64) {
         self.key(key);
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out
+            .extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
     fn decimal(&mut self, key: &'static str, value: Decimal) {
         self.key(key);
@@ -243,17 +266,20 @@ impl FieldWriter for Json<'_> {
     }
     fn text(&mut self, key: &'static str, value: &str) {
         self.key(key);
-        serde_json::to_writer(&mut *self.out, value).expect("a text is always JSON, and a Vec takes all");
+        serde_json::to_writer(&mut *self.out, value)
+            .expect("a text is always JSON, and a Vec takes all");
     }
     fn number_text(&mut self, key: &'static str, value: u64) {
         self.key(key);
         self.out.push(b'"');
-        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+        self.out
+            .extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
         self.out.push(b'"');
     }
     fn flag(&mut self, key: &'static str, value: bool) {
         self.key(key);
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+        self.out
+            .extend_from_slice(if value { b"true" } else { b"false" });
     }
     fn null(&mut self, key: &'static str) {
         self.key(key);
@@ -338,20 +364,34 @@ fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, String> {
     parse_decimal(text).map_err(|error| format!("`{field}`: {error}"))
 }
 
-fn level(names: [&'static str; 2], px: Option<&str>, qty: Option<&str>) -> Result<Option<Level>, String> {
+fn level(
+    names: [&'static str; 2],
+    px: Option<&str>,
+    qty: Option<&str>,
+) -> Result<Option<Level>, String> {
     if px.is_none() && qty.is_none() {
         return Ok(None);
     }
-    Ok(Some(Level { px: Price(decimal(names[0], px)?), qty: Qty(decimal(names[1], qty)?) }))
+    Ok(Some(Level {
+        px: Price(decimal(names[0], px)?),
+        qty: Qty(decimal(names[1], qty)?),
+    }))
 }
 
 impl Flat<'_> {
     /// `None` for a channel that this version doesn't know, which a client ignores.
     pub(super) fn into_event(self) -> Result<Option<DataEvent>, String> {
-        let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else { return Ok(None) };
+        let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else {
+            return Ok(None);
+        };
         let symbol = crate::market::Symbol::new(&self.sym).map_err(|error| error.to_string())?;
         let body = self.body(channel)?;
-        Ok(Some(DataEvent { topic: Topic { channel, symbol }, seq: self.seq, tx: UnixNanos(self.tx), body }))
+        Ok(Some(DataEvent {
+            topic: Topic { channel, symbol },
+            seq: self.seq,
+            tx: UnixNanos(self.tx),
+            body,
+        }))
     }
 
     fn body(&self, channel: Channel) -> Result<Body, String> {
@@ -361,8 +401,16 @@ impl Flat<'_> {
                 ts,
                 px: Price(decimal("px", self.px.as_deref())?),
                 qty: Qty(decimal("qty", self.qty.as_deref())?),
-                side: self.side.as_deref().and_then(Aggressor::parse).unwrap_or(Aggressor::None),
-                id: self.id.as_deref().map_or(Some(TradeId::None), TradeId::parse).ok_or("`id` is too long")?,
+                side: self
+                    .side
+                    .as_deref()
+                    .and_then(Aggressor::parse)
+                    .unwrap_or(Aggressor::None),
+                id: self
+                    .id
+                    .as_deref()
+                    .map_or(Some(TradeId::None), TradeId::parse)
+                    .ok_or("`id` is too long")?,
             }),
             Channel::Quote => Body::Quote(Quote {
                 ts,
@@ -378,7 +426,11 @@ impl Flat<'_> {
                 vol: Qty(decimal("vol", self.vol.as_deref())?),
                 vwap: decimal("vwap", self.vwap.as_deref())?,
                 n: self.n.ok_or("the ticker has no `n`")?,
-                chg: self.chg.is_some().then(|| decimal("chg", self.chg.as_deref())).transpose()?,
+                chg: self
+                    .chg
+                    .is_some()
+                    .then(|| decimal("chg", self.chg.as_deref()))
+                    .transpose()?,
             }),
             Channel::Bar(_) => Body::Bar(Bar {
                 ts,
@@ -393,7 +445,11 @@ impl Flat<'_> {
             }),
             Channel::Status => Body::Status(Status {
                 ts,
-                state: self.state.as_deref().and_then(TradingState::parse).ok_or("the status has no known `state`")?,
+                state: self
+                    .state
+                    .as_deref()
+                    .and_then(TradingState::parse)
+                    .ok_or("the status has no known `state`")?,
                 since: UnixNanos(self.since.ok_or("the status has no `since`")?),
                 src: self.src.ok_or("the status has no `src`")?,
             }),

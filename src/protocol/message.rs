@@ -32,8 +32,11 @@ pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
 
 fn serialize<T: Serialize>(value: &T, encoding: Encoding) -> Vec<u8> {
     match encoding {
-        Encoding::Msgpack => rmp_serde::to_vec_named(value).expect("control messages hold nothing that MessagePack lacks"),
-        Encoding::Json => serde_json::to_vec(value).expect("control messages hold nothing that JSON lacks"),
+        Encoding::Msgpack => rmp_serde::to_vec_named(value)
+            .expect("control messages hold nothing that MessagePack lacks"),
+        Encoding::Json => {
+            serde_json::to_vec(value).expect("control messages hold nothing that JSON lacks")
+        }
     }
 }
 
@@ -142,7 +145,19 @@ fn split_list<T>(first: &mut Vec<T>, second: &mut Vec<T>) {
 /// Splits entries; a single pattern is cut into two entries of the same pattern.
 fn split_pair(lists: [(&mut Vec<Entry>, &mut Vec<Entry>); 1]) {
     let [(first, second)] = lists;
-    if let ([Entry { matched: Some(a), .. }], [Entry { matched: Some(b), .. }]) = (&mut first[..], &mut second[..]) {
+    if let (
+        [
+            Entry {
+                matched: Some(a), ..
+            },
+        ],
+        [
+            Entry {
+                matched: Some(b), ..
+            },
+        ],
+    ) = (&mut first[..], &mut second[..])
+    {
         split_list(a, b);
         return;
     }
@@ -150,9 +165,14 @@ fn split_pair(lists: [(&mut Vec<Entry>, &mut Vec<Entry>); 1]) {
 }
 
 /// Reads a message of the server.
-pub fn decode_server_message(bytes: &[u8], encoding: Encoding) -> Result<ServerMessage, DecodeError> {
+pub fn decode_server_message(
+    bytes: &[u8],
+    encoding: Encoding,
+) -> Result<ServerMessage, DecodeError> {
     let is_array = match encoding {
-        Encoding::Msgpack => bytes.first().is_some_and(|marker| matches!(marker, 0x90..=0x9f | 0xdc | 0xdd)),
+        Encoding::Msgpack => bytes
+            .first()
+            .is_some_and(|marker| matches!(marker, 0x90..=0x9f | 0xdc | 0xdd)),
         Encoding::Json => bytes.first() == Some(&b'['),
     };
     if is_array {
@@ -165,10 +185,17 @@ pub fn decode_server_message(bytes: &[u8], encoding: Encoding) -> Result<ServerM
     Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
 }
 
-fn deserialize<'a, T: Deserialize<'a>>(bytes: &'a [u8], encoding: Encoding) -> Result<T, DecodeError> {
+fn deserialize<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    encoding: Encoding,
+) -> Result<T, DecodeError> {
     match encoding {
-        Encoding::Msgpack => rmp_serde::from_slice(bytes).map_err(|error| DecodeError(error.to_string())),
-        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError(error.to_string())),
+        Encoding::Msgpack => {
+            rmp_serde::from_slice(bytes).map_err(|error| DecodeError(error.to_string()))
+        }
+        Encoding::Json => {
+            serde_json::from_slice(bytes).map_err(|error| DecodeError(error.to_string()))
+        }
     }
 }
 
@@ -210,14 +237,21 @@ impl<'de> Deserialize<'de> for Snapshot {
         for flat in fields.events {
             events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
         }
-        Ok(Self { topic: fields.topic, epoch: fields.epoch, seq: fields.seq, events })
+        Ok(Self {
+            topic: fields.topic,
+            epoch: fields.epoch,
+            seq: fields.seq,
+            events,
+        })
     }
 }
 
 impl Serialize for Snapshot {
     /// The server writes snapshots around bytes that it has ([`write_snapshot`]); this is never reached there.
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(serde::ser::Error::custom("a snapshot is written by write_snapshot"))
+        Err(serde::ser::Error::custom(
+            "a snapshot is written by write_snapshot",
+        ))
     }
 }
 
@@ -248,14 +282,20 @@ struct Fields {
 
 impl Fields {
     fn put(&mut self, key: &'static str, value: impl Serialize) {
-        self.map.push((key, serde_json::to_value(value).expect("a request's fields are plain values")));
+        self.map.push((
+            key,
+            serde_json::to_value(value).expect("a request's fields are plain values"),
+        ));
     }
 
     fn put_wish(&mut self, wish: DeliveryWish) {
         if let Some(mode) = wish.mode {
             self.put("mode", mode.name());
         }
-        let interval_ms = wish.interval_ms.or(wish.mode.and_then(Mode::interval_ms)).filter(|ms| *ms > 0);
+        let interval_ms = wish
+            .interval_ms
+            .or(wish.mode.and_then(Mode::interval_ms))
+            .filter(|ms| *ms > 0);
         if let Some(ms) = interval_ms {
             self.put("interval_ms", ms);
         }
@@ -293,16 +333,29 @@ impl Op {
                     Some(SnapshotWish::Events(n)) => map.put("snapshot", n),
                 }
                 if let Some(from) = &subscribe.from {
-                    let seqs: serde_json::Map<_, _> = from.seqs.iter().map(|(t, seq)| (t.clone(), (*seq).into())).collect();
-                    let epochs: serde_json::Map<_, _> = from.epochs.iter().map(|(t, epoch)| (t.clone(), epoch.as_str().into())).collect();
-                    map.put("from", serde_json::json!({"epoch": from.epoch, "seqs": seqs, "epochs": epochs}));
+                    let seqs: serde_json::Map<_, _> = from
+                        .seqs
+                        .iter()
+                        .map(|(t, seq)| (t.clone(), (*seq).into()))
+                        .collect();
+                    let epochs: serde_json::Map<_, _> = from
+                        .epochs
+                        .iter()
+                        .map(|(t, epoch)| (t.clone(), epoch.as_str().into()))
+                        .collect();
+                    map.put(
+                        "from",
+                        serde_json::json!({"epoch": from.epoch, "seqs": seqs, "epochs": epochs}),
+                    );
                 }
                 if subscribe.atomic {
                     map.put("atomic", true);
                 }
             }
             Self::Unsubscribe(TopicsAsked::All) => map.put("all", true),
-            Self::Unsubscribe(TopicsAsked::These(topics)) | Self::Resync { topics } => map.put("topics", topics),
+            Self::Unsubscribe(TopicsAsked::These(topics)) | Self::Resync { topics } => {
+                map.put("topics", topics);
+            }
             Self::Modify { topics, wish } => {
                 map.put("topics", topics);
                 map.put_wish(*wish);

@@ -15,17 +15,20 @@ mod value;
 
 pub use code::Code;
 pub use control::{
-    Authenticated, Bye, Control, Entry, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry,
-    Limits, Pong, ProtocolError, Refusal, Snapshot, SourceChange, SourceState, Subscribed, Subscriptions, TopicsChange, Unsubscribed,
-    Welcome,
+    Authenticated, Bye, Control, Entry, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments,
+    Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits, Pong, ProtocolError, Refusal, Snapshot,
+    SourceChange, SourceState, Subscribed, Subscriptions, TopicsChange, Unsubscribed, Welcome,
 };
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
 pub use epoch::Epoch;
 pub use event::{DataEvent, EventHead, encode_event};
 pub use message::{
-    DecodeError, ServerMessage, SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request, write_snapshot,
+    DecodeError, ServerMessage, SnapshotHead, decode_server_message, encode_control, encode_parts,
+    encode_request, write_snapshot,
 };
-pub use request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked, decode_request};
+pub use request::{
+    BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked, decode_request,
+};
 
 /// The most bytes of a server message's payload, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
@@ -62,7 +65,9 @@ impl Encoding {
 
     /// Reads the word on the wire.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|encoding| encoding.name() == text)
+        Self::ALL
+            .into_iter()
+            .find(|encoding| encoding.name() == text)
     }
 
     /// Its place in [`Self::ALL`].

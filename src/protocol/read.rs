@@ -31,7 +31,9 @@ fn byte(input: &mut &[u8]) -> Read<u8> {
 
 /// A big-endian number of `len` bytes.
 fn number(input: &mut &[u8], len: usize) -> Read<u64> {
-    Ok(take(input, len)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    Ok(take(input, len)?
+        .iter()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
@@ -57,9 +59,15 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
             let len = 1 << (marker - 0xd0);
             let value = number(input, len)?;
             let is_negative = value >> (8 * len - 1) == 1;
-            if is_negative { Err("an unsigned integer was expected, but a negative one came".to_owned()) } else { Ok(value) }
+            if is_negative {
+                Err("an unsigned integer was expected, but a negative one came".to_owned())
+            } else {
+                Ok(value)
+            }
         }
-        other => Err(format!("an unsigned integer was expected, but 0x{other:02x} came")),
+        other => Err(format!(
+            "an unsigned integer was expected, but 0x{other:02x} came"
+        )),
     }
 }
 
@@ -67,7 +75,9 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
     match byte(input)? {
         0xc2 => Ok(false),
         0xc3 => Ok(true),
-        other => Err(format!("true or false was expected, but 0x{other:02x} came")),
+        other => Err(format!(
+            "true or false was expected, but 0x{other:02x} came"
+        )),
     }
 }
 
@@ -77,7 +87,10 @@ fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
         marker if marker == large => Ok(number(input, 2)? as usize),
         marker if marker == large + 1 => Ok(number(input, 4)? as usize),
-        other => Err(format!("a {} was expected, but 0x{other:02x} came", if small == 0x80 { "map" } else { "list" })),
+        other => Err(format!(
+            "a {} was expected, but 0x{other:02x} came",
+            if small == 0x80 { "map" } else { "list" }
+        )),
     }
 }
 
@@ -128,7 +141,11 @@ pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
     for _ in 0..count {
         events.extend(event(&mut input)?.into_event()?);
     }
-    if input.is_empty() { Ok(events) } else { Err("bytes follow the list of events".to_owned()) }
+    if input.is_empty() {
+        Ok(events)
+    } else {
+        Err("bytes follow the list of events".to_owned())
+    }
 }
 
 fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
@@ -153,7 +170,11 @@ fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
         }
         had += 1;
     }
-    if had < 5 { Err("an event has `ch`, `sym`, `seq`, `ts` and `tx`".to_owned()) } else { Ok(flat) }
+    if had < 5 {
+        Err("an event has `ch`, `sym`, `seq`, `ts` and `tx`".to_owned())
+    } else {
+        Ok(flat)
+    }
 }
 
 fn field<'a>(flat: &mut Flat<'a>, key: &str, input: &mut &'a [u8]) -> Read<()> {
@@ -186,7 +207,10 @@ fn field<'a>(flat: &mut Flat<'a>, key: &str, input: &mut &'a [u8]) -> Read<()> {
         "src" => {
             let word = text(input)?;
             flat.src = SourceKind::parse(word);
-            return flat.src.map(|_| ()).ok_or_else(|| format!("no source is \"{}\"", word.escape_debug()));
+            return flat
+                .src
+                .map(|_| ())
+                .ok_or_else(|| format!("no source is \"{}\"", word.escape_debug()));
         }
         _ => return skip(input, 0),
     };
@@ -208,7 +232,10 @@ mod tests {
         let bytes = rmp_serde::to_vec(&value).expect("plain values");
         let read = events(&bytes).expect("it is read");
         assert_eq!(read.len(), 1);
-        assert_eq!((read[0].topic.to_string(), read[0].seq, read[0].tx.0), ("trade:A".to_owned(), 7, 300));
+        assert_eq!(
+            (read[0].topic.to_string(), read[0].seq, read[0].tx.0),
+            ("trade:A".to_owned(), 7, 300)
+        );
     }
 
     #[test]
@@ -232,7 +259,11 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_refused_and_says_why() {
-        let error = |value: serde_json::Value| events(&rmp_serde::to_vec(&value).expect("plain values")).err().unwrap_or_default();
+        let error = |value: serde_json::Value| {
+            events(&rmp_serde::to_vec(&value).expect("plain values"))
+                .err()
+                .unwrap_or_default()
+        };
         assert!(error(serde_json::json!({})).contains("list was expected"));
         assert!(error(serde_json::json!([1])).contains("map was expected"));
         assert!(error(serde_json::json!([{"ch": "trade"}])).contains("`seq`"));

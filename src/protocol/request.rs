@@ -127,9 +127,17 @@ pub struct BadRequest {
 /// Reads one message of a client. Never panics, and allocates no more than a small multiple of `bytes`.
 pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRequest> {
     let no_id = |message| BadRequest { id: None, message };
-    let parsed = Value::parse(bytes, encoding).map_err(|error| no_id(format!("the message is no {} map: {error}", encoding.name())))?;
+    let parsed = Value::parse(bytes, encoding).map_err(|error| {
+        no_id(format!(
+            "the message is no {} map: {error}",
+            encoding.name()
+        ))
+    })?;
     let Value::Map(entries) = parsed.value else {
-        return Err(no_id(format!("a request is a map with `op`, but this is {}", parsed.value.kind())));
+        return Err(no_id(format!(
+            "a request is a map with `op`, but this is {}",
+            parsed.value.kind()
+        )));
     };
     let mut fields = Fields(entries);
     let id = fields.id().map_err(no_id)?;
@@ -166,21 +174,33 @@ fn decode_op(fields: &mut Fields) -> Result<Op, String> {
             }
             Ok(Op::Modify { topics, wish })
         }
-        "resync" => Ok(Op::Resync { topics: fields.topics()? }),
+        "resync" => Ok(Op::Resync {
+            topics: fields.topics()?,
+        }),
         "subscriptions" => Ok(Op::Subscriptions),
-        "instruments" => Ok(Op::Instruments { pattern: fields.text("pattern")?.unwrap_or_else(|| "*".into()) }),
+        "instruments" => Ok(Op::Instruments {
+            pattern: fields.text("pattern")?.unwrap_or_else(|| "*".into()),
+        }),
         "ledger" => Ok(Op::Ledger),
         "ping" => {
-            let t = fields.integer("t")?.ok_or("`t` is missing; it is an integer that comes back in `pong`")?;
+            let t = fields
+                .integer("t")?
+                .ok_or("`t` is missing; it is an integer that comes back in `pong`")?;
             if t.abs() > INTEGER_MAX {
                 return Err("`t` must be an integer from -2^53 to 2^53".into());
             }
             Ok(Op::Ping { t: t as i64 })
         }
-        "auth" => Ok(Op::Auth { token: fields.text("token")?.ok_or("`token` is missing")? }),
+        "auth" => Ok(Op::Auth {
+            token: fields.text("token")?.ok_or("`token` is missing")?,
+        }),
         other => Err(format!(
             "`op` \"{}\" is unknown; there are subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping, auth",
-            other.chars().take(40).flat_map(char::escape_debug).collect::<String>()
+            other
+                .chars()
+                .take(40)
+                .flat_map(char::escape_debug)
+                .collect::<String>()
         )),
     }
 }
@@ -206,7 +226,10 @@ impl Fields {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => Err(format!("`{key}` must be true or false, but is {}", other.kind())),
+            Some(other) => Err(format!(
+                "`{key}` must be true or false, but is {}",
+                other.kind()
+            )),
         }
     }
 
@@ -214,16 +237,26 @@ impl Fields {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Int(value)) => Ok(Some(value)),
-            Some(other) => Err(format!("`{key}` must be an integer, but is {}", other.kind())),
+            Some(other) => Err(format!(
+                "`{key}` must be an integer, but is {}",
+                other.kind()
+            )),
         }
     }
 
     fn id(&mut self) -> Result<Option<Id>, String> {
         match self.take("id") {
             None => Ok(None),
-            Some(Value::Int(number)) if (0..INTEGER_MAX).contains(&number) => Ok(Some(Id::Number(number as u64))),
-            Some(Value::Text(text)) if text.chars().count() <= ID_TEXT_MAX => Ok(Some(Id::Text(text))),
-            Some(_) => Err("`id` must be an integer from 0 to 2^53 - 1, or a text of up to 36 characters".into()),
+            Some(Value::Int(number)) if (0..INTEGER_MAX).contains(&number) => {
+                Ok(Some(Id::Number(number as u64)))
+            }
+            Some(Value::Text(text)) if text.chars().count() <= ID_TEXT_MAX => {
+                Ok(Some(Id::Text(text)))
+            }
+            Some(_) => Err(
+                "`id` must be an integer from 0 to 2^53 - 1, or a text of up to 36 characters"
+                    .into(),
+            ),
         }
     }
 
@@ -231,7 +264,10 @@ impl Fields {
         match self.take("topics") {
             None => Err("`topics` is missing; it is a list of topics or patterns".into()),
             Some(Value::List(items)) => items.into_iter().map(topic_text).collect(),
-            Some(other) => Err(format!("`topics` must be a list of texts, but is {}", other.kind())),
+            Some(other) => Err(format!(
+                "`topics` must be a list of texts, but is {}",
+                other.kind()
+            )),
         }
     }
 
@@ -250,7 +286,9 @@ impl Fields {
             Some("conflate") => Some(OnSlow::Conflate),
             Some("gap") => Some(OnSlow::Gap),
             Some("disconnect") => Some(OnSlow::Disconnect),
-            Some(other) => return Err(unknown_value("on_slow", other, "conflate, gap, disconnect")),
+            Some(other) => {
+                return Err(unknown_value("on_slow", other, "conflate, gap, disconnect"));
+            }
         };
         let counts = matches!(mode, Some(Mode::Interval(_))) || (mode.is_none() && !whole);
         let interval_ms = match interval_ms.filter(|_| counts) {
@@ -263,9 +301,16 @@ impl Fields {
             ),
         };
         if whole && matches!(mode, Some(Mode::Interval(_))) && interval_ms.is_none() {
-            return Err("mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000".into());
+            return Err(
+                "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000"
+                    .into(),
+            );
         }
-        Ok(DeliveryWish { mode, interval_ms, on_slow })
+        Ok(DeliveryWish {
+            mode,
+            interval_ms,
+            on_slow,
+        })
     }
 
     fn snapshot(&mut self) -> Result<Option<SnapshotWish>, String> {
@@ -273,8 +318,12 @@ impl Fields {
             None => Ok(None),
             Some(Value::Bool(true)) => Ok(Some(SnapshotWish::Yes)),
             Some(Value::Bool(false)) => Ok(Some(SnapshotWish::No)),
-            Some(Value::Int(events)) if (1..INTEGER_MAX).contains(&events) => Ok(Some(SnapshotWish::Events(events as u64))),
-            Some(_) => Err("`snapshot` must be true, false, or how many events at most (from 1)".into()),
+            Some(Value::Int(events)) if (1..INTEGER_MAX).contains(&events) => {
+                Ok(Some(SnapshotWish::Events(events as u64)))
+            }
+            Some(_) => {
+                Err("`snapshot` must be true, false, or how many events at most (from 1)".into())
+            }
         }
     }
 
@@ -284,28 +333,54 @@ impl Fields {
             Some(Value::Map(entries)) => Self(entries),
             Some(other) => return Err(format!("`from` must be a map, but is {}", other.kind())),
         };
-        let epoch = fields.text("epoch").map_err(in_from)?.ok_or("`from.epoch` is missing")?;
-        let seqs = fields.entries("seqs")?.into_iter().map(|(topic, value)| match value {
-            Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => Ok((topic, seq as u64)),
-            _ => Err("`from.seqs` must hold an integer from 0 to 2^53 - 1 for each topic".to_owned()),
-        });
+        let epoch = fields
+            .text("epoch")
+            .map_err(in_from)?
+            .ok_or("`from.epoch` is missing")?;
+        let seqs = fields
+            .entries("seqs")?
+            .into_iter()
+            .map(|(topic, value)| match value {
+                Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => Ok((topic, seq as u64)),
+                _ => Err(
+                    "`from.seqs` must hold an integer from 0 to 2^53 - 1 for each topic".to_owned(),
+                ),
+            });
         let seqs = seqs.collect::<Result<Vec<_>, _>>()?;
-        if seqs.iter().any(|(topic, _): &(String, u64)| topic.len() > TOPIC_BYTES_MAX) {
-            return Err(format!("`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"));
+        if seqs
+            .iter()
+            .any(|(topic, _): &(String, u64)| topic.len() > TOPIC_BYTES_MAX)
+        {
+            return Err(format!(
+                "`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"
+            ));
         }
-        let epochs = fields.entries("epochs")?.into_iter().map(|(topic, value)| match value {
-            Value::Text(epoch) => Ok((topic, epoch)),
-            _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
-        });
+        let epochs = fields
+            .entries("epochs")?
+            .into_iter()
+            .map(|(topic, value)| match value {
+                Value::Text(epoch) => Ok((topic, epoch)),
+                _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
+            });
         let epochs = epochs.collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(From { epoch, seqs, epochs }))
+        Ok(Some(From {
+            epoch,
+            seqs,
+            epochs,
+        }))
     }
 
     fn entries(&mut self, key: &str) -> Result<Vec<(String, Value)>, String> {
         match self.take(key) {
             None => Ok(Vec::new()),
-            Some(Value::Map(entries)) => Ok(entries.into_iter().filter(|(_, value)| *value != Value::Null).collect()),
-            Some(other) => Err(format!("`from.{key}` must be a map by topic, but is {}", other.kind())),
+            Some(Value::Map(entries)) => Ok(entries
+                .into_iter()
+                .filter(|(_, value)| *value != Value::Null)
+                .collect()),
+            Some(other) => Err(format!(
+                "`from.{key}` must be a map by topic, but is {}",
+                other.kind()
+            )),
         }
     }
 }
@@ -313,8 +388,13 @@ impl Fields {
 fn topic_text(item: Value) -> Result<String, String> {
     match item {
         Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => Ok(text),
-        Value::Text(_) => Err(format!("`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes")),
-        other => Err(format!("`topics` must hold texts, but holds {}", other.kind())),
+        Value::Text(_) => Err(format!(
+            "`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes"
+        )),
+        other => Err(format!(
+            "`topics` must hold texts, but holds {}",
+            other.kind()
+        )),
     }
 }
 
@@ -323,7 +403,11 @@ fn in_from(message: String) -> String {
 }
 
 fn unknown_value(field: &str, given: &str, known: &str) -> String {
-    let given: String = given.chars().take(40).flat_map(char::escape_debug).collect();
+    let given: String = given
+        .chars()
+        .take(40)
+        .flat_map(char::escape_debug)
+        .collect();
     format!("`{field}` \"{given}\" is unknown; there are {known}")
 }
 
@@ -347,26 +431,55 @@ mod tests {
         assert!(error(r#"{"op":"jump"}"#).contains("\"jump\" is unknown"));
         assert!(error(r#"{"op":"subscribe"}"#).contains("`topics` is missing"));
         assert!(error(r#"{"op":"subscribe","topics":[1]}"#).contains("holds an integer"));
-        assert!(error(r#"{"op":"subscribe","topics":[],"mode":"interval"}"#).contains("needs `interval_ms`"));
-        assert!(error(r#"{"op":"subscribe","topics":[],"mode":"interval","interval_ms":11}"#).contains("not on the list"));
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"mode":"interval"}"#)
+                .contains("needs `interval_ms`")
+        );
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"mode":"interval","interval_ms":11}"#)
+                .contains("not on the list")
+        );
         assert!(error(r#"{"op":"ping","t":1.0}"#).contains("a float"));
         assert!(error(r#"{"op":"ping","t":1,"t":2}"#).contains("stands twice"));
         assert!(error(r#"{"op":"modify","topics":[]}"#).contains("needs one of"));
-        assert!(error(r#"{"op":"subscribe","topics":[],"from":{"seqs":{}}}"#).contains("`from.epoch` is missing"));
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"from":{"seqs":{}}}"#)
+                .contains("`from.epoch` is missing")
+        );
     }
 
     #[test]
     fn an_id_is_read_though_the_rest_is_wrong() {
-        assert_eq!(json(r#"{"id":7,"op":1}"#).map_err(|bad| bad.id), Err(Some(Id::Number(7))));
-        assert_eq!(json(r#"{"id":"a","op":"x","op":"y"}"#).map_err(|bad| bad.id), Err(Some(Id::Text("a".into()))));
-        assert_eq!(json(r#"{"id":-1,"op":"ledger"}"#).map_err(|bad| bad.id), Err(None));
-        assert_eq!(json(r#"{"id":9007199254740992,"op":"ledger"}"#).map_err(|bad| bad.id), Err(None));
+        assert_eq!(
+            json(r#"{"id":7,"op":1}"#).map_err(|bad| bad.id),
+            Err(Some(Id::Number(7)))
+        );
+        assert_eq!(
+            json(r#"{"id":"a","op":"x","op":"y"}"#).map_err(|bad| bad.id),
+            Err(Some(Id::Text("a".into())))
+        );
+        assert_eq!(
+            json(r#"{"id":-1,"op":"ledger"}"#).map_err(|bad| bad.id),
+            Err(None)
+        );
+        assert_eq!(
+            json(r#"{"id":9007199254740992,"op":"ledger"}"#).map_err(|bad| bad.id),
+            Err(None)
+        );
     }
 
     #[test]
     fn null_means_absent_and_unknown_keys_are_ignored() {
-        let request = json(r#"{"id":null,"op":"subscribe","topics":["trade:A"],"mode":null,"colour":[1.5,{}]}"#);
-        let Ok(Request { id: None, op: Op::Subscribe(subscribe) }) = request else { panic_free(&request) };
+        let request = json(
+            r#"{"id":null,"op":"subscribe","topics":["trade:A"],"mode":null,"colour":[1.5,{}]}"#,
+        );
+        let Ok(Request {
+            id: None,
+            op: Op::Subscribe(subscribe),
+        }) = request
+        else {
+            panic_free(&request)
+        };
         assert_eq!(subscribe.wish, DeliveryWish::default());
     }
 
@@ -378,7 +491,9 @@ mod tests {
     #[test]
     fn an_interval_beside_another_mode_is_ignored() {
         let request = json(r#"{"op":"subscribe","topics":[],"mode":"raw","interval_ms":11}"#);
-        assert!(matches!(request, Ok(Request { op: Op::Subscribe(s), .. }) if s.wish.mode == Some(Mode::Raw)));
+        assert!(
+            matches!(request, Ok(Request { op: Op::Subscribe(s), .. }) if s.wish.mode == Some(Mode::Raw))
+        );
     }
 
     #[test]
@@ -391,7 +506,13 @@ mod tests {
         assert!(decode_request(&[0xdf, 0xff, 0xff, 0xff, 0xff, 0xa1], Encoding::Msgpack).is_err());
         assert!(decode_request(&[0x81, 0x01, 0x02], Encoding::Msgpack).is_err());
         assert!(decode_request(&[0x81, 0xa2, b'o', b'p', 0xd4, 1, 2], Encoding::Msgpack).is_err());
-        let wide = format!("{{{}}}", (0..9_000).map(|n| format!("\"{n}\":0")).collect::<Vec<_>>().join(","));
+        let wide = format!(
+            "{{{}}}",
+            (0..9_000)
+                .map(|n| format!("\"{n}\":0"))
+                .collect::<Vec<_>>()
+                .join(",")
+        );
         assert!(json(&wide).is_err());
     }
 

@@ -36,25 +36,35 @@ pub(super) struct Parsed {
 impl Value {
     pub(super) fn parse(bytes: &[u8], encoding: Encoding) -> Result<Parsed, String> {
         let fault = RefCell::new(None);
-        let seed = Seed { depth: 0, fault: &fault };
+        let seed = Seed {
+            depth: 0,
+            fault: &fault,
+        };
         let value = match encoding {
             Encoding::Json => {
                 let mut de = serde_json::Deserializer::from_slice(bytes);
-                let value = seed.deserialize(&mut de).map_err(|error| error.to_string())?;
+                let value = seed
+                    .deserialize(&mut de)
+                    .map_err(|error| error.to_string())?;
                 de.end().map_err(|error| error.to_string())?;
                 value
             }
             Encoding::Msgpack => {
                 let mut de = rmp_serde::Deserializer::new(Cursor::new(bytes));
                 de.set_max_depth(DEPTH_MAX * 2);
-                let value = seed.deserialize(&mut de).map_err(|error| error.to_string())?;
+                let value = seed
+                    .deserialize(&mut de)
+                    .map_err(|error| error.to_string())?;
                 if de.get_ref().position() < bytes.len() as u64 {
                     return Err("there are bytes after the map".into());
                 }
                 value
             }
         };
-        Ok(Parsed { value, fault: fault.into_inner() })
+        Ok(Parsed {
+            value,
+            fault: fault.into_inner(),
+        })
     }
 
     /// The word for an error message.
@@ -83,7 +93,10 @@ impl Seed<'_> {
         if self.depth >= DEPTH_MAX {
             return Err(E::custom(format!("nested deeper than {DEPTH_MAX}")));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(Self {
+            depth: self.depth + 1,
+            ..self
+        })
     }
 }
 
@@ -139,12 +152,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
         while let Some(key) = access.next_key_seed(inner)? {
             let value = access.next_value_seed(inner)?;
             let Value::Text(key) = key else {
-                self.fault.borrow_mut().get_or_insert_with(|| format!("a key is {}, not a text", key.kind()));
+                self.fault
+                    .borrow_mut()
+                    .get_or_insert_with(|| format!("a key is {}, not a text", key.kind()));
                 continue;
             };
             if !seen.insert(key.clone()) {
                 let shown: String = key.chars().take(40).flat_map(char::escape_debug).collect();
-                self.fault.borrow_mut().get_or_insert_with(|| format!("the key \"{shown}\" stands twice"));
+                self.fault
+                    .borrow_mut()
+                    .get_or_insert_with(|| format!("the key \"{shown}\" stands twice"));
             }
             entries.push((key, value));
         }

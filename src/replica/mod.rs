@@ -50,7 +50,15 @@ struct TopicState {
 
 impl TopicState {
     fn new(epoch: Epoch, channel: Channel) -> Self {
-        Self { epoch, head: 0, recent: VecDeque::new(), closed: VecDeque::new(), closed_evicted: 0, ended_at: 0, kind: channel.kind() }
+        Self {
+            epoch,
+            head: 0,
+            recent: VecDeque::new(),
+            closed: VecDeque::new(),
+            closed_evicted: 0,
+            ended_at: 0,
+            kind: channel.kind(),
+        }
     }
 
     /// How many of the recent events snapshots need.
@@ -63,7 +71,10 @@ impl TopicState {
 
     fn trimmed(&self) -> Self {
         let skip = self.recent.len().saturating_sub(self.floor());
-        Self { recent: self.recent.iter().skip(skip).cloned().collect(), ..self.clone_without_recent() }
+        Self {
+            recent: self.recent.iter().skip(skip).cloned().collect(),
+            ..self.clone_without_recent()
+        }
     }
 
     fn clone_without_recent(&self) -> Self {
@@ -118,7 +129,15 @@ pub struct Replica {
 impl Replica {
     /// An empty one; its topics begin in the epoch `origin`.
     pub fn new(origin: Epoch, limits: HistoryLimits) -> Self {
-        Self { origin, limits, catalog: Arc::default(), topics: Vec::new(), sources: Vec::new(), bytes: 0, eviction_at: 0 }
+        Self {
+            origin,
+            limits,
+            catalog: Arc::default(),
+            topics: Vec::new(),
+            sources: Vec::new(),
+            bytes: 0,
+            eviction_at: 0,
+        }
     }
 
     /// Keeps more or less of the past from now on.
@@ -132,11 +151,17 @@ impl Replica {
             LogItem::Event(event) => self.take(event),
             LogItem::Topics { new, restored } => {
                 self.catalog = Arc::clone(catalog);
-                let fresh = new.clone().map(|id| TopicState::new(self.origin, catalog.topic(TopicId(id)).topic.channel));
+                let fresh = new.clone().map(|id| {
+                    TopicState::new(self.origin, catalog.topic(TopicId(id)).topic.channel)
+                });
                 self.topics.extend(fresh);
                 for (topic, state) in restored {
                     // One that keeps no history keeps what snapshots need.
-                    let state = if self.limits.events == 0 { state.0.trimmed() } else { state.0.clone() };
+                    let state = if self.limits.events == 0 {
+                        state.0.trimmed()
+                    } else {
+                        state.0.clone()
+                    };
                     self.bytes += state.recent.iter().map(Event::footprint).sum::<usize>();
                     self.topics[topic.index()] = state;
                 }
@@ -145,10 +170,19 @@ impl Replica {
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
-                *state = TopicState { ended_at: state.head, kind: state.kind, ..TopicState::new(*epoch, Channel::Trade) };
+                *state = TopicState {
+                    ended_at: state.head,
+                    kind: state.kind,
+                    ..TopicState::new(*epoch, Channel::Trade)
+                };
             }
-            LogItem::Source { source, state, since } => {
-                self.sources.resize(self.sources.len().max(source.0 as usize + 1), None);
+            LogItem::Source {
+                source,
+                state,
+                since,
+            } => {
+                self.sources
+                    .resize(self.sources.len().max(source.0 as usize + 1), None);
                 self.sources[source.0 as usize] = Some((*state, *since));
             }
         }
@@ -156,7 +190,11 @@ impl Replica {
 
     fn take(&mut self, event: &Event) {
         let state = &mut self.topics[event.topic.index()];
-        debug_assert_eq!(event.seq, state.head + 1, "one writer numbers a topic without a hole");
+        debug_assert_eq!(
+            event.seq,
+            state.head + 1,
+            "one writer numbers a topic without a hole"
+        );
         state.head = event.seq;
         if event.closes_bar() {
             state.closed.push_back(event.clone());
@@ -168,7 +206,8 @@ impl Replica {
         state.recent.push_back(event.clone());
         let oldest = event.tx.minus(self.limits.age);
         while state.recent.len() > state.floor()
-            && (state.recent.len() > self.limits.events || state.recent.front().is_some_and(|event| event.tx < oldest))
+            && (state.recent.len() > self.limits.events
+                || state.recent.front().is_some_and(|event| event.tx < oldest))
         {
             self.bytes -= state.recent.pop_front().map_or(0, |old| old.footprint());
         }
@@ -184,8 +223,14 @@ impl Replica {
     fn evict_some(&mut self) {
         self.eviction_at = (self.eviction_at + 1) % self.topics.len();
         let state = &mut self.topics[self.eviction_at];
-        let keep = (state.recent.len() / 2).max(state.floor()).min(state.recent.len());
-        let gone: usize = state.recent.drain(..state.recent.len() - keep).map(|event| event.footprint()).sum();
+        let keep = (state.recent.len() / 2)
+            .max(state.floor())
+            .min(state.recent.len());
+        let gone: usize = state
+            .recent
+            .drain(..state.recent.len() - keep)
+            .map(|event| event.footprint())
+            .sum();
         self.bytes -= gone;
     }
 
@@ -221,7 +266,10 @@ impl Replica {
 
     /// The epoch of that turn, of any topic.
     pub const fn epoch_of_turn(&self, turn: u32) -> Epoch {
-        Epoch { origin: self.origin.origin, turn }
+        Epoch {
+            origin: self.origin.origin,
+            turn,
+        }
     }
 
     /// The sources' states, each with since when, where they told one.
@@ -238,7 +286,9 @@ impl Replica {
     pub fn after(&self, topic: TopicId, seq: u64) -> Option<impl ExactSizeIterator<Item = &Event>> {
         let state = &self.topics[topic.index()];
         let first = state.head + 1 - state.recent.len() as u64;
-        (first..=state.head + 1).contains(&(seq + 1)).then(|| state.recent.range((seq + 1 - first) as usize..))
+        (first..=state.head + 1)
+            .contains(&(seq + 1))
+            .then(|| state.recent.range((seq + 1 - first) as usize..))
     }
 
     /// The oldest event that is still there; head + 1 where none is.
@@ -248,7 +298,11 @@ impl Replica {
     }
 
     /// The last events of the closed bars after `seq` that are kept.
-    pub fn closed_after(&self, topic: TopicId, seq: u64) -> impl DoubleEndedIterator<Item = &Event> {
+    pub fn closed_after(
+        &self,
+        topic: TopicId,
+        seq: u64,
+    ) -> impl DoubleEndedIterator<Item = &Event> {
         let closed = &self.topics[topic.index()].closed;
         closed.range(closed.partition_point(|event| event.seq <= seq)..)
     }
@@ -264,13 +318,26 @@ impl Replica {
         let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
         let recent = upto(&state.recent);
         let mut found: Vec<&Event> = match state.kind {
-            Kind::Event => state.recent.range(recent.saturating_sub(events)..recent).collect(),
-            Kind::State => state.recent.range(recent.saturating_sub(1)..recent).collect(),
+            Kind::Event => state
+                .recent
+                .range(recent.saturating_sub(events)..recent)
+                .collect(),
+            Kind::State => state
+                .recent
+                .range(recent.saturating_sub(1)..recent)
+                .collect(),
             Kind::Bar => {
                 let closed = upto(&state.closed);
-                let open = state.recent.range(recent.saturating_sub(1)..recent).find(|event| !event.closes_bar());
+                let open = state
+                    .recent
+                    .range(recent.saturating_sub(1)..recent)
+                    .find(|event| !event.closes_bar());
                 let bars = events - usize::from(open.is_some());
-                state.closed.range(closed.saturating_sub(bars)..closed).chain(open).collect()
+                state
+                    .closed
+                    .range(closed.saturating_sub(bars)..closed)
+                    .chain(open)
+                    .collect()
             }
         };
         // A history that has moved past `seq` can't show its state any more.
@@ -295,7 +362,12 @@ impl Replica {
         self.catalog = Arc::clone(&checkpoint.catalog);
         self.topics.clone_from(&checkpoint.topics);
         self.sources.clone_from(&checkpoint.sources);
-        self.bytes = self.topics.iter().flat_map(|state| &state.recent).map(Event::footprint).sum();
+        self.bytes = self
+            .topics
+            .iter()
+            .flat_map(|state| &state.recent)
+            .map(Event::footprint)
+            .sum();
         self.eviction_at = 0;
     }
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Replica, TopicState};
 use crate::bus::{Event, TopicId, TopicInfo};
-use crate::protocol::{DataEvent, Encoding, Epoch, ServerMessage, decode_server_message, encode_event};
+use crate::protocol::{
+    DataEvent, Encoding, Epoch, ServerMessage, decode_server_message, encode_event,
+};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,21 +35,39 @@ fn write(info: &TopicInfo, events: &VecDeque<Event>) -> Bytes {
     let mut bytes = vec![0xdd];
     bytes.extend_from_slice(&(events.len() as u32).to_be_bytes());
     for event in events {
-        encode_event(&mut bytes, Encoding::Msgpack, &info.head, event.seq, event.tx, &event.body);
+        encode_event(
+            &mut bytes,
+            Encoding::Msgpack,
+            &info.head,
+            event.seq,
+            event.tx,
+            &event.body,
+        );
     }
     bytes.into()
 }
 
 fn read(topic: TopicId, bytes: &[u8]) -> Option<VecDeque<Event>> {
-    let Ok(ServerMessage::Events(events)) = decode_server_message(bytes, Encoding::Msgpack) else { return None };
-    let event = |DataEvent { seq, tx, body, .. }| Event { topic, seq, tx, body };
+    let Ok(ServerMessage::Events(events)) = decode_server_message(bytes, Encoding::Msgpack) else {
+        return None;
+    };
+    let event = |DataEvent { seq, tx, body, .. }| Event {
+        topic,
+        seq,
+        tx,
+        body,
+    };
     Some(events.into_iter().map(event).collect())
 }
 
 impl Replica {
     /// All topics that have an event.
     pub fn save(&self) -> Vec<SavedTopic> {
-        let with_events = self.topics.iter().enumerate().filter(|(_, state)| state.head > 0 || state.epoch.turn > 0);
+        let with_events = self
+            .topics
+            .iter()
+            .enumerate()
+            .filter(|(_, state)| state.head > 0 || state.epoch.turn > 0);
         let save = |(at, state): (usize, &TopicState)| {
             let info = self.catalog.topic(TopicId(at as u32));
             SavedTopic {
@@ -68,12 +88,19 @@ impl RestoredTopic {
     /// Goes on where it was; `None` where what was kept contradicts itself.
     pub fn goes_on(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Option<Self> {
         let (recent, closed) = (read(info.id, &saved.recent)?, read(info.id, &saved.closed)?);
-        let is_whole = recent.iter().rev().zip((1..=saved.head).rev()).all(|(event, seq)| event.seq == seq);
+        let is_whole = recent
+            .iter()
+            .rev()
+            .zip((1..=saved.head).rev())
+            .all(|(event, seq)| event.seq == seq);
         if !is_whole || (saved.head > 0 && recent.is_empty()) || recent.len() as u64 > saved.head {
             return None;
         }
         Some(Self(TopicState {
-            epoch: Epoch { origin, turn: saved.turn },
+            epoch: Epoch {
+                origin,
+                turn: saved.turn,
+            },
             head: saved.head,
             recent,
             closed,
@@ -85,7 +112,14 @@ impl RestoredTopic {
 
     /// Begins anew, in the epoch after that which was kept.
     pub fn starts_over(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Self {
-        let epoch = Epoch { origin, turn: saved.turn }.next();
-        Self(TopicState { ended_at: saved.head, ..TopicState::new(epoch, info.topic.channel) })
+        let epoch = Epoch {
+            origin,
+            turn: saved.turn,
+        }
+        .next();
+        Self(TopicState {
+            ended_at: saved.head,
+            ..TopicState::new(epoch, info.topic.channel)
+        })
     }
 }

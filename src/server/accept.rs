@@ -35,7 +35,11 @@ impl Drop for SocketGuard {
 
 /// Binds a listener; an address in use is an error that names it.
 pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -60,7 +64,8 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
             Ok((stream, _)) => {
                 let server = Arc::clone(&server);
                 tokio::spawn(async move {
-                    let service = service_fn(move |request| http::admin(Arc::clone(&server), request));
+                    let service =
+                        service_fn(move |request| http::admin(Arc::clone(&server), request));
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(Duration::from_secs(5))
@@ -79,7 +84,9 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
 async fn rest_after(error: &std::io::Error) {
     let is_the_clients = matches!(
         error.kind(),
-        std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::Interrupted
+        std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::Interrupted
     );
     if !is_the_clients {
         tracing::warn!(%error, "accepting rests for {} ms", ACCEPT_REST.as_millis());
@@ -88,17 +95,31 @@ async fn rest_after(error: &std::io::Error) {
 }
 
 fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
-    if server.sockets.fetch_add(1, Ordering::Relaxed) >= SPARE_SOCKETS + server.settings.load().connections_max {
+    if server.sockets.fetch_add(1, Ordering::Relaxed)
+        >= SPARE_SOCKETS + server.settings.load().connections_max
+    {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
-        server.metrics.handshakes_refused.with_label_values(&["sockets"]).inc();
+        server
+            .metrics
+            .handshakes_refused
+            .with_label_values(&["sockets"])
+            .inc();
         return;
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
     // Each time from another one on, because a storm comes faster than its connections are counted.
     let first = server.dealt.fetch_add(1, Ordering::Relaxed) % server.shards.len();
     let (before, from) = server.shards.split_at(first);
-    let Some(shard) = from.iter().chain(before).min_by_key(|shard| shard.connections()) else { return };
-    let Ok(stream) = stream.into_std() else { return };
+    let Some(shard) = from
+        .iter()
+        .chain(before)
+        .min_by_key(|shard| shard.connections())
+    else {
+        return;
+    };
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
     let (server, handle) = (Arc::clone(server), shard.clone());
     shard.runtime.spawn(async move {
         serve(stream, peer, server, handle).await;
@@ -106,8 +127,15 @@ fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
     });
 }
 
-async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+async fn serve(
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    server: Arc<Server>,
+    shard: ShardHandle,
+) {
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
     // Options that a system lacks make it slower, not wrong.
     let settings = server.settings.load_full();
     let socket = SockRef::from(&stream);
@@ -123,7 +151,11 @@ async fn serve(stream: std::net::TcpStream, peer: SocketAddr, server: Arc<Server
     let mut byte = [0];
     let first = tokio::time::timeout(settings.handshake_timeout, stream.peek(&mut byte));
     if !matches!(first.await, Ok(Ok(1))) {
-        server.metrics.handshakes_refused.with_label_values(&["silent"]).inc();
+        server
+            .metrics
+            .handshakes_refused
+            .with_label_values(&["silent"])
+            .inc();
         return;
     }
     Box::pin(serve_http(stream, peer, server, shard)).await;
@@ -133,7 +165,15 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
     let timeout = server.settings.load().handshake_timeout;
     let granted = Granted::default();
     let (asked, handle) = (Arc::clone(&granted), shard.clone());
-    let service = service_fn(move |request| http::feed(Arc::clone(&server), handle.clone(), peer, request, Arc::clone(&asked)));
+    let service = service_fn(move |request| {
+        http::feed(
+            Arc::clone(&server),
+            handle.clone(),
+            peer,
+            request,
+            Arc::clone(&asked),
+        )
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)

@@ -32,11 +32,21 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
         match key {
             "by" => match serde_json::from_value(value.into()) {
                 Ok(known) => by = known,
-                Err(_) => return refusal(StatusCode::BAD_REQUEST, "`by` is age, merged, lost, queued or delivered"),
+                Err(_) => {
+                    return refusal(
+                        StatusCode::BAD_REQUEST,
+                        "`by` is age, merged, lost, queued or delivered",
+                    );
+                }
             },
             "top" => match value.parse() {
                 Ok(number @ 1..=TOP_MAX) => top = number,
-                _ => return refusal(StatusCode::BAD_REQUEST, &format!("`top` is a number from 1 to {TOP_MAX}")),
+                _ => {
+                    return refusal(
+                        StatusCode::BAD_REQUEST,
+                        &format!("`top` is a number from 1 to {TOP_MAX}"),
+                    );
+                }
             },
             _ => {}
         }
@@ -45,12 +55,29 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
     for shard in &server.shards {
         let (reply, answer) = oneshot::channel();
         shard.send(Command::Connections { by, top, reply }).await;
-        let Ok(found) = answer.await else { return stopping() };
+        let Ok(found) = answer.await else {
+            return stopping();
+        };
         connections.extend(found);
     }
     connections.sort_by_key(|one| std::cmp::Reverse(one.rank(by)));
     connections.truncate(top);
-    let count = server.shards.iter().map(crate::shard::ShardHandle::connections).sum();
-    let answer = ConnectionsAnswer { ts: server.clock.now().0, count, by, connections };
-    with_type(text(StatusCode::OK, serde_json::to_vec(&answer).expect("plain values are JSON")), JSON)
+    let count = server
+        .shards
+        .iter()
+        .map(crate::shard::ShardHandle::connections)
+        .sum();
+    let answer = ConnectionsAnswer {
+        ts: server.clock.now().0,
+        count,
+        by,
+        connections,
+    };
+    with_type(
+        text(
+            StatusCode::OK,
+            serde_json::to_vec(&answer).expect("plain values are JSON"),
+        ),
+        JSON,
+    )
 }

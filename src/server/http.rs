@@ -38,19 +38,42 @@ pub(super) async fn feed(
         return Ok(upgrade::answer(&server, request, &granted));
     }
     if path == "/v1/publish" {
-        return Ok(if request.method() == Method::POST { publish::answer(&server, peer, request).await } else { not_allowed("POST") });
+        return Ok(if request.method() == Method::POST {
+            publish::answer(&server, peer, request).await
+        } else {
+            not_allowed("POST")
+        });
     }
     let mut answer = read(&server, &shard, &path, &request).await;
-    origin::share(request.headers(), server.is_loopback(), answer.headers_mut());
+    origin::share(
+        request.headers(),
+        server.is_loopback(),
+        answer.headers_mut(),
+    );
     Ok(answer)
 }
 
 /// What is there to read, for programs and for pages of other origins that may open the feed.
-async fn read(server: &Server, shard: &ShardHandle, path: &str, request: &Request<Incoming>) -> Answer {
-    let is_route = matches!(path, "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics");
-    let file = if is_route { None } else { page::File::at(path.to_owned()).await };
+async fn read(
+    server: &Server,
+    shard: &ShardHandle,
+    path: &str,
+    request: &Request<Incoming>,
+) -> Answer {
+    let is_route = matches!(
+        path,
+        "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics"
+    );
+    let file = if is_route {
+        None
+    } else {
+        page::File::at(path.to_owned()).await
+    };
     if !is_route && file.is_none() {
-        return refusal(StatusCode::NOT_FOUND, "there is /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz");
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "there is /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz",
+        );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return not_allowed("GET, HEAD");
@@ -59,40 +82,71 @@ async fn read(server: &Server, shard: &ShardHandle, path: &str, request: &Reques
         (Some(file), _) => file.answer(request.headers()),
         (None, "/v1/instruments") => instruments(shard).await,
         (None, "/v1/snapshot") => snapshot(shard, request.uri().query().unwrap_or_default()).await,
-        (None, "/metrics") if !server.is_loopback() => refusal(StatusCode::NOT_FOUND, "metrics are on the admin address"),
+        (None, "/metrics") if !server.is_loopback() => {
+            refusal(StatusCode::NOT_FOUND, "metrics are on the admin address")
+        }
         (None, other) => health(server, other),
     }
 }
 
 /// Answers a request on the admin address.
-pub(super) async fn admin(server: Arc<Server>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+pub(super) async fn admin(
+    server: Arc<Server>,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(not_allowed("GET, HEAD"));
     }
     Ok(match request.uri().path() {
         path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path),
-        "/v1/admin/connections" => admin::connections(&server, request.uri().query().unwrap_or_default()).await,
-        _ => refusal(StatusCode::NOT_FOUND, "there is /metrics, /healthz, /readyz, /v1/admin/connections"),
+        "/v1/admin/connections" => {
+            admin::connections(&server, request.uri().query().unwrap_or_default()).await
+        }
+        _ => refusal(
+            StatusCode::NOT_FOUND,
+            "there is /metrics, /healthz, /readyz, /v1/admin/connections",
+        ),
     })
 }
 
 fn health(server: &Server, path: &str) -> Answer {
     match path {
-        "/metrics" => with_type(text(StatusCode::OK, server.metrics.render()), PROMETHEUS_TEXT),
-        "/readyz" if server.is_draining.load(Ordering::Relaxed) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/readyz" if !server.is_ready() => text(StatusCode::SERVICE_UNAVAILABLE, "sources are starting\n"),
+        "/metrics" => with_type(
+            text(StatusCode::OK, server.metrics.render()),
+            PROMETHEUS_TEXT,
+        ),
+        "/readyz" if server.is_draining.load(Ordering::Relaxed) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
+        "/readyz" if !server.is_ready() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "sources are starting\n")
+        }
         _ => text(StatusCode::OK, "ok\n"),
     }
 }
 
 async fn instruments(shard: &ShardHandle) -> Answer {
-    let Some(catalog) = shard.catalog().await else { return stopping() };
+    let Some(catalog) = shard.catalog().await else {
+        return stopping();
+    };
     // Elsewhere than on the shard's thread: there may be many.
     let encode = move || {
-        let instruments = catalog.instruments().map(|info| instrument_entry(&info.instrument)).collect();
-        encode_control(&Control::Instruments(Instruments { id: None, instruments, more: false }), Encoding::Json)
+        let instruments = catalog
+            .instruments()
+            .map(|info| instrument_entry(&info.instrument))
+            .collect();
+        encode_control(
+            &Control::Instruments(Instruments {
+                id: None,
+                instruments,
+                more: false,
+            }),
+            Encoding::Json,
+        )
     };
-    let Ok(body) = tokio::task::spawn_blocking(encode).await else { return stopping() };
+    let Ok(body) = tokio::task::spawn_blocking(encode).await else {
+        return stopping();
+    };
     with_type(text(StatusCode::OK, body), JSON)
 }
 
@@ -102,18 +156,36 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
     for (key, value) in pairs {
         let value = percent_decoded(value);
         match (key, value.parse::<usize>()) {
-            ("topics", _) => topics.extend(value.split(',').filter(|topic| !topic.is_empty()).map(str::to_owned)),
+            ("topics", _) => topics.extend(
+                value
+                    .split(',')
+                    .filter(|topic| !topic.is_empty())
+                    .map(str::to_owned),
+            ),
             ("events", Ok(number)) if number > 0 => events = Some(number),
-            ("events", _) => return refusal(StatusCode::BAD_REQUEST, "`events` is a number from 1"),
+            ("events", _) => {
+                return refusal(StatusCode::BAD_REQUEST, "`events` is a number from 1");
+            }
             _ => {}
         }
     }
     if topics.is_empty() {
-        return refusal(StatusCode::BAD_REQUEST, "name what is wanted: ?topics=trade:BTC-USD,quote:*");
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            "name what is wanted: ?topics=trade:BTC-USD,quote:*",
+        );
     }
     let (reply, answer) = oneshot::channel();
-    shard.send(Command::Snapshot { topics, events, reply }).await;
-    let Ok(found) = answer.await else { return stopping() };
+    shard
+        .send(Command::Snapshot {
+            topics,
+            events,
+            reply,
+        })
+        .await;
+    let Ok(found) = answer.await else {
+        return stopping();
+    };
     let mut body = b"{\"ok\":[".to_vec();
     body.extend(found.ok.join(&b','));
     body.extend_from_slice(b"],\"err\":");
@@ -127,8 +199,13 @@ fn percent_decoded(value: &str) -> String {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let pair = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
-        match pair.filter(|_| first == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+        let pair = after
+            .get(..2)
+            .and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair
+            .filter(|_| first == b'%')
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+        {
             Some(byte) => {
                 out.push(byte);
                 rest = &after[2..];
@@ -147,7 +224,10 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     *answer.status_mut() = status;
     if status != StatusCode::SWITCHING_PROTOCOLS {
         let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -155,7 +235,9 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 pub(super) fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
@@ -165,7 +247,9 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
 
 fn not_allowed(methods: &'static str) -> Answer {
     let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 

@@ -74,7 +74,11 @@ pub struct Settings {
 impl Server {
     /// Whether every source has told its instruments.
     pub fn is_ready(&self) -> bool {
-        self.settings.load().sources_started.iter().all(|started| started.load(Ordering::Relaxed))
+        self.settings
+            .load()
+            .sources_started
+            .iter()
+            .all(|started| started.load(Ordering::Relaxed))
     }
 
     /// Whether only this machine can reach the feed.

@@ -9,8 +9,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::StatusCode;
 use hyper::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    REFERRER_POLICY, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, HeaderMap,
+    HeaderName, HeaderValue, IF_NONE_MATCH, REFERRER_POLICY, VARY,
 };
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
@@ -39,30 +39,63 @@ pub(super) struct File {
 /// By the path under which each is asked for; compressed once, when the first is.
 static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
     let named = Embedded::iter().filter_map(|name| Embedded::get(&name).map(|file| (name, file)));
-    let path = |name: &str| if name == "index.html" { "/".to_owned() } else { format!("/{name}") };
-    named.map(|(name, file)| (path(&name), File::new(&name, Bytes::from(file.data.into_owned())))).collect()
+    let path = |name: &str| {
+        if name == "index.html" {
+            "/".to_owned()
+        } else {
+            format!("/{name}")
+        }
+    };
+    named
+        .map(|(name, file)| {
+            (
+                path(&name),
+                File::new(&name, Bytes::from(file.data.into_owned())),
+            )
+        })
+        .collect()
 });
 
 impl File {
     /// The file of that path, exactly as written: nothing is decoded and nothing resolved.
     pub(super) async fn at(path: String) -> Option<&'static Self> {
         // Elsewhere than on the shard's thread: the first one compresses them all.
-        tokio::task::spawn_blocking(move || FILES.get(&path)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || FILES.get(&path))
+            .await
+            .ok()
+            .flatten()
     }
 
     fn new(name: &str, plain: Bytes) -> Self {
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());
-        packed.write_all(&plain).expect("memory takes all that is written");
-        let gzip = packed.finish().expect("memory takes all that is written").into();
-        let sum: String = Sha256::digest(&plain).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-        let etag = HeaderValue::from_str(&format!("W/\"{sum}\"")).expect("hexadecimal is a header value");
-        Self { plain, gzip, etag, content_type: content_type(name) }
+        packed
+            .write_all(&plain)
+            .expect("memory takes all that is written");
+        let gzip = packed
+            .finish()
+            .expect("memory takes all that is written")
+            .into();
+        let sum: String = Sha256::digest(&plain)
+            .iter()
+            .take(12)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let etag =
+            HeaderValue::from_str(&format!("W/\"{sum}\"")).expect("hexadecimal is a header value");
+        Self {
+            plain,
+            gzip,
+            etag,
+            content_type: content_type(name),
+        }
     }
 
     /// The file, or 304 where the asker has it; compressed where that is understood.
     pub(super) fn answer(&self, asked: &HeaderMap) -> Answer {
         // The comparison is weak (RFC 9110, section 13.1.2).
-        let is_own = |tag: &str| tag == "*" || tag.trim_start_matches("W/").as_bytes() == &self.etag.as_bytes()[2..];
+        let is_own = |tag: &str| {
+            tag == "*" || tag.trim_start_matches("W/").as_bytes() == &self.etag.as_bytes()[2..]
+        };
         let is_known = values(asked, &IF_NONE_MATCH).any(is_own);
         let takes_gzip = values(asked, &ACCEPT_ENCODING).any(is_gzip);
         let (status, body) = match (is_known, takes_gzip) {
@@ -81,21 +114,33 @@ impl File {
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         // Isolated pages have exact clocks, and workers that can sleep.
-        headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-        headers.insert(HeaderName::from_static("cross-origin-embedder-policy"), HeaderValue::from_static("require-corp"));
+        headers.insert(
+            HeaderName::from_static("cross-origin-opener-policy"),
+            HeaderValue::from_static("same-origin"),
+        );
+        headers.insert(
+            HeaderName::from_static("cross-origin-embedder-policy"),
+            HeaderValue::from_static("require-corp"),
+        );
         answer
     }
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 /// `gzip`, `gzip;q=0.5`, but not `gzip;q=0`.
 fn is_gzip(coding: &str) -> bool {
     let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
-    let is_refused = quality.trim().strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+    let is_refused = quality
+        .trim()
+        .strip_prefix("q=")
+        .is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
     name.trim().eq_ignore_ascii_case("gzip") && !is_refused
 }
 
@@ -115,10 +160,20 @@ mod tests {
 
     #[test]
     fn gzip_is_sent_only_to_those_who_take_it() {
-        for (asked, takes) in [("gzip", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("gzip; q=0.000", false), ("br", false)] {
+        for (asked, takes) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("br", false),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(asked));
-            assert_eq!(values(&headers, &ACCEPT_ENCODING).any(is_gzip), takes, "{asked}");
+            assert_eq!(
+                values(&headers, &ACCEPT_ENCODING).any(is_gzip),
+                takes,
+                "{asked}"
+            );
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -56,7 +58,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nesting of a published event; it has none.
 const MSGPACK_DEPTH_MAX: usize = 16;
 
-pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(
+    server: &Arc<Server>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Answer {
     if !origin::is_allowed(request.headers(), server.is_loopback()) {
         return refusal(StatusCode::FORBIDDEN, "this page's origin may not publish");
     }
@@ -64,16 +70,28 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
         Ok(allowed) => allowed,
         Err(refused) => return refused,
     };
-    let format = match request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type) {
+    let format = match request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(media_type)
+    {
         Some("application/x-ndjson") => Format::Ndjson,
         Some("application/msgpack") => Format::Msgpack,
-        _ => return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "publish application/x-ndjson or application/msgpack"),
+        _ => {
+            return refusal(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "publish application/x-ndjson or application/msgpack",
+            );
+        }
     };
     if !server.is_ready() {
         return come_back("the sources are starting");
     }
     // A few at once, because each is held whole.
-    let Ok(_turn) = server.publish_turns.acquire().await else { return come_back("the server is stopping") };
+    let Ok(_turn) = server.publish_turns.acquire().await else {
+        return come_back("the server is stopping");
+    };
     let bytes_max = server.settings.load().publish_bytes_max;
     let body = Limited::new(request.into_body(), bytes_max).collect();
     let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
@@ -89,7 +107,9 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
     // Elsewhere than on the shard's thread: a large body takes its time.
-    let publish = move || publish(&worker, &allowed, &body, format, now).map(|report| written(&report, format));
+    let publish = move || {
+        publish(&worker, &allowed, &body, format, now).map(|report| written(&report, format))
+    };
     match tokio::task::spawn_blocking(publish).await {
         Ok(Ok(answer) | Err(answer)) => answer,
         Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed"),
@@ -98,7 +118,9 @@ pub(super) async fn answer(server: &Arc<Server>, peer: SocketAddr, request: Requ
 
 fn come_back(message: &str) -> Answer {
     let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     answer
 }
 
@@ -107,30 +129,58 @@ fn media_type(value: &str) -> &str {
 }
 
 /// The sources that the token opens; without one, those that ask for none, from this machine.
-fn allowed_sources(server: &Server, peer: SocketAddr, headers: &HeaderMap) -> Result<Vec<Arc<PushSource>>, Answer> {
+fn allowed_sources(
+    server: &Server,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<Vec<Arc<PushSource>>, Answer> {
     let settings = server.settings.load();
     let sources = &settings.publishers;
     if sources.is_empty() {
-        return Err(refusal(StatusCode::NOT_FOUND, "no source of kind push is configured"));
+        return Err(refusal(
+            StatusCode::NOT_FOUND,
+            "no source of kind push is configured",
+        ));
     }
     let unauthorized = |message: &str| {
         let mut answer = refusal(StatusCode::UNAUTHORIZED, message);
-        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        answer
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         answer
     };
     if let Some(header) = headers.get(AUTHORIZATION) {
-        let token = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let token = header
+            .to_str()
+            .ok()
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default();
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let opened = |source: &&Arc<PushSource>| source.token_sha256.is_some_and(|own| own.ct_eq(&hash).into());
+        let opened = |source: &&Arc<PushSource>| {
+            source
+                .token_sha256
+                .is_some_and(|own| own.ct_eq(&hash).into())
+        };
         let opened: Vec<_> = sources.iter().filter(opened).cloned().collect();
-        return if opened.is_empty() { Err(unauthorized("the token is of no push source")) } else { Ok(opened) };
+        return if opened.is_empty() {
+            Err(unauthorized("the token is of no push source"))
+        } else {
+            Ok(opened)
+        };
     }
-    let open: Vec<_> = sources.iter().filter(|source| source.token_sha256.is_none()).cloned().collect();
+    let open: Vec<_> = sources
+        .iter()
+        .filter(|source| source.token_sha256.is_none())
+        .cloned()
+        .collect();
     if open.is_empty() {
         return Err(unauthorized("publish with `Authorization: Bearer TOKEN`"));
     }
     if !peer.ip().to_canonical().is_loopback() {
-        return Err(refusal(StatusCode::FORBIDDEN, "without a token, publish from the server's own machine"));
+        return Err(refusal(
+            StatusCode::FORBIDDEN,
+            "without a token, publish from the server's own machine",
+        ));
     }
     Ok(open)
 }
@@ -144,7 +194,9 @@ fn publish(
 ) -> Result<Report, Answer> {
     let lines = match format {
         Format::Ndjson => read_ndjson(body),
-        Format::Msgpack => read_msgpack(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?,
+        Format::Msgpack => {
+            read_msgpack(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?
+        }
     };
     let mut errors = Vec::new();
     let mut accepted = 0;
@@ -153,17 +205,26 @@ fn publish(
     for (line, event) in &lines {
         match event {
             Ok(event) => {
-                let source = sources.iter().position(|source| source.inlet.knows(event)).unwrap_or(0);
+                let source = sources
+                    .iter()
+                    .position(|source| source.inlet.knows(event))
+                    .unwrap_or(0);
                 parts[source].push((*line, event));
             }
             Err(fault) => errors.push((*line, fault.clone())),
         }
     }
-    for (source, part) in sources.iter().zip(parts).filter(|(_, part)| !part.is_empty()) {
+    for (source, part) in sources
+        .iter()
+        .zip(parts)
+        .filter(|(_, part)| !part.is_empty())
+    {
         let events: Vec<_> = part.iter().map(|(_, event)| *event).collect();
         let Ok(results) = source.inlet.publish(&events, now) else {
             if accepted == 0 {
-                return Err(come_back("the bus' queue is full (bus.queue); nothing of this was taken"));
+                return Err(come_back(
+                    "the bus' queue is full (bus.queue); nothing of this was taken",
+                ));
             }
             // Another source has taken its part already: these lines alone are to be sent again.
             errors.extend(part.iter().map(|(line, _)| (*line, PushFault::Full)));
@@ -178,10 +239,22 @@ fn publish(
     }
     errors.sort_by_key(|(line, _)| *line);
     for (_, fault) in &errors {
-        server.metrics.bad_input.with_label_values(&[fault.reason()]).inc();
+        server
+            .metrics
+            .bad_input
+            .with_label_values(&[fault.reason()])
+            .inc();
     }
-    let told = errors.iter().take(ERRORS_TOLD).map(|(line, fault)| line_error(*line, fault)).collect();
-    Ok(Report { accepted, refused: errors.len(), errors: told })
+    let told = errors
+        .iter()
+        .take(ERRORS_TOLD)
+        .map(|(line, fault)| line_error(*line, fault))
+        .collect();
+    Ok(Report {
+        accepted,
+        refused: errors.len(),
+        errors: told,
+    })
 }
 
 fn line_error(line: usize, fault: &PushFault) -> LineError {
@@ -190,13 +263,19 @@ fn line_error(line: usize, fault: &PushFault) -> LineError {
         PushFault::Full => Code::Draining,
         _ => Code::BadRequest,
     };
-    LineError { line, code: code.number(), message: fault.to_string() }
+    LineError {
+        line,
+        code: code.number(),
+        message: fault.to_string(),
+    }
 }
 
 fn read_ndjson(body: &[u8]) -> Vec<Line> {
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     let filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let read = |line: &[u8]| serde_json::from_slice(line).map_err(|error| PushFault::Malformed(error.to_string()));
+    let read = |line: &[u8]| {
+        serde_json::from_slice(line).map_err(|error| PushFault::Malformed(error.to_string()))
+    };
     filled.map(|(at, line)| (at + 1, read(line))).collect()
 }
 
@@ -205,12 +284,25 @@ fn read_msgpack(body: &[u8]) -> Result<Vec<Line>, String> {
     let value = rmpv::decode::read_value_with_max_depth(&mut rest, MSGPACK_DEPTH_MAX);
     let values = match value {
         Ok(rmpv::Value::Array(values)) if rest.is_empty() => values,
-        Ok(_) => return Err("the body is one MessagePack array of events, and nothing else".to_owned()),
-        Err(error) => return Err(format!("the body is no MessagePack array of events: {error}")),
+        Ok(_) => {
+            return Err("the body is one MessagePack array of events, and nothing else".to_owned());
+        }
+        Err(error) => {
+            return Err(format!(
+                "the body is no MessagePack array of events: {error}"
+            ));
+        }
     };
     // Each is read by itself, so that one that isn't right leaves the others alone.
-    let read = |value| rmpv::ext::from_value(value).map_err(|error: rmpv::ext::Error| PushFault::Malformed(error.to_string()));
-    Ok(values.into_iter().enumerate().map(|(at, value)| (at + 1, read(value))).collect())
+    let read = |value| {
+        rmpv::ext::from_value(value)
+            .map_err(|error: rmpv::ext::Error| PushFault::Malformed(error.to_string()))
+    };
+    Ok(values
+        .into_iter()
+        .enumerate()
+        .map(|(at, value)| (at + 1, read(value)))
+        .collect())
 }
 
 fn written(report: &Report, format: Format) -> Answer {

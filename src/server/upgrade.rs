@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
@@ -42,20 +43,43 @@ pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
 
 /// What the shard is to adopt, once HTTP has ended on a connection; `None` where no WebSocket was granted.
 pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopted> {
-    let taken = granted.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Upgrade { socket, encoding, agent, permit } = taken?;
+    let taken = granted
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Upgrade {
+        socket,
+        encoding,
+        agent,
+        permit,
+    } = taken?;
     let parts = socket.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     // A copy, because the original would keep hyper's whole buffer alive.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
-    Some(Adopted { stream: parts.io.into_inner(), encoding, read_ahead, peer, agent, permit })
+    Some(Adopted {
+        stream: parts.io.into_inner(),
+        encoding,
+        read_ahead,
+        peer,
+        agent,
+        permit,
+    })
 }
 
 /// Answers `GET /v1/feed`; with 101 the connection is `granted`.
-pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, granted: &Granted) -> Answer {
+pub(super) fn answer(
+    server: &Arc<Server>,
+    mut request: Request<Incoming>,
+    granted: &Granted,
+) -> Answer {
     let accepted = match check(server, &request) {
         Ok(accepted) => accepted,
         Err(refused) => {
-            server.metrics.handshakes_refused.with_label_values(&["handshake"]).inc();
+            server
+                .metrics
+                .handshakes_refused
+                .with_label_values(&["handshake"])
+                .inc();
             return refused;
         }
     };
@@ -64,7 +88,12 @@ pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, grant
     let permit = (before < server.settings.load().connections_max).then_some(permit);
     let encoding = accepted.encoding;
     let agent = agent_of(request.headers());
-    let upgrade = Upgrade { socket: hyper::upgrade::on(&mut request), encoding, agent, permit };
+    let upgrade = Upgrade {
+        socket: hyper::upgrade::on(&mut request),
+        encoding,
+        agent,
+        permit,
+    };
     *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
@@ -72,16 +101,24 @@ pub(super) fn answer(server: &Arc<Server>, mut request: Request<Incoming>, grant
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accepted.key);
     if accepted.by_subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+        headers.insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(encoding.subprotocol()),
+        );
     }
     response
 }
 
 /// What a client calls itself, cut and without what terminals and log readers obey.
 fn agent_of(headers: &HeaderMap) -> Box<str> {
-    let text = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let text = headers
+        .get(USER_AGENT)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&text[..text.len().min(AGENT_BYTES_MAX)]);
-    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+    text.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
 }
 
 struct Accepted {
@@ -94,39 +131,72 @@ fn check(server: &Server, request: &Request<Incoming>) -> Result<Accepted, Answe
     let headers = request.headers();
     let bad = |message: &str| Err(refusal(StatusCode::BAD_REQUEST, message));
     if request.method() != Method::GET {
-        return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "the feed is opened with GET"));
+        return Err(refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "the feed is opened with GET",
+        ));
     }
     if request.version() != Version::HTTP_11 {
         return bad("the feed is opened with HTTP/1.1");
     }
-    if headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+    if headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get(CONTENT_LENGTH)
+            .is_some_and(|length| length != "0")
+    {
         return bad("a WebSocket handshake has no body");
     }
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(upgrade_required("this is a WebSocket; ask with `Connection: Upgrade` and `Upgrade: websocket`"));
+        return Err(upgrade_required(
+            "this is a WebSocket; ask with `Connection: Upgrade` and `Upgrade: websocket`",
+        ));
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
         return Err(upgrade_required("the WebSocket version is 13"));
     }
     if !origin::is_allowed(headers, server.is_loopback()) {
-        return Err(refusal(StatusCode::FORBIDDEN, "this page's origin may not open the feed"));
+        return Err(refusal(
+            StatusCode::FORBIDDEN,
+            "this page's origin may not open the feed",
+        ));
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == KEY_LEN && key.as_bytes().ends_with(b"=="));
-    let Some(key) = key else { return bad("`Sec-WebSocket-Key` must be 16 bytes in base64") };
-    let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("base64 is a header value");
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == KEY_LEN && key.as_bytes().ends_with(b"=="));
+    let Some(key) = key else {
+        return bad("`Sec-WebSocket-Key` must be 16 bytes in base64");
+    };
+    let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .expect("base64 is a header value");
     let (encoding, by_subprotocol) = encoding_of(headers, request.uri().query())?;
-    Ok(Accepted { key, encoding, by_subprotocol })
+    Ok(Accepted {
+        key,
+        encoding,
+        by_subprotocol,
+    })
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
 fn upgrade_required(message: &str) -> Answer {
     let mut answer = refusal(StatusCode::UPGRADE_REQUIRED, message);
-    answer.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    answer
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static("websocket"));
     answer
 }
 
@@ -134,16 +204,34 @@ fn upgrade_required(message: &str) -> Answer {
 fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), Answer> {
     let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        let values = headers
+            .get_all(SEC_WEBSOCKET_PROTOCOL)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let mut offered = values.flat_map(|value| value.split(',')).map(str::trim);
-        let chosen = offered.find_map(|name| Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name));
-        let unknown = || refusal(StatusCode::BAD_REQUEST, &format!("no known subprotocol was offered; known are {}", known()));
+        let chosen = offered.find_map(|name| {
+            Encoding::ALL
+                .into_iter()
+                .find(|encoding| encoding.subprotocol() == name)
+        });
+        let unknown = || {
+            refusal(
+                StatusCode::BAD_REQUEST,
+                &format!("no known subprotocol was offered; known are {}", known()),
+            )
+        };
         return chosen.map(|encoding| (encoding, true)).ok_or_else(unknown);
     }
-    let asked = query.into_iter().flat_map(|query| query.split('&')).find_map(|pair| pair.strip_prefix("encoding="));
+    let asked = query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| pair.strip_prefix("encoding="));
     match asked.map(Encoding::parse) {
         None => Ok((Encoding::Msgpack, false)),
         Some(Some(encoding)) => Ok((encoding, false)),
-        Some(None) => Err(refusal(StatusCode::BAD_REQUEST, "`encoding` is msgpack or json")),
+        Some(None) => Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "`encoding` is msgpack or json",
+        )),
     }
 }

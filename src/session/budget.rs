@@ -18,7 +18,10 @@ pub(super) struct Bucket {
 
 impl Bucket {
     pub(super) fn full(per_second: u64, now: UnixNanos) -> Self {
-        Self { full_at: now, a_token_ns: (NANOS_PER_SECOND / per_second.max(1)) as u32 }
+        Self {
+            full_at: now,
+            a_token_ns: (NANOS_PER_SECOND / per_second.max(1)) as u32,
+        }
     }
 
     /// Takes a token, or says how long until there is one.
@@ -69,6 +72,13 @@ mod tests {
     fn old_strikes_are_forgiven() {
         let (mut strikes, span) = (Strikes::default(), Duration::from_secs(10));
         let at = |seconds| UnixNanos(0).plus(Duration::from_secs(seconds));
-        assert_eq!((strikes.strike(at(1), span), strikes.strike(at(11), span), strikes.strike(at(22), span)), (1, 2, 1));
+        assert_eq!(
+            (
+                strikes.strike(at(1), span),
+                strikes.strike(at(11), span),
+                strikes.strike(at(22), span)
+            ),
+            (1, 2, 1)
+        );
     }
 }

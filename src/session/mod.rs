@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::bus::{Catalog, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError, Request, Settings, Subscriptions,
-    decode_request,
+    Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
+    Request, Settings, Subscriptions, decode_request,
 };
 use crate::replica::Replica;
 use budget::{Bucket, Strikes};
@@ -75,7 +75,9 @@ pub struct View<'a> {
 
 impl std::fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("View")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +116,12 @@ struct Faults {
 impl Session {
     /// A conversation that begins now.
     pub fn new(limits: Arc<Limits>, now: UnixNanos) -> Self {
-        Self { requests: Bucket::full(limits.requests_per_s, now), limits, names: Names::default(), faults: None }
+        Self {
+            requests: Bucket::full(limits.requests_per_s, now),
+            limits,
+            names: Names::default(),
+            faults: None,
+        }
     }
 
     fn faults(&mut self) -> &mut Faults {
@@ -143,18 +150,33 @@ impl Session {
             Op::Subscriptions => vec![self.subscriptions(id, view)],
             Op::Instruments { pattern } => vec![Action::Instruments(id, pattern)],
             Op::Ledger => vec![Action::Ledger(id)],
-            Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong { id, t, ts: view.now.0 }))],
+            Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong {
+                id,
+                t,
+                ts: view.now.0,
+            }))],
             Op::Auth { .. } => {
-                vec![Action::Answer(Control::Authenticated(Authenticated { id, expires: None, limits: *self.limits }))]
+                vec![Action::Answer(Control::Authenticated(Authenticated {
+                    id,
+                    expires: None,
+                    limits: *self.limits,
+                }))]
             }
         }
     }
 
     /// An `error` 400; too many of them close.
     fn refuse(&mut self, id: Option<Id>, message: String, now: UnixNanos) -> Vec<Action> {
-        let mut actions = vec![Action::Answer(Control::Error(ProtocolError::new(id, Code::BadRequest, message)))];
+        let mut actions = vec![Action::Answer(Control::Error(ProtocolError::new(
+            id,
+            Code::BadRequest,
+            message,
+        )))];
         if self.faults().bad.strike(now, STRIKES_SPAN) > STRIKES_MAX {
-            let message = format!("more than {STRIKES_MAX} bad requests in {} s", STRIKES_SPAN.as_secs());
+            let message = format!(
+                "more than {STRIKES_MAX} bad requests in {} s",
+                STRIKES_SPAN.as_secs()
+            );
             actions.push(close(Code::BadRequest, message));
         }
         actions
@@ -166,7 +188,10 @@ impl Session {
         error.retry_ms = Some(wait.as_millis().max(1) as u64);
         let mut actions = vec![Action::Answer(Control::Error(error))];
         if self.faults().over_rate.strike(now, STRIKES_SPAN) > STRIKES_MAX {
-            let message = format!("more than {STRIKES_MAX} requests over the rate in {} s", STRIKES_SPAN.as_secs());
+            let message = format!(
+                "more than {STRIKES_MAX} requests over the rate in {} s",
+                STRIKES_SPAN.as_secs()
+            );
             actions.push(close(Code::RateLimit, message));
         }
         actions
@@ -174,7 +199,12 @@ impl Session {
 
     fn subscriptions(&self, id: Option<Id>, view: View<'_>) -> Action {
         let ok = self.names.entries(view).collect();
-        Action::Answer(Control::Subscriptions(Subscriptions { id, ok, count: view.held.count() as u64, more: false }))
+        Action::Answer(Control::Subscriptions(Subscriptions {
+            id,
+            ok,
+            count: view.held.count() as u64,
+            more: false,
+        }))
     }
 
     /// Gives memory back that nothing needs now.
@@ -198,6 +228,17 @@ fn topic_entry(topic: TopicId, settings: Settings, view: View<'_>) -> Entry {
 
 /// A close by this code; the client may come back unless it would do the same again.
 fn close(code: Code, message: String) -> Action {
-    let is_final = matches!(code, Code::BadRequest | Code::AuthRequired | Code::AuthFailed | Code::AuthTimeout);
-    Action::Close(Bye { code: code.number(), message, reconnect: !is_final, after_ms: 1000 }, code)
+    let is_final = matches!(
+        code,
+        Code::BadRequest | Code::AuthRequired | Code::AuthFailed | Code::AuthTimeout
+    );
+    Action::Close(
+        Bye {
+            code: code.number(),
+            message,
+            reconnect: !is_final,
+            after_ms: 1000,
+        },
+        code,
+    )
 }

@@ -62,7 +62,11 @@ impl Names {
     pub(super) fn settings(&self, name: &Name) -> Option<Settings> {
         match name {
             Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1),
-            Name::Pattern(pattern) => self.patterns.iter().find(|(held, _)| held == pattern).map(|(_, settings)| *settings),
+            Name::Pattern(pattern) => self
+                .patterns
+                .iter()
+                .find(|(held, _)| held == pattern)
+                .map(|(_, settings)| *settings),
         }
     }
 
@@ -72,10 +76,12 @@ impl Names {
                 Ok(at) => self.topics[at].1 = settings,
                 Err(at) => self.topics.insert(at, (topic, settings)),
             },
-            Name::Pattern(pattern) => match self.patterns.iter_mut().find(|(held, _)| *held == pattern) {
-                Some((_, held)) => *held = settings,
-                None => self.patterns.push((pattern, settings)),
-            },
+            Name::Pattern(pattern) => {
+                match self.patterns.iter_mut().find(|(held, _)| *held == pattern) {
+                    Some((_, held)) => *held = settings,
+                    None => self.patterns.push((pattern, settings)),
+                }
+            }
         }
     }
 
@@ -104,8 +110,13 @@ impl Names {
             return Some(self.topics[at].1);
         }
         let name: &Topic = &catalog.topic(topic).topic;
-        let covering = self.patterns.iter().filter(|(pattern, _)| pattern.matches(name));
-        covering.max_by_key(|(pattern, _)| pattern.prefix.len()).map(|(_, settings)| *settings)
+        let covering = self
+            .patterns
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(name));
+        covering
+            .max_by_key(|(pattern, _)| pattern.prefix.len())
+            .map(|(_, settings)| *settings)
     }
 
     /// A name as it stands in `ok`: a topic with the settings in force, a pattern with what it matches and is held.
@@ -116,7 +127,9 @@ impl Names {
             Name::Pattern(pattern) => {
                 let mut entry = Entry::new(pattern.to_string(), self.settings(name)?);
                 let held = catalog.matching(pattern).iter();
-                let held = held.filter_map(|topic| Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view)));
+                let held = held.filter_map(|topic| {
+                    Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view))
+                });
                 entry.matched = Some(held.collect());
                 Some(entry)
             }
@@ -126,8 +139,13 @@ impl Names {
     /// All names, as they stand in `subscriptions`.
     pub(super) fn entries<'a>(&'a self, view: View<'a>) -> impl Iterator<Item = Entry> + 'a {
         let topics = self.topics.iter().map(|(topic, _)| Name::Topic(*topic));
-        let patterns = self.patterns.iter().map(|(pattern, _)| Name::Pattern(pattern.clone()));
-        topics.chain(patterns).filter_map(move |name| self.entry_of_held(&name, view))
+        let patterns = self
+            .patterns
+            .iter()
+            .map(|(pattern, _)| Name::Pattern(pattern.clone()));
+        topics
+            .chain(patterns)
+            .filter_map(move |name| self.entry_of_held(&name, view))
     }
 
     /// A name as it stands in `ok`, with what of it is held now.

@@ -6,8 +6,8 @@ use super::names::Name;
 use super::{Action, Join, Session, View, topic_entry};
 use crate::bus::TopicId;
 use crate::protocol::{
-    Code, Control, DeliveryWish, Epoch, From, Id, Mode, Refusal, Settings, SnapshotWish, Subscribe, Subscribed, TopicsAsked, TopicsChange,
-    Unsubscribed,
+    Code, Control, DeliveryWish, Epoch, From, Id, Mode, Refusal, Settings, SnapshotWish, Subscribe,
+    Subscribed, TopicsAsked, TopicsChange, Unsubscribed,
 };
 use crate::replica::SNAPSHOT_TRADES;
 use crate::topic::{Channel, Kind, Topic, TopicName};
@@ -33,7 +33,11 @@ struct Places {
 
 impl Places {
     fn read(from: &From, view: View<'_>) -> (Self, Vec<String>) {
-        let epochs: HashMap<&str, &str> = from.epochs.iter().map(|(topic, epoch)| (topic.as_str(), epoch.as_str())).collect();
+        let epochs: HashMap<&str, &str> = from
+            .epochs
+            .iter()
+            .map(|(topic, epoch)| (topic.as_str(), epoch.as_str()))
+            .collect();
         let (mut seqs, mut unknown) = (HashMap::new(), Vec::new());
         for (text, seq) in &from.seqs {
             let topic = match TopicName::parse(text) {
@@ -65,18 +69,31 @@ fn distinct(topics: &[String]) -> impl Iterator<Item = &String> {
 }
 
 impl Session {
-    pub(super) fn subscribe(&mut self, id: Option<Id>, request: &Subscribe, view: View<'_>) -> Vec<Action> {
+    pub(super) fn subscribe(
+        &mut self,
+        id: Option<Id>,
+        request: &Subscribe,
+        view: View<'_>,
+    ) -> Vec<Action> {
         let (mut asked, mut err) = (Vec::new(), Vec::new());
         let mut fresh = Fresh::default();
         for text in distinct(&request.topics) {
-            match self.ask(text, request, view).and_then(|one| self.within_limit(text, one, &mut fresh, view)) {
+            match self
+                .ask(text, request, view)
+                .and_then(|one| self.within_limit(text, one, &mut fresh, view))
+            {
                 Ok(one) => asked.push((text, one)),
                 Err(refusal) => err.push(refusal),
             }
         }
-        let places = request.from.as_ref().map(|from| Self::places(from, &asked, &mut err, view));
+        let places = request
+            .from
+            .as_ref()
+            .map(|from| Self::places(from, &asked, &mut err, view));
         if request.atomic && !err.is_empty() {
-            let others = asked.iter().map(|(text, _)| Refusal::new(text.as_str(), Code::Atomic, "another topic was refused"));
+            let others = asked.iter().map(|(text, _)| {
+                Refusal::new(text.as_str(), Code::Atomic, "another topic was refused")
+            });
             err.extend(others);
             asked.clear();
         }
@@ -90,15 +107,28 @@ impl Session {
         for (_, one) in &asked {
             for topic in one.name.topics(view.catalog()) {
                 if done.insert(*topic) {
-                    let joins = self.join(*topic, one.events, request.snapshot, places.as_ref(), &mut recovered, view);
+                    let joins = self.join(
+                        *topic,
+                        one.events,
+                        request.snapshot,
+                        places.as_ref(),
+                        &mut recovered,
+                        view,
+                    );
                     actions.extend(joins);
                 }
             }
         }
-        let mut ok: Vec<_> = asked.iter().filter_map(|(_, one)| self.names.entry(&one.name, view)).collect();
+        let mut ok: Vec<_> = asked
+            .iter()
+            .filter_map(|(_, one)| self.names.entry(&one.name, view))
+            .collect();
         if !recovered.is_empty() {
             let text = |topic: &TopicId| &*view.catalog().topic(*topic).text;
-            let recovered: HashMap<&str, bool> = recovered.iter().map(|(topic, yes)| (text(topic), *yes)).collect();
+            let recovered: HashMap<&str, bool> = recovered
+                .iter()
+                .map(|(topic, yes)| (text(topic), *yes))
+                .collect();
             for entry in &mut ok {
                 entry.recovered = recovered.get(entry.topic.as_str()).copied();
                 for entry in entry.matched.iter_mut().flatten() {
@@ -106,15 +136,28 @@ impl Session {
                 }
             }
         }
-        let held = actions.iter().filter(|action| matches!(action, Action::Hold(..))).count();
+        let held = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Hold(..)))
+            .count();
         let count = (view.held.count() + held) as u64;
-        actions.insert(0, Action::Answer(Control::Subscribed(Subscribed { id, ok, err, count, more: false })));
+        actions.insert(
+            0,
+            Action::Answer(Control::Subscribed(Subscribed {
+                id,
+                ok,
+                err,
+                count,
+                more: false,
+            })),
+        );
         actions
     }
 
     /// Resolves a name and checks what is asked of it.
     fn ask(&self, text: &str, request: &Subscribe, view: View<'_>) -> Result<Asked, Refusal> {
-        let parsed = TopicName::parse(text).map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
+        let parsed = TopicName::parse(text)
+            .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
         let channel = match &parsed {
             TopicName::Topic(topic) => topic.channel,
             TopicName::Pattern(pattern) => pattern.channel,
@@ -123,29 +166,62 @@ impl Session {
             .with(request.wish, channel)
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
         let events = self.snapshot_events(text, channel, request.snapshot)?;
-        let name = Name::resolve(parsed.clone(), view.catalog()).ok_or_else(|| unknown_topic(text, &parsed, view))?;
-        Ok(Asked { name, settings, events })
+        let name = Name::resolve(parsed.clone(), view.catalog())
+            .ok_or_else(|| unknown_topic(text, &parsed, view))?;
+        Ok(Asked {
+            name,
+            settings,
+            events,
+        })
     }
 
-    fn snapshot_events(&self, text: &str, channel: Channel, wish: Option<SnapshotWish>) -> Result<usize, Refusal> {
-        let Some(SnapshotWish::Events(events)) = wish else { return Ok(events_by_default(channel)) };
+    fn snapshot_events(
+        &self,
+        text: &str,
+        channel: Channel,
+        wish: Option<SnapshotWish>,
+    ) -> Result<usize, Refusal> {
+        let Some(SnapshotWish::Events(events)) = wish else {
+            return Ok(events_by_default(channel));
+        };
         let refuse = |message: String| Err(Refusal::new(text, Code::BadRequest, message));
         if channel.kind() == Kind::State {
-            return refuse(format!("`snapshot` of {} takes true or false; how many events is for trade and bar", channel.name()));
+            return refuse(format!(
+                "`snapshot` of {} takes true or false; how many events is for trade and bar",
+                channel.name()
+            ));
         }
         if events > self.limits.snapshot_events {
-            return refuse(format!("`snapshot` must be from 1 to {} events", self.limits.snapshot_events));
+            return refuse(format!(
+                "`snapshot` must be from 1 to {} events",
+                self.limits.snapshot_events
+            ));
         }
         Ok(events as usize)
     }
 
-    fn within_limit(&self, text: &str, one: Asked, fresh: &mut Fresh, view: View<'_>) -> Result<Asked, Refusal> {
+    fn within_limit(
+        &self,
+        text: &str,
+        one: Asked,
+        fresh: &mut Fresh,
+        view: View<'_>,
+    ) -> Result<Asked, Refusal> {
         let topics = one.name.topics(view.catalog());
-        let room = (self.limits.topics as usize).saturating_sub(view.held.count() + fresh.topics.len());
-        let new: Vec<_> =
-            topics.iter().filter(|topic| !fresh.topics.contains(topic) && !view.held.holds(**topic)).take(room + 1).copied().collect();
+        let room =
+            (self.limits.topics as usize).saturating_sub(view.held.count() + fresh.topics.len());
+        let new: Vec<_> = topics
+            .iter()
+            .filter(|topic| !fresh.topics.contains(topic) && !view.held.holds(**topic))
+            .take(room + 1)
+            .copied()
+            .collect();
         if new.len() > room {
-            let message = format!("would pass the limit of {} topics; {} are held", self.limits.topics, view.held.count());
+            let message = format!(
+                "would pass the limit of {} topics; {} are held",
+                self.limits.topics,
+                view.held.count()
+            );
             return Err(Refusal::new(text, Code::TopicLimit, message));
         }
         if matches!(one.name, Name::Pattern(_)) && self.names.settings(&one.name).is_none() {
@@ -160,22 +236,43 @@ impl Session {
         Ok(one)
     }
 
-    fn places(from: &From, asked: &[(&String, Asked)], err: &mut Vec<Refusal>, view: View<'_>) -> Places {
+    fn places(
+        from: &From,
+        asked: &[(&String, Asked)],
+        err: &mut Vec<Refusal>,
+        view: View<'_>,
+    ) -> Places {
         let (places, unknown) = Places::read(from, view);
-        let covered: HashSet<TopicId> = asked.iter().flat_map(|(_, one)| one.name.topics(view.catalog())).copied().collect();
+        let covered: HashSet<TopicId> = asked
+            .iter()
+            .flat_map(|(_, one)| one.name.topics(view.catalog()))
+            .copied()
+            .collect();
         let refused: HashSet<&str> = err.iter().map(|refusal| refusal.topic.as_str()).collect();
         let stray = places.seqs.keys().filter(|topic| !covered.contains(topic));
-        let stray = stray.map(|topic| view.catalog().topic(*topic).text.to_string()).chain(unknown);
+        let stray = stray
+            .map(|topic| view.catalog().topic(*topic).text.to_string())
+            .chain(unknown);
         let by_pattern = |topic: &Topic| {
-            let patterns = refused.iter().filter_map(|text| TopicName::parse(text).ok());
-            patterns.into_iter().any(|name| matches!(name, TopicName::Pattern(pattern) if pattern.matches(topic)))
+            let patterns = refused
+                .iter()
+                .filter_map(|text| TopicName::parse(text).ok());
+            patterns
+                .into_iter()
+                .any(|name| matches!(name, TopicName::Pattern(pattern) if pattern.matches(topic)))
         };
-        let was_refused =
-            |text: &str| refused.contains(text) || matches!(TopicName::parse(text), Ok(TopicName::Topic(topic)) if by_pattern(&topic));
+        let was_refused = |text: &str| {
+            refused.contains(text)
+                || matches!(TopicName::parse(text), Ok(TopicName::Topic(topic)) if by_pattern(&topic))
+        };
         let mut stray: Vec<_> = stray.filter(|text| !was_refused(text)).collect();
         stray.sort();
         let message = "named in `from.seqs`, but not covered by `topics`";
-        err.extend(stray.into_iter().map(|text| Refusal::new(text, Code::UnknownTopic, message)));
+        err.extend(
+            stray
+                .into_iter()
+                .map(|text| Refusal::new(text, Code::UnknownTopic, message)),
+        );
         places
     }
 
@@ -189,7 +286,9 @@ impl Session {
         recovered: &mut HashMap<TopicId, bool>,
         view: View<'_>,
     ) -> Vec<Action> {
-        let Some(settings) = self.names.in_force(topic, view.catalog()) else { return Vec::new() };
+        let Some(settings) = self.names.in_force(topic, view.catalog()) else {
+            return Vec::new();
+        };
         if view.held.holds(topic) {
             let mut actions = vec![Action::Set(topic, settings)];
             if matches!(wish, Some(SnapshotWish::Yes | SnapshotWish::Events(_))) {
@@ -197,7 +296,11 @@ impl Session {
             }
             return actions;
         }
-        let fresh = if wish == Some(SnapshotWish::No) { Join::Live } else { Join::Snapshot(events) };
+        let fresh = if wish == Some(SnapshotWish::No) {
+            Join::Live
+        } else {
+            Join::Snapshot(events)
+        };
         let join = match places.and_then(|places| places.seqs.get(&topic)) {
             None => fresh,
             Some((seq, epoch)) => {
@@ -209,7 +312,12 @@ impl Session {
         vec![Action::Hold(topic, settings, join)]
     }
 
-    pub(super) fn unsubscribe(&mut self, id: Option<Id>, asked: TopicsAsked, view: View<'_>) -> Vec<Action> {
+    pub(super) fn unsubscribe(
+        &mut self,
+        id: Option<Id>,
+        asked: TopicsAsked,
+        view: View<'_>,
+    ) -> Vec<Action> {
         let mut err = Vec::new();
         let mut touched: Vec<TopicId> = Vec::new();
         match asked {
@@ -247,7 +355,14 @@ impl Session {
             }
         }
         let count = (view.held.count() - gone.len()) as u64;
-        let answer = Unsubscribed { id, topics: gone, ok, err, count, more: false };
+        let answer = Unsubscribed {
+            id,
+            topics: gone,
+            ok,
+            err,
+            count,
+            more: false,
+        };
         // The drops come first: no event of a topic follows the answer that names it.
         actions.push(Action::Answer(Control::Unsubscribed(answer)));
         actions
@@ -255,17 +370,40 @@ impl Session {
 
     /// The subscription of that name, in the words it was made with.
     fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
-        let parsed = TopicName::parse(text).map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
-        let resolved = Name::resolve(parsed.clone(), view.catalog()).ok_or_else(|| unknown_topic(text, &parsed, view))?;
+        let parsed = TopicName::parse(text)
+            .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
+        let resolved = Name::resolve(parsed.clone(), view.catalog())
+            .ok_or_else(|| unknown_topic(text, &parsed, view))?;
         let name = Some(resolved).filter(|name| self.names.settings(name).is_some());
-        name.ok_or_else(|| Refusal::new(text, Code::UnknownTopic, "not held under this name; `subscriptions` lists what is"))
+        name.ok_or_else(|| {
+            Refusal::new(
+                text,
+                Code::UnknownTopic,
+                "not held under this name; `subscriptions` lists what is",
+            )
+        })
     }
 
-    pub(super) fn modify(&mut self, id: Option<Id>, topics: Vec<String>, wish: DeliveryWish, view: View<'_>) -> Vec<Action> {
+    pub(super) fn modify(
+        &mut self,
+        id: Option<Id>,
+        topics: Vec<String>,
+        wish: DeliveryWish,
+        view: View<'_>,
+    ) -> Vec<Action> {
         let (mut changed, mut err) = (Vec::new(), Vec::new());
         for text in distinct(&topics) {
-            match self.held_name(text, view).and_then(|name| self.modified(text, name, wish, view)) {
-                Ok((_, Settings { mode: Mode::Interval(0), .. })) => {
+            match self
+                .held_name(text, view)
+                .and_then(|name| self.modified(text, name, wish, view))
+            {
+                Ok((
+                    _,
+                    Settings {
+                        mode: Mode::Interval(0),
+                        ..
+                    },
+                )) => {
                     let message = "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000";
                     return self.refuse(id, message.into(), view.now);
                 }
@@ -278,35 +416,77 @@ impl Session {
             self.names.set(name.clone(), *settings);
         }
         let mut seen = HashSet::new();
-        for topic in changed.iter().flat_map(|(name, _)| name.topics(view.catalog())) {
-            let settings = self.names.in_force(*topic, view.catalog()).filter(|_| view.held.holds(*topic));
+        for topic in changed
+            .iter()
+            .flat_map(|(name, _)| name.topics(view.catalog()))
+        {
+            let settings = self
+                .names
+                .in_force(*topic, view.catalog())
+                .filter(|_| view.held.holds(*topic));
             if let (Some(settings), true) = (settings, seen.insert(*topic)) {
                 actions.push(Action::Set(*topic, settings));
             }
         }
-        actions.insert(0, self.subscribed(id, changed.iter().map(|(name, _)| name), err, view));
+        actions.insert(
+            0,
+            self.subscribed(id, changed.iter().map(|(name, _)| name), err, view),
+        );
         actions
     }
 
-    fn modified(&self, text: &str, name: Name, wish: DeliveryWish, view: View<'_>) -> Result<(Name, Settings), Refusal> {
+    fn modified(
+        &self,
+        text: &str,
+        name: Name,
+        wish: DeliveryWish,
+        view: View<'_>,
+    ) -> Result<(Name, Settings), Refusal> {
         let channel = match &name {
             Name::Topic(topic) => view.catalog().topic(*topic).topic.channel,
             Name::Pattern(pattern) => pattern.channel,
         };
-        let held = self.names.settings(&name).expect("only held names are modified");
-        let settings = held.with(wish, channel).map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
+        let held = self
+            .names
+            .settings(&name)
+            .expect("only held names are modified");
+        let settings = held
+            .with(wish, channel)
+            .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
         Ok((name, settings))
     }
 
-    fn subscribed<'n>(&self, id: Option<Id>, names: impl Iterator<Item = &'n Name>, err: Vec<Refusal>, view: View<'_>) -> Action {
-        let ok = names.filter_map(|name| self.names.entry_of_held(name, view)).collect();
-        Action::Answer(Control::Subscribed(Subscribed { id, ok, err, count: view.held.count() as u64, more: false }))
+    fn subscribed<'n>(
+        &self,
+        id: Option<Id>,
+        names: impl Iterator<Item = &'n Name>,
+        err: Vec<Refusal>,
+        view: View<'_>,
+    ) -> Action {
+        let ok = names
+            .filter_map(|name| self.names.entry_of_held(name, view))
+            .collect();
+        Action::Answer(Control::Subscribed(Subscribed {
+            id,
+            ok,
+            err,
+            count: view.held.count() as u64,
+            more: false,
+        }))
     }
 
-    pub(super) fn resync(&mut self, id: Option<Id>, topics: Vec<String>, view: View<'_>) -> Vec<Action> {
+    pub(super) fn resync(
+        &mut self,
+        id: Option<Id>,
+        topics: Vec<String>,
+        view: View<'_>,
+    ) -> Vec<Action> {
         let (mut names, mut err) = (Vec::new(), Vec::new());
         for text in distinct(&topics) {
-            match self.held_name(text, view).or_else(|refusal| held_topic(text, view).ok_or(refusal)) {
+            match self
+                .held_name(text, view)
+                .or_else(|refusal| held_topic(text, view).ok_or(refusal))
+            {
                 Ok(name) => names.push(name),
                 Err(refusal) => err.push(refusal),
             }
@@ -324,17 +504,30 @@ impl Session {
 
     /// Topics have appeared: those that a pattern means are held from now on, within the limit.
     pub fn on_topics(&mut self, new: impl Iterator<Item = TopicId>, view: View<'_>) -> Vec<Action> {
-        let mut change = TopicsChange { added: Vec::new(), removed: Vec::new(), err: Vec::new(), more: false };
+        let mut change = TopicsChange {
+            added: Vec::new(),
+            removed: Vec::new(),
+            err: Vec::new(),
+            more: false,
+        };
         let mut actions = Vec::new();
         for topic in new {
-            let Some(settings) = self.names.in_force(topic, view.catalog()) else { continue };
+            let Some(settings) = self.names.in_force(topic, view.catalog()) else {
+                continue;
+            };
             let info = view.catalog().topic(topic);
             if view.held.count() + change.added.len() >= self.limits.topics as usize {
                 let message = format!("would pass the limit of {} topics", self.limits.topics);
-                change.err.push(Refusal::new(&*info.text, Code::TopicLimit, message));
+                change
+                    .err
+                    .push(Refusal::new(&*info.text, Code::TopicLimit, message));
             } else {
                 change.added.push(topic_entry(topic, settings, view));
-                actions.push(Action::Hold(topic, settings, Join::Snapshot(events_by_default(info.topic.channel))));
+                actions.push(Action::Hold(
+                    topic,
+                    settings,
+                    Join::Snapshot(events_by_default(info.topic.channel)),
+                ));
             }
         }
         if !(change.added.is_empty() && change.err.is_empty()) {
@@ -346,8 +539,13 @@ impl Session {
 
 /// A topic that is held, by whatever name.
 fn held_topic(text: &str, view: View<'_>) -> Option<Name> {
-    let TopicName::Topic(topic) = TopicName::parse(text).ok()? else { return None };
-    view.catalog().find(&topic).filter(|topic| view.held.holds(*topic)).map(Name::Topic)
+    let TopicName::Topic(topic) = TopicName::parse(text).ok()? else {
+        return None;
+    };
+    view.catalog()
+        .find(&topic)
+        .filter(|topic| view.held.holds(*topic))
+        .map(Name::Topic)
 }
 
 fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
@@ -355,12 +553,25 @@ fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
         TopicName::Topic(topic) => view.catalog().nearest(topic),
         TopicName::Pattern(_) => None,
     };
-    let offer = nearest.map_or(String::new(), |info| format!("; the nearest is {}", info.text));
-    Refusal::new(text, Code::UnknownTopic, format!("there is no such topic{offer}"))
+    let offer = nearest.map_or(String::new(), |info| {
+        format!("; the nearest is {}", info.text)
+    });
+    Refusal::new(
+        text,
+        Code::UnknownTopic,
+        format!("there is no such topic{offer}"),
+    )
 }
 
 /// How a topic goes on after event `seq` of `epoch`.
-fn resume(topic: TopicId, seq: u64, epoch: Option<Epoch>, mode: Mode, events: usize, view: View<'_>) -> Join {
+fn resume(
+    topic: TopicId,
+    seq: u64,
+    epoch: Option<Epoch>,
+    mode: Mode,
+    events: usize,
+    view: View<'_>,
+) -> Join {
     let (replica, channel) = (view.replica, view.catalog().topic(topic).topic.channel);
     if epoch != Some(replica.epoch(topic)) || seq > replica.head(topic) {
         return Join::Anew(events);
@@ -370,5 +581,9 @@ fn resume(topic: TopicId, seq: u64, epoch: Option<Epoch>, mode: Mode, events: us
         (_, Kind::State) => true,
         (_, Kind::Bar) => replica.closed_evicted(topic) <= seq,
     };
-    if is_there { Join::Resume(seq) } else { Join::Expired(seq, events) }
+    if is_there {
+        Join::Resume(seq)
+    } else {
+        Join::Expired(seq, events)
+    }
 }

@@ -12,7 +12,8 @@ use super::turn::Shard;
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Bye, Code, Control, Encoding, LagLevel, Refusal, SnapshotHead, Welcome, encode_control, encode_event, encode_parts, write_snapshot,
+    Bye, Code, Control, Encoding, LagLevel, Refusal, SnapshotHead, Welcome, encode_control,
+    encode_event, encode_parts, write_snapshot,
 };
 use crate::session::{Action, Join, Session};
 use crate::topic::{Kind, TopicName};
@@ -33,9 +34,17 @@ impl Shard {
         match command {
             Command::Adopt(adopted) => self.adopt(*adopted),
             // A caller that has gone away needs no answer.
-            Command::Snapshot { topics, events, reply } => _ = reply.send(self.http_snapshot(&topics, events)),
+            Command::Snapshot {
+                topics,
+                events,
+                reply,
+            } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
-            Command::Tune { tuning, gates, done } => {
+            Command::Tune {
+                tuning,
+                gates,
+                done,
+            } => {
                 self.tune(tuning, gates);
                 _ = done.send(());
             }
@@ -47,12 +56,24 @@ impl Shard {
                 }
             }
             Command::Connections { by, top, reply } => _ = reply.send(self.connections(by, top)),
-            Command::Drain { spread, turn, of, done } => self.drain(spread, turn, of, done),
+            Command::Drain {
+                spread,
+                turn,
+                of,
+                done,
+            } => self.drain(spread, turn, of, done),
         }
     }
 
     fn adopt(&mut self, adopted: Adopted) {
-        let Adopted { stream, encoding, read_ahead, peer, agent, permit } = adopted;
+        let Adopted {
+            stream,
+            encoding,
+            read_ahead,
+            peer,
+            agent,
+            permit,
+        } = adopted;
         let generation = self.next_generation();
         let entry = self.connections.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
@@ -91,9 +112,23 @@ impl Shard {
         self.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
         if refused || self.draining {
-            let code = if refused { Code::ConnectionLimit } else { Code::Draining };
-            let message = "this server takes no more connections; come back later, or to another".to_owned();
-            self.close(key, &Bye { code: code.number(), message, reconnect: true, after_ms: 5000 }, code);
+            let code = if refused {
+                Code::ConnectionLimit
+            } else {
+                Code::Draining
+            };
+            let message =
+                "this server takes no more connections; come back later, or to another".to_owned();
+            self.close(
+                key,
+                &Bye {
+                    code: code.number(),
+                    message,
+                    reconnect: true,
+                    after_ms: 5000,
+                },
+                code,
+            );
             return self.on_ready(key);
         }
         let welcome = self.welcome(key, generation.0, encoding);
@@ -122,7 +157,10 @@ impl Shard {
 
     /// Does what a session says, in order.
     pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
-        let holds = actions.iter().filter(|action| matches!(action, Action::Hold(..))).count();
+        let holds = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Hold(..)))
+            .count();
         self.connections[key.0 as usize].outbox.reserve(holds);
         for action in actions {
             if self.connections[key.0 as usize].closing.is_some() {
@@ -132,7 +170,9 @@ impl Shard {
                 // Bounded by what the client holds, and needed before what it tells of.
                 Action::Answer(control) | Action::Notice(control) => {
                     if let Control::Error(error) = &control
-                        && let Some(code) = Code::ALL.into_iter().find(|code| code.number() == error.code)
+                        && let Some(code) = Code::ALL
+                            .into_iter()
+                            .find(|code| code.number() == error.code)
                     {
                         self.metrics.count_error(code);
                     }
@@ -143,11 +183,24 @@ impl Shard {
                 }
                 Action::Hold(topic, settings, join) => {
                     self.count_join(join);
-                    let slot = self.with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
-                    let place = self.registry.add(topic, Subscriber { connection: key, slot });
-                    self.connections[key.0 as usize].outbox.set_place(slot, place);
+                    let slot = self
+                        .with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
+                    let place = self.registry.add(
+                        topic,
+                        Subscriber {
+                            connection: key,
+                            slot,
+                        },
+                    );
+                    self.connections[key.0 as usize]
+                        .outbox
+                        .set_place(slot, place);
                     self.metrics.subscriptions.inc();
-                    if let Some(gate) = self.config.gates.get(self.replica.catalog().topic(topic).source.0 as usize) {
+                    if let Some(gate) = self
+                        .config
+                        .gates
+                        .get(self.replica.catalog().topic(topic).source.0 as usize)
+                    {
                         gate.open();
                     }
                 }
@@ -165,7 +218,9 @@ impl Shard {
                 Action::Ledger(id) => self.connections[key.0 as usize].outbox.answer_ledger(id),
                 Action::Instruments(id, pattern) => {
                     let catalog = Arc::clone(self.replica.catalog());
-                    self.connections[key.0 as usize].outbox.answer_instruments(id, catalog, &pattern);
+                    self.connections[key.0 as usize]
+                        .outbox
+                        .answer_instruments(id, catalog, &pattern);
                 }
                 Action::Close(bye, code) => self.close(key, &bye, code),
             }
@@ -173,9 +228,30 @@ impl Shard {
         self.mark_dirty(key);
     }
 
-    fn with_outbox<T>(&mut self, key: ConnectionKey, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
-        let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
-        let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
+    fn with_outbox<T>(
+        &mut self,
+        key: ConnectionKey,
+        change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T,
+    ) -> T {
+        let Self {
+            connections,
+            replica,
+            newest,
+            config,
+            metrics,
+            counts,
+            intervals,
+            ..
+        } = self;
+        let mut view = View {
+            replica,
+            newest,
+            limits: &config.tuning.outbox,
+            metrics,
+            counts,
+            now: self.now,
+            timers: intervals,
+        };
         let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
         self.arm_intervals(key);
         changed
@@ -193,7 +269,9 @@ impl Shard {
 
     fn release(&mut self, key: ConnectionKey, topic: TopicId) {
         let outbox = &mut self.connections[key.0 as usize].outbox;
-        let Some(slot) = outbox.release(topic) else { return };
+        let Some(slot) = outbox.release(topic) else {
+            return;
+        };
         let place = outbox.slot(slot).place;
         self.unregister(topic, place);
     }
@@ -201,7 +279,9 @@ impl Shard {
     fn unregister(&mut self, topic: TopicId, place: u32) {
         self.metrics.subscriptions.dec();
         if let Some(Subscriber { connection, slot }) = self.registry.remove(topic, place) {
-            self.connections[connection.0 as usize].outbox.set_place(slot, place);
+            self.connections[connection.0 as usize]
+                .outbox
+                .set_place(slot, place);
         }
     }
 
@@ -212,7 +292,9 @@ impl Shard {
             return;
         }
         let payload = encode(connection.outbox.wire.encoding());
-        let fits = connection.outbox.notice(payload, &self.config.tuning.outbox);
+        let fits = connection
+            .outbox
+            .notice(payload, &self.config.tuning.outbox);
         self.mark_dirty(key);
         if !fits {
             self.send_away(key);
@@ -223,19 +305,34 @@ impl Shard {
     pub(super) fn send_away(&mut self, key: ConnectionKey) {
         self.with_outbox(key, |outbox, view| outbox.warn(view));
         let message = "the client doesn't keep up with what it subscribed to; subscribe to less, or with mode conflate".to_owned();
-        let bye = Bye { code: Code::SlowConsumer.number(), message, reconnect: true, after_ms: 1000 };
+        let bye = Bye {
+            code: Code::SlowConsumer.number(),
+            message,
+            reconnect: true,
+            after_ms: 1000,
+        };
         self.close(key, &bye, Code::SlowConsumer);
     }
 
     /// Says `bye` and closes: what is on the wire still goes out, what waits doesn't.
     pub(super) fn close(&mut self, key: ConnectionKey, bye: &Bye, code: Code) {
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            return;
+        };
         if connection.closing.is_some() {
             return;
         }
         // A slot of its own for each, so that they don't come back all at once.
-        let after_ms = bye.after_ms + u64::from(connection.peer.generation.0).wrapping_mul(617) % JITTER_MS;
-        let bye = Bye { after_ms: if code == Code::Draining { bye.after_ms } else { after_ms }, ..bye.clone() };
+        let after_ms =
+            bye.after_ms + u64::from(connection.peer.generation.0).wrapping_mul(617) % JITTER_MS;
+        let bye = Bye {
+            after_ms: if code == Code::Draining {
+                bye.after_ms
+            } else {
+                after_ms
+            },
+            ..bye.clone()
+        };
         let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.wire.encoding());
         connection.outbox.wire_up_answers();
         connection.outbox.wire.control(&bye_payload);
@@ -278,7 +375,8 @@ impl Shard {
         }
         let connection = self.connections.remove(key.0 as usize);
         self.metrics.queued_bytes.sub(connection.queued_told.into());
-        self.metrics.change_late(connection.level_told, LagLevel::Ok);
+        self.metrics
+            .change_late(connection.level_told, LagLevel::Ok);
         let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
         self.metrics.connections.dec();
@@ -294,7 +392,12 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         connection.peer.checkup_at = at;
         let generation = connection.peer.generation;
-        self.timers.push(Timer { at, connection: key, generation, due: Due::Checkup });
+        self.timers.push(Timer {
+            at,
+            connection: key,
+            generation,
+            due: Due::Checkup,
+        });
     }
 
     /// Sets when a connection is checked up, unless that is soon enough already.
@@ -304,8 +407,16 @@ impl Shard {
             return;
         }
         let config = &self.config;
-        let silence = if connection.peer.pinged { config.tuning.drop_after } else { config.tuning.ping_after };
-        let message_ends = connection.peer.partial.as_ref().map(|partial| partial.since.plus(config.tuning.message_timeout));
+        let silence = if connection.peer.pinged {
+            config.tuning.drop_after
+        } else {
+            config.tuning.ping_after
+        };
+        let message_ends = connection
+            .peer
+            .partial
+            .as_ref()
+            .map(|partial| partial.since.plus(config.tuning.message_timeout));
         let at = connection.next_checkup(connection.peer.received.plus(silence), message_ends);
         if at < connection.peer.checkup_at {
             self.check_up_at(key, at);
@@ -327,14 +438,27 @@ impl Shard {
             return;
         }
         let message_over =
-            connection.peer.partial.as_ref().is_some_and(|partial| now.since(partial.since) >= self.config.tuning.message_timeout);
+            connection.peer.partial.as_ref().is_some_and(|partial| {
+                now.since(partial.since) >= self.config.tuning.message_timeout
+            });
         let silent = now.since(connection.peer.received);
         if message_over || silent >= self.config.tuning.drop_after {
-            let message = if message_over { "a message was begun and not ended in time" } else { "nothing came in time" };
-            let bye = Bye { code: Code::Timeout.number(), message: message.to_owned(), reconnect: true, after_ms: 1000 };
+            let message = if message_over {
+                "a message was begun and not ended in time"
+            } else {
+                "nothing came in time"
+            };
+            let bye = Bye {
+                code: Code::Timeout.number(),
+                message: message.to_owned(),
+                reconnect: true,
+                after_ms: 1000,
+            };
             return self.close(key, &bye, Code::Timeout);
         }
-        if silent >= self.config.tuning.ping_after && !std::mem::replace(&mut connection.peer.pinged, true) {
+        if silent >= self.config.tuning.ping_after
+            && !std::mem::replace(&mut connection.peer.pinged, true)
+        {
             connection.outbox.wire.frame(Opcode::Ping, b"");
             self.mark_dirty(key);
         }
@@ -351,15 +475,30 @@ impl Shard {
         self.arm_checkup(key);
     }
 
-    fn drain(&mut self, spread: Duration, turn: usize, of: usize, done: tokio::sync::oneshot::Sender<()>) {
+    fn drain(
+        &mut self,
+        spread: Duration,
+        turn: usize,
+        of: usize,
+        done: tokio::sync::oneshot::Sender<()>,
+    ) {
         self.draining = true;
-        let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
+        let keys: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(key, _)| ConnectionKey(key as u32))
+            .collect();
         let slots = (keys.len() * of).max(1) as u64;
         let spread_ms = spread.as_millis() as u64;
         for (at, key) in keys.iter().enumerate() {
             let message = "the server is stopping".to_owned();
             let after_ms = spread_ms * (at * of + turn) as u64 / slots;
-            let bye = Bye { code: Code::Draining.number(), message, reconnect: true, after_ms };
+            let bye = Bye {
+                code: Code::Draining.number(),
+                message,
+                reconnect: true,
+                after_ms,
+            };
             self.with_outbox(*key, |outbox, view| _ = outbox.fill(view));
             self.close(*key, &bye, Code::Draining);
         }
@@ -372,31 +511,57 @@ impl Shard {
     }
 
     fn http_snapshot(&self, topics: &[String], events: Option<usize>) -> SnapshotAnswer {
-        let mut answer = SnapshotAnswer { ok: Vec::new(), err: Vec::new() };
+        let mut answer = SnapshotAnswer {
+            ok: Vec::new(),
+            err: Vec::new(),
+        };
         let catalog = self.replica.catalog();
         let mut left = HTTP_SNAPSHOT_EVENTS_MAX;
         for text in topics.iter().take(HTTP_SNAPSHOT_NAMES_MAX) {
             let found = match TopicName::parse(text) {
                 Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
-                Ok(TopicName::Pattern(pattern)) => Some(catalog.matching(&pattern).iter().take(left + 1).copied().collect()),
+                Ok(TopicName::Pattern(pattern)) => Some(
+                    catalog
+                        .matching(&pattern)
+                        .iter()
+                        .take(left + 1)
+                        .copied()
+                        .collect(),
+                ),
                 Err(error) => {
-                    answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, error.to_string()));
+                    answer.err.push(Refusal::new(
+                        text.as_str(),
+                        Code::UnknownTopic,
+                        error.to_string(),
+                    ));
                     continue;
                 }
             };
             let Some(found) = found else {
-                answer.err.push(Refusal::new(text.as_str(), Code::UnknownTopic, "there is no such topic"));
+                answer.err.push(Refusal::new(
+                    text.as_str(),
+                    Code::UnknownTopic,
+                    "there is no such topic",
+                ));
                 continue;
             };
             let most = |topic: &TopicId| self.events_of_snapshot(*topic, events);
             let asked: usize = found.iter().take(left + 1).map(most).sum();
             if asked > left {
-                let message = format!("more than {HTTP_SNAPSHOT_EVENTS_MAX} events at once; ask for fewer topics or events");
-                answer.err.push(Refusal::new(text.as_str(), Code::TopicLimit, message));
+                let message = format!(
+                    "more than {HTTP_SNAPSHOT_EVENTS_MAX} events at once; ask for fewer topics or events"
+                );
+                answer
+                    .err
+                    .push(Refusal::new(text.as_str(), Code::TopicLimit, message));
                 continue;
             }
             left -= asked;
-            answer.ok.extend(found.into_iter().map(|topic| self.json_snapshot(topic, events)));
+            answer.ok.extend(
+                found
+                    .into_iter()
+                    .map(|topic| self.json_snapshot(topic, events)),
+            );
         }
         answer
     }
@@ -414,16 +579,35 @@ impl Shard {
     fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {
         let info = self.replica.catalog().topic(topic);
         let seq = self.replica.head(topic);
-        let found = self.replica.snapshot(topic, seq, self.events_of_snapshot(topic, events));
+        let found = self
+            .replica
+            .snapshot(topic, seq, self.events_of_snapshot(topic, events));
         let encoded = found.iter().map(|event| {
             let mut bytes = Vec::new();
-            encode_event(&mut bytes, Encoding::Json, &info.head, event.seq, event.tx, &event.body);
+            encode_event(
+                &mut bytes,
+                Encoding::Json,
+                &info.head,
+                event.seq,
+                event.tx,
+                &event.body,
+            );
             bytes
         });
         let encoded: Vec<_> = encoded.collect();
-        let head = SnapshotHead { topic: &info.text, epoch: &self.replica.epoch(topic).to_string(), seq };
+        let head = SnapshotHead {
+            topic: &info.text,
+            epoch: &self.replica.epoch(topic).to_string(),
+            seq,
+        };
         let mut payload = Vec::new();
-        write_snapshot(&mut payload, Encoding::Json, &head, encoded.len(), encoded.iter().map(Vec::as_slice));
+        write_snapshot(
+            &mut payload,
+            Encoding::Json,
+            &head,
+            encoded.len(),
+            encoded.iter().map(Vec::as_slice),
+        );
         payload
     }
 }

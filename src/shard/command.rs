@@ -126,8 +126,25 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     /// What it is ranked by: the larger, the earlier.
     pub fn rank(&self, by: Rank) -> (u64, u64) {
-        let Self { behind_ms, merged, lost, delivered, .. } = *self;
-        (by.of(behind_ms, self.queued_bytes, Totals { delivered, merged, lost }), lost + merged)
+        let Self {
+            behind_ms,
+            merged,
+            lost,
+            delivered,
+            ..
+        } = *self;
+        (
+            by.of(
+                behind_ms,
+                self.queued_bytes,
+                Totals {
+                    delivered,
+                    merged,
+                    lost,
+                },
+            ),
+            lost + merged,
+        )
     }
 }
 
@@ -159,7 +176,14 @@ const COMMANDS_MAX: usize = 4096;
 impl ShardHandle {
     pub(super) fn new(runtime: tokio::runtime::Handle) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        (Self { commands, connections: Arc::default(), runtime }, receiver)
+        (
+            Self {
+                commands,
+                connections: Arc::default(),
+                runtime,
+            },
+            receiver,
+        )
     }
 
     /// Sends a command, waiting while too many wait already. Returns false once the shard has stopped.

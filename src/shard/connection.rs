@@ -150,7 +150,11 @@ impl Connection {
     fn write(&mut self, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.wire.is_empty() {
             // Straight to the socket: the runtime's own record of it is asked only once it refuses.
-            let taken = match rustix::net::send(&self.stream, self.outbox.wire.unsent(), SendFlags::NOSIGNAL) {
+            let taken = match rustix::net::send(
+                &self.stream,
+                self.outbox.wire.unsent(),
+                SendFlags::NOSIGNAL,
+            ) {
                 Err(Errno::AGAIN) => self.stream.try_write(self.outbox.wire.unsent()),
                 sent => sent.map_err(std::io::Error::from),
             };
@@ -160,7 +164,9 @@ impl Connection {
                     *written += taken;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    let ready = self.stream.poll_write_ready(&mut Context::from_waker(&self.peer.waker));
+                    let ready = self
+                        .stream
+                        .poll_write_ready(&mut Context::from_waker(&self.peer.waker));
                     if ready.is_pending() {
                         self.outbox.wire.blocked = true;
                         return Some(Flushed::Blocked);
@@ -175,7 +181,12 @@ impl Connection {
 
     /// The runtime says that something changed: is the socket writable again?
     pub(super) fn unblock(&mut self) {
-        if self.outbox.wire.blocked && self.stream.poll_write_ready(&mut Context::from_waker(&self.peer.waker)).is_ready() {
+        if self.outbox.wire.blocked
+            && self
+                .stream
+                .poll_write_ready(&mut Context::from_waker(&self.peer.waker))
+                .is_ready()
+        {
             self.outbox.wire.blocked = false;
             self.peer.reply_bytes = 0;
         }
@@ -185,13 +196,17 @@ impl Connection {
     pub(super) fn reading_paused(&self, control_max: usize) -> bool {
         !self.peer.inbox.is_empty()
             || self.outbox.asked_bytes() > control_max
-            || (self.outbox.wire.blocked && (self.outbox.answers_wait() || self.peer.reply_bytes > control_max))
+            || (self.outbox.wire.blocked
+                && (self.outbox.answers_wait() || self.peer.reply_bytes > control_max))
     }
 
     /// Reads some bytes. `Pending`: none are there, and the waker is set.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
         loop {
-            std::task::ready!(self.stream.poll_read_ready(&mut Context::from_waker(&self.peer.waker)))?;
+            std::task::ready!(
+                self.stream
+                    .poll_read_ready(&mut Context::from_waker(&self.peer.waker))
+            )?;
             match self.stream.try_read(buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
@@ -218,7 +233,9 @@ impl Connection {
         }
         let queued = self.outbox.queued_bytes() as u32;
         if queued != self.queued_told {
-            metrics.queued_bytes.add(i64::from(queued) - i64::from(self.queued_told));
+            metrics
+                .queued_bytes
+                .add(i64::from(queued) - i64::from(self.queued_told));
             self.queued_told = queued;
         }
     }
@@ -227,14 +244,23 @@ impl Connection {
     pub(super) fn check_accounts(&mut self, metrics: &Metrics) {
         let unaccounted = self.outbox.unaccounted();
         if unaccounted > self.peer.unaccounted {
-            tracing::error!(events = unaccounted - self.peer.unaccounted, "a ledger doesn't come out at zero; this is a bug");
-            metrics.unaccounted.inc_by(unaccounted - self.peer.unaccounted);
+            tracing::error!(
+                events = unaccounted - self.peer.unaccounted,
+                "a ledger doesn't come out at zero; this is a bug"
+            );
+            metrics
+                .unaccounted
+                .inc_by(unaccounted - self.peer.unaccounted);
             self.peer.unaccounted = unaccounted;
         }
     }
 
     /// When it must be looked at again.
-    pub(super) fn next_checkup(&self, silence: UnixNanos, message_ends: Option<UnixNanos>) -> UnixNanos {
+    pub(super) fn next_checkup(
+        &self,
+        silence: UnixNanos,
+        message_ends: Option<UnixNanos>,
+    ) -> UnixNanos {
         let first = self.peer.next_heartbeat.min(silence);
         message_ends.map_or(first, |ends| first.min(ends))
     }

@@ -62,10 +62,18 @@ impl Fresh {
 
     /// Takes an event that somebody listens to.
     pub fn push(&mut self, batch: &Arc<Batch>, item: usize, event: &Event) {
-        if self.batches.last().is_none_or(|last| !Arc::ptr_eq(last, batch)) {
+        if self
+            .batches
+            .last()
+            .is_none_or(|last| !Arc::ptr_eq(last, batch))
+        {
             self.batches.push(Arc::clone(batch));
         }
-        let place = Place { batch: self.batches.len() as u32 - 1, item: item as u32, next: Place::END };
+        let place = Place {
+            batch: self.batches.len() as u32 - 1,
+            item: item as u32,
+            next: Place::END,
+        };
         let at = self.places.len() as u32;
         self.places.push(place);
         let topic = event.topic.index();
@@ -91,7 +99,12 @@ impl Fresh {
 
     /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets something into `order`,
     /// once. `first_of` says who of a topic's subscribers comes first.
-    pub fn deal(&mut self, registry: &Registry, order: &mut Vec<ConnectionKey>, first_of: impl Fn(usize) -> usize) {
+    pub fn deal(
+        &mut self,
+        registry: &Registry,
+        order: &mut Vec<ConnectionKey>,
+        first_of: impl Fn(usize) -> usize,
+    ) {
         for (run, topic) in self.runs.iter().enumerate() {
             let subscribers = registry.of(topic.topic);
             let (before, from) = subscribers.split_at(first_of(subscribers.len()));
@@ -104,14 +117,19 @@ impl Fresh {
                 if next == NONE {
                     order.push(subscriber.connection);
                 }
-                self.dealt.push(Dealt { slot: subscriber.slot, run: run as u32, next });
+                self.dealt.push(Dealt {
+                    slot: subscriber.slot,
+                    run: run as u32,
+                    next,
+                });
             }
         }
     }
 
     /// The first of what was dealt to a connection.
     pub fn first(&self, key: ConnectionKey) -> Option<&Dealt> {
-        self.dealt.get(*self.of_connection.get(key.0 as usize)? as usize)
+        self.dealt
+            .get(*self.of_connection.get(key.0 as usize)? as usize)
     }
 
     /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
@@ -127,9 +145,29 @@ impl Fresh {
 
     /// A run in an encoding; its bytes are put together when the first needs them.
     pub fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
-        let Self { batches, places, runs, joined, .. } = self;
-        let TopicRun { places: (at, last_at), seqs: (first, last), joined: ranges, .. } = &mut runs[run as usize];
-        let mut found = Run { batches, places, at: *at, first: *first, last: *last, joined: &[], encoding, metrics };
+        let Self {
+            batches,
+            places,
+            runs,
+            joined,
+            ..
+        } = self;
+        let TopicRun {
+            places: (at, last_at),
+            seqs: (first, last),
+            joined: ranges,
+            ..
+        } = &mut runs[run as usize];
+        let mut found = Run {
+            batches,
+            places,
+            at: *at,
+            first: *first,
+            last: *last,
+            joined: &[],
+            encoding,
+            metrics,
+        };
         let joined = &mut joined[encoding.index()];
         if at == last_at {
             found.joined = found.events().next().map_or(&[], |(_, bytes)| bytes);
@@ -218,7 +256,10 @@ mod tests {
             for _ in 0..20 * len {
                 last[(rotation.next().first_of(len) + len - 1) % len] += 1;
             }
-            assert!(last.iter().all(|times| (15..=25).contains(times)), "of {len}: {last:?}");
+            assert!(
+                last.iter().all(|times| (15..=25).contains(times)),
+                "of {len}: {last:?}"
+            );
         }
     }
 
@@ -239,14 +280,31 @@ mod tests {
         let mut catalog = Catalog::default();
         catalog.add(crate::bus::SourceId(0), vec![instrument]);
         let event = |topic, seq| {
-            let quote = Quote { ts: UnixNanos(1), bid: None, ask: None };
-            LogItem::Event(Event { topic: TopicId(topic), seq, tx: UnixNanos(1), body: Body::Quote(quote) })
+            let quote = Quote {
+                ts: UnixNanos(1),
+                bid: None,
+                ask: None,
+            };
+            LogItem::Event(Event {
+                topic: TopicId(topic),
+                seq,
+                tx: UnixNanos(1),
+                body: Body::Quote(quote),
+            })
         };
         let items = vec![event(0, 5), event(1, 9), event(0, 6), event(0, 7)];
         let batch = Arc::new(Batch::new(items, Arc::new(catalog)));
-        let (mut registry, mut fresh, mut order, metrics) = (Registry::default(), Fresh::default(), Vec::new(), Metrics::new());
+        let (mut registry, mut fresh, mut order, metrics) = (
+            Registry::default(),
+            Fresh::default(),
+            Vec::new(),
+            Metrics::new(),
+        );
         for (topic, connection, slot) in [(0, 3, 0), (0, 1, 0), (1, 1, 1)] {
-            let subscriber = super::super::registry::Subscriber { connection: ConnectionKey(connection), slot: SlotId(slot) };
+            let subscriber = super::super::registry::Subscriber {
+                connection: ConnectionKey(connection),
+                slot: SlotId(slot),
+            };
             registry.add(TopicId(topic), subscriber);
         }
         for turn in 0..2 {
@@ -256,7 +314,10 @@ mod tests {
                 }
             }
             fresh.deal(&registry, &mut order, |_| turn);
-            assert_eq!(order.drain(..).map(|key| key.0).collect::<Vec<_>>(), if turn == 0 { [3, 1] } else { [1, 3] });
+            assert_eq!(
+                order.drain(..).map(|key| key.0).collect::<Vec<_>>(),
+                if turn == 0 { [3, 1] } else { [1, 3] }
+            );
             for (key, expected) in [(3, vec![(0, 5, 7)]), (1, vec![(1, 9, 9), (0, 5, 7)])] {
                 let mut got = Vec::new();
                 let mut next = fresh.take_first(ConnectionKey(key));
@@ -264,11 +325,18 @@ mod tests {
                     let run = fresh.run(dealt.run, Encoding::Json, &metrics);
                     got.push((dealt.slot.0, run.first, run.last));
                     let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
-                    assert_eq!(run.joined, events.join(&b','), "a run stands as in an array");
+                    assert_eq!(
+                        run.joined,
+                        events.join(&b','),
+                        "a run stands as in an array"
+                    );
                     next = fresh.after(dealt);
                 }
                 assert_eq!(got, expected);
-                assert!(fresh.take_first(ConnectionKey(key)).is_none(), "what is taken is taken");
+                assert!(
+                    fresh.take_first(ConnectionKey(key)).is_none(),
+                    "what is taken is taken"
+                );
             }
             fresh.clear();
             assert!(fresh.is_empty());

@@ -9,13 +9,24 @@ impl Shard {
     pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
         let rank = |connection: &Connection| {
             let (outbox, totals) = (&connection.outbox, connection.outbox.totals());
-            let first = by.of(outbox.behind(self.now).as_millis() as u64, outbox.queued_bytes(), totals);
+            let first = by.of(
+                outbox.behind(self.now).as_millis() as u64,
+                outbox.queued_bytes(),
+                totals,
+            );
             (first, totals.lost + totals.merged)
         };
-        let mut ranked: Vec<_> = self.connections.iter().map(|(key, connection)| (rank(connection), key)).collect();
+        let mut ranked: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(key, connection)| (rank(connection), key))
+            .collect();
         ranked.sort_unstable_by(|a, b| b.cmp(a));
         ranked.truncate(top);
-        ranked.into_iter().map(|(_, key)| self.info(ConnectionKey(key as u32))).collect()
+        ranked
+            .into_iter()
+            .map(|(_, key)| self.info(ConnectionKey(key as u32)))
+            .collect()
     }
 
     fn info(&self, key: ConnectionKey) -> ConnectionInfo {

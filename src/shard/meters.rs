@@ -21,7 +21,12 @@ pub(super) struct Meters {
 
 impl Meters {
     pub(super) fn new(told: ShardMeters) -> Self {
-        Self { told, longest: [Duration::ZERO; 2], span_begun: UnixNanos::default(), handed_over: UnixNanos::default() }
+        Self {
+            told,
+            longest: [Duration::ZERO; 2],
+            span_begun: UnixNanos::default(),
+            handed_over: UnixNanos::default(),
+        }
     }
 
     /// A turn is over.
@@ -39,7 +44,9 @@ impl Meters {
         }
         self.longest[0] = self.longest[0].max(took);
         if self.longest != before {
-            self.told.longest_turn.set(self.longest[0].max(self.longest[1]).as_secs_f64());
+            self.told
+                .longest_turn
+                .set(self.longest[0].max(self.longest[1]).as_secs_f64());
         }
     }
 }

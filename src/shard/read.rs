@@ -18,7 +18,9 @@ const READS_A_TURN: usize = 2;
 impl Shard {
     /// The runtime found a socket readable or writable.
     pub(super) fn on_ready(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            return;
+        };
         if connection.outbox.wire.blocked {
             connection.unblock();
             if !connection.outbox.wire.blocked {
@@ -38,7 +40,9 @@ impl Shard {
     /// Answers some of the requests that were read, in order; the others wait for the next turn, or for room.
     fn take_inbox(&mut self, key: ConnectionKey) {
         for _ in 0..REQUESTS_A_TURN {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+                return;
+            };
             if connection.closing.is_some() {
                 return connection.peer.inbox.clear();
             }
@@ -47,12 +51,22 @@ impl Shard {
                 connection.left_unread = true;
                 return;
             }
-            let Some((bytes, encoding)) = connection.peer.inbox.pop_front() else { return };
-            let view = View { replica: &self.replica, held: &connection.outbox, now: self.now };
+            let Some((bytes, encoding)) = connection.peer.inbox.pop_front() else {
+                return;
+            };
+            let view = View {
+                replica: &self.replica,
+                held: &connection.outbox,
+                now: self.now,
+            };
             let actions = connection.peer.session.on_request(&bytes, encoding, view);
             self.act(key, actions);
         }
-        if self.connections.get(key.0 as usize).is_some_and(|connection| !connection.peer.inbox.is_empty()) {
+        if self
+            .connections
+            .get(key.0 as usize)
+            .is_some_and(|connection| !connection.peer.inbox.is_empty())
+        {
             self.ready.push(key);
         }
     }
@@ -60,7 +74,9 @@ impl Shard {
     /// Reads what a socket has, up to a turn's worth. Returns false where there may be more.
     fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return true };
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+                return true;
+            };
             if connection.reading_paused(self.config.tuning.outbox.control) {
                 connection.left_unread = true;
                 return true;
@@ -86,7 +102,14 @@ impl Shard {
         connection.peer.pinged = false;
         let had_partial = connection.peer.partial.is_some();
         let mut replies = Vec::new();
-        let found = read_messages(bytes, &mut connection.peer.partial, self.websocket, &mut connection.peer.guard, self.now, &mut replies);
+        let found = read_messages(
+            bytes,
+            &mut connection.peer.partial,
+            self.websocket,
+            &mut connection.peer.guard,
+            self.now,
+            &mut replies,
+        );
         if !replies.is_empty() {
             if connection.outbox.wire.blocked {
                 connection.peer.reply_bytes += replies.len();
@@ -101,7 +124,9 @@ impl Shard {
             self.arm_checkup(key);
         }
         for incoming in found {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else { return };
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+                return;
+            };
             if connection.closing.is_some() {
                 if incoming == Incoming::Closed {
                     self.begin_last_flush(key);
@@ -115,19 +140,36 @@ impl Shard {
 
     fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
         match incoming {
-            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize].peer.inbox.push_back((bytes, encoding)),
+            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize]
+                .peer
+                .inbox
+                .push_back((bytes, encoding)),
             Incoming::Closed => {
                 self.count_close(None);
                 self.begin_closing(key, Closing::Answered);
             }
             Incoming::Violation(code, reason) => {
-                tracing::debug!(shard = self.number, connection = key.0, code, reason, "closed for a violation of RFC 6455");
-                self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
+                tracing::debug!(
+                    shard = self.number,
+                    connection = key.0,
+                    code,
+                    reason,
+                    "closed for a violation of RFC 6455"
+                );
+                self.metrics
+                    .closed
+                    .with_label_values(&[&code.to_string()])
+                    .inc();
                 self.close_frame(key, code, "");
             }
             Incoming::Flood => {
                 let message = "more control frames and fragments than any client needs".to_owned();
-                let bye = Bye { code: Code::BadRequest.number(), message, reconnect: false, after_ms: 0 };
+                let bye = Bye {
+                    code: Code::BadRequest.number(),
+                    message,
+                    reconnect: false,
+                    after_ms: 0,
+                };
                 self.close(key, &bye, Code::BadRequest);
             }
         }

@@ -77,7 +77,10 @@ impl Walk {
                     let used = cursor.position() as usize - had;
                     self.header.clear();
                     self.payload_left = payload;
-                    let is_control = matches!(header.opcode, OpCode::Control(Control::Ping | Control::Pong | Control::Close));
+                    let is_control = matches!(
+                        header.opcode,
+                        OpCode::Control(Control::Ping | Control::Pong | Control::Close)
+                    );
                     self.small_frames += u32::from(is_control || !header.is_final);
                     if !is_control {
                         self.in_message = !header.is_final;
@@ -101,7 +104,10 @@ pub(super) struct FloodGuard {
 impl FloodGuard {
     fn count(&mut self, frames: u32, now: UnixNanos) -> bool {
         if now.since(self.since) > SMALL_FRAMES_SPAN {
-            *self = Self { since: now, frames: 0 };
+            *self = Self {
+                since: now,
+                frames: 0,
+            };
         }
         self.frames += frames;
         self.frames > SMALL_FRAMES_MAX
@@ -151,18 +157,29 @@ pub(super) fn read_messages(
     replies: &mut Vec<u8>,
 ) -> Vec<Incoming> {
     let mut reading = partial.take().unwrap_or_else(|| {
-        Box::new(Partial { context: WebSocketContext::new(Role::Server, Some(config)), walk: Walk::default(), since: now })
+        Box::new(Partial {
+            context: WebSocketContext::new(Role::Server, Some(config)),
+            walk: Walk::default(),
+            since: now,
+        })
     });
     reading.walk.feed(bytes);
     if guard.count(std::mem::take(&mut reading.walk.small_frames), now) {
         return vec![Incoming::Flood];
     }
-    let mut stream = Memory { input: bytes, replies };
+    let mut stream = Memory {
+        input: bytes,
+        replies,
+    };
     let mut found = Vec::new();
     loop {
         match reading.context.read(&mut stream) {
-            Ok(Message::Text(text)) => found.push(Incoming::Request(text.as_bytes().to_vec(), Encoding::Json)),
-            Ok(Message::Binary(data)) => found.push(Incoming::Request(data.to_vec(), Encoding::Msgpack)),
+            Ok(Message::Text(text)) => {
+                found.push(Incoming::Request(text.as_bytes().to_vec(), Encoding::Json));
+            }
+            Ok(Message::Binary(data)) => {
+                found.push(Incoming::Request(data.to_vec(), Encoding::Msgpack));
+            }
             Ok(_) => {}
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
@@ -211,16 +228,34 @@ mod tests {
         let (mut partial, mut guard, mut replies) = (None, FloodGuard::default(), Vec::new());
         let mut found = Vec::new();
         for piece in pieces {
-            found.extend(read_messages(piece, &mut partial, websocket_config(1000), &mut guard, UnixNanos(1), &mut replies));
+            found.extend(read_messages(
+                piece,
+                &mut partial,
+                websocket_config(1000),
+                &mut guard,
+                UnixNanos(1),
+                &mut replies,
+            ));
         }
         (found, partial.is_some())
     }
 
     #[test]
     fn nothing_is_kept_between_whole_messages() {
-        let bytes = [frame(Data::Text, true, b"a"), frame(Data::Binary, false, b"b"), frame(Data::Continue, true, b"c")].concat();
+        let bytes = [
+            frame(Data::Text, true, b"a"),
+            frame(Data::Binary, false, b"b"),
+            frame(Data::Continue, true, b"c"),
+        ]
+        .concat();
         let (found, partial) = feed(&[&bytes]);
-        assert_eq!(found, [Incoming::Request(b"a".into(), Encoding::Json), Incoming::Request(b"bc".into(), Encoding::Msgpack)]);
+        assert_eq!(
+            found,
+            [
+                Incoming::Request(b"a".into(), Encoding::Json),
+                Incoming::Request(b"bc".into(), Encoding::Msgpack)
+            ]
+        );
         assert!(!partial);
     }
 
@@ -233,7 +268,11 @@ mod tests {
         assert_eq!(code(&[0x81, 0x01, b'a']), 1002, "not masked");
         assert_eq!(code(&frame(Data::Text, true, &[0xff])), 1007);
         assert_eq!(code(&frame(Data::Binary, true, &[0; 1001])), 1009);
-        assert_eq!(code(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), 1009, "2^63 bytes announced");
+        assert_eq!(
+            code(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]),
+            1009,
+            "2^63 bytes announced"
+        );
     }
 
     proptest! {

@@ -31,17 +31,26 @@ impl Wake for ReadyWaker {
 
 impl ReadyList {
     pub(super) fn waker(self: &Arc<Self>, key: ConnectionKey) -> Waker {
-        Waker::from(Arc::new(ReadyWaker { list: Arc::clone(self), key }))
+        Waker::from(Arc::new(ReadyWaker {
+            list: Arc::clone(self),
+            key,
+        }))
     }
 
     pub(super) fn push(&self, key: ConnectionKey) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(key);
         self.notify.notify_one();
     }
 
     /// Takes the list into `into`, which must be empty.
     pub(super) fn take(&self, into: &mut Vec<ConnectionKey>) {
-        std::mem::swap(&mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner), into);
+        std::mem::swap(
+            &mut *self.keys.lock().unwrap_or_else(PoisonError::into_inner),
+            into,
+        );
     }
 
     pub(super) async fn notified(&self) {

@@ -36,7 +36,11 @@ impl Shard {
                     self.offer_topics(new.clone());
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
-                LogItem::Source { source, state, since } => {
+                LogItem::Source {
+                    source,
+                    state,
+                    since,
+                } => {
                     self.replica.apply(item, &batch.catalog);
                     self.tell_source(&batch.catalog, *source, *state, *since);
                 }
@@ -52,7 +56,8 @@ impl Shard {
         }
         let mut order = std::mem::take(&mut self.order);
         let rotation = self.rotation.next();
-        self.fresh.deal(&self.registry, &mut order, |len| rotation.first_of(len));
+        self.fresh
+            .deal(&self.registry, &mut order, |len| rotation.first_of(len));
         for some in order.chunks(FETCHED_AT_ONCE) {
             for key in some {
                 self.fetch(*key);
@@ -70,23 +75,55 @@ impl Shard {
     /// Reads what delivering is about to need of a connection. With thousands of them none of it is in the cache; read for
     /// some at once, the memory is waited for once and not for each.
     fn fetch(&self, key: ConnectionKey) {
-        let (Some(connection), Some(dealt)) = (self.connections.get(key.0 as usize), self.fresh.first(key)) else { return };
+        let (Some(connection), Some(dealt)) =
+            (self.connections.get(key.0 as usize), self.fresh.first(key))
+        else {
+            return;
+        };
         let outbox = &connection.outbox;
-        std::hint::black_box((connection.queued_told, connection.dirty, outbox.wire.len(), outbox.totals(), outbox.slot(dealt.slot).head));
+        std::hint::black_box((
+            connection.queued_told,
+            connection.dirty,
+            outbox.wire.len(),
+            outbox.totals(),
+            outbox.slot(dealt.slot).head,
+        ));
     }
 
     fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {
-        let Self { fresh, connections, newest, replica, pool, pool_bytes, intervals, metrics, counts, config, .. } = self;
+        let Self {
+            fresh,
+            connections,
+            newest,
+            replica,
+            pool,
+            pool_bytes,
+            intervals,
+            metrics,
+            counts,
+            config,
+            ..
+        } = self;
         let connection = &mut connections[key.0 as usize];
         let outbox: &mut Outbox = &mut connection.outbox;
         let encoding = outbox.wire.encoding();
         Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
         let mut next = fresh.take_first(key);
-        let (before, oldest) = (counts.delivered, next.map(|dealt| fresh.published(dealt.run)));
+        let (before, oldest) = (
+            counts.delivered,
+            next.map(|dealt| fresh.published(dealt.run)),
+        );
         while let Some(dealt) = next {
             next = fresh.after(dealt);
             let run = fresh.run(dealt.run, encoding, metrics);
-            if outbox.admit(dealt.slot, &run, self.now, &config.tuning.outbox, counts, intervals) == Admitted::Marked
+            if outbox.admit(
+                dealt.slot,
+                &run,
+                self.now,
+                &config.tuning.outbox,
+                counts,
+                intervals,
+            ) == Admitted::Marked
                 && fresh.must_keep(dealt.run, encoding)
             {
                 for (event, bytes) in newest_of(&fresh.run(dealt.run, encoding, metrics)) {
@@ -115,14 +152,35 @@ impl Shard {
     fn route_epoch(&mut self, batch: &Batch, item: &LogItem, topic: TopicId, epoch: Epoch) {
         let subscribers = self.registry.of(topic).to_vec();
         for subscriber in &subscribers {
-            let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
-            let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
-            connections[subscriber.connection.0 as usize].outbox.before_epoch(subscriber.slot, &mut view);
+            let Self {
+                connections,
+                replica,
+                newest,
+                config,
+                metrics,
+                counts,
+                intervals,
+                ..
+            } = self;
+            let mut view = View {
+                replica,
+                newest,
+                limits: &config.tuning.outbox,
+                metrics,
+                counts,
+                now: self.now,
+                timers: intervals,
+            };
+            connections[subscriber.connection.0 as usize]
+                .outbox
+                .before_epoch(subscriber.slot, &mut view);
         }
         self.replica.apply(item, &batch.catalog);
         for subscriber in subscribers {
             let connection = &mut self.connections[subscriber.connection.0 as usize];
-            connection.outbox.begin_epoch(subscriber.slot, epoch, 0, None, self.now);
+            connection
+                .outbox
+                .begin_epoch(subscriber.slot, epoch, 0, None, self.now);
             self.mark_dirty(subscriber.connection);
         }
     }
@@ -132,29 +190,56 @@ impl Shard {
         let waiting: Vec<ConnectionKey> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.peer.session.has_patterns() && connection.closing.is_none())
+            .filter(|(_, connection)| {
+                connection.peer.session.has_patterns() && connection.closing.is_none()
+            })
             .map(|(key, _)| ConnectionKey(key as u32))
             .collect();
         for key in waiting {
             let connection = &mut self.connections[key.0 as usize];
-            let view = crate::session::View { replica: &self.replica, held: &connection.outbox, now: self.now };
+            let view = crate::session::View {
+                replica: &self.replica,
+                held: &connection.outbox,
+                now: self.now,
+            };
             let held = &connection.outbox;
-            let new = new.clone().map(TopicId).filter(|topic| held.slot_of(*topic).is_none());
+            let new = new
+                .clone()
+                .map(TopicId)
+                .filter(|topic| held.slot_of(*topic).is_none());
             let actions = connection.peer.session.on_topics(new, view);
             self.act(key, actions);
         }
     }
 
-    pub(super) fn tell_source(&mut self, catalog: &Catalog, source: SourceId, state: SourceState, since: UnixNanos) {
-        let change = SourceChange { name: catalog.source(source).to_string(), state, since: since.0 };
+    pub(super) fn tell_source(
+        &mut self,
+        catalog: &Catalog,
+        source: SourceId,
+        state: SourceState,
+        since: UnixNanos,
+    ) {
+        let change = SourceChange {
+            name: catalog.source(source).to_string(),
+            state,
+            since: since.0,
+        };
         let concerned: Vec<ConnectionKey> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.outbox.held().iter().any(|(topic, _)| catalog.topic(*topic).source == source))
+            .filter(|(_, connection)| {
+                connection
+                    .outbox
+                    .held()
+                    .iter()
+                    .any(|(topic, _)| catalog.topic(*topic).source == source)
+            })
             .map(|(key, _)| ConnectionKey(key as u32))
             .collect();
         for key in concerned {
-            self.notice(key, |encoding| encode_control(&Control::Source(change.clone()), encoding));
+            self.notice(key, |encoding| {
+                encode_control(&Control::Source(change.clone()), encoding)
+            });
         }
     }
 }

@@ -123,7 +123,9 @@ pub fn spawn(
     bus: Emitter,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (handle, commands) = ShardHandle::new(runtime.handle().clone());
     let shard = Shard {
         number,
@@ -162,7 +164,9 @@ pub fn spawn(
         let _fatal = crate::fatal::FatalPanic("shard");
         runtime.block_on(tokio::task::coop::unconstrained(shard.run(commands)));
     };
-    let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(run)?;
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{number}"))
+        .spawn(run)?;
     Ok((handle, thread))
 }
 
@@ -210,8 +214,14 @@ impl Shard {
     /// Waits until there is something to do. Returns false once every handle is gone.
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         let gathered = (!self.dirty.is_empty()).then_some(self.flush_at);
-        let next_timer =
-            self.timers.next().into_iter().chain(gathered).chain(self.counts.tell_at()).min().map(|at| self.config.clock.instant_at(at));
+        let next_timer = self
+            .timers
+            .next()
+            .into_iter()
+            .chain(gathered)
+            .chain(self.counts.tell_at())
+            .min()
+            .map(|at| self.config.clock.instant_at(at));
         let timer = async {
             match next_timer {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -252,7 +262,9 @@ impl Shard {
 
     fn take_commands(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         for _ in 0..COMMANDS_A_TURN {
-            let Ok(command) = commands.try_recv() else { return false };
+            let Ok(command) = commands.try_recv() else {
+                return false;
+            };
             self.on_command(command);
         }
         true
@@ -288,7 +300,10 @@ impl Shard {
 
     fn on_overrun(&mut self) {
         self.metrics.overruns.inc();
-        tracing::warn!(shard = self.number, "overrun by the log; asking the bus for a checkpoint");
+        tracing::warn!(
+            shard = self.number,
+            "overrun by the log; asking the bus for a checkpoint"
+        );
         let (answer, receiver) = oneshot::channel();
         self.restoring = Some(receiver);
         let bus = self.bus.clone();
@@ -317,7 +332,8 @@ impl Shard {
         let catalog = Arc::clone(self.replica.catalog());
         let states = self.replica.sources().to_vec();
         for (at, state) in states.into_iter().enumerate() {
-            if let (Some((state, since)), true) = (state, known.get(at).copied().flatten() != state) {
+            if let (Some((state, since)), true) = (state, known.get(at).copied().flatten() != state)
+            {
                 self.tell_source(&catalog, SourceId(at as u16), state, since);
             }
         }
@@ -325,12 +341,40 @@ impl Shard {
 
     /// Does something to every subscription of every connection.
     fn each_slot(&mut self, mut change: impl FnMut(&mut Outbox, SlotId, &mut View<'_>)) {
-        let keys: Vec<_> = self.connections.iter().map(|(key, _)| ConnectionKey(key as u32)).collect();
+        let keys: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(key, _)| ConnectionKey(key as u32))
+            .collect();
         for key in keys {
-            let Self { connections, replica, newest, config, metrics, counts, intervals, .. } = self;
-            let Some(connection) = connections.get_mut(key.0 as usize) else { continue };
-            let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
-            let slots: Vec<SlotId> = connection.outbox.held().iter().map(|(_, slot)| *slot).collect();
+            let Self {
+                connections,
+                replica,
+                newest,
+                config,
+                metrics,
+                counts,
+                intervals,
+                ..
+            } = self;
+            let Some(connection) = connections.get_mut(key.0 as usize) else {
+                continue;
+            };
+            let mut view = View {
+                replica,
+                newest,
+                limits: &config.tuning.outbox,
+                metrics,
+                counts,
+                now: self.now,
+                timers: intervals,
+            };
+            let slots: Vec<SlotId> = connection
+                .outbox
+                .held()
+                .iter()
+                .map(|(_, slot)| *slot)
+                .collect();
             for slot in slots {
                 change(&mut connection.outbox, slot, &mut view);
             }
@@ -342,7 +386,9 @@ impl Shard {
     fn take_timers(&mut self) {
         while let Some(timer) = self.timers.pop(self.now) {
             let key = timer.connection;
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+                continue;
+            };
             if connection.peer.generation != timer.generation {
                 continue;
             }
@@ -363,7 +409,11 @@ impl Shard {
         let mut dirty = std::mem::take(&mut self.dirty);
         let (before, from) = dirty.split_at(self.rotation.next().first_of(dirty.len()));
         for key in from.iter().chain(before) {
-            if self.connections.get(key.0 as usize).is_some_and(|connection| connection.dirty) {
+            if self
+                .connections
+                .get(key.0 as usize)
+                .is_some_and(|connection| connection.dirty)
+            {
                 self.flush_one(*key);
             }
         }
@@ -376,11 +426,32 @@ impl Shard {
     }
 
     pub(super) fn flush_one(&mut self, key: ConnectionKey) {
-        let Self { connections, replica, newest, config, metrics, counts, intervals, pool, pool_bytes, .. } = self;
-        let Some(connection) = connections.get_mut(key.0 as usize) else { return };
+        let Self {
+            connections,
+            replica,
+            newest,
+            config,
+            metrics,
+            counts,
+            intervals,
+            pool,
+            pool_bytes,
+            ..
+        } = self;
+        let Some(connection) = connections.get_mut(key.0 as usize) else {
+            return;
+        };
         connection.dirty = false;
         Self::lend_buffer(&mut connection.outbox.wire, pool, pool_bytes);
-        let mut view = View { replica, newest, limits: &config.tuning.outbox, metrics, counts, now: self.now, timers: intervals };
+        let mut view = View {
+            replica,
+            newest,
+            limits: &config.tuning.outbox,
+            metrics,
+            counts,
+            now: self.now,
+            timers: intervals,
+        };
         let flushed = connection.flush(&mut view);
         let relief = connection.relieve(&mut view);
         connection.tell_queued(view.metrics, view.now);
@@ -410,13 +481,21 @@ impl Shard {
 
     fn after_all_is_sent(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
-        Self::keep_buffer(&mut connection.outbox.wire, &mut self.pool, &mut self.pool_bytes);
+        Self::keep_buffer(
+            &mut connection.outbox.wire,
+            &mut self.pool,
+            &mut self.pool_bytes,
+        );
         connection.outbox.rest_a_little();
         self.after_flush_of_closing(key);
     }
 
     /// A buffer for a connection that has something to write: the one used last, so that few are warm.
-    pub(super) fn lend_buffer(wire: &mut super::outbox::Wire, pool: &mut Vec<Vec<u8>>, pool_bytes: &mut usize) {
+    pub(super) fn lend_buffer(
+        wire: &mut super::outbox::Wire,
+        pool: &mut Vec<Vec<u8>>,
+        pool_bytes: &mut usize,
+    ) {
         if wire.needs_buffer()
             && let Some(buffer) = pool.pop()
         {
@@ -426,9 +505,15 @@ impl Shard {
     }
 
     /// Takes back the buffer of a connection that has nothing more to write.
-    pub(super) fn keep_buffer(wire: &mut super::outbox::Wire, pool: &mut Vec<Vec<u8>>, pool_bytes: &mut usize) {
+    pub(super) fn keep_buffer(
+        wire: &mut super::outbox::Wire,
+        pool: &mut Vec<Vec<u8>>,
+        pool_bytes: &mut usize,
+    ) {
         let buffer = wire.reclaim();
-        let room = POOL_BYTES_MAX.saturating_sub(*pool_bytes).min(POOLED_BUFFER_BYTES_MAX);
+        let room = POOL_BYTES_MAX
+            .saturating_sub(*pool_bytes)
+            .min(POOLED_BUFFER_BYTES_MAX);
         if (1..=room).contains(&buffer.capacity()) {
             *pool_bytes += buffer.capacity();
             pool.push(buffer);
@@ -441,7 +526,12 @@ impl Shard {
         if !std::mem::replace(&mut connection.peer.watched, true) {
             let at = self.now.plus(self.config.tuning.outbox.behind_max / 8);
             let generation = connection.peer.generation;
-            self.timers.push(Timer { at, connection: key, generation, due: Due::Lag });
+            self.timers.push(Timer {
+                at,
+                connection: key,
+                generation,
+                due: Due::Lag,
+            });
         }
     }
 
@@ -458,10 +548,17 @@ impl Shard {
         if self.intervals.is_empty() {
             return;
         }
-        let Some(connection) = self.connections.get(key.0 as usize) else { return self.intervals.clear() };
+        let Some(connection) = self.connections.get(key.0 as usize) else {
+            return self.intervals.clear();
+        };
         let generation = connection.peer.generation;
         for (at, slot) in self.intervals.drain(..) {
-            self.timers.push(Timer { at, connection: key, generation, due: Due::Interval(slot) });
+            self.timers.push(Timer {
+                at,
+                connection: key,
+                generation,
+                due: Due::Interval(slot),
+            });
         }
     }
 

@@ -99,7 +99,11 @@ impl Output {
         if emitted.iter().any(|emit| matches!(emit, Emit::Mark(_))) {
             self.alive.store(self.clock.now().0, Ordering::Relaxed);
         }
-        if self.emitter.emit(emitted).await { Ok(()) } else { Err(SourceError::Stopped) }
+        if self.emitter.emit(emitted).await {
+            Ok(())
+        } else {
+            Err(SourceError::Stopped)
+        }
     }
 
     /// Whether the source is to stop, at a place from which it can go on.

@@ -10,7 +10,8 @@ use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::{Emit, Emitter, QueueFull};
 use crate::clock::Clock;
 use crate::market::{
-    Aggressor, Instrument, Level, Price, Qty, Quote, QuoteFault, Symbol, Trade, TradeFault, TradeId, UnixNanos, parse_decimal,
+    Aggressor, Instrument, Level, Price, Qty, Quote, QuoteFault, Symbol, Trade, TradeFault,
+    TradeId, UnixNanos, parse_decimal,
 };
 
 /// How often the source tells its time.
@@ -52,7 +53,9 @@ pub enum PushFault {
     #[error("{0}")]
     Malformed(String),
     /// Only trades and quotes can be published; the rest is made from them.
-    #[error("channel \"{0}\" can't be published; trade and quote can, and the rest is made from them")]
+    #[error(
+        "channel \"{0}\" can't be published; trade and quote can, and the rest is made from them"
+    )]
     Channel(String),
     /// The source has no such instrument.
     #[error("no instrument \"{0}\" of a push source that this token publishes to")]
@@ -82,7 +85,9 @@ impl PushFault {
             Self::Channel(_) => "channel",
             Self::Symbol(_) => "symbol",
             Self::Trade(TradeFault::Quantity) | Self::Quote(QuoteFault::Quantity) => "quantity",
-            Self::Trade(TradeFault::NegativePrice) | Self::Quote(QuoteFault::NegativePrice) => "negative_price",
+            Self::Trade(TradeFault::NegativePrice) | Self::Quote(QuoteFault::NegativePrice) => {
+                "negative_price"
+            }
             Self::Quote(QuoteFault::Crossed) => "crossed",
             Self::Late(_) => "late",
             Self::Ahead => "ahead",
@@ -111,8 +116,17 @@ pub struct PushInlet {
 impl PushInlet {
     /// The inlet of a source with these instruments.
     pub fn new(instruments: &[Instrument], rules: PushRules, emitter: Emitter) -> Self {
-        let numbers = instruments.iter().enumerate().map(|(at, instrument)| (instrument.symbol.clone(), at as u32)).collect();
-        Self { rules, emitter, numbers, newest: Mutex::new(Some(vec![Newest::default(); instruments.len()])) }
+        let numbers = instruments
+            .iter()
+            .enumerate()
+            .map(|(at, instrument)| (instrument.symbol.clone(), at as u32))
+            .collect();
+        Self {
+            rules,
+            emitter,
+            numbers,
+            newest: Mutex::new(Some(vec![Newest::default(); instruments.len()])),
+        }
     }
 
     /// Takes nothing more: what comes after this could be meant for another source, or for none.
@@ -126,21 +140,47 @@ impl PushInlet {
     }
 
     /// Checks events in order and emits the good ones, all or none. Returns what was wrong with each of the others.
-    pub fn publish(&self, events: &[&PublishedEvent], now: UnixNanos) -> Result<Vec<Result<(), PushFault>>, QueueFull> {
+    pub fn publish(
+        &self,
+        events: &[&PublishedEvent],
+        now: UnixNanos,
+    ) -> Result<Vec<Result<(), PushFault>>, QueueFull> {
         let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(newest) = open.as_mut() else { return Err(QueueFull) };
+        let Some(newest) = open.as_mut() else {
+            return Err(QueueFull);
+        };
         let mut after = newest.clone();
         let mut emitted = Vec::with_capacity(events.len());
-        let results = events.iter().map(|event| self.check(event, now, &mut after).map(|emit| emitted.push(emit)));
+        let results = events.iter().map(|event| {
+            self.check(event, now, &mut after)
+                .map(|emit| emitted.push(emit))
+        });
         let results = results.collect();
         self.emitter.try_emit(emitted)?;
         *newest = after;
         Ok(results)
     }
 
-    fn check(&self, event: &PublishedEvent, now: UnixNanos, newest: &mut [Newest]) -> Result<Emit, PushFault> {
-        let unknown = || PushFault::Symbol(event.sym.chars().take(40).flat_map(char::escape_debug).collect());
-        let number = Symbol::new(&event.sym).ok().and_then(|symbol| self.numbers.get(&symbol).copied()).ok_or_else(unknown)?;
+    fn check(
+        &self,
+        event: &PublishedEvent,
+        now: UnixNanos,
+        newest: &mut [Newest],
+    ) -> Result<Emit, PushFault> {
+        let unknown = || {
+            PushFault::Symbol(
+                event
+                    .sym
+                    .chars()
+                    .take(40)
+                    .flat_map(char::escape_debug)
+                    .collect(),
+            )
+        };
+        let number = Symbol::new(&event.sym)
+            .ok()
+            .and_then(|symbol| self.numbers.get(&symbol).copied())
+            .ok_or_else(unknown)?;
         let ts = event.ts.map_or(now, UnixNanos);
         if ts > now.plus(AHEAD_MAX) {
             return Err(PushFault::Ahead);
@@ -162,7 +202,13 @@ impl PushInlet {
                 self.in_order(ts, &mut newest.quote)?;
                 Ok(Emit::Quote(number, quote))
             }
-            other => Err(PushFault::Channel(other.chars().take(40).flat_map(char::escape_debug).collect())),
+            other => Err(PushFault::Channel(
+                other
+                    .chars()
+                    .take(40)
+                    .flat_map(char::escape_debug)
+                    .collect(),
+            )),
         }
     }
 
@@ -176,15 +222,24 @@ impl PushInlet {
 }
 
 fn number(field: &'static str, text: Option<&str>) -> Result<rust_decimal::Decimal, PushFault> {
-    let text = text.ok_or_else(|| PushFault::Malformed(format!("`{field}` is missing; it is a decimal in quotes")))?;
+    let text = text.ok_or_else(|| {
+        PushFault::Malformed(format!("`{field}` is missing; it is a decimal in quotes"))
+    })?;
     parse_decimal(text).map_err(|error| PushFault::Malformed(format!("`{field}`: {error}")))
 }
 
-fn level(names: [&'static str; 2], px: Option<&str>, qty: Option<&str>) -> Result<Option<Level>, PushFault> {
+fn level(
+    names: [&'static str; 2],
+    px: Option<&str>,
+    qty: Option<&str>,
+) -> Result<Option<Level>, PushFault> {
     if px.is_none() && qty.is_none() {
         return Ok(None);
     }
-    Ok(Some(Level { px: Price(number(names[0], px)?), qty: Qty(number(names[1], qty)?) }))
+    Ok(Some(Level {
+        px: Price(number(names[0], px)?),
+        qty: Qty(number(names[1], qty)?),
+    }))
 }
 
 impl PublishedEvent {
@@ -196,7 +251,8 @@ impl PublishedEvent {
             qty: Qty(number("qty", self.qty.as_deref())?),
             side: match self.side.as_deref() {
                 None => Aggressor::None,
-                Some(side) => Aggressor::parse(side).ok_or_else(|| malformed("`side` is buy, sell or none"))?,
+                Some(side) => Aggressor::parse(side)
+                    .ok_or_else(|| malformed("`side` is buy, sell or none"))?,
             },
             id: TradeId::parse(self.id.as_deref().unwrap_or_default())
                 .ok_or_else(|| malformed("`id` has up to 64 printable characters"))?,

@@ -71,8 +71,12 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
     loop {
         let begun = task.clock.now();
         up.set(1);
-        let ended = std::panic::AssertUnwindSafe(source.run(out)).catch_unwind().await;
-        let ended = ended.unwrap_or_else(|_told_by_the_panic_hook| Err(SourceError::Failed("it panicked; this is a bug".to_owned())));
+        let ended = std::panic::AssertUnwindSafe(source.run(out))
+            .catch_unwind()
+            .await;
+        let ended = ended.unwrap_or_else(|_told_by_the_panic_hook| {
+            Err(SourceError::Failed("it panicked; this is a bug".to_owned()))
+        });
         up.set(0);
         out.alive.store(0, Ordering::Relaxed);
         let error = match ended {
@@ -92,7 +96,11 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             retry = FIRST_RETRY;
         }
         let wait = retry.mul_f64(rand::rng().random());
-        tracing::warn!(source = &*task.name, error, "failed; starts again in {wait:?}");
+        tracing::warn!(
+            source = &*task.name,
+            error,
+            "failed; starts again in {wait:?}"
+        );
         task.started.store(false, Ordering::Relaxed);
         tell(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
@@ -113,7 +121,9 @@ async fn tell(task: &SourceTask, state: SourceState) {
 async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
     let mut is_stale = None;
     loop {
-        task.clock.sleep_until(task.clock.now().plus(task.stale_after / 4)).await;
+        task.clock
+            .sleep_until(task.clock.now().plus(task.stale_after / 4))
+            .await;
         let last = UnixNanos(alive.load(Ordering::Relaxed));
         if last == UnixNanos::default() {
             // Not begun, or failed and told so.
@@ -122,7 +132,15 @@ async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
         }
         let silent = task.clock.now().since(last) >= task.stale_after;
         if is_stale.replace(silent) != Some(silent) {
-            tell(task, if silent { SourceState::Stale } else { SourceState::Live }).await;
+            tell(
+                task,
+                if silent {
+                    SourceState::Stale
+                } else {
+                    SourceState::Live
+                },
+            )
+            .await;
         }
     }
 }

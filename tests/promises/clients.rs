@@ -13,14 +13,26 @@ use crate::terminal::serve;
 fn block(language: &str) -> Result<String> {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```").skip(1).step_by(2);
-    let found = blocks.filter_map(|block| block.strip_prefix(language)).find(|block| block.contains("/v1/feed"));
-    Ok(found.with_context(|| format!("README.md has a client in {language}"))?.trim().to_owned())
+    let found = blocks
+        .filter_map(|block| block.strip_prefix(language))
+        .find(|block| block.contains("/v1/feed"));
+    Ok(found
+        .with_context(|| format!("README.md has a client in {language}"))?
+        .trim()
+        .to_owned())
 }
 
 fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()> {
     if !program.exists() {
-        anyhow::ensure!(std::env::var_os("TICKCAST_CHECK").is_none(), "{} is not there, though ./check installs it", program.display());
-        eprintln!("skipped: {} is not there; ./check installs it", program.display());
+        anyhow::ensure!(
+            std::env::var_os("TICKCAST_CHECK").is_none(),
+            "{} is not there, though ./check installs it",
+            program.display()
+        );
+        eprintln!(
+            "skipped: {} is not there; ./check installs it",
+            program.display()
+        );
         return Ok(());
     }
     let served = serve(&["--config", "feeds.yaml"])?;
@@ -30,7 +42,12 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     let deps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps");
     let libraries = folder.path().join("node_modules");
     std::os::unix::fs::symlink(deps.join("node_modules"), libraries)?;
-    let mut child = Command::new(program).arg(file).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = Command::new(program)
+        .arg(file)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let begun = Stopwatch::start();
     let mut lines = String::new();
     let mut out = std::io::BufReader::new(child.stdout.take().context("piped")?);
@@ -42,7 +59,10 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     child.kill()?;
     let errors = std::io::read_to_string(child.stderr.take().context("piped")?)?;
     child.wait()?;
-    assert!(lines.lines().count() >= 30, "it printed {lines:?} and said {errors}");
+    assert!(
+        lines.lines().count() >= 30,
+        "it printed {lines:?} and said {errors}"
+    );
     assert!(lines.contains("BTC-USD"), "{lines}");
     Ok(())
 }
@@ -52,15 +72,26 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
 fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("tests/.deps/node_modules/ws").exists() {
-        anyhow::ensure!(std::env::var_os("TICKCAST_CHECK").is_none(), "the package ws is not there, though ./check installs it");
+        anyhow::ensure!(
+            std::env::var_os("TICKCAST_CHECK").is_none(),
+            "the package ws is not there, though ./check installs it"
+        );
         eprintln!("skipped: the package ws is not there; ./check installs it");
         return Ok(());
     }
     let served = serve(&["--config", "feeds.yaml"])?;
     for encoding in ["msgpack", "json"] {
         let mut node = Command::new("node");
-        let ran = node.arg(root.join("tests/page/client.mjs")).args([served.address.as_str(), encoding]).output()?;
-        assert_eq!(String::from_utf8_lossy(&ran.stdout), "well\n", "{encoding}: {}", String::from_utf8_lossy(&ran.stderr));
+        let ran = node
+            .arg(root.join("tests/page/client.mjs"))
+            .args([served.address.as_str(), encoding])
+            .output()?;
+        assert_eq!(
+            String::from_utf8_lossy(&ran.stdout),
+            "well\n",
+            "{encoding}: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
     }
     Ok(())
 }
@@ -74,6 +105,12 @@ fn the_readmes_python_client_runs_as_it_stands() -> Result<()> {
 #[test]
 fn the_readmes_javascript_client_runs_as_it_stands() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let node = std::env::split_paths(&path).map(|folder| folder.join("node")).find(|file| file.exists());
-    run_against_a_market("javascript", "client.mjs", &node.unwrap_or_else(|| "node".into()))
+    let node = std::env::split_paths(&path)
+        .map(|folder| folder.join("node"))
+        .find(|file| file.exists());
+    run_against_a_market(
+        "javascript",
+        "client.mjs",
+        &node.unwrap_or_else(|| "node".into()),
+    )
 }

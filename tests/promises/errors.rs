@@ -7,7 +7,12 @@ use crate::harness::{Feed, Tracked, market, subscribe};
 
 /// Sends a request as it is, in JSON and in MessagePack; the codes that come back.
 async fn codes(client: &mut Tracked, json: &str) -> Result<(u16, String)> {
-    client.client.send_message(tokio_tungstenite::tungstenite::Message::text(json.to_owned())).await?;
+    client
+        .client
+        .send_message(tokio_tungstenite::tungstenite::Message::text(
+            json.to_owned(),
+        ))
+        .await?;
     client.error().await
 }
 
@@ -22,13 +27,25 @@ async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
             ("[]", "a list"),
             ("{}", "`op` is missing"),
             (r#"{"op":"dance"}"#, "unknown"),
-            (r#"{"op":"subscribe","topics":["trade:S1"],"mode":"fast"}"#, "`mode`"),
-            (r#"{"op":"subscribe","topics":["quote:S1"],"mode":"interval"}"#, "`interval_ms`"),
-            (r#"{"op":"subscribe","topics":["quote:S1"],"mode":"interval","interval_ms":7}"#, "not on the list"),
+            (
+                r#"{"op":"subscribe","topics":["trade:S1"],"mode":"fast"}"#,
+                "`mode`",
+            ),
+            (
+                r#"{"op":"subscribe","topics":["quote:S1"],"mode":"interval"}"#,
+                "`interval_ms`",
+            ),
+            (
+                r#"{"op":"subscribe","topics":["quote:S1"],"mode":"interval","interval_ms":7}"#,
+                "not on the list",
+            ),
             (r#"{"op":"modify","topics":["trade:S1"]}"#, "needs one of"),
             (r#"{"op":"ping","t":1.5}"#, "a float"),
             (r#"{"op":"ping","t":1,"t":1}"#, "twice"),
-            (r#"{"op":"subscribe","topics":["trade:S1"],"from":{"seqs":{}}}"#, "from.epoch"),
+            (
+                r#"{"op":"subscribe","topics":["trade:S1"],"from":{"seqs":{}}}"#,
+                "from.epoch",
+            ),
         ] {
             let (code, message) = codes(&mut client, request).await?;
             assert_eq!(code, 400, "{request}");
@@ -44,8 +61,14 @@ async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
 async fn an_error_repeats_the_id_where_it_could_be_read() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    for (request, id) in [(r#"{"id":"x","op":"?"}"#, r#""id":"x""#), (r#"{"id":1.5,"op":"ledger"}"#, r#""id":null"#)] {
-        client.client.send_message(tokio_tungstenite::tungstenite::Message::text(request)).await?;
+    for (request, id) in [
+        (r#"{"id":"x","op":"?"}"#, r#""id":"x""#),
+        (r#"{"id":1.5,"op":"ledger"}"#, r#""id":null"#),
+    ] {
+        client
+            .client
+            .send_message(tokio_tungstenite::tungstenite::Message::text(request))
+            .await?;
         let payload = String::from_utf8(client.client.next_payload().await?)?;
         assert!(payload.contains(id), "{payload}");
     }
@@ -56,13 +79,31 @@ async fn an_error_repeats_the_id_where_it_could_be_read() -> Result<()> {
 async fn unknown_topics_stand_in_err_with_the_nearest() -> Result<()> {
     let feed = Feed::market(3, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let names = ["trade:S2", "trade:s2", "trade:S22", "candle:S1", "bar:S1:2m", "bar:S1", "trade:S1:1m", "book:S1:10", "nonsense"];
+    let names = [
+        "trade:S2",
+        "trade:s2",
+        "trade:S22",
+        "candle:S1",
+        "bar:S1:2m",
+        "bar:S1",
+        "trade:S1:1m",
+        "book:S1:10",
+        "nonsense",
+    ];
     let answer = client.subscribe(subscribe(&names)).await?;
     assert_eq!(answer.ok.len(), 1);
     assert_eq!(answer.err.len(), 8);
-    assert!(answer.err.iter().all(|refusal| refusal.code == 412), "{answer:?}");
-    assert!(answer.err[0].message.contains("the nearest is trade:S2"), "{answer:?}");
-    let held_by_nobody = Op::Resync { topics: vec!["trade:S1".into()] };
+    assert!(
+        answer.err.iter().all(|refusal| refusal.code == 412),
+        "{answer:?}"
+    );
+    assert!(
+        answer.err[0].message.contains("the nearest is trade:S2"),
+        "{answer:?}"
+    );
+    let held_by_nobody = Op::Resync {
+        topics: vec!["trade:S1".into()],
+    };
     client.ask(held_by_nobody).await?;
     assert_eq!(client.subscribed().await?.err[0].code, 412);
     Ok(())
@@ -72,10 +113,23 @@ async fn unknown_topics_stand_in_err_with_the_nearest() -> Result<()> {
 async fn snapshots_that_a_channel_does_not_take_stand_in_err() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    let asked = Subscribe { snapshot: Some(SnapshotWish::Events(5)), ..subscribe(&["quote:S1", "trade:S1", "bar:S1:1m"]) };
+    let asked = Subscribe {
+        snapshot: Some(SnapshotWish::Events(5)),
+        ..subscribe(&["quote:S1", "trade:S1", "bar:S1:1m"])
+    };
     let answer = client.subscribe(asked).await?;
-    assert_eq!((answer.ok.len(), answer.err[0].code, answer.err[0].topic.as_str()), (2, 400, "quote:S1"));
-    let asked = Subscribe { snapshot: Some(SnapshotWish::Events(1001)), ..subscribe(&["trade:S1"]) };
+    assert_eq!(
+        (
+            answer.ok.len(),
+            answer.err[0].code,
+            answer.err[0].topic.as_str()
+        ),
+        (2, 400, "quote:S1")
+    );
+    let asked = Subscribe {
+        snapshot: Some(SnapshotWish::Events(1001)),
+        ..subscribe(&["trade:S1"])
+    };
     assert_eq!(client.subscribe(asked).await?.err[0].code, 400);
     Ok(())
 }
@@ -84,9 +138,17 @@ async fn snapshots_that_a_channel_does_not_take_stand_in_err() -> Result<()> {
 async fn the_topic_limit_holds_what_comes_before_it_and_refuses_a_pattern_whole() -> Result<()> {
     let feed = Feed::start(&market(5, 10, "limits: {topics: 4}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let answer = client.subscribe(subscribe(&["trade:S1", "quote:*", "trade:S2", "trade:S3", "trade:S4", "trade:S5"])).await?;
+    let answer = client
+        .subscribe(subscribe(&[
+            "trade:S1", "quote:*", "trade:S2", "trade:S3", "trade:S4", "trade:S5",
+        ]))
+        .await?;
     assert_eq!(answer.ok.len(), 4);
-    let refused: Vec<_> = answer.err.iter().map(|refusal| (refusal.topic.as_str(), refusal.code)).collect();
+    let refused: Vec<_> = answer
+        .err
+        .iter()
+        .map(|refusal| (refusal.topic.as_str(), refusal.code))
+        .collect();
     assert_eq!(refused, [("quote:*", 405), ("trade:S5", 405)]);
     assert_eq!(answer.count, 4);
     Ok(())
@@ -96,13 +158,26 @@ async fn the_topic_limit_holds_what_comes_before_it_and_refuses_a_pattern_whole(
 async fn atomic_is_all_or_nothing() -> Result<()> {
     let feed = Feed::market(2, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    let asked = Subscribe { atomic: true, ..subscribe(&["trade:S1", "trade:NO", "quote:*"]) };
+    let asked = Subscribe {
+        atomic: true,
+        ..subscribe(&["trade:S1", "trade:NO", "quote:*"])
+    };
     let answer = client.subscribe(asked).await?;
     assert!(answer.ok.is_empty() && answer.count == 0);
-    let mut codes: Vec<_> = answer.err.iter().map(|refusal| (refusal.topic.as_str(), refusal.code)).collect();
+    let mut codes: Vec<_> = answer
+        .err
+        .iter()
+        .map(|refusal| (refusal.topic.as_str(), refusal.code))
+        .collect();
     codes.sort_unstable();
-    assert_eq!(codes, [("quote:*", 424), ("trade:NO", 412), ("trade:S1", 424)]);
-    let asked = Subscribe { atomic: true, ..subscribe(&["trade:S1", "quote:*"]) };
+    assert_eq!(
+        codes,
+        [("quote:*", 424), ("trade:NO", 412), ("trade:S1", 424)]
+    );
+    let asked = Subscribe {
+        atomic: true,
+        ..subscribe(&["trade:S1", "quote:*"])
+    };
     assert_eq!(client.subscribe(asked).await?.count, 3);
     Ok(())
 }
@@ -112,10 +187,16 @@ async fn too_many_bad_requests_close_with_4400() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {requests_per_s: 1000}")).await?;
     let mut client = feed.client(Encoding::Json).await?;
     for _ in 0..21 {
-        client.client.send_message(tokio_tungstenite::tungstenite::Message::text("{}")).await?;
+        client
+            .client
+            .send_message(tokio_tungstenite::tungstenite::Message::text("{}"))
+            .await?;
     }
     let (bye, code) = client.closed().await?;
-    assert_eq!((bye.map(|bye| (bye.code, bye.reconnect)), code), (Some((400, false)), 4400));
+    assert_eq!(
+        (bye.map(|bye| (bye.code, bye.reconnect)), code),
+        (Some((400, false)), 4400)
+    );
     Ok(())
 }
 

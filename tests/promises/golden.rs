@@ -7,13 +7,16 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use rust_decimal::Decimal;
 use tickcast::market::{
-    Aggressor, Bar, Body, Interval, Level, Price, Qty, Quote, SourceKind, Status, Symbol, Ticker, Trade, TradeId, TradingState, UnixNanos,
+    Aggressor, Bar, Body, Interval, Level, Price, Qty, Quote, SourceKind, Status, Symbol, Ticker,
+    Trade, TradeId, TradingState, UnixNanos,
 };
 use tickcast::protocol::{
-    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, From, Gap, GapCause, Heartbeat, Id, InstrumentEntry,
-    Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, ServerMessage,
-    Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed, Subscriptions, TopicsAsked, TopicsChange,
-    Unsubscribed, Welcome, decode_request, decode_server_message, encode_control, encode_event, encode_request, write_snapshot,
+    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, From, Gap,
+    GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer,
+    LedgerEntry, Limits, Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, ServerMessage,
+    Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed,
+    Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
+    decode_server_message, encode_control, encode_event, encode_request, write_snapshot,
 };
 use tickcast::topic::{Channel, Topic};
 
@@ -34,13 +37,39 @@ fn qty(text: &str) -> Qty {
 }
 
 fn level(price: &str, size: &str) -> Level {
-    Level { px: px(price), qty: qty(size) }
+    Level {
+        px: px(price),
+        qty: qty(size),
+    }
 }
 
 fn events() -> Vec<(&'static str, Channel, Body)> {
-    let trade = |id| Body::Trade(Trade { ts: TS, px: px("64250.10"), qty: qty("0.5000"), side: Aggressor::Buy, id });
-    let status = Status { ts: TS, state: TradingState::Stale, since: TS, src: SourceKind::Sim };
-    let bar = Bar { vol: qty("3.5"), n: 2, done: true, ..Bar::first(UnixNanos(1_767_225_600_000_000_000), TS, px("-1.50"), qty("1")) };
+    let trade = |id| {
+        Body::Trade(Trade {
+            ts: TS,
+            px: px("64250.10"),
+            qty: qty("0.5000"),
+            side: Aggressor::Buy,
+            id,
+        })
+    };
+    let status = Status {
+        ts: TS,
+        state: TradingState::Stale,
+        since: TS,
+        src: SourceKind::Sim,
+    };
+    let bar = Bar {
+        vol: qty("3.5"),
+        n: 2,
+        done: true,
+        ..Bar::first(
+            UnixNanos(1_767_225_600_000_000_000),
+            TS,
+            px("-1.50"),
+            qty("1"),
+        )
+    };
     let ticker = Ticker {
         ts: TS,
         last: px("64250.10"),
@@ -53,14 +82,34 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
         chg: Some(decimal("0.00390781")),
     };
     vec![
-        ("trade", Channel::Trade, trade(TradeId::Number(12_345_678_901))),
-        ("trade_text_id", Channel::Trade, trade(TradeId::Text("a\"b-ü".into()))),
+        (
+            "trade",
+            Channel::Trade,
+            trade(TradeId::Number(12_345_678_901)),
+        ),
+        (
+            "trade_text_id",
+            Channel::Trade,
+            trade(TradeId::Text("a\"b-ü".into())),
+        ),
         ("trade_no_id", Channel::Trade, trade(TradeId::None)),
-        ("quote", Channel::Quote, Body::Quote(Quote { ts: TS, bid: Some(level("64250.00", "1")), ask: Some(level("64250.10", "2.50")) })),
+        (
+            "quote",
+            Channel::Quote,
+            Body::Quote(Quote {
+                ts: TS,
+                bid: Some(level("64250.00", "1")),
+                ask: Some(level("64250.10", "2.50")),
+            }),
+        ),
         (
             "quote_empty_side",
             Channel::Quote,
-            Body::Quote(Quote { ts: TS, bid: Some(level("0.00000001", "79228162514264337593543950335")), ask: None }),
+            Body::Quote(Quote {
+                ts: TS,
+                bid: Some(level("0.00000001", "79228162514264337593543950335")),
+                ask: None,
+            }),
         ),
         ("ticker", Channel::Ticker, Body::Ticker(ticker)),
         ("bar", Channel::Bar(Interval::M1), Body::Bar(bar)),
@@ -70,14 +119,35 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
 
 #[expect(clippy::too_many_lines, reason = "a list, one message after the other")]
 fn controls() -> Vec<(&'static str, Control)> {
-    let limits = Limits { topics: 1024, requests_per_s: 10, message_bytes: 65_536, snapshot_events: 1000 };
+    let limits = Limits {
+        topics: 1024,
+        requests_per_s: 10,
+        message_bytes: 65_536,
+        snapshot_events: 1000,
+    };
     let id = || Some(Id::Number(7));
-    let raw = Settings { mode: Mode::Raw, on_slow: OnSlow::Gap };
-    let timed = Settings { mode: Mode::Interval(100), on_slow: OnSlow::Conflate };
-    let topic = |settings| Entry { epoch: Some("00000000000000ff".into()), seq: Some(41), ..Entry::new("trade:BTC-USD".into(), settings) };
-    let pattern = Entry { matched: Some(vec![topic(timed)]), ..Entry::new("quote:*".into(), timed) };
+    let raw = Settings {
+        mode: Mode::Raw,
+        on_slow: OnSlow::Gap,
+    };
+    let timed = Settings {
+        mode: Mode::Interval(100),
+        on_slow: OnSlow::Conflate,
+    };
+    let topic = |settings| Entry {
+        epoch: Some("00000000000000ff".into()),
+        seq: Some(41),
+        ..Entry::new("trade:BTC-USD".into(), settings)
+    };
+    let pattern = Entry {
+        matched: Some(vec![topic(timed)]),
+        ..Entry::new("quote:*".into(), timed)
+    };
     let refusal = || Refusal::new("trade:NO", Code::UnknownTopic, "there is no such topic");
-    let recovered = Entry { recovered: Some(true), ..topic(raw) };
+    let recovered = Entry {
+        recovered: Some(true),
+        ..topic(raw)
+    };
     let ledger = LedgerEntry {
         topic: "trade:BTC-USD".into(),
         epoch: "00000000000000ff-2".into(),
@@ -88,8 +158,15 @@ fn controls() -> Vec<(&'static str, Control)> {
         lost: 1,
         pending: 2,
     };
-    let gap =
-        Gap { topic: "trade:BTC-USD".into(), epoch: "00000000000000ff".into(), from: 3, to: 9, n: 7, cause: GapCause::Slow, missing: None };
+    let gap = Gap {
+        topic: "trade:BTC-USD".into(),
+        epoch: "00000000000000ff".into(),
+        from: 3,
+        to: 9,
+        n: 7,
+        cause: GapCause::Slow,
+        missing: None,
+    };
     let instrument = InstrumentEntry {
         symbol: "BTC-USD".into(),
         channels: vec!["trade".into(), "bar:1m".into()],
@@ -112,12 +189,34 @@ fn controls() -> Vec<(&'static str, Control)> {
                 auth: "none".into(),
             }),
         ),
-        ("authenticated", Control::Authenticated(Authenticated { id: id(), expires: None, limits })),
+        (
+            "authenticated",
+            Control::Authenticated(Authenticated {
+                id: id(),
+                expires: None,
+                limits,
+            }),
+        ),
         (
             "subscribed",
-            Control::Subscribed(Subscribed { id: id(), ok: vec![recovered, pattern], err: vec![refusal()], count: 2, more: false }),
+            Control::Subscribed(Subscribed {
+                id: id(),
+                ok: vec![recovered, pattern],
+                err: vec![refusal()],
+                count: 2,
+                more: false,
+            }),
         ),
-        ("subscribed_part", Control::Subscribed(Subscribed { id: None, ok: vec![], err: vec![], count: 0, more: true })),
+        (
+            "subscribed_part",
+            Control::Subscribed(Subscribed {
+                id: None,
+                ok: vec![],
+                err: vec![],
+                count: 0,
+                more: true,
+            }),
+        ),
         (
             "unsubscribed",
             Control::Unsubscribed(Unsubscribed {
@@ -129,39 +228,147 @@ fn controls() -> Vec<(&'static str, Control)> {
                 more: false,
             }),
         ),
-        ("subscriptions", Control::Subscriptions(Subscriptions { id: id(), ok: vec![topic(raw)], count: 1, more: false })),
-        ("instruments", Control::Instruments(Instruments { id: id(), instruments: vec![instrument], more: false })),
-        ("pong", Control::Pong(Pong { id: Some(Id::Text("p".into())), t: -5, ts: TS.0 })),
+        (
+            "subscriptions",
+            Control::Subscriptions(Subscriptions {
+                id: id(),
+                ok: vec![topic(raw)],
+                count: 1,
+                more: false,
+            }),
+        ),
+        (
+            "instruments",
+            Control::Instruments(Instruments {
+                id: id(),
+                instruments: vec![instrument],
+                more: false,
+            }),
+        ),
+        (
+            "pong",
+            Control::Pong(Pong {
+                id: Some(Id::Text("p".into())),
+                t: -5,
+                ts: TS.0,
+            }),
+        ),
         ("gap", Control::Gap(gap.clone())),
-        ("gap_source", Control::Gap(Gap { from: 10, to: 9, n: 0, cause: GapCause::Source, missing: Some(4), ..gap })),
-        ("lag", Control::Lag(Lag { level: LagLevel::Degraded, queued_bytes: 1_048_576, behind_ms: 1234 })),
-        ("heartbeat", Control::Heartbeat(Heartbeat { ts: TS.0, delivered: 300, merged: 20, lost: 1, queued_bytes: 0 })),
-        ("ledger", Control::Ledger(LedgerAnswer { id: id(), topics: vec![ledger], more: false })),
-        ("topics", Control::Topics(TopicsChange { added: vec![topic(raw)], removed: vec![refusal()], err: vec![refusal()], more: false })),
-        ("source", Control::Source(SourceChange { name: "sim".into(), state: SourceState::Reconnecting, since: TS.0 })),
-        ("error", Control::Error(ProtocolError { retry_ms: Some(100), ..ProtocolError::new(None, Code::RateLimit, "too many") })),
-        ("bye", Control::Bye(Bye { code: 503, message: "stopping".into(), reconnect: true, after_ms: 250 })),
+        (
+            "gap_source",
+            Control::Gap(Gap {
+                from: 10,
+                to: 9,
+                n: 0,
+                cause: GapCause::Source,
+                missing: Some(4),
+                ..gap
+            }),
+        ),
+        (
+            "lag",
+            Control::Lag(Lag {
+                level: LagLevel::Degraded,
+                queued_bytes: 1_048_576,
+                behind_ms: 1234,
+            }),
+        ),
+        (
+            "heartbeat",
+            Control::Heartbeat(Heartbeat {
+                ts: TS.0,
+                delivered: 300,
+                merged: 20,
+                lost: 1,
+                queued_bytes: 0,
+            }),
+        ),
+        (
+            "ledger",
+            Control::Ledger(LedgerAnswer {
+                id: id(),
+                topics: vec![ledger],
+                more: false,
+            }),
+        ),
+        (
+            "topics",
+            Control::Topics(TopicsChange {
+                added: vec![topic(raw)],
+                removed: vec![refusal()],
+                err: vec![refusal()],
+                more: false,
+            }),
+        ),
+        (
+            "source",
+            Control::Source(SourceChange {
+                name: "sim".into(),
+                state: SourceState::Reconnecting,
+                since: TS.0,
+            }),
+        ),
+        (
+            "error",
+            Control::Error(ProtocolError {
+                retry_ms: Some(100),
+                ..ProtocolError::new(None, Code::RateLimit, "too many")
+            }),
+        ),
+        (
+            "bye",
+            Control::Bye(Bye {
+                code: 503,
+                message: "stopping".into(),
+                reconnect: true,
+                after_ms: 250,
+            }),
+        ),
     ]
 }
 
 fn requests() -> Vec<(&'static str, Op)> {
     let topics = || vec!["trade:BTC-USD".to_owned(), "quote:*".to_owned()];
-    let wish = DeliveryWish { mode: Some(Mode::Interval(100)), interval_ms: Some(100), on_slow: Some(OnSlow::Gap) };
+    let wish = DeliveryWish {
+        mode: Some(Mode::Interval(100)),
+        interval_ms: Some(100),
+        on_slow: Some(OnSlow::Gap),
+    };
     let from = From {
         epoch: "00000000000000ff".into(),
         seqs: vec![("trade:BTC-USD".into(), 41)],
         epochs: vec![("quote:A".into(), "00000000000000ff-1".into())],
     };
-    let subscribe = Subscribe { topics: topics(), wish, snapshot: Some(SnapshotWish::Events(20)), from: Some(from), atomic: true };
-    let plain = DeliveryWish { mode: Some(Mode::Conflate), ..DeliveryWish::default() };
+    let subscribe = Subscribe {
+        topics: topics(),
+        wish,
+        snapshot: Some(SnapshotWish::Events(20)),
+        from: Some(from),
+        atomic: true,
+    };
+    let plain = DeliveryWish {
+        mode: Some(Mode::Conflate),
+        ..DeliveryWish::default()
+    };
     vec![
         ("subscribe", Op::Subscribe(subscribe)),
         ("unsubscribe", Op::Unsubscribe(TopicsAsked::These(topics()))),
         ("unsubscribe_all", Op::Unsubscribe(TopicsAsked::All)),
-        ("modify", Op::Modify { topics: topics(), wish: plain }),
+        (
+            "modify",
+            Op::Modify {
+                topics: topics(),
+                wish: plain,
+            },
+        ),
         ("resync", Op::Resync { topics: topics() }),
         ("subscriptions", Op::Subscriptions),
-        ("instruments", Op::Instruments { pattern: "BTC*".into() }),
+        (
+            "instruments",
+            Op::Instruments {
+                pattern: "BTC*".into(),
+            },
+        ),
         ("ledger", Op::Ledger),
         ("ping", Op::Ping { t: -42 }),
         ("auth", Op::Auth { token: "t".into() }),
@@ -169,7 +376,10 @@ fn requests() -> Vec<(&'static str, Op)> {
 }
 
 fn head(channel: Channel) -> Result<EventHead> {
-    Ok(EventHead::new(&Topic { channel, symbol: Symbol::new("BTC-USD")? }))
+    Ok(EventHead::new(&Topic {
+        channel,
+        symbol: Symbol::new("BTC-USD")?,
+    }))
 }
 
 /// Every message: its name, its encoding, its bytes.
@@ -183,19 +393,47 @@ fn messages() -> Result<Vec<(String, Encoding, Vec<u8>)>> {
         }
         let quote = events().swap_remove(3);
         let mut event = Vec::new();
-        encode_event(&mut event, encoding, &head(Channel::Quote)?, 42, TX, &quote.2);
+        encode_event(
+            &mut event,
+            encoding,
+            &head(Channel::Quote)?,
+            42,
+            TX,
+            &quote.2,
+        );
         for count in [0, 1] {
             let mut bytes = Vec::new();
-            let shape = SnapshotHead { topic: "quote:BTC-USD", epoch: "00000000000000ff", seq: 42 * count as u64 };
-            write_snapshot(&mut bytes, encoding, &shape, count, std::iter::repeat_n(event.as_slice(), count));
+            let shape = SnapshotHead {
+                topic: "quote:BTC-USD",
+                epoch: "00000000000000ff",
+                seq: 42 * count as u64,
+            };
+            write_snapshot(
+                &mut bytes,
+                encoding,
+                &shape,
+                count,
+                std::iter::repeat_n(event.as_slice(), count),
+            );
             all.push((format!("control snapshot_of_{count}"), encoding, bytes));
         }
         for (name, control) in controls() {
-            all.push((format!("control {name}"), encoding, encode_control(&control, encoding)));
+            all.push((
+                format!("control {name}"),
+                encoding,
+                encode_control(&control, encoding),
+            ));
         }
         for (name, op) in requests() {
-            let request = Request { id: Some(Id::Number(7)), op };
-            all.push((format!("request {name}"), encoding, encode_request(&request, encoding)));
+            let request = Request {
+                id: Some(Id::Number(7)),
+                op,
+            };
+            all.push((
+                format!("request {name}"),
+                encoding,
+                encode_request(&request, encoding),
+            ));
         }
     }
     Ok(all)
@@ -213,8 +451,12 @@ fn shown(encoding: Encoding, bytes: &[u8]) -> String {
 
 #[test]
 fn every_message_has_its_golden_bytes() -> Result<()> {
-    let text: String =
-        messages()?.iter().map(|(name, encoding, bytes)| format!("{} {name}: {}\n", encoding.name(), shown(*encoding, bytes))).collect();
+    let text: String = messages()?
+        .iter()
+        .map(|(name, encoding, bytes)| {
+            format!("{} {name}: {}\n", encoding.name(), shown(*encoding, bytes))
+        })
+        .collect();
     if std::env::var_os("TICKCAST_GOLDEN").is_some() {
         std::fs::write(FILE, &text)?;
     }
@@ -235,18 +477,32 @@ fn golden_bytes_are_read_back_as_what_was_written() -> Result<()> {
                 Encoding::Json => b"[".to_vec(),
             };
             encode_event(&mut bytes, encoding, &head(channel)?, 42, TX, &body);
-            bytes.extend(if encoding == Encoding::Json { b"]".as_slice() } else { b"" });
-            let ServerMessage::Events(read) = decode_server_message(&bytes, encoding)? else { anyhow::bail!("{name}") };
-            assert_eq!((read[0].seq, read[0].tx, &read[0].body), (42, TX, &body), "{name}");
+            bytes.extend(if encoding == Encoding::Json {
+                b"]".as_slice()
+            } else {
+                b""
+            });
+            let ServerMessage::Events(read) = decode_server_message(&bytes, encoding)? else {
+                anyhow::bail!("{name}")
+            };
+            assert_eq!(
+                (read[0].seq, read[0].tx, &read[0].body),
+                (42, TX, &body),
+                "{name}"
+            );
         }
         for (name, control) in controls() {
             let read = decode_server_message(&encode_control(&control, encoding), encoding)?;
             assert_eq!(read, ServerMessage::Control(control), "{name}");
         }
         for (name, op) in requests() {
-            let request = Request { id: Some(Id::Number(7)), op };
+            let request = Request {
+                id: Some(Id::Number(7)),
+                op,
+            };
             let read = decode_request(&encode_request(&request, encoding), encoding)?;
-            let same = |request: &Request| format!("{request:?}").replace("Interval(0)", "Interval(100)");
+            let same =
+                |request: &Request| format!("{request:?}").replace("Interval(0)", "Interval(100)");
             assert_eq!(same(&read), same(&request), "{name}");
         }
     }
@@ -257,7 +513,10 @@ fn golden_bytes_are_read_back_as_what_was_written() -> Result<()> {
 fn messages_of_later_versions_are_ignored() -> Result<()> {
     let read = decode_server_message(br#"{"op":"fireworks","x":1}"#, Encoding::Json)?;
     assert_eq!(read, ServerMessage::Control(Control::Unknown));
-    let read = decode_server_message(br#"[{"ch":"mood","sym":"A","seq":1,"ts":1,"tx":1,"new":true}]"#, Encoding::Json)?;
+    let read = decode_server_message(
+        br#"[{"ch":"mood","sym":"A","seq":1,"ts":1,"tx":1,"new":true}]"#,
+        Encoding::Json,
+    )?;
     assert_eq!(read, ServerMessage::Events(Vec::new()));
     Ok(())
 }

@@ -15,11 +15,17 @@ const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: feed\r\nConnection: Upgrade\r
 /// The status of an HTTP request made of the good handshake with some change.
 async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(feed.address).await?;
-    stream.write_all(format!("{}\r\n", change(GOOD)).as_bytes()).await?;
+    stream
+        .write_all(format!("{}\r\n", change(GOOD)).as_bytes())
+        .await?;
     let mut buffer = vec![0; 4096];
     let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await??;
     let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(|| text.clone())?;
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .with_context(|| text.clone())?;
     Ok((status, text))
 }
 
@@ -28,7 +34,10 @@ async fn handshakes_are_accepted_or_refused_by_rfc_6455() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let (code, text) = status(&feed, str::to_owned).await?;
     assert_eq!(code, 101);
-    assert!(text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "RFC 6455, section 1.3");
+    assert!(
+        text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "RFC 6455, section 1.3"
+    );
     let changes: [(u16, &str, &str); 9] = [
         (426, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
         (426, "Upgrade: websocket\r\n", ""),
@@ -38,29 +47,59 @@ async fn handshakes_are_accepted_or_refused_by_rfc_6455() -> Result<()> {
         (405, "GET", "POST"),
         (400, "Host: feed\r\n", "Host: feed\r\nContent-Length: 5\r\n"),
         (404, "/v1/feed", "/v2/feed"),
-        (403, "Host: feed\r\n", "Host: feed\r\nOrigin: http://evil.example\r\n"),
+        (
+            403,
+            "Host: feed\r\n",
+            "Host: feed\r\nOrigin: http://evil.example\r\n",
+        ),
     ];
     for (expected, from, to) in changes {
         let (code, text) = status(&feed, |good| good.replace(from, to)).await?;
         assert_eq!(code, expected, "{from} → {to}: {text}");
         assert!(code != 426 || text.to_lowercase().contains("sec-websocket-version: 13"));
     }
-    let (code, _) = status(&feed, |good| good.replace("Host: feed\r\n", "Host: feed\r\nOrigin: http://localhost:5173\r\n")).await?;
-    assert_eq!(code, 101, "any loopback origin, where the server listens on loopback");
+    let (code, _) = status(&feed, |good| {
+        good.replace(
+            "Host: feed\r\n",
+            "Host: feed\r\nOrigin: http://localhost:5173\r\n",
+        )
+    })
+    .await?;
+    assert_eq!(
+        code, 101,
+        "any loopback origin, where the server listens on loopback"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
-    let with = |protocols: &'static str| move |good: &str| format!("{good}Sec-WebSocket-Protocol: {protocols}\r\n");
+    let with = |protocols: &'static str| {
+        move |good: &str| format!("{good}Sec-WebSocket-Protocol: {protocols}\r\n")
+    };
     let (code, text) = status(&feed, with("other, tickcast.v1.json, tickcast.v1.msgpack")).await?;
-    assert!(code == 101 && text.to_lowercase().contains("sec-websocket-protocol: tickcast.v1.json"), "{text}");
+    assert!(
+        code == 101
+            && text
+                .to_lowercase()
+                .contains("sec-websocket-protocol: tickcast.v1.json"),
+        "{text}"
+    );
     let (code, text) = status(&feed, with("other")).await?;
-    assert!(code == 400 && text.contains("tickcast.v1.msgpack, tickcast.v1.json"), "{text}");
-    let (code, text) = status(&feed, |good| good.replace("/v1/feed", "/v1/feed?encoding=json")).await?;
+    assert!(
+        code == 400 && text.contains("tickcast.v1.msgpack, tickcast.v1.json"),
+        "{text}"
+    );
+    let (code, text) = status(&feed, |good| {
+        good.replace("/v1/feed", "/v1/feed?encoding=json")
+    })
+    .await?;
     assert!(code == 101 && !text.to_lowercase().contains("sec-websocket-protocol"));
-    let (code, _) = status(&feed, |good| good.replace("/v1/feed", "/v1/feed?encoding=xml")).await?;
+    let (code, _) = status(&feed, |good| {
+        good.replace("/v1/feed", "/v1/feed?encoding=xml")
+    })
+    .await?;
     assert_eq!(code, 400);
     Ok(())
 }
@@ -69,8 +108,14 @@ async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
-    let huge = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "a".repeat(200_000));
-    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(150));
+    let huge = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "a".repeat(200_000)
+    );
+    let many = format!(
+        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "X: y\r\n".repeat(150)
+    );
     for bytes in [
         "",
         "GET / HTTP/1.1\r\nHos",
@@ -82,8 +127,13 @@ async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
         "GET http://other.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         "GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     ] {
-        let answer = exchange(feed.address, bytes.as_bytes()).await.unwrap_or_default();
-        assert!(!answer.contains(" 200 ") && !answer.contains("root:"), "{answer}");
+        let answer = exchange(feed.address, bytes.as_bytes())
+            .await
+            .unwrap_or_default();
+        assert!(
+            !answer.contains(" 200 ") && !answer.contains("root:"),
+            "{answer}"
+        );
     }
     assert!(feed.metric("tickcast_handshakes_refused_total") >= 1.0);
     assert_eq!(feed.get("/healthz").await?, "ok\n");
@@ -101,7 +151,12 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
         (&[0x80, 0x80, 0, 0, 0, 0], 1002),
         (&[0x09, 0x80, 0, 0, 0, 0], 1002),
         (&[0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28], 1007),
-        (&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], 1009),
+        (
+            &[
+                0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0,
+            ],
+            1009,
+        ),
         (&[0x82, 0xfe, 0xff, 0xff, 0, 0, 0, 0, 1], 4408),
     ];
     for (bytes, expected) in frames {
@@ -109,11 +164,25 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
         stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
         stream.write_all(bytes).await?;
         let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.context("closed in time")?.ok();
-        let close = answer.windows(4).rev().find(|bytes| bytes[0] == 0x88).context("a close frame")?;
-        assert_eq!(u16::from_be_bytes([close[2], close[3]]), expected, "{bytes:?}");
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+            .await
+            .context("closed in time")?
+            .ok();
+        let close = answer
+            .windows(4)
+            .rev()
+            .find(|bytes| bytes[0] == 0x88)
+            .context("a close frame")?;
+        assert_eq!(
+            u16::from_be_bytes([close[2], close[3]]),
+            expected,
+            "{bytes:?}"
+        );
     }
-    feed.until("all are gone", |feed| feed.metric("tickcast_connections") < 1.0).await?;
+    feed.until("all are gone", |feed| {
+        feed.metric("tickcast_connections") < 1.0
+    })
+    .await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;
     client.events(5).await?;
@@ -123,14 +192,25 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
 /// A client that is sent away is gone soon, whatever it still sends or begins to send.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_closed_ends_though_its_client_goes_on() -> Result<()> {
-    let feed = Feed::start(&market(1, 100, "session: {message_timeout: 100ms}\nlimits: {requests_per_s: 1000}")).await?;
+    let feed = Feed::start(&market(
+        1,
+        100,
+        "session: {message_timeout: 100ms}\nlimits: {requests_per_s: 1000}",
+    ))
+    .await?;
     let mut stream = TcpStream::connect(feed.address).await?;
     stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
     let bad = [0x82, 0x81, 0, 0, 0, 0, 0xc0];
     stream.write_all(&bad.repeat(21)).await?;
-    feed.until("it was sent away", |feed| feed.metric("tickcast_connections_closed_total") >= 1.0).await?;
+    feed.until("it was sent away", |feed| {
+        feed.metric("tickcast_connections_closed_total") >= 1.0
+    })
+    .await?;
     stream.write_all(&[0x82, 0xfe, 0x01]).await?;
-    feed.until("it is gone", |feed| feed.metric("tickcast_connections") < 1.0).await?;
+    feed.until("it is gone", |feed| {
+        feed.metric("tickcast_connections") < 1.0
+    })
+    .await?;
     Ok(())
 }
 
@@ -139,14 +219,16 @@ async fn bytes_right_behind_the_handshake_are_not_lost() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut stream = TcpStream::connect(feed.address).await?;
     let request = br#"{"op":"ping","t":7}"#;
-    let mut bytes = format!("{}\r\n", GOOD.replace("/v1/feed", "/v1/feed?encoding=json")).into_bytes();
+    let mut bytes =
+        format!("{}\r\n", GOOD.replace("/v1/feed", "/v1/feed?encoding=json")).into_bytes();
     bytes.extend_from_slice(&[0x81, 0x80 | request.len() as u8, 0, 0, 0, 0]);
     bytes.extend_from_slice(request);
     stream.write_all(&bytes).await?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&answer).contains(r#""t":7"#) {
-        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await??;
+        let read =
+            tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await??;
         anyhow::ensure!(read > 0, "closed before the pong");
         answer.extend_from_slice(&buffer[..read]);
     }
@@ -159,33 +241,57 @@ async fn one_connection_too_many_is_told_and_closed_with_4406() -> Result<()> {
     let first = feed.client(Encoding::Msgpack).await?;
     let _second = feed.client(Encoding::Msgpack).await?;
     let mut third = tickcast::client::Client::connect(feed.address, Encoding::Msgpack).await?;
-    let tickcast::protocol::ServerMessage::Control(tickcast::protocol::Control::Bye(bye)) = third.next().await? else {
+    let tickcast::protocol::ServerMessage::Control(tickcast::protocol::Control::Bye(bye)) =
+        third.next().await?
+    else {
         anyhow::bail!("a bye comes first")
     };
     assert_eq!(bye.code, 406);
-    assert!(matches!(third.next().await, Err(tickcast::client::ClientError::Closed { code: 4406, .. })));
+    assert!(matches!(
+        third.next().await,
+        Err(tickcast::client::ClientError::Closed { code: 4406, .. })
+    ));
     first.client.close().await?;
-    feed.until("the place is free", |feed| feed.metric("tickcast_connections") < 2.0).await?;
+    feed.until("the place is free", |feed| {
+        feed.metric("tickcast_connections") < 2.0
+    })
+    .await?;
     feed.client(Encoding::Msgpack).await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_clients_are_pinged_and_then_dropped_with_4408() -> Result<()> {
-    let feed = Feed::start(&market(1, 10, "session: {ping_after: 200ms, drop_after: 600ms}")).await?;
+    let feed = Feed::start(&market(
+        1,
+        10,
+        "session: {ping_after: 200ms, drop_after: 600ms}",
+    ))
+    .await?;
     let mut stream = TcpStream::connect(feed.address).await?;
     stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await??;
-    let find = |wanted: &[u8]| answer.windows(wanted.len()).position(|bytes| bytes == wanted);
+    let find = |wanted: &[u8]| {
+        answer
+            .windows(wanted.len())
+            .position(|bytes| bytes == wanted)
+    };
     let (ping, close) = (find(&[0x89, 0x00]), find(&4408u16.to_be_bytes()));
     assert!(ping.is_some() && close.is_some() && ping < close);
     let mut alive = feed.client(Encoding::Json).await?;
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..10 {
-        alive.client.send_message(Message::Ping(Vec::new().into())).await?;
+        alive
+            .client
+            .send_message(Message::Ping(Vec::new().into()))
+            .await?;
         alive.ask(Op::Ping { t: 1 }).await?;
-        alive.control("pong", |control| matches!(control, tickcast::protocol::Control::Pong(_)).then_some(())).await?;
+        alive
+            .control("pong", |control| {
+                matches!(control, tickcast::protocol::Control::Pong(_)).then_some(())
+            })
+            .await?;
         ticks.tick().await;
     }
     Ok(())

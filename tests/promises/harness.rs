@@ -10,7 +10,10 @@ use tickcast::client::{Accounts, Client, ClientError};
 use tickcast::clock::Clock;
 use tickcast::config::Config;
 use tickcast::market::UnixNanos;
-use tickcast::protocol::{Control, DataEvent, DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, Subscribed};
+use tickcast::protocol::{
+    Control, DataEvent, DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe,
+    Subscribed,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -40,8 +43,13 @@ pub(crate) struct Feed {
 /// A market of `instruments` with so many events a second over all of them, and other sections of the config.
 pub(crate) fn market(instruments: usize, rate: usize, rest: &str) -> String {
     let each = rate as f64 / instruments as f64;
-    let list: Vec<String> = (1..=instruments).map(|n| format!("{{symbol: S{n}, start: 100, rate: {each}/s, stale_after: 1h}}")).collect();
-    format!("sources: [{{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [{}]}}]\n{rest}\n", list.join(", "))
+    let list: Vec<String> = (1..=instruments)
+        .map(|n| format!("{{symbol: S{n}, start: 100, rate: {each}/s, stale_after: 1h}}"))
+        .collect();
+    format!(
+        "sources: [{{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [{}]}}]\n{rest}\n",
+        list.join(", ")
+    )
 }
 
 impl Feed {
@@ -49,7 +57,10 @@ impl Feed {
         let text = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{config}");
         let config = Config::parse(&text, "test").with_context(|| text.clone())?;
         let app = App::start(&config).await?;
-        Ok(Self { address: app.address(), app })
+        Ok(Self {
+            address: app.address(),
+            app,
+        })
     }
 
     pub(crate) async fn market(instruments: usize, rate: usize) -> Result<Self> {
@@ -75,28 +86,45 @@ impl Feed {
 
     /// The body of a GET.
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
-        let answer = self.http(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a body")?;
+        let answer = self
+            .http(&format!(
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            ))
+            .await?;
+        let (_, body) = answer
+            .split_once("\r\n\r\n")
+            .context("an HTTP answer has a body")?;
         Ok(body.to_owned())
     }
 
     /// A metric's value, summed over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
-        let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
-        let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+        let of_name =
+            |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+        let value = |line: &str| {
+            line.rsplit(' ')
+                .next()
+                .and_then(|value| value.parse::<f64>().ok())
+        };
         text.lines().filter(of_name).filter_map(value).sum()
     }
 
     /// Waits until a condition on the server holds.
-    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<()> {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        mut holds: impl FnMut(&Self) -> bool,
+    ) -> Result<()> {
         let waiting = async {
             let mut looks = tokio::time::interval(Duration::from_millis(5));
             while !holds(self) {
                 looks.tick().await;
             }
         };
-        tokio::time::timeout(DEADLINE, waiting).await.with_context(|| format!("waited in vain: {what}"))
+        tokio::time::timeout(DEADLINE, waiting)
+            .await
+            .with_context(|| format!("waited in vain: {what}"))
     }
 }
 
@@ -121,17 +149,28 @@ pub(crate) struct Tracked {
 }
 
 pub(crate) fn subscribe(topics: &[&str]) -> Subscribe {
-    Subscribe { topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), ..Subscribe::default() }
+    Subscribe {
+        topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+        ..Subscribe::default()
+    }
 }
 
 pub(crate) fn wish(mode: Mode, on_slow: Option<OnSlow>) -> DeliveryWish {
-    DeliveryWish { mode: Some(mode), interval_ms: mode.interval_ms(), on_slow }
+    DeliveryWish {
+        mode: Some(mode),
+        interval_ms: mode.interval_ms(),
+        on_slow,
+    }
 }
 
 impl Tracked {
     pub(crate) async fn welcome(mut client: Client) -> Result<Self> {
         match deadline(client.next()).await?? {
-            ServerMessage::Control(Control::Welcome(welcome)) => Ok(Self { client, accounts: Accounts::default(), welcome }),
+            ServerMessage::Control(Control::Welcome(welcome)) => Ok(Self {
+                client,
+                accounts: Accounts::default(),
+                welcome,
+            }),
             other => bail!("the first message is no welcome: {other:?}"),
         }
     }
@@ -144,7 +183,11 @@ impl Tracked {
     }
 
     /// The next message that `wanted` finds something in.
-    pub(crate) async fn until<T>(&mut self, what: &str, mut wanted: impl FnMut(&ServerMessage) -> Option<T>) -> Result<T> {
+    pub(crate) async fn until<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&ServerMessage) -> Option<T>,
+    ) -> Result<T> {
         let waiting = async {
             loop {
                 let message = self.next().await?;
@@ -153,11 +196,17 @@ impl Tracked {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, waiting).await.with_context(|| format!("waited in vain: {what}"))?
+        tokio::time::timeout(DEADLINE, waiting)
+            .await
+            .with_context(|| format!("waited in vain: {what}"))?
     }
 
     /// The next control message that `wanted` takes something from.
-    pub(crate) async fn control<T>(&mut self, what: &str, mut wanted: impl FnMut(&Control) -> Option<T>) -> Result<T> {
+    pub(crate) async fn control<T>(
+        &mut self,
+        what: &str,
+        mut wanted: impl FnMut(&Control) -> Option<T>,
+    ) -> Result<T> {
         self.until(what, |message| match message {
             ServerMessage::Control(control) => wanted(control),
             ServerMessage::Events(_) => None,
@@ -229,5 +278,7 @@ impl Tracked {
 }
 
 pub(crate) async fn deadline<T>(future: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(DEADLINE, future).await.context("nothing came in time")
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .context("nothing came in time")
 }

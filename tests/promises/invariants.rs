@@ -15,14 +15,20 @@ use crate::harness::{Feed, Stopwatch, market, subscribe, wish};
 async fn one_writer_per_topic_and_seq_grows_by_one() -> Result<()> {
     let feed = Feed::market(5, 10_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(subscribe(&["trade:*", "quote:*", "ticker:*", "bar:*:1s", "status:*"])).await?;
+    client
+        .subscribe(subscribe(&[
+            "trade:*", "quote:*", "ticker:*", "bar:*:1s", "status:*",
+        ]))
+        .await?;
     let mut heads = std::collections::HashMap::new();
     let mut newest = std::collections::HashMap::new();
     for event in client.events(30_000).await? {
         if let Some(last) = heads.insert(event.topic.clone(), event.seq) {
             assert_eq!(event.seq, last + 1, "{}", event.topic);
         }
-        let tx = newest.insert(event.topic.clone(), event.tx).unwrap_or_default();
+        let tx = newest
+            .insert(event.topic.clone(), event.tx)
+            .unwrap_or_default();
         assert!(event.tx >= tx, "`tx` never goes back within a topic");
     }
     Ok(())
@@ -32,15 +38,29 @@ async fn one_writer_per_topic_and_seq_grows_by_one() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pattern_over_ten_thousand_instruments_is_answered_at_once() -> Result<()> {
     let feed = Feed::start(&market(10_000, 100, "limits: {requests_per_s: 100000}")).await?;
-    feed.until("all are told", |feed| feed.metric("tickcast_topics") >= 90_000.0).await?;
+    feed.until("all are told", |feed| {
+        feed.metric("tickcast_topics") >= 90_000.0
+    })
+    .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    while client.subscribe(subscribe(&["quote:S9999"])).await?.ok.is_empty() {}
+    while client
+        .subscribe(subscribe(&["quote:S9999"]))
+        .await?
+        .ok
+        .is_empty()
+    {}
     let begun = Stopwatch::start();
     for _ in 0..200 {
-        let answer = client.subscribe(subscribe(&["trade:*", "quote:*", "ticker:S*"])).await?;
+        let answer = client
+            .subscribe(subscribe(&["trade:*", "quote:*", "ticker:S*"]))
+            .await?;
         assert_eq!(answer.err.len(), 3, "each would pass the limit");
     }
-    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "200 requests took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(1),
+        "200 requests took {:?}",
+        begun.elapsed()
+    );
     Ok(())
 }
 
@@ -52,7 +72,11 @@ async fn a_live_event_is_encoded_once_however_many_listen() -> Result<()> {
     for at in 0..30 {
         let mut client = feed.client(Encoding::Msgpack).await?;
         let mode = [Mode::Raw, Mode::Conflate, Mode::Interval(100)][at % 3];
-        let request = Subscribe { wish: wish(mode, None), snapshot: Some(tickcast::protocol::SnapshotWish::No), ..subscribe(&["quote:*"]) };
+        let request = Subscribe {
+            wish: wish(mode, None),
+            snapshot: Some(tickcast::protocol::SnapshotWish::No),
+            ..subscribe(&["quote:*"])
+        };
         client.subscribe(request).await?;
         clients.push(client);
     }
@@ -61,19 +85,33 @@ async fn a_live_event_is_encoded_once_however_many_listen() -> Result<()> {
     }
     let text = String::from_utf8(feed.app.metrics().render())?;
     let count = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.rsplit(' ')
+            .next()
+            .and_then(|value| value.parse::<f64>().ok())
+            .unwrap_or(0.0)
     };
     let published: f64 = feed.metric("tickcast_events_published_total");
     assert!(count(r#"tickcast_events_encoded_total{encoding="msgpack"}"#) <= published);
-    assert!(count("tickcast_events_encoded_total{encoding=\"json\"}") < 1.0, "an encoding nobody uses is not made");
+    assert!(
+        count("tickcast_events_encoded_total{encoding=\"json\"}") < 1.0,
+        "an encoding nobody uses is not made"
+    );
     assert!(feed.metric("tickcast_events_delivered_total") > 1_200.0);
     Ok(())
 }
 
 fn default_market() -> Result<SimConfig> {
     let config = Config::parse(include_str!("../../feeds.yaml"), "feeds.yaml")?;
-    match config.sources.into_iter().next().map(|source| source.details) {
+    match config
+        .sources
+        .into_iter()
+        .next()
+        .map(|source| source.details)
+    {
         Some(SourceDetails::Sim(sim)) => Ok(sim),
         _ => anyhow::bail!("the default market is simulated"),
     }
@@ -97,9 +135,17 @@ fn simulation_gives_the_same_events_for_the_same_seed() -> Result<()> {
     let config = default_market()?;
     let events = first_events(&config, 100_000);
     assert!(events == first_events(&config, 100_000));
-    let hash = Sha256::digest(events.iter().map(|event| format!("{event:?}\n")).collect::<String>());
+    let hash = Sha256::digest(
+        events
+            .iter()
+            .map(|event| format!("{event:?}\n"))
+            .collect::<String>(),
+    );
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, "b439f4fd74df6768ae523b317c08592521da19c67147c2cdda64e9f6088793b0", "the first 100,000 events of the default market");
+    assert_eq!(
+        hex, "b439f4fd74df6768ae523b317c08592521da19c67147c2cdda64e9f6088793b0",
+        "the first 100,000 events of the default market"
+    );
     let other = SimConfig { seed: 8, ..config };
     assert!(first_events(&other, 1_000) != events[..1_000]);
     Ok(())
@@ -108,8 +154,15 @@ fn simulation_gives_the_same_events_for_the_same_seed() -> Result<()> {
 #[test]
 fn an_instruments_events_do_not_depend_on_its_neighbours() -> Result<()> {
     let whole = default_market()?;
-    let at = whole.instruments.iter().position(|spec| spec.symbol.as_str() == "NVDA").unwrap_or_default();
-    let alone = SimConfig { instruments: vec![whole.instruments[at].clone()], ..whole.clone() };
+    let at = whole
+        .instruments
+        .iter()
+        .position(|spec| spec.symbol.as_str() == "NVDA")
+        .unwrap_or_default();
+    let alone = SimConfig {
+        instruments: vec![whole.instruments[at].clone()],
+        ..whole.clone()
+    };
     let of = |events: Vec<Emit>, number: u32| -> Vec<String> {
         let own = events.into_iter().filter_map(|event| match event {
             Emit::Trade(at, trade) if at == number => Some(format!("{trade:?}")),
@@ -118,7 +171,10 @@ fn an_instruments_events_do_not_depend_on_its_neighbours() -> Result<()> {
         });
         own.take(500).collect()
     };
-    assert_eq!(of(first_events(&alone, 1_000), 0), of(first_events(&whole, 40_000), at as u32));
+    assert_eq!(
+        of(first_events(&alone, 1_000), 0),
+        of(first_events(&whole, 40_000), at as u32)
+    );
     Ok(())
 }
 
@@ -130,12 +186,16 @@ fn trades_happen_at_or_inside_the_quote() -> Result<()> {
     for event in first_events(&config, 100_000) {
         match event {
             Emit::Quote(at, quote) => {
-                let (bid, ask) = (quote.bid.map(|level| level.px), quote.ask.map(|level| level.px));
+                let (bid, ask) = (
+                    quote.bid.map(|level| level.px),
+                    quote.ask.map(|level| level.px),
+                );
                 assert!(bid < ask && bid.is_some(), "bid < ask always");
                 quotes[at as usize] = Some((bid, ask));
             }
             Emit::Trade(at, trade) => {
-                let (bid, ask) = quotes[at as usize].ok_or_else(|| anyhow::anyhow!("a quote comes first"))?;
+                let (bid, ask) =
+                    quotes[at as usize].ok_or_else(|| anyhow::anyhow!("a quote comes first"))?;
                 assert!(bid <= Some(trade.px) && Some(trade.px) <= ask);
                 trades += 1;
             }

@@ -2,24 +2,42 @@
 
 use anyhow::{Result, bail, ensure};
 use tickcast::market::Body;
-use tickcast::protocol::{Control, Encoding, Op, ServerMessage, SnapshotWish, Subscribe, TopicsAsked};
+use tickcast::protocol::{
+    Control, Encoding, Op, ServerMessage, SnapshotWish, Subscribe, TopicsAsked,
+};
 
 use crate::harness::{Feed, Tracked, market, subscribe};
 
 /// Subscribes at this moment; what comes must be `subscribed` at S, the snapshot at S, then S + 1, S + 2, …
 async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
-    let seq = client.subscribe(subscribe(&[topic])).await?.ok[0].seq.unwrap_or_default();
+    let seq = client.subscribe(subscribe(&[topic])).await?.ok[0]
+        .seq
+        .unwrap_or_default();
     let mut next = None;
     while next.is_none_or(|next| next < seq + 4) {
         match client.next().await? {
             ServerMessage::Control(Control::Snapshot(snapshot)) => {
-                ensure!(next.is_none() && snapshot.seq == seq, "the snapshot is at {}, the answer said {seq}", snapshot.seq);
-                ensure!(snapshot.events.last().map_or(seq == 0, |event| event.seq == seq), "the newest event has the snapshot's number");
+                ensure!(
+                    next.is_none() && snapshot.seq == seq,
+                    "the snapshot is at {}, the answer said {seq}",
+                    snapshot.seq
+                );
+                ensure!(
+                    snapshot
+                        .events
+                        .last()
+                        .map_or(seq == 0, |event| event.seq == seq),
+                    "the newest event has the snapshot's number"
+                );
                 next = Some(seq + 1);
             }
             ServerMessage::Events(events) => {
                 for event in events {
-                    ensure!(Some(event.seq) == next, "{} came, {next:?} was next", event.seq);
+                    ensure!(
+                        Some(event.seq) == next,
+                        "{} came, {next:?} was next",
+                        event.seq
+                    );
                     next = Some(event.seq + 1);
                 }
             }
@@ -69,11 +87,24 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
         Feed::start("sources: [{name: s, kind: sim, history: 1d, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 2000/s}]}]")
             .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(subscribe(&["trade:A", "ticker:A"])).await?;
+    client
+        .subscribe(subscribe(&["trade:A", "ticker:A"]))
+        .await?;
     client.events(300).await?;
-    let asked = |topic: &str, snapshot| Subscribe { snapshot, ..subscribe(&[topic]) };
-    let sizes = [("trade:A", Some(SnapshotWish::Yes), 50), ("trade:A", Some(SnapshotWish::Events(7)), 7)];
-    let others = [("quote:A", None, 1), ("status:A", None, 1), ("bar:A:1m", None, 1), ("bar:A:5m", Some(SnapshotWish::Events(20)), 20)];
+    let asked = |topic: &str, snapshot| Subscribe {
+        snapshot,
+        ..subscribe(&[topic])
+    };
+    let sizes = [
+        ("trade:A", Some(SnapshotWish::Yes), 50),
+        ("trade:A", Some(SnapshotWish::Events(7)), 7),
+    ];
+    let others = [
+        ("quote:A", None, 1),
+        ("status:A", None, 1),
+        ("bar:A:1m", None, 1),
+        ("bar:A:5m", Some(SnapshotWish::Events(20)), 20),
+    ];
     for (topic, wish, count) in sizes.into_iter().chain(others) {
         let seq = client.subscribe(asked(topic, wish)).await?.ok[0].seq;
         let snapshot = client
@@ -85,7 +116,13 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
         assert_eq!(snapshot.events.len(), count, "{topic}");
         assert!(Some(snapshot.seq) >= seq);
         if topic.starts_with("trade") {
-            assert!(snapshot.events.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "trades are consecutive");
+            assert!(
+                snapshot
+                    .events
+                    .windows(2)
+                    .all(|pair| pair[0].seq + 1 == pair[1].seq),
+                "trades are consecutive"
+            );
         }
         if topic == "bar:A:5m" {
             let starts = snapshot.events.iter().map(|event| match &event.body {
@@ -93,7 +130,12 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
                 _ => unreachable!("a bar topic has bars"),
             });
             let starts: Vec<_> = starts.collect();
-            assert!(starts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1), "one event a bar, all but the last closed");
+            assert!(
+                starts
+                    .windows(2)
+                    .all(|pair| pair[0].0 < pair[1].0 && pair[0].1),
+                "one event a bar, all but the last closed"
+            );
         }
     }
     Ok(())
@@ -103,7 +145,10 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
 async fn without_a_snapshot_the_stream_begins_at_the_next_event() -> Result<()> {
     let feed = Feed::market(1, 1_000).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    let request = Subscribe { snapshot: Some(SnapshotWish::No), ..subscribe(&["trade:S1"]) };
+    let request = Subscribe {
+        snapshot: Some(SnapshotWish::No),
+        ..subscribe(&["trade:S1"])
+    };
     let seq = client.subscribe(request).await?.ok[0].seq;
     match client.next().await? {
         ServerMessage::Events(events) => assert_eq!(Some(events[0].seq - 1), seq),
@@ -119,12 +164,21 @@ async fn resync_sends_a_snapshot_in_its_place() -> Result<()> {
     client.subscribe(subscribe(&["quote:S1"])).await?;
     for _ in 0..20 {
         client.events(20).await?;
-        client.ask(Op::Resync { topics: vec!["quote:S1".into()] }).await?;
+        client
+            .ask(Op::Resync {
+                topics: vec!["quote:S1".into()],
+            })
+            .await?;
         client.subscribed().await?;
-        let mut last = client.accounts.get("quote:S1").map_or(0, |account| account.head);
+        let mut last = client
+            .accounts
+            .get("quote:S1")
+            .map_or(0, |account| account.head);
         loop {
             match client.next().await? {
-                ServerMessage::Events(events) => last = events.last().map_or(last, |event| event.seq),
+                ServerMessage::Events(events) => {
+                    last = events.last().map_or(last, |event| event.seq);
+                }
                 ServerMessage::Control(Control::Snapshot(snapshot)) => {
                     assert_eq!(snapshot.seq, last, "after event `seq` and before `seq` + 1");
                     break;

@@ -19,12 +19,23 @@ enum Pace {
 
 async fn one_client(feed: &Feed, at: usize, pace: Pace) -> Result<Tracked> {
     let encoding = Encoding::ALL[at % 2];
-    let mut client = if pace == Pace::Fast { feed.client(encoding).await? } else { feed.small_client(encoding).await? };
+    let mut client = if pace == Pace::Fast {
+        feed.client(encoding).await?
+    } else {
+        feed.small_client(encoding).await?
+    };
     let modes = [Mode::Raw, Mode::Conflate, Mode::Interval(100), Mode::Raw];
     let mode = modes[at % modes.len()];
-    let on_slow = if at.is_multiple_of(3) { OnSlow::Gap } else { OnSlow::Conflate };
+    let on_slow = if at.is_multiple_of(3) {
+        OnSlow::Gap
+    } else {
+        OnSlow::Conflate
+    };
     client.subscribe(subscribe(&["trade:*"])).await?;
-    let states = tickcast::protocol::Subscribe { wish: wish(mode, Some(on_slow)), ..subscribe(&["quote:*", "ticker:*", "bar:*:1s"]) };
+    let states = tickcast::protocol::Subscribe {
+        wish: wish(mode, Some(on_slow)),
+        ..subscribe(&["quote:*", "ticker:*", "bar:*:1s"])
+    };
     client.subscribe(states).await?;
     Ok(client)
 }
@@ -81,7 +92,10 @@ async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     let text = format!("{}\nlisten: 127.0.0.1:0", market(10, rate, LIMITS));
     let (formula, _) = tickcast::config::Config::parse(&text, "test")?.memory_formula(90);
     let grown = resident_bytes()?.saturating_sub(before);
-    assert!(grown < formula, "{grown} bytes more than before; the formula allows {formula}");
+    assert!(
+        grown < formula,
+        "{grown} bytes more than before; the formula allows {formula}"
+    );
     Ok(delivered)
 }
 
@@ -102,11 +116,21 @@ async fn heartbeat_counts_what_stands_before_it() -> Result<()> {
     for _ in 0..4 {
         let mut told = None;
         while told.is_none() {
-            if let tickcast::protocol::ServerMessage::Control(tickcast::protocol::Control::Heartbeat(heartbeat)) = client.next().await? {
+            if let tickcast::protocol::ServerMessage::Control(
+                tickcast::protocol::Control::Heartbeat(heartbeat),
+            ) = client.next().await?
+            {
                 told = Some((heartbeat.delivered, heartbeat.merged, heartbeat.lost));
             }
         }
-        assert_eq!(told, Some((client.accounts.delivered, client.accounts.merged, client.accounts.lost)));
+        assert_eq!(
+            told,
+            Some((
+                client.accounts.delivered,
+                client.accounts.merged,
+                client.accounts.lost
+            ))
+        );
     }
     assert!(client.accounts.delivered > 0);
     Ok(())
@@ -118,8 +142,13 @@ async fn unsubscribe_ends_the_account_and_the_next_begins_anew() -> Result<()> {
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;
     client.events(50).await?;
-    client.ask(Op::Unsubscribe(tickcast::protocol::TopicsAsked::All)).await?;
-    client.ledger().await.map(|entries| assert!(entries.is_empty()))?;
+    client
+        .ask(Op::Unsubscribe(tickcast::protocol::TopicsAsked::All))
+        .await?;
+    client
+        .ledger()
+        .await
+        .map(|entries| assert!(entries.is_empty()))?;
     let again = client.subscribe(subscribe(&["trade:S1"])).await?;
     client.events(50).await?;
     let entries = client.ledger().await?;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
-use tickcast::load::{Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_unscouted, write_html, write_table};
+use tickcast::load::{
+    Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_unscouted,
+    write_html, write_table,
+};
 use tickcast::protocol::{
-    Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome, decode_request,
-    encode_control,
+    Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Settings,
+    Subscribed, Welcome, decode_request, encode_control,
 };
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
@@ -21,7 +24,11 @@ const LIMITS: &str = "limits: {requests_per_s: 1000}\nsession: {heartbeat: 200ms
 
 fn plan(address: SocketAddr, names: &[&str]) -> Plan {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Plan { duration: Duration::from_secs(2), warmup: Duration::from_millis(200), ..Plan::new(address, names) }
+    Plan {
+        duration: Duration::from_secs(2),
+        warmup: Duration::from_millis(200),
+        ..Plan::new(address, names)
+    }
 }
 
 async fn tested(plan: Plan) -> Result<Outcome> {
@@ -60,7 +67,10 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
         );
         assert!(outcome.storm_s.is_some_and(|took| took < 5.0) && outcome.tally.closed.is_empty());
         assert!(outcome.tally.delivered > 5_000 && ledger.merged > 0);
-        let (due, published) = (outcome.due.context("it is simulated")?, outcome.published.context("probes measure")?);
+        let (due, published) = (
+            outcome.due.context("it is simulated")?,
+            outcome.published.context("probes measure")?,
+        );
         assert!(due.count > 500 && due.max >= published.p50 && outcome.generator_lag.is_some());
     }
     Ok(())
@@ -69,28 +79,63 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_counters_count_the_same() -> Result<()> {
     let feed = Feed::start(&market(4, 2_000, LIMITS)).await?;
-    let count = |probes| tested(Plan { connections: 4, probes, ..plan(feed.address, &["quote:*"]) });
+    let count = |probes| {
+        tested(Plan {
+            connections: 4,
+            probes,
+            ..plan(feed.address, &["quote:*"])
+        })
+    };
     let (decoded, counted) = (count(Probes::All).await?, count(Probes::Count(1)).await?);
     for outcome in [&decoded, &counted] {
         assert!(outcome.is_sound(), "{:?}", outcome.failures);
         let ledger = outcome.ledger.context("ledgers were asked for")?;
-        assert!(ledger.delivered >= outcome.tally.delivered && outcome.tally.delivered > 4 * 1_000, "{ledger:?}");
+        assert!(
+            ledger.delivered >= outcome.tally.delivered && outcome.tally.delivered > 4 * 1_000,
+            "{ledger:?}"
+        );
     }
-    let share = counted.published.context("one probe")?.count as f64 / decoded.published.context("four probes")?.count as f64;
-    assert!((0.15..0.4).contains(&share), "one of four measures: {share}");
+    let share = counted.published.context("one probe")?.count as f64
+        / decoded.published.context("four probes")?.count as f64;
+    assert!(
+        (0.15..0.4).contains(&share),
+        "one of four measures: {share}"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_test_asks_in_vain_is_said_before_it_begins() -> Result<()> {
     let feed = Feed::market(2, 100).await?;
-    let none = tested(plan(feed.address, &["quote:NOBODY*"])).await.err().context("no topic")?;
+    let none = tested(plan(feed.address, &["quote:NOBODY*"]))
+        .await
+        .err()
+        .context("no topic")?;
     assert!(none.to_string().contains("quote:NOBODY*"), "{none}");
-    let draw = TopicChoice::Draw { names: vec!["quote:*".into()], each: 3, skew: Skew::Uniform };
-    let few = tested(Plan { topics: draw, ..plan(feed.address, &[]) }).await.err().context("too few")?;
+    let draw = TopicChoice::Draw {
+        names: vec!["quote:*".into()],
+        each: 3,
+        skew: Skew::Uniform,
+    };
+    let few = tested(Plan {
+        topics: draw,
+        ..plan(feed.address, &[])
+    })
+    .await
+    .err()
+    .context("too few")?;
     assert!(few.to_string().contains("only 2"), "{few}");
-    let many = tested(Plan { connections: 100_000_000, ..plan(feed.address, &["quote:*"]) }).await.err().context("too many files")?;
-    assert!(matches!(many.downcast_ref(), Some(LoadError::Files { .. })), "{many}");
+    let many = tested(Plan {
+        connections: 100_000_000,
+        ..plan(feed.address, &["quote:*"])
+    })
+    .await
+    .err()
+    .context("too many files")?;
+    assert!(
+        matches!(many.downcast_ref(), Some(LoadError::Files { .. })),
+        "{many}"
+    );
     Ok(())
 }
 
@@ -98,7 +143,12 @@ async fn what_a_test_asks_in_vain_is_said_before_it_begins() -> Result<()> {
 async fn dishonest(listener: TcpListener) -> Result<()> {
     let (stream, _) = listener.accept().await?;
     let mut socket = tokio_tungstenite::accept_async(stream).await?;
-    let limits = Limits { topics: 10, requests_per_s: 10, message_bytes: 1000, snapshot_events: 1 };
+    let limits = Limits {
+        topics: 10,
+        requests_per_s: 10,
+        message_bytes: 1000,
+        snapshot_events: 1,
+    };
     let welcome = Welcome {
         server: "liar".into(),
         session: "1".into(),
@@ -109,18 +159,40 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
         limits,
         auth: "none".into(),
     };
-    let say = |control| Message::text(String::from_utf8_lossy(&encode_control(&control, Encoding::Json)).into_owned());
+    let say = |control| {
+        Message::text(
+            String::from_utf8_lossy(&encode_control(&control, Encoding::Json)).into_owned(),
+        )
+    };
     socket.send(say(Control::Welcome(welcome))).await?;
     while let Some(Ok(request)) = socket.next().await {
         match decode_request(&request.into_data(), Encoding::Json).map(|request| request.op) {
             Ok(Op::Subscribe(_)) => {
-                let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Conflate };
-                let entry = Entry { epoch: Some("e".into()), seq: Some(0), ..Entry::new("quote:A".into(), settings) };
-                let answer = Subscribed { id: None, ok: vec![entry], err: Vec::new(), count: 1, more: false };
+                let settings = Settings {
+                    mode: Mode::Raw,
+                    on_slow: OnSlow::Conflate,
+                };
+                let entry = Entry {
+                    epoch: Some("e".into()),
+                    seq: Some(0),
+                    ..Entry::new("quote:A".into(), settings)
+                };
+                let answer = Subscribed {
+                    id: None,
+                    ok: vec![entry],
+                    err: Vec::new(),
+                    count: 1,
+                    more: false,
+                };
                 socket.send(say(Control::Subscribed(answer))).await?;
-                let quote =
-                    |seq| format!(r#"{{"ch":"quote","sym":"A","seq":{seq},"ts":1,"tx":1,"bid":null,"bidq":null,"ask":null,"askq":null}}"#);
-                socket.send(Message::text(format!("[{},{}]", quote(1), quote(3)))).await?;
+                let quote = |seq| {
+                    format!(
+                        r#"{{"ch":"quote","sym":"A","seq":{seq},"ts":1,"tx":1,"bid":null,"bidq":null,"ask":null,"askq":null}}"#
+                    )
+                };
+                socket
+                    .send(Message::text(format!("[{},{}]", quote(1), quote(3))))
+                    .await?;
             }
             Ok(Op::Ledger) => {
                 let entry = LedgerEntry {
@@ -133,7 +205,13 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
                     lost: 0,
                     pending: 0,
                 };
-                socket.send(say(Control::Ledger(LedgerAnswer { id: None, topics: vec![entry], more: false }))).await?;
+                socket
+                    .send(say(Control::Ledger(LedgerAnswer {
+                        id: None,
+                        topics: vec![entry],
+                        more: false,
+                    })))
+                    .await?;
             }
             _ => {}
         }
@@ -151,13 +229,22 @@ async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
         ..plan(listener.local_addr()?, &["quote:A"])
     };
     tokio::spawn(dishonest(listener));
-    let outcome = tokio::task::spawn_blocking(move || run_unscouted(&plan, &["quote:A".to_owned()], &mut |_| false)).await??;
+    let outcome = tokio::task::spawn_blocking(move || {
+        run_unscouted(&plan, &["quote:A".to_owned()], &mut |_| false)
+    })
+    .await??;
     let told = outcome.failures.join("\n");
-    assert!(told.contains("quote:A: 2 to 2 were lost in silence"), "{told}");
+    assert!(
+        told.contains("quote:A: 2 to 2 were lost in silence"),
+        "{told}"
+    );
     assert!(told.contains("doesn't come out at zero"), "{told}");
     let mut table = Vec::new();
     write_table(&outcome, &mut table)?;
-    assert!(String::from_utf8(table)?.contains("FAILED: "), "a person is told");
+    assert!(
+        String::from_utf8(table)?.contains("FAILED: "),
+        "a person is told"
+    );
     let mut page = Vec::new();
     write_html(&outcome, &mut page)?;
     assert!(String::from_utf8(page)?.contains("lost in silence"));
@@ -170,12 +257,20 @@ async fn foreign(listener: TcpListener) -> Result<()> {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
             let mut socket = tokio_tungstenite::accept_async(stream).await?;
-            let asked = socket.next().await.context("a subscription")??.into_text()?.to_string();
+            let asked = socket
+                .next()
+                .await
+                .context("a subscription")??
+                .into_text()?
+                .to_string();
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
             let clock = tickcast::clock::Clock::start();
             loop {
                 ticks.tick().await;
-                let text = format!(r#"{{"asked":{asked:?},"data":[{{"E":{}}}]}}"#, clock.now().0 / 1000);
+                let text = format!(
+                    r#"{{"asked":{asked:?},"data":[{{"E":{}}}]}}"#,
+                    clock.now().0 / 1000
+                );
                 socket.send(Message::text(text)).await?;
             }
             #[expect(unreachable_code, reason = "tells the block's type")]
@@ -187,14 +282,29 @@ async fn foreign(listener: TcpListener) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_other_websocket_server_can_be_counted() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let raw = RawPlan { path: "/ws".into(), send: vec!["begin".into()], timestamp: Some("data.0.E".parse()?) };
-    let plan = Plan { connections: 5, dialect: Dialect::Raw(raw), ..plan(listener.local_addr()?, &[]) };
+    let raw = RawPlan {
+        path: "/ws".into(),
+        send: vec!["begin".into()],
+        timestamp: Some("data.0.E".parse()?),
+    };
+    let plan = Plan {
+        connections: 5,
+        dialect: Dialect::Raw(raw),
+        ..plan(listener.local_addr()?, &[])
+    };
     tokio::spawn(foreign(listener));
     let outcome = tested(plan).await?;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
     let latency = outcome.published.context("the time is in each message")?;
-    assert!(latency.count > 100 && latency.p50 < 1_000_000_000, "{latency:?}");
-    assert!(outcome.tally.delivered >= latency.count && outcome.due.is_none() && outcome.ledger.is_none());
+    assert!(
+        latency.count > 100 && latency.p50 < 1_000_000_000,
+        "{latency:?}"
+    );
+    assert!(
+        outcome.tally.delivered >= latency.count
+            && outcome.due.is_none()
+            && outcome.ledger.is_none()
+    );
     Ok(())
 }
 
@@ -217,21 +327,38 @@ print(count)
 /// The public tools of `HdrHistogram` read what was written, where `./check` has installed them.
 fn check_hlog(prefix: &str, expected: u64) -> Result<()> {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.deps/python/bin/python");
-    let output = Command::new(python).args(["-c", READ_HLOG, &format!("{prefix}.hlog")]).output();
-    let is_there = output.as_ref().is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("No module named"));
+    let output = Command::new(python)
+        .args(["-c", READ_HLOG, &format!("{prefix}.hlog")])
+        .output();
+    let is_there = output
+        .as_ref()
+        .is_ok_and(|output| !String::from_utf8_lossy(&output.stderr).contains("No module named"));
     if std::env::var_os("TICKCAST_CHECK").is_none() && !is_there {
         eprintln!("not read back: ./check installs the HdrHistogram reader");
         return Ok(());
     }
     let output = output?;
-    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
-    assert_eq!(text.trim().parse::<u64>().with_context(|| errors.clone())?, expected, "{errors}");
+    let (text, errors) = (
+        String::from_utf8(output.stdout)?,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    assert_eq!(
+        text.trim().parse::<u64>().with_context(|| errors.clone())?,
+        expected,
+        "{errors}"
+    );
     Ok(())
 }
 
 fn tickcast(arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
-    let output = Command::new(env!("CARGO_BIN_EXE_tickcast")).args(arguments).output()?;
-    Ok((output.status.code(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+    let output = Command::new(env!("CARGO_BIN_EXE_tickcast"))
+        .args(arguments)
+        .output()?;
+    Ok((
+        output.status.code(),
+        String::from_utf8(output.stdout)?,
+        String::from_utf8(output.stderr)?,
+    ))
 }
 
 #[test]
@@ -240,28 +367,70 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (json, hdr, report) = (path("a.json"), path("a"), path("a.html"));
-    let common = ["load", "--connect", &served.address, "-c", "20", "-d", "1s", "--warmup", "100ms", "--ramp", "100ms"];
+    let common = [
+        "load",
+        "--connect",
+        &served.address,
+        "-c",
+        "20",
+        "-d",
+        "1s",
+        "--warmup",
+        "100ms",
+        "--ramp",
+        "100ms",
+    ];
     let with = |more: &[&str]| tickcast(&[&common[..], more].concat());
-    let (code, table, errors) = with(&["--json", &json, "--hdr", &hdr, "--report", &report, "--slo", "p99<10s,loss=0,closed=0,rate>10"])?;
+    let (code, table, errors) = with(&[
+        "--json",
+        &json,
+        "--hdr",
+        &hdr,
+        "--report",
+        &report,
+        "--slo",
+        "p99<10s,loss=0,closed=0,rate>10",
+    ])?;
     // Where the machine is so busy that the generator is late, the run is void, and says so by its exit code.
-    assert_eq!(code, Some(i32::from(errors.contains("a void run proves nothing"))), "{errors}");
-    for wanted in ["20 connections", "delivered", "published → received", "p99.99", "ledger: zero for 100 topics of 20 connections"] {
+    assert_eq!(
+        code,
+        Some(i32::from(errors.contains("a void run proves nothing"))),
+        "{errors}"
+    );
+    for wanted in [
+        "20 connections",
+        "delivered",
+        "published → received",
+        "p99.99",
+        "ledger: zero for 100 topics of 20 connections",
+    ] {
         assert!(table.contains(wanted), "{wanted} is not in {table}");
     }
     assert!(errors.contains("p99<10s holds"), "{errors}");
     let outcome: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
-    let count = outcome["published"]["count"].as_u64().context("probes measured")?;
+    let count = outcome["published"]["count"]
+        .as_u64()
+        .context("probes measured")?;
     assert!(count > 100 && outcome["machine"]["cores"].as_u64() > Some(0));
     check_hlog(&hdr, count)?;
     let hgrm = std::fs::read_to_string(format!("{hdr}.hgrm"))?;
-    assert!(hgrm.contains("1.000000000000") && hgrm.contains("#[Max     ="), "{hgrm}");
+    assert!(
+        hgrm.contains("1.000000000000") && hgrm.contains("#[Max     ="),
+        "{hgrm}"
+    );
     let page = std::fs::read_to_string(&report)?;
-    assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("<script"), "one page that fetches nothing");
+    assert!(
+        page.contains("<svg") && !page.contains("http://") && !page.contains("<script"),
+        "one page that fetches nothing"
+    );
     let (code, _, errors) = with(&["--slo", "p50<1ns"])?;
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("p50<1ns MISSED"), "{errors}");
     let (code, text, _) = tickcast(&["load", "--compare", &json, &json])?;
-    assert!(code == Some(0) && text.contains("deliveries/s") && text.contains("1.00 ×"), "{text}");
+    assert!(
+        code == Some(0) && text.contains("deliveries/s") && text.contains("1.00 ×"),
+        "{text}"
+    );
     Ok(())
 }
 
@@ -272,16 +441,28 @@ fn wrong_arguments_of_load_say_what_would_be_right() -> Result<()> {
         (&["--slow", "10"], "0% to 100%"),
         (&["--probes", "some"], "a number, or all"),
         (&["--slo", "p99<5"], "objectives as in"),
-        (&["--topics-per-connection", "2", "--draw", "fair"], "uniform, zipf"),
+        (
+            &["--topics-per-connection", "2", "--draw", "fair"],
+            "uniform, zipf",
+        ),
         (&["--topics", "nonsense"], "is no topic"),
         (&["--raw", "wss://x"], "ws://HOST:PORT/PATH"),
-        (&["--raw", "ws://x:1", "--timestamp", "a..b"], "keys and places"),
+        (
+            &["--raw", "ws://x:1", "--timestamp", "a..b"],
+            "keys and places",
+        ),
     ];
     for (arguments, wanted) in cases {
         let (code, _, errors) = tickcast(&[&["load"], arguments].concat())?;
-        assert!(code == Some(2) && errors.contains(wanted), "{arguments:?}: {errors}");
+        assert!(
+            code == Some(2) && errors.contains(wanted),
+            "{arguments:?}: {errors}"
+        );
     }
     let (code, _, errors) = tickcast(&["load", "--connect", "127.0.0.1:1"])?;
-    assert!(code == Some(1) && errors.contains("is there a feed?"), "{errors}");
+    assert!(
+        code == Some(1) && errors.contains("is there a feed?"),
+        "{errors}"
+    );
     Ok(())
 }

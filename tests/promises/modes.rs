@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tickcast::market::Body;
-use tickcast::protocol::{DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked};
+use tickcast::protocol::{
+    DeliveryWish, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked,
+};
 
 use crate::harness::{Feed, Stopwatch, Tracked, market, subscribe, wish};
 
 fn in_mode(topics: &[&str], mode: Mode) -> Subscribe {
-    Subscribe { wish: wish(mode, None), ..subscribe(topics) }
+    Subscribe {
+        wish: wish(mode, None),
+        ..subscribe(topics)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,7 +25,9 @@ async fn raw_delivers_every_event_and_conflate_the_newest() -> Result<()> {
     raw.events(2_000).await?;
     assert_eq!((raw.accounts.merged, raw.accounts.lost), (0, 0));
     let mut conflated = feed.client(Encoding::Json).await?;
-    conflated.subscribe(in_mode(&["quote:S1"], Mode::Conflate)).await?;
+    conflated
+        .subscribe(in_mode(&["quote:S1"], Mode::Conflate))
+        .await?;
     conflated.events(500).await?;
     conflated.ledger().await?;
     assert_eq!(conflated.accounts.lost, 0);
@@ -31,7 +38,9 @@ async fn raw_delivers_every_event_and_conflate_the_newest() -> Result<()> {
 async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<()> {
     let feed = Feed::market(1, 2_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(in_mode(&["quote:S1"], Mode::Interval(100))).await?;
+    client
+        .subscribe(in_mode(&["quote:S1"], Mode::Interval(100)))
+        .await?;
     let begun = Stopwatch::start();
     let mut last_tx = None;
     for _ in 0..15 {
@@ -41,7 +50,10 @@ async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<
         }
         last_tx = Some(event.tx);
     }
-    assert!(begun.elapsed() >= Duration::from_millis(14 * 100), "15 sends need 14 intervals");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(14 * 100),
+        "15 sends need 14 intervals"
+    );
     let entries = client.ledger().await?;
     assert!(entries[0].merged > entries[0].delivered, "{entries:?}");
     Ok(())
@@ -51,18 +63,41 @@ async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<
 async fn modify_in_mid_stream_keeps_the_account() -> Result<()> {
     let feed = Feed::start(&market(2, 4_000, "limits: {requests_per_s: 1000}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(in_mode(&["quote:S1", "bar:S1:1s"], Mode::Raw)).await?;
-    for mode in [Mode::Conflate, Mode::Interval(50), Mode::Raw, Mode::Interval(10), Mode::Conflate, Mode::Raw] {
+    client
+        .subscribe(in_mode(&["quote:S1", "bar:S1:1s"], Mode::Raw))
+        .await?;
+    for mode in [
+        Mode::Conflate,
+        Mode::Interval(50),
+        Mode::Raw,
+        Mode::Interval(10),
+        Mode::Conflate,
+        Mode::Raw,
+    ] {
         client.events(40).await?;
         let topics = vec!["quote:S1".to_owned(), "bar:S1:1s".to_owned()];
-        client.ask(Op::Modify { topics, wish: wish(mode, None) }).await?;
+        client
+            .ask(Op::Modify {
+                topics,
+                wish: wish(mode, None),
+            })
+            .await?;
         let answer = client.subscribed().await?;
-        assert!(answer.ok.iter().all(|entry| entry.mode == mode.name() && entry.interval_ms == mode.interval_ms()), "{answer:?}");
+        assert!(
+            answer
+                .ok
+                .iter()
+                .all(|entry| entry.mode == mode.name() && entry.interval_ms == mode.interval_ms()),
+            "{answer:?}"
+        );
         client.ledger().await?;
     }
     let merged = client.accounts.merged;
     client.events(500).await?;
-    assert_eq!(client.accounts.merged, merged, "raw again: nothing is merged");
+    assert_eq!(
+        client.accounts.merged, merged,
+        "raw again: nothing is merged"
+    );
     client.ledger().await?;
     Ok(())
 }
@@ -71,17 +106,47 @@ async fn modify_in_mid_stream_keeps_the_account() -> Result<()> {
 async fn modify_changes_only_what_is_given_and_subscribe_sets_anew() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    client.subscribe(Subscribe { wish: wish(Mode::Interval(250), Some(OnSlow::Gap)), ..subscribe(&["quote:S1"]) }).await?;
+    client
+        .subscribe(Subscribe {
+            wish: wish(Mode::Interval(250), Some(OnSlow::Gap)),
+            ..subscribe(&["quote:S1"])
+        })
+        .await?;
     let topics = || vec!["quote:S1".to_owned()];
     client
-        .ask(Op::Modify { topics: topics(), wish: DeliveryWish { on_slow: Some(OnSlow::Disconnect), ..DeliveryWish::default() } })
+        .ask(Op::Modify {
+            topics: topics(),
+            wish: DeliveryWish {
+                on_slow: Some(OnSlow::Disconnect),
+                ..DeliveryWish::default()
+            },
+        })
         .await?;
     let entry = client.subscribed().await?.ok.remove(0);
-    assert_eq!((entry.mode.as_str(), entry.interval_ms, entry.on_slow), ("interval", Some(250), OnSlow::Disconnect));
-    client.ask(Op::Modify { topics: topics(), wish: DeliveryWish { interval_ms: Some(100), ..DeliveryWish::default() } }).await?;
+    assert_eq!(
+        (entry.mode.as_str(), entry.interval_ms, entry.on_slow),
+        ("interval", Some(250), OnSlow::Disconnect)
+    );
+    client
+        .ask(Op::Modify {
+            topics: topics(),
+            wish: DeliveryWish {
+                interval_ms: Some(100),
+                ..DeliveryWish::default()
+            },
+        })
+        .await?;
     assert_eq!(client.subscribed().await?.ok[0].interval_ms, Some(100));
-    let entry = client.subscribe(subscribe(&["quote:S1"])).await?.ok.remove(0);
-    assert_eq!((entry.mode.as_str(), entry.interval_ms, entry.on_slow), ("raw", None, OnSlow::Conflate), "defaults");
+    let entry = client
+        .subscribe(subscribe(&["quote:S1"]))
+        .await?
+        .ok
+        .remove(0);
+    assert_eq!(
+        (entry.mode.as_str(), entry.interval_ms, entry.on_slow),
+        ("raw", None, OnSlow::Conflate),
+        "defaults"
+    );
     Ok(())
 }
 
@@ -89,17 +154,30 @@ async fn modify_changes_only_what_is_given_and_subscribe_sets_anew() -> Result<(
 async fn the_narrowest_name_decides_and_the_next_takes_over() -> Result<()> {
     let feed = Feed::market(3, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(in_mode(&["quote:*"], Mode::Interval(1000))).await?;
-    client.subscribe(in_mode(&["quote:S*"], Mode::Conflate)).await?;
+    client
+        .subscribe(in_mode(&["quote:*"], Mode::Interval(1000)))
+        .await?;
+    client
+        .subscribe(in_mode(&["quote:S*"], Mode::Conflate))
+        .await?;
     let answer = client.subscribe(in_mode(&["quote:S1"], Mode::Raw)).await?;
     assert_eq!((answer.count, answer.ok[0].mode.as_str()), (3, "raw"));
     let leave = |name: &str| Op::Unsubscribe(TopicsAsked::These(vec![name.to_owned()]));
     client.ask(leave("quote:S1")).await?;
     let answer = unsubscribed(&mut client).await?;
     assert!(answer.topics.is_empty());
-    assert_eq!((answer.ok[0].topic.as_str(), answer.ok[0].mode.as_str()), ("quote:S1", "conflate"));
+    assert_eq!(
+        (answer.ok[0].topic.as_str(), answer.ok[0].mode.as_str()),
+        ("quote:S1", "conflate")
+    );
     client.ask(leave("quote:S*")).await?;
-    assert!(unsubscribed(&mut client).await?.ok.iter().all(|entry| entry.mode == "interval"));
+    assert!(
+        unsubscribed(&mut client)
+            .await?
+            .ok
+            .iter()
+            .all(|entry| entry.mode == "interval")
+    );
     client.ask(leave("quote:*")).await?;
     let answer = unsubscribed(&mut client).await?;
     assert_eq!((answer.topics.len(), answer.count), (3, 0));
@@ -119,10 +197,26 @@ async fn unsubscribed(client: &mut Tracked) -> Result<tickcast::protocol::Unsubs
 async fn trades_are_never_merged() -> Result<()> {
     let feed = Feed::market(1, 100).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    for wish in [wish(Mode::Conflate, None), wish(Mode::Interval(100), None), wish(Mode::Raw, Some(OnSlow::Conflate))] {
-        let answer = client.subscribe(Subscribe { wish, ..subscribe(&["trade:S1", "trade:*"]) }).await?;
+    for wish in [
+        wish(Mode::Conflate, None),
+        wish(Mode::Interval(100), None),
+        wish(Mode::Raw, Some(OnSlow::Conflate)),
+    ] {
+        let answer = client
+            .subscribe(Subscribe {
+                wish,
+                ..subscribe(&["trade:S1", "trade:*"])
+            })
+            .await?;
         assert!(answer.ok.is_empty());
-        assert_eq!(answer.err.iter().map(|refusal| refusal.code).collect::<Vec<_>>(), [413, 413]);
+        assert_eq!(
+            answer
+                .err
+                .iter()
+                .map(|refusal| refusal.code)
+                .collect::<Vec<_>>(),
+            [413, 413]
+        );
     }
     Ok(())
 }
@@ -132,7 +226,9 @@ async fn trades_are_never_merged() -> Result<()> {
 async fn merging_never_swallows_a_closed_bar() -> Result<()> {
     let feed = Feed::market(1, 500).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(in_mode(&["bar:S1:1s"], Mode::Interval(5000))).await?;
+    client
+        .subscribe(in_mode(&["bar:S1:1s"], Mode::Interval(5000)))
+        .await?;
     let mut closed = Vec::new();
     while closed.len() < 6 {
         if let ServerMessage::Events(events) = client.next().await? {
@@ -142,7 +238,10 @@ async fn merging_never_swallows_a_closed_bar() -> Result<()> {
             }));
         }
     }
-    assert!(closed.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a bar is missing: {closed:?}");
+    assert!(
+        closed.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "a bar is missing: {closed:?}"
+    );
     client.ledger().await?;
     Ok(())
 }
@@ -151,7 +250,9 @@ async fn merging_never_swallows_a_closed_bar() -> Result<()> {
 async fn subscriptions_tell_what_is_in_force() -> Result<()> {
     let feed = Feed::market(2, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    client.subscribe(in_mode(&["quote:*"], Mode::Conflate)).await?;
+    client
+        .subscribe(in_mode(&["quote:*"], Mode::Conflate))
+        .await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;
     client.ask(Op::Subscriptions).await?;
     let answer = client
@@ -161,8 +262,14 @@ async fn subscriptions_tell_what_is_in_force() -> Result<()> {
         })
         .await?;
     assert_eq!(answer.count, 3);
-    let pattern = answer.ok.iter().find(|entry| entry.topic == "quote:*").and_then(|entry| entry.matched.as_ref());
+    let pattern = answer
+        .ok
+        .iter()
+        .find(|entry| entry.topic == "quote:*")
+        .and_then(|entry| entry.matched.as_ref());
     assert_eq!(pattern.map(Vec::len), Some(2));
-    assert!(answer.ok.iter().any(|entry| entry.topic == "trade:S1" && entry.mode == "raw" && entry.on_slow == OnSlow::Gap));
+    assert!(answer.ok.iter().any(|entry| entry.topic == "trade:S1"
+        && entry.mode == "raw"
+        && entry.on_slow == OnSlow::Gap));
     Ok(())
 }

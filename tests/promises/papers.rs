@@ -20,11 +20,20 @@ fn every_error_code_is_in_the_protocol_reference() {
 
 #[test]
 fn the_operations_guide_has_every_config_key_as_the_table_says() {
-    assert!(OPERATIONS.contains(&guide()), "docs/operations.md differs from `tickcast check --keys`");
+    assert!(
+        OPERATIONS.contains(&guide()),
+        "docs/operations.md differs from `tickcast check --keys`"
+    );
     let file = include_str!("../../feeds.yaml");
-    for key in KEYS.iter().filter(|key| !key.path.contains("sources.") && !matches!(key.kind, tickcast::config::Kind::Section)) {
+    for key in KEYS.iter().filter(|key| {
+        !key.path.contains("sources.") && !matches!(key.kind, tickcast::config::Kind::Section)
+    }) {
         let name = key.path.rsplit('.').next().unwrap_or_default();
-        assert!(file.contains(&format!("{name}:")), "feeds.yaml doesn't show {}", key.path);
+        assert!(
+            file.contains(&format!("{name}:")),
+            "feeds.yaml doesn't show {}",
+            key.path
+        );
     }
 }
 
@@ -32,9 +41,15 @@ fn the_operations_guide_has_every_config_key_as_the_table_says() {
 async fn every_metric_is_in_the_operations_guide() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let scraped = feed.get("/metrics").await?;
-    let names = scraped.lines().filter_map(|line| line.strip_prefix("# HELP ")).filter_map(|line| line.split(' ').next());
+    let names = scraped
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP "))
+        .filter_map(|line| line.split(' ').next());
     for name in names {
-        assert!(OPERATIONS.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
+        assert!(
+            OPERATIONS.contains(&format!("`{name}`")),
+            "{name} is not in docs/operations.md"
+        );
     }
     Ok(())
 }

@@ -15,15 +15,28 @@ async fn post(feed: &Feed, content_type: &str, more: &str, body: &[u8]) -> Resul
         body.len()
     );
     let answer = crate::harness::exchange(feed.address, &[head.as_bytes(), body].concat()).await?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
-    Ok((status, answer.split_once("\r\n\r\n").context("a body")?.1.to_owned()))
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .context("a status")?;
+    Ok((
+        status,
+        answer
+            .split_once("\r\n\r\n")
+            .context("a body")?
+            .1
+            .to_owned(),
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    client.subscribe(subscribe(&["trade:A", "quote:A", "ticker:A"])).await?;
+    client
+        .subscribe(subscribe(&["trade:A", "quote:A", "ticker:A"]))
+        .await?;
     let lines = [
         r#"{"ch":"trade","sym":"A","px":"10.50","qty":"2","side":"buy","id":"x1"}"#,
         "",
@@ -39,16 +52,45 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
         "not JSON",
         r#"{"ch":"quote","sym":"A","bid":"10.00","bidq":"1","ask":null,"askq":null}"#,
     ];
-    let (status, body) = post(&feed, "application/x-ndjson", "", lines.join("\n").as_bytes()).await?;
+    let (status, body) = post(
+        &feed,
+        "application/x-ndjson",
+        "",
+        lines.join("\n").as_bytes(),
+    )
+    .await?;
     let report: Value = serde_json::from_str(&body)?;
-    assert_eq!((status, &report["accepted"], &report["refused"]), (200, &json!(2), &json!(10)), "{report}");
+    assert_eq!(
+        (status, &report["accepted"], &report["refused"]),
+        (200, &json!(2), &json!(10)),
+        "{report}"
+    );
     let errors: Vec<(u64, u64)> = report["errors"]
         .as_array()
         .context("errors")?
         .iter()
-        .map(|error| (error["line"].as_u64().unwrap_or(0), error["code"].as_u64().unwrap_or(0)))
+        .map(|error| {
+            (
+                error["line"].as_u64().unwrap_or(0),
+                error["code"].as_u64().unwrap_or(0),
+            )
+        })
         .collect();
-    assert_eq!(errors, [(3, 400), (4, 412), (5, 412), (6, 400), (7, 400), (8, 400), (9, 400), (10, 400), (11, 400), (12, 400)]);
+    assert_eq!(
+        errors,
+        [
+            (3, 400),
+            (4, 412),
+            (5, 412),
+            (6, 400),
+            (7, 400),
+            (8, 400),
+            (9, 400),
+            (10, 400),
+            (11, 400),
+            (12, 400)
+        ]
+    );
     assert!(feed.metric("tickcast_bad_input_total") >= 10.0);
     let events = client.events(3).await?;
     let trade = events.iter().find_map(|event| match &event.body {
@@ -56,7 +98,11 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
         _ => None,
     });
     assert_eq!(trade, Some(("10.50".into(), "x1".into())));
-    assert!(events.iter().any(|event| matches!(&event.body, Body::Quote(quote) if quote.ask.is_none())));
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(&event.body, Body::Quote(quote) if quote.ask.is_none()))
+    );
     Ok(())
 }
 
@@ -70,7 +116,10 @@ async fn messagepack_is_taken_as_well() -> Result<()> {
     let (status, _) = post(&feed, "application/msgpack", "", &body).await?;
     assert_eq!(status, 200);
     assert_eq!(client.events(1).await?[0].seq, 1);
-    assert_eq!(post(&feed, "application/msgpack", "", b"\xff\xff").await?.0, 400);
+    assert_eq!(
+        post(&feed, "application/msgpack", "", b"\xff\xff").await?.0,
+        400
+    );
     assert_eq!(post(&feed, "text/plain", "", b"x").await?.0, 415);
     Ok(())
 }
@@ -86,10 +135,40 @@ async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
     let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
     let kind = "application/x-ndjson";
     assert_eq!(post(&feed, kind, "", line).await?.0, 401);
-    assert_eq!(post(&feed, kind, "Authorization: Bearer wrong\r\n", line).await?.0, 401);
-    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\nOrigin: http://evil.example\r\n", line).await?.0, 403);
-    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\n", line).await?.0, 200);
-    assert_eq!(post(&feed, kind, "Authorization: Bearer secret\r\n", &[b' '; 4000]).await?.0, 413);
+    assert_eq!(
+        post(&feed, kind, "Authorization: Bearer wrong\r\n", line)
+            .await?
+            .0,
+        401
+    );
+    assert_eq!(
+        post(
+            &feed,
+            kind,
+            "Authorization: Bearer secret\r\nOrigin: http://evil.example\r\n",
+            line
+        )
+        .await?
+        .0,
+        403
+    );
+    assert_eq!(
+        post(&feed, kind, "Authorization: Bearer secret\r\n", line)
+            .await?
+            .0,
+        200
+    );
+    assert_eq!(
+        post(
+            &feed,
+            kind,
+            "Authorization: Bearer secret\r\n",
+            &[b' '; 4000]
+        )
+        .await?
+        .0,
+        413
+    );
     Ok(())
 }
 
@@ -106,12 +185,17 @@ async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> 
         while states.last().is_none_or(|last: &String| last != "A stale") {
             if let ServerMessage::Events(events) = client.next().await? {
                 states.extend(events.iter().filter_map(|event| match &event.body {
-                    Body::Status(status) => Some(format!("{} {}", event.topic.symbol, status.state.name())),
+                    Body::Status(status) => {
+                        Some(format!("{} {}", event.topic.symbol, status.state.name()))
+                    }
                     _ => None,
                 }));
             }
         }
-        assert!(states.contains(&"A live".to_owned()) && !states.contains(&"B stale".to_owned()), "{states:?}");
+        assert!(
+            states.contains(&"A live".to_owned()) && !states.contains(&"B stale".to_owned()),
+            "{states:?}"
+        );
     }
     Ok(())
 }
@@ -120,27 +204,58 @@ async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> 
 async fn instruments_that_appear_join_held_patterns() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let header = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
-    let row = |n: u64, symbol: &str| format!("x,{symbol},{},1,{n},buy,1.{n},1\n", 1_600_000_000_000_000 + n * 1000);
-    let rows: String = (0..1200).map(|n| row(n, if n < 1100 { "OLD" } else { "NEW" })).collect();
+    let row = |n: u64, symbol: &str| {
+        format!(
+            "x,{symbol},{},1,{n},buy,1.{n},1\n",
+            1_600_000_000_000_000 + n * 1000
+        )
+    };
+    let rows: String = (0..1200)
+        .map(|n| row(n, if n < 1100 { "OLD" } else { "NEW" }))
+        .collect();
     let file = folder.path().join("t.csv");
     std::fs::write(&file, format!("{header}{rows}"))?;
-    let config =
-        format!("sources: [{{name: tape, kind: replay, speed: 10, begin: first-subscriber, files: [{:?}]}}]", file.display().to_string());
+    let config = format!(
+        "sources: [{{name: tape, kind: replay, speed: 10, begin: first-subscriber, files: [{:?}]}}]",
+        file.display().to_string()
+    );
     let feed = Feed::start(&config).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     let answer = client.subscribe(subscribe(&["trade:*"])).await?;
-    assert_eq!((answer.count, answer.ok[0].matched.as_ref().map(|list| list[0].seq)), (1, Some(Some(0))));
+    assert_eq!(
+        (
+            answer.count,
+            answer.ok[0].matched.as_ref().map(|list| list[0].seq)
+        ),
+        (1, Some(Some(0)))
+    );
     let added = client
         .control("topics", |control| match control {
             Control::Topics(change) => Some(change.added.clone()),
             _ => None,
         })
         .await?;
-    assert_eq!(added.iter().map(|entry| entry.topic.as_str()).collect::<Vec<_>>(), ["trade:NEW"]);
-    while client.accounts.get("trade:NEW").is_none_or(|account| account.head < 100) {
+    assert_eq!(
+        added
+            .iter()
+            .map(|entry| entry.topic.as_str())
+            .collect::<Vec<_>>(),
+        ["trade:NEW"]
+    );
+    while client
+        .accounts
+        .get("trade:NEW")
+        .is_none_or(|account| account.head < 100)
+    {
         client.next().await?;
     }
     let entries = client.ledger().await?;
-    assert_eq!(entries.iter().map(|entry| (entry.head, entry.lost)).collect::<Vec<_>>(), [(1100, 0), (100, 0)]);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|entry| (entry.head, entry.lost))
+            .collect::<Vec<_>>(),
+        [(1100, 0), (100, 0)]
+    );
     Ok(())
 }

@@ -13,11 +13,15 @@ use crate::harness::{Feed, subscribe};
 
 /// The folder of recordings, or `None` with a line that says so.
 fn recordings() -> Option<PathBuf> {
-    let folder = std::env::var_os("TICKCAST_DATA").map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
+    let folder = std::env::var_os("TICKCAST_DATA")
+        .map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
     if folder.join("facts.json").exists() {
         return Some(folder);
     }
-    eprintln!("skipped: no recordings at {} (set TICKCAST_DATA to a folder with facts.json)", folder.display());
+    eprintln!(
+        "skipped: no recordings at {} (set TICKCAST_DATA to a folder with facts.json)",
+        folder.display()
+    );
     None
 }
 
@@ -28,9 +32,18 @@ fn facts(folder: &Path, file: &str) -> Result<Value> {
 
 /// Plays files as fast as they go, and returns every event that came over the socket.
 async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<Vec<DataEvent>> {
-    let files: Vec<String> = files.iter().map(|file| format!("{:?}", file.display().to_string())).collect();
-    let source = format!("{{name: tape, kind: replay, speed: max, begin: first-subscriber, files: [{}]{columns}}}", files.join(", "));
-    let feed = Feed::start(&format!("sources: [{source}]\nfanout: {{outbox: 512MiB, behind: 60s}}\nbus: {{log: 1GiB}}")).await?;
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| format!("{:?}", file.display().to_string()))
+        .collect();
+    let source = format!(
+        "{{name: tape, kind: replay, speed: max, begin: first-subscriber, files: [{}]{columns}}}",
+        files.join(", ")
+    );
+    let feed = Feed::start(&format!(
+        "sources: [{source}]\nfanout: {{outbox: 512MiB, behind: 60s}}\nbus: {{log: 1GiB}}"
+    ))
+    .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     let answer = client.subscribe(subscribe(topics)).await?;
     assert!(answer.err.is_empty(), "{answer:?}");
@@ -38,7 +51,11 @@ async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<V
     loop {
         match client.next().await? {
             ServerMessage::Events(more) => events.extend(more),
-            ServerMessage::Control(Control::Source(change)) if change.state == SourceState::Ended => break,
+            ServerMessage::Control(Control::Source(change))
+                if change.state == SourceState::Ended =>
+            {
+                break;
+            }
             ServerMessage::Control(_) => {}
         }
     }
@@ -56,7 +73,9 @@ async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<V
 }
 
 fn trades(events: &[DataEvent], symbol: &str) -> Vec<Trade> {
-    let of_symbol = events.iter().filter(|event| event.topic.symbol.as_str() == symbol);
+    let of_symbol = events
+        .iter()
+        .filter(|event| event.topic.symbol.as_str() == symbol);
     let trades = of_symbol.filter_map(|event| match &event.body {
         Body::Trade(trade) => Some(trade.clone()),
         _ => None,
@@ -68,14 +87,43 @@ fn trades(events: &[DataEvent], symbol: &str) -> Vec<Trade> {
 fn check_trades(trades: &[Trade], facts: &Value, what: &str) -> Result<()> {
     let text = |key: &str| facts[key].as_str().map(str::to_owned);
     let sum = |value: fn(&Trade) -> Decimal| trades.iter().map(value).sum::<Decimal>().to_string();
-    assert_eq!(Some(trades.len() as u64), facts["trades"].as_u64(), "{what}: trades");
-    assert_eq!(Some(sum(|trade| trade.qty.0)), text("sum_qty"), "{what}: sum of quantities");
+    assert_eq!(
+        Some(trades.len() as u64),
+        facts["trades"].as_u64(),
+        "{what}: trades"
+    );
+    assert_eq!(
+        Some(sum(|trade| trade.qty.0)),
+        text("sum_qty"),
+        "{what}: sum of quantities"
+    );
     let notional: Decimal = sum(|trade| trade.px.0 * trade.qty.0).parse()?;
-    assert_eq!(Some(notional), text("sum_price_x_qty").map(|sum| sum.parse()).transpose()?, "{what}: sum of price times quantity");
-    let px = |pick: fn(Decimal, Decimal) -> Decimal| trades.iter().map(|trade| trade.px.0).reduce(pick).map(|px| px.to_string());
-    assert_eq!((px(Decimal::min), px(Decimal::max)), (text("min_price"), text("max_price")), "{what}: extremes");
-    let buys = trades.iter().filter(|trade| trade.side == Aggressor::Buy).count() as u64;
-    assert_eq!(Some(buys), facts["taker_buys"].as_u64(), "{what}: taker buys");
+    assert_eq!(
+        Some(notional),
+        text("sum_price_x_qty").map(|sum| sum.parse()).transpose()?,
+        "{what}: sum of price times quantity"
+    );
+    let px = |pick: fn(Decimal, Decimal) -> Decimal| {
+        trades
+            .iter()
+            .map(|trade| trade.px.0)
+            .reduce(pick)
+            .map(|px| px.to_string())
+    };
+    assert_eq!(
+        (px(Decimal::min), px(Decimal::max)),
+        (text("min_price"), text("max_price")),
+        "{what}: extremes"
+    );
+    let buys = trades
+        .iter()
+        .filter(|trade| trade.side == Aggressor::Buy)
+        .count() as u64;
+    assert_eq!(
+        Some(buys),
+        facts["taker_buys"].as_u64(),
+        "{what}: taker buys"
+    );
     Ok(())
 }
 
@@ -84,28 +132,60 @@ fn check_ends(trades: &[Trade], facts: &Value, columns: [usize; 3], what: &str) 
     for (row, trade) in [("first_row", trades.first()), ("last_row", trades.last())] {
         let cells: Vec<&str> = facts[row].as_str().context("a row")?.split(',').collect();
         let trade = trade.context("trades")?;
-        let own = [trade.id.text(), trade.px.0.to_string(), trade.qty.0.to_string()];
-        assert_eq!(own.each_ref().map(String::as_str), columns.map(|at| cells[at]), "{what}: {row}");
+        let own = [
+            trade.id.text(),
+            trade.px.0.to_string(),
+            trade.qty.0.to_string(),
+        ];
+        assert_eq!(
+            own.each_ref().map(String::as_str),
+            columns.map(|at| cells[at]),
+            "{what}: {row}"
+        );
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn binance_dumps_of_trades_agree_with_their_facts() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     for (file, symbol) in [
-        ("binance_dump/derived_spot_BTCUSDT-trades-2024-08-08.csv.gz", "BTCUSDT"),
-        ("binance_dump/derived_spot_DENTUSDT-aggTrades-2021-04-05.csv.gz", "DENTUSDT"),
-        ("binance_dump/derived_spot_us_ETHUSDT-trades.csv.gz", "ETHUSDT"),
-        ("binance_dump/derived_usdm_BTCUSDT-trades-2024-08-08.csv.gz", "BTCUSDT"),
-        ("binance_dump/derived_usdm_SUSHIUSDT-aggTrades-2021-07-22.csv.gz", "SUSHIUSDT"),
+        (
+            "binance_dump/derived_spot_BTCUSDT-trades-2024-08-08.csv.gz",
+            "BTCUSDT",
+        ),
+        (
+            "binance_dump/derived_spot_DENTUSDT-aggTrades-2021-04-05.csv.gz",
+            "DENTUSDT",
+        ),
+        (
+            "binance_dump/derived_spot_us_ETHUSDT-trades.csv.gz",
+            "ETHUSDT",
+        ),
+        (
+            "binance_dump/derived_usdm_BTCUSDT-trades-2024-08-08.csv.gz",
+            "BTCUSDT",
+        ),
+        (
+            "binance_dump/derived_usdm_SUSHIUSDT-aggTrades-2021-07-22.csv.gz",
+            "SUSHIUSDT",
+        ),
     ] {
         let facts = facts(&folder, file)?;
-        let trades = trades(&replayed(&[folder.join(file)], "", &[&format!("trade:{symbol}")]).await?, symbol);
+        let trades = trades(
+            &replayed(&[folder.join(file)], "", &[&format!("trade:{symbol}")]).await?,
+            symbol,
+        );
         check_trades(&trades, &facts, file)?;
         check_ends(&trades, &facts, [0, 1, 2], file)?;
         let first: u64 = facts["first_T"].as_str().context("first_T")?.parse()?;
-        let nanos = if first > 100_000_000_000_000 { first * 1_000 } else { first * 1_000_000 };
+        let nanos = if first > 100_000_000_000_000 {
+            first * 1_000
+        } else {
+            first * 1_000_000
+        };
         assert_eq!(trades[0].ts.0, nanos, "{file}: the first time");
     }
     Ok(())
@@ -113,21 +193,43 @@ async fn binance_dumps_of_trades_agree_with_their_facts() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tardis_files_agree_with_their_facts() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     let file = "tardis/binance-futures_trades_2020-02-22_BTCUSDT.csv.gz";
-    let trades = trades(&replayed(&[folder.join(file)], "", &["trade:BTCUSDT"]).await?, "BTCUSDT");
+    let trades = trades(
+        &replayed(&[folder.join(file)], "", &["trade:BTCUSDT"]).await?,
+        "BTCUSDT",
+    );
     check_trades(&trades, &facts(&folder, file)?, file)?;
     check_ends(&trades, &facts(&folder, file)?, [4, 6, 7], file)?;
     for (file, rows) in [
-        ("tardis/binance-futures_quotes_2020-02-22_BTCUSDT.csv.gz", 9999),
-        ("tardis/binance-futures_book_snapshot_5_2020-09-01_BTCUSDT.csv", 10),
+        (
+            "tardis/binance-futures_quotes_2020-02-22_BTCUSDT.csv.gz",
+            9999,
+        ),
+        (
+            "tardis/binance-futures_book_snapshot_5_2020-09-01_BTCUSDT.csv",
+            10,
+        ),
     ] {
         let events = replayed(&[folder.join(file)], "", &["quote:BTCUSDT"]).await?;
         let facts = facts(&folder, file)?;
-        assert_eq!((events.len(), facts["rows"].as_u64()), (rows, Some(rows as u64)), "{file}");
-        let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else { anyhow::bail!("a quote") };
+        assert_eq!(
+            (events.len(), facts["rows"].as_u64()),
+            (rows, Some(rows as u64)),
+            "{file}"
+        );
+        let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else {
+            anyhow::bail!("a quote")
+        };
         let (bid, ask) = (last.bid.context("a bid")?, last.ask.context("an ask")?);
-        let wanted = |key: &str, old: &str| facts["final"][key].as_str().or(facts[old].as_str()).map(str::to_owned);
+        let wanted = |key: &str, old: &str| {
+            facts["final"][key]
+                .as_str()
+                .or(facts[old].as_str())
+                .map(str::to_owned)
+        };
         assert_eq!(
             (Some(bid.px.0.to_string()), Some(ask.px.0.to_string())),
             (wanted("bid", "final_bid"), wanted("ask", "final_ask")),
@@ -139,7 +241,9 @@ async fn tardis_files_agree_with_their_facts() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn binance_book_tickers_agree_with_their_facts() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     let file = "binance_dump/derived_usdm_BTCUSDT-bookTicker-2024-08-08.csv.gz";
     let facts = facts(&folder, file)?;
     let events = replayed(&[folder.join(file)], "", &["quote:BTCUSDT"]).await?;
@@ -149,12 +253,25 @@ async fn binance_book_tickers_agree_with_their_facts() -> Result<()> {
         _ => None,
     });
     let (bids, asks): (Vec<_>, Vec<_>) = quotes.unzip();
-    assert_eq!(bids.iter().min().map(ToString::to_string).as_deref(), facts["min_bid"].as_str());
-    assert_eq!(asks.iter().max().map(ToString::to_string).as_deref(), facts["max_ask"].as_str());
-    let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else { anyhow::bail!("a quote") };
+    assert_eq!(
+        bids.iter().min().map(ToString::to_string).as_deref(),
+        facts["min_bid"].as_str()
+    );
+    assert_eq!(
+        asks.iter().max().map(ToString::to_string).as_deref(),
+        facts["max_ask"].as_str()
+    );
+    let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else {
+        anyhow::bail!("a quote")
+    };
     let (bid, ask) = (last.bid.context("a bid")?, last.ask.context("an ask")?);
     let own = [bid.px.0, bid.qty.0, ask.px.0, ask.qty.0].map(|value| value.to_string());
-    assert_eq!(own.as_slice(), [1, 2, 3, 4].map(|at| facts["final"][at].as_str().unwrap_or_default()).as_slice());
+    assert_eq!(
+        own.as_slice(),
+        [1, 2, 3, 4]
+            .map(|at| facts["final"][at].as_str().unwrap_or_default())
+            .as_slice()
+    );
     Ok(())
 }
 
@@ -163,19 +280,34 @@ const DEMO_COLUMNS: &str = ", columns: {time: recv_ns, symbol: symbol, venue: ve
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     let facts = facts(&folder, DEMO)?;
     let events = replayed(&[folder.join(DEMO)], DEMO_COLUMNS, &["trade:*", "quote:*"]).await?;
     assert_eq!(Some(events.len() as u64), facts["rows"].as_u64());
-    for (name, expected) in facts["trades"].as_object().context("trades by instrument")? {
+    for (name, expected) in facts["trades"]
+        .as_object()
+        .context("trades by instrument")?
+    {
         check_trades(&trades(&events, &name.replace(':', ".")), expected, name)?;
     }
     let mut quotes: HashMap<String, u64> = HashMap::new();
-    for event in events.iter().filter(|event| matches!(event.body, Body::Quote(_))) {
+    for event in events
+        .iter()
+        .filter(|event| matches!(event.body, Body::Quote(_)))
+    {
         *quotes.entry(event.topic.symbol.to_string()).or_default() += 1;
     }
-    for (name, expected) in facts["quotes"].as_object().context("quotes by instrument")? {
-        assert_eq!(quotes.get(&name.replace(':', ".")).copied(), expected.as_u64(), "{name}");
+    for (name, expected) in facts["quotes"]
+        .as_object()
+        .context("quotes by instrument")?
+    {
+        assert_eq!(
+            quotes.get(&name.replace(':', ".")).copied(),
+            expected.as_u64(),
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -183,35 +315,80 @@ async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
 /// The same trades through three doors: the dump, the tape, and a Tardis file made from the dump.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_trades_come_through_every_door() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     let dump = folder.join("binance_dump/derived_spot_BTCUSDT-trades-2024-08-08.csv.gz");
     let from_dump = trades(&replayed(&[dump], "", &["trade:BTCUSDT"]).await?, "BTCUSDT");
-    let tape = replayed(&[folder.join(DEMO)], DEMO_COLUMNS, &["trade:binance-spot.BTCUSDT"]).await?;
+    let tape = replayed(
+        &[folder.join(DEMO)],
+        DEMO_COLUMNS,
+        &["trade:binance-spot.BTCUSDT"],
+    )
+    .await?;
     let from_tape = trades(&tape, "binance-spot.BTCUSDT");
     let made = tempfile::tempdir()?;
     let file = made.path().join("binance_trades_2024-08-08_BTCUSDT.csv");
     let row = |trade: &Trade| {
         let micros = trade.ts.0 / 1000;
-        format!("binance,BTCUSDT,{micros},{micros},{},{},{},{}\n", trade.id.text(), trade.side.name(), trade.px.0, trade.qty.0)
+        format!(
+            "binance,BTCUSDT,{micros},{micros},{},{},{},{}\n",
+            trade.id.text(),
+            trade.side.name(),
+            trade.px.0,
+            trade.qty.0
+        )
     };
     let rows: String = from_dump.iter().map(row).collect();
-    std::fs::write(&file, format!("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n{rows}"))?;
+    std::fs::write(
+        &file,
+        format!("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n{rows}"),
+    )?;
     let from_tardis = trades(&replayed(&[file], "", &["trade:BTCUSDT"]).await?, "BTCUSDT");
     let what = |trades: &[Trade]| -> Vec<_> {
-        trades.iter().map(|trade| (trade.id.text(), trade.px.0.to_string(), trade.qty.0.to_string(), trade.side.name())).collect()
+        trades
+            .iter()
+            .map(|trade| {
+                (
+                    trade.id.text(),
+                    trade.px.0.to_string(),
+                    trade.qty.0.to_string(),
+                    trade.side.name(),
+                )
+            })
+            .collect()
     };
     assert_eq!(from_dump.len(), 9757);
-    assert!(what(&from_dump) == what(&from_tape), "the tape differs from the dump");
-    assert!(what(&from_dump) == what(&from_tardis), "the Tardis file differs from the dump");
+    assert!(
+        what(&from_dump) == what(&from_tape),
+        "the tape differs from the dump"
+    );
+    assert!(
+        what(&from_dump) == what(&from_tardis),
+        "the Tardis file differs from the dump"
+    );
     Ok(())
 }
 
 /// Bars made by the bus agree with a plain fold over the file's rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
-    let Some(folder) = recordings() else { return Ok(()) };
+    let Some(folder) = recordings() else {
+        return Ok(());
+    };
     let file = folder.join("binance_dump/derived_usdm_BTCUSDT-trades-2024-08-08.csv.gz");
-    let events = replayed(&[file], "", &["trade:BTCUSDT", "bar:BTCUSDT:1s", "bar:BTCUSDT:1m", "bar:BTCUSDT:5m", "ticker:BTCUSDT"]).await?;
+    let events = replayed(
+        &[file],
+        "",
+        &[
+            "trade:BTCUSDT",
+            "bar:BTCUSDT:1s",
+            "bar:BTCUSDT:1m",
+            "bar:BTCUSDT:5m",
+            "ticker:BTCUSDT",
+        ],
+    )
+    .await?;
     let trades = trades(&events, "BTCUSDT");
     for (interval, seconds) in [("1s", 1u64), ("1m", 60), ("5m", 300)] {
         let mut folded: Vec<(u64, [Decimal; 4], Decimal, u64)> = Vec::new();
@@ -238,15 +415,28 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
             })
             .collect();
         assert!(!made.is_empty());
-        assert_eq!(made.len(), folded.len() - 1, "all but the last, which is open still ({interval})");
+        assert_eq!(
+            made.len(),
+            folded.len() - 1,
+            "all but the last, which is open still ({interval})"
+        );
         assert!(made == folded[..made.len()], "{interval}");
     }
-    let Some(Body::Ticker(ticker)) = events.iter().rev().map(|event| &event.body).find(|body| matches!(body, Body::Ticker(_))) else {
+    let Some(Body::Ticker(ticker)) = events
+        .iter()
+        .rev()
+        .map(|event| &event.body)
+        .find(|body| matches!(body, Body::Ticker(_)))
+    else {
         anyhow::bail!("a ticker")
     };
     let vol: Decimal = trades.iter().map(|trade| trade.qty.0).sum();
     assert_eq!((ticker.n, ticker.vol.0), (trades.len() as u64, vol));
-    let vwap = trades.iter().map(|trade| trade.px.0 * trade.qty.0).sum::<Decimal>() / vol;
+    let vwap = trades
+        .iter()
+        .map(|trade| trade.px.0 * trade.qty.0)
+        .sum::<Decimal>()
+        / vol;
     assert_eq!(ticker.vwap.to_string(), format!("{:.8}", vwap.round_dp(8)));
     Ok(())
 }
@@ -256,7 +446,15 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
 async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
-    let rows: String = (0..500u64).map(|n| format!("{n},100.{:02},1,1,{},true\n", n % 90, 1_723_161_255_000 + n * 7)).collect();
+    let rows: String = (0..500u64)
+        .map(|n| {
+            format!(
+                "{n},100.{:02},1,1,{},true\n",
+                n % 90,
+                1_723_161_255_000 + n * 7
+            )
+        })
+        .collect();
     std::fs::write(&file, rows)?;
     let topics = ["trade:*", "ticker:*", "bar:*:1s"];
     let key = |event: &DataEvent| (event.topic.to_string(), event.seq, event.body.clone());
@@ -269,14 +467,21 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
     let one = by_topic(&replayed(std::slice::from_ref(&file), "", &topics).await?);
     let two = by_topic(&replayed(std::slice::from_ref(&file), "", &topics).await?);
     assert!(one.len() > 500 && one == two);
-    let source =
-        format!("{{name: t, kind: replay, loop: true, speed: 10, begin: first-subscriber, files: [{:?}]}}", file.display().to_string());
+    let source = format!(
+        "{{name: t, kind: replay, loop: true, speed: 10, begin: first-subscriber, files: [{:?}]}}",
+        file.display().to_string()
+    );
     let feed = Feed::start(&format!("sources: [{source}]")).await?;
     let mut client = feed.client(Encoding::Json).await?;
-    let epoch = client.subscribe(subscribe(&topics)).await?.ok[0].matched.as_ref().and_then(|list| list[0].epoch.clone());
+    let epoch = client.subscribe(subscribe(&topics)).await?.ok[0]
+        .matched
+        .as_ref()
+        .and_then(|list| list[0].epoch.clone());
     let renewed = client
         .control("a snapshot of the new epoch", |control| match control {
-            Control::Snapshot(snapshot) if snapshot.topic == "trade:BTCUSDT" && Some(&snapshot.epoch) != epoch.as_ref() => {
+            Control::Snapshot(snapshot)
+                if snapshot.topic == "trade:BTCUSDT" && Some(&snapshot.epoch) != epoch.as_ref() =>
+            {
                 Some(snapshot.seq)
             }
             _ => None,
@@ -293,12 +498,27 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
 async fn bad_lines_are_skipped_until_there_are_too_many() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("A-trades-2024-08-08.csv");
-    std::fs::write(&file, "1,5.0,1,5,1723161255342,true\nx\n2,NaN,1,5,1723161255343,true\n3,5.5,2,11,1723161255344,false\n")?;
+    std::fs::write(
+        &file,
+        "1,5.0,1,5,1723161255342,true\nx\n2,NaN,1,5,1723161255343,true\n3,5.5,2,11,1723161255344,false\n",
+    )?;
     let events = replayed(std::slice::from_ref(&file), ", max_bad: 2", &["trade:A"]).await?;
-    assert_eq!(trades(&events, "A").iter().map(|trade| trade.id.text()).collect::<Vec<_>>(), ["1", "3"]);
-    let source = format!("{{name: t, kind: replay, max_bad: 1, files: [{:?}]}}", file.display().to_string());
+    assert_eq!(
+        trades(&events, "A")
+            .iter()
+            .map(|trade| trade.id.text())
+            .collect::<Vec<_>>(),
+        ["1", "3"]
+    );
+    let source = format!(
+        "{{name: t, kind: replay, max_bad: 1, files: [{:?}]}}",
+        file.display().to_string()
+    );
     let feed = Feed::start(&format!("sources: [{source}]")).await?;
-    feed.until("the source has stopped", |feed| feed.metric("tickcast_bad_input_total") >= 2.0).await?;
+    feed.until("the source has stopped", |feed| {
+        feed.metric("tickcast_bad_input_total") >= 2.0
+    })
+    .await?;
     assert_eq!(feed.get("/healthz").await?, "ok\n");
     Ok(())
 }

@@ -41,17 +41,37 @@ admin: {{listen: 127.0.0.1:0}}
 async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Result<()> {
     let mut feed = Feed::start(&format!("shards: 1\n{BEFORE}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(subscribe(&["trade:*", "status:*"])).await?;
+    client
+        .subscribe(subscribe(&["trade:*", "status:*"]))
+        .await?;
     client.events(50).await?;
     let reloaded = reload(&mut feed.app, AFTER).await?;
     assert_eq!(reloaded.needs_restart, ["shards"]);
-    for taken in ["limits.connections", "limits.topics", "source gone ended", "source a starts over", "source new begins"] {
-        assert!(reloaded.taken.contains(&taken.to_owned()), "{taken}: {reloaded:?}");
+    for taken in [
+        "limits.connections",
+        "limits.topics",
+        "source gone ended",
+        "source a starts over",
+        "source new begins",
+    ] {
+        assert!(
+            reloaded.taken.contains(&taken.to_owned()),
+            "{taken}: {reloaded:?}"
+        );
     }
-    assert_eq!(reloaded.taken.len(), 5, "source b is left alone: {reloaded:?}");
+    assert_eq!(
+        reloaded.taken.len(),
+        5,
+        "source b is left alone: {reloaded:?}"
+    );
 
     // Who holds patterns gets what appears; what went is closed; a source with another config begins a new epoch by a snapshot.
-    let (mut added, mut closed, mut begun, mut traded) = (Vec::new(), Vec::new(), Vec::new(), std::collections::HashSet::new());
+    let (mut added, mut closed, mut begun, mut traded) = (
+        Vec::new(),
+        Vec::new(),
+        Vec::new(),
+        std::collections::HashSet::new(),
+    );
     while !(traded.contains("A3") && closed.len() >= 2 && begun.contains(&"trade:A1".to_owned())) {
         match client.next().await? {
             ServerMessage::Control(Control::Topics(topics)) => {
@@ -63,7 +83,9 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
             ServerMessage::Events(events) => {
                 for event in events {
                     match event.body {
-                        Body::Status(status) if status.state == TradingState::Closed => closed.push(event.topic.symbol.to_string()),
+                        Body::Status(status) if status.state == TradingState::Closed => {
+                            closed.push(event.topic.symbol.to_string());
+                        }
                         Body::Trade(_) => _ = traded.insert(event.topic.symbol.to_string()),
                         _ => {}
                     }
@@ -73,8 +95,14 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     }
     closed.sort();
     assert_eq!(closed, ["A2", "G1"]);
-    assert!(added.contains(&"trade:A3".to_owned()) && added.contains(&"trade:N1".to_owned()), "{added:?}");
-    assert!(!begun.iter().any(|topic| topic.contains("B1")), "source b goes on: {begun:?}");
+    assert!(
+        added.contains(&"trade:A3".to_owned()) && added.contains(&"trade:N1".to_owned()),
+        "{added:?}"
+    );
+    assert!(
+        !begun.iter().any(|topic| topic.contains("B1")),
+        "source b goes on: {begun:?}"
+    );
     // The accounts compare themselves with the ledger.
     client.ledger().await?;
 
@@ -83,35 +111,66 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     for _ in 0..3 {
         others.push(feed.client(Encoding::Json).await?);
     }
-    assert_eq!((client.welcome.limits.topics, others[0].welcome.limits.topics), (14, 20));
+    assert_eq!(
+        (
+            client.welcome.limits.topics,
+            others[0].welcome.limits.topics
+        ),
+        (14, 20)
+    );
     // What is pushed is taken where it is new, and nowhere else.
-    let answer = feed.http(&publish(r#"{"ch":"trade","sym":"N1","px":"1","qty":"1"}"#)).await?;
+    let answer = feed
+        .http(&publish(r#"{"ch":"trade","sym":"N1","px":"1","qty":"1"}"#))
+        .await?;
     assert!(answer.contains(r#""accepted":1"#), "{answer}");
-    let answer = feed.http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#)).await?;
+    let answer = feed
+        .http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#))
+        .await?;
     assert!(answer.contains(r#""accepted":0"#), "{answer}");
 
     // A source that comes back goes on under its name.
     let reloaded = reload(&mut feed.app, BEFORE).await?;
-    assert!(reloaded.taken.contains(&"source gone starts over".to_owned()), "{reloaded:?}");
-    let answer = feed.http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#)).await?;
+    assert!(
+        reloaded
+            .taken
+            .contains(&"source gone starts over".to_owned()),
+        "{reloaded:?}"
+    );
+    let answer = feed
+        .http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#))
+        .await?;
     assert!(answer.contains(r#""accepted":1"#), "{answer}");
-    others[0].subscribe(Subscribe { ..subscribe(&["trade:G1"]) }).await?;
+    others[0]
+        .subscribe(Subscribe {
+            ..subscribe(&["trade:G1"])
+        })
+        .await?;
     others[0].ledger().await?;
     client.ledger().await?;
 
     // A symbol that one source gave up belongs to the next that tells it: a source may get another name.
     let traded = |message: &ServerMessage| match message {
-        ServerMessage::Events(events) => events.iter().any(|event| event.topic.to_string() == "trade:A2").then_some(()),
+        ServerMessage::Events(events) => events
+            .iter()
+            .any(|event| event.topic.to_string() == "trade:A2")
+            .then_some(()),
         ServerMessage::Control(_) => None,
     };
-    client.until("trades of the source that came back", traded).await?;
+    client
+        .until("trades of the source that came back", traded)
+        .await?;
     let renamed = BEFORE.replace("name: a,", "name: c,");
     let reloaded = reload(&mut feed.app, &renamed).await?;
     assert!(
-        reloaded.taken.contains(&"source a ended".to_owned()) && reloaded.taken.contains(&"source c begins".to_owned()),
+        reloaded.taken.contains(&"source a ended".to_owned())
+            && reloaded.taken.contains(&"source c begins".to_owned()),
         "{reloaded:?}"
     );
-    client.control("a new epoch", |control| matches!(control, Control::Snapshot(told) if told.topic == "trade:A2").then_some(())).await?;
+    client
+        .control("a new epoch", |control| {
+            matches!(control, Control::Snapshot(told) if told.topic == "trade:A2").then_some(())
+        })
+        .await?;
     client.until("trades of the renamed source", traded).await?;
     client.ledger().await?;
     Ok(())
@@ -134,26 +193,37 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
             "sources: [{{name: sim, kind: sim, instruments: [{{symbol: A, start: 100}}]}}]\nlimits: {{connections: {connections}}}\n{more}"
         )
     };
-    let write = |text: String| -> Result<()> { Ok(std::fs::File::create(&file)?.write_all(text.as_bytes())?) };
+    let write = |text: String| -> Result<()> {
+        Ok(std::fs::File::create(&file)?.write_all(text.as_bytes())?)
+    };
     write(text("100", ""))?;
     let path = file.display().to_string();
-    let served = crate::terminal::serve_with(&["--config", &path], std::fs::File::create(&log)?.into())?;
+    let served =
+        crate::terminal::serve_with(&["--config", &path], std::fs::File::create(&log)?.into())?;
     let address: std::net::SocketAddr = served.address.parse()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let metrics = |wanted: &str| -> Result<()> {
         let asking = async {
             loop {
-                let answer = crate::harness::exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+                let answer = crate::harness::exchange(
+                    address,
+                    b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                )
+                .await?;
                 if answer.lines().any(|line| line == wanted) {
                     return anyhow::Ok(());
                 }
                 tokio::task::yield_now().await;
             }
         };
-        runtime.block_on(crate::harness::deadline(asking)).with_context(|| wanted.to_owned())?
+        runtime
+            .block_on(crate::harness::deadline(asking))
+            .with_context(|| wanted.to_owned())?
     };
     let hang_up = || -> Result<()> {
-        let told = Command::new("kill").args(["-HUP", &served.id().to_string()]).status()?;
+        let told = Command::new("kill")
+            .args(["-HUP", &served.id().to_string()])
+            .status()?;
         assert!(told.success());
         Ok(())
     };
@@ -162,13 +232,23 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     write(text("none", "drain: {spread: long}\n"))?;
     metrics("tickcast_config_reload_failed 1")?;
     let said = std::fs::read_to_string(&log)?;
-    assert!(said.contains("limits.connections") && said.contains("drain.spread") && said.contains("the one before goes on"), "{said}");
+    assert!(
+        said.contains("limits.connections")
+            && said.contains("drain.spread")
+            && said.contains("the one before goes on"),
+        "{said}"
+    );
     // Right again, with something that needs a restart, by signal.
     write(text("200", "bus: {log: 32MiB}\n"))?;
     hang_up()?;
     metrics("tickcast_config_reload_failed 0")?;
     metrics("tickcast_config_reloads_total{outcome=\"refused\"} 1")?;
     let said = std::fs::read_to_string(&log)?;
-    assert!(said.contains("taken=\"limits.connections\"") && said.contains("bus.log") && said.contains("wait for a restart"), "{said}");
+    assert!(
+        said.contains("taken=\"limits.connections\"")
+            && said.contains("bus.log")
+            && said.contains("wait for a restart"),
+        "{said}"
+    );
     Ok(())
 }

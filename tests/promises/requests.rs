@@ -11,7 +11,11 @@ async fn ping_is_answered_with_the_servers_time() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
-        client.ask(Op::Ping { t: -9_007_199_254_740_992 }).await?;
+        client
+            .ask(Op::Ping {
+                t: -9_007_199_254_740_992,
+            })
+            .await?;
         let (t, ts) = client
             .control("pong", |control| match control {
                 Control::Pong(pong) => Some((pong.t, pong.ts)),
@@ -29,7 +33,11 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
     let feed = Feed::market(12, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     for (pattern, count) in [("*", 12), ("S1*", 4), ("S7", 1), ("X*", 0)] {
-        client.ask(Op::Instruments { pattern: pattern.into() }).await?;
+        client
+            .ask(Op::Instruments {
+                pattern: pattern.into(),
+            })
+            .await?;
         let found = client
             .control("instruments", |control| match control {
                 Control::Instruments(answer) => Some(answer.instruments.clone()),
@@ -37,9 +45,14 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
             })
             .await?;
         assert_eq!(found.len(), count, "{pattern}");
-        assert!(found.iter().all(|instrument| instrument.channels.len() == 9 && instrument.src == tickcast::market::SourceKind::Sim));
+        assert!(found.iter().all(|instrument| instrument.channels.len() == 9
+            && instrument.src == tickcast::market::SourceKind::Sim));
     }
-    client.ask(Op::Auth { token: "any".into() }).await?;
+    client
+        .ask(Op::Auth {
+            token: "any".into(),
+        })
+        .await?;
     let expires = client
         .control("authenticated", |control| match control {
             Control::Authenticated(answer) => Some(answer.expires),
@@ -54,10 +67,16 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
 async fn a_request_may_come_in_either_encoding() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.client.send_message(Message::text(r#"{"op":"ping","id":"j","t":5}"#)).await?;
+    client
+        .client
+        .send_message(Message::text(r#"{"op":"ping","id":"j","t":5}"#))
+        .await?;
     let payload = client.client.next_payload().await?;
     let answer = decode_server_message(&payload, Encoding::Msgpack)?;
-    assert!(matches!(answer, tickcast::protocol::ServerMessage::Control(Control::Pong(pong)) if pong.t == 5), "the connection's encoding");
+    assert!(
+        matches!(answer, tickcast::protocol::ServerMessage::Control(Control::Pong(pong)) if pong.t == 5),
+        "the connection's encoding"
+    );
     Ok(())
 }
 
@@ -67,17 +86,27 @@ async fn both_encodings_say_the_same() -> Result<()> {
     let mut clients = Vec::new();
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
-        client.subscribe(subscribe(&["trade:*", "quote:*", "ticker:*", "bar:*:1s", "status:*"])).await?;
+        client
+            .subscribe(subscribe(&[
+                "trade:*", "quote:*", "ticker:*", "bar:*:1s", "status:*",
+            ]))
+            .await?;
         clients.push(client);
     }
     let mut seen = Vec::new();
     for client in &mut clients {
         let events = client.events(3_000).await?;
         seen.push(
-            events.into_iter().map(|event| ((event.topic.to_string(), event.seq), event)).collect::<std::collections::HashMap<_, _>>(),
+            events
+                .into_iter()
+                .map(|event| ((event.topic.to_string(), event.seq), event))
+                .collect::<std::collections::HashMap<_, _>>(),
         );
     }
-    let common: Vec<_> = seen[0].keys().filter(|key| seen[1].contains_key(*key)).collect();
+    let common: Vec<_> = seen[0]
+        .keys()
+        .filter(|key| seen[1].contains_key(*key))
+        .collect();
     assert!(common.len() > 1_000, "{} events in both", common.len());
     assert!(common.iter().all(|key| seen[0][*key] == seen[1][*key]));
     Ok(())
@@ -85,31 +114,58 @@ async fn both_encodings_say_the_same() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
-    let feed = Feed::start(&market(3_000, 100, "limits: {topics: 30000, requests_per_s: 100}")).await?;
+    let feed = Feed::start(&market(
+        3_000,
+        100,
+        "limits: {topics: 30000, requests_per_s: 100}",
+    ))
+    .await?;
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
-        client.client.request(Op::Subscribe(subscribe(&["quote:*", "trade:*", "ticker:*", "bar:*:1m"]))).await?;
+        client
+            .client
+            .request(Op::Subscribe(subscribe(&[
+                "quote:*", "trade:*", "ticker:*", "bar:*:1m",
+            ])))
+            .await?;
         let (mut parts, mut topics) = (0, 0);
         loop {
             let payload = client.client.next_payload().await?;
             assert!(payload.len() <= 512 * 1024, "{} bytes", payload.len());
-            let tickcast::protocol::ServerMessage::Control(Control::Subscribed(part)) = decode_server_message(&payload, encoding)? else {
+            let tickcast::protocol::ServerMessage::Control(Control::Subscribed(part)) =
+                decode_server_message(&payload, encoding)?
+            else {
                 continue;
             };
             parts += 1;
-            topics += part.ok.iter().filter_map(|entry| entry.matched.as_ref()).map(Vec::len).sum::<usize>();
+            topics += part
+                .ok
+                .iter()
+                .filter_map(|entry| entry.matched.as_ref())
+                .map(Vec::len)
+                .sum::<usize>();
             assert_eq!(part.count, 12_000);
             if !part.more {
                 break;
             }
         }
-        assert!(parts > 1 && topics == 12_000, "{topics} topics in {parts} parts");
-        client.client.request(Op::Instruments { pattern: "*".into() }).await?;
+        assert!(
+            parts > 1 && topics == 12_000,
+            "{topics} topics in {parts} parts"
+        );
+        client
+            .client
+            .request(Op::Instruments {
+                pattern: "*".into(),
+            })
+            .await?;
         let mut listed = 0;
         let mut more = true;
         while more {
             let payload = client.client.next_payload().await?;
-            if let tickcast::protocol::ServerMessage::Control(Control::Instruments(part)) = decode_server_message(&payload, encoding)? {
+            if let tickcast::protocol::ServerMessage::Control(Control::Instruments(part)) =
+                decode_server_message(&payload, encoding)?
+            {
                 listed += part.instruments.len();
                 more = part.more;
             }

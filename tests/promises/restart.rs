@@ -15,7 +15,9 @@ use tickcast::protocol::{Control, Encoding, From, ServerMessage, SourceState, Su
 use crate::harness::{Stopwatch, Tracked, market, subscribe};
 
 async fn serve(address: SocketAddr, state: Option<&Path>, config: &str) -> Result<App> {
-    let state = state.map_or_else(String::new, |folder| format!("state_dir: {}\n", folder.display()));
+    let state = state.map_or_else(String::new, |folder| {
+        format!("state_dir: {}\n", folder.display())
+    });
     let text = format!("listen: {address}\nadmin: {{listen: off}}\n{state}{config}");
     let config = Config::parse(&text, "test").with_context(|| text.clone())?;
     Ok(App::start(&config).await?)
@@ -30,16 +32,30 @@ async fn connect(address: SocketAddr) -> Result<Tracked> {
 }
 
 fn heads(client: &Tracked) -> HashMap<String, u64> {
-    client.accounts.iter().map(|(topic, account)| (topic.clone(), account.head)).collect()
+    client
+        .accounts
+        .iter()
+        .map(|(topic, account)| (topic.clone(), account.head))
+        .collect()
 }
 
 /// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of it.
 async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, u64>) -> Result<bool> {
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
-    let from = From { epoch: epoch.to_owned(), seqs: heads.clone().into_iter().collect(), epochs: Vec::new() };
-    let request = Subscribe { from: Some(from), ..subscribe(&topics) };
+    let from = From {
+        epoch: epoch.to_owned(),
+        seqs: heads.clone().into_iter().collect(),
+        epochs: Vec::new(),
+    };
+    let request = Subscribe {
+        from: Some(from),
+        ..subscribe(&topics)
+    };
     let answer = client.subscribe(request).await?;
-    ensure!(answer.err.is_empty() && answer.ok.len() == topics.len(), "{answer:?}");
+    ensure!(
+        answer.err.is_empty() && answer.ok.len() == topics.len(),
+        "{answer:?}"
+    );
     let recovered = answer.ok.iter().all(|entry| entry.recovered == Some(true));
     if recovered {
         for (topic, head) in heads {
@@ -51,17 +67,29 @@ async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, u64>) 
 
 /// Reads on until each topic is `more` further; no event may be missing, and none may come twice.
 async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, u64>, more: u64) -> Result<()> {
-    let wanted: HashMap<String, u64> = heads.iter().map(|(topic, head)| (topic.clone(), head + more)).collect();
+    let wanted: HashMap<String, u64> = heads
+        .iter()
+        .map(|(topic, head)| (topic.clone(), head + more))
+        .collect();
     while wanted.iter().any(|(topic, wanted)| heads[topic] < *wanted) {
         match client.next().await? {
             ServerMessage::Events(events) => {
                 for event in events {
-                    let head = heads.get_mut(&event.topic.to_string()).context("a topic that was asked for")?;
-                    ensure!(event.seq == *head + 1, "{}: {} after {head}", event.topic, event.seq);
+                    let head = heads
+                        .get_mut(&event.topic.to_string())
+                        .context("a topic that was asked for")?;
+                    ensure!(
+                        event.seq == *head + 1,
+                        "{}: {} after {head}",
+                        event.topic,
+                        event.seq
+                    );
                     *head = event.seq;
                 }
             }
-            ServerMessage::Control(told @ (Control::Snapshot(_) | Control::Gap(_))) => anyhow::bail!("all was recovered, but {told:?}"),
+            ServerMessage::Control(told @ (Control::Snapshot(_) | Control::Gap(_))) => {
+                anyhow::bail!("all was recovered, but {told:?}")
+            }
             ServerMessage::Control(_) => {}
         }
     }
@@ -80,7 +108,9 @@ async fn live_through_a_deploy(
     mut is_replaced: tokio::sync::watch::Receiver<bool>,
 ) -> Result<Passage> {
     let mut client = connect(address).await?;
-    client.subscribe(subscribe(&["trade:S1", "quote:S1", "bar:S1:1s"])).await?;
+    client
+        .subscribe(subscribe(&["trade:S1", "quote:S1", "bar:S1:1s"]))
+        .await?;
     let epoch = client.welcome.epoch.clone();
     let (bye, code) = client.closed().await?;
     let bye = bye.context("a bye")?;
@@ -96,8 +126,16 @@ async fn live_through_a_deploy(
     ensure!(go_on(&mut next, &epoch, &heads).await?, "recovered");
     read_on(&mut next, &mut heads, 5).await?;
     let ledger = next.ledger().await?;
-    ensure!(ledger.iter().all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost), "{ledger:?}");
-    Ok(Passage { slot_ms: bye.after_ms, back_ms })
+    ensure!(
+        ledger
+            .iter()
+            .all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost),
+        "{ledger:?}"
+    );
+    Ok(Passage {
+        slot_ms: bye.after_ms,
+        back_ms,
+    })
 }
 
 /// One process is replaced by the next on the same port: all clients come back in their slots, and nothing is lost or doubled.
@@ -107,7 +145,13 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let clients = 1_000;
     let folder = tempfile::tempdir()?;
     let spread_ms = 2_000;
-    let config = market(1, 40, &format!("drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}"));
+    let config = market(
+        1,
+        40,
+        &format!(
+            "drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}"
+        ),
+    );
     let file = folder.path().join("feeds.yaml").display().to_string();
     std::fs::write(&file, config)?;
     let state = folder.path().join("state").display().to_string();
@@ -115,7 +159,13 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let address: SocketAddr = old.address.parse()?;
     let begun = std::sync::Arc::default();
     let (replace, is_replaced) = tokio::sync::watch::channel(false);
-    let one = |_| tokio::spawn(live_through_a_deploy(address, std::sync::Arc::clone(&begun), is_replaced.clone()));
+    let one = |_| {
+        tokio::spawn(live_through_a_deploy(
+            address,
+            std::sync::Arc::clone(&begun),
+            is_replaced.clone(),
+        ))
+    };
     let all: Vec<_> = (0..clients).map(one).collect();
     let waiting = async {
         while metric(address, "tickcast_subscriptions").await? < 3 * clients {
@@ -123,10 +173,19 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(crate::harness::DEADLINE, waiting).await.context("all have joined")??;
+    tokio::time::timeout(crate::harness::DEADLINE, waiting)
+        .await
+        .context("all have joined")??;
     let replaced = move || -> Result<crate::terminal::Served> {
         ensure!(old.terminate()?.success(), "it ended in order");
-        crate::terminal::serve(&["--config", &file, "--state-dir", &state, "--listen", &address.to_string()])
+        crate::terminal::serve(&[
+            "--config",
+            &file,
+            "--state-dir",
+            &state,
+            "--listen",
+            &address.to_string(),
+        ])
     };
     let new = tokio::task::spawn_blocking(replaced).await??;
     replace.send(true)?;
@@ -136,26 +195,52 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     }
     assert_eq!(passages.len() as i64, clients);
     // Each came no sooner than in its slot, and the slots are spread evenly over the time.
-    assert!(passages.iter().all(|one| one.back_ms >= one.slot_ms), "nobody comes before its slot");
+    assert!(
+        passages.iter().all(|one| one.back_ms >= one.slot_ms),
+        "nobody comes before its slot"
+    );
     let mut slots: Vec<u64> = passages.iter().map(|one| one.slot_ms).collect();
     slots.sort_unstable();
     slots.dedup();
-    assert!(slots.len() > 900 && slots.last() < Some(&spread_ms), "{} slots up to {:?}", slots.len(), slots.last());
+    assert!(
+        slots.len() > 900 && slots.last() < Some(&spread_ms),
+        "{} slots up to {:?}",
+        slots.len(),
+        slots.last()
+    );
     for quarter in 0..4 {
         let of = (quarter * spread_ms / 4)..((quarter + 1) * spread_ms / 4);
-        let share = passages.iter().filter(|one| of.contains(&one.slot_ms)).count();
-        assert!((200..=300).contains(&share), "{share} of {clients} in quarter {quarter}");
+        let share = passages
+            .iter()
+            .filter(|one| of.contains(&one.slot_ms))
+            .count();
+        assert!(
+            (200..=300).contains(&share),
+            "{share} of {clients} in quarter {quarter}"
+        );
     }
-    assert_eq!(metric(address, "tickcast_events_unaccounted_total").await?, 0);
-    assert_eq!(metric(address, "tickcast_resumes_total{outcome=\"recovered\"}").await?, 3 * clients);
+    assert_eq!(
+        metric(address, "tickcast_events_unaccounted_total").await?,
+        0
+    );
+    assert_eq!(
+        metric(address, "tickcast_resumes_total{outcome=\"recovered\"}").await?,
+        3 * clients
+    );
     drop(new);
     Ok(())
 }
 
 /// A metric of a running process.
 async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
-    let answer = crate::harness::exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-    let value = answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let answer = crate::harness::exchange(
+        address,
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await?;
+    let value = answer
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.with_context(|| name.to_owned())
 }
 
@@ -164,16 +249,34 @@ async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
 async fn a_replay_goes_on_where_it_was() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
-    let row = |at: u64| format!("{at},{}.00,0.01,600.00,{},true,true", 60_000 + at % 9, 1_723_075_200_000 + 10 * at);
+    let row = |at: u64| {
+        format!(
+            "{at},{}.00,0.01,600.00,{},true,true",
+            60_000 + at % 9,
+            1_723_075_200_000 + 10 * at
+        )
+    };
     std::fs::write(&tape, (0..700).map(row).collect::<Vec<_>>().join("\n"))?;
-    let config = format!("sources: [{{name: tape, kind: replay, files: [\"{}\"], begin: first-subscriber}}]", tape.display());
+    let config = format!(
+        "sources: [{{name: tape, kind: replay, files: [\"{}\"], begin: first-subscriber}}]",
+        tape.display()
+    );
     let mut server = serve(any_port(), Some(folder.path()), &config).await?;
     let address = server.address();
     let mut client = connect(address).await?;
-    client.subscribe(subscribe(&["trade:BTCUSDT", "bar:BTCUSDT:1s"])).await?;
-    let mut heads = HashMap::from([("trade:BTCUSDT".to_owned(), 0), ("bar:BTCUSDT:1s".to_owned(), 0)]);
+    client
+        .subscribe(subscribe(&["trade:BTCUSDT", "bar:BTCUSDT:1s"]))
+        .await?;
+    let mut heads = HashMap::from([
+        ("trade:BTCUSDT".to_owned(), 0),
+        ("bar:BTCUSDT:1s".to_owned(), 0),
+    ]);
     for _ in 0..2 {
-        client.until("trades", |message| matches!(message, ServerMessage::Events(_)).then_some(())).await?;
+        client
+            .until("trades", |message| {
+                matches!(message, ServerMessage::Events(_)).then_some(())
+            })
+            .await?;
         heads = self::heads(&client);
         let stopping = tokio::spawn(server.stop());
         let (epoch, _) = (client.welcome.epoch.clone(), client.closed().await?);
@@ -198,7 +301,10 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     }
     // At its end it stays there.
     client
-        .control("the end", |control| matches!(control, Control::Source(change) if change.state == SourceState::Ended).then_some(()))
+        .control("the end", |control| {
+            matches!(control, Control::Source(change) if change.state == SourceState::Ended)
+                .then_some(())
+        })
         .await?;
     let (epoch, heads) = (client.welcome.epoch.clone(), self::heads(&client));
     drop(client);
@@ -206,7 +312,14 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     let server = serve(address, Some(folder.path()), &config).await?;
     let mut client = connect(address).await?;
     assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
-    assert!(client.ledger().await?.iter().all(|entry| entry.delivered == 0 && entry.pending == 0), "nothing is played again");
+    assert!(
+        client
+            .ledger()
+            .await?
+            .iter()
+            .all(|entry| entry.delivered == 0 && entry.pending == 0),
+        "nothing is played again"
+    );
     server.stop().await;
     Ok(())
 }
@@ -220,7 +333,11 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
     let mut lines = "time,symbol,price,qty\n".to_owned();
     for at in 0..ROWS {
         let symbol = if at == ROWS / 2 { "LATE" } else { "EARLY" };
-        writeln!(lines, "{},{symbol},100.5,1", 1_723_075_200_000_000_000 + 1_000_000 * at)?;
+        writeln!(
+            lines,
+            "{},{symbol},100.5,1",
+            1_723_075_200_000_000_000 + 1_000_000 * at
+        )?;
     }
     std::fs::write(&tape, lines)?;
     let columns = "{time: time, symbol: symbol, price: price, qty: qty}";
@@ -235,7 +352,12 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
     let mut heads = HashMap::new();
     while !heads.contains_key("trade:LATE") {
         if let ServerMessage::Events(events) = client.next().await? {
-            heads.extend(events.into_iter().map(|event| (event.topic.to_string(), event.seq)).filter(|(topic, _)| topic == "trade:LATE"));
+            heads.extend(
+                events
+                    .into_iter()
+                    .map(|event| (event.topic.to_string(), event.seq))
+                    .filter(|(topic, _)| topic == "trade:LATE"),
+            );
         }
     }
     let epoch = client.welcome.epoch.clone();
@@ -248,7 +370,11 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
     Ok(())
 }
 
-async fn comes_back_to_another_epoch(address: SocketAddr, epoch: &str, heads: &HashMap<String, u64>) -> Result<()> {
+async fn comes_back_to_another_epoch(
+    address: SocketAddr,
+    epoch: &str,
+    heads: &HashMap<String, u64>,
+) -> Result<()> {
     let mut client = connect(address).await?;
     assert_ne!(client.welcome.epoch, epoch, "nothing is pretended");
     assert!(!go_on(&mut client, epoch, heads).await?, "not recovered");
@@ -256,7 +382,11 @@ async fn comes_back_to_another_epoch(address: SocketAddr, epoch: &str, heads: &H
     assert_eq!(snapshots, heads.len());
     client.events(20).await?;
     let ledger = client.ledger().await?;
-    assert!(ledger.iter().all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost));
+    assert!(
+        ledger
+            .iter()
+            .all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost)
+    );
     Ok(())
 }
 
@@ -265,11 +395,17 @@ async fn without_its_state_a_server_begins_a_new_epoch_with_snapshots() -> Resul
     let config = market(2, 400, "");
     let folder = tempfile::tempdir()?;
     // Nowhere to keep it; damaged while the server was down; of sources with another config.
-    for (state, damage, next) in [(None, false, None), (Some(folder.path()), true, None), (Some(folder.path()), false, Some("seed: 8"))] {
+    for (state, damage, next) in [
+        (None, false, None),
+        (Some(folder.path()), true, None),
+        (Some(folder.path()), false, Some("seed: 8")),
+    ] {
         let old = serve(any_port(), state, &config).await?;
         let address = old.address();
         let mut client = connect(address).await?;
-        client.subscribe(subscribe(&["trade:S1", "quote:S2"])).await?;
+        client
+            .subscribe(subscribe(&["trade:S1", "quote:S2"]))
+            .await?;
         client.events(50).await?;
         let (epoch, heads) = (client.welcome.epoch.clone(), heads(&client));
         old.stop().await;
@@ -305,14 +441,20 @@ fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
     let arguments = ["--sim-instruments", "2", "--state-dir", &folder];
     let epochs = |served: &crate::terminal::Served| -> Result<String> {
         let runtime = tokio::runtime::Runtime::new()?;
-        Ok(runtime.block_on(connect(served.address.parse()?))?.welcome.epoch)
+        Ok(runtime
+            .block_on(connect(served.address.parse()?))?
+            .welcome
+            .epoch)
     };
     let first = crate::terminal::serve(&arguments)?;
     let before = epochs(&first)?;
     drop(first);
     let (second, said) = crate::terminal::serve_and_hear(&arguments)?;
     assert_ne!(epochs(&second)?, before);
-    assert!(said.contains("begins a new epoch") && said.contains("as after a crash"), "{said}");
+    assert!(
+        said.contains("begins a new epoch") && said.contains("as after a crash"),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -329,7 +471,10 @@ async fn a_topic_that_was_away_for_a_while_begins_a_new_epoch() -> Result<()> {
     let (epoch, heads) = (client.welcome.epoch.clone(), heads(&client));
     drop(client);
     server.stop().await;
-    serve(address, Some(folder.path()), &one).await?.stop().await;
+    serve(address, Some(folder.path()), &one)
+        .await?
+        .stop()
+        .await;
     let server = serve(address, Some(folder.path()), &both).await?;
     let mut other = connect(address).await?;
     assert_eq!(other.welcome.epoch, epoch);

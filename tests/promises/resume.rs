@@ -3,26 +3,51 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use tickcast::protocol::{Control, DataEvent, Encoding, From, GapCause, Mode, ServerMessage, Subscribe};
+use tickcast::protocol::{
+    Control, DataEvent, Encoding, From, GapCause, Mode, ServerMessage, Subscribe,
+};
 
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
 
 fn from(client: &Tracked) -> From {
-    let seqs = client.accounts.iter().map(|(topic, account)| (topic.clone(), account.head)).collect();
-    From { epoch: client.welcome.epoch.clone(), seqs, epochs: Vec::new() }
+    let seqs = client
+        .accounts
+        .iter()
+        .map(|(topic, account)| (topic.clone(), account.head))
+        .collect();
+    From {
+        epoch: client.welcome.epoch.clone(),
+        seqs,
+        epochs: Vec::new(),
+    }
 }
 
 fn heads(client: &Tracked) -> HashMap<String, u64> {
-    client.accounts.iter().map(|(topic, account)| (topic.clone(), account.head)).collect()
+    client
+        .accounts
+        .iter()
+        .map(|(topic, account)| (topic.clone(), account.head))
+        .collect()
 }
 
 /// Breaks a client off and brings it back with the same topics.
-async fn come_back(feed: &Feed, old: Tracked, topics: &[&str], mode: Mode) -> Result<(Tracked, tickcast::protocol::Subscribed)> {
+async fn come_back(
+    feed: &Feed,
+    old: Tracked,
+    topics: &[&str],
+    mode: Mode,
+) -> Result<(Tracked, tickcast::protocol::Subscribed)> {
     let (request_from, own_heads) = (from(&old), heads(&old));
     drop(old);
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let request = Subscribe { from: Some(request_from), wish: wish(mode, None), ..subscribe(topics) };
-    client.ask(tickcast::protocol::Op::Subscribe(request)).await?;
+    let request = Subscribe {
+        from: Some(request_from),
+        wish: wish(mode, None),
+        ..subscribe(topics)
+    };
+    client
+        .ask(tickcast::protocol::Op::Subscribe(request))
+        .await?;
     let answer = client.subscribed().await?;
     for (topic, head) in own_heads {
         client.accounts.resume(&topic, head);
@@ -48,9 +73,18 @@ async fn under_load_no_event_is_missing_and_none_comes_twice() -> Result<()> {
     client.events(500).await?;
     for _ in 0..20 {
         let mut expected = heads(&client);
-        let (back, answer) = come_back(&feed, client, &["trade:S1", "trade:S2", "trade:S3", "trade:S4", "quote:S1"], Mode::Raw).await?;
+        let (back, answer) = come_back(
+            &feed,
+            client,
+            &["trade:S1", "trade:S2", "trade:S3", "trade:S4", "quote:S1"],
+            Mode::Raw,
+        )
+        .await?;
         client = back;
-        assert!(answer.ok.iter().all(|entry| entry.recovered == Some(true)), "{answer:?}");
+        assert!(
+            answer.ok.iter().all(|entry| entry.recovered == Some(true)),
+            "{answer:?}"
+        );
         let mut seen = 0;
         while seen < 400 {
             match client.next().await? {
@@ -58,7 +92,9 @@ async fn under_load_no_event_is_missing_and_none_comes_twice() -> Result<()> {
                     check_consecutive(&events, &mut expected);
                     seen += events.len();
                 }
-                ServerMessage::Control(Control::Snapshot(snapshot)) => unreachable!("recovered, so no snapshot: {snapshot:?}"),
+                ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                    unreachable!("recovered, so no snapshot: {snapshot:?}")
+                }
                 ServerMessage::Control(_) => {}
             }
         }
@@ -73,9 +109,19 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
     let (mut client, answer) = come_back(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;
-    assert!(answer.ok.iter().all(|entry| entry.recovered == Some(true) && entry.seq == Some(0)), "0 included: {answer:?}");
+    assert!(
+        answer
+            .ok
+            .iter()
+            .all(|entry| entry.recovered == Some(true) && entry.seq == Some(0)),
+        "0 included: {answer:?}"
+    );
     let entries = client.ledger().await?;
-    assert!(entries.iter().all(|entry| entry.start == 0 && entry.head == 0));
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.start == 0 && entry.head == 0)
+    );
     Ok(())
 }
 
@@ -83,15 +129,26 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
 async fn merging_modes_recover_with_the_newest() -> Result<()> {
     let feed = Feed::market(1, 4_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    client.subscribe(Subscribe { wish: wish(Mode::Conflate, None), ..subscribe(&["quote:S1"]) }).await?;
+    client
+        .subscribe(Subscribe {
+            wish: wish(Mode::Conflate, None),
+            ..subscribe(&["quote:S1"])
+        })
+        .await?;
     client.events(5).await?;
     let before = heads(&client)["quote:S1"];
-    feed.until("events while away", |feed| feed.metric("tickcast_events_published_total") > (before * 2 + 3000) as f64).await?;
+    feed.until("events while away", |feed| {
+        feed.metric("tickcast_events_published_total") > (before * 2 + 3000) as f64
+    })
+    .await?;
     let (mut client, answer) = come_back(&feed, client, &["quote:S1"], Mode::Conflate).await?;
     assert_eq!(answer.ok[0].recovered, Some(true));
     client.events(3).await?;
     let entries = client.ledger().await?;
-    assert!(entries[0].merged > 1000 && entries[0].lost == 0 && entries[0].start == before, "{entries:?}");
+    assert!(
+        entries[0].merged > 1000 && entries[0].lost == 0 && entries[0].start == before,
+        "{entries:?}"
+    );
     Ok(())
 }
 
@@ -102,7 +159,10 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
     client.subscribe(subscribe(&["trade:S1"])).await?;
     client.events(10).await?;
     let before = heads(&client)["trade:S1"];
-    feed.until("events while away", |feed| feed.metric("tickcast_events_published_total") > (before * 2 + 2000) as f64).await?;
+    feed.until("events while away", |feed| {
+        feed.metric("tickcast_events_published_total") > (before * 2 + 2000) as f64
+    })
+    .await?;
     let (mut client, answer) = come_back(&feed, client, &["trade:S1"], Mode::Raw).await?;
     assert_eq!(answer.ok[0].recovered, Some(false));
     let seq = answer.ok[0].seq.unwrap_or_default();
@@ -112,7 +172,10 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
             _ => None,
         })
         .await?;
-    assert_eq!((gap.from, gap.to, gap.n, gap.cause), (before + 1, seq, seq - before, GapCause::Expired));
+    assert_eq!(
+        (gap.from, gap.to, gap.n, gap.cause),
+        (before + 1, seq, seq - before, GapCause::Expired)
+    );
     let snapshot = client
         .control("snapshot", |control| match control {
             Control::Snapshot(snapshot) => Some(snapshot.seq),
@@ -130,19 +193,39 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
     let feed = Feed::market(1, 1_000).await?;
     for (epoch, seq) in [("00000000000000aa", 5), ("another server's", 5)] {
         let mut client = feed.client(Encoding::Json).await?;
-        let from = From { epoch: epoch.into(), seqs: vec![("trade:S1".into(), seq)], epochs: Vec::new() };
-        let answer = client.subscribe(Subscribe { from: Some(from), ..subscribe(&["trade:S1"]) }).await?;
+        let from = From {
+            epoch: epoch.into(),
+            seqs: vec![("trade:S1".into(), seq)],
+            epochs: Vec::new(),
+        };
+        let answer = client
+            .subscribe(Subscribe {
+                from: Some(from),
+                ..subscribe(&["trade:S1"])
+            })
+            .await?;
         assert_eq!(answer.ok[0].recovered, Some(false));
         match client.next().await? {
-            ServerMessage::Control(Control::Snapshot(snapshot)) => assert_eq!(Some(snapshot.seq), answer.ok[0].seq),
+            ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                assert_eq!(Some(snapshot.seq), answer.ok[0].seq);
+            }
             other => unreachable!("a snapshot comes first, without a gap: {other:?}"),
         }
         client.events(10).await?;
         client.ledger().await?;
     }
     let mut client = feed.client(Encoding::Json).await?;
-    let from = From { epoch: client.welcome.epoch.clone(), seqs: vec![("trade:S1".into(), 1 << 40)], epochs: Vec::new() };
-    let answer = client.subscribe(Subscribe { from: Some(from), ..subscribe(&["trade:S1"]) }).await?;
+    let from = From {
+        epoch: client.welcome.epoch.clone(),
+        seqs: vec![("trade:S1".into(), 1 << 40)],
+        epochs: Vec::new(),
+    };
+    let answer = client
+        .subscribe(Subscribe {
+            from: Some(from),
+            ..subscribe(&["trade:S1"])
+        })
+        .await?;
     assert_eq!(answer.ok[0].recovered, Some(false), "beyond the head");
     Ok(())
 }
@@ -152,13 +235,38 @@ async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
     let feed = Feed::market(2, 100).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let epoch = client.welcome.epoch.clone();
-    let seqs = vec![("trade:S1".into(), 0), ("trade:S2".into(), 0), ("trade:NO".into(), 0)];
-    let from = From { epoch, seqs, epochs: Vec::new() };
-    let answer = client.subscribe(Subscribe { from: Some(from.clone()), ..subscribe(&["trade:S1", "quote:S1"]) }).await?;
-    let codes: Vec<_> = answer.err.iter().map(|refusal| (refusal.topic.as_str(), refusal.code)).collect();
+    let seqs = vec![
+        ("trade:S1".into(), 0),
+        ("trade:S2".into(), 0),
+        ("trade:NO".into(), 0),
+    ];
+    let from = From {
+        epoch,
+        seqs,
+        epochs: Vec::new(),
+    };
+    let answer = client
+        .subscribe(Subscribe {
+            from: Some(from.clone()),
+            ..subscribe(&["trade:S1", "quote:S1"])
+        })
+        .await?;
+    let codes: Vec<_> = answer
+        .err
+        .iter()
+        .map(|refusal| (refusal.topic.as_str(), refusal.code))
+        .collect();
     assert_eq!(codes, [("trade:NO", 412), ("trade:S2", 412)]);
-    assert!(answer.ok[0].recovered.is_some() && answer.ok[1].recovered.is_none(), "{answer:?}");
-    let again = client.subscribe(Subscribe { from: Some(from), ..subscribe(&["trade:S1"]) }).await?;
+    assert!(
+        answer.ok[0].recovered.is_some() && answer.ok[1].recovered.is_none(),
+        "{answer:?}"
+    );
+    let again = client
+        .subscribe(Subscribe {
+            from: Some(from),
+            ..subscribe(&["trade:S1"])
+        })
+        .await?;
     assert_eq!(again.ok[0].recovered, None, "held already");
     Ok(())
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tickcast::protocol::{Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, Subscribe};
+use tickcast::protocol::{
+    Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, Subscribe,
+};
 
 use tokio::io::AsyncWriteExt;
 
@@ -14,12 +16,20 @@ const TIGHT: &str = "fanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB, frame: 16
 /// Waits until more has been published than any outbox here holds.
 async fn enough_to_shed(feed: &Feed) -> Result<()> {
     let published = feed.metric("tickcast_events_published_total");
-    feed.until("more than an outbox holds", |feed| feed.metric("tickcast_events_published_total") > published + 20_000.0).await
+    feed.until("more than an outbox holds", |feed| {
+        feed.metric("tickcast_events_published_total") > published + 20_000.0
+    })
+    .await
 }
 
 async fn stalled(feed: &Feed, topics: &[&str], on_slow: OnSlow) -> Result<Tracked> {
     let mut client = feed.small_client(Encoding::Msgpack).await?;
-    client.subscribe(Subscribe { wish: wish(Mode::Raw, Some(on_slow)), ..subscribe(topics) }).await?;
+    client
+        .subscribe(Subscribe {
+            wish: wish(Mode::Raw, Some(on_slow)),
+            ..subscribe(topics)
+        })
+        .await?;
     Ok(client)
 }
 
@@ -27,7 +37,10 @@ async fn stalled(feed: &Feed, topics: &[&str], on_slow: OnSlow) -> Result<Tracke
 async fn on_slow_gap_warns_and_says_which_events_are_lost() -> Result<()> {
     let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
     let mut client = stalled(&feed, &["trade:*"], OnSlow::Gap).await?;
-    feed.until("a warning", |feed| feed.metric("tickcast_lag_changes_total") > 0.0).await?;
+    feed.until("a warning", |feed| {
+        feed.metric("tickcast_lag_changes_total") > 0.0
+    })
+    .await?;
     enough_to_shed(&feed).await?;
     let mut lags = Vec::new();
     let gap = client
@@ -44,26 +57,40 @@ async fn on_slow_gap_warns_and_says_which_events_are_lost() -> Result<()> {
     assert_eq!(lags, [LagLevel::Warn]);
     caught_up(&mut client).await?;
     let entries = client.ledger().await?;
-    assert!(entries.iter().any(|entry| entry.lost > 0) && entries.iter().all(|entry| entry.merged == 0));
+    assert!(
+        entries.iter().any(|entry| entry.lost > 0) && entries.iter().all(|entry| entry.merged == 0)
+    );
     Ok(())
 }
 
 /// Reads until the server says that all is well again.
 async fn caught_up(client: &mut Tracked) -> Result<()> {
-    client.control("lag ok", |control| matches!(control, Control::Lag(lag) if lag.level == LagLevel::Ok).then_some(())).await
+    client
+        .control("lag ok", |control| {
+            matches!(control, Control::Lag(lag) if lag.level == LagLevel::Ok).then_some(())
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_slow_conflate_degrades_and_recovers() -> Result<()> {
     let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
     let mut client = stalled(&feed, &["quote:*", "bar:*:1s"], OnSlow::Conflate).await?;
-    feed.until("degraded", |feed| feed.metric("tickcast_lag_changes_total") >= 2.0).await?;
+    feed.until("degraded", |feed| {
+        feed.metric("tickcast_lag_changes_total") >= 2.0
+    })
+    .await?;
     enough_to_shed(&feed).await?;
-    let degraded = |control: &Control| matches!(control, Control::Lag(lag) if lag.level == LagLevel::Degraded).then_some(());
+    let degraded = |control: &Control| {
+        matches!(control, Control::Lag(lag) if lag.level == LagLevel::Degraded).then_some(())
+    };
     client.control("degraded", degraded).await?;
     caught_up(&mut client).await?;
     let entries = client.ledger().await?;
-    assert!(entries.iter().any(|entry| entry.merged > 0) && entries.iter().all(|entry| entry.lost == 0), "{entries:?}");
+    assert!(
+        entries.iter().any(|entry| entry.merged > 0) && entries.iter().all(|entry| entry.lost == 0),
+        "{entries:?}"
+    );
     let merged = client.accounts.merged;
     client.events(200).await?;
     assert_eq!(client.accounts.merged, merged, "raw again after `ok`");
@@ -93,7 +120,12 @@ async fn on_slow_disconnect_closes_with_4407() -> Result<()> {
 /// Threat 5: one byte now and then is no keeping up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_single_bytes_is_judged_by_the_age_of_what_waits() -> Result<()> {
-    let feed = Feed::start(&market(1, 400, "fanout: {outbox: 16MiB, behind: 500ms, unsent: 4KiB}")).await?;
+    let feed = Feed::start(&market(
+        1,
+        400,
+        "fanout: {outbox: 16MiB, behind: 500ms, unsent: 4KiB}",
+    ))
+    .await?;
     let client = stalled(&feed, &["trade:*", "quote:*"], OnSlow::Gap).await?;
     let socket = client.client.socket();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -104,7 +136,9 @@ async fn a_reader_of_single_bytes_is_judged_by_the_age_of_what_waits() -> Result
         }
         anyhow::Ok(())
     };
-    let told = feed.until("a gap", |feed| feed.metric("tickcast_lag_changes_total") >= 1.0);
+    let told = feed.until("a gap", |feed| {
+        feed.metric("tickcast_lag_changes_total") >= 1.0
+    });
     tokio::select! {
         ended = trickle => ended?,
         told = told => told?,
@@ -122,27 +156,46 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
         sleepers.push(stalled(&feed, &["quote:*"], on_slow).await?);
     }
     let mut healthy = feed.client(Encoding::Msgpack).await?;
-    healthy.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
+    healthy
+        .subscribe(subscribe(&["trade:*", "quote:*"]))
+        .await?;
     healthy.events(50_000).await?;
     assert_eq!((healthy.accounts.merged, healthy.accounts.lost), (0, 0));
     healthy.ledger().await?;
     // Invariant 4: what waits for the sleepers stays within their bounds.
     let bound = 20.0 * (64.0 + 64.0 + 2.0 * 16.0 + 32.0) * 1024.0;
-    assert!(feed.metric("tickcast_queued_bytes") < bound, "{} bytes wait", feed.metric("tickcast_queued_bytes"));
-    assert!(feed.metric("tickcast_queued_bytes") > 0.0, "the sleepers do sleep");
+    assert!(
+        feed.metric("tickcast_queued_bytes") < bound,
+        "{} bytes wait",
+        feed.metric("tickcast_queued_bytes")
+    );
+    assert!(
+        feed.metric("tickcast_queued_bytes") > 0.0,
+        "the sleepers do sleep"
+    );
     Ok(())
 }
 
 /// A shard that the log overruns goes on from a checkpoint: what it missed is told as a gap with cause `bus`, or merged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
-    let feed = Feed::start(&market(4, 300_000, "shards: 1\nbus: {log: 1MiB}\nlimits: {requests_per_s: 1000, publish: 1MiB}")).await?;
+    let feed = Feed::start(&market(
+        4,
+        300_000,
+        "shards: 1\nbus: {log: 1MiB}\nlimits: {requests_per_s: 1000, publish: 1MiB}",
+    ))
+    .await?;
     let mut clients = Vec::new();
     for at in 0..12 {
         let mut client = feed.client(Encoding::ALL[at % 2]).await?;
         client.subscribe(subscribe(&["trade:*"])).await?;
         let mode = [Mode::Raw, Mode::Conflate][at % 2];
-        client.subscribe(Subscribe { wish: wish(mode, None), ..subscribe(&["quote:*", "bar:*:1s"]) }).await?;
+        client
+            .subscribe(Subscribe {
+                wish: wish(mode, None),
+                ..subscribe(&["quote:*", "bar:*:1s"])
+            })
+            .await?;
         clients.push(client);
     }
     let reading = clients.into_iter().map(|mut client| {
@@ -169,31 +222,81 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
     let admin = feed.app.admin_address().context("an admin address")?;
     let mut fast = feed.client(Encoding::Json).await?;
-    fast.subscribe(Subscribe { wish: wish(Mode::Interval(100), None), ..subscribe(&["quote:*"]) }).await?;
+    fast.subscribe(Subscribe {
+        wish: wish(Mode::Interval(100), None),
+        ..subscribe(&["quote:*"])
+    })
+    .await?;
     let handshake = "GET /v1/feed HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: an\tagent\r\n\r\n";
     let mut named = tokio::net::TcpStream::connect(feed.address).await?;
     named.write_all(handshake.as_bytes()).await?;
     let _slow = stalled(&feed, &["quote:*"], OnSlow::Conflate).await?;
-    feed.until("somebody is degraded", |feed| feed.metric("tickcast_connections_late") > 0.0).await?;
-    feed.until("all are counted", |feed| feed.metric("tickcast_connections") >= 3.0).await?;
+    feed.until("somebody is degraded", |feed| {
+        feed.metric("tickcast_connections_late") > 0.0
+    })
+    .await?;
+    feed.until("all are counted", |feed| {
+        feed.metric("tickcast_connections") >= 3.0
+    })
+    .await?;
     let ask = async |query: &str| -> Result<serde_json::Value> {
-        let request = format!("GET /v1/admin/connections{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET /v1/admin/connections{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        );
         let answer = crate::harness::exchange(admin, request.as_bytes()).await?;
-        Ok(serde_json::from_str(answer.split_once("\r\n\r\n").context("a body")?.1)?)
+        Ok(serde_json::from_str(
+            answer.split_once("\r\n\r\n").context("a body")?.1,
+        )?)
     };
     let answer = ask("?by=age&top=1").await?;
     let first = &answer["connections"][0];
-    assert_eq!((answer["count"].as_u64(), answer["connections"].as_array().map(Vec::len)), (Some(3), Some(1)), "{answer}");
-    assert!(first["level"] != "ok" && first["late_since"].is_u64() && first["waits_for"] == "its socket, which takes no more", "{first}");
-    assert_eq!((&first["modes"], first["topics"].as_u64()), (&serde_json::json!([2, 0, 0]), Some(2)), "{first}");
+    assert_eq!(
+        (
+            answer["count"].as_u64(),
+            answer["connections"].as_array().map(Vec::len)
+        ),
+        (Some(3), Some(1)),
+        "{answer}"
+    );
+    assert!(
+        first["level"] != "ok"
+            && first["late_since"].is_u64()
+            && first["waits_for"] == "its socket, which takes no more",
+        "{first}"
+    );
+    assert_eq!(
+        (&first["modes"], first["topics"].as_u64()),
+        (&serde_json::json!([2, 0, 0]), Some(2)),
+        "{first}"
+    );
     let all = ask("").await?;
-    let agents: Vec<_> = all["connections"].as_array().into_iter().flatten().map(|one| one["agent"].as_str().unwrap_or_default()).collect();
-    assert!(agents.contains(&"an?agent") && agents.contains(&concat!("tickcast-client/", env!("CARGO_PKG_VERSION"))), "{agents:?}");
-    let refused =
-        crate::harness::exchange(admin, b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
-    assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("age, merged, lost, queued or delivered"), "{refused}");
+    let agents: Vec<_> = all["connections"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| one["agent"].as_str().unwrap_or_default())
+        .collect();
+    assert!(
+        agents.contains(&"an?agent")
+            && agents.contains(&concat!("tickcast-client/", env!("CARGO_PKG_VERSION"))),
+        "{agents:?}"
+    );
+    let refused = crate::harness::exchange(
+        admin,
+        b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await?;
+    assert!(
+        refused.starts_with("HTTP/1.1 400")
+            && refused.contains("age, merged, lost, queued or delivered"),
+        "{refused}"
+    );
     // On the feed's own port there is no such thing.
-    assert!(feed.get("/v1/admin/connections").await?.contains("there is /, /v1/feed"));
+    assert!(
+        feed.get("/v1/admin/connections")
+            .await?
+            .contains("there is /, /v1/feed")
+    );
     Ok(())
 }

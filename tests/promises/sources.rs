@@ -12,12 +12,26 @@ use tickcast::source::sim::{Hours, Market};
 use crate::harness::{Feed, Stopwatch, subscribe};
 
 fn rows(from: u64, count: u64, step_ms: u64) -> String {
-    (0..count).map(|n| format!("{},100.5,1,1,{},true\n", from + n, 1_723_161_255_000 + (from + n) * step_ms)).collect()
+    (0..count)
+        .map(|n| {
+            format!(
+                "{},100.5,1,1,{},true\n",
+                from + n,
+                1_723_161_255_000 + (from + n) * step_ms
+            )
+        })
+        .collect()
 }
 
 fn replay(files: &[PathBuf], more: &str) -> String {
-    let files: Vec<String> = files.iter().map(|file| format!("{:?}", file.display().to_string())).collect();
-    format!("sources: [{{name: tape, kind: replay, begin: first-subscriber, files: [{}]{more}}}]", files.join(", "))
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| format!("{:?}", file.display().to_string()))
+        .collect();
+    format!(
+        "sources: [{{name: tape, kind: replay, begin: first-subscriber, files: [{}]{more}}}]",
+        files.join(", ")
+    )
 }
 
 /// The ids of all trades, in the order in which they came.
@@ -39,17 +53,26 @@ async fn packed_files_play_like_plain_ones() -> Result<()> {
     let text = rows(0, 3000, 1);
     let path = |end: &str| folder.path().join(format!("A-trades-2024-08-08.{end}"));
     std::fs::write(path("csv"), &text)?;
-    let mut gzip = flate2::write::GzEncoder::new(std::fs::File::create(path("csv.gz"))?, flate2::Compression::fast());
+    let mut gzip = flate2::write::GzEncoder::new(
+        std::fs::File::create(path("csv.gz"))?,
+        flate2::Compression::fast(),
+    );
     gzip.write_all(text.as_bytes())?;
     gzip.finish()?;
     std::fs::write(path("csv.zst"), zstd::encode_all(text.as_bytes(), 1)?)?;
     let mut packed = zip::ZipWriter::new(std::fs::File::create(path("zip"))?);
-    packed.start_file("A-trades-2024-08-08.csv", zip::write::SimpleFileOptions::default())?;
+    packed.start_file(
+        "A-trades-2024-08-08.csv",
+        zip::write::SimpleFileOptions::default(),
+    )?;
     packed.write_all(text.as_bytes())?;
     packed.finish()?;
     let plain = ids(&replay(&[path("csv")], ", speed: max"), 3000).await?;
     for end in ["csv.gz", "csv.zst", "zip"] {
-        assert!(ids(&replay(&[path(end)], ", speed: max"), 3000).await? == plain, "{end}");
+        assert!(
+            ids(&replay(&[path(end)], ", speed: max"), 3000).await? == plain,
+            "{end}"
+        );
     }
     Ok(())
 }
@@ -61,9 +84,16 @@ async fn several_files_are_merged_by_time() -> Result<()> {
     // Of one symbol, because the order of different topics' events says nothing.
     for (day, rest) in [("08", 0), ("09", 1)] {
         let text: String = (0..2000).filter(|id| id % 2 == rest).map(line).collect();
-        std::fs::write(folder.path().join(format!("A-trades-2024-08-{day}.csv")), text)?;
+        std::fs::write(
+            folder.path().join(format!("A-trades-2024-08-{day}.csv")),
+            text,
+        )?;
     }
-    let came = ids(&replay(&[folder.path().join("*.csv")], ", speed: max"), 2000).await?;
+    let came = ids(
+        &replay(&[folder.path().join("*.csv")], ", speed: max"),
+        2000,
+    )
+    .await?;
     assert!(came == (0..2000).map(|id| id.to_string()).collect::<Vec<_>>());
     Ok(())
 }
@@ -75,7 +105,11 @@ async fn a_replay_keeps_the_files_own_timing() -> Result<()> {
     std::fs::write(&file, rows(0, 40, 250))?;
     let begun = Stopwatch::start();
     ids(&replay(std::slice::from_ref(&file), ", speed: 10"), 40).await?;
-    assert!(begun.elapsed().as_millis() >= 39 * 25, "39 steps of 250 ms, ten times as fast, took {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed().as_millis() >= 39 * 25,
+        "39 steps of 250 ms, ten times as fast, took {:?}",
+        begun.elapsed()
+    );
     Ok(())
 }
 
@@ -88,10 +122,16 @@ async fn a_source_that_fails_is_restarted_and_harms_no_other() -> Result<()> {
     .await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["trade:A"])).await?;
-    feed.until("restarts", |feed| feed.metric("tickcast_source_restarts_total") >= 3.0).await?;
+    feed.until("restarts", |feed| {
+        feed.metric("tickcast_source_restarts_total") >= 3.0
+    })
+    .await?;
     client.events(200).await?;
     client.ledger().await?;
-    assert!(feed.get("/readyz").await?.contains("starting"), "not ready while a source has told nothing");
+    assert!(
+        feed.get("/readyz").await?.contains("starting"),
+        "not ready while a source has told nothing"
+    );
     Ok(())
 }
 
@@ -109,10 +149,12 @@ async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
             ServerMessage::Control(Control::Source(change)) => {
                 ended |= (change.name.as_str(), change.state) == ("tape", SourceState::Ended);
             }
-            ServerMessage::Events(events) => states.extend(events.iter().filter_map(|event| match &event.body {
-                Body::Status(status) => Some(status.state),
-                _ => None,
-            })),
+            ServerMessage::Events(events) => {
+                states.extend(events.iter().filter_map(|event| match &event.body {
+                    Body::Status(status) => Some(status.state),
+                    _ => None,
+                }));
+            }
             ServerMessage::Control(_) => {}
         }
     }
@@ -124,14 +166,25 @@ async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
 fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
     let text = "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 100, rate: 1/s, hours: {open: \"09:30\", close: \"10:00\", utc_offset: \"-05:00\"}}]}]";
     let config = tickcast::config::Config::parse(text, "test")?;
-    let Some(tickcast::config::SourceDetails::Sim(sim)) = config.sources.into_iter().next().map(|source| source.details) else {
+    let Some(tickcast::config::SourceDetails::Sim(sim)) = config
+        .sources
+        .into_iter()
+        .next()
+        .map(|source| source.details)
+    else {
         anyhow::bail!("a simulated source")
     };
     let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
-    let hours: Hours = sim.instruments[0].hours.ok_or_else(|| anyhow::anyhow!("hours"))?;
+    let hours: Hours = sim.instruments[0]
+        .hours
+        .ok_or_else(|| anyhow::anyhow!("hours"))?;
     let mut market = Market::new(&sim, start);
     let mut events = Vec::new();
-    market.advance(UnixNanos::parse_utc("2026-01-19T14:59:00Z")?, &mut events, usize::MAX);
+    market.advance(
+        UnixNanos::parse_utc("2026-01-19T14:59:00Z")?,
+        &mut events,
+        usize::MAX,
+    );
     let mut changes = Vec::new();
     for event in &events {
         match event {
@@ -142,18 +195,33 @@ fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
         }
     }
     let (closed, live) = (TradingState::Closed, TradingState::Live);
-    assert_eq!(changes, [closed, live, closed, live], "Friday's opening and close, and Monday's opening");
+    assert_eq!(
+        changes,
+        [closed, live, closed, live],
+        "Friday's opening and close, and Monday's opening"
+    );
     Ok(())
 }
 
 /// The correlation of the two instruments' moves over whole seconds, from an hour of quotes.
 fn correlation(closeness: f64) -> Result<f64> {
     let one = |name: &str| {
-        format!("{{symbol: {name}, start: 1000, rate: 5/s, trades: 0, model: {{gbm: {{volatility: 2}}}}, factor: {{f: {closeness}}}}}")
+        format!(
+            "{{symbol: {name}, start: 1000, rate: 5/s, trades: 0, model: {{gbm: {{volatility: 2}}}}, factor: {{f: {closeness}}}}}"
+        )
     };
-    let text = format!("sources: [{{name: s, kind: sim, seed: 3, instruments: [{}, {}]}}]", one("A"), one("B"));
+    let text = format!(
+        "sources: [{{name: s, kind: sim, seed: 3, instruments: [{}, {}]}}]",
+        one("A"),
+        one("B")
+    );
     let config = tickcast::config::Config::parse(&text, "test")?;
-    let Some(tickcast::config::SourceDetails::Sim(sim)) = config.sources.into_iter().next().map(|source| source.details) else {
+    let Some(tickcast::config::SourceDetails::Sim(sim)) = config
+        .sources
+        .into_iter()
+        .next()
+        .map(|source| source.details)
+    else {
         anyhow::bail!("a simulated source")
     };
     let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
@@ -161,15 +229,26 @@ fn correlation(closeness: f64) -> Result<f64> {
     let (mut last, mut series) = ([0.0f64; 2], [Vec::new(), Vec::new()]);
     for second in 1..=3600u64 {
         let mut events = Vec::new();
-        market.advance(UnixNanos(start.0 + second * 1_000_000_000), &mut events, usize::MAX);
+        market.advance(
+            UnixNanos(start.0 + second * 1_000_000_000),
+            &mut events,
+            usize::MAX,
+        );
         for event in events {
             if let Emit::Quote(at, quote) = event {
-                last[at as usize] = quote.bid.map_or(0.0, |level| level.px.0.to_string().parse().unwrap_or(0.0));
+                last[at as usize] = quote
+                    .bid
+                    .map_or(0.0, |level| level.px.0.to_string().parse().unwrap_or(0.0));
             }
         }
         (0..2).for_each(|at| series[at].push(last[at]));
     }
-    let moves = |series: &[f64]| series[60..].windows(2).map(|pair| (pair[1] / pair[0]).ln()).collect::<Vec<f64>>();
+    let moves = |series: &[f64]| {
+        series[60..]
+            .windows(2)
+            .map(|pair| (pair[1] / pair[0]).ln())
+            .collect::<Vec<f64>>()
+    };
     let (a, b) = (moves(&series[0]), moves(&series[1]));
     let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     Ok(product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt())
@@ -178,6 +257,9 @@ fn correlation(closeness: f64) -> Result<f64> {
 #[test]
 fn instruments_of_a_common_factor_move_together() -> Result<()> {
     let (apart, together) = (correlation(0.0)?, correlation(0.95)?);
-    assert!(apart.abs() < 0.1 && together > 0.5, "{apart} without a factor, {together} with one");
+    assert!(
+        apart.abs() < 0.1 && together > 0.5,
+        "{apart} without a factor, {together} with one"
+    );
     Ok(())
 }

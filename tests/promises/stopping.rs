@@ -19,7 +19,9 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
     }
     let mut stalled = feed.small_client(Encoding::Msgpack).await?;
     stalled.subscribe(subscribe(&["trade:*"])).await?;
-    let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.closed().await }));
+    let reading = clients
+        .into_iter()
+        .map(|mut client| tokio::spawn(async move { client.closed().await }));
     let reading: Vec<_> = reading.collect();
     let begun = Stopwatch::start();
     let address = feed.address;
@@ -33,7 +35,13 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
         slots.push(bye.after_ms);
     }
     slots.sort_unstable();
-    assert!(slots.windows(2).all(|pair| pair[0] < pair[1]) && slots[9] <= 2_000, "{slots:?}");
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(
+        slots.windows(2).all(|pair| pair[0] < pair[1]) && slots[9] <= 2_000,
+        "{slots:?}"
+    );
+    assert!(
+        tokio::net::TcpStream::connect(address).await.is_err(),
+        "nobody listens any more"
+    );
     Ok(())
 }

@@ -37,7 +37,9 @@ impl Served {
 
     /// Stops it in order; how it ended.
     pub(crate) fn terminate(mut self) -> Result<std::process::ExitStatus> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()?;
         Ok(self.child.wait()?)
     }
 }
@@ -56,7 +58,11 @@ pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
 }
 
 pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
-    let any_port: &[&str] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+    let any_port: &[&str] = if arguments.contains(&"--listen") {
+        &[]
+    } else {
+        &["--listen", "127.0.0.1:0"]
+    };
     let mut child = Command::new(TICKCAST)
         .args(["serve", "--admin", "off"])
         .args(any_port)
@@ -70,8 +76,17 @@ pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
         banner.push_str(&lines.next().context("it ended before it listened")??);
         banner.push('\n');
     }
-    let address = banner.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).context("the address")?.to_owned();
-    Ok(Served { child, address, banner })
+    let address = banner
+        .split("ws://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .context("the address")?
+        .to_owned();
+    Ok(Served {
+        child,
+        address,
+        banner,
+    })
 }
 
 #[test]
@@ -79,22 +94,71 @@ fn serve_listens_within_two_seconds_and_says_where() -> Result<()> {
     let begun = Stopwatch::start();
     let served = serve(&["--config", "feeds.yaml"])?;
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(2) || cfg!(debug_assertions) && took < Duration::from_secs(4), "{took:?}");
-    for wanted in ["feed ", "metrics ", "health ", "24 instruments", "1 sources", "MiB at most"] {
-        assert!(served.banner.contains(wanted), "{wanted} is not in {}", served.banner);
+    assert!(
+        took < Duration::from_secs(2) || cfg!(debug_assertions) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    for wanted in [
+        "feed ",
+        "metrics ",
+        "health ",
+        "24 instruments",
+        "1 sources",
+        "MiB at most",
+    ] {
+        assert!(
+            served.banner.contains(wanted),
+            "{wanted} is not in {}",
+            served.banner
+        );
     }
     Ok(())
 }
 
 #[test]
 fn tail_prints_events_as_json_lines_and_as_a_table() -> Result<()> {
-    let served = serve(&["--sim-instruments", "3", "--sim-rate", "500", "--sim-seed", "5"])?;
-    let output = run(&["tail", "--connect", &served.address, "--json", "--topics", "trade:*,quote:SIM0001", "--count", "20"])?;
+    let served = serve(&[
+        "--sim-instruments",
+        "3",
+        "--sim-rate",
+        "500",
+        "--sim-seed",
+        "5",
+    ])?;
+    let output = run(&[
+        "tail",
+        "--connect",
+        &served.address,
+        "--json",
+        "--topics",
+        "trade:*,quote:SIM0001",
+        "--count",
+        "20",
+    ])?;
     let text = String::from_utf8(output.stdout)?;
-    let events: Vec<serde_json::Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    assert_eq!(events.iter().filter(|event| event["ch"].is_string()).count(), 20);
+    let events: Vec<serde_json::Value> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| event["ch"].is_string())
+            .count(),
+        20
+    );
     assert!(events.iter().any(|event| event["op"] == "subscribed"));
-    let output = run(&["tail", "--connect", &served.address, "--topics", "ticker:*", "--mode", "100ms", "--count", "3"])?;
+    let output = run(&[
+        "tail",
+        "--connect",
+        &served.address,
+        "--topics",
+        "ticker:*",
+        "--mode",
+        "100ms",
+        "--count",
+        "3",
+    ])?;
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout)?.contains("ticker:SIM0001"));
     Ok(())
@@ -118,11 +182,19 @@ fn exit_codes_tell_scripts_what_happened() -> Result<()> {
 fn check_tells_every_problem_with_its_place() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("wrong.yaml");
-    std::fs::write(&file, "listen: nowhere\nbus: {queue: 5}\nsources: []\nsurces: []\n")?;
+    std::fs::write(
+        &file,
+        "listen: nowhere\nbus: {queue: 5}\nsources: []\nsurces: []\n",
+    )?;
     let name = file.display().to_string();
     let output = run(&["check", &name])?;
     let text = String::from_utf8(output.stderr)?;
-    for wanted in [":1:9: listen", ":2:14: bus.queue", ":3:1: sources needs", ":4:1: surces is unknown; did you mean sources?"] {
+    for wanted in [
+        ":1:9: listen",
+        ":2:14: bus.queue",
+        ":3:1: sources needs",
+        ":4:1: surces is unknown; did you mean sources?",
+    ] {
         assert!(text.contains(wanted), "{wanted} is not in {text}");
     }
     Ok(())
@@ -131,7 +203,9 @@ fn check_tells_every_problem_with_its_place() -> Result<()> {
 #[test]
 fn sigterm_ends_with_zero() -> Result<()> {
     let mut served = serve(&["--sim-instruments", "1"])?;
-    let killed = Command::new("kill").args(["-TERM", &served.child.id().to_string()]).status()?;
+    let killed = Command::new("kill")
+        .args(["-TERM", &served.child.id().to_string()])
+        .status()?;
     assert!(killed.success());
     assert_eq!(served.child.wait()?.code(), Some(0));
     Ok(())
@@ -140,7 +214,17 @@ fn sigterm_ends_with_zero() -> Result<()> {
 #[test]
 fn ready_and_top_look_at_a_running_server() -> Result<()> {
     let mut served = Command::new(TICKCAST)
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--sim-instruments", "3", "--log-format", "json"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--sim-instruments",
+            "3",
+            "--log-format",
+            "json",
+        ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
@@ -154,16 +238,29 @@ fn ready_and_top_look_at_a_running_server() -> Result<()> {
     assert_eq!(run(&["ready", &metrics])?.status.code(), Some(0));
     let top = run(&["top", &metrics, "--once"])?;
     let said = String::from_utf8(top.stdout)?;
-    assert!(top.status.success() && said.contains("published/s") && said.contains("ADDRESS"), "{said}");
-    let published = said.split("published/s ").nth(1).and_then(|rest| rest.split(' ').next()).context("a rate")?;
+    assert!(
+        top.status.success() && said.contains("published/s") && said.contains("ADDRESS"),
+        "{said}"
+    );
+    let published = said
+        .split("published/s ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .context("a rate")?;
     assert_ne!(published, "0", "{said}");
     // Its log is lines of JSON.
-    let stop = Command::new("kill").args(["-TERM", &served.id().to_string()]).status()?;
+    let stop = Command::new("kill")
+        .args(["-TERM", &served.id().to_string()])
+        .status()?;
     assert!(stop.success());
     let ended = served.wait_with_output()?;
     for line in String::from_utf8(ended.stderr)?.lines() {
-        let line: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+        let line: serde_json::Value =
+            serde_json::from_str(line).with_context(|| line.to_owned())?;
+        assert!(
+            line["level"].is_string() && line["message"].is_string(),
+            "{line}"
+        );
     }
     assert_eq!(run(&["ready", &metrics])?.status.code(), Some(1));
     assert_eq!(run(&["top", &metrics, "--once"])?.status.code(), Some(1));

@@ -24,20 +24,32 @@ sources:
 }
 
 #[test]
-fn a_source_that_is_killed_a_publisher_that_is_silent_and_a_server_that_is_gone_raise_alerts() -> Result<()> {
+fn a_source_that_is_killed_a_publisher_that_is_silent_and_a_server_that_is_gone_raise_alerts()
+-> Result<()> {
     let _alone = alone();
     if !has("prometheus")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
-    let lines: Vec<String> = (0..40u64).map(|at| format!("{at},60000.00,0.01,600.00,{},true,true", 1_723_075_200_000 + 50 * at)).collect();
+    let lines: Vec<String> = (0..40u64)
+        .map(|at| {
+            format!(
+                "{at},60000.00,0.01,600.00,{},true,true",
+                1_723_075_200_000 + 50 * at
+            )
+        })
+        .collect();
     std::fs::write(&tape, lines.join("\n"))?;
     let mut feed = Feed::start(&three_sources(&tape))?;
     let prometheus = Prometheus::start(feed.admin)?;
     std::fs::remove_file(&tape)?;
     let labels = prometheus.alert("TickcastSourceNotLive")?;
-    assert_eq!((&labels["source"], &labels["severity"]), (&"tape".into(), &"page".into()), "{labels}");
+    assert_eq!(
+        (&labels["source"], &labels["severity"]),
+        (&"tape".into(), &"page".into()),
+        "{labels}"
+    );
     prometheus.alert("TickcastInstrumentsStale")?;
     assert!(!prometheus.firing()?.contains(&"TickcastDown".to_owned()));
     let app = feed.app.take().context("running")?;
@@ -86,12 +98,20 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
         prometheus.alert(name)?;
     }
     prometheus.alert("TickcastMemoryNearBound")?;
-    testing.join().map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
+    testing
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
     let testing = std::thread::spawn(move || run(&disconnect, &mut |_| false));
     prometheus.alert("TickcastSlowClientsSentAway")?;
     prometheus.alert("TickcastReconnectStorm")?;
-    testing.join().map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
-    assert!(!prometheus.firing()?.contains(&"TickcastUnaccounted".to_owned()));
+    testing
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
+    assert!(
+        !prometheus
+            .firing()?
+            .contains(&"TickcastUnaccounted".to_owned())
+    );
     Ok(())
 }
 
@@ -114,7 +134,11 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     let feed = Feed::start(TOO_MUCH)?;
     let prometheus = Prometheus::start(feed.admin)?;
     let topics = vec!["quote:*".into(), "trade:*".into()];
-    let plan = Plan { connections: 400, duration: Duration::from_secs(60), ..Plan::new(feed.address, topics) };
+    let plan = Plan {
+        connections: 400,
+        duration: Duration::from_secs(60),
+        ..Plan::new(feed.address, topics)
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let testing = std::thread::spawn(move || run(&plan, &mut |_| stopped.load(Ordering::Relaxed)));
@@ -122,7 +146,9 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     assert_eq!(labels["shard"], "0", "{labels}");
     stop.store(true, Ordering::Relaxed);
     // What such a load test finds is said elsewhere; it is void here.
-    let _outcome = testing.join().map_err(|_panic| anyhow::anyhow!("the load tester panicked"))?;
+    let _outcome = testing
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))?;
     Ok(())
 }
 
@@ -156,17 +182,36 @@ fn a_refused_config_raises_an_alert() -> Result<()> {
     }
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feeds.yaml");
-    std::fs::write(&file, "sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
+    std::fs::write(
+        &file,
+        "sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]",
+    )?;
     let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_tickcast"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--config",
+        ])
         .arg(&file)
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()?;
-    let told = std::io::BufRead::lines(std::io::BufReader::new(server.stdout.take().context("piped")?));
-    let metrics = told.map_while(Result::ok).find_map(|line| line.trim_start().strip_prefix("metrics  http://").map(str::to_owned));
+    let told = std::io::BufRead::lines(std::io::BufReader::new(
+        server.stdout.take().context("piped")?,
+    ));
+    let metrics = told.map_while(Result::ok).find_map(|line| {
+        line.trim_start()
+            .strip_prefix("metrics  http://")
+            .map(str::to_owned)
+    });
     let raised = || -> Result<()> {
-        let admin = metrics.context("it says where")?.trim_end_matches("/metrics").parse()?;
+        let admin = metrics
+            .context("it says where")?
+            .trim_end_matches("/metrics")
+            .parse()?;
         let prometheus = Prometheus::start(admin)?;
         std::fs::write(&file, "sources: []")?;
         prometheus.alert("TickcastConfigNotTaken").map(|_labels| ())
@@ -184,16 +229,36 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
     let alerts = std::fs::read_to_string(path("dashboards/prometheus/alerts.yml"))?;
     let tests = std::fs::read_to_string(path("dashboards/prometheus/tests.yml"))?;
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
-    let (here, rules_alone) = (include_str!("alerts.rs"), ["TickcastUnaccounted", "TickcastQueueNearBound"]);
-    for name in alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")) {
-        let provoked = here.matches(&format!("\"{name}\"")).count() > usize::from(rules_alone.contains(&name));
-        assert!(provoked || rules_alone.contains(&name), "{name} is not provoked");
+    let (here, rules_alone) = (
+        include_str!("alerts.rs"),
+        ["TickcastUnaccounted", "TickcastQueueNearBound"],
+    );
+    for name in alerts
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- alert: "))
+    {
+        let provoked =
+            here.matches(&format!("\"{name}\"")).count() > usize::from(rules_alone.contains(&name));
         assert!(
-            tests.contains(&format!("name: {name} fires")) && tests.contains(&format!("name: {name} keeps silent")),
+            provoked || rules_alone.contains(&name),
+            "{name} is not provoked"
+        );
+        assert!(
+            tests.contains(&format!("name: {name} fires"))
+                && tests.contains(&format!("name: {name} keeps silent")),
             "{name} has no rule test"
         );
-        assert!(guide.contains(&format!("### {name}\n")), "{name} has no entry in docs/operations.md");
-        assert!(alerts.contains(&format!("runbook: docs/operations.md#{}", name.to_lowercase())), "{name} names no runbook");
+        assert!(
+            guide.contains(&format!("### {name}\n")),
+            "{name} has no entry in docs/operations.md"
+        );
+        assert!(
+            alerts.contains(&format!(
+                "runbook: docs/operations.md#{}",
+                name.to_lowercase()
+            )),
+            "{name} names no runbook"
+        );
     }
     Ok(())
 }

@@ -13,11 +13,15 @@ use crate::prometheus::{Feed, Prometheus, alone, get, has, path, until};
 const BOARDS: [&str; 3] = ["overview", "sources", "load"];
 
 fn board(name: &str) -> Result<Value> {
-    Ok(serde_json::from_str(&std::fs::read_to_string(path("dashboards/grafana").join(format!("{name}.json")))?)?)
+    Ok(serde_json::from_str(&std::fs::read_to_string(
+        path("dashboards/grafana").join(format!("{name}.json")),
+    )?)?)
 }
 
 fn prometheus_file(name: &str) -> Result<String> {
-    Ok(std::fs::read_to_string(path("dashboards/prometheus").join(name))?)
+    Ok(std::fs::read_to_string(
+        path("dashboards/prometheus").join(name),
+    )?)
 }
 
 struct Panel {
@@ -28,15 +32,28 @@ struct Panel {
 
 impl Panel {
     fn queries(&self) -> impl Iterator<Item = &str> {
-        self.json["targets"].as_array().into_iter().flatten().filter_map(|target| target["expr"].as_str())
+        self.json["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|target| target["expr"].as_str())
     }
 }
 
 fn panels() -> Result<Vec<Panel>> {
     let mut panels = Vec::new();
     for name in BOARDS {
-        for json in board(name)?["panels"].as_array().context("panels")?.iter().filter(|panel| panel["type"] != "row") {
-            panels.push(Panel { board: name, title: json["title"].as_str().unwrap_or_default().to_owned(), json: json.clone() });
+        for json in board(name)?["panels"]
+            .as_array()
+            .context("panels")?
+            .iter()
+            .filter(|panel| panel["type"] != "row")
+        {
+            panels.push(Panel {
+                board: name,
+                title: json["title"].as_str().unwrap_or_default().to_owned(),
+                json: json.clone(),
+            });
         }
     }
     Ok(panels)
@@ -46,46 +63,82 @@ fn panels() -> Result<Vec<Panel>> {
 fn named(text: &str) -> BTreeSet<String> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':';
     let words = text.split(|letter| !is_word(letter));
-    words.filter(|word| (word.starts_with("tickcast_") || word.starts_with("process_")) && !word.contains(':')).map(str::to_owned).collect()
+    words
+        .filter(|word| {
+            (word.starts_with("tickcast_") || word.starts_with("process_")) && !word.contains(':')
+        })
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The catalogue: names with their types, as a server tells them.
 fn catalogue() -> Result<BTreeMap<String, String>> {
-    let feed = Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
+    let feed =
+        Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
     let scraped = get(feed.admin, "/metrics")?;
-    let types = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    Ok(types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect())
+    let types = scraped
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    Ok(types
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect())
 }
 
 /// The metric that a series' name belongs to.
 fn metric_of<'a>(series: &'a str, catalogue: &BTreeMap<String, String>) -> &'a str {
-    let parts = ["_bucket", "_sum", "_count"].iter().filter_map(|part| series.strip_suffix(part));
-    parts.into_iter().find(|name| catalogue.get(*name).is_some_and(|kind| kind == "histogram")).unwrap_or(series)
+    let parts = ["_bucket", "_sum", "_count"]
+        .iter()
+        .filter_map(|part| series.strip_suffix(part));
+    parts
+        .into_iter()
+        .find(|name| catalogue.get(*name).is_some_and(|kind| kind == "histogram"))
+        .unwrap_or(series)
 }
 
 #[test]
 fn boards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
     let catalogue = catalogue()?;
-    let queries: String =
-        panels()?.iter().flat_map(|panel| panel.queries().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>().join("\n");
+    let queries: String = panels()?
+        .iter()
+        .flat_map(|panel| panel.queries().map(str::to_owned).collect::<Vec<_>>())
+        .collect::<Vec<_>>()
+        .join("\n");
     let mut on_boards = BTreeSet::new();
     for series in named(&queries) {
         let metric = metric_of(&series, &catalogue).to_owned();
-        assert!(catalogue.contains_key(&metric), "a panel asks for {series}, which the catalogue lacks");
+        assert!(
+            catalogue.contains_key(&metric),
+            "a panel asks for {series}, which the catalogue lacks"
+        );
         on_boards.insert(metric);
     }
-    for metric in catalogue.keys().filter(|name| name.starts_with("tickcast_")) {
-        assert!(on_boards.contains(metric) || metric == "tickcast_draining", "{metric} is on no board");
+    for metric in catalogue
+        .keys()
+        .filter(|name| name.starts_with("tickcast_"))
+    {
+        assert!(
+            on_boards.contains(metric) || metric == "tickcast_draining",
+            "{metric} is on no board"
+        );
     }
     for file in ["rules.yml", "alerts.yml", "tests.yml"] {
         for series in named(&prometheus_file(file)?) {
-            assert!(catalogue.contains_key(metric_of(&series, &catalogue)), "{file} asks for {series}, which the catalogue lacks");
+            assert!(
+                catalogue.contains_key(metric_of(&series, &catalogue)),
+                "{file} asks for {series}, which the catalogue lacks"
+            );
         }
     }
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
-    let told = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |")).map(|(name, _)| name);
+    let told = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(name, _)| name);
     for metric in told.filter(|name| name.starts_with("tickcast_")) {
-        assert!(catalogue.contains_key(metric), "the guide tells of {metric}, which the catalogue lacks");
+        assert!(
+            catalogue.contains_key(metric),
+            "the guide tells of {metric}, which the catalogue lacks"
+        );
     }
     Ok(())
 }
@@ -94,10 +147,22 @@ fn boards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
 fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
     let mut found = Vec::new();
     for (at, _) in query.match_indices('{') {
-        let name: String = query[..at].chars().rev().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
-        let Some(end) = query[at..].find('}') else { continue };
-        let range = query[at + end + 1..].strip_prefix('[').and_then(|rest| rest.split(']').next());
-        found.push((name.chars().rev().collect(), query[at + 1..at + end].to_owned(), range.map(str::to_owned)));
+        let name: String = query[..at]
+            .chars()
+            .rev()
+            .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+            .collect();
+        let Some(end) = query[at..].find('}') else {
+            continue;
+        };
+        let range = query[at + end + 1..]
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next());
+        found.push((
+            name.chars().rev().collect(),
+            query[at + 1..at + end].to_owned(),
+            range.map(str::to_owned),
+        ));
     }
     found
 }
@@ -107,21 +172,52 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
     let catalogue = catalogue()?;
     for name in BOARDS {
         let board = board(name)?;
-        assert!(board["uid"].as_str().is_some_and(|uid| uid.starts_with("tickcast-")) && board["id"].is_null(), "{name}");
-        let variables: Vec<_> = board["templating"]["list"].as_array().context("variables")?.iter().map(|one| &one["name"]).collect();
+        assert!(
+            board["uid"]
+                .as_str()
+                .is_some_and(|uid| uid.starts_with("tickcast-"))
+                && board["id"].is_null(),
+            "{name}"
+        );
+        let variables: Vec<_> = board["templating"]["list"]
+            .as_array()
+            .context("variables")?
+            .iter()
+            .map(|one| &one["name"])
+            .collect();
         assert_eq!(variables, ["datasource", "job", "instance"], "{name}");
-        let ids: BTreeSet<_> = board["panels"].as_array().into_iter().flatten().map(|panel| panel["id"].as_u64()).collect();
-        assert_eq!(ids.len(), board["panels"].as_array().map_or(0, Vec::len), "{name}: each panel has an id of its own");
+        let ids: BTreeSet<_> = board["panels"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|panel| panel["id"].as_u64())
+            .collect();
+        assert_eq!(
+            ids.len(),
+            board["panels"].as_array().map_or(0, Vec::len),
+            "{name}: each panel has an id of its own"
+        );
     }
     for panel in panels()? {
         let place = format!("{}: {}", panel.board, panel.title);
         let defaults = &panel.json["fieldConfig"]["defaults"];
         assert!(
-            !panel.title.is_empty() && panel.json["description"].as_str().is_some_and(|text| text.len() > 15),
+            !panel.title.is_empty()
+                && panel.json["description"]
+                    .as_str()
+                    .is_some_and(|text| text.len() > 15),
             "{place}: title, description"
         );
-        assert!(defaults["unit"].as_str().is_some_and(|unit| !unit.is_empty()), "{place}: unit");
-        assert_eq!(defaults["noValue"], "no data", "{place}: no data is told apart from zero");
+        assert!(
+            defaults["unit"]
+                .as_str()
+                .is_some_and(|unit| !unit.is_empty()),
+            "{place}: unit"
+        );
+        assert_eq!(
+            defaults["noValue"], "no data",
+            "{place}: no data is told apart from zero"
+        );
         assert_eq!(panel.json["datasource"]["uid"], "${datasource}", "{place}");
         assert!(panel.queries().count() > 0, "{place}: a query");
         for query in panel.queries() {
@@ -133,12 +229,25 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
                     "{place}: {series}: job and instance"
                 );
                 let metric = metric_of(&series, &catalogue);
-                let counts = matches!(catalogue.get(metric).map(String::as_str), Some("counter" | "histogram"));
-                assert_eq!(counts, range.is_some(), "{place}: {series}: a counter is asked for its rate, and nothing else is");
+                let counts = matches!(
+                    catalogue.get(metric).map(String::as_str),
+                    Some("counter" | "histogram")
+                );
+                assert_eq!(
+                    counts,
+                    range.is_some(),
+                    "{place}: {series}: a counter is asked for its rate, and nothing else is"
+                );
                 let range = range.unwrap_or("$__rate_interval".to_owned());
-                assert!(matches!(&*range, "$__rate_interval" | "$__range"), "{place}: {series}: [{range}]");
+                assert!(
+                    matches!(&*range, "$__rate_interval" | "$__range"),
+                    "{place}: {series}: [{range}]"
+                );
                 if range == "$__range" {
-                    assert_eq!(panel.json["type"], "stat", "{place}: the whole range is for single figures");
+                    assert_eq!(
+                        panel.json["type"], "stat",
+                        "{place}: the whole range is for single figures"
+                    );
                 }
             }
         }
@@ -148,11 +257,20 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
 
 #[test]
 fn boards_are_right_by_grafanas_own_schema() -> Result<()> {
-    if !has(&path("tests/.deps/node_modules/@grafana/schema").display().to_string())? {
+    if !has(&path("tests/.deps/node_modules/@grafana/schema")
+        .display()
+        .to_string())?
+    {
         return Ok(());
     }
-    let ran = Command::new("node").arg(path("tests/boards/schema.mjs")).output()?;
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let ran = Command::new("node")
+        .arg(path("tests/boards/schema.mjs"))
+        .output()?;
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
     Ok(())
 }
 
@@ -161,17 +279,32 @@ fn promtool_finds_nothing_wrong_with_metrics_and_rules() -> Result<()> {
     if !has("promtool")? {
         return Ok(());
     }
-    for arguments in
-        [&["check", "config", "prometheus.yml"][..], &["check", "rules", "rules.yml", "alerts.yml"], &["test", "rules", "tests.yml"]]
-    {
-        let ran = Command::new("promtool").args(arguments).current_dir(path("dashboards/prometheus")).output()?;
-        assert!(ran.status.success(), "{arguments:?}: {}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    for arguments in [
+        &["check", "config", "prometheus.yml"][..],
+        &["check", "rules", "rules.yml", "alerts.yml"],
+        &["test", "rules", "tests.yml"],
+    ] {
+        let ran = Command::new("promtool")
+            .args(arguments)
+            .current_dir(path("dashboards/prometheus"))
+            .output()?;
+        assert!(
+            ran.status.success(),
+            "{arguments:?}: {}{}",
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr)
+        );
     }
-    let feed = Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
+    let feed =
+        Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("metrics"), get(feed.admin, "/metrics")?)?;
-    let ran = Command::new("promtool").args(["check", "metrics"]).stdin(std::fs::File::open(folder.path().join("metrics"))?).output()?;
-    let said = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
+    let ran = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::fs::File::open(folder.path().join("metrics"))?)
+        .output()?;
+    let said =
+        String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}");
     Ok(())
 }
@@ -186,7 +319,10 @@ fanout: {unsent: 16KiB, outbox: 128KiB, behind: 1s}
 ";
 
 /// The upper bounds of the buckets of times, in seconds.
-const BOUNDS: [f64; 19] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const BOUNDS: [f64; 19] = [
+    1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0,
+    2.0, 5.0, 10.0,
+];
 
 fn bucket(seconds: f64) -> usize {
     BOUNDS.partition_point(|bound| *bound < seconds)
@@ -212,11 +348,25 @@ fn latency_of_the_boards_agrees_with_the_load_tester_within_a_bucket() -> Result
         ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into()])
     };
     let outcome = run(&plan, &mut |_| false)?;
-    assert!(outcome.is_sound() && outcome.busy_share < 0.5, "{} of a core: {:?}", outcome.busy_share, outcome.failures);
+    assert!(
+        outcome.is_sound() && outcome.busy_share < 0.5,
+        "{} of a core: {:?}",
+        outcome.busy_share,
+        outcome.failures
+    );
     let felt = outcome.published.context("latencies")?.p99 as f64 / 1e9;
     let query = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_seconds_bucket{mode=\"raw\"}[8s])))";
-    let server = until("a quantile", || Ok(prometheus.query(query)?.pop().map(|(_, value)| value).filter(|value| value.is_finite())))?;
-    assert!(bucket(server).abs_diff(bucket(felt)) <= 1, "p99: the server says {server} s, the load tester {felt} s");
+    let server = until("a quantile", || {
+        Ok(prometheus
+            .query(query)?
+            .pop()
+            .map(|(_, value)| value)
+            .filter(|value| value.is_finite()))
+    })?;
+    assert!(
+        bucket(server).abs_diff(bucket(felt)) <= 1,
+        "p99: the server says {server} s, the load tester {felt} s"
+    );
     Ok(())
 }
 
@@ -239,25 +389,48 @@ fn every_panel_and_rule_has_data_under_load() -> Result<()> {
         warmup: Duration::from_millis(500),
         probes: Probes::All,
         modes: "raw:60,interval-100ms:20,conflate:20".parse()?,
-        ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into(), "ticker:*".into(), "bar:*:1s".into()])
+        ..Plan::new(
+            feed.address,
+            vec![
+                "quote:*".into(),
+                "trade:*".into(),
+                "ticker:*".into(),
+                "bar:*:1s".into(),
+            ],
+        )
     };
     // Those that come back resume; these ask for snapshots.
-    let newcomer = Plan { connections: 1, duration: Duration::from_millis(200), ..Plan::new(feed.address, vec!["quote:*".into()]) };
+    let newcomer = Plan {
+        connections: 1,
+        duration: Duration::from_millis(200),
+        ..Plan::new(feed.address, vec!["quote:*".into()])
+    };
     let testing = std::thread::spawn(move || run(&trouble, &mut |_| false));
     let mut empty: Vec<(String, String)> = Vec::new();
     for panel in panels()? {
-        let queries = panel.queries().map(|query| (format!("{}: {}", panel.board, panel.title), query.to_owned()));
+        let queries = panel.queries().map(|query| {
+            (
+                format!("{}: {}", panel.board, panel.title),
+                query.to_owned(),
+            )
+        });
         empty.extend(queries);
     }
-    for line in prometheus_file("rules.yml")?.lines().filter_map(|line| line.trim_start().strip_prefix("- record: ")) {
+    for line in prometheus_file("rules.yml")?
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- record: "))
+    {
         empty.push(("rules.yml".to_owned(), line.to_owned()));
     }
     until("every query has data", || {
         assert!(run(&newcomer, &mut |_| false)?.is_sound());
         let mut left = Vec::new();
         for (place, query) in std::mem::take(&mut empty) {
-            let asked =
-                query.replace("$__rate_interval", "4s").replace("$__range", "1m").replace("$job", "tickcast").replace("$instance", ".+");
+            let asked = query
+                .replace("$__rate_interval", "4s")
+                .replace("$__range", "1m")
+                .replace("$job", "tickcast")
+                .replace("$instance", ".+");
             let found = prometheus.query(&asked).with_context(|| place.clone())?;
             if found.is_empty() || found.iter().all(|(_, value)| value.is_nan()) {
                 left.push((place, query));
@@ -267,8 +440,16 @@ fn every_panel_and_rule_has_data_under_load() -> Result<()> {
         Ok(empty.is_empty().then_some(()))
     })
     .with_context(|| format!("{empty:#?}"))?;
-    let outcome = testing.join().map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
+    let outcome = testing
+        .join()
+        .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
-    assert_eq!(prometheus.query("sum(tickcast_events_unaccounted_total)")?.pop().map(|(_, value)| value as u64), Some(0));
+    assert_eq!(
+        prometheus
+            .query("sum(tickcast_events_unaccounted_total)")?
+            .pop()
+            .map(|(_, value)| value as u64),
+        Some(0)
+    );
     Ok(())
 }

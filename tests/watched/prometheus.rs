@@ -23,9 +23,13 @@ pub(crate) fn path(inside: &str) -> PathBuf {
 
 /// Whether a program is there; `./check` installs it, so there it must be.
 pub(crate) fn has(program: &str) -> Result<bool> {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).exists());
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|folder| folder.join(program).exists());
     let found = found || Path::new(program).exists();
-    anyhow::ensure!(found || std::env::var_os("TICKCAST_CHECK").is_none(), "{program} is not there, though ./check installs it");
+    anyhow::ensure!(
+        found || std::env::var_os("TICKCAST_CHECK").is_none(),
+        "{program} is not there, though ./check installs it"
+    );
     if !found {
         eprintln!("skipped: {program} is not there; ./check installs it");
     }
@@ -45,7 +49,11 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Result<String> {
     write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer.split_once("\r\n\r\n").context("an answer")?.1.to_owned())
+    Ok(answer
+        .split_once("\r\n\r\n")
+        .context("an answer")?
+        .1
+        .to_owned())
 }
 
 /// Asks again and again until it is told.
@@ -75,10 +83,21 @@ impl Feed {
     pub(crate) fn start(config: &str) -> Result<Self> {
         let text = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{config}");
         let config = Config::parse(&text, "test").with_context(|| text.clone())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
         let app = runtime.block_on(App::start(&config))?;
-        let (address, admin) = (app.address(), app.admin_address().context("an admin address")?);
-        Ok(Self { app: Some(app), runtime, address, admin })
+        let (address, admin) = (
+            app.address(),
+            app.admin_address().context("an admin address")?,
+        );
+        Ok(Self {
+            app: Some(app),
+            runtime,
+            address,
+            admin,
+        })
     }
 }
 
@@ -100,10 +119,26 @@ impl Drop for Prometheus {
 /// Minutes and hours of rules as seconds, so that a test need not wait for them.
 pub(crate) fn hurried(rules: &str) -> String {
     let mut text = rules.to_owned();
-    for (slow, fast) in [("5m", "4s"), ("30m", "6s"), ("1h", "5s"), ("6h", "8s"), ("10m", "8s"), ("1m", "4s")] {
+    for (slow, fast) in [
+        ("5m", "4s"),
+        ("30m", "6s"),
+        ("1h", "5s"),
+        ("6h", "8s"),
+        ("10m", "8s"),
+        ("1m", "4s"),
+    ] {
         text = text.replace(&format!("[{slow}]"), &format!("[{fast}]"));
     }
-    text.lines().map(|line| if line.trim_start().starts_with("for: ") { "        for: 1s" } else { line }).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| {
+            if line.trim_start().starts_with("for: ") {
+                "        for: 1s"
+            } else {
+                line
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 impl Prometheus {
@@ -123,14 +158,28 @@ impl Prometheus {
         // Whoever takes the port in between makes it fail to start, loudly.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!(
+                "--config.file={}",
+                folder.path().join("prometheus.yml").display()
+            ))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
             .arg(format!("--web.listen-address={address}"))
             .args(["--query.lookback-delta=5s", "--log.level=error"])
             .stdout(Stdio::null())
             .spawn()?;
-        let prometheus = Self { child, address, _folder: folder };
-        until("Prometheus is ready", || Ok(get(prometheus.address, "/-/ready").ok().filter(|text| text.contains("Ready"))))?;
+        let prometheus = Self {
+            child,
+            address,
+            _folder: folder,
+        };
+        until("Prometheus is ready", || {
+            Ok(get(prometheus.address, "/-/ready")
+                .ok()
+                .filter(|text| text.contains("Ready")))
+        })?;
         Ok(prometheus)
     }
 
@@ -144,25 +193,44 @@ impl Prometheus {
                 write!(encoded, "%{byte:02X}")?;
             }
         }
-        let answer: Value = serde_json::from_str(&get(self.address, &format!("/api/v1/query?query={encoded}"))?)?;
+        let answer: Value = serde_json::from_str(&get(
+            self.address,
+            &format!("/api/v1/query?query={encoded}"),
+        )?)?;
         anyhow::ensure!(answer["status"] == "success", "{query}: {answer}");
         let value = |one: &Value| {
-            let number = one["value"][1].as_str().and_then(|text| text.parse().ok()).context("a number")?;
+            let number = one["value"][1]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .context("a number")?;
             Ok((one["metric"].clone(), number))
         };
-        answer["data"]["result"].as_array().context("a vector")?.iter().map(value).collect()
+        answer["data"]["result"]
+            .as_array()
+            .context("a vector")?
+            .iter()
+            .map(value)
+            .collect()
     }
 
     /// Waits until an alert fires, and returns its labels.
     pub(crate) fn alert(&self, name: &str) -> Result<Value> {
         until(&format!("{name} fires"), || {
-            Ok(self.query(&format!("ALERTS{{alertname=\"{name}\",alertstate=\"firing\"}}"))?.pop().map(|(labels, _)| labels))
+            Ok(self
+                .query(&format!(
+                    "ALERTS{{alertname=\"{name}\",alertstate=\"firing\"}}"
+                ))?
+                .pop()
+                .map(|(labels, _)| labels))
         })
     }
 
     /// The alerts that fire now.
     pub(crate) fn firing(&self) -> Result<Vec<String>> {
         let firing = self.query("ALERTS{alertstate=\"firing\"}")?;
-        Ok(firing.iter().map(|(labels, _)| labels["alertname"].as_str().unwrap_or_default().to_owned()).collect())
+        Ok(firing
+            .iter()
+            .map(|(labels, _)| labels["alertname"].as_str().unwrap_or_default().to_owned())
+            .collect())
     }
 }

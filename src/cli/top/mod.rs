@@ -46,7 +46,13 @@ enum By {
 }
 
 impl By {
-    const ALL: [Self; 5] = [Self::Age, Self::Merged, Self::Lost, Self::Queued, Self::Delivered];
+    const ALL: [Self; 5] = [
+        Self::Age,
+        Self::Merged,
+        Self::Lost,
+        Self::Queued,
+        Self::Delivered,
+    ];
 
     const fn rank(self) -> Rank {
         match self {
@@ -86,21 +92,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     ended.map(|()| Exit::Ok)
 }
 
-fn watch(arguments: &Arguments, terminal: &mut ratatui::DefaultTerminal, first: Sample) -> Result<()> {
+fn watch(
+    arguments: &Arguments,
+    terminal: &mut ratatui::DefaultTerminal,
+    first: Sample,
+) -> Result<()> {
     let mut by = arguments.by;
     let (mut before, mut now) = (None::<Sample>, first);
     let mut trouble = None;
     loop {
-        terminal.draw(|frame| draw(frame, &now, before.as_ref().unwrap_or(&now), by, trouble.as_deref()))?;
+        terminal.draw(|frame| {
+            draw(
+                frame,
+                &now,
+                before.as_ref().unwrap_or(&now),
+                by,
+                trouble.as_deref(),
+            );
+        })?;
         let mut is_turned = false;
         if poll(arguments.every)? {
             let Event::Key(key) = read()? else { continue };
             match key.code {
                 _ if key.kind == KeyEventKind::Release => continue,
                 KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                    return Ok(());
+                }
                 KeyCode::Char('s') => {
-                    let at = By::ALL.iter().position(|one| one.rank() == by.rank()).unwrap_or(0);
+                    let at = By::ALL
+                        .iter()
+                        .position(|one| one.rank() == by.rank())
+                        .unwrap_or(0);
                     by = By::ALL[(at + 1) % By::ALL.len()];
                     is_turned = true;
                 }
@@ -143,9 +166,19 @@ fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
         one.encoding.name().to_owned(),
         format!("{raw}/{conflate}/{interval}"),
         one.level.name().to_owned(),
-        one.late_since.map_or_else(String::new, |since| time(UnixNanos(now).since(UnixNanos(since)).as_secs_f64())),
-        if one.behind_ms > 0 { time(one.behind_ms as f64 / 1e3) } else { String::new() },
-        if one.queued_bytes > 0 { bytes(one.queued_bytes as f64) } else { String::new() },
+        one.late_since.map_or_else(String::new, |since| {
+            time(UnixNanos(now).since(UnixNanos(since)).as_secs_f64())
+        }),
+        if one.behind_ms > 0 {
+            time(one.behind_ms as f64 / 1e3)
+        } else {
+            String::new()
+        },
+        if one.queued_bytes > 0 {
+            bytes(one.queued_bytes as f64)
+        } else {
+            String::new()
+        },
         count(one.delivered as f64),
         count(one.merged as f64),
         count(one.lost as f64),
@@ -156,8 +189,10 @@ fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
 fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     let rate = |name| count(now.rate(before, name));
     let quantiles = |name| {
-        let [p50, p99] =
-            [0.5, 0.99].map(|share| now.quantile(before, name, share).map_or_else(|| "–".to_owned(), |bound| format!("≤{}", time(bound))));
+        let [p50, p99] = [0.5, 0.99].map(|share| {
+            now.quantile(before, name, share)
+                .map_or_else(|| "–".to_owned(), |bound| format!("≤{}", time(bound)))
+        });
         format!("{p50} / {p99}")
     };
     [
@@ -167,15 +202,24 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
             ("topics held", count(now.value("tickcast_subscriptions"))),
             ("opened/s", rate("tickcast_connections_opened_total")),
             ("memory", bytes(now.value("process_resident_memory_bytes"))),
-            ("cores", format!("{:.2}", now.rate(before, "process_cpu_seconds_total"))),
+            (
+                "cores",
+                format!("{:.2}", now.rate(before, "process_cpu_seconds_total")),
+            ),
         ],
         vec![
             ("published/s", rate("tickcast_events_published_total")),
             ("delivered/s", rate("tickcast_events_delivered_total")),
             ("merged/s", rate("tickcast_events_merged_total")),
             ("lost/s", rate("tickcast_events_lost_total")),
-            ("written/s", bytes(now.rate(before, "tickcast_written_bytes_total"))),
-            ("unaccounted", count(now.value("tickcast_events_unaccounted_total"))),
+            (
+                "written/s",
+                bytes(now.rate(before, "tickcast_written_bytes_total")),
+            ),
+            (
+                "unaccounted",
+                count(now.value("tickcast_events_unaccounted_total")),
+            ),
         ],
         vec![
             ("p50/p99: source", quantiles("tickcast_source_lag_seconds")),
@@ -187,19 +231,36 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
 }
 
 fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: Option<&str>) {
-    let [top, title, table, foot] =
-        Layout::vertical([Constraint::Length(4), Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+    let [top, title, table, foot] = Layout::vertical([
+        Constraint::Length(4),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
     let dim = Style::new().fg(Color::DarkGray);
     let lines = head(now, before).map(|pairs| {
         let spans = pairs.into_iter().flat_map(|(name, value)| {
             let bad = matches!(name, "lost/s" | "late" | "unaccounted") && value != "0";
-            let style = if bad { Style::new().fg(Color::Red) } else { Style::new() };
-            [Span::styled(format!("{name} "), dim), Span::styled(value, style.add_modifier(Modifier::BOLD)), Span::raw("   ")]
+            let style = if bad {
+                Style::new().fg(Color::Red)
+            } else {
+                Style::new()
+            };
+            [
+                Span::styled(format!("{name} "), dim),
+                Span::styled(value, style.add_modifier(Modifier::BOLD)),
+                Span::raw("   "),
+            ]
         });
         Line::from(spans.collect::<Vec<_>>())
     });
     frame.render_widget(Paragraph::new(lines.to_vec()), top);
-    frame.render_widget(Paragraph::new(format!("Connections by {}", by.name())).style(Style::new().add_modifier(Modifier::BOLD)), title);
+    frame.render_widget(
+        Paragraph::new(format!("Connections by {}", by.name()))
+            .style(Style::new().add_modifier(Modifier::BOLD)),
+        title,
+    );
     let rows = now.connections.connections.iter().map(|one| {
         let style = match one.level {
             LagLevel::Ok => Style::new(),
@@ -210,22 +271,33 @@ fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: O
     });
     let widths = COLUMNS.map(|(_, width)| Constraint::Length(width));
     let header = Row::new(COLUMNS.map(|(name, _)| name)).style(dim);
-    frame.render_widget(Table::new(rows, widths).header(header).column_spacing(1), table);
-    let keys =
-        trouble.map_or_else(|| Span::styled("q ends, s ranks by something else", dim), |text| Span::styled(text.to_owned(), Color::Red));
+    frame.render_widget(
+        Table::new(rows, widths).header(header).column_spacing(1),
+        table,
+    );
+    let keys = trouble.map_or_else(
+        || Span::styled("q ends, s ranks by something else", dim),
+        |text| Span::styled(text.to_owned(), Color::Red),
+    );
     frame.render_widget(Paragraph::new(keys), foot);
 }
 
 fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for pairs in head(now, before) {
-        let pairs: Vec<_> = pairs.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
         writeln!(out, "{}", pairs.join("   "))?;
     }
     writeln!(out, "\nConnections by {}", by.name())?;
     let line = |cells: [String; COLUMNS.len()]| {
-        let padded: Vec<_> =
-            cells.iter().zip(COLUMNS).map(|(cell, (_, width))| format!("{cell:<width$}", width = usize::from(width))).collect();
+        let padded: Vec<_> = cells
+            .iter()
+            .zip(COLUMNS)
+            .map(|(cell, (_, width))| format!("{cell:<width$}", width = usize::from(width)))
+            .collect();
         padded.join(" ").trim_end().to_owned()
     };
     writeln!(out, "{}", line(COLUMNS.map(|(name, _)| name.to_owned())))?;

@@ -22,7 +22,9 @@ pub(super) struct Sample {
 /// A line of Prometheus' text format: name, labels, value.
 fn series(line: &str) -> Option<(&str, &str, f64)> {
     let (head, value) = line.rsplit_once(' ')?;
-    let (name, labels) = head.split_once('{').map_or((head, ""), |(name, labels)| (name, labels.trim_end_matches('}')));
+    let (name, labels) = head.split_once('{').map_or((head, ""), |(name, labels)| {
+        (name, labels.trim_end_matches('}'))
+    });
     Some((name, labels, value.parse().ok()?))
 }
 
@@ -35,18 +37,44 @@ impl Sample {
     /// Looks at a server's admin address.
     pub(super) fn take(server: SocketAddr, by: Rank, top: usize) -> Result<Self> {
         let (status, text) = ask::get(server, "/metrics")?;
-        ensure!(status == 200, "{server} has no /metrics; is this its admin address?");
+        ensure!(
+            status == 200,
+            "{server} has no /metrics; is this its admin address?"
+        );
         let word = serde_json::to_value(by)?;
-        let (status, json) = ask::get(server, &format!("/v1/admin/connections?by={}&top={top}", word.as_str().unwrap_or("age")))?;
-        ensure!(status == 200, "{server} has no /v1/admin/connections; is this its admin address? {}", json.trim());
-        let mut sample =
-            Self { sums: HashMap::new(), buckets: HashMap::new(), connections: serde_json::from_str(&json).context("of another version")? };
-        for (name, labels, value) in text.lines().filter(|line| !line.starts_with('#')).filter_map(series) {
-            let bound = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
+        let (status, json) = ask::get(
+            server,
+            &format!(
+                "/v1/admin/connections?by={}&top={top}",
+                word.as_str().unwrap_or("age")
+            ),
+        )?;
+        ensure!(
+            status == 200,
+            "{server} has no /v1/admin/connections; is this its admin address? {}",
+            json.trim()
+        );
+        let mut sample = Self {
+            sums: HashMap::new(),
+            buckets: HashMap::new(),
+            connections: serde_json::from_str(&json).context("of another version")?,
+        };
+        for (name, labels, value) in text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(series)
+        {
+            let bound = labels
+                .split("le=\"")
+                .nth(1)
+                .and_then(|rest| rest.split('"').next());
             match (name.strip_suffix("_bucket"), bound.map(str::parse::<f64>)) {
                 (Some(name), Some(Ok(bound))) if !is_by_interval(labels) => {
                     let buckets = sample.buckets.entry(name.to_owned()).or_default();
-                    match buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
+                    match buckets
+                        .iter_mut()
+                        .find(|(known, _)| known.total_cmp(&bound).is_eq())
+                    {
                         Some((_, count)) => *count += value,
                         None => buckets.push((bound, value)),
                     }
@@ -71,16 +99,30 @@ impl Sample {
     /// A counter's growth a second.
     pub(super) fn rate(&self, before: &Self, name: &str) -> f64 {
         let seconds = self.since(before);
-        if seconds > 0.0 { (self.value(name) - before.value(name)).max(0.0) / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            (self.value(name) - before.value(name)).max(0.0) / seconds
+        } else {
+            0.0
+        }
     }
 
     /// The upper bound of the bucket in which so large a share of what came since an earlier look ends, in seconds.
     pub(super) fn quantile(&self, before: &Self, name: &str, share: f64) -> Option<f64> {
         let now = self.buckets.get(name)?;
         let then = before.buckets.get(name)?;
-        let grown: Vec<(f64, f64)> = now.iter().zip(then).map(|((bound, now), (_, then))| (*bound, now - then)).collect();
-        let total = grown.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
-        grown.into_iter().find(|(_, count)| *count >= share * total).map(|(bound, _)| bound)
+        let grown: Vec<(f64, f64)> = now
+            .iter()
+            .zip(then)
+            .map(|((bound, now), (_, then))| (*bound, now - then))
+            .collect();
+        let total = grown
+            .last()
+            .map(|(_, count)| *count)
+            .filter(|count| *count > 0.0)?;
+        grown
+            .into_iter()
+            .find(|(_, count)| *count >= share * total)
+            .map(|(bound, _)| bound)
     }
 }
 
@@ -89,11 +131,30 @@ mod tests {
     use super::*;
 
     fn sample(ts: u64, text: &str) -> Sample {
-        let connections = ConnectionsAnswer { ts, count: 0, by: Rank::Age, connections: Vec::new() };
-        let mut sample = Sample { sums: HashMap::new(), buckets: HashMap::new(), connections };
+        let connections = ConnectionsAnswer {
+            ts,
+            count: 0,
+            by: Rank::Age,
+            connections: Vec::new(),
+        };
+        let mut sample = Sample {
+            sums: HashMap::new(),
+            buckets: HashMap::new(),
+            connections,
+        };
         for (name, labels, value) in text.lines().filter_map(series) {
-            match (name.strip_suffix("_bucket"), labels.split('"').nth(1).and_then(|bound| bound.parse().ok())) {
-                (Some(name), Some(bound)) => sample.buckets.entry(name.to_owned()).or_default().push((bound, value)),
+            match (
+                name.strip_suffix("_bucket"),
+                labels
+                    .split('"')
+                    .nth(1)
+                    .and_then(|bound| bound.parse().ok()),
+            ) {
+                (Some(name), Some(bound)) => sample
+                    .buckets
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push((bound, value)),
                 _ => *sample.sums.entry(name.to_owned()).or_default() += value,
             }
         }
@@ -102,12 +163,21 @@ mod tests {
 
     #[test]
     fn rates_and_quantiles_are_of_what_lies_between() {
-        let before = sample(0, "a{x=\"1\"} 5\na{x=\"2\"} 5\nt_bucket{le=\"0.1\"} 10\nt_bucket{le=\"1\"} 10\nt_bucket{le=\"+Inf\"} 10");
-        let now =
-            sample(2_000_000_000, "a{x=\"1\"} 9\na{x=\"2\"} 5\nt_bucket{le=\"0.1\"} 10\nt_bucket{le=\"1\"} 109\nt_bucket{le=\"+Inf\"} 110");
+        let before = sample(
+            0,
+            "a{x=\"1\"} 5\na{x=\"2\"} 5\nt_bucket{le=\"0.1\"} 10\nt_bucket{le=\"1\"} 10\nt_bucket{le=\"+Inf\"} 10",
+        );
+        let now = sample(
+            2_000_000_000,
+            "a{x=\"1\"} 9\na{x=\"2\"} 5\nt_bucket{le=\"0.1\"} 10\nt_bucket{le=\"1\"} 109\nt_bucket{le=\"+Inf\"} 110",
+        );
         assert!((now.rate(&before, "a") - 2.0).abs() < 1e-9);
         assert_eq!(now.quantile(&before, "t", 0.5), Some(1.0));
         assert_eq!(now.quantile(&before, "t", 0.999), Some(f64::INFINITY));
-        assert_eq!(now.quantile(&now, "t", 0.5), None, "nothing came in between");
+        assert_eq!(
+            now.quantile(&now, "t", 0.5),
+            None,
+            "nothing came in between"
+        );
     }
 }

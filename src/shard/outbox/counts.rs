@@ -49,8 +49,13 @@ impl Counts {
 
     /// When something that was recorded is to be told, if there is any.
     pub fn tell_at(&self) -> Option<UnixNanos> {
-        let all = self.fanout.iter().chain([&self.queue_age, &self.flush_bytes, &self.snapshot]);
-        all.into_iter().any(|histogram| !histogram.is_empty()).then(|| self.told.plus(TELL_EVERY))
+        let all = self
+            .fanout
+            .iter()
+            .chain([&self.queue_age, &self.flush_bytes, &self.snapshot]);
+        all.into_iter()
+            .any(|histogram| !histogram.is_empty())
+            .then(|| self.told.plus(TELL_EVERY))
     }
 
     /// What was delivered so far was so by this time.
@@ -101,8 +106,11 @@ impl Counts {
 
     /// Tells the metrics; what takes longer to tell, once in [`TELL_EVERY`].
     pub fn tell(&mut self, metrics: &Metrics) {
-        let counters =
-            [(&metrics.delivered, &mut self.delivered), (&metrics.merged, &mut self.merged), (&metrics.written_bytes, &mut self.written)];
+        let counters = [
+            (&metrics.delivered, &mut self.delivered),
+            (&metrics.merged, &mut self.merged),
+            (&metrics.written_bytes, &mut self.written),
+        ];
         for (counter, count) in counters {
             if *count > 0 {
                 counter.inc_by(std::mem::take(count));
@@ -112,7 +120,11 @@ impl Counts {
             return;
         }
         self.told = self.now;
-        let others = [&mut self.queue_age, &mut self.flush_bytes, &mut self.snapshot];
+        let others = [
+            &mut self.queue_age,
+            &mut self.flush_bytes,
+            &mut self.snapshot,
+        ];
         for histogram in self.fanout.iter_mut().chain(others) {
             histogram.hand_over();
         }

@@ -12,7 +12,13 @@ use crate::topic::Kind;
 
 impl Outbox {
     /// Begins to hold a topic; returns its slot, which the registry is to be told.
-    pub fn hold(&mut self, topic: TopicId, settings: Settings, join: Join, view: &mut View<'_>) -> SlotId {
+    pub fn hold(
+        &mut self,
+        topic: TopicId,
+        settings: Settings,
+        join: Join,
+        view: &mut View<'_>,
+    ) -> SlotId {
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         let start = match join {
             Join::Snapshot(_) | Join::Anew(_) | Join::Live => head,
@@ -69,7 +75,11 @@ impl Outbox {
         let entry = SnapshotEntry {
             slot,
             seq: pinned.then(|| view.replica.head(state.topic)),
-            last: if pinned { view.replica.last(state.topic).cloned() } else { None },
+            last: if pinned {
+                view.replica.last(state.topic).cloned()
+            } else {
+                None
+            },
             events,
             since: view.now,
             epoch: None,
@@ -79,7 +89,12 @@ impl Outbox {
 
     fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
         self.slots[slot.index()].enqueue(Some(to));
-        self.waiting.lane.push(Entry::Gap(Box::new(GapEntry { slot, from, to, cause })));
+        self.waiting.lane.push(Entry::Gap(Box::new(GapEntry {
+            slot,
+            from,
+            to,
+            cause,
+        })));
     }
 
     /// Changes a subscription's settings; what waits goes by the old ones.
@@ -115,16 +130,31 @@ impl Outbox {
         }
         let state = &mut self.slots[slot.index()];
         let encoding = self.wire.encoding();
-        let last = view.replica.last(state.topic).filter(|event| event.seq > state.tail() && !event.closes_bar());
-        for event in view.replica.closed_after(state.topic, state.tail()).chain(last) {
-            self.waiting.lane.push_event(slot, event, view.newest.bytes(view.replica, event, encoding, view.metrics));
+        let last = view
+            .replica
+            .last(state.topic)
+            .filter(|event| event.seq > state.tail() && !event.closes_bar());
+        for event in view
+            .replica
+            .closed_after(state.topic, state.tail())
+            .chain(last)
+        {
+            self.waiting.lane.push_event(
+                slot,
+                event,
+                view.newest
+                    .bytes(view.replica, event, encoding, view.metrics),
+            );
             state.enqueue(Some(event.seq));
         }
     }
 
     /// No longer holds a topic; what waits of it is dropped.
     pub fn release(&mut self, topic: TopicId) -> Option<SlotId> {
-        let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
+        let place = self
+            .index
+            .binary_search_by_key(&topic, |(held, _)| *held)
+            .ok()?;
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
         self.ended += state.accounted();
@@ -140,7 +170,9 @@ impl Outbox {
     pub fn before_overrun_epoch(&mut self, slot: SlotId, ended_at: u64, view: &mut View<'_>) {
         self.before_epoch(slot, view);
         let tail = self.slots[slot.index()].tail();
-        if self.newest_epoch(slot, view) == view.replica.epoch(self.slots[slot.index()].topic) && tail < ended_at {
+        if self.newest_epoch(slot, view) == view.replica.epoch(self.slots[slot.index()].topic)
+            && tail < ended_at
+        {
             self.queue_gap(slot, tail + 1, ended_at, GapCause::Bus);
         }
     }
@@ -159,18 +191,31 @@ impl Outbox {
     }
 
     /// A new epoch begins: its snapshot goes before its first event.
-    pub fn begin_epoch(&mut self, slot: SlotId, epoch: Epoch, seq: u64, last: Option<Event>, now: UnixNanos) {
+    pub fn begin_epoch(
+        &mut self,
+        slot: SlotId,
+        epoch: Epoch,
+        seq: u64,
+        last: Option<Event>,
+        now: UnixNanos,
+    ) {
         let state = &mut self.slots[slot.index()];
         state.enqueue(Some(seq));
         (state.marked, state.catching_up) = (false, false);
-        self.waiting.lane.push(Entry::Snapshot(Box::new(SnapshotEntry {
-            slot,
-            seq: Some(seq),
-            last,
-            events: if state.kind == Kind::Event { crate::replica::SNAPSHOT_TRADES } else { 1 },
-            since: now,
-            epoch: Some(epoch),
-        })));
+        self.waiting
+            .lane
+            .push(Entry::Snapshot(Box::new(SnapshotEntry {
+                slot,
+                seq: Some(seq),
+                last,
+                events: if state.kind == Kind::Event {
+                    crate::replica::SNAPSHOT_TRADES
+                } else {
+                    1
+                },
+                since: now,
+                epoch: Some(epoch),
+            })));
     }
 
     /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
@@ -179,7 +224,13 @@ impl Outbox {
         let topic = self.slots[slot.index()].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         if self.newest_epoch(slot, view) != epoch {
-            self.begin_epoch(slot, epoch, head, view.replica.last(topic).cloned(), view.now);
+            self.begin_epoch(
+                slot,
+                epoch,
+                head,
+                view.replica.last(topic).cloned(),
+                view.now,
+            );
             return;
         }
         let state = &self.slots[slot.index()];

@@ -75,7 +75,12 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) const EMPTY: Self = Self { entries: VecDeque::new(), bytes: Vec::new(), read: 0, events: 0 };
+    pub(super) const EMPTY: Self = Self {
+        entries: VecDeque::new(),
+        bytes: Vec::new(),
+        read: 0,
+        events: 0,
+    };
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -117,7 +122,10 @@ impl Lane {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        debug_assert!(!matches!(entry, Entry::Event(_)), "an event comes with its bytes");
+        debug_assert!(
+            !matches!(entry, Entry::Event(_)),
+            "an event comes with its bytes"
+        );
         self.entries.push_back(entry);
     }
 
@@ -149,7 +157,10 @@ impl Lane {
     }
 
     /// Rebuilds the lane: `decide` sees each entry in order and says what becomes of it.
-    pub(super) fn rebuild(&mut self, mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict) {
+    pub(super) fn rebuild(
+        &mut self,
+        mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,
+    ) {
         let old = std::mem::replace(self, Self::EMPTY);
         let mut at = old.read;
         for entry in old.entries {

@@ -101,7 +101,13 @@ enum Control {
     /// What the client didn't ask for; bounded by `fanout.control`.
     Notice(Vec<u8>),
     /// A long answer, made as the socket drains.
-    Instruments { id: Option<Id>, catalog: Arc<Catalog>, rest: Range<usize>, prefix: Box<str>, exact: bool },
+    Instruments {
+        id: Option<Id>,
+        catalog: Arc<Catalog>,
+        rest: Range<usize>,
+        prefix: Box<str>,
+        exact: bool,
+    },
     /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
     Heartbeat,
 }
@@ -132,7 +138,11 @@ impl Outbox {
             index: Vec::new(),
             waiting: Queues::EMPTY,
             level: LagLevel::Ok,
-            totals: Totals { delivered: 0, merged: 0, lost: 0 },
+            totals: Totals {
+                delivered: 0,
+                merged: 0,
+                lost: 0,
+            },
             ended: 0,
         }
     }
@@ -148,7 +158,10 @@ impl Outbox {
 
     /// The slot of a topic that is held.
     pub fn slot_of(&self, topic: TopicId) -> Option<SlotId> {
-        let place = self.index.binary_search_by_key(&topic, |(held, _)| *held).ok()?;
+        let place = self
+            .index
+            .binary_search_by_key(&topic, |(held, _)| *held)
+            .ok()?;
         Some(self.index[place].1)
     }
 
@@ -159,7 +172,8 @@ impl Outbox {
 
     /// Makes room for so many subscriptions more, and no more than those.
     pub fn reserve(&mut self, slots: usize) {
-        self.slots.reserve_exact(slots.saturating_sub(self.free.len()));
+        self.slots
+            .reserve_exact(slots.saturating_sub(self.free.len()));
         self.index.reserve_exact(slots);
     }
 
@@ -176,8 +190,16 @@ impl Outbox {
     /// How many events the accounts have come to that were not counted as delivered, merged or lost when that happened,
     /// or the other way round; 0 by the ledger's promise.
     pub fn unaccounted(&self) -> u64 {
-        let held = self.index.iter().map(|(_, slot)| self.slots[slot.index()].accounted()).sum::<u64>();
-        let Totals { delivered, merged, lost } = self.totals;
+        let held = self
+            .index
+            .iter()
+            .map(|(_, slot)| self.slots[slot.index()].accounted())
+            .sum::<u64>();
+        let Totals {
+            delivered,
+            merged,
+            lost,
+        } = self.totals;
         (self.ended + held).abs_diff(delivered + merged + lost)
     }
 
@@ -224,7 +246,9 @@ impl Outbox {
     /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
-        let is_free = !self.wire.blocked && self.wire.len() <= 2 * limits.frame && self.waiting.control.is_empty();
+        let is_free = !self.wire.blocked
+            && self.wire.len() <= 2 * limits.frame
+            && self.waiting.control.is_empty();
         is_free && self.slots[slot.index()].queued() == 0
     }
 
@@ -253,7 +277,9 @@ impl Outbox {
 
     /// An interval that this slot waited for has passed.
     pub fn on_due(&mut self, slot: SlotId, now: UnixNanos) {
-        let Some(state) = self.slots.get(slot.index()) else { return };
+        let Some(state) = self.slots.get(slot.index()) else {
+            return;
+        };
         if state.marked && state.queued() == 0 && now >= state.next_due() {
             self.waiting.marks.push_back((slot, now));
         }
@@ -275,9 +301,17 @@ impl Outbox {
 
     /// The answer to `instruments`, made as the socket drains.
     pub fn answer_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
-        let (prefix, exact) = pattern.strip_suffix('*').map_or((pattern, true), |prefix| (prefix, false));
+        let (prefix, exact) = pattern
+            .strip_suffix('*')
+            .map_or((pattern, true), |prefix| (prefix, false));
         let rest = 0..catalog.instruments().len();
-        self.waiting.control.push_back(Control::Instruments { id, catalog, rest, prefix: prefix.into(), exact });
+        self.waiting.control.push_back(Control::Instruments {
+            id,
+            catalog,
+            rest,
+            prefix: prefix.into(),
+            exact,
+        });
     }
 
     /// The answer to `ledger`, after all that waits now.
@@ -294,7 +328,12 @@ impl Outbox {
 
     /// Whether answers wait, so that no further request should be read.
     pub fn answers_wait(&self) -> bool {
-        self.waiting.answer_bytes > 0 || self.waiting.control.iter().any(|control| matches!(control, Control::Instruments { .. }))
+        self.waiting.answer_bytes > 0
+            || self
+                .waiting
+                .control
+                .iter()
+                .any(|control| matches!(control, Control::Instruments { .. }))
     }
 
     /// About how many bytes of what the client asked for wait: answers, snapshots, ledgers.
@@ -304,12 +343,17 @@ impl Outbox {
 
     /// Bytes that wait for the socket, the wire's included.
     pub fn queued_bytes(&self) -> usize {
-        self.wire.len() + self.waiting.lane.cost() + self.waiting.answer_bytes + self.waiting.notice_bytes
+        self.wire.len()
+            + self.waiting.lane.cost()
+            + self.waiting.answer_bytes
+            + self.waiting.notice_bytes
     }
 
     /// Whether anything waits that could be put on the wire now.
     pub fn has_more(&self) -> bool {
-        !self.waiting.control.is_empty() || !self.waiting.lane.is_empty() || !self.waiting.marks.is_empty()
+        !self.waiting.control.is_empty()
+            || !self.waiting.lane.is_empty()
+            || !self.waiting.marks.is_empty()
     }
 
     /// Whether a flush would have something to do.
@@ -335,7 +379,11 @@ impl Outbox {
             }
         }
         let waiting = &mut *self.waiting;
-        (waiting.answer_bytes, waiting.notice_bytes, waiting.heartbeat_waits) = (0, 0, false);
+        (
+            waiting.answer_bytes,
+            waiting.notice_bytes,
+            waiting.heartbeat_waits,
+        ) = (0, 0, false);
     }
 
     /// Forgets what waits; what is on the wire still goes out.

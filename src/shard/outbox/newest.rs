@@ -36,7 +36,13 @@ impl Newest {
     }
 
     /// An event's bytes: those that are kept, or made now and kept if they are newer.
-    pub fn bytes(&mut self, replica: &Replica, event: &Event, encoding: Encoding, metrics: &Metrics) -> &[u8] {
+    pub fn bytes(
+        &mut self,
+        replica: &Replica,
+        event: &Event,
+        encoding: Encoding,
+        metrics: &Metrics,
+    ) -> &[u8] {
         let turn = replica.epoch(event.topic).turn;
         let closed = event.closes_bar();
         let kept = self.place(event.topic, encoding, closed);
@@ -46,7 +52,14 @@ impl Newest {
         let is_newer = kept.turn != turn || kept.seq < event.seq;
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
-        encode_event(&mut bytes, encoding, &replica.catalog().topic(event.topic).head, event.seq, event.tx, &event.body);
+        encode_event(
+            &mut bytes,
+            encoding,
+            &replica.catalog().topic(event.topic).head,
+            event.seq,
+            event.tx,
+            &event.body,
+        );
         metrics.encoded[encoding.index()].inc();
         self.scratch = bytes;
         if is_newer {

@@ -29,7 +29,8 @@ impl Outbox {
             return Relief::Done;
         }
         self.warn(view);
-        let is_late = behind > view.limits.behind_max && view.now.since(self.waiting.shed_at) >= view.limits.behind_max / 8;
+        let is_late = behind > view.limits.behind_max
+            && view.now.since(self.waiting.shed_at) >= view.limits.behind_max / 8;
         if cost <= view.limits.outbox && !is_late {
             return Relief::Done;
         }
@@ -59,7 +60,12 @@ impl Outbox {
             Entry::Event(event) => Some(waiting(event.slot)).filter(|slot| !slot.dead),
             _ => None,
         });
-        let marked = self.waiting.marks.iter().map(|(slot, _)| waiting(*slot)).filter(|slot| slot.marked && !slot.dead);
+        let marked = self
+            .waiting
+            .marks
+            .iter()
+            .map(|(slot, _)| waiting(*slot))
+            .filter(|slot| slot.marked && !slot.dead);
         let (mut disconnects, mut degrades) = (false, self.degraded());
         for settings in raw.chain(marked).map(|slot| slot.settings) {
             disconnects |= settings.on_slow == OnSlow::Disconnect;
@@ -106,7 +112,8 @@ impl Outbox {
             let slot = &mut slots[event.slot.index()];
             let merges = slot.merges(degraded);
             let drops = !merges && (cost > target || event.tx < oldest);
-            let stays = (merges && keep_whole.contains(&(at - 1))) || !(merges || drops || slot.dead);
+            let stays =
+                (merges && keep_whole.contains(&(at - 1))) || !(merges || drops || slot.dead);
             if stays {
                 gaps[event.slot.index()] = None;
                 kept.push_back(Entry::Event(event));
@@ -136,7 +143,9 @@ impl Outbox {
         let entries: Vec<&Entry> = self.waiting.lane.entries().collect();
         for (at, entry) in entries.iter().enumerate().rev() {
             match entry {
-                Entry::Snapshot(snapshot) if snapshot.epoch.is_some() => follows[snapshot.slot.index()] = (true, false),
+                Entry::Snapshot(snapshot) if snapshot.epoch.is_some() => {
+                    follows[snapshot.slot.index()] = (true, false);
+                }
                 Entry::Event(event) if self.slots[event.slot.index()].merges(degraded) => {
                     let (epoch_follows, newest_found) = &mut follows[event.slot.index()];
                     if *epoch_follows && (event.done || !*newest_found) {
@@ -188,7 +197,12 @@ impl Outbox {
     }
 }
 
-fn add_to_gap(event: &EventEntry, gaps: &mut [Option<usize>], kept: &mut VecDeque<Entry>, slot: &mut Slot) {
+fn add_to_gap(
+    event: &EventEntry,
+    gaps: &mut [Option<usize>],
+    kept: &mut VecDeque<Entry>,
+    slot: &mut Slot,
+) {
     let open = gaps[event.slot.index()].and_then(|place| kept.get_mut(place));
     if let Some(Entry::Gap(gap)) = open {
         gap.to = event.seq;
@@ -196,6 +210,11 @@ fn add_to_gap(event: &EventEntry, gaps: &mut [Option<usize>], kept: &mut VecDequ
     }
     gaps[event.slot.index()] = Some(kept.len());
     slot.enqueue(None);
-    let gap = GapEntry { slot: event.slot, from: event.seq, to: event.seq, cause: GapCause::Slow };
+    let gap = GapEntry {
+        slot: event.slot,
+        from: event.seq,
+        to: event.seq,
+        cause: GapCause::Slow,
+    };
     kept.push_back(Entry::Gap(Box::new(gap)));
 }

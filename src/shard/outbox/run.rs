@@ -49,14 +49,25 @@ impl<'a> Run<'a> {
 
     /// Each event with its bytes, in order.
     pub fn events(&self) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
-        let Self { batches, places, encoding, metrics, .. } = *self;
+        let Self {
+            batches,
+            places,
+            encoding,
+            metrics,
+            ..
+        } = *self;
         let mut at = self.at;
         std::iter::from_fn(move || {
             let place = places.get(at as usize)?;
             at = place.next;
             let batch = &batches[place.batch as usize];
-            let LogItem::Event(event) = &batch.items[place.item as usize] else { return None };
-            Some((event, batch.encoded(encoding, metrics).item(place.item as usize)))
+            let LogItem::Event(event) = &batch.items[place.item as usize] else {
+                return None;
+            };
+            Some((
+                event,
+                batch.encoded(encoding, metrics).item(place.item as usize),
+            ))
         })
     }
 }

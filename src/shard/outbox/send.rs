@@ -8,8 +8,8 @@ use super::lane::{Entry, EventEntry, GapEntry, SnapshotEntry};
 use super::{Control, Outbox, SlotId, View};
 use crate::bus::{Catalog, Event, TopicId};
 use crate::protocol::{
-    self, Gap, GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Mode, SnapshotHead,
-    encode_control, encode_event, encode_parts, write_snapshot,
+    self, Gap, GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer,
+    LedgerEntry, Mode, SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
 };
 use crate::topic::Kind;
 
@@ -49,7 +49,8 @@ impl Outbox {
         if is_empty && self.level != LagLevel::Ok {
             self.level = LagLevel::Ok;
             let lag = self.lag(view);
-            self.wire.control(&encode_control(&lag, self.wire.encoding()));
+            self.wire
+                .control(&encode_control(&lag, self.wire.encoding()));
             view.metrics.lag_of(LagLevel::Ok).inc();
         }
         is_empty
@@ -76,18 +77,38 @@ impl Outbox {
                     lost: totals.lost,
                     queued_bytes: self.queued_bytes() as u64,
                 });
-                self.wire.control(&encode_control(&heartbeat, self.wire.encoding()));
+                self.wire
+                    .control(&encode_control(&heartbeat, self.wire.encoding()));
             }
-            Some(Control::Instruments { id, catalog, rest, prefix, exact }) => {
+            Some(Control::Instruments {
+                id,
+                catalog,
+                rest,
+                prefix,
+                exact,
+            }) => {
                 self.send_instruments(id, catalog, rest, prefix, exact);
             }
         }
         true
     }
 
-    fn send_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, mut rest: Range<usize>, prefix: Box<str>, exact: bool) {
+    fn send_instruments(
+        &mut self,
+        id: Option<Id>,
+        catalog: Arc<Catalog>,
+        mut rest: Range<usize>,
+        prefix: Box<str>,
+        exact: bool,
+    ) {
         let mut instruments = Vec::new();
-        let meant = |symbol: &str| if exact { *symbol == *prefix } else { symbol.starts_with(&*prefix) };
+        let meant = |symbol: &str| {
+            if exact {
+                *symbol == *prefix
+            } else {
+                symbol.starts_with(&*prefix)
+            }
+        };
         for info in catalog.instruments().skip(rest.start) {
             if instruments.len() == INSTRUMENTS_A_PART {
                 break;
@@ -98,10 +119,21 @@ impl Outbox {
             }
         }
         let more = !rest.is_empty();
-        let part = protocol::Control::Instruments(Instruments { id: id.clone(), instruments, more });
-        self.wire.control(&encode_control(&part, self.wire.encoding()));
+        let part = protocol::Control::Instruments(Instruments {
+            id: id.clone(),
+            instruments,
+            more,
+        });
+        self.wire
+            .control(&encode_control(&part, self.wire.encoding()));
         if more {
-            self.waiting.control.push_front(Control::Instruments { id, catalog, rest, prefix, exact });
+            self.waiting.control.push_front(Control::Instruments {
+                id,
+                catalog,
+                rest,
+                prefix,
+                exact,
+            });
         }
     }
 
@@ -163,7 +195,8 @@ impl Outbox {
         }
         self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
         let state = &self.slots[gap.slot.index()];
-        let is_last = state.queued() == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
+        let is_last =
+            state.queued() == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
         if is_last && state.kind != Kind::Event {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
@@ -187,7 +220,10 @@ impl Outbox {
         view.counts.merged += merged;
         self.totals.lost += lost;
         view.metrics.lost[cause as usize].inc_by(lost);
-        self.wire.control(&encode_control(&protocol::Control::Gap(gap), self.wire.encoding()));
+        self.wire.control(&encode_control(
+            &protocol::Control::Gap(gap),
+            self.wire.encoding(),
+        ));
     }
 
     fn send_snapshot(&mut self, entry: SnapshotEntry, view: &mut View<'_>) {
@@ -211,12 +247,23 @@ impl Outbox {
         self.put_snapshot(entry.slot, seq, entry.events, entry.last, view);
     }
 
-    fn put_snapshot(&mut self, slot: SlotId, seq: u64, events: usize, last: Option<Event>, view: &mut View<'_>) {
+    fn put_snapshot(
+        &mut self,
+        slot: SlotId,
+        seq: u64,
+        events: usize,
+        last: Option<Event>,
+        view: &mut View<'_>,
+    ) {
         let state = &self.slots[slot.index()];
         let (topic, encoding) = (state.topic, self.wire.encoding());
         let epoch = view.replica.epoch_of_turn(state.turn);
         let is_current = view.replica.epoch(topic) == epoch;
-        let mut found = if is_current { view.replica.snapshot(topic, seq, events) } else { Vec::new() };
+        let mut found = if is_current {
+            view.replica.snapshot(topic, seq, events)
+        } else {
+            Vec::new()
+        };
         if found.is_empty() {
             found.extend(last.as_ref().filter(|event| event.seq == seq));
         }
@@ -225,14 +272,30 @@ impl Outbox {
         let info = view.replica.catalog().topic(topic);
         for event in &found {
             if is_current {
-                bytes.extend_from_slice(view.newest.bytes(view.replica, event, encoding, view.metrics));
+                bytes.extend_from_slice(view.newest.bytes(
+                    view.replica,
+                    event,
+                    encoding,
+                    view.metrics,
+                ));
             } else {
                 // The kept bytes are of the epoch now.
-                encode_event(&mut bytes, encoding, &info.head, event.seq, event.tx, &event.body);
+                encode_event(
+                    &mut bytes,
+                    encoding,
+                    &info.head,
+                    event.seq,
+                    event.tx,
+                    &event.body,
+                );
             }
             ends.push(bytes.len());
         }
-        let head = SnapshotHead { topic: &info.text, epoch: &epoch.to_string(), seq };
+        let head = SnapshotHead {
+            topic: &info.text,
+            epoch: &epoch.to_string(),
+            seq,
+        };
         let mut payload = Vec::with_capacity(bytes.len() + 128);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
         write_snapshot(&mut payload, encoding, &head, found.len(), events);
@@ -257,7 +320,12 @@ impl Outbox {
             self.put_warning(view);
             self.put_gap(slot, from, to, GapCause::Slow, view);
         }
-        let Self { slots, wire, totals, .. } = self;
+        let Self {
+            slots,
+            wire,
+            totals,
+            ..
+        } = self;
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed {
@@ -266,7 +334,11 @@ impl Outbox {
                 self.waiting.lane.push_front(Entry::Resume(slot));
                 return false;
             }
-            wire.events(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics), 1);
+            wire.events(
+                view.newest
+                    .bytes(view.replica, event, wire.encoding(), view.metrics),
+                1,
+            );
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;
@@ -297,11 +369,23 @@ impl Outbox {
             self.put_warning(view);
             self.put_gap(slot, from, to, GapCause::Slow, view);
         }
-        let Self { slots, wire, totals, .. } = self;
+        let Self {
+            slots,
+            wire,
+            totals,
+            ..
+        } = self;
         let state = &mut slots[slot.index()];
-        let last = view.replica.last(topic).filter(|event| event.seq > state.head && !event.closes_bar());
+        let last = view
+            .replica
+            .last(topic)
+            .filter(|event| event.seq > state.head && !event.closes_bar());
         for event in view.replica.closed_after(topic, state.head).chain(last) {
-            wire.events(view.newest.bytes(view.replica, event, wire.encoding(), view.metrics), 1);
+            wire.events(
+                view.newest
+                    .bytes(view.replica, event, wire.encoding(), view.metrics),
+                1,
+            );
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;
@@ -312,8 +396,16 @@ impl Outbox {
     }
 
     fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
-        let topics = self.index.iter().map(|(topic, slot)| self.ledger_entry(*topic, *slot, view)).collect();
-        let answer = protocol::Control::Ledger(LedgerAnswer { id, topics, more: false });
+        let topics = self
+            .index
+            .iter()
+            .map(|(topic, slot)| self.ledger_entry(*topic, *slot, view))
+            .collect();
+        let answer = protocol::Control::Ledger(LedgerAnswer {
+            id,
+            topics,
+            more: false,
+        });
         for part in encode_parts(answer, self.wire.encoding()) {
             self.wire.control(&part);
         }
@@ -323,7 +415,11 @@ impl Outbox {
         let state = &self.slots[slot.index()];
         let epoch = view.replica.epoch_of_turn(state.turn);
         let is_current = view.replica.epoch(topic) == epoch;
-        let newest = if is_current { view.replica.head(topic) } else { self.last_of_old_epoch(slot) };
+        let newest = if is_current {
+            view.replica.head(topic)
+        } else {
+            self.last_of_old_epoch(slot)
+        };
         LedgerEntry {
             topic: view.replica.catalog().topic(topic).text.to_string(),
             epoch: epoch.to_string(),
@@ -339,7 +435,12 @@ impl Outbox {
     /// The newest event of an epoch that has ended, of which some still waits.
     fn last_of_old_epoch(&self, slot: SlotId) -> u64 {
         let mut newest = self.slots[slot.index()].head;
-        for entry in self.waiting.lane.entries().filter(|entry| entry.slot() == Some(slot)) {
+        for entry in self
+            .waiting
+            .lane
+            .entries()
+            .filter(|entry| entry.slot() == Some(slot))
+        {
             match entry {
                 Entry::Event(event) => newest = event.seq,
                 Entry::Gap(gap) => newest = gap.to,
@@ -363,7 +464,8 @@ impl Outbox {
         if self.level == LagLevel::Ok {
             self.level = LagLevel::Warn;
             let lag = self.lag(view);
-            self.wire.control(&encode_control(&lag, self.wire.encoding()));
+            self.wire
+                .control(&encode_control(&lag, self.wire.encoding()));
             view.metrics.lag_of(LagLevel::Warn).inc();
         }
     }
@@ -376,7 +478,11 @@ pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEnt
         channels: instrument
             .channels()
             .into_iter()
-            .map(|channel| channel.param().map_or(channel.name().to_owned(), |param| format!("{}:{param}", channel.name())))
+            .map(|channel| {
+                channel.param().map_or(channel.name().to_owned(), |param| {
+                    format!("{}:{param}", channel.name())
+                })
+            })
             .collect(),
         price_scale: instrument.price_scale,
         qty_scale: instrument.qty_scale,

@@ -83,7 +83,12 @@ impl Slot {
 
     fn more(&mut self) -> &mut More {
         let tail = self.head;
-        self.more.get_or_insert_with(|| Box::new(More { tail, ..More::default() }))
+        self.more.get_or_insert_with(|| {
+            Box::new(More {
+                tail,
+                ..More::default()
+            })
+        })
     }
 
     /// Entries in the lane.
@@ -139,7 +144,9 @@ impl Slot {
 
     /// An interval's next send isn't before.
     pub fn next_due(&self) -> UnixNanos {
-        self.more.as_ref().map_or(UnixNanos::default(), |more| more.next_due)
+        self.more
+            .as_ref()
+            .map_or(UnixNanos::default(), |more| more.next_due)
     }
 
     /// Sets when an interval may send next.
@@ -149,7 +156,11 @@ impl Slot {
 
     /// Accounts for the delivery of consecutive events, of which the account has had all before.
     pub fn deliver_run(&mut self, first: u64, last: u64) {
-        debug_assert_eq!(first, self.head + 1, "a raw subscription that is up to date misses nothing");
+        debug_assert_eq!(
+            first,
+            self.head + 1,
+            "a raw subscription that is up to date misses nothing"
+        );
         self.head = last;
         if let Some(more) = &mut self.more {
             more.tail = last;
@@ -200,9 +211,15 @@ impl Slot {
 
     /// Gives memory back that says nothing any more.
     pub fn rest(&mut self) {
-        let says_nothing = |more: &More| (more.queued, more.merged, more.lost, more.next_due) == (0, 0, 0, UnixNanos::default());
+        let says_nothing = |more: &More| {
+            (more.queued, more.merged, more.lost, more.next_due) == (0, 0, 0, UnixNanos::default())
+        };
         if self.more.as_deref().is_some_and(says_nothing) {
-            debug_assert_eq!(self.tail(), self.head, "where nothing waits, all is accounted for");
+            debug_assert_eq!(
+                self.tail(),
+                self.head,
+                "where nothing waits, all is accounted for"
+            );
             self.more = None;
         }
     }

@@ -10,38 +10,69 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::{
-    Admitted, Catalog, Counts, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Place, Relief, Replica, Run, SlotId, TopicId,
-    UnixNanos, View,
+    Admitted, Catalog, Counts, LagLevel, Metrics, Mode, Newest, Outbox, OutboxLimits, Place,
+    Relief, Replica, Run, SlotId, TopicId, UnixNanos, View,
 };
 use crate::bus::{Batch, Event, LogItem, SourceId};
 use crate::client::Accounts;
-use crate::market::{Aggressor, Bar, Body, Instrument, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId};
+use crate::market::{
+    Aggressor, Bar, Body, Instrument, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId,
+};
 use crate::protocol::{
-    Control, Encoding, Epoch, From, Id, Limits, Op, Request, ServerMessage, Subscribe, decode_server_message, encode_parts, encode_request,
+    Control, Encoding, Epoch, From, Id, Limits, Op, Request, ServerMessage, Subscribe,
+    decode_server_message, encode_parts, encode_request,
 };
 use crate::replica::HistoryLimits;
 use crate::session::{Action, Session};
 use crate::topic::{Kind, TopicName};
 
 const TOPICS: [&str; 5] = ["trade:A", "quote:A", "bar:A:1s", "trade:B", "quote:B"];
-const NAMES: [&str; 7] = ["trade:A", "quote:A", "bar:A:1s", "trade:B", "quote:B", "quote:*", "bar:*:1s"];
+const NAMES: [&str; 7] = [
+    "trade:A", "quote:A", "bar:A:1s", "trade:B", "quote:B", "quote:*", "bar:*:1s",
+];
 const MODES: [(&str, Option<u16>); 3] = [("raw", None), ("conflate", None), ("interval", Some(10))];
 
 #[derive(Debug, Clone)]
 enum Step {
-    Publish { topic: usize, events: u8, closes: bool },
+    Publish {
+        topic: usize,
+        events: u8,
+        closes: bool,
+    },
     Flush,
-    Unblock { room: usize },
-    Tick { ms: u16 },
-    Subscribe { name: usize, mode: usize, on_slow: Option<OnSlowWord>, snapshot: Option<bool> },
-    Unsubscribe { name: usize },
-    Modify { name: usize, mode: usize },
-    Resync { name: usize },
+    Unblock {
+        room: usize,
+    },
+    Tick {
+        ms: u16,
+    },
+    Subscribe {
+        name: usize,
+        mode: usize,
+        on_slow: Option<OnSlowWord>,
+        snapshot: Option<bool>,
+    },
+    Unsubscribe {
+        name: usize,
+    },
+    Modify {
+        name: usize,
+        mode: usize,
+    },
+    Resync {
+        name: usize,
+    },
     Ledger,
     Heartbeat,
-    Epoch { topic: usize },
-    Overrun { events: u8 },
-    Reconnect { room: usize },
+    Epoch {
+        topic: usize,
+    },
+    Overrun {
+        events: u8,
+    },
+    Reconnect {
+        room: usize,
+    },
 }
 
 type OnSlowWord = crate::protocol::OnSlow;
@@ -90,7 +121,12 @@ struct Rig {
     heads: Vec<(String, u64, String)>,
 }
 
-const LIMITS: Limits = Limits { topics: 100, requests_per_s: 1_000_000, message_bytes: 65_536, snapshot_events: 1000 };
+const LIMITS: Limits = Limits {
+    topics: 100,
+    requests_per_s: 1_000_000,
+    message_bytes: 65_536,
+    snapshot_events: 1000,
+};
 
 fn instrument(symbol: &str) -> Instrument {
     Instrument {
@@ -112,9 +148,19 @@ impl Rig {
         let mut catalog = Catalog::new(vec!["s".into()]);
         catalog.add(SourceId(0), vec![instrument("A"), instrument("B")]);
         let catalog = Arc::new(catalog);
-        let history = HistoryLimits { events: 60, bytes: 1 << 20, age: Duration::from_secs(300) };
+        let history = HistoryLimits {
+            events: 60,
+            bytes: 1 << 20,
+            age: Duration::from_secs(300),
+        };
         let mut replica = Replica::new(origin, history);
-        replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
+        replica.apply(
+            &LogItem::Topics {
+                new: 0..catalog.len() as u32,
+                restored: Vec::new(),
+            },
+            &catalog,
+        );
         let now = UnixNanos(1_000_000_000_000);
         Self {
             encoding,
@@ -123,7 +169,12 @@ impl Rig {
             newest: Newest::default(),
             metrics: Metrics::new(),
             counts: Counts::new(&Metrics::new()),
-            limits: OutboxLimits { outbox: 6000, control: 100_000, frame: 2000, behind_max: Duration::from_millis(500) },
+            limits: OutboxLimits {
+                outbox: 6000,
+                control: 100_000,
+                frame: 2000,
+                behind_max: Duration::from_millis(500),
+            },
             now,
             timers: Vec::new(),
             outbox: Outbox::new(encoding, 2000),
@@ -149,15 +200,33 @@ impl Rig {
         let seq = self.replica.head(topic) + 1;
         let (ts, px, qty) = (self.now, Price(Decimal::from(seq)), Qty(Decimal::ONE));
         let body = match self.catalog.topic(topic).topic.channel.kind() {
-            Kind::Event => Body::Trade(Trade { ts, px, qty, side: Aggressor::Buy, id: TradeId::None }),
-            Kind::State => Body::Quote(Quote { ts, bid: None, ask: None }),
+            Kind::Event => Body::Trade(Trade {
+                ts,
+                px,
+                qty,
+                side: Aggressor::Buy,
+                id: TradeId::None,
+            }),
+            Kind::State => Body::Quote(Quote {
+                ts,
+                bid: None,
+                ask: None,
+            }),
             Kind::Bar => {
-                let bar = Bar { done: closes, ..Bar::first(UnixNanos(self.bar_start), ts, px, qty) };
+                let bar = Bar {
+                    done: closes,
+                    ..Bar::first(UnixNanos(self.bar_start), ts, px, qty)
+                };
                 self.bar_start += u64::from(closes);
                 Body::Bar(bar)
             }
         };
-        Event { topic, seq, tx: self.now, body }
+        Event {
+            topic,
+            seq,
+            tx: self.now,
+            body,
+        }
     }
 
     fn publish(&mut self, topic: TopicId, closes: bool, is_seen: bool) {
@@ -167,18 +236,65 @@ impl Rig {
         let slot = self.outbox.slot_of(topic).filter(|_| is_seen);
         let Some(slot) = slot else { return };
         let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
-        let places = [Place { batch: 0, item: 0, next: Place::END }];
+        let places = [Place {
+            batch: 0,
+            item: 0,
+            next: Place::END,
+        }];
         let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
         let (encoding, metrics) = (self.encoding, &self.metrics);
-        let run = Run { batches: &batches, places: &places, at: 0, first: event.seq, last: event.seq, joined, encoding, metrics };
-        if self.outbox.admit(slot, &run, self.now, &self.limits, &mut self.counts, &mut self.timers) == Admitted::Marked {
-            self.newest.keep(&event, self.replica.epoch(topic).turn, self.encoding, joined);
+        let run = Run {
+            batches: &batches,
+            places: &places,
+            at: 0,
+            first: event.seq,
+            last: event.seq,
+            joined,
+            encoding,
+            metrics,
+        };
+        if self.outbox.admit(
+            slot,
+            &run,
+            self.now,
+            &self.limits,
+            &mut self.counts,
+            &mut self.timers,
+        ) == Admitted::Marked
+        {
+            self.newest.keep(
+                &event,
+                self.replica.epoch(topic).turn,
+                self.encoding,
+                joined,
+            );
         }
     }
 
     fn with_view<T>(&mut self, change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T) -> T {
-        let Self { outbox, replica, newest, limits, metrics, counts, now, timers, .. } = self;
-        change(outbox, &mut View { replica, newest, limits, metrics, counts, now: *now, timers })
+        let Self {
+            outbox,
+            replica,
+            newest,
+            limits,
+            metrics,
+            counts,
+            now,
+            timers,
+            ..
+        } = self;
+        change(
+            outbox,
+            &mut View {
+                replica,
+                newest,
+                limits,
+                metrics,
+                counts,
+                now: *now,
+                timers,
+            },
+        )
     }
 
     fn flush(&mut self) {
@@ -186,7 +302,8 @@ impl Rig {
             let is_last = self.with_view(Outbox::fill);
             self.outbox.wire.seal();
             let taken = self.outbox.wire.len().min(self.room);
-            self.received.extend_from_slice(&self.outbox.wire.unsent()[..taken]);
+            self.received
+                .extend_from_slice(&self.outbox.wire.unsent()[..taken]);
             self.outbox.wire.advance(taken);
             self.room -= taken;
             self.outbox.wire.blocked = !self.outbox.wire.is_empty();
@@ -211,16 +328,22 @@ impl Rig {
                 Message::Text(text) => text.as_bytes().to_vec(),
                 _ => continue,
             };
-            let message = decode_server_message(&payload, self.encoding).expect("a message of the protocol");
+            let message =
+                decode_server_message(&payload, self.encoding).expect("a message of the protocol");
             self.take(&message);
         }
     }
 
     fn take(&mut self, message: &ServerMessage) {
         if let ServerMessage::Control(Control::Heartbeat(heartbeat)) = message {
-            let own = (self.accounts.delivered, self.accounts.merged, self.accounts.lost);
+            let own = (
+                self.accounts.delivered,
+                self.accounts.merged,
+                self.accounts.lost,
+            );
             if own != (heartbeat.delivered, heartbeat.merged, heartbeat.lost) {
-                self.failed.get_or_insert(format!("{heartbeat:?} but counted {own:?}"));
+                self.failed
+                    .get_or_insert(format!("{heartbeat:?} but counted {own:?}"));
             }
         }
         if let Err(error) = self.accounts.take(message) {
@@ -239,8 +362,18 @@ impl Rig {
     }
 
     fn request(&mut self, op: Op) {
-        let payload = encode_request(&Request { id: Some(Id::Number(1)), op }, self.encoding);
-        let view = crate::session::View { replica: &self.replica, held: &self.outbox, now: self.now };
+        let payload = encode_request(
+            &Request {
+                id: Some(Id::Number(1)),
+                op,
+            },
+            self.encoding,
+        );
+        let view = crate::session::View {
+            replica: &self.replica,
+            held: &self.outbox,
+            now: self.now,
+        };
         for action in self.session.on_request(&payload, self.encoding, view) {
             self.act(action);
         }
@@ -253,7 +386,9 @@ impl Rig {
                     self.outbox.answer(part);
                 }
             }
-            Action::Hold(topic, settings, join) => _ = self.with_view(|outbox, view| outbox.hold(topic, settings, join, view)),
+            Action::Hold(topic, settings, join) => {
+                _ = self.with_view(|outbox, view| outbox.hold(topic, settings, join, view));
+            }
             Action::Set(topic, settings) => self.with_view(|outbox, view| {
                 let slot = outbox.slot_of(topic).expect("a held topic is set");
                 outbox.set(slot, settings, view);
@@ -270,7 +405,11 @@ impl Rig {
 
     fn run(&mut self, step: &Step) {
         match *step {
-            Step::Publish { topic, events, closes } => {
+            Step::Publish {
+                topic,
+                events,
+                closes,
+            } => {
                 let topic = self.topic(TOPICS[topic]);
                 for at in 0..events {
                     self.publish(topic, closes && at % 5 == 4, true);
@@ -285,23 +424,51 @@ impl Rig {
             }
             Step::Tick { ms } => {
                 self.now = self.now.plus(Duration::from_millis(ms.into()));
-                let due: Vec<_> = self.timers.iter().filter(|(at, _)| *at <= self.now).map(|(_, slot)| *slot).collect();
+                let due: Vec<_> = self
+                    .timers
+                    .iter()
+                    .filter(|(at, _)| *at <= self.now)
+                    .map(|(_, slot)| *slot)
+                    .collect();
                 self.timers.retain(|(at, _)| *at > self.now);
                 for slot in due {
                     self.outbox.on_due(slot, self.now);
                 }
                 self.flush();
             }
-            Step::Subscribe { name, mode, on_slow, snapshot } => {
+            Step::Subscribe {
+                name,
+                mode,
+                on_slow,
+                snapshot,
+            } => {
                 let topics = vec![NAMES[name].to_owned()];
-                let snapshot = snapshot.map(|yes| if yes { crate::protocol::SnapshotWish::Yes } else { crate::protocol::SnapshotWish::No });
-                self.request(Op::Subscribe(Subscribe { topics, wish: wish(mode, on_slow), snapshot, ..Subscribe::default() }));
+                let snapshot = snapshot.map(|yes| {
+                    if yes {
+                        crate::protocol::SnapshotWish::Yes
+                    } else {
+                        crate::protocol::SnapshotWish::No
+                    }
+                });
+                self.request(Op::Subscribe(Subscribe {
+                    topics,
+                    wish: wish(mode, on_slow),
+                    snapshot,
+                    ..Subscribe::default()
+                }));
             }
             Step::Unsubscribe { name } => {
-                self.request(Op::Unsubscribe(crate::protocol::TopicsAsked::These(vec![NAMES[name].to_owned()])));
+                self.request(Op::Unsubscribe(crate::protocol::TopicsAsked::These(vec![
+                    NAMES[name].to_owned(),
+                ])));
             }
-            Step::Modify { name, mode } => self.request(Op::Modify { topics: vec![NAMES[name].to_owned()], wish: wish(mode, None) }),
-            Step::Resync { name } => self.request(Op::Resync { topics: vec![NAMES[name].to_owned()] }),
+            Step::Modify { name, mode } => self.request(Op::Modify {
+                topics: vec![NAMES[name].to_owned()],
+                wish: wish(mode, None),
+            }),
+            Step::Resync { name } => self.request(Op::Resync {
+                topics: vec![NAMES[name].to_owned()],
+            }),
             Step::Ledger => self.request(Op::Ledger),
             Step::Heartbeat => self.outbox.heartbeat(),
             Step::Epoch { topic } => self.new_epoch(TOPICS[topic]),
@@ -317,7 +484,8 @@ impl Rig {
         if let Some(slot) = slot {
             self.with_view(|outbox, view| outbox.before_epoch(slot, view));
         }
-        self.replica.apply(&LogItem::Epoch { topic, epoch }, &Arc::clone(&self.catalog));
+        self.replica
+            .apply(&LogItem::Epoch { topic, epoch }, &Arc::clone(&self.catalog));
         if let Some(slot) = slot {
             self.outbox.begin_epoch(slot, epoch, 0, None, self.now);
         }
@@ -340,20 +508,36 @@ impl Rig {
 
     /// The connection breaks off wherever it is; the next one goes on from what was received.
     fn reconnect(&mut self, room: usize) {
-        self.heads = self.accounts.iter().map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone())).collect();
+        self.heads = self
+            .accounts
+            .iter()
+            .map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone()))
+            .collect();
         self.heads.sort();
         let topics: Vec<_> = self.heads.iter().map(|(topic, ..)| topic.clone()).collect();
         let from = From {
             epoch: String::new(),
-            seqs: self.heads.iter().map(|(topic, seq, _)| (topic.clone(), *seq)).collect(),
-            epochs: self.heads.iter().map(|(topic, _, epoch)| (topic.clone(), epoch.clone())).collect(),
+            seqs: self
+                .heads
+                .iter()
+                .map(|(topic, seq, _)| (topic.clone(), *seq))
+                .collect(),
+            epochs: self
+                .heads
+                .iter()
+                .map(|(topic, _, epoch)| (topic.clone(), epoch.clone()))
+                .collect(),
         };
         self.outbox = Outbox::new(self.encoding, 2000);
         self.session = Session::new(Arc::new(LIMITS), self.now);
         self.context = WebSocketContext::new(Role::Client, None);
         (self.accounts, self.received, self.room) = (Accounts::default(), Vec::new(), room);
         self.timers.clear();
-        self.request(Op::Subscribe(Subscribe { topics, from: Some(from), ..Subscribe::default() }));
+        self.request(Op::Subscribe(Subscribe {
+            topics,
+            from: Some(from),
+            ..Subscribe::default()
+        }));
         self.flush();
     }
 
@@ -370,11 +554,19 @@ impl Rig {
         for (topic, slot) in self.outbox.held() {
             let state = self.outbox.slot(*slot);
             let head = self.replica.head(*topic);
-            assert_eq!((state.head, state.tail(), state.queued(), state.marked), (head, head, 0, false), "{topic:?} has caught up");
+            assert_eq!(
+                (state.head, state.tail(), state.queued(), state.marked),
+                (head, head, 0, false),
+                "{topic:?} has caught up"
+            );
         }
         let free: HashSet<_> = self.outbox.free.iter().collect();
         assert_eq!(free.len(), self.outbox.free.len(), "a slot is freed once");
-        assert_eq!(free.len() + self.outbox.held().len(), self.outbox.slots.len(), "no slot is forgotten");
+        assert_eq!(
+            free.len() + self.outbox.held().len(),
+            self.outbox.slots.len(),
+            "no slot is forgotten"
+        );
         assert!(!self.outbox.has_more() && self.outbox.level() == LagLevel::Ok);
     }
 }
@@ -386,7 +578,11 @@ fn wish(mode: usize, on_slow: Option<OnSlowWord>) -> crate::protocol::DeliveryWi
         "conflate" => Mode::Conflate,
         _ => Mode::Interval(interval_ms.unwrap_or_default()),
     };
-    crate::protocol::DeliveryWish { mode: Some(mode), interval_ms, on_slow }
+    crate::protocol::DeliveryWish {
+        mode: Some(mode),
+        interval_ms,
+        on_slow,
+    }
 }
 
 struct Partly(Cursor<Vec<u8>>);
@@ -411,7 +607,11 @@ impl io::Write for Partly {
 
 /// Many more in `./check --full`.
 fn cases() -> u32 {
-    if std::env::var("TICKCAST_FULL").as_deref() == Ok("1") { 20_000 } else { 400 }
+    if std::env::var("TICKCAST_FULL").as_deref() == Ok("1") {
+        20_000
+    } else {
+        400
+    }
 }
 
 proptest! {

@@ -52,7 +52,8 @@ impl Queues {
         if waiting.lane.is_empty() {
             waiting.lane = Lane::EMPTY;
         }
-        let is_empty = waiting.control.is_empty() && waiting.lane.is_empty() && waiting.marks.is_empty();
+        let is_empty =
+            waiting.control.is_empty() && waiting.lane.is_empty() && waiting.marks.is_empty();
         if is_empty && !(unless_merging && waiting.marks.capacity() > 0) {
             self.0 = None;
         }
@@ -81,7 +82,10 @@ mod tests {
     fn memory_is_given_back_once_nothing_waits() {
         let mut queues = Queues::EMPTY;
         queues.rest(false);
-        assert!(queues.are_unused() && queues.lane.is_empty(), "looking takes no memory");
+        assert!(
+            queues.are_unused() && queues.lane.is_empty(),
+            "looking takes no memory"
+        );
         queues.marks.push_back((SlotId(0), UnixNanos(1)));
         (0..1000).for_each(|_| queues.lane.push(Entry::Ledger(Box::new(None))));
         queues.rest(false);
@@ -90,7 +94,11 @@ mod tests {
         queues.marks.clear();
         queues.control.push_back(Control::Heartbeat);
         queues.rest(true);
-        assert_eq!(queues.lane.capacity(), 0, "a lane is given back though a heartbeat waits");
+        assert_eq!(
+            queues.lane.capacity(),
+            0,
+            "a lane is given back though a heartbeat waits"
+        );
         queues.control.clear();
         queues.rest(true);
         assert!(!queues.are_unused(), "who merges will need it again");

@@ -44,7 +44,14 @@ pub struct Wire {
 impl Wire {
     /// An empty one, whose arrays are ended at `frame` bytes.
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
-        Self { encoding, frame: frame as u32, buf: Vec::new(), sent: 0, open: None, blocked: false }
+        Self {
+            encoding,
+            frame: frame as u32,
+            buf: Vec::new(),
+            sent: 0,
+            open: None,
+            blocked: false,
+        }
     }
 
     /// The connection's encoding.
@@ -69,7 +76,10 @@ impl Wire {
 
     /// Gives it an empty buffer.
     pub fn lend(&mut self, buffer: Vec<u8>) {
-        debug_assert!(self.buf.is_empty() && buffer.is_empty(), "a buffer is lent empty, to one that has none");
+        debug_assert!(
+            self.buf.is_empty() && buffer.is_empty(),
+            "a buffer is lent empty, to one that has none"
+        );
         self.buf = buffer;
     }
 
@@ -84,7 +94,9 @@ impl Wire {
 
     /// Puts events into the open array, as they stand in one: `count` of them, in all no longer than a frame.
     pub fn events(&mut self, bytes: &[u8], count: u32) {
-        if self.open.as_ref().is_some_and(|open| self.buf.len() - open.at as usize + bytes.len() > self.frame as usize) {
+        if self.open.as_ref().is_some_and(|open| {
+            self.buf.len() - open.at as usize + bytes.len() > self.frame as usize
+        }) {
             self.seal();
         }
         match &mut self.open {
@@ -95,7 +107,10 @@ impl Wire {
                 }
             }
             None => {
-                self.open = Some(OpenArray { at: self.buf.len() as u32, events: count });
+                self.open = Some(OpenArray {
+                    at: self.buf.len() as u32,
+                    events: count,
+                });
                 self.buf.extend_from_slice(&[0; FRONT]);
             }
         }
@@ -104,7 +119,9 @@ impl Wire {
 
     /// Ends the open array: what follows is a message of its own.
     pub fn seal(&mut self) {
-        let Some(OpenArray { at, events }) = self.open.take() else { return };
+        let Some(OpenArray { at, events }) = self.open.take() else {
+            return;
+        };
         let at = at as usize;
         let mut front = [0; FRONT];
         let array = match self.encoding {
@@ -159,7 +176,10 @@ impl Wire {
     /// The socket took so many bytes.
     pub fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
-        debug_assert!(self.sent <= self.buf.len(), "a socket takes no more than it is given");
+        debug_assert!(
+            self.sent <= self.buf.len(),
+            "a socket takes no more than it is given"
+        );
         debug_assert!(self.open.is_none(), "only sealed arrays are written");
         if self.sent == self.buf.len() {
             self.buf.clear();
@@ -263,7 +283,10 @@ mod tests {
         wire.control(b"{\"op\":1}");
         wire.events(b"{}", 1);
         wire.seal();
-        let texts: Vec<_> = read_back(&wire).into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+        let texts: Vec<_> = read_back(&wire)
+            .into_iter()
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect();
         assert_eq!(texts, ["[{},{}]", "{\"op\":1}", "[{}]"]);
     }
 
@@ -289,6 +312,11 @@ mod tests {
             let taken = wire.len().min(1_003);
             wire.advance(taken.saturating_sub(usize::from(wire.len() < 100_000)));
         }
-        assert!(wire.buf.capacity() < 1 << 20, "{} bytes for {} that wait", wire.buf.capacity(), wire.len());
+        assert!(
+            wire.buf.capacity() < 1 << 20,
+            "{} bytes for {} that wait",
+            wire.buf.capacity(),
+            wire.len()
+        );
     }
 }

@@ -41,7 +41,10 @@ impl Speed {
         if text == "max" {
             return Some(Self::Max);
         }
-        text.parse().ok().filter(|times| (0.1..=1000.0).contains(times)).map(Self::Times)
+        text.parse()
+            .ok()
+            .filter(|times| (0.1..=1000.0).contains(times))
+            .map(Self::Times)
     }
 }
 
@@ -176,8 +179,14 @@ struct Names {
 impl Replay {
     /// A replay of recorded files, which goes on from its place where it has one.
     pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
-        let kept: Option<Place> = place.as_ref().and_then(|bytes| rmp_serde::from_slice(bytes).ok());
-        Self { config, starts_over: place.is_some() && kept.is_none(), place: kept }
+        let kept: Option<Place> = place
+            .as_ref()
+            .and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        Self {
+            config,
+            starts_over: place.is_some() && kept.is_none(),
+            place: kept,
+        }
     }
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
@@ -187,7 +196,9 @@ impl Replay {
         let mut bad = 0;
         let mut kept = self.place.take();
         let mut round = kept.as_ref().map_or(0, |place| place.round);
-        let mut told = kept.as_mut().map_or_else(Vec::new, |place| std::mem::take(&mut place.told));
+        let mut told = kept
+            .as_mut()
+            .map_or_else(Vec::new, |place| std::mem::take(&mut place.told));
         loop {
             let mut lanes = self.open(&mut bad, out).await?;
             let mut names = Names::of(&lanes, self.config.columns.is_some());
@@ -203,9 +214,14 @@ impl Replay {
                 out.emit(&mut vec![Emit::StartOver]).await?;
             }
             if lanes.iter().all(|lane| lane.rows.is_empty()) {
-                return if round == 0 { Err(SourceError::Final("the files hold no rows".to_owned())) } else { Ok(()) };
+                return if round == 0 {
+                    Err(SourceError::Final("the files hold no rows".to_owned()))
+                } else {
+                    Ok(())
+                };
             }
-            self.play_once(&mut lanes, &mut names, &mut bad, (round, kept.take()), out).await?;
+            self.play_once(&mut lanes, &mut names, &mut bad, (round, kept.take()), out)
+                .await?;
             if !self.config.repeat {
                 return Ok(());
             }
@@ -217,13 +233,22 @@ impl Replay {
     async fn open(&self, bad: &mut u64, out: &Output) -> Result<Vec<Lane>, SourceError> {
         let failed = |error: ReplayError| {
             let message = error.to_string();
-            if error.is_final { SourceError::Final(message) } else { SourceError::Failed(message) }
+            if error.is_final {
+                SourceError::Final(message)
+            } else {
+                SourceError::Failed(message)
+            }
         };
         let mut lanes = Vec::new();
         for path in read::expand(&self.config.files).map_err(failed)? {
             let symbol = self.config.symbol.as_ref().map(ToString::to_string);
-            let recording = read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
-            let mut lane = Lane { recording, rows: VecDeque::new(), newest: UnixNanos::default() };
+            let recording =
+                read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
+            let mut lane = Lane {
+                recording,
+                rows: VecDeque::new(),
+                newest: UnixNanos::default(),
+            };
             self.refill(&mut lane, bad, out).await?;
             lanes.push(lane);
         }
@@ -231,18 +256,31 @@ impl Replay {
     }
 
     /// Takes the file's next rows, unless it has come to its end.
-    async fn refill(&self, lane: &mut Lane, bad: &mut u64, out: &Output) -> Result<(), SourceError> {
+    async fn refill(
+        &self,
+        lane: &mut Lane,
+        bad: &mut u64,
+        out: &Output,
+    ) -> Result<(), SourceError> {
         while lane.rows.is_empty() {
-            let Some(chunk) = lane.recording.chunks.recv().await else { return Ok(()) };
+            let Some(chunk) = lane.recording.chunks.recv().await else {
+                return Ok(());
+            };
             let file = lane.recording.path.display();
             for (line, error) in chunk.bad {
                 *bad += 1;
                 out.metrics.bad_input.with_label_values(&["bad_line"]).inc();
                 if *bad > self.config.max_bad {
-                    let message = format!("more than {} bad lines (max_bad); the last is {file}:{line}: {error}", self.config.max_bad);
+                    let message = format!(
+                        "more than {} bad lines (max_bad); the last is {file}:{line}: {error}",
+                        self.config.max_bad
+                    );
                     return Err(SourceError::Final(message));
                 }
-                tracing::warn!(source = &*out.name, "{file}:{line}: {error}; the line is skipped");
+                tracing::warn!(
+                    source = &*out.name,
+                    "{file}:{line}: {error}; the line is skipped"
+                );
             }
             if let Some(error) = chunk.broken {
                 return Err(SourceError::Final(format!("{file}: {error}")));
@@ -260,11 +298,25 @@ impl Replay {
         (round, kept): (u32, Option<Place>),
         out: &mut Output,
     ) -> Result<(), SourceError> {
-        let mut heap: BinaryHeap<Reverse<(UnixNanos, usize)>> = lanes.iter().enumerate().filter_map(|(at, lane)| lane.next(at)).collect();
-        let Some(Reverse((first, _))) = heap.peek().copied() else { return Ok(()) };
-        let begun = kept.as_ref().map_or_else(|| out.clock.now(), |place| place.begun);
-        let mut pace = Pace { speed: self.config.speed, begun, first };
-        let mut next_mark = kept.as_ref().map_or(first.floor(MARK_EVERY), |place| place.next_mark);
+        let mut heap: BinaryHeap<Reverse<(UnixNanos, usize)>> = lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(at, lane)| lane.next(at))
+            .collect();
+        let Some(Reverse((first, _))) = heap.peek().copied() else {
+            return Ok(());
+        };
+        let begun = kept
+            .as_ref()
+            .map_or_else(|| out.clock.now(), |place| place.begun);
+        let mut pace = Pace {
+            speed: self.config.speed,
+            begun,
+            first,
+        };
+        let mut next_mark = kept
+            .as_ref()
+            .map_or(first.floor(MARK_EVERY), |place| place.next_mark);
         let played = kept.map_or(0, |place| place.rows);
         let mut rows = 0;
         let mut emitted = Vec::new();
@@ -272,24 +324,49 @@ impl Replay {
         while let Some(Reverse((due, at))) = heap.pop() {
             if out.is_stopping() {
                 out.emit(&mut emitted).await?;
-                self.place = Some(Place { round, rows: rows.max(played), begun, next_mark, told: names.told() });
+                self.place = Some(Place {
+                    round,
+                    rows: rows.max(played),
+                    begun,
+                    next_mark,
+                    told: names.told(),
+                });
                 return Err(SourceError::Stopped);
             }
             while rows >= played && next_mark <= due {
                 if pace.wait(next_mark, &mut emitted, out).await? == Waited::Stopped {
-                    self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
+                    self.place = Some(Place {
+                        round,
+                        rows,
+                        begun,
+                        next_mark,
+                        told: names.told(),
+                    });
                     return Err(SourceError::Stopped);
                 }
                 emitted.push(Emit::Mark(next_mark));
-                let is_pause = self.config.speed == Speed::Max && due.since(next_mark) > PAUSE_MARK_EVERY;
-                next_mark = next_mark.plus(if is_pause { PAUSE_MARK_EVERY } else { MARK_EVERY });
+                let is_pause =
+                    self.config.speed == Speed::Max && due.since(next_mark) > PAUSE_MARK_EVERY;
+                next_mark = next_mark.plus(if is_pause {
+                    PAUSE_MARK_EVERY
+                } else {
+                    MARK_EVERY
+                });
             }
             if rows >= played && pace.wait(due, &mut emitted, out).await? == Waited::Stopped {
-                self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
+                self.place = Some(Place {
+                    round,
+                    rows,
+                    begun,
+                    next_mark,
+                    told: names.told(),
+                });
                 return Err(SourceError::Stopped);
             }
             let lane = &mut lanes[at];
-            let Some(row) = lane.rows.pop_front() else { continue };
+            let Some(row) = lane.rows.pop_front() else {
+                continue;
+            };
             lane.newest = due;
             last = last.max(due);
             rows += 1;
@@ -307,7 +384,13 @@ impl Replay {
         emitted.push(Emit::Mark(last));
         out.emit(&mut emitted).await?;
         // Should it be the end, a server that goes on from here has nothing to play.
-        self.place = Some(Place { round, rows, begun, next_mark, told: names.told() });
+        self.place = Some(Place {
+            round,
+            rows,
+            begun,
+            next_mark,
+            told: names.told(),
+        });
         Ok(())
     }
 }
@@ -315,7 +398,9 @@ impl Replay {
 impl Lane {
     /// When the next row is due, by the file's own order.
     fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
-        self.rows.front().map(|row| Reverse((row.ts().max(self.newest), at)))
+        self.rows
+            .front()
+            .map(|row| Reverse((row.ts().max(self.newest), at)))
     }
 }
 
@@ -326,7 +411,11 @@ impl Names {
             venues.entry(&row.symbol).or_default().extend(&row.venue);
         }
         Self {
-            shared: venues.into_iter().filter(|(_, venues)| venues.len() > 1).map(|(symbol, _)| symbol.clone()).collect(),
+            shared: venues
+                .into_iter()
+                .filter(|(_, venues)| venues.len() > 1)
+                .map(|(symbol, _)| symbol.clone())
+                .collect(),
             numbers: HashMap::new(),
             told: BTreeMap::new(),
             has_trades: lanes.iter().any(|lane| lane.recording.has_trades),
@@ -336,13 +425,24 @@ impl Names {
     }
 
     /// Tells the instruments of before and of the files' first rows, all at once.
-    async fn announce(&mut self, before: Vec<Instrument>, lanes: &[Lane], out: &mut Output) -> Result<(), SourceError> {
+    async fn announce(
+        &mut self,
+        before: Vec<Instrument>,
+        lanes: &[Lane],
+        out: &mut Output,
+    ) -> Result<(), SourceError> {
         let mut seen = HashSet::new();
         let rows = lanes.iter().flat_map(|lane| &lane.rows);
         let fresh = rows.filter(|row| seen.insert((row.venue.as_ref(), &row.symbol)));
-        let first: Vec<Instrument> = fresh.map(|row| self.instrument(row)).collect::<Result<_, _>>()?;
+        let first: Vec<Instrument> = fresh
+            .map(|row| self.instrument(row))
+            .collect::<Result<_, _>>()?;
         let instruments: Vec<Instrument> = before.into_iter().chain(first).collect();
-        self.told.extend(instruments.iter().map(|instrument| (instrument.symbol.clone(), instrument.clone())));
+        self.told.extend(
+            instruments
+                .iter()
+                .map(|instrument| (instrument.symbol.clone(), instrument.clone())),
+        );
         // A file without rows has no instrument, but its source has begun all the same.
         out.announce(instruments).await
     }
@@ -357,8 +457,11 @@ impl Names {
         let symbol = instrument.symbol.clone();
         self.told.insert(symbol.clone(), instrument.clone());
         out.announce(vec![instrument]).await?;
-        let number = out.number(&symbol).expect("it was announced just now, or before");
-        self.numbers.insert((row.venue.clone(), row.symbol.clone()), number);
+        let number = out
+            .number(&symbol)
+            .expect("it was announced just now, or before");
+        self.numbers
+            .insert((row.venue.clone(), row.symbol.clone()), number);
         Ok(number)
     }
 
@@ -366,13 +469,18 @@ impl Names {
         let symbol = match &row.venue {
             Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => {
                 let text = format!("{venue}.{}", row.symbol);
-                Symbol::new(&text).map_err(|error| SourceError::Final(format!("with its venue in front, {error}")))?
+                Symbol::new(&text).map_err(|error| {
+                    SourceError::Final(format!("with its venue in front, {error}"))
+                })?
             }
             _ => row.symbol.clone(),
         };
         let (price_scale, qty_scale) = match &row.what {
             What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
-            What::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
+            What::Quote(quote) => quote
+                .bid
+                .or(quote.ask)
+                .map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
         };
         Ok(Instrument {
             symbol,
@@ -389,14 +497,25 @@ impl Names {
 
     /// Tells a row's instrument, if that is new.
     async fn know(&mut self, row: &Row, out: &mut Output) -> Result<(), SourceError> {
-        if !self.numbers.contains_key(&(row.venue.clone(), row.symbol.clone())) {
+        if !self
+            .numbers
+            .contains_key(&(row.venue.clone(), row.symbol.clone()))
+        {
             self.number(row, out).await?;
         }
         Ok(())
     }
 
-    async fn emit(&mut self, row: Row, emitted: &mut Vec<Emit>, out: &mut Output) -> Result<(), SourceError> {
-        let known = self.numbers.get(&(row.venue.clone(), row.symbol.clone())).copied();
+    async fn emit(
+        &mut self,
+        row: Row,
+        emitted: &mut Vec<Emit>,
+        out: &mut Output,
+    ) -> Result<(), SourceError> {
+        let known = self
+            .numbers
+            .get(&(row.venue.clone(), row.symbol.clone()))
+            .copied();
         let number = match known {
             Some(number) => number,
             None => {
@@ -436,7 +555,12 @@ struct Pace {
 
 impl Pace {
     /// Emits what was due before, and waits until `time` is.
-    async fn wait(&mut self, time: UnixNanos, emitted: &mut Vec<Emit>, out: &Output) -> Result<Waited, SourceError> {
+    async fn wait(
+        &mut self,
+        time: UnixNanos,
+        emitted: &mut Vec<Emit>,
+        out: &Output,
+    ) -> Result<Waited, SourceError> {
         let due = match self.speed {
             Speed::Times(times) => self.begun.plus(time.since(self.first).div_f64(times)),
             Speed::Max => UnixNanos::default(),
@@ -460,6 +584,8 @@ impl Source for Replay {
     }
 
     fn place(&mut self) -> Option<Vec<u8>> {
-        self.place.take().and_then(|place| rmp_serde::to_vec(&place).ok())
+        self.place
+            .take()
+            .and_then(|place| rmp_serde::to_vec(&place).ok())
     }
 }

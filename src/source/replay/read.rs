@@ -38,8 +38,16 @@ pub(super) struct Recording {
 }
 
 /// Opens a file and looks at it; its rows come from a thread.
-pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>) -> Result<Recording, ReplayError> {
-    let fail = |error: String, is_final| ReplayError { path: path.to_owned(), error, is_final };
+pub(super) fn open(
+    path: &Path,
+    columns: Option<Columns>,
+    symbol: Option<String>,
+) -> Result<Recording, ReplayError> {
+    let fail = |error: String, is_final| ReplayError {
+        path: path.to_owned(),
+        error,
+        is_final,
+    };
     let file = File::open(path).map_err(|error| fail(error.to_string(), false))?;
     let (looked, looks) = std::sync::mpsc::sync_channel(1);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
@@ -49,7 +57,12 @@ pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>
         let read = with_plain(file, &own_path, |reader, name| {
             let mut reader = reader;
             let start = look(&mut reader)?;
-            let format = Format::detect(&String::from_utf8_lossy(&start), name, columns.as_ref(), symbol.as_deref())?;
+            let format = Format::detect(
+                &String::from_utf8_lossy(&start),
+                name,
+                columns.as_ref(),
+                symbol.as_deref(),
+            )?;
             // The opener waits for exactly this, and may have given up.
             let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));
             read_rows(Cursor::new(start).chain(reader), format, &chunks);
@@ -59,27 +72,56 @@ pub(super) fn open(path: &Path, columns: Option<Columns>, symbol: Option<String>
             let _gave_up = looked.send(Err(error));
         }
     };
-    std::thread::Builder::new().name("replay".to_owned()).spawn(read).map_err(|error| fail(error.to_string(), false))?;
-    let (has_trades, has_quotes) =
-        looks.recv().map_err(|_wrong| fail("it can't be read".to_owned(), false))?.map_err(|error| fail(error, true))?;
-    Ok(Recording { path: path.into(), has_trades, has_quotes, chunks: receiver })
+    std::thread::Builder::new()
+        .name("replay".to_owned())
+        .spawn(read)
+        .map_err(|error| fail(error.to_string(), false))?;
+    let (has_trades, has_quotes) = looks
+        .recv()
+        .map_err(|_wrong| fail("it can't be read".to_owned(), false))?
+        .map_err(|error| fail(error, true))?;
+    Ok(Recording {
+        path: path.into(),
+        has_trades,
+        has_quotes,
+        chunks: receiver,
+    })
 }
 
 /// Calls `then` with the decompressed bytes and the name that tells the form, of the file or of what is packed in it.
-fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>, &str) -> Result<(), String>) -> Result<(), String> {
+fn with_plain(
+    mut file: File,
+    path: &Path,
+    then: impl FnOnce(Box<dyn Read + '_>, &str) -> Result<(), String>,
+) -> Result<(), String> {
     let mut magic = Vec::new();
-    file.by_ref().take(4).read_to_end(&mut magic).map_err(|error| error.to_string())?;
+    file.by_ref()
+        .take(4)
+        .read_to_end(&mut magic)
+        .map_err(|error| error.to_string())?;
     let whole = Cursor::new(magic.clone()).chain(file);
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     match magic[..] {
         [0x1f, 0x8b, ..] => then(Box::new(flate2::read::MultiGzDecoder::new(whole)), &name),
-        [0x28, 0xb5, 0x2f, 0xfd] => then(Box::new(zstd::Decoder::new(whole).map_err(|error| error.to_string())?), &name),
+        [0x28, 0xb5, 0x2f, 0xfd] => then(
+            Box::new(zstd::Decoder::new(whole).map_err(|error| error.to_string())?),
+            &name,
+        ),
         [b'P', b'K', 3, 4] => {
             // By its directory, because an entry's own header needn't tell its length.
             let archive = File::open(path).map_err(|error| error.to_string())?;
             let mut archive = zip::ZipArchive::new(archive).map_err(|error| error.to_string())?;
-            let packed = archive.by_index(0).map_err(|error| format!("the zip holds no file: {error}"))?;
-            let inner = packed.name().map_err(|error| error.to_string())?.into_owned();
+            let packed = archive
+                .by_index(0)
+                .map_err(|error| format!("the zip holds no file: {error}"))?;
+            let inner = packed
+                .name()
+                .map_err(|error| error.to_string())?
+                .into_owned();
             then(Box::new(packed), inner.rsplit('/').next().unwrap_or(&inner))
         }
         _ => then(Box::new(whole), &name),
@@ -89,7 +131,10 @@ fn with_plain(mut file: File, path: &Path, then: impl FnOnce(Box<dyn Read + '_>,
 /// The first lines, without a byte order mark; the reader goes on behind them.
 fn look(reader: &mut impl Read) -> Result<Vec<u8>, String> {
     let mut start = Vec::new();
-    reader.take(LOOK_BYTES).read_to_end(&mut start).map_err(|error| error.to_string())?;
+    reader
+        .take(LOOK_BYTES)
+        .read_to_end(&mut start)
+        .map_err(|error| error.to_string())?;
     if start.starts_with(BYTE_ORDER_MARK) {
         start.drain(..BYTE_ORDER_MARK.len());
     }
@@ -97,8 +142,11 @@ fn look(reader: &mut impl Read) -> Result<Vec<u8>, String> {
 }
 
 fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>) {
-    let mut csv =
-        csv::ReaderBuilder::new().has_headers(format.has_header()).delimiter(format.delimiter()).flexible(true).from_reader(reader);
+    let mut csv = csv::ReaderBuilder::new()
+        .has_headers(format.has_header())
+        .delimiter(format.delimiter())
+        .flexible(true)
+        .from_reader(reader);
     let mut record = csv::StringRecord::new();
     let mut chunk = Chunk::default();
     loop {
@@ -106,8 +154,12 @@ fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>
             Ok(more) => more,
             Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => {
                 let line = error.position().map_or(0, csv::Position::line);
-                chunk.bad.push((line, RowError("the line is no UTF-8".to_owned())));
-                if chunk.bad.len() >= CHUNK_ROWS && chunks.blocking_send(std::mem::take(&mut chunk)).is_err() {
+                chunk
+                    .bad
+                    .push((line, RowError("the line is no UTF-8".to_owned())));
+                if chunk.bad.len() >= CHUNK_ROWS
+                    && chunks.blocking_send(std::mem::take(&mut chunk)).is_err()
+                {
                     return;
                 }
                 continue;
@@ -121,7 +173,9 @@ fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>
             match format.row(&record) {
                 Ok(Some(row)) => chunk.rows.push(row),
                 Ok(None) => {}
-                Err(error) => chunk.bad.push((record.position().map_or(0, csv::Position::line), error)),
+                Err(error) => chunk
+                    .bad
+                    .push((record.position().map_or(0, csv::Position::line), error)),
             }
         }
         if !more || chunk.rows.len() >= CHUNK_ROWS || chunk.bad.len() >= CHUNK_ROWS {
@@ -137,13 +191,24 @@ fn read_rows(reader: impl Read, mut format: Format, chunks: &mpsc::Sender<Chunk>
 pub(super) fn expand(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, ReplayError> {
     let mut files = Vec::new();
     for pattern in patterns {
-        let name = pattern.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = pattern
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if !name.contains('*') {
             files.push(pattern.clone());
             continue;
         }
-        let folder = pattern.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let fail = |error: String| ReplayError { path: pattern.clone(), error, is_final: false };
+        let folder = pattern
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let fail = |error: String| ReplayError {
+            path: pattern.clone(),
+            error,
+            is_final: false,
+        };
         let listed = std::fs::read_dir(folder).map_err(|error| fail(error.to_string()))?;
         let mut found: Vec<PathBuf> = listed
             .filter_map(Result::ok)
@@ -161,9 +226,15 @@ pub(super) fn expand(patterns: &[PathBuf]) -> Result<Vec<PathBuf>, ReplayError> 
 
 /// Whether a name is meant by a pattern in which each `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(tail) = name.strip_prefix(head) else { return false };
-    (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(tail) = name.strip_prefix(head) else {
+        return false;
+    };
+    (0..=tail.len())
+        .filter(|at| tail.is_char_boundary(*at))
+        .any(|at| matches(rest, &tail[at..]))
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -
             let from = grain.start.floor(interval.span());
             match made.last_mut() {
                 Some(bar) if bar.start == from => bar.extend(grain),
-                _ => made.push(Bar { start: from, ..grain.clone() }),
+                _ => made.push(Bar {
+                    start: from,
+                    ..grain.clone()
+                }),
             }
         }
         for bar in &mut made {
@@ -50,7 +53,10 @@ pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -
         let skip = made.len().saturating_sub(CLOSED_BARS_KEPT + 1);
         bars.push((interval, made.split_off(skip)));
     }
-    Past { bars, session: session(&grains, start, spec.session_start) }
+    Past {
+        bars,
+        session: session(&grains, start, spec.session_start),
+    }
 }
 
 fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<SessionSoFar> {
@@ -58,7 +64,10 @@ fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<
     let mut grains = grains.iter().filter(|grain| grain.start >= today);
     let first = grains.next()?;
     let value = |grain: &Bar| grain.close.0.saturating_mul(grain.vol.0);
-    let mut so_far = SessionSoFar { bar: first.clone(), notional: value(first) };
+    let mut so_far = SessionSoFar {
+        bar: first.clone(),
+        notional: value(first),
+    };
     for grain in grains {
         so_far.bar.extend(grain);
         so_far.notional = so_far.notional.saturating_add(value(grain));
@@ -71,7 +80,9 @@ fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar
     let (seed, span) = (config.seed, config.history);
     let mut stream = Stream::new(seed, Role::History, spec.symbol.as_str());
     // All instruments have the same grains, so those of one factor draw the same moves from its stream.
-    let mut factor = spec.factor.map(|(factor, _)| Stream::new(seed, Role::FactorHistory, &config.factors[factor]));
+    let mut factor = spec
+        .factor
+        .map(|(factor, _)| Stream::new(seed, Role::FactorHistory, &config.factors[factor]));
     let (closeness, own) = spec.shares();
     let fine_from = start.minus(FINE.min(span)).floor(MINUTE);
     let mut times = Vec::new();
@@ -85,21 +96,37 @@ fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar
     let (mut log, mut moves) = (0.0, Vec::with_capacity(times.len()));
     for (_, step) in times.iter().rev() {
         let close = log;
-        let common = factor.as_mut().map_or(0.0, |factor| closeness * year_spread(step.as_secs_f64()) * factor.normal());
-        log = spec.model.step(log, step.as_secs_f64(), common, own, &mut stream);
+        let common = factor.as_mut().map_or(0.0, |factor| {
+            closeness * year_spread(step.as_secs_f64()) * factor.normal()
+        });
+        log = spec
+            .model
+            .step(log, step.as_secs_f64(), common, own, &mut stream);
         moves.push((log, close));
     }
     let start_ticks = spec.start_ticks();
     let mut bars = Vec::new();
     for ((at, step), (open, close)) in times.into_iter().zip(moves.into_iter().rev()) {
         if spec.hours.is_none_or(|hours| hours.is_open(at)) {
-            bars.extend(grain(spec, &mut stream, start_ticks, at, step, open, close, start));
+            bars.extend(grain(
+                spec,
+                &mut stream,
+                start_ticks,
+                at,
+                step,
+                open,
+                close,
+                start,
+            ));
         }
     }
     bars
 }
 
-#[expect(clippy::too_many_arguments, reason = "one bar's own circumstances, used once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one bar's own circumstances, used once"
+)]
 fn grain(
     spec: &SimInstrument,
     stream: &mut Stream,
@@ -111,7 +138,8 @@ fn grain(
     start: UnixNanos,
 ) -> Option<Bar> {
     let expected = spec.rate * spec.trades * step.as_secs_f64();
-    let trades = libm::floor(expected * libm::exp(0.4 * stream.normal() - 0.08) + stream.unit()) as u64;
+    let trades =
+        libm::floor(expected * libm::exp(0.4 * stream.normal() - 0.08) + stream.unit()) as u64;
     let (up, down) = (stream.exponential(), stream.exponential());
     let lots = spec.size_lots * trades as f64 * libm::exp(0.3 * stream.normal());
     if trades == 0 {
@@ -119,7 +147,10 @@ fn grain(
     }
     let ticks = |log: f64| libm::round(start_ticks * libm::exp(log)) as i64;
     let range = (close - open).abs() * 0.5 + 1.0 / start_ticks;
-    let (high, low) = (open.max(close) + range * up * 0.5, open.min(close) - range * down * 0.5);
+    let (high, low) = (
+        open.max(close) + range * up * 0.5,
+        open.min(close) - range * down * 0.5,
+    );
     Some(Bar {
         ts: at.plus(step).min(start),
         start: at,
@@ -127,7 +158,11 @@ fn grain(
         high: spec.px(ticks(high)),
         low: spec.px(ticks(low)),
         close: spec.px(ticks(close)),
-        vol: if lots > 0.0 { spec.qty(lots) } else { crate::market::Qty(Decimal::ZERO) },
+        vol: if lots > 0.0 {
+            spec.qty(lots)
+        } else {
+            crate::market::Qty(Decimal::ZERO)
+        },
         n: trades,
         done: false,
     })
@@ -150,18 +185,36 @@ mod tests {
             instruments: vec![instrument("A", 20.0)],
         };
         let past = past(&config.instruments[0], &config, start);
-        let of = |wanted| past.bars.iter().find(|(interval, _)| *interval == wanted).map_or(&[][..], |(_, bars)| bars);
+        let of = |wanted| {
+            past.bars
+                .iter()
+                .find(|(interval, _)| *interval == wanted)
+                .map_or(&[][..], |(_, bars)| bars)
+        };
         assert_eq!(of(Interval::M1).len(), CLOSED_BARS_KEPT + 1);
         assert!(of(Interval::H1).len() > 47);
         for (interval, bars) in &past.bars {
             let last = bars.last().expect("something traded");
-            assert_eq!((last.close, last.done), (instrument("A", 20.0).start, false), "{interval:?}");
-            assert!(bars.iter().rev().skip(1).all(|bar| bar.done && bar.ts == bar.start.plus(interval.span())));
-            assert!(bars.iter().all(|bar| bar.low <= bar.open.min(bar.close) && bar.high >= bar.open.max(bar.close)));
+            assert_eq!(
+                (last.close, last.done),
+                (instrument("A", 20.0).start, false),
+                "{interval:?}"
+            );
+            assert!(
+                bars.iter()
+                    .rev()
+                    .skip(1)
+                    .all(|bar| bar.done && bar.ts == bar.start.plus(interval.span()))
+            );
+            assert!(bars.iter().all(
+                |bar| bar.low <= bar.open.min(bar.close) && bar.high >= bar.open.max(bar.close)
+            ));
             assert!(bars.windows(2).all(|pair| pair[0].start < pair[1].start));
         }
         let last_five = of(Interval::M5).iter().rev().nth(1).expect("a closed bar");
-        let minutes = of(Interval::M1).iter().filter(|bar| bar.start.floor(Interval::M5.span()) == last_five.start);
+        let minutes = of(Interval::M1)
+            .iter()
+            .filter(|bar| bar.start.floor(Interval::M5.span()) == last_five.start);
         assert_eq!(minutes.map(|bar| bar.n).sum::<u64>(), last_five.n);
     }
 }

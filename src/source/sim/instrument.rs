@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::hours::Hours;
 use super::model::{ArrivalState, Arrivals, Factor, Model};
 use super::stream::{Role, Stream, StreamPlace};
-use crate::market::{Aggressor, Instrument, Level, Price, Qty, Quote, Symbol, Trade, TradeId, TradingState, UnixNanos};
+use crate::market::{
+    Aggressor, Instrument, Level, Price, Qty, Quote, Symbol, Trade, TradeId, TradingState,
+    UnixNanos,
+};
 
 /// What the config says of a simulated instrument.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,11 +65,20 @@ impl SimInstrument {
     }
 
     pub(super) fn px(&self, ticks: i64) -> Price {
-        Price(self.tick_size.checked_mul(Decimal::from(ticks.max(1))).unwrap_or(self.start.0))
+        Price(
+            self.tick_size
+                .checked_mul(Decimal::from(ticks.max(1)))
+                .unwrap_or(self.start.0),
+        )
     }
 
     pub(super) fn start_ticks(&self) -> f64 {
-        decimal_to_f64(self.start.0.checked_div(self.tick_size).unwrap_or(Decimal::ONE))
+        decimal_to_f64(
+            self.start
+                .0
+                .checked_div(self.tick_size)
+                .unwrap_or(Decimal::ONE),
+        )
     }
 
     /// A quantity of so many lots, at least one.
@@ -151,7 +163,11 @@ impl Generator {
             turning: None,
             spec,
         };
-        if generator.spec.hours.is_some_and(|hours| !hours.is_open(start)) {
+        if generator
+            .spec
+            .hours
+            .is_some_and(|hours| !hours.is_open(start))
+        {
             generator.turning = Some(TradingState::Closed);
         } else {
             generator.schedule(start);
@@ -188,8 +204,16 @@ impl Generator {
     fn schedule(&mut self, after: UnixNanos) {
         let seconds = self.arrivals.next(&mut self.stream);
         self.arrival = after.plus(Duration::from_nanos((seconds * 1e9) as u64));
-        let due = if self.every.is_zero() { self.arrival } else { self.arrival.ceil(self.every) };
-        let close = self.spec.hours.map(|hours| hours.next_change(after)).filter(|close| *close <= due);
+        let due = if self.every.is_zero() {
+            self.arrival
+        } else {
+            self.arrival.ceil(self.every)
+        };
+        let close = self
+            .spec
+            .hours
+            .map(|hours| hours.next_change(after))
+            .filter(|close| *close <= due);
         self.due = close.unwrap_or(due);
         self.turning = close.map(|_| TradingState::Closed);
     }
@@ -199,7 +223,10 @@ impl Generator {
         let now = self.due;
         match self.turning {
             Some(TradingState::Closed) => {
-                self.due = self.spec.hours.map_or(UnixNanos(u64::MAX), |hours| hours.next_change(now));
+                self.due = self
+                    .spec
+                    .hours
+                    .map_or(UnixNanos(u64::MAX), |hours| hours.next_change(now));
                 self.turning = Some(TradingState::Live);
                 return Happening::Trading(TradingState::Closed);
             }
@@ -211,7 +238,9 @@ impl Generator {
         }
         self.move_price(now, start, factors);
         let happening = match self.quote {
-            Some(quote) if self.stream.unit() < self.spec.trades => Happening::Trade(self.trade(now, quote)),
+            Some(quote) if self.stream.unit() < self.spec.trades => {
+                Happening::Trade(self.trade(now, quote))
+            }
             _ => Happening::Quote(self.requote(now)),
         };
         self.schedule(self.arrival);
@@ -220,24 +249,36 @@ impl Generator {
 
     fn move_price(&mut self, now: UnixNanos, start: UnixNanos, factors: &mut [Factor]) {
         let (closeness, own) = self.spec.shares();
-        let common = self.spec.factor.map_or(0.0, |(factor, _)| factors[factor].value(now.since(start).as_nanos() as u64));
+        let common = self.spec.factor.map_or(0.0, |(factor, _)| {
+            factors[factor].value(now.since(start).as_nanos() as u64)
+        });
         let seconds = now.since(self.moved_at).as_nanos() as f64 / 1e9;
         let moved = closeness * (common - self.common);
-        self.log = self.spec.model.step(self.log, seconds, moved, own, &mut self.stream);
+        self.log = self
+            .spec
+            .model
+            .step(self.log, seconds, moved, own, &mut self.stream);
         (self.moved_at, self.common) = (now, common);
     }
 
     fn requote(&mut self, now: UnixNanos) -> Quote {
         let mid = self.start_ticks * libm::exp(self.log);
-        let wide = libm::floor((self.spec.spread_ticks - 1.0) * self.stream.exponential() + 0.5) as i64;
+        let wide =
+            libm::floor((self.spec.spread_ticks - 1.0) * self.stream.exponential() + 0.5) as i64;
         let spread = 1 + wide.clamp(0, 1000);
         let bid = (libm::floor(mid - spread as f64 / 2.0 + 0.5) as i64).max(1);
         self.quote = Some((bid, bid + spread));
         let (bid_lots, ask_lots) = (self.lots() * 4.0, self.lots() * 4.0);
         Quote {
             ts: now,
-            bid: Some(Level { px: self.spec.px(bid), qty: self.spec.qty(bid_lots) }),
-            ask: Some(Level { px: self.spec.px(bid + spread), qty: self.spec.qty(ask_lots) }),
+            bid: Some(Level {
+                px: self.spec.px(bid),
+                qty: self.spec.qty(bid_lots),
+            }),
+            ask: Some(Level {
+                px: self.spec.px(bid + spread),
+                qty: self.spec.qty(ask_lots),
+            }),
         }
     }
 
@@ -251,7 +292,13 @@ impl Generator {
         };
         self.trade_id += 1;
         let lots = self.lots();
-        Trade { ts: now, px: self.spec.px(at), qty: self.spec.qty(lots), side, id: TradeId::Number(self.trade_id) }
+        Trade {
+            ts: now,
+            px: self.spec.px(at),
+            qty: self.spec.qty(lots),
+            side,
+            id: TradeId::Number(self.trade_id),
+        }
     }
 
     /// A quantity like a market's: many small, few large (log-normal).

@@ -63,21 +63,41 @@ pub struct Market {
 impl Market {
     /// A market that begins at `start`.
     pub fn new(config: &SimConfig, start: UnixNanos) -> Self {
-        let generators: Vec<_> =
-            config.instruments.iter().map(|spec| Generator::new(spec.clone(), config.seed, start, config.every)).collect();
-        let factors = config.factors.iter().map(|name| Factor::new(config.seed, name)).collect();
-        let mut market = Self { start, factors, generators, due: BinaryHeap::new(), next_mark: start };
+        let generators: Vec<_> = config
+            .instruments
+            .iter()
+            .map(|spec| Generator::new(spec.clone(), config.seed, start, config.every))
+            .collect();
+        let factors = config
+            .factors
+            .iter()
+            .map(|name| Factor::new(config.seed, name))
+            .collect();
+        let mut market = Self {
+            start,
+            factors,
+            generators,
+            due: BinaryHeap::new(),
+            next_mark: start,
+        };
         market.schedule_all();
         market
     }
 
     fn schedule_all(&mut self) {
-        self.due = self.generators.iter().enumerate().map(|(at, generator)| Reverse((generator.due, at as u32))).collect();
+        self.due = self
+            .generators
+            .iter()
+            .enumerate()
+            .map(|(at, generator)| Reverse((generator.due, at as u32)))
+            .collect();
     }
 
     /// When the next event or time mark is due.
     pub fn next_due(&self) -> UnixNanos {
-        self.due.peek().map_or(self.next_mark, |Reverse((due, _))| (*due).min(self.next_mark))
+        self.due.peek().map_or(self.next_mark, |Reverse((due, _))| {
+            (*due).min(self.next_mark)
+        })
     }
 
     /// Appends what is due by `now`, in order, until there are `most`.
@@ -121,8 +141,15 @@ impl Market {
         }
         for (at, spec) in config.instruments.iter().enumerate() {
             let past = history::past(spec, config, self.start);
-            out.extend(past.bars.into_iter().map(|(interval, bars)| Emit::History(at as u32, interval, bars)));
-            out.extend(past.session.map(|session| Emit::Session(at as u32, session)));
+            out.extend(
+                past.bars
+                    .into_iter()
+                    .map(|(interval, bars)| Emit::History(at as u32, interval, bars)),
+            );
+            out.extend(
+                past.session
+                    .map(|session| Emit::Session(at as u32, session)),
+            );
         }
     }
 }
@@ -142,15 +169,29 @@ impl Sim {
     }
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
-        let alarm = Alarm::new(out.clock).map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
+        let alarm = Alarm::new(out.clock)
+            .map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
         let bytes = self.place.take();
-        let kept: Option<Place> = bytes.as_ref().and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        let kept: Option<Place> = bytes
+            .as_ref()
+            .and_then(|bytes| rmp_serde::from_slice(bytes).ok());
         if bytes.is_some() && kept.is_none() {
             out.emit(&mut vec![Emit::StartOver]).await?;
         }
-        let begun = kept.as_ref().map_or_else(|| out.clock.now(), |place| place.begun);
-        let start = kept.as_ref().map_or(self.config.start.unwrap_or(begun), |place| place.start);
-        out.announce(self.config.instruments.iter().map(SimInstrument::instrument).collect()).await?;
+        let begun = kept
+            .as_ref()
+            .map_or_else(|| out.clock.now(), |place| place.begun);
+        let start = kept
+            .as_ref()
+            .map_or(self.config.start.unwrap_or(begun), |place| place.start);
+        out.announce(
+            self.config
+                .instruments
+                .iter()
+                .map(SimInstrument::instrument)
+                .collect(),
+        )
+        .await?;
         let mut market = Market::new(&self.config, start);
         let mut emitted = Vec::new();
         match kept {

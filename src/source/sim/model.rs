@@ -37,20 +37,33 @@ pub enum Model {
 impl Model {
     const fn volatility(&self) -> f64 {
         match self {
-            Self::Gbm { volatility } | Self::Jump { volatility, .. } | Self::MeanReverting { volatility, .. } => *volatility,
+            Self::Gbm { volatility }
+            | Self::Jump { volatility, .. }
+            | Self::MeanReverting { volatility, .. } => *volatility,
         }
     }
 
     /// Moves a log-price, measured from the start price, on by `seconds`; `common` is the factor's move over the same
     /// time, per unit of volatility, and `own` the share of the variance that isn't common.
-    pub(super) fn step(&self, log: f64, seconds: f64, common: f64, own: f64, stream: &mut Stream) -> f64 {
+    pub(super) fn step(
+        &self,
+        log: f64,
+        seconds: f64,
+        common: f64,
+        own: f64,
+        stream: &mut Stream,
+    ) -> f64 {
         let sigma = self.volatility();
         let spread = year_spread(seconds);
         let moved = sigma * (own * spread * stream.normal() + common);
         let drift = -0.5 * sigma * sigma * seconds / SECONDS_PER_YEAR;
         match self {
             Self::Gbm { .. } => log + drift + moved,
-            Self::Jump { jumps_per_day, jump, .. } => {
+            Self::Jump {
+                jumps_per_day,
+                jump,
+                ..
+            } => {
                 let jumps = stream.unit() < jumps_per_day * seconds / SECONDS_PER_DAY;
                 log + drift + moved + if jumps { jump * stream.normal() } else { 0.0 }
             }
@@ -80,12 +93,20 @@ pub(super) struct Factor {
 
 impl Factor {
     pub(super) fn new(seed: u64, name: &str) -> Self {
-        Self { stream: Stream::new(seed, Role::Factor, name), at: 0, value: 0.0 }
+        Self {
+            stream: Stream::new(seed, Role::Factor, name),
+            at: 0,
+            value: 0.0,
+        }
     }
 
     /// Where it has come to.
     pub(super) fn place(&self) -> FactorPlace {
-        FactorPlace { stream: self.stream.place(), at: self.at, value: self.value }
+        FactorPlace {
+            stream: self.stream.place(),
+            at: self.at,
+            value: self.value,
+        }
     }
 
     /// Goes on from a place.
@@ -130,7 +151,11 @@ pub(super) struct ArrivalState {
 
 impl ArrivalState {
     pub(super) const fn new(arrivals: Arrivals, rate: f64) -> Self {
-        Self { arrivals, rate, excited: 0.0 }
+        Self {
+            arrivals,
+            rate,
+            excited: 0.0,
+        }
     }
 
     /// What the past adds to the rate.
@@ -145,12 +170,18 @@ impl ArrivalState {
 
     /// Seconds until the next event. Hawkes by Dassios and Zhao's exact scheme.
     pub(super) fn next(&mut self, stream: &mut Stream) -> f64 {
-        let Arrivals::Hawkes { branching, decay } = self.arrivals else { return stream.exponential() / self.rate };
+        let Arrivals::Hawkes { branching, decay } = self.arrivals else {
+            return stream.exponential() / self.rate;
+        };
         let base = self.rate * (1.0 - branching);
         let beta = 1.0 / decay.as_secs_f64();
         let by_itself = stream.exponential() / base;
         let left = 1.0 - beta * stream.exponential() / self.excited.max(f64::MIN_POSITIVE);
-        let seconds = if left > 0.0 { by_itself.min(-libm::log(left) / beta) } else { by_itself };
+        let seconds = if left > 0.0 {
+            by_itself.min(-libm::log(left) / beta)
+        } else {
+            by_itself
+        };
         self.excited = self.excited * libm::exp(-beta * seconds) + branching * beta;
         seconds
     }
@@ -162,12 +193,21 @@ mod tests {
 
     #[test]
     fn arrivals_keep_their_mean_rate() {
-        for arrivals in [Arrivals::Poisson, Arrivals::Hawkes { branching: 0.6, decay: Duration::from_millis(500) }] {
+        for arrivals in [
+            Arrivals::Poisson,
+            Arrivals::Hawkes {
+                branching: 0.6,
+                decay: Duration::from_millis(500),
+            },
+        ] {
             let mut stream = Stream::new(7, Role::Events, "A");
             let mut state = ArrivalState::new(arrivals, 20.0);
             let seconds: f64 = (0..200_000).map(|_| state.next(&mut stream)).sum();
             let rate = 200_000.0 / seconds;
-            assert!((19.0..21.0).contains(&rate), "{arrivals:?}: {rate} events a second");
+            assert!(
+                (19.0..21.0).contains(&rate),
+                "{arrivals:?}: {rate} events a second"
+            );
         }
     }
 
@@ -175,9 +215,16 @@ mod tests {
     fn a_year_of_brownian_motion_has_its_volatility() {
         let model = Model::Gbm { volatility: 0.6 };
         let mut stream = Stream::new(7, Role::Events, "A");
-        let ends: Vec<f64> = (0..20_000).map(|_| model.step(0.0, SECONDS_PER_YEAR, 0.0, 1.0, &mut stream)).collect();
+        let ends: Vec<f64> = (0..20_000)
+            .map(|_| model.step(0.0, SECONDS_PER_YEAR, 0.0, 1.0, &mut stream))
+            .collect();
         let mean = ends.iter().sum::<f64>() / ends.len() as f64;
-        let deviation = (ends.iter().map(|end| (end - mean) * (end - mean)).sum::<f64>() / ends.len() as f64).sqrt();
+        let deviation = (ends
+            .iter()
+            .map(|end| (end - mean) * (end - mean))
+            .sum::<f64>()
+            / ends.len() as f64)
+            .sqrt();
         assert!((0.59..0.61).contains(&deviation), "{deviation}");
         assert!((-0.20..-0.16).contains(&mean), "{mean}");
     }

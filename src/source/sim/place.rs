@@ -34,8 +34,16 @@ impl Market {
             start: self.start,
             begun,
             next_mark: self.next_mark,
-            factors: self.factors.iter().map(super::model::Factor::place).collect(),
-            generators: self.generators.iter().map(super::instrument::Generator::place).collect(),
+            factors: self
+                .factors
+                .iter()
+                .map(super::model::Factor::place)
+                .collect(),
+            generators: self
+                .generators
+                .iter()
+                .map(super::instrument::Generator::place)
+                .collect(),
         }
     }
 
@@ -63,8 +71,15 @@ mod tests {
     #[test]
     fn a_market_that_goes_on_from_its_place_tells_what_it_would_have_told() {
         let mut other = instrument("B", 40.0);
-        other.model = Model::Jump { volatility: 0.5, jumps_per_day: 1000.0, jump: 0.01 };
-        other.arrivals = Arrivals::Hawkes { branching: 0.5, decay: Duration::from_millis(300) };
+        other.model = Model::Jump {
+            volatility: 0.5,
+            jumps_per_day: 1000.0,
+            jump: 0.01,
+        };
+        other.arrivals = Arrivals::Hawkes {
+            branching: 0.5,
+            decay: Duration::from_millis(300),
+        };
         let config = SimConfig {
             seed: 3,
             start: None,

@@ -41,7 +41,10 @@ impl Stream {
     /// Where it has come to.
     pub(super) fn place(&self) -> StreamPlace {
         // 2^64 words are more than any run takes.
-        StreamPlace { words: self.rng.get_word_pos() as u64, spare: self.spare }
+        StreamPlace {
+            words: self.rng.get_word_pos() as u64,
+            spare: self.spare,
+        }
     }
 
     /// Goes on from a place.
@@ -74,5 +77,7 @@ impl Stream {
 
 /// FNV-1a, 64 bits: the stream of a name.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
