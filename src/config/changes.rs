@@ -1,4 +1,4 @@
-use super::table::{KEYS, Key};
+use super::table::{Key, keys};
 use super::{Config, SourceConfig};
 
 /// Keys of the config in whose values two differ; `sources` stands for all below it.
@@ -70,7 +70,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
     ];
     let changed = same.iter().filter(|(_, same)| !same).map(|(path, _)| *path);
     changed
-        .filter_map(|path| KEYS.iter().find(|key| key.path == path))
+        .filter_map(|path| keys().find(|key| key.path == path))
         .collect()
 }
 
@@ -122,7 +122,7 @@ mod tests {
         let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
         let kept =
             |key: &&Key| matches!(key.kind, super::super::Kind::Section) && key.path != "sources";
-        let all = KEYS.iter().filter(|key| {
+        let all = keys().filter(|key| {
             !key.path.starts_with("sources.") && key.path != "auth.scheme" && !kept(key)
         });
         assert_eq!(changed, all.map(|key| key.path).collect::<Vec<_>>());

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use changes::changes;
 pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
-pub use table::{KEYS, Key, Kind};
+pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
 
 use crate::protocol::Limits;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
-use super::table::{self, KEYS, Kind};
+use super::table::{self, Kind};
 use super::yaml::{Mark, Node, Value};
 use super::{Problem, units};
 use crate::market::{UnixNanos, parse_decimal};
@@ -499,7 +499,7 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 pub fn guide() -> String {
     let mut out =
         String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
-    for key in KEYS {
+    for key in table::keys() {
         let value = match key.kind {
             Kind::Text => "text".to_owned(),
             Kind::Flag => "true, false".to_owned(),
