@@ -373,6 +373,13 @@ class ServerClock {
 /** This machine's clock, ms with fractions. */
 const clockMs = () => performance.timeOrigin + performance.now();
 
+/** Reports an exception of a handler as the platform reports any other: `window.onerror` in a page, `uncaughtException` in Node.
+ * @param {unknown} error */
+function report(error) {
+  if (typeof globalThis.reportError === "function") globalThis.reportError(error);
+  else queueMicrotask(() => { throw error; });
+}
+
 /** A connection that keeps itself open, and the subscriptions on it. Made by {@link connect}. */
 export class Feed {
   /** @type {any} */ #socket = null;
@@ -399,6 +406,10 @@ export class Feed {
   #isHidden = false;
   #wasClosed = false;
   /** @type {(() => void) | null} */ #unwatch = null;
+  /** Calls of handlers, in order: made once the whole message is accounted for, so that no handler can disturb the account.
+   * @type {(() => void)[]} */ #calls = [];
+  /** While true, calls wait: a message is being accounted for, or earlier calls are being made. */
+  #holdsCalls = false;
 
   /** @param {string} url @param {Options} options */
   constructor(url, options) {
@@ -545,7 +556,42 @@ export class Feed {
 
   /** @template {keyof FeedEvents} K @param {K} name @param {FeedEvents[K]} told */
   #tell(name, told) {
-    for (const hearer of this.#hearers.get(name) ?? []) hearer(told);
+    this.#call(() => {
+      for (const hearer of this.#hearers.get(name) ?? []) this.#isolated(() => hearer(told));
+    });
+  }
+
+  /** Calls a handler of a subscription, unless the topic is no longer the subscription's when its turn comes.
+   * @param {Subscription} subscription @param {Account | null} account null: of a topic that is not held
+   * @param {keyof Handlers} name @param {any} value */
+  #notify(subscription, account, name, value) {
+    if (!subscription.handlers[name]) return;
+    this.#call(() => {
+      const isWanted = this.#subscriptions.has(subscription) && (account === null || account.listeners.includes(subscription));
+      if (isWanted) this.#isolated(() => /** @type {any} */ (subscription.handlers)[name]?.(value));
+    });
+  }
+
+  /** Makes a call after those before it, and not before the message at hand is accounted for. @param {() => void} call */
+  #call(call) {
+    this.#calls.push(call);
+    if (!this.#holdsCalls) this.#makeCalls();
+  }
+
+  #makeCalls() {
+    this.#holdsCalls = true;
+    for (let at = 0; at < this.#calls.length; at += 1) this.#calls[at]();
+    this.#calls = [];
+    this.#holdsCalls = false;
+  }
+
+  /** An exception in one handler concerns neither the others nor the connection. @param {() => void} call */
+  #isolated(call) {
+    try {
+      call();
+    } catch (error) {
+      report(error);
+    }
   }
 
   /** @param {any} welcome */
@@ -565,7 +611,7 @@ export class Feed {
     let pingedAt = clockMs();
     this.#beat = setInterval(() => {
       const now = clockMs();
-      if (!this.isPatient && now - this.#heardAt > HEARTBEATS_MISSED * welcome.heartbeat_ms) return this.#giveUp();
+      if (!this.isPatient && now - this.#heardAt > HEARTBEATS_MISSED * welcome.heartbeat_ms) return this.#giveUp("nothing was heard from the server");
       if (this.#pings < FIRST_PINGS || now - pingedAt > PING_EVERY_MS) {
         pingedAt = now;
         this.#ping();
@@ -573,10 +619,10 @@ export class Feed {
     }, 250);
   }
 
-  /** Nothing came for long, so the connection counts as dead; the network may never say so. */
-  #giveUp() {
+  /** Ends a connection that is of no more use, without waiting for the network to say so. @param {string} reason */
+  #giveUp(reason) {
     const socket = this.#socket;
-    this.#ended(1006, "nothing was heard from the server");
+    this.#ended(1006, reason);
     socket.close();
   }
 
@@ -687,7 +733,7 @@ export class Feed {
     for (const entry of answer.ok) {
       for (const grant of entry.matched ?? [entry]) this.#grant(grant, from);
     }
-    for (const refusal of answer.err) subscription.handlers.refused?.(refusal);
+    for (const refusal of answer.err) this.#notify(subscription, null, "refused", refusal);
   }
 
   /** @param {Grant} grant @param {any} [from] */
@@ -707,7 +753,7 @@ export class Feed {
     }
     account.mode = grant.mode;
     account.onSlow = grant.on_slow;
-    for (const { handlers } of account.listeners) handlers.granted?.(grant);
+    for (const subscription of account.listeners) this.#notify(subscription, account, "granted", grant);
   }
 
   /** @param {Account} account */
@@ -718,7 +764,7 @@ export class Feed {
   /** @param {Subscription} subscription @param {string[]} names @param {any} error */
   #refusedAll(subscription, names, error) {
     if (error.code === undefined) return; // The connection ended; the next one asks again.
-    for (const topic of names) subscription.handlers.refused?.({ topic, code: error.code, message: error.message });
+    for (const topic of names) this.#notify(subscription, null, "refused", { topic, code: error.code, message: error.message });
   }
 
   /** @param {Subscription} subscription @param {string[]} [names] */
@@ -808,13 +854,36 @@ export class Feed {
     const now = clockMs();
     this.#heardAt = now;
     this.counts.messages += 1;
-    const isText = typeof data === "string";
-    this.counts.bytes += isText ? data.length : data.byteLength;
-    const message = /** @type {any} */ (isText ? JSON.parse(data) : this.#decoder.decode(new Uint8Array(data)));
-    if (!Array.isArray(message)) return this.#control(message);
+    this.counts.bytes += typeof data === "string" ? data.length : data.byteLength;
+    const message = this.#decoded(data);
+    if (message === undefined) return;
+    // A message that arrives while handlers run (one that stops in a debugger, say) waits for no one: its calls follow theirs.
+    const isOutermost = !this.#holdsCalls;
+    this.#holdsCalls = true;
+    try {
+      if (Array.isArray(message)) this.#events(message, now);
+      else this.#control(message);
+    } finally {
+      if (isOutermost) this.#makeCalls();
+    }
+  }
+
+  /** A message that can't be decoded ends the connection: what it said can't be accounted for.
+   * @param {string | ArrayBuffer} data @returns {any} undefined: not to be decoded */
+  #decoded(data) {
+    try {
+      return typeof data === "string" ? JSON.parse(data) : this.#decoder.decode(new Uint8Array(data));
+    } catch (error) {
+      this.#giveUp(`the server sent a message that can't be decoded (${/** @type {Error} */ (error).message})`);
+      return undefined;
+    }
+  }
+
+  /** @param {MarketEvent[]} events @param {number} now ms */
+  #events(events, now) {
     const serverNow = now + this.clock.offset;
-    this.counts.events += message.length;
-    for (const event of message) {
+    this.counts.events += events.length;
+    for (const event of events) {
       if (this.clock.rtt !== null) this.#latencies.add(serverNow - event.tx / 1e6, now);
       this.#take(event);
     }
@@ -830,9 +899,9 @@ export class Feed {
     account.delivered += 1;
     this.connection.delivered += 1;
     this.counts.delivered += 1;
-    for (const { handlers, counts } of account.listeners) {
-      counts.delivered += 1;
-      handlers.event?.(event);
+    for (const subscription of account.listeners) {
+      subscription.counts.delivered += 1;
+      this.#notify(subscription, account, "event", event);
     }
   }
 
@@ -858,9 +927,9 @@ export class Feed {
     account.lost += gap.n;
     this.connection.lost += gap.n;
     this.counts.lost += gap.n;
-    for (const { counts, handlers } of account.listeners) {
-      counts.lost += gap.n;
-      handlers.gap?.(gap);
+    for (const subscription of account.listeners) {
+      subscription.counts.lost += gap.n;
+      this.#notify(subscription, account, "gap", gap);
     }
   }
 
@@ -923,7 +992,7 @@ export class Feed {
       this.#merged(account, snapshot.seq - account.head);
       account.head = snapshot.seq;
     }
-    for (const { handlers } of account.listeners) handlers.snapshot?.(snapshot);
+    for (const subscription of account.listeners) this.#notify(subscription, account, "snapshot", snapshot);
   }
 
   /** @param {any} gap */
@@ -944,11 +1013,11 @@ export class Feed {
     for (const refusal of told.removed) {
       const account = this.#accounts.get(refusal.topic);
       this.#accounts.delete(refusal.topic);
-      for (const { handlers } of account?.listeners ?? []) handlers.refused?.(refusal);
+      for (const subscription of account?.listeners ?? []) this.#notify(subscription, null, "refused", refusal);
     }
     for (const refusal of told.err) {
-      for (const { names, handlers } of this.#subscriptions) {
-        if (names.some((name) => covers(name, refusal.topic))) handlers.refused?.(refusal);
+      for (const subscription of this.#subscriptions) {
+        if (subscription.names.some((name) => covers(name, refusal.topic))) this.#notify(subscription, null, "refused", refusal);
       }
     }
   }

@@ -67,9 +67,8 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     Ok(())
 }
 
-/// Reconnects, resumes without a hole, keeps to its account, in both encodings.
-#[test]
-fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result<()> {
+/// Runs a program of `tests/page/` in Node against a market, once in each encoding.
+fn runs_in_node(program: &str, serving: &[&str]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("tests/.deps/node_modules/ws").exists() {
         anyhow::ensure!(
@@ -79,11 +78,11 @@ fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result
         eprintln!("skipped: the package ws is not there; ./check installs it");
         return Ok(());
     }
-    let served = serve(&["--config", "feeds.yaml"])?;
+    let served = serve(serving)?;
     for encoding in ["msgpack", "json"] {
         let mut node = Command::new("node");
         let ran = node
-            .arg(root.join("tests/page/client.mjs"))
+            .arg(root.join("tests/page").join(program))
             .args([served.address.as_str(), encoding])
             .output()?;
         assert_eq!(
@@ -94,6 +93,21 @@ fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result
         );
     }
     Ok(())
+}
+
+/// Reconnects, resumes without a hole, keeps to its account, in both encodings.
+#[test]
+fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result<()> {
+    runs_in_node("client.mjs", &["--config", "feeds.yaml"])
+}
+
+/// Frames of many events each, and a handler that throws in the middle of them.
+#[test]
+fn a_handler_that_throws_disturbs_neither_the_account_nor_other_handlers() -> Result<()> {
+    runs_in_node(
+        "handlers.mjs",
+        &["--sim-instruments", "50", "--sim-every", "200ms"],
+    )
 }
 
 #[test]
