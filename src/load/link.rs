@@ -206,6 +206,7 @@ impl Link {
     ) -> Result<Turn, LinkError> {
         sink.tally.bytes += bytes.len() as u64;
         let behind;
+        let mut turn = Turn::On;
         let bytes = match &mut self.phase {
             Phase::Handshaking(answer) => {
                 answer.extend_from_slice(bytes);
@@ -220,10 +221,7 @@ impl Link {
                 behind = answer.split_off(end + 4);
                 handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
                 sink.tally.opened += 1;
-                let turn = self.begin(terms)?;
-                if turn == Turn::Joined && behind.is_empty() {
-                    return Ok(turn);
-                }
+                turn = self.begin(terms)?;
                 &behind[..]
             }
             _ => bytes,
@@ -234,7 +232,6 @@ impl Link {
             _ => Want::Count,
         };
         let mut scanner = std::mem::take(&mut self.scanner);
-        let mut turn = Turn::On;
         let mut failed = None;
         let fed = scanner.feed(bytes, want, &mut |found| match self
             .on_found(found, now, terms, sink)
@@ -244,7 +241,10 @@ impl Link {
             Err(error) => failed = Some(error),
         });
         self.scanner = scanner;
-        fed?;
+        if let Err(error) = fed {
+            self.send_close(error.close_code());
+            return Err(error.into());
+        }
         failed.map_or(Ok(()), Err)?;
         self.flush()?;
         Ok(turn)
@@ -313,6 +313,7 @@ impl Link {
             Found::Ping(payload) => self.send_control(ControlOpcode::Pong, payload.to_vec()),
             Found::Close(code) => {
                 self.close_code = code;
+                self.send_close(if code == 1005 { 1000 } else { code });
                 return Ok(self.end());
             }
         }
@@ -529,10 +530,14 @@ impl Link {
 
     /// Says goodbye; what the server still sends is dropped.
     pub(super) fn close(&mut self) {
-        self.send_control(ControlOpcode::Close, 1000u16.to_be_bytes().to_vec());
-        // A socket that is broken already is closed as well.
-        let _broken = self.flush();
+        self.send_close(1000);
         self.phase = Phase::Over;
+    }
+
+    fn send_close(&mut self, code: u16) {
+        self.send_control(ControlOpcode::Close, code.to_be_bytes().to_vec());
+        // A broken socket needs no close frame.
+        let _broken = self.flush();
     }
 
     fn ask(&mut self, op: Op, id: u64, encoding: Encoding) {
