@@ -28,6 +28,8 @@ pub mod load;
 pub mod market;
 #[doc(hidden)]
 pub mod metrics;
+#[doc(hidden)]
+pub mod printable;
 pub mod protocol;
 #[doc(hidden)]
 pub mod replica;

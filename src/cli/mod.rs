@@ -26,6 +26,8 @@ pub enum Exit {
     Failed = 1,
     /// The arguments or the config are wrong.
     Usage = 2,
+    /// It was interrupted (SIGINT) before it was done.
+    Interrupted = 130,
 }
 
 /// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every event delivered, merged
@@ -33,7 +35,8 @@ pub enum Exit {
 ///
 /// Without a command, serves the market of feeds.yaml.
 ///
-/// Exit codes: 0 all went well, 1 it failed while running, 2 the arguments or the config are wrong.
+/// Exit codes: 0 all went well, 1 it failed while running, 2 the arguments or the config are wrong,
+/// 130 it was interrupted before it was done.
 #[derive(Debug, Parser)]
 #[command(name = "tickcast", version, args_conflicts_with_subcommands = true)]
 struct Tickcast {

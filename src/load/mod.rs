@@ -57,6 +57,7 @@ pub use table::write_table;
 use crate::client::ClientError;
 use crate::clock::Clock;
 use crate::market::UnixNanos;
+use crate::printable::printable;
 use crate::topic::TopicError;
 use link::Terms;
 use worker::{End, Job, Order, Report, Worker};
@@ -174,9 +175,13 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Out
     run_known(
         plan,
         known,
-        scouted
-            .as_ref()
-            .map(|scouted| (scouted.server.clone(), scouted.clock, scouted.is_simulated)),
+        scouted.as_ref().map(|scouted| {
+            (
+                printable(&scouted.server).into_owned(),
+                scouted.clock,
+                scouted.is_simulated,
+            )
+        }),
         watch,
     )
 }
@@ -248,6 +253,8 @@ pub(crate) struct Told {
     /// How long it took after a storm until all had joined again.
     pub storm: Option<Duration>,
     pub workers: usize,
+    /// The test was told to end early.
+    pub interrupted: bool,
 }
 
 /// The workers, and how they are reached.
@@ -328,24 +335,22 @@ impl Crew {
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<Told, LoadError> {
         let begun = self.clock.now();
-        let mut stop = watch(Update::Opening);
+        self.announce(Update::Opening, watch);
         if !self.joined_by(begun.plus(plan.ramp + plan.silence + JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(plan.connections));
         }
         self.told.joining = self.clock.now().since(begun);
-        stop |= watch(Update::WarmingUp);
-        stop = stop || self.pass(plan.warmup, watch)?;
+        self.announce(Update::WarmingUp, watch);
+        self.pass(plan.warmup, watch)?;
         self.order(Order::Measure)?;
         let since = self.clock.now();
         self.measuring_since = since;
-        stop |= watch(Update::Measuring);
-        if plan.storm && !stop {
-            stop = self.pass(plan.duration / 2, watch)?;
+        self.announce(Update::Measuring, watch);
+        if plan.storm {
+            self.pass(plan.duration / 2, watch)?;
             self.storm(plan.connections, watch)?;
         }
-        if !stop {
-            self.pass(since.plus(plan.duration).since(self.clock.now()), watch)?;
-        }
+        self.pass(since.plus(plan.duration).since(self.clock.now()), watch)?;
         self.told.measured = self.clock.now().since(since);
         self.order(Order::Finish)?;
         watch(Update::Closing);
@@ -360,11 +365,19 @@ impl Crew {
         Ok(std::mem::take(&mut self.told))
     }
 
+    /// Tells of a stage; the answer may end the test early.
+    fn announce(&mut self, stage: Update<'_>, watch: &mut dyn FnMut(Update<'_>) -> bool) {
+        self.told.interrupted |= watch(stage);
+    }
+
     fn storm(
         &mut self,
         connections: usize,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<(), LoadError> {
+        if self.told.interrupted {
+            return Ok(());
+        }
         self.order(Order::Gather)?;
         self.await_all(self.clock.now().plus(JOIN_PATIENCE), watch, &|report| {
             matches!(report, Report::Gathered)
@@ -374,7 +387,7 @@ impl Crew {
         if !self.joined_by(cut.plus(JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(connections));
         }
-        self.told.storm = Some(self.clock.now().since(cut));
+        self.told.storm = (!self.told.interrupted).then(|| self.clock.now().since(cut));
         Ok(())
     }
 
@@ -386,7 +399,8 @@ impl Crew {
         self.await_all(until, watch, &|report| matches!(report, Report::Joined))
     }
 
-    /// Waits until every worker has told something of a kind.
+    /// Waits until every worker has sent a report of a kind, or the test is interrupted. Returns false where `until`
+    /// passed before.
     fn await_all(
         &mut self,
         until: UnixNanos,
@@ -394,7 +408,7 @@ impl Crew {
         wanted: &dyn Fn(&Report) -> bool,
     ) -> Result<bool, LoadError> {
         let mut left = self.orders.len();
-        while left > 0 {
+        while left > 0 && !self.told.interrupted {
             let Some(report) = self.next_report(until)? else {
                 return Ok(false);
             };
@@ -404,21 +418,19 @@ impl Crew {
         Ok(true)
     }
 
-    /// Lets time pass. Returns whether the test is to end early.
+    /// Lets time pass, unless the test is interrupted.
     fn pass(
         &mut self,
         time: Duration,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
-    ) -> Result<bool, LoadError> {
+    ) -> Result<(), LoadError> {
         let until = self.clock.now().plus(time);
-        let mut stop = false;
-        while let Some(report) = self.next_report(until)? {
-            stop |= self.take(report, watch);
-            if stop {
-                break;
-            }
+        while !self.told.interrupted
+            && let Some(report) = self.next_report(until)?
+        {
+            self.take(report, watch);
         }
-        Ok(stop)
+        Ok(())
     }
 
     fn next_report(&self, until: UnixNanos) -> Result<Option<Report>, LoadError> {
@@ -429,18 +441,18 @@ impl Crew {
         }
     }
 
-    fn take(&mut self, report: Report, watch: &mut dyn FnMut(Update<'_>) -> bool) -> bool {
+    fn take(&mut self, report: Report, watch: &mut dyn FnMut(Update<'_>) -> bool) {
         let Report::Span(span) = report else {
-            return false;
+            return;
         };
         self.span.add(&span);
         self.spans += 1;
         if self.spans < self.orders.len() {
-            return false;
+            return;
         }
         self.spans = 0;
         let whole = std::mem::take(&mut self.span);
-        let stop = watch(Update::Second(&whole));
+        self.told.interrupted |= watch(Update::Second(&whole));
         if whole.is_measured {
             self.told.total.add(&whole);
             self.told
@@ -449,7 +461,6 @@ impl Crew {
         } else {
             self.told.outside.add(&whole.tally);
         }
-        stop
     }
 
     fn gather_ends(&mut self, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<(), LoadError> {
@@ -468,7 +479,7 @@ impl Crew {
                     self.told.ledger.add(&ledger);
                     left -= 1;
                 }
-                report => _ = self.take(report, watch),
+                report => self.take(report, watch),
             }
         }
         Ok(())

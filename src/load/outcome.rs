@@ -13,6 +13,8 @@ use super::{LedgerSums, Machine, Plan, Span, Tally, Told};
 const LAG_SHARE_MAX: f64 = 0.1;
 /// … unless it is no later than the step in which it wakes.
 const LAG_ALLOWED: Duration = Duration::from_micros(250);
+/// More latencies below zero than this share make the run void.
+const NEGATIVE_SHARE_MAX: f64 = 0.01;
 /// A tester that was busy for more than this share of the time was the bottleneck itself.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
@@ -116,6 +118,9 @@ pub struct Outcome {
     pub busy_share: f64,
     /// Why the run proves nothing.
     pub void: Option<String>,
+    /// The test was interrupted before its time was over.
+    #[serde(default)]
+    pub interrupted: bool,
     /// Why the figures say more of the tester than of the server.
     pub bottleneck: Option<String>,
     /// Promises that were broken, and what else went wrong.
@@ -144,8 +149,18 @@ fn second((at, span): &(Duration, Span)) -> Second {
     }
 }
 
+/// Latencies between clocks that disagree are no latencies.
+fn clocks_disagree(latency: &Latency, negative: u64) -> Option<String> {
+    let measured = latency.published.len() + latency.due.len() + negative;
+    (negative as f64 > measured as f64 * NEGATIVE_SHARE_MAX).then(|| {
+        format!(
+            "{negative} of {measured} latencies are below zero: the server's clock is ahead of this machine's; synchronize the clocks"
+        )
+    })
+}
+
 /// A generator that stalls hides what the server does.
-fn void(latency: &Latency) -> Option<String> {
+fn generator_stalled(latency: &Latency) -> Option<String> {
     let (lag, felt) = (
         LatencySummary::of(&latency.lag)?,
         LatencySummary::of(&latency.due)?,
@@ -158,6 +173,18 @@ fn void(latency: &Latency) -> Option<String> {
             super::table::time(felt.mean as u64),
         )
     })
+}
+
+/// Why there is nothing to judge: no event came, or no connection was left.
+fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
+    let mut found = Vec::new();
+    if total.tally.delivered == 0 {
+        found.push("no event was delivered in the measured time".to_owned());
+    }
+    if last.is_some_and(|span| span.open == 0) {
+        found.push("no connection was open at the end of the measured time".to_owned());
+    }
+    found
 }
 
 impl Outcome {
@@ -173,8 +200,15 @@ impl Outcome {
             joining,
             storm,
             workers,
+            interrupted,
         } = told;
         let measured_s = measured.as_secs_f64();
+        if !interrupted {
+            failures.extend(nothing_to_judge(
+                &total,
+                seconds.last().map(|(_, span)| span),
+            ));
+        }
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
             format!(
@@ -220,7 +254,9 @@ impl Outcome {
             published: LatencySummary::of(&total.latency.published),
             generator_lag: LatencySummary::of(&total.latency.lag),
             busy_share,
-            void: void(&total.latency),
+            void: clocks_disagree(&total.latency, negative)
+                .or_else(|| generator_stalled(&total.latency)),
+            interrupted,
             bottleneck,
             failures,
             seconds: seconds.iter().map(second).collect(),
@@ -311,12 +347,44 @@ mod tests {
     #[test]
     fn a_generator_that_stalls_makes_the_run_void() {
         assert!(
-            void(&latency(3_000, 20_000))
+            generator_stalled(&latency(3_000, 20_000))
                 .is_some_and(|why| why.contains("3.00 ms") && why.contains("20.0"))
         );
-        assert!(void(&latency(1_500, 20_000)).is_none(), "under a tenth");
-        assert!(void(&latency(90, 200)).is_none(), "no timer is better");
-        assert!(void(&Latency::default()).is_none(), "nothing was simulated");
+        assert!(
+            generator_stalled(&latency(1_500, 20_000)).is_none(),
+            "under a tenth"
+        );
+        assert!(
+            generator_stalled(&latency(90, 200)).is_none(),
+            "no timer is better"
+        );
+        assert!(
+            generator_stalled(&Latency::default()).is_none(),
+            "nothing was simulated"
+        );
+    }
+
+    #[test]
+    fn a_server_whose_clock_is_ahead_makes_the_run_void() {
+        let good = latency(10, 200);
+        assert!(
+            clocks_disagree(&good, 9).is_none(),
+            "under one in a hundred"
+        );
+        let ahead = clocks_disagree(&Latency::default(), 500);
+        assert!(
+            ahead.is_some_and(|why| why.contains("500 of 500")),
+            "nothing but latencies below zero"
+        );
+    }
+
+    #[test]
+    fn a_run_without_events_or_connections_is_a_failure() {
+        let mut span = Span::default();
+        assert_eq!(nothing_to_judge(&span, Some(&span)).len(), 2);
+        span.tally.delivered = 1;
+        span.open = 1;
+        assert!(nothing_to_judge(&span, Some(&span)).is_empty());
     }
 
     #[test]

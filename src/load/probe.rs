@@ -18,7 +18,8 @@ pub(super) struct Probe {
     is_broken: bool,
 }
 
-/// Records how long before `now` something was, by the server's clock.
+/// Records how long before `now` something was, by the server's clock. A time in the future is counted in `negative`
+/// and not recorded: as the shortest latency it would pass every objective.
 pub(super) fn record(
     into: &mut Histogram<u64>,
     since: u64,
@@ -27,8 +28,10 @@ pub(super) fn record(
     negative: &mut u64,
 ) {
     let now = now.0.saturating_add_signed(terms.clock_offset_ns);
-    *negative += u64::from(now < since);
-    into.saturating_record(now.saturating_sub(since).max(1));
+    match now.checked_sub(since) {
+        Some(latency) => into.saturating_record(latency.max(1)),
+        None => *negative += 1,
+    }
 }
 
 impl Probe {

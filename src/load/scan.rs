@@ -123,10 +123,8 @@ pub struct Scanner {
     is_final: bool,
     /// The opcode of the frame at hand.
     opcode: u8,
-    /// The message at hand is text.
-    is_text: bool,
-    /// Validates text that is skipped.
-    skipped_text: Utf8Check,
+    /// The message at hand is text; validates it where it is skipped.
+    text: Option<Utf8Check>,
     /// A message of several frames has begun.
     in_message: bool,
     /// What is there of a message that is handed on whole.
@@ -244,12 +242,12 @@ impl Scanner {
 
     /// Passes over bytes of a data frame, of which only text is looked at.
     fn skip(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
-        if !self.is_text {
+        let Some(text) = &mut self.text else {
             return Ok(());
-        }
-        self.skipped_text.feed(bytes)?;
+        };
+        text.feed(bytes)?;
         if self.left == 0 && self.is_final {
-            self.skipped_text.finish()?;
+            text.finish()?;
         }
         Ok(())
     }
@@ -259,7 +257,7 @@ impl Scanner {
         bytes: &[u8],
         found: &mut impl FnMut(Found<'_>),
     ) -> Result<(), FrameError> {
-        let is_text = self.is_text;
+        let is_text = self.text.is_some();
         let kept = if self.opcode >= CLOSE {
             &mut self.control
         } else {
@@ -316,7 +314,7 @@ impl Scanner {
             self.in_message = !header.is_final;
         }
         if is_data && header.opcode != CONTINUATION {
-            self.is_text = header.opcode == TEXT;
+            self.text = (header.opcode == TEXT).then(Utf8Check::default);
         }
         (self.opcode, self.is_final, self.left, self.gathers) =
             (header.opcode, header.is_final, header.payload, false);
@@ -342,7 +340,7 @@ impl Scanner {
         {
             let len = header.payload as usize;
             self.left = 0;
-            tell(header.opcode, self.is_text, &payload[..len], found)?;
+            tell(header.opcode, self.text.is_some(), &payload[..len], found)?;
             return Ok(Some(header.len + len));
         }
         self.gathers = true;

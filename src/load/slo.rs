@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::Outcome;
 use super::plan::PlanError;
+use super::table::{count, time};
 
 /// What must hold of a test.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,17 @@ enum Figure {
     Rate,
     /// Connections that ended before the test did.
     Closed,
+}
+
+impl Figure {
+    fn text(self, value: f64) -> String {
+        match self {
+            Self::Percentile(_) | Self::Max => time(value as u64),
+            Self::Rate => format!("{}/s", count(value as u64)),
+            Self::Loss | Self::Merged => format!("{} events", count(value as u64)),
+            Self::Closed => format!("{} connections", count(value as u64)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +56,10 @@ struct Objective {
 pub struct Verdict {
     /// The objective as it was written.
     pub objective: String,
-    /// What was measured; `None` where nothing was.
+    /// What was measured; latencies in nanoseconds; `None` where nothing was.
     pub measured: Option<f64>,
+    /// The same with its unit, as in `1.83 ms` or `8 000/s`.
+    pub measured_text: String,
     /// Whether it holds; what wasn't measured doesn't.
     pub holds: bool,
 }
@@ -157,6 +171,8 @@ impl Objective {
         Verdict {
             objective: self.text.clone(),
             measured,
+            measured_text: measured
+                .map_or_else(|| "nothing".to_owned(), |value| self.figure.text(value)),
             holds,
         }
     }
@@ -165,6 +181,13 @@ impl Objective {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn measured_values_have_units() {
+        assert_eq!(Figure::Percentile(99.0).text(1_830_000.0), "1.83 ms");
+        assert_eq!(Figure::Rate.text(8_000.4), "8 000/s");
+        assert_eq!(Figure::Loss.text(3.0), "3 events");
+    }
 
     #[test]
     fn objectives_are_read_and_wrong_ones_are_refused() {

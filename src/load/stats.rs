@@ -31,7 +31,7 @@ pub struct Tally {
     pub refused: u64,
     /// Connections that were opened, those that came back included.
     pub opened: u64,
-    /// Latencies below zero: the clocks disagree by more.
+    /// Latencies below zero, which are not in the histograms: the clocks disagree by more.
     pub negative: u64,
     /// Connections that ended before the test did, by close code; 1006: without a close frame.
     pub closed: BTreeMap<u16, u64>,

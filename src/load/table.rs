@@ -153,7 +153,7 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     if outcome.tally.negative > 0 {
         writeln!(
             out,
-            "  clock: {} latencies were below zero and count as none",
+            "  clock: {} latencies were below zero and are left out",
             count(outcome.tally.negative)
         )?;
     }
@@ -163,6 +163,13 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         outcome.busy_share * 100.0,
         outcome.workers
     )?;
+    if outcome.interrupted {
+        writeln!(
+            out,
+            "  INTERRUPTED: the test ended early; the figures are of {:.1} s",
+            outcome.measured_s
+        )?;
+    }
     for note in [("BOTTLENECK", &outcome.bottleneck), ("VOID", &outcome.void)] {
         if let (name, Some(text)) = note {
             writeln!(out, "  {name}: {text}")?;

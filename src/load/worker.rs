@@ -19,6 +19,7 @@ use super::plan::{Assignment, Plan, PlanRng, Role};
 use super::stats::{LedgerSums, Span};
 use crate::clock::{Clock, thread_cpu_time};
 use crate::market::UnixNanos;
+use crate::printable::printable;
 use crate::protocol::From;
 
 /// What sockets are read into; as large as what the cache holds.
@@ -72,7 +73,8 @@ pub(super) struct End {
 
 pub(super) fn add_failure(failures: &mut Vec<String>, what: String) {
     if failures.len() < FAILURES_MAX {
-        failures.push(what);
+        // Much of it is the server's own text.
+        failures.push(printable(&what).into_owned());
     }
 }
 

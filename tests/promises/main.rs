@@ -24,3 +24,4 @@ mod slow;
 mod sources;
 mod stopping;
 mod terminal;
+mod verdict;

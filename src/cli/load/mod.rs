@@ -1,5 +1,7 @@
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+mod outputs;
+mod progress;
+
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +12,13 @@ use anyhow::{Context, Result, bail};
 
 use super::{Exit, complain};
 use crate::load::{
-    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, Span, TimePath,
-    TopicChoice, Update, compare, run as run_plan, write_hgrm, write_hlog, write_html, write_table,
+    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, TimePath, TopicChoice,
+    compare, run as run_plan, write_table,
 };
 use crate::protocol::{Encoding, OnSlow};
 use crate::topic::TopicName;
+use outputs::Outputs;
+use progress::Progress;
 
 /// Where a test's topics come from without `--topics`.
 const DEFAULT_TOPICS: &str = "quote:*";
@@ -101,7 +105,7 @@ pub(super) struct Arguments {
     /// Objectives that set the exit code: 'p99<5ms,p99.9<20ms,loss=0'
     #[arg(long, value_name = "OBJECTIVES")]
     slo: Option<Slo>,
-    /// Write the outcome as JSON, to a file or to standard output
+    /// Write the outcome as JSON, to a file or to standard output; files are opened before the test
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// Write the histograms: PREFIX.hlog (one a second) and PREFIX.hgrm (percentiles)
@@ -134,27 +138,41 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    // A test of an hour must not find out at its end that its figures have nowhere to go.
+    let outputs = match Outputs::open(
+        arguments.json.as_deref(),
+        arguments.hdr.as_deref(),
+        arguments.report.as_deref(),
+    ) {
+        Ok(outputs) => outputs,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            return Ok(Exit::Usage);
+        }
+    };
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_interrupt(Arc::clone(&stop))?;
-    let mut progress = Progress {
-        shows: std::io::stderr().is_terminal(),
-        stage: "",
-        passed: 0,
-    };
+    let mut progress = Progress::new(&plan);
     let outcome = run_plan(&plan, &mut |update| {
         progress.show(&update);
         stop.load(Ordering::Relaxed)
     });
     progress.clear();
-    let outcome = outcome.with_context(|| format!("can't test {}", plan.address))?;
-    write_files(arguments, &outcome)?;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            outputs.discard();
+            return Err(error).with_context(|| format!("can't test {}", plan.address));
+        }
+    };
     if arguments.json.as_deref() != Some(Path::new("-")) {
         write_table(&outcome, &mut std::io::stdout().lock()).context("can't print the table")?;
     }
+    outputs.write(&outcome)?;
     judge(arguments, &outcome)
 }
 
-/// The first interrupt ends the test early, with what it has; the second ends the program.
+/// The first interrupt ends the test early, and what was measured is printed; the second ends the program.
 fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -263,114 +281,28 @@ fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect), String> {
     Ok((host, Dialect::Raw(plan)))
 }
 
-/// One line on standard error that says how it goes.
-struct Progress {
-    shows: bool,
-    stage: &'static str,
-    passed: u64,
-}
-
-impl Progress {
-    fn show(&mut self, update: &Update<'_>) {
-        match update {
-            Update::Opening => self.stage = "opening",
-            Update::WarmingUp => self.stage = "warming up",
-            Update::Measuring => (self.stage, self.passed) = ("measuring", 0),
-            Update::Closing => self.stage = "ledgers",
-            Update::Second(span) => {
-                self.passed += 1;
-                self.line(Some(span));
-                return;
-            }
-        }
-        self.line(None);
-    }
-
-    fn line(&self, span: Option<&Span>) {
-        if !self.shows {
-            return;
-        }
-        let so_far = span.map_or(String::new(), |span| {
-            format!(
-                "   {} connections   {} deliveries/s   lost {}",
-                span.open, span.tally.delivered, span.tally.lost
-            )
-        });
-        let felt = span
-            .map(|span| span.latency.felt())
-            .filter(|felt| !felt.is_empty());
-        let latency = felt.map_or(String::new(), |felt| {
-            let at = |percentile| Duration::from_nanos(felt.value_at_percentile(percentile));
-            format!("   p50 {:.1?}   p99 {:.1?}", at(50.0), at(99.0))
-        });
-        let text = format!("\r\x1b[K{} {} s{so_far}{latency}", self.stage, self.passed);
-        // Progress that nobody can see is no reason to stop.
-        let _unseen = std::io::stderr().write_all(text.as_bytes());
-    }
-
-    fn clear(&self) {
-        if self.shows {
-            let _unseen = std::io::stderr().write_all(b"\r\x1b[K");
-        }
-    }
-}
-
-fn write_to(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let written = if path == Path::new("-") {
-        write(&mut std::io::stdout().lock())
-    } else {
-        File::create(path).and_then(|file| {
-            let mut out = BufWriter::new(file);
-            write(&mut out)?;
-            out.flush()
-        })
-    };
-    written.with_context(|| format!("can't write {}", path.display()))
-}
-
-fn write_files(arguments: &Arguments, outcome: &Outcome) -> Result<()> {
-    if let Some(path) = &arguments.json {
-        write_to(path, |out| {
-            serde_json::to_writer_pretty(&mut *out, outcome)?;
-            writeln!(out)
-        })?;
-    }
-    if let Some(prefix) = &arguments.hdr {
-        let with = |ending: &str| PathBuf::from(format!("{}.{ending}", prefix.display()));
-        write_to(&with("hlog"), |out| write_hlog(outcome, out))?;
-        write_to(&with("hgrm"), |out| write_hgrm(outcome.latency.felt(), out))?;
-    }
-    if let Some(path) = &arguments.report {
-        write_to(path, |out| write_html(outcome, out))?;
-    }
-    Ok(())
-}
-
 fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
-    let mut exit = if outcome.is_sound() {
-        Exit::Ok
-    } else {
-        Exit::Failed
+    let mut exit = match outcome {
+        _ if outcome.interrupted => Exit::Interrupted,
+        _ if outcome.is_sound() => Exit::Ok,
+        _ => Exit::Failed,
     };
     let Some(slo) = &arguments.slo else {
         return Ok(exit);
     };
     let mut out = std::io::stderr().lock();
     for verdict in slo.judge(outcome) {
-        let measured = verdict
-            .measured
-            .map_or("nothing".to_owned(), |measured| format!("{measured:.0}"));
         let word = if verdict.holds { "holds" } else { "MISSED" };
         writeln!(
             out,
-            "  slo: {} {word}, measured {measured}",
-            verdict.objective
+            "  slo: {} {word}, measured {}",
+            verdict.objective, verdict.measured_text
         )?;
-        if !verdict.holds {
+        if !verdict.holds && exit == Exit::Ok {
             exit = Exit::Failed;
         }
     }
-    if outcome.void.is_some() {
+    if outcome.void.is_some() && exit == Exit::Ok {
         writeln!(out, "  slo: a void run proves nothing")?;
         exit = Exit::Failed;
     }
