@@ -1,13 +1,11 @@
 //! What a shard does for its sessions and on command.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::command::{Command, SnapshotAnswer};
-use super::connection::{Adopted, Closing, Connection, ConnectionKey, Peer, Permit};
-use super::outbox::{Opcode, Outbox, SlotId, View};
+use super::connection::{Adopted, Connection, ConnectionKey, Peer};
+use super::outbox::{Outbox, View};
 use super::registry::Subscriber;
-use super::timers::{Due, Timer};
 use super::turn::Shard;
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
@@ -18,10 +16,6 @@ use crate::protocol::{
 use crate::session::{Action, Join, Session};
 use crate::topic::{Kind, TopicName};
 
-/// Over how long clients that are sent away are asked to come back.
-const JITTER_MS: u64 = 1000;
-/// How long a client may take to close its side after ours.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Events of one answer to `GET /v1/snapshot`, so that it holds nobody up.
 const HTTP_SNAPSHOT_EVENTS_MAX: usize = 2000;
 /// Topics and patterns that it may name.
@@ -228,7 +222,7 @@ impl Shard {
         self.mark_dirty(key);
     }
 
-    fn with_outbox<T>(
+    pub(super) fn with_outbox<T>(
         &mut self,
         key: ConnectionKey,
         change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T,
@@ -267,7 +261,7 @@ impl Shard {
         self.metrics.resumes.with_label_values(&[outcome]).inc();
     }
 
-    fn release(&mut self, key: ConnectionKey, topic: TopicId) {
+    pub(super) fn release(&mut self, key: ConnectionKey, topic: TopicId) {
         let outbox = &mut self.connections[key.0 as usize].outbox;
         let Some(slot) = outbox.release(topic) else {
             return;
@@ -298,215 +292,6 @@ impl Shard {
         self.mark_dirty(key);
         if !fits {
             self.send_away(key);
-        }
-    }
-
-    /// The client can't keep up, and asked to be told goodbye.
-    pub(super) fn send_away(&mut self, key: ConnectionKey) {
-        self.with_outbox(key, |outbox, view| outbox.warn(view));
-        let message = "the client doesn't keep up with what it subscribed to; subscribe to less, or with mode conflate".to_owned();
-        let bye = Bye {
-            code: Code::SlowConsumer.number(),
-            message,
-            reconnect: true,
-            after_ms: 1000,
-        };
-        self.close(key, &bye, Code::SlowConsumer);
-    }
-
-    /// Says `bye` and closes: what is on the wire still goes out, what waits doesn't.
-    pub(super) fn close(&mut self, key: ConnectionKey, bye: &Bye, code: Code) {
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
-            return;
-        };
-        if connection.closing.is_some() {
-            return;
-        }
-        // A slot of its own for each, so that they don't come back all at once.
-        let after_ms =
-            bye.after_ms + u64::from(connection.peer.generation.0).wrapping_mul(617) % JITTER_MS;
-        let bye = Bye {
-            after_ms: if code == Code::Draining {
-                bye.after_ms
-            } else {
-                after_ms
-            },
-            ..bye.clone()
-        };
-        let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.wire.encoding());
-        connection.outbox.wire_up_answers();
-        connection.outbox.wire.control(&bye_payload);
-        self.count_close(Some(code));
-        self.close_frame(key, code.close_code(), code.name());
-    }
-
-    /// Puts the close frame on the wire, and waits a little for the client's.
-    pub(super) fn close_frame(&mut self, key: ConnectionKey, code: u16, reason: &str) {
-        let connection = &mut self.connections[key.0 as usize];
-        let mut payload = code.to_be_bytes().to_vec();
-        payload.extend_from_slice(reason.as_bytes());
-        connection.outbox.wire.frame(Opcode::Close, &payload);
-        self.begin_closing(key, Closing::Since(self.now));
-    }
-
-    pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
-        for (topic, _) in held {
-            self.release(key, topic);
-        }
-        let connection = &mut self.connections[key.0 as usize];
-        connection.outbox.drop_waiting();
-        connection.closing = Some(closing);
-        self.check_up_at(key, self.now.plus(CLOSE_GRACE));
-        self.mark_dirty(key);
-    }
-
-    pub(super) fn after_flush_of_closing(&mut self, key: ConnectionKey) {
-        if self.connections[key.0 as usize].closing == Some(Closing::Answered) {
-            self.remove(key);
-        }
-    }
-
-    /// Forgets a connection; its socket closes.
-    pub(super) fn remove(&mut self, key: ConnectionKey) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
-        for (topic, _) in held {
-            self.release(key, topic);
-        }
-        let connection = self.connections.remove(key.0 as usize);
-        self.metrics.queued_bytes.sub(connection.queued_told.into());
-        self.metrics
-            .change_late(connection.level_told, LagLevel::Ok);
-        let _counted: Option<Permit> = connection.peer.permit;
-        self.handle.set_connections(self.connections.len());
-        self.metrics.connections.dec();
-        if self.connections.is_empty()
-            && let Some(done) = self.drained.take()
-        {
-            // Whoever asked may have given up waiting.
-            let _gave_up = done.send(());
-        }
-    }
-
-    fn check_up_at(&mut self, key: ConnectionKey, at: UnixNanos) {
-        let connection = &mut self.connections[key.0 as usize];
-        connection.peer.checkup_at = at;
-        let generation = connection.peer.generation;
-        self.timers.push(Timer {
-            at,
-            connection: key,
-            generation,
-            due: Due::Checkup,
-        });
-    }
-
-    /// Sets when a connection is checked up, unless that is soon enough already.
-    pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
-        let connection = &self.connections[key.0 as usize];
-        if connection.closing.is_some() {
-            return;
-        }
-        let config = &self.config;
-        let silence = if connection.peer.pinged {
-            config.tuning.drop_after
-        } else {
-            config.tuning.ping_after
-        };
-        let message_ends = connection
-            .peer
-            .partial
-            .as_ref()
-            .map(|partial| partial.since.plus(config.tuning.message_timeout));
-        let at = connection.next_checkup(connection.peer.received.plus(silence), message_ends);
-        if at < connection.peer.checkup_at {
-            self.check_up_at(key, at);
-        }
-    }
-
-    pub(super) fn check_up(&mut self, key: ConnectionKey) {
-        let now = self.now;
-        let connection = &mut self.connections[key.0 as usize];
-        connection.peer.checkup_at = UnixNanos(u64::MAX);
-        if let Some(closing) = connection.closing {
-            let over = match closing {
-                Closing::Since(since) => now.since(since) >= CLOSE_GRACE,
-                Closing::Answered => true,
-            };
-            if over {
-                self.remove(key);
-            }
-            return;
-        }
-        let message_over =
-            connection.peer.partial.as_ref().is_some_and(|partial| {
-                now.since(partial.since) >= self.config.tuning.message_timeout
-            });
-        let silent = now.since(connection.peer.received);
-        if message_over || silent >= self.config.tuning.drop_after {
-            let message = if message_over {
-                "a message was begun and not ended in time"
-            } else {
-                "nothing came in time"
-            };
-            let bye = Bye {
-                code: Code::Timeout.number(),
-                message: message.to_owned(),
-                reconnect: true,
-                after_ms: 1000,
-            };
-            return self.close(key, &bye, Code::Timeout);
-        }
-        if silent >= self.config.tuning.ping_after
-            && !std::mem::replace(&mut connection.peer.pinged, true)
-        {
-            connection.outbox.wire.frame(Opcode::Ping, b"");
-            self.mark_dirty(key);
-        }
-        let connection = &mut self.connections[key.0 as usize];
-        if now >= connection.peer.next_heartbeat {
-            connection.peer.next_heartbeat = now.plus(self.config.tuning.heartbeat);
-            connection.outbox.rest();
-            connection.outbox.heartbeat();
-            connection.check_accounts(&self.metrics);
-            connection.peer.session.rest();
-            connection.peer.inbox.shrink_to_fit();
-            self.mark_dirty(key);
-        }
-        self.arm_checkup(key);
-    }
-
-    fn drain(
-        &mut self,
-        spread: Duration,
-        turn: usize,
-        of: usize,
-        done: tokio::sync::oneshot::Sender<()>,
-    ) {
-        self.draining = true;
-        let keys: Vec<_> = self
-            .connections
-            .iter()
-            .map(|(key, _)| ConnectionKey(key as u32))
-            .collect();
-        let slots = (keys.len() * of).max(1) as u64;
-        let spread_ms = spread.as_millis() as u64;
-        for (at, key) in keys.iter().enumerate() {
-            let message = "the server is stopping".to_owned();
-            let after_ms = spread_ms * (at * of + turn) as u64 / slots;
-            let bye = Bye {
-                code: Code::Draining.number(),
-                message,
-                reconnect: true,
-                after_ms,
-            };
-            self.with_outbox(*key, |outbox, view| _ = outbox.fill(view));
-            self.close(*key, &bye, Code::Draining);
-        }
-        if keys.is_empty() {
-            // Whoever asked may have given up waiting.
-            let _gave_up = done.send(());
-        } else {
-            self.drained = Some(done);
         }
     }
 

@@ -10,6 +10,7 @@ mod command;
 mod connection;
 pub mod fresh;
 mod inspect;
+mod lifecycle;
 mod meters;
 pub mod outbox;
 mod read;
