@@ -24,6 +24,7 @@ pub mod clock;
 #[doc(hidden)]
 pub mod config;
 mod fatal;
+mod files;
 pub mod load;
 pub mod market;
 #[doc(hidden)]

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::{Exit, complain};
-use crate::config::{Config, SourceDetails, guide};
+use crate::config::{Config, guide};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,20 +25,8 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     }
     match Config::load(&arguments.config) {
         Ok(config) => {
-            let replays = config
-                .sources
-                .iter()
-                .filter_map(|source| match &source.details {
-                    SourceDetails::Replay(replay) => {
-                        replay.probe().err().map(|error| (&source.name, error))
-                    }
-                    _ => None,
-                });
-            let broken: Vec<_> = replays
-                .map(|(name, error)| format!("source {name}: {error}"))
-                .collect();
-            if !broken.is_empty() {
-                complain(&broken.join("\n"));
+            if let Err(error) = config.probe_files() {
+                complain(&error.to_string());
                 return Exit::Usage;
             }
             let said = writeln!(

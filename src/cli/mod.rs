@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod config_file;
 mod load;
 mod ready;
 mod serve;

@@ -1,12 +1,13 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rust_decimal::Decimal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::config_file::{ConfigReader, ConfigWatch};
 use super::{Exit, address, complain};
 use crate::app::{App, Reloaded};
 use crate::config::{Config, SourceConfig, SourceDetails};
@@ -17,12 +18,14 @@ use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 /// Without `--config` and without this file, the default market that is built in is served.
 const DEFAULT_CONFIG: &str = "feeds.yaml";
 const BUILT_IN: &str = include_str!("../../feeds.yaml");
-/// How often the config's file is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Time for a reload that is under way to end once the server is to stop.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
+/// Time for threads that a file system holds up, at the end of the process.
+const THREADS_PATIENCE: Duration = Duration::from_secs(1);
 /// The default of `--replay`'s own limit.
 const MAX_BAD_LINES: u64 = 100;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[group(id = "serve")]
 pub(super) struct Arguments {
     /// The config file [default: feeds.yaml here, else the built-in market]
@@ -115,7 +118,7 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     // Before the file is read: a change right after that is seen too.
-    let watched = Watched::new(arguments.file());
+    let watch = ConfigWatch::start(arguments.file()).context("can't start a thread")?;
     let config = match load(arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -129,7 +132,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    runtime.block_on(serve(arguments, &config, watched, files))
+    let exit = runtime.block_on(serve(arguments, &config, watch, files));
+    runtime.shutdown_timeout(THREADS_PATIENCE);
+    exit
 }
 
 fn start_logging(format: LogFormat) {
@@ -146,7 +151,7 @@ fn start_logging(format: LogFormat) {
     };
 }
 
-/// The config, with what the arguments say instead; the error is the whole text to print.
+/// The config, with what the arguments say instead, whose files are there; the error is the whole text to print.
 fn load(arguments: &Arguments) -> Result<Config, String> {
     let loaded = arguments.file().map_or_else(
         || Config::parse(BUILT_IN, "the built-in feeds.yaml"),
@@ -170,6 +175,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     if let Some(instruments) = arguments.sim_instruments {
         config.sources = vec![sim_source(instruments, arguments)?];
     }
+    config.probe_files().map_err(|error| error.to_string())?;
     Ok(config)
 }
 
@@ -194,7 +200,6 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         max_bad: MAX_BAD_LINES,
         columns: None,
     };
-    replay.probe().map_err(|error| error.to_string())?;
     Ok(SourceConfig {
         name: "replay".into(),
         stale_after: Duration::from_secs(60),
@@ -249,37 +254,72 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     })
 }
 
+/// The signals that stop the server.
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("can't listen for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("can't listen for SIGTERM")?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 async fn serve(
     arguments: &Arguments,
     config: &Config,
-    mut watched: Watched,
+    mut watch: ConfigWatch,
     files: u64,
 ) -> Result<Exit> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+    let mut stops = Stops::new()?;
     let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let mut app = App::start(config).await?;
     announce(config, &app, files).await?;
+    let mut reader = ConfigReader::new();
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            _ = hangup.recv() => reload(arguments, &mut app).await,
-            () = watched.changed() => reload(arguments, &mut app).await,
+            () = stops.next() => break,
+            _ = hangup.recv() => {}
+            () = watch.changed() => {}
+        }
+        let again = arguments.clone();
+        let read = tokio::select! {
+            read = reader.read(move || load(&again)) => read,
+            () = stops.next() => break,
+        };
+        let reloading = reload(read, &mut app);
+        tokio::pin!(reloading);
+        tokio::select! {
+            () = &mut reloading => {}
+            () = stops.next() => {
+                // To its end, so that no source is left half-way.
+                let _late = tokio::time::timeout(RELOAD_PATIENCE, reloading).await;
+                break;
+            }
         }
     }
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = app.stop() => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = stops.next() => {}
     }
     Ok(Exit::Ok)
 }
 
-/// Reads the config again; a wrong one changes nothing. Said first, counted afterwards.
-async fn reload(arguments: &Arguments, app: &mut App) {
-    let outcome = match load(arguments).and_then(|config| probe(&config).map(|()| config)) {
+/// Takes up a config that was read again; a wrong one changes nothing. Said first, counted afterwards.
+async fn reload(read: Result<Config, String>, app: &mut App) {
+    let outcome = match read {
         Ok(config) => {
             let Reloaded {
                 taken,
@@ -307,61 +347,6 @@ async fn reload(arguments: &Arguments, app: &mut App) {
     app.metrics()
         .reload_failed
         .set((outcome == "refused").into());
-}
-
-/// Whether the files of replays are there and can be read.
-fn probe(config: &Config) -> Result<(), String> {
-    let replays = config
-        .sources
-        .iter()
-        .filter_map(|source| match &source.details {
-            SourceDetails::Replay(replay) => replay
-                .probe()
-                .err()
-                .map(|error| format!("source {}: {error}", source.name)),
-            _ => None,
-        });
-    let broken: Vec<_> = replays.collect();
-    if broken.is_empty() {
-        Ok(())
-    } else {
-        Err(broken.join("\n"))
-    }
-}
-
-/// Tells when a file was changed, and is left alone again.
-struct Watched {
-    file: Option<PathBuf>,
-    stamp: Option<(SystemTime, u64)>,
-}
-
-impl Watched {
-    fn new(file: Option<PathBuf>) -> Self {
-        let stamp = file.as_deref().and_then(Self::stamp);
-        Self { file, stamp }
-    }
-
-    fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
-        let found = std::fs::metadata(file).ok()?;
-        Some((found.modified().ok()?, found.len()))
-    }
-
-    async fn changed(&mut self) {
-        let Some(file) = &self.file else {
-            return std::future::pending().await;
-        };
-        let mut seen = self.stamp;
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let now = Self::stamp(file);
-            // Whoever writes it may not be done: what counts is what stands still.
-            if now.is_some() && now == seen && now != self.stamp {
-                self.stamp = now;
-                return;
-            }
-            seen = now;
-        }
-    }
 }
 
 async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
 
 mod changes;
+mod probe;
 mod reader;
 mod sources;
 mod table;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::changes;
+pub use probe::FilesError;
 pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
 
+use crate::files::read_regular;
 use crate::protocol::Limits;
 use crate::replica::HistoryLimits;
 use crate::shard::outbox::OutboxLimits;
@@ -39,15 +42,30 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Bytes of a config file. One with 10,000 instruments takes about 600 KiB.
+const FILE_BYTES_MAX: usize = 1 << 20;
+/// Problems of one file that are reported.
+const PROBLEMS_MAX: usize = 100;
+/// Characters of a problem's path and of its message, both of which may quote the file.
+const QUOTED_CHARS_MAX: usize = 400;
+
 impl Problem {
     fn new(mark: Mark, path: &str, message: String) -> Self {
         Self {
             line: mark.line,
             column: mark.column,
-            path: path.to_owned(),
-            message,
+            path: shortened(path.to_owned()),
+            message: shortened(message),
         }
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(QUOTED_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Problem {
@@ -135,20 +153,27 @@ impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("can't be read: {error}");
-            ConfigError {
-                file: file.clone(),
-                problems: vec![Problem::new(Mark::default(), "", message)],
-            }
-        })?;
+        let refused = |message: String| ConfigError {
+            file: file.clone(),
+            problems: vec![Problem::new(Mark::default(), "", message)],
+        };
+        let bytes = read_regular(path, FILE_BYTES_MAX)
+            .map_err(|error| refused(format!("can't be read: {error}")))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| refused(format!("can't be read: it is not UTF-8: {error}")))?;
         Self::parse(&text, &file)
     }
 
     /// Checks a config's text; `file` is for the messages.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let mut found = Vec::new();
-        let node = yaml::parse(text, &mut found);
+        let node = if text.len() > FILE_BYTES_MAX {
+            let message = format!("is larger than {} KiB", FILE_BYTES_MAX >> 10);
+            found.push(Problem::new(Mark::default(), "", message));
+            None
+        } else {
+            yaml::parse(text, &mut found)
+        };
         let problems = RefCell::new(found);
         let config = node.map(|node| {
             let root = Section::root(&node, &problems);
@@ -158,6 +183,12 @@ impl Config {
         });
         let mut problems = problems.into_inner();
         problems.sort_by_key(|problem| (problem.line, problem.column));
+        if problems.len() > PROBLEMS_MAX {
+            let more = problems.len() - PROBLEMS_MAX;
+            problems.truncate(PROBLEMS_MAX);
+            let message = format!("{more} more problems are not shown");
+            problems.push(Problem::new(Mark::default(), "", message));
+        }
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError {
@@ -375,6 +406,33 @@ mod tests {
         assert!(problems("listen: 127.0.0.1:0")[0].contains("sources is missing"));
         assert!(problems("a: [1")[0].contains("no YAML"));
         assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("no YAML"));
+    }
+
+    #[test]
+    fn bombs_are_refused_before_a_tree_is_built() {
+        let levels = 20_000;
+        let block: String = (0..levels).map(|_| "- ").collect();
+        let indented: String = (0..2_000)
+            .map(|at| format!("{}a:\n", " ".repeat(at % 300)))
+            .collect();
+        let flow = "[".repeat(levels);
+        let mixed = "{a: [".repeat(levels);
+        for bomb in [&block, &format!("a:\n  {block}"), &flow, &mixed, &indented] {
+            assert!(!problems(bomb).is_empty());
+        }
+        assert!(problems(&block)[0].contains("deeper than 64 levels"));
+        let long = format!("{SOURCES}#{}", "x".repeat(1 << 20));
+        assert!(problems(&long)[0].contains("larger than 1024 KiB"));
+    }
+
+    #[test]
+    fn many_problems_and_long_ones_are_cut_short() {
+        let wrong: String = (0..50_000).map(|at| format!("key{at}: 1\n")).collect();
+        let found = problems(&wrong);
+        assert_eq!(found.len(), PROBLEMS_MAX + 1);
+        assert!(found[PROBLEMS_MAX].contains("more problems"), "{found:?}");
+        let long = problems(&format!("{SOURCES}listen: \"{}\"\n", "y".repeat(100_000)));
+        assert!(long[0].chars().count() < 1000, "{}", long[0].len());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 
 use super::table::{self, Kind};
 use super::yaml::{Mark, Node, Value};
-use super::{Problem, units};
+use super::{PROBLEMS_MAX, Problem, units};
 use crate::market::{UnixNanos, parse_decimal};
 
 /// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
@@ -451,11 +451,20 @@ impl<'c> Section<'c> {
     /// Tells the keys that nobody took.
     pub(super) fn finish(&self) {
         let taken = self.taken.borrow();
-        for (name, node) in self
+        let unknown = self
             .entries
             .iter()
-            .filter(|(name, _)| !taken.contains(name))
-        {
+            .filter(|(name, _)| !taken.contains(name));
+        for (at, (name, node)) in unknown.enumerate() {
+            if at > PROBLEMS_MAX {
+                // Only counted: no report shows it.
+                self.problems.borrow_mut().push(Problem::new(
+                    node.mark,
+                    name,
+                    "is unknown".to_owned(),
+                ));
+                continue;
+            }
             let known: Vec<&str> = taken.iter().map(String::as_str).collect();
             let offer = nearest(name, &known).map_or_else(
                 || format!("there are {}", known.join(", ")),

@@ -1,8 +1,13 @@
 //! YAML as a tree in which everything knows its place.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::Problem;
+
+/// Levels of lists and sections within each other, in either style; what a config means takes eight.
+const DEPTH_MAX: usize = 64;
 
 /// A place in the file, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +67,7 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
                 });
             }
             (event, span) => {
-                let node = events.node(event, span, "")?;
+                let node = events.node(event, span, "", 0)?;
                 events.end();
                 return Some(node);
             }
@@ -111,15 +116,20 @@ impl<'t> Events<'t, '_> {
         }
     }
 
-    fn node(&mut self, event: Event<'t>, span: Span, path: &str) -> Option<Node> {
+    fn node(&mut self, event: Event<'t>, span: Span, path: &str, depth: usize) -> Option<Node> {
         let mark = Mark::of(span);
+        if depth > DEPTH_MAX {
+            let message = format!("nested deeper than {DEPTH_MAX} levels");
+            self.problems.push(Problem::new(mark, "", message));
+            return None;
+        }
         let value = match event {
             Event::Scalar(text, style, _, _) => match (style, text.as_ref()) {
                 (ScalarStyle::Plain, "" | "~" | "null") => Value::Null,
                 (_, text) => Value::Text(text.to_owned()),
             },
-            Event::SequenceStart(..) => Value::List(self.list(path)?),
-            Event::MappingStart(..) => Value::Map(self.map(path)?),
+            Event::SequenceStart(..) => Value::List(self.list(path, depth + 1)?),
+            Event::MappingStart(..) => Value::Map(self.map(path, depth + 1)?),
             _ => {
                 self.problems.push(Problem::new(
                     mark,
@@ -132,20 +142,22 @@ impl<'t> Events<'t, '_> {
         Some(Node { mark, value })
     }
 
-    fn list(&mut self, path: &str) -> Option<Vec<Node>> {
+    fn list(&mut self, path: &str, depth: usize) -> Option<Vec<Node>> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Some(items),
                 (event, span) => {
-                    items.push(self.node(event, span, &format!("{path}[{}]", items.len()))?);
+                    let path = format!("{path}[{}]", items.len());
+                    items.push(self.node(event, span, &path, depth)?);
                 }
             }
         }
     }
 
-    fn map(&mut self, path: &str) -> Option<Vec<(String, Node)>> {
+    fn map(&mut self, path: &str, depth: usize) -> Option<Vec<(String, Node)>> {
         let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -163,12 +175,9 @@ impl<'t> Events<'t, '_> {
                 format!("{path}.{key}")
             };
             let (event, span) = self.next()?;
-            let mut node = self.node(event, span, &path)?;
-            if let Some((_, first)) = entries.iter().find(|(other, _)| *other == key) {
-                let message = format!(
-                    "stands twice; it is there in line {} already",
-                    first.mark.line
-                );
+            let mut node = self.node(event, span, &path, depth)?;
+            if let Some(first) = lines.get(key.as_ref()) {
+                let message = format!("stands twice; it is there in line {first} already");
                 self.problems.push(Problem::new(mark, &path, message));
                 continue;
             }
@@ -176,7 +185,9 @@ impl<'t> Events<'t, '_> {
             if matches!(node.value, Value::Map(_) | Value::List(_) | Value::Null) {
                 node.mark = mark;
             }
-            entries.push((key.into_owned(), node));
+            let key = key.into_owned();
+            lines.insert(key.clone(), node.mark.line);
+            entries.push((key, node));
         }
     }
 }

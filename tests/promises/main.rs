@@ -1,6 +1,7 @@
 //! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each test holds.
 
 mod clients;
+mod config_files;
 mod errors;
 mod golden;
 mod handshake;

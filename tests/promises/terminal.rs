@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::harness::Stopwatch;
 
-const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
+pub(crate) const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
 
 fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(TICKCAST).args(arguments).output()?)

@@ -120,13 +120,21 @@ pub struct ReplayError {
 }
 
 impl ReplayConfig {
-    /// Looks whether the files are there and of a known form.
-    pub fn probe(&self) -> Result<(), ReplayError> {
+    /// Opens every file and detects its format; returns all that is wrong. It waits for the file system, so it must run on a
+    /// plain thread.
+    pub fn probe(&self) -> Vec<ReplayError> {
         let symbol = self.symbol.as_ref().map(ToString::to_string);
-        for path in read::expand(&self.files)? {
-            read::open(&path, self.columns.clone(), symbol.clone())?;
+        let open = |path: PathBuf| {
+            read::open(&path, self.columns.clone(), symbol.clone())?.opened_blocking()
+        };
+        let mut wrong = Vec::new();
+        for pattern in &self.files {
+            match read::expand(std::slice::from_ref(pattern)) {
+                Ok(paths) => wrong.extend(paths.into_iter().filter_map(|path| open(path).err())),
+                Err(error) => wrong.push(error),
+            }
         }
-        Ok(())
+        wrong
     }
 }
 
@@ -240,10 +248,16 @@ impl Replay {
             }
         };
         let mut lanes = Vec::new();
-        for path in read::expand(&self.config.files).map_err(failed)? {
+        let patterns = self.config.files.clone();
+        // A folder may lie on a file system that hangs.
+        let expanded = tokio::task::spawn_blocking(move || read::expand(&patterns));
+        let Ok(paths) = expanded.await else {
+            return Err(SourceError::Stopped);
+        };
+        for path in paths.map_err(failed)? {
             let symbol = self.config.symbol.as_ref().map(ToString::to_string);
-            let recording =
-                read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
+            let opening = read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
+            let recording = opening.opened().await.map_err(failed)?;
             let mut lane = Lane {
                 recording,
                 rows: VecDeque::new(),

@@ -5,10 +5,11 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::format::{Format, Row, RowError};
 use super::{Columns, ReplayError};
+use crate::files::open_regular;
 
 /// Rows handed over at once.
 const CHUNK_ROWS: usize = 1000;
@@ -37,55 +38,99 @@ pub(super) struct Recording {
     pub chunks: mpsc::Receiver<Chunk>,
 }
 
-/// Opens a file and looks at it; its rows come from a thread.
+/// A file that a thread is opening.
+#[derive(Debug)]
+pub(super) struct Opening {
+    path: PathBuf,
+    looked: oneshot::Receiver<Look>,
+    chunks: mpsc::Receiver<Chunk>,
+}
+
+/// Whether the file has trades and quotes, or the reason why it cannot be played, and whether that is final.
+type Look = Result<(bool, bool), (String, bool)>;
+
+/// Opens a file on a thread of its own, because a file system may hang. The thread then reads the rows.
 pub(super) fn open(
     path: &Path,
     columns: Option<Columns>,
     symbol: Option<String>,
-) -> Result<Recording, ReplayError> {
-    let fail = |error: String, is_final| ReplayError {
-        path: path.to_owned(),
-        error,
-        is_final,
-    };
-    let file = File::open(path).map_err(|error| fail(error.to_string(), false))?;
-    let (looked, looks) = std::sync::mpsc::sync_channel(1);
+) -> Result<Opening, ReplayError> {
+    let (told, looked) = oneshot::channel();
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
     let own_path = path.to_owned();
     let read = move || {
-        let told = looked.clone();
-        let read = with_plain(file, &own_path, |reader, name| {
-            let mut reader = reader;
-            let start = look(&mut reader)?;
-            let format = Format::detect(
-                &String::from_utf8_lossy(&start),
-                name,
-                columns.as_ref(),
-                symbol.as_deref(),
-            )?;
-            // The opener waits for exactly this, and may have given up.
-            let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));
-            read_rows(Cursor::new(start).chain(reader), format, &chunks);
-            Ok(())
-        });
-        if let Err(error) = read {
-            let _gave_up = looked.send(Err(error));
+        let mut told = Some(told);
+        let read = open_regular(&own_path)
+            .map_err(|error| (error.to_string(), false))
+            .and_then(|file| {
+                let read = with_plain(file, &own_path, |reader, name| {
+                    let mut reader = reader;
+                    let start = look(&mut reader)?;
+                    let format = Format::detect(
+                        &String::from_utf8_lossy(&start),
+                        name,
+                        columns.as_ref(),
+                        symbol.as_deref(),
+                    )?;
+                    if let Some(told) = told.take() {
+                        // The opener waits for exactly this, and may have given up.
+                        let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));
+                    }
+                    read_rows(Cursor::new(start).chain(reader), format, &chunks);
+                    Ok(())
+                });
+                read.map_err(|error| (error, true))
+            });
+        if let (Err(error), Some(told)) = (read, told) {
+            let _gave_up = told.send(Err(error));
         }
     };
     std::thread::Builder::new()
         .name("replay".to_owned())
         .spawn(read)
-        .map_err(|error| fail(error.to_string(), false))?;
-    let (has_trades, has_quotes) = looks
-        .recv()
-        .map_err(|_wrong| fail("it can't be read".to_owned(), false))?
-        .map_err(|error| fail(error, true))?;
-    Ok(Recording {
-        path: path.into(),
-        has_trades,
-        has_quotes,
+        .map_err(|error| ReplayError {
+            path: path.to_owned(),
+            error: error.to_string(),
+            is_final: false,
+        })?;
+    Ok(Opening {
+        path: path.to_owned(),
+        looked,
         chunks: receiver,
     })
+}
+
+impl Opening {
+    /// The opened file, once its format is known.
+    pub(super) async fn opened(mut self) -> Result<Recording, ReplayError> {
+        let look = (&mut self.looked).await.ok();
+        self.finish(look)
+    }
+
+    /// The same for a plain thread, which waits.
+    pub(super) fn opened_blocking(mut self) -> Result<Recording, ReplayError> {
+        let (_, unused) = oneshot::channel();
+        let looked = std::mem::replace(&mut self.looked, unused);
+        let look = looked.blocking_recv().ok();
+        self.finish(look)
+    }
+
+    fn finish(self, look: Option<Look>) -> Result<Recording, ReplayError> {
+        let look = look.unwrap_or_else(|| Err(("it can't be read".to_owned(), false)));
+        match look {
+            Ok((has_trades, has_quotes)) => Ok(Recording {
+                path: self.path.into(),
+                has_trades,
+                has_quotes,
+                chunks: self.chunks,
+            }),
+            Err((error, is_final)) => Err(ReplayError {
+                path: self.path,
+                error,
+                is_final,
+            }),
+        }
+    }
 }
 
 /// Calls `then` with the decompressed bytes and the name that tells the form, of the file or of what is packed in it.
@@ -113,7 +158,7 @@ fn with_plain(
         ),
         [b'P', b'K', 3, 4] => {
             // By its directory, because an entry's own header needn't tell its length.
-            let archive = File::open(path).map_err(|error| error.to_string())?;
+            let archive = open_regular(path).map_err(|error| error.to_string())?;
             let mut archive = zip::ZipArchive::new(archive).map_err(|error| error.to_string())?;
             let packed = archive
                 .by_index(0)

@@ -1,0 +1,163 @@
+//! Reading and watching the config file away from the task that hears signals: a file system may hang.
+
+use std::fs::Metadata;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::config::Config;
+
+/// Time to read the config and to probe the files that it names.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval at which the config file is checked for a change.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+type Read = Result<Config, String>;
+
+/// Reads configs, each on a thread of its own, one at a time.
+#[derive(Debug)]
+pub(super) struct ConfigReader {
+    timeout: Duration,
+    /// A read that exceeded its time.
+    overdue: Option<oneshot::Receiver<Read>>,
+}
+
+impl ConfigReader {
+    pub(super) const fn new() -> Self {
+        Self {
+            timeout: READ_TIMEOUT,
+            overdue: None,
+        }
+    }
+
+    /// Runs `read` on a thread; an error is the whole text to print.
+    pub(super) async fn read(&mut self, read: impl FnOnce() -> Read + Send + 'static) -> Read {
+        if let Some(overdue) = &mut self.overdue
+            && matches!(overdue.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+        {
+            return Err(
+                "the previous read of the config has not ended; a file system hangs".to_owned(),
+            );
+        }
+        let (done, mut result) = oneshot::channel();
+        let run = move || {
+            // The receiver may have stopped waiting.
+            let _late = done.send(read());
+        };
+        std::thread::Builder::new()
+            .name("config".to_owned())
+            .spawn(run)
+            .map_err(|error| format!("can't start a thread: {error}"))?;
+        self.overdue = None;
+        match tokio::time::timeout(self.timeout, &mut result).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(_panicked)) => Err("reading the config panicked; this is a bug".to_owned()),
+            Err(_elapsed) => {
+                self.overdue = Some(result);
+                Err(format!(
+                    "the config, or a file that it names, could not be read within {:?}",
+                    self.timeout
+                ))
+            }
+        }
+    }
+}
+
+/// Modification time and length; a change of either is a change of the file.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// Notices when the config file has changed and is left alone again.
+#[derive(Debug)]
+pub(super) struct ConfigWatch {
+    changes: watch::Receiver<u64>,
+    /// Dropped, it ends the thread.
+    _alive: mpsc::SyncSender<()>,
+}
+
+impl ConfigWatch {
+    /// Watches `file` from now on. Without a file nothing ever changes.
+    pub(super) fn start(file: Option<PathBuf>) -> io::Result<Self> {
+        let (changed, changes) = watch::channel(0);
+        let (alive, ended) = mpsc::sync_channel(0);
+        if let Some(file) = file {
+            // Taken here: a change right after this is noticed.
+            let first = stamp(std::fs::metadata(&file));
+            std::thread::Builder::new()
+                .name("config watch".to_owned())
+                .spawn(move || look(&file, first, &changed, &ended))?;
+        }
+        Ok(Self {
+            changes,
+            _alive: alive,
+        })
+    }
+
+    /// Waits for the next change.
+    pub(super) async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn stamp(found: io::Result<Metadata>) -> Stamp {
+    let found = found.ok()?;
+    Some((found.modified().ok()?, found.len()))
+}
+
+fn look(
+    file: &std::path::Path,
+    first: Stamp,
+    changed: &watch::Sender<u64>,
+    ended: &mpsc::Receiver<()>,
+) {
+    let (mut reported, mut seen) = (first, first);
+    while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let now = stamp(std::fs::metadata(file));
+        // A writer may not be done: only a stamp that stands still counts.
+        if now.is_some() && now == seen && now != reported {
+            reported = now;
+            changed.send_modify(|count| *count += 1);
+        }
+        seen = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_hangs_is_given_up_and_blocks_the_next() {
+        let mut reader = ConfigReader::new();
+        reader.timeout = Duration::from_millis(20);
+        let (release, held) = mpsc::channel::<()>();
+        let hangs = move || {
+            let _released = held.recv();
+            Err("late".to_owned())
+        };
+        let error = reader.read(hangs).await.expect_err("it hangs");
+        assert!(error.contains("within 20ms"), "{error}");
+        let error = reader.read(|| unreachable!()).await.expect_err("it hangs");
+        assert!(error.contains("has not ended"), "{error}");
+        drop(release);
+        reader.timeout = READ_TIMEOUT;
+        let again = async {
+            while reader
+                .read(|| Err("read".to_owned()))
+                .await
+                .err()
+                .as_deref()
+                != Some("read")
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(READ_TIMEOUT, again)
+            .await
+            .expect("the next read is done");
+    }
+}
