@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -365,7 +364,7 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         emitter,
         gate,
         stale_after: Duration::from_secs(3600),
-        started: Arc::new(AtomicBool::new(false)),
+        status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,
     };
     runtime.block_on(supervise(task, Box::new(Replay::new(replay, None))));

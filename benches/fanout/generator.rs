@@ -1,7 +1,6 @@
 //! Events as `serve` has them: the simulator and the bus on threads of their own, and the log that they write to.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -52,7 +51,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         emitter: emitter.of(SourceId(0)),
         gate: Arc::new(Gate::default()),
         stale_after: Duration::from_secs(3600),
-        started: Arc::new(AtomicBool::new(false)),
+        status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
-use crate::source::Gate;
+use crate::source::{Gate, SourceStatus};
 use crate::state::{Found, SavedSource, State, StateDir};
 use reload::tuning_of;
 use sources::{Sources, spec_of};
@@ -178,12 +178,12 @@ impl App {
     }
 
     /// Waits until sources have told their instruments, for a while.
-    async fn wait_for(&self, started: &[Arc<AtomicBool>]) {
+    async fn wait_for(&self, sources: &[(Arc<str>, Arc<SourceStatus>)]) {
         let clock = self.server.clock;
         let patience = clock.now().plus(START_PATIENCE);
-        while !started
+        while !sources
             .iter()
-            .all(|started| started.load(Ordering::Relaxed))
+            .all(|(_, status)| status.has_started() || status.failure().is_some())
             && clock.now() < patience
         {
             clock
@@ -194,7 +194,7 @@ impl App {
 
     async fn wait_until_ready(&self, clock: Clock) {
         let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
-        self.wait_for(&self.server.settings.load_full().sources_started)
+        self.wait_for(&self.server.settings.load_full().sources)
             .await;
         // What the sources told must have come through the bus to every shard.
         let Some(checkpoint) = self.bus.checkpoint().await else {
@@ -224,6 +224,15 @@ impl App {
     /// All counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.server.metrics
+    }
+
+    /// The sources that have failed for good, each with the reason.
+    pub fn failed_sources(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let settings = self.server.settings.load();
+        let failed = settings.sources.iter();
+        failed
+            .filter_map(|(name, status)| Some((Arc::clone(name), status.failure()?)))
+            .collect()
     }
 
     /// How many instruments and topics there are now.
@@ -404,6 +413,6 @@ fn settings_of(config: &Config, sources: &Sources) -> Settings {
         user_timeout: config.drop_after,
         publish_bytes_max: config.publish_bytes_max,
         publishers: sources.publishers(),
-        sources_started: sources.started(),
+        sources: sources.statuses(),
     }
 }

@@ -1,7 +1,6 @@
 //! Taking up another config while the server runs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{App, settings_of};
 use crate::config::{Config, changes};
@@ -63,11 +62,9 @@ impl App {
             .extend(self.sources.reload(&next.sources).await);
         self.drain = (next.drain_spread, next.drain_deadline);
         let mut settings = settings_of(&next, &self.sources);
-        self.wait_for(&settings.sources_started).await;
+        self.wait_for(&settings.sources).await;
         // One that is new and doesn't come up makes nobody else unready.
-        settings
-            .sources_started
-            .retain(|started| started.load(Ordering::Relaxed));
+        settings.sources.retain(|(_, status)| status.has_started());
         self.server.settings.store(Arc::new(settings));
         let (_, topics) = self.sizes().await;
         self.server

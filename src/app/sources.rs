@@ -1,7 +1,6 @@
 //! The sources that run: started, replaced by a reload, stopped at a place from which they can go on.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use crate::server::PushSource;
 use crate::source::push::{Push, PushInlet};
 use crate::source::replay::{Begin, Replay};
 use crate::source::sim::Sim;
-use crate::source::{Gate, Source, SourceTask, supervise};
+use crate::source::{Gate, Source, SourceStatus, SourceTask, supervise};
 use crate::state::config_sum;
 
 /// How long a source may take to stop at a place from which it can go on.
@@ -28,7 +27,7 @@ struct Run {
     config: SourceConfig,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<Option<Vec<u8>>>>,
-    started: Arc<AtomicBool>,
+    status: Arc<SourceStatus>,
     push: Option<Arc<PushSource>>,
 }
 
@@ -81,12 +80,12 @@ impl Sources {
             .collect()
     }
 
-    /// Of those that run: whether the instruments are told.
-    pub(super) fn started(&self) -> Vec<Arc<AtomicBool>> {
+    /// The condition of each source that runs, by its name.
+    pub(super) fn statuses(&self) -> Vec<(Arc<str>, Arc<SourceStatus>)> {
         self.runs
             .iter()
             .filter(|run| run.task.is_some())
-            .map(|run| Arc::clone(&run.started))
+            .map(|run| (Arc::clone(&run.config.name), Arc::clone(&run.status)))
             .collect()
     }
 
@@ -127,7 +126,7 @@ impl Sources {
             }
         };
         let (stop, stopped) = watch::channel(false);
-        let started = Arc::new(AtomicBool::new(false));
+        let status = Arc::<SourceStatus>::default();
         let task = SourceTask {
             name: Arc::clone(&config.name),
             clock: self.clock,
@@ -135,14 +134,14 @@ impl Sources {
             emitter,
             gate,
             stale_after: config.stale_after,
-            started: Arc::clone(&started),
+            status: Arc::clone(&status),
             stop: stopped,
         };
         Run {
             config,
             stop,
             task: Some(tokio::spawn(supervise(task, source))),
-            started,
+            status,
             push,
         }
     }

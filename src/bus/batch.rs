@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Catalog, SourceId, TopicId};
 use crate::market::{Body, TradeId, UnixNanos};
 use crate::metrics::Metrics;
-use crate::protocol::{Encoding, Epoch, SourceState, encode_event};
+use crate::protocol::{Encoding, Epoch, SourceCondition, encode_event};
 use crate::replica::RestoredTopic;
 
 /// One event, numbered and stamped.
@@ -63,9 +63,7 @@ pub enum LogItem {
         /// Which source.
         source: SourceId,
         /// Its state from here on.
-        state: SourceState,
-        /// Since when.
-        since: UnixNanos,
+        condition: SourceCondition,
     },
 }
 

@@ -35,6 +35,8 @@ pub enum Emit {
     Retire,
     /// The source is live, silent, being restarted, or at its end.
     State(SourceState),
+    /// The source has ended because it failed, and why.
+    Failed(Arc<str>),
 }
 
 #[derive(Debug)]

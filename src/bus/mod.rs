@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::market::{Body, Instrument, TradingState, UnixNanos};
 use crate::metrics::Metrics;
-use crate::protocol::{Epoch, SourceState};
+use crate::protocol::{Epoch, SourceCondition, SourceState};
 use crate::replica::{Checkpoint, HistoryLimits, Replica};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
@@ -283,22 +283,34 @@ impl Bus {
             Emit::Begin(spec) => self.begin(at, spec),
             Emit::Retire => {
                 self.close(self.out.catalog.of_source(source), received);
-                self.change_source(source, SourceState::Ended, received);
+                self.change_source(source, SourceState::Ended, received, None);
             }
-            Emit::State(state) => self.change_source(source, state, received),
+            Emit::State(state) => self.change_source(source, state, received, None),
+            Emit::Failed(error) => {
+                self.change_source(source, SourceState::Ended, received, Some(error));
+            }
         }
         if self.out.items.len() >= BATCH_ITEMS_MAX {
             self.publish();
         }
     }
 
-    fn change_source(&mut self, source: SourceId, state: SourceState, since: UnixNanos) {
+    fn change_source(
+        &mut self,
+        source: SourceId,
+        state: SourceState,
+        since: UnixNanos,
+        error: Option<Arc<str>>,
+    ) {
         let at = source.0 as usize;
         self.metrics.set_source_state(&self.sources[at].name, state);
         self.out.push(LogItem::Source {
             source,
-            state,
-            since,
+            condition: SourceCondition {
+                state,
+                since,
+                error,
+            },
         });
         if matches!(
             state,

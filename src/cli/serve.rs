@@ -309,12 +309,20 @@ async fn serve(
             }
         }
     }
+    let failed = app.failed_sources();
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = app.stop() => {}
         () = stops.next() => {}
     }
-    Ok(Exit::Ok)
+    for (name, error) in &failed {
+        tracing::error!(source = &**name, %error, "this source had failed");
+    }
+    Ok(if failed.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }
 
 /// Takes up a config that was read again; a wrong one changes nothing. Said first, counted afterwards.

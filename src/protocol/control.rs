@@ -1,9 +1,11 @@
 //! What the server says beside data: one map a message, told apart by `op`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Code, DataEvent, Encoding, Id, Mode, OnSlow, Settings};
-use crate::market::SourceKind;
+use crate::market::{SourceKind, UnixNanos};
 
 /// A control message (protocol, *Control messages*).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -449,6 +451,17 @@ impl SourceState {
     }
 }
 
+/// The state of a source, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCondition {
+    /// Its state.
+    pub state: SourceState,
+    /// The time of the change.
+    pub since: UnixNanos,
+    /// The reason, if the source ended because it failed.
+    pub error: Option<Arc<str>>,
+}
+
 /// A source of a held topic changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceChange {
@@ -458,6 +471,9 @@ pub struct SourceChange {
     pub state: SourceState,
     /// Since when, Unix nanoseconds.
     pub since: u64,
+    /// Why it ended before its end; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A request failed as a whole.

@@ -17,7 +17,8 @@ pub use code::Code;
 pub use control::{
     Authenticated, Bye, Control, Entry, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments,
     Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits, Pong, ProtocolError, Refusal, Snapshot,
-    SourceChange, SourceState, Subscribed, Subscriptions, TopicsChange, Unsubscribed, Welcome,
+    SourceChange, SourceCondition, SourceState, Subscribed, Subscriptions, TopicsChange,
+    Unsubscribed, Welcome,
 };
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
 pub use epoch::Epoch;

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Catalog, Event, LogItem, TopicId};
-use crate::market::UnixNanos;
-use crate::protocol::{Epoch, SourceState};
+use crate::protocol::{Epoch, SourceCondition};
 use crate::topic::{Channel, Kind};
 
 /// How many closed bars of each topic are kept.
@@ -97,7 +96,7 @@ pub struct Checkpoint {
     pub next: u64,
     catalog: Arc<Catalog>,
     topics: Vec<TopicState>,
-    sources: Vec<Option<(SourceState, UnixNanos)>>,
+    sources: Vec<Option<SourceCondition>>,
 }
 
 impl Checkpoint {
@@ -120,7 +119,7 @@ pub struct Replica {
     limits: HistoryLimits,
     catalog: Arc<Catalog>,
     topics: Vec<TopicState>,
-    sources: Vec<Option<(SourceState, UnixNanos)>>,
+    sources: Vec<Option<SourceCondition>>,
     bytes: usize,
     /// The next topic to be asked for memory.
     eviction_at: usize,
@@ -176,14 +175,10 @@ impl Replica {
                     ..TopicState::new(*epoch, Channel::Trade)
                 };
             }
-            LogItem::Source {
-                source,
-                state,
-                since,
-            } => {
+            LogItem::Source { source, condition } => {
                 self.sources
                     .resize(self.sources.len().max(source.0 as usize + 1), None);
-                self.sources[source.0 as usize] = Some((*state, *since));
+                self.sources[source.0 as usize] = Some(condition.clone());
             }
         }
     }
@@ -272,8 +267,8 @@ impl Replica {
         }
     }
 
-    /// The sources' states, each with since when, where they told one.
-    pub fn sources(&self) -> &[Option<(SourceState, UnixNanos)>] {
+    /// The sources' conditions, where they reported one.
+    pub fn sources(&self) -> &[Option<SourceCondition>] {
         &self.sources
     }
 

@@ -13,7 +13,7 @@ mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 pub use accept::{accept_loop, admin_loop, bind};
@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::shard::ShardHandle;
+use crate::source::SourceStatus;
 
 /// What every handshake and every HTTP answer reads.
 #[derive(Debug)]
@@ -67,8 +68,8 @@ pub struct Settings {
     pub publish_bytes_max: usize,
     /// Sources that take what is published over HTTP, in the config's order.
     pub publishers: Vec<Arc<PushSource>>,
-    /// By source: its instruments are told.
-    pub sources_started: Vec<Arc<AtomicBool>>,
+    /// The condition of each source that runs, by its name.
+    pub sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
 }
 
 impl Server {
@@ -76,9 +77,9 @@ impl Server {
     pub fn is_ready(&self) -> bool {
         self.settings
             .load()
-            .sources_started
+            .sources
             .iter()
-            .all(|started| started.load(Ordering::Relaxed))
+            .all(|(_, status)| status.has_started())
     }
 
     /// Whether only this machine can reach the feed.

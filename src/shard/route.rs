@@ -8,8 +8,7 @@ use super::fresh::newest_of;
 use super::outbox::{Admitted, Outbox, View};
 use super::turn::Shard;
 use crate::bus::{Batch, Catalog, LogItem, SourceId, TopicId};
-use crate::market::UnixNanos;
-use crate::protocol::{Control, Epoch, SourceChange, SourceState, encode_control};
+use crate::protocol::{Control, Epoch, SourceChange, SourceCondition, encode_control};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;
@@ -36,13 +35,9 @@ impl Shard {
                     self.offer_topics(new.clone());
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
-                LogItem::Source {
-                    source,
-                    state,
-                    since,
-                } => {
+                LogItem::Source { source, condition } => {
                     self.replica.apply(item, &batch.catalog);
-                    self.tell_source(&batch.catalog, *source, *state, *since);
+                    self.tell_source(&batch.catalog, *source, condition);
                 }
             }
         }
@@ -216,13 +211,13 @@ impl Shard {
         &mut self,
         catalog: &Catalog,
         source: SourceId,
-        state: SourceState,
-        since: UnixNanos,
+        condition: &SourceCondition,
     ) {
         let change = SourceChange {
             name: catalog.source(source).to_string(),
-            state,
-            since: since.0,
+            state: condition.state,
+            since: condition.since.0,
+            error: condition.error.as_deref().map(str::to_owned),
         };
         let concerned: Vec<ConnectionKey> = self
             .connections

@@ -332,9 +332,9 @@ impl Shard {
         let catalog = Arc::clone(self.replica.catalog());
         let states = self.replica.sources().to_vec();
         for (at, state) in states.into_iter().enumerate() {
-            if let (Some((state, since)), true) = (state, known.get(at).copied().flatten() != state)
-            {
-                self.tell_source(&catalog, SourceId(at as u16), state, since);
+            let before = known.get(at).and_then(Option::as_ref);
+            if let Some(condition) = state.filter(|now| before != Some(now)) {
+                self.tell_source(&catalog, SourceId(at as u16), &condition);
             }
         }
     }

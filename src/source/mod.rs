@@ -4,6 +4,7 @@
 pub mod push;
 pub mod replay;
 pub mod sim;
+mod status;
 mod supervisor;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::clock::Clock;
 use crate::market::{Instrument, Symbol};
 use crate::metrics::Metrics;
 
+pub use status::SourceStatus;
 pub use supervisor::{SourceTask, supervise};
 
 /// What a running source is.
@@ -87,8 +89,8 @@ pub struct Output {
     announced: HashMap<Symbol, u32>,
     /// When a time mark was emitted last; read by the supervisor.
     alive: Arc<AtomicU64>,
-    /// The instruments are told; read by the server's readiness.
-    started: Arc<AtomicBool>,
+    /// Its condition, for readiness checks and operators.
+    pub status: Arc<SourceStatus>,
     /// True once the source is to stop.
     stop: watch::Receiver<bool>,
 }
@@ -133,7 +135,7 @@ impl Output {
         if !fresh.is_empty() {
             self.emit(&mut vec![Emit::Instruments(fresh)]).await?;
         }
-        self.started.store(true, Ordering::Relaxed);
+        self.status.set_started(true);
         Ok(())
     }
 

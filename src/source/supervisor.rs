@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::watch;
 
-use super::{Gate, Output, Source, SourceError};
+use super::{Gate, Output, Source, SourceError, SourceStatus};
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
 use crate::market::UnixNanos;
@@ -37,8 +37,8 @@ pub struct SourceTask {
     pub gate: Arc<Gate>,
     /// After how long without a time mark it counts as silent.
     pub stale_after: Duration,
-    /// Set once its instruments are told.
-    pub started: Arc<AtomicBool>,
+    /// Its condition, for readiness checks and operators.
+    pub status: Arc<SourceStatus>,
     /// Becomes true when it is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -54,7 +54,7 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
         emitter: task.emitter.clone(),
         announced: HashMap::new(),
         alive: Arc::clone(&alive),
-        started: Arc::clone(&task.started),
+        status: Arc::clone(&task.status),
         stop: task.stop.clone(),
     };
     let watch = watch_silence(&task, &alive);
@@ -86,9 +86,11 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             }
             Err(SourceError::Stopped) => return,
             Err(SourceError::Final(error)) => {
-                task.started.store(false, Ordering::Relaxed);
                 tracing::error!(source = &*task.name, error, "stopped for good");
-                return tell(task, SourceState::Ended).await;
+                let error: Arc<str> = error.into();
+                task.status.fail(Arc::clone(&error));
+                task.emitter.emit(&mut vec![Emit::Failed(error)]).await;
+                return;
             }
             Err(SourceError::Failed(error)) => error,
         };
@@ -101,7 +103,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             error,
             "failed; starts again in {wait:?}"
         );
-        task.started.store(false, Ordering::Relaxed);
+        task.status.set_started(false);
         tell(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
         tokio::select! {

@@ -306,6 +306,16 @@ fn controls() -> Vec<(&'static str, Control)> {
                 name: "sim".into(),
                 state: SourceState::Reconnecting,
                 since: TS.0,
+                error: None,
+            }),
+        ),
+        (
+            "source with an error",
+            Control::Source(SourceChange {
+                name: "tape".into(),
+                state: SourceState::Ended,
+                since: TS.0,
+                error: Some("tape.csv.gz: the file is cut".into()),
             }),
         ),
         (

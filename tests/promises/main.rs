@@ -18,6 +18,7 @@ mod papers;
 mod publish;
 mod recorded;
 mod reload;
+mod replay;
 mod requests;
 mod restart;
 mod resume;
