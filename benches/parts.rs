@@ -50,6 +50,7 @@ fn instrument(number: usize) -> Instrument {
         has_quotes: true,
         stale_after: None,
         session_start: Duration::ZERO,
+        venue_symbol: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::market::{Interval, Symbol};
+use crate::market::{Interval, Symbol, excerpt};
 
 /// One kind of data with its parameter, apart from the symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +94,7 @@ impl Channel {
     pub fn parse(name: &str, param: Option<&str>) -> Result<Self, TopicError> {
         let plain = Self::ALL.into_iter().find(|channel| channel.name() == name);
         match (plain, param) {
-            (None, _) => Err(TopicError::Channel(shortened(name))),
+            (None, _) => Err(TopicError::Channel(excerpt(name))),
             (Some(Self::Bar(_)), None) => Err(TopicError::Param(
                 "bar needs an interval, as in bar:BTC-USD:1m".into(),
             )),
@@ -102,14 +102,14 @@ impl Channel {
                 Interval::parse(text).map(Self::Bar).ok_or_else(|| {
                     TopicError::Param(format!(
                         "no interval \"{}\"; there are 1s, 1m, 5m, 1h, 1d",
-                        shortened(text)
+                        excerpt(text)
                     ))
                 })
             }
             (Some(channel), None) => Ok(channel),
             (Some(_), Some(text)) => Err(TopicError::Param(format!(
                 "{name} takes no parameter, but has \"{}\"",
-                shortened(text)
+                excerpt(text)
             ))),
         }
     }
@@ -131,13 +131,10 @@ pub enum TopicError {
     Param(String),
     /// The symbol has a character that none has, or is too long.
     #[error(
-        "\"{0}\" is no symbol; use 1 to 32 of A-Z a-z 0-9 . _ / - and, in a pattern, one * at the end"
+        "\"{0}\" is no symbol; expected 1 to 64 bytes of printable characters except `:`, `*`, `,` and white space, and, in a \
+         pattern, one * at the end"
     )]
     Symbol(String),
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 /// A channel of one symbol: `trade:BTC-USD`, `bar:BTC-USD:1m`.
@@ -198,22 +195,21 @@ impl TopicName {
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let mut parts = text.splitn(3, ':');
         let (Some(channel), Some(symbol)) = (parts.next(), parts.next()) else {
-            return Err(TopicError::Form(shortened(text)));
+            return Err(TopicError::Form(excerpt(text)));
         };
         let channel = Channel::parse(channel, parts.next())?;
         if let Some(prefix) = symbol.strip_suffix('*') {
-            let fits = prefix.len() <= Symbol::LEN_MAX && prefix.bytes().all(Symbol::allows);
+            let fits = prefix.len() <= Symbol::BYTES_MAX && prefix.chars().all(Symbol::allows);
             return if fits {
                 Ok(Self::Pattern(TopicPattern {
                     channel,
                     prefix: prefix.into(),
                 }))
             } else {
-                Err(TopicError::Symbol(shortened(symbol)))
+                Err(TopicError::Symbol(excerpt(symbol)))
             };
         }
-        let symbol =
-            Symbol::new(symbol).map_err(|error| TopicError::Symbol(shortened(&error.0)))?;
+        let symbol = Symbol::new(symbol).map_err(|_invalid| TopicError::Symbol(excerpt(symbol)))?;
         Ok(Self::Topic(Topic { channel, symbol }))
     }
 }
@@ -240,6 +236,9 @@ mod tests {
             "quote:*",
             "bar:BTC-*:1d",
             "status:binance.A/B_c",
+            "trade:币安人生USDT",
+            "quote:币*",
+            "bar:^GSPC:1m",
         ] {
             assert_eq!(
                 TopicName::parse(text).map(|name| name.to_string()),
@@ -264,6 +263,7 @@ mod tests {
         assert!(error("trade:").contains("is no symbol"));
         assert!(error("trade:A*B").contains("is no symbol"));
         assert!(error("trade:A B").contains("is no symbol"));
+        assert!(error("trade:\u{202e}A").contains("\\u{202e}A"));
     }
 
     #[test]

@@ -500,6 +500,7 @@ fn read_push_instrument(section: &Section<'_>) -> Option<Instrument> {
         has_quotes: true,
         stale_after: section.duration_if_any("stale_after"),
         session_start: section.duration("session"),
+        venue_symbol: None,
         symbol: symbol?,
     };
     section.finish();

@@ -1,67 +1,7 @@
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::Symbol;
 use crate::topic::Channel;
-
-/// The name of an instrument on the wire: `[A-Za-z0-9._/-]`, one to 32 characters, case-sensitive.
-///
-/// Where one symbol comes from several venues, the venue stands in front (`binance.BTCUSDT`), within the 32.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(into = "String", try_from = "String")]
-pub struct Symbol(Arc<str>);
-
-/// Why a text is no [`Symbol`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no symbol; use 1 to 32 of A-Z a-z 0-9 . _ / -")]
-pub struct SymbolError(pub String);
-
-impl Symbol {
-    /// The most characters of a symbol.
-    pub const LEN_MAX: usize = 32;
-
-    /// Checks and takes a symbol's text.
-    pub fn new(text: &str) -> Result<Self, SymbolError> {
-        let fits = (1..=Self::LEN_MAX).contains(&text.len()) && text.bytes().all(Self::allows);
-        if fits {
-            Ok(Self(text.into()))
-        } else {
-            Err(SymbolError(text.chars().take(40).collect()))
-        }
-    }
-
-    /// Whether `byte` may stand in a symbol.
-    pub const fn allows(byte: u8) -> bool {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'/' | b'-')
-    }
-
-    /// The text as it stands in topics.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Symbol> for String {
-    fn from(symbol: Symbol) -> Self {
-        symbol.0.as_ref().into()
-    }
-}
-
-impl TryFrom<String> for Symbol {
-    type Error = SymbolError;
-
-    fn try_from(text: String) -> Result<Self, SymbolError> {
-        Self::new(&text)
-    }
-}
-
-impl fmt::Display for Symbol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Where an instrument's prices come from; always visible, so that made prices can't pass for live ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -117,6 +57,9 @@ pub struct Instrument {
     pub stale_after: Option<Duration>,
     /// When its session's day begins, after 00:00 UTC.
     pub session_start: Duration,
+    /// The venue's own spelling of the symbol, where that differs.
+    #[serde(default)]
+    pub venue_symbol: Option<Box<str>>,
 }
 
 impl Instrument {

@@ -8,15 +8,17 @@ mod decimal;
 mod instrument;
 mod quote;
 mod status;
+mod symbol;
 mod ticker;
 mod time;
 mod trade;
 
 pub use bar::{Bar, Interval};
 pub use decimal::{DecimalError, Price, Qty, parse_decimal, write_decimal};
-pub use instrument::{Instrument, SourceKind, Symbol, SymbolError};
+pub use instrument::{Instrument, SourceKind};
 pub use quote::{Level, Quote, QuoteFault};
 pub use status::{Status, TradingState};
+pub use symbol::{Symbol, SymbolError, excerpt, is_printable};
 pub use ticker::Ticker;
 pub use time::{TimeError, UnixNanos};
 pub use trade::{Aggressor, Trade, TradeFault, TradeId};

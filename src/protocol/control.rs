@@ -251,6 +251,9 @@ pub struct InstrumentEntry {
     pub src: SourceKind,
     /// For people.
     pub description: String,
+    /// The venue's own spelling of the symbol, where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub venue_symbol: Option<String>,
 }
 
 /// Answers `ping`.

@@ -32,7 +32,8 @@ impl EventHead {
             msgpack_text(&mut msgpack, key);
             msgpack_text(&mut msgpack, text);
         }
-        let mut json = format!("{{\"ch\":\"{}\",\"sym\":\"{symbol}\"", topic.channel.name());
+        let quoted = serde_json::to_string(symbol).expect("a text is always JSON");
+        let mut json = format!("{{\"ch\":\"{}\",\"sym\":{quoted}", topic.channel.name());
         if let Some((key, text)) = param_of(topic.channel) {
             json.extend([",\"", key, "\":\"", text, "\""]);
         }

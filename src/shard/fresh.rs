@@ -276,6 +276,7 @@ mod tests {
             has_quotes: true,
             stale_after: None,
             session_start: std::time::Duration::ZERO,
+            venue_symbol: None,
         };
         let mut catalog = Catalog::default();
         catalog.add(crate::bus::SourceId(0), vec![instrument]);

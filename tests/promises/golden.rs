@@ -174,6 +174,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         qty_scale: 4,
         src: SourceKind::Replay,
         description: "Bitcoin".into(),
+        venue_symbol: None,
     };
     vec![
         (

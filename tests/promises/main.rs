@@ -26,4 +26,5 @@ mod slow;
 mod sources;
 mod stopping;
 mod terminal;
+mod values;
 mod verdict;

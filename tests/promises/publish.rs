@@ -9,7 +9,12 @@ use crate::harness::{Feed, subscribe};
 
 const PUSH: &str = "sources: [{name: in, kind: push, stale_after: 300ms, instruments: [{symbol: A}, {symbol: B, stale_after: 1h}]}]";
 
-async fn post(feed: &Feed, content_type: &str, more: &str, body: &[u8]) -> Result<(u16, String)> {
+pub(crate) async fn post(
+    feed: &Feed,
+    content_type: &str,
+    more: &str,
+    body: &[u8],
+) -> Result<(u16, String)> {
     let head = format!(
         "POST /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}\r\n",
         body.len()

@@ -488,5 +488,6 @@ pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEnt
         qty_scale: instrument.qty_scale,
         src: instrument.src,
         description: instrument.description.clone(),
+        venue_symbol: instrument.venue_symbol.as_deref().map(str::to_owned),
     }
 }

@@ -139,6 +139,7 @@ fn instrument(symbol: &str) -> Instrument {
         has_quotes: true,
         stale_after: None,
         session_start: Duration::ZERO,
+        venue_symbol: None,
     }
 }
 

@@ -153,12 +153,7 @@ impl Format {
                 ));
             }
         };
-        let symbol = symbol
-            .map(str::to_owned)
-            .or_else(|| binance_symbol(name))
-            .unwrap_or_default();
-        let symbol =
-            Symbol::new(&symbol).map_err(|_wrong| "no symbol in its name (SYMBOL-type-date); give one with --symbol, or `symbol`")?;
+        let symbol = fixed_symbol(symbol, name)?;
         Ok(Self {
             delimiter: b',',
             has_header,
@@ -250,15 +245,7 @@ impl Format {
             pair(&columns.ask, &columns.ask_qty)?,
         );
         let row_type = optional(&columns.row_type)?;
-        let fixed = || {
-            let text = symbol
-                .map(str::to_owned)
-                .or_else(|| binance_symbol(name))
-                .unwrap_or_default();
-            Symbol::new(&text)
-                .map(SymbolAt::Fixed)
-                .map_err(|_wrong| "no symbol: name its column, or give `symbol`".to_owned())
-        };
+        let fixed = || fixed_symbol(symbol, name).map(SymbolAt::Fixed);
         Ok(Self {
             delimiter: delimiter as u8,
             has_header: true,
@@ -401,11 +388,23 @@ fn trade_of(
     Ok(trade)
 }
 
+/// The symbol that the config gives, or that the file's name holds.
+fn fixed_symbol(given: Option<&str>, name: &str) -> Result<Symbol, String> {
+    if let Some(text) = given {
+        return Symbol::new(text).map_err(|error| error.to_string());
+    }
+    let text = binance_symbol(name).ok_or(
+        "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`",
+    )?;
+    Symbol::from_venue(&text)
+        .map_err(|error| format!("in its name, {error}; give one with --symbol or `symbol`"))
+}
+
 fn known(symbols: &mut HashMap<String, Symbol>, text: &str) -> Result<Symbol, RowError> {
     if let Some(symbol) = symbols.get(text) {
         return Ok(symbol.clone());
     }
-    let symbol = Symbol::new(text).map_err(|error| RowError(error.to_string()))?;
+    let symbol = Symbol::from_venue(text).map_err(|error| RowError(error.to_string()))?;
     symbols.insert(text.to_owned(), symbol.clone());
     Ok(symbol)
 }

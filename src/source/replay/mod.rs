@@ -481,12 +481,10 @@ impl Names {
 
     fn instrument(&self, row: &Row) -> Result<Instrument, SourceError> {
         let symbol = match &row.venue {
-            Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => {
-                let text = format!("{venue}.{}", row.symbol);
-                Symbol::new(&text).map_err(|error| {
-                    SourceError::Final(format!("with its venue in front, {error}"))
-                })?
-            }
+            Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => row
+                .symbol
+                .with_venue(venue)
+                .map_err(|error| SourceError::Final(format!("with its venue in front, {error}")))?,
             _ => row.symbol.clone(),
         };
         let (price_scale, qty_scale) = match &row.what {
@@ -496,6 +494,8 @@ impl Names {
                 .or(quote.ask)
                 .map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
         };
+        let spelling = row.symbol.venue_spelling();
+        let venue_symbol = (spelling != symbol.as_str()).then(|| Box::from(&*spelling));
         Ok(Instrument {
             symbol,
             description: String::new(),
@@ -506,6 +506,7 @@ impl Names {
             has_quotes: self.has_quotes,
             stale_after: None,
             session_start: Duration::ZERO,
+            venue_symbol,
         })
     }
 

@@ -61,6 +61,7 @@ impl SimInstrument {
             has_quotes: true,
             stale_after: self.stale_after,
             session_start: self.session_start,
+            venue_symbol: None,
         }
     }
 

@@ -1,0 +1,255 @@
+//! Instrument names, and the mapping of venue spellings to them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// The name of an instrument on the wire: 1 to 64 bytes of printable Unicode except `:`, `*` and `,`; case-sensitive.
+///
+/// Symbols are compared byte by byte; no Unicode normalization takes place. A venue's spelling that contains other
+/// characters is mapped by [`Self::from_venue`].
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(into = "String", try_from = "String")]
+pub struct Symbol(Arc<str>);
+
+/// Rejection of a text as a [`Symbol`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SymbolError {
+    /// No text at all.
+    #[error("a symbol is missing; expected 1 to 64 bytes, as in BTC-USD")]
+    Empty,
+    /// Longer than [`Symbol::BYTES_MAX`].
+    #[error("the symbol \"{0}\" is too long; expected at most 64 bytes of UTF-8")]
+    Long(String),
+    /// A character outside the alphabet; the second text is the spelling to use instead.
+    #[error(
+        "the symbol \"{0}\" contains a character that topics can't carry (`:`, `*`, `,`, white space, control or format \
+         characters); write it as \"{1}\""
+    )]
+    Character(String, String),
+}
+
+/// Whether a text for people may contain `c`: everything visible, and the plain space.
+pub fn is_printable(c: char) -> bool {
+    c == ' ' || is_visible(c)
+}
+
+fn is_visible(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_graphic();
+    }
+    !matches!(
+        c.general_category(),
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::Surrogate
+            | GeneralCategory::PrivateUse
+            | GeneralCategory::Unassigned
+            | GeneralCategory::SpaceSeparator
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+    )
+}
+
+/// The first 40 characters of a foreign text, escaped for logs and messages.
+pub fn excerpt(text: &str) -> String {
+    text.chars().take(40).flat_map(char::escape_debug).collect()
+}
+
+impl Symbol {
+    /// The most bytes of a symbol.
+    pub const BYTES_MAX: usize = 64;
+
+    /// Checks and takes a symbol's text.
+    pub fn new(text: &str) -> Result<Self, SymbolError> {
+        if text.is_empty() {
+            return Err(SymbolError::Empty);
+        }
+        if text.len() > Self::BYTES_MAX {
+            return Err(SymbolError::Long(excerpt(text)));
+        }
+        if !text.chars().all(Self::allows) {
+            return Err(SymbolError::Character(
+                excerpt(text),
+                escaped(text, Self::allows),
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Whether `c` may stand in a symbol.
+    pub fn allows(c: char) -> bool {
+        !matches!(c, ':' | '*' | ',') && is_visible(c)
+    }
+
+    /// Maps a venue's spelling to a symbol: each byte of a character that topics can't carry, and of `~` itself, becomes
+    /// `~` and two hexadecimal digits. Different spellings give different symbols.
+    pub fn from_venue(text: &str) -> Result<Self, SymbolError> {
+        if text.chars().all(is_plain) {
+            return Self::new(text);
+        }
+        Self::new(&escaped(text, is_plain))
+    }
+
+    /// Puts a venue in front: `binance.BTCUSDT`. A dot of the venue's own name becomes `~2E`, so that different pairs give
+    /// different symbols.
+    pub fn with_venue(&self, venue: &Self) -> Result<Self, SymbolError> {
+        let venue = escaped(venue.as_str(), |c| c != '.');
+        Self::new(&format!("{venue}.{self}"))
+    }
+
+    /// The venue's spelling from which [`Self::from_venue`] made this symbol.
+    pub fn venue_spelling(&self) -> Cow<'_, str> {
+        if !self.0.contains('~') {
+            return Cow::Borrowed(&self.0);
+        }
+        let mut bytes = Vec::with_capacity(self.0.len());
+        let mut rest = self.0.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            let code = after
+                .get(..2)
+                .filter(|_| *first == b'~')
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            bytes.push(code.unwrap_or(*first));
+            rest = if code.is_some() { &after[2..] } else { after };
+        }
+        String::from_utf8(bytes).map_or(Cow::Borrowed(&*self.0), Cow::Owned)
+    }
+
+    /// The text as it stands in topics.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c != '~' && Symbol::allows(c)
+}
+
+fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_kept(c) {
+            out.push(c);
+            continue;
+        }
+        for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+            out.push('~');
+            for nibble in [byte >> 4, byte & 0xf] {
+                out.extend(char::from_digit(u32::from(nibble), 16).map(|d| d.to_ascii_uppercase()));
+            }
+        }
+    }
+    out
+}
+
+impl From<Symbol> for String {
+    fn from(symbol: Symbol) -> Self {
+        symbol.0.as_ref().into()
+    }
+}
+
+impl TryFrom<String> for Symbol {
+    type Error = SymbolError;
+
+    fn try_from(text: String) -> Result<Self, SymbolError> {
+        Self::new(&text)
+    }
+}
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn symbols_of_real_venues_are_taken_as_they_are() {
+        for text in [
+            "币安人生USDT",
+            "^GSPC",
+            "ES=F",
+            "@107",
+            "BTC-USD",
+            "A/B_c.d",
+            "1000%",
+            "a\"b",
+            "été",
+            "~",
+        ] {
+            assert_eq!(Symbol::new(text).as_ref().map(Symbol::as_str), Ok(text));
+        }
+        let longest = "x".repeat(Symbol::BYTES_MAX);
+        assert!(Symbol::new(&longest).is_ok() && Symbol::new(&format!("{longest}x")).is_err());
+        for bad in [
+            "",
+            "A:B",
+            "A*",
+            "A,B",
+            "A B",
+            "A\u{a0}B",
+            "A\u{3000}",
+            "\n",
+            "\u{202e}evil",
+            "A\u{200b}",
+            "\u{feff}A",
+            "A\u{ad}",
+            "\u{e000}",
+            "\u{2028}",
+        ] {
+            assert!(Symbol::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_topics_cannot_carry_is_mapped_and_named() {
+        for (venue, symbol) in [
+            ("BTCF0:USTF0", "BTCF0~3AUSTF0"),
+            ("AAPL  240119C00150000", "AAPL~20~20240119C00150000"),
+            ("A~B", "A~7EB"),
+            ("A\u{202e}", "A~E2~80~AE"),
+            ("BTCUSDT", "BTCUSDT"),
+        ] {
+            let mapped = Symbol::from_venue(venue).expect("it is short enough");
+            assert_eq!(
+                (mapped.as_str(), &*mapped.venue_spelling()),
+                (symbol, venue)
+            );
+        }
+        let message = Symbol::new("BTC/USDT:USDT").map_err(|error| error.to_string());
+        assert!(message.is_err_and(|text| text.contains("write it as \"BTC/USDT~3AUSDT\"")));
+    }
+
+    #[test]
+    fn a_venue_with_a_dot_stays_apart_from_a_symbol_with_one() {
+        let pair = |venue: &str, symbol: &str| {
+            let [venue, symbol] = [venue, symbol].map(|text| Symbol::new(text).expect("a symbol"));
+            symbol
+                .with_venue(&venue)
+                .expect("it is short enough")
+                .to_string()
+        };
+        assert_eq!(pair("binance", "BTCUSDT"), "binance.BTCUSDT");
+        assert_ne!(pair("a.b", "c"), pair("a", "b.c"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_mapping_is_injective(text in "\\PC{1,16}|.{1,8}|[~A-F0-9:* ]{1,10}") {
+            if let Ok(symbol) = Symbol::from_venue(&text) {
+                let spelling = symbol.venue_spelling();
+                prop_assert_eq!(&*spelling, text.as_str());
+            }
+        }
+    }
+}
