@@ -11,7 +11,7 @@ use super::config_file::{ConfigReader, ConfigWatch};
 use super::{Exit, address, complain};
 use crate::app::{App, Reloaded};
 use crate::config::{Config, SourceConfig, SourceDetails};
-use crate::market::{Price, Symbol};
+use crate::market::{Price, PriceRules, Symbol};
 use crate::source::replay::{Begin, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 
@@ -198,6 +198,10 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         },
         symbol,
         max_bad: MAX_BAD_LINES,
+        prices: PriceRules {
+            crossed: true,
+            ..PriceRules::default()
+        },
         columns: None,
     };
     Ok(SourceConfig {
@@ -223,6 +227,7 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     let rate = arguments.sim_rate / f64::from(instruments);
     let one = |number: u32| SimInstrument {
         symbol: Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
+        prices: PriceRules::default(),
         description: String::new(),
         start: Price(Decimal::new(10_000, 2)),
         tick_size: Decimal::new(1, 2),

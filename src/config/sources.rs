@@ -8,7 +8,9 @@ use rust_decimal::Decimal;
 
 use super::reader::Section;
 use super::shared;
-use crate::market::{Instrument, Price, SourceKind, Symbol, parse_decimal};
+use crate::market::{
+    Instrument, Price, PriceRules, SourceKind, Symbol, VALUE_MAX, is_printable, parse_decimal,
+};
 use crate::source::push::PushRules;
 use crate::source::replay::{Begin, Columns, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Hours, Model, SimConfig, SimInstrument};
@@ -146,10 +148,10 @@ fn symbol(section: &Section<'_>) -> Option<Symbol> {
 
 fn description(section: &Section<'_>) -> String {
     let text = section.text("description");
-    if text.chars().count() > DESCRIPTION_CHARS_MAX || text.chars().any(char::is_control) {
+    if text.chars().count() > DESCRIPTION_CHARS_MAX || !text.chars().all(is_printable) {
         section.problem(
             "description",
-            format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters"),
+            format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters, without control and format characters (such as U+202E)"),
         );
     }
     text
@@ -175,9 +177,10 @@ fn read_sim(section: &Section<'_>) -> SimConfig {
     let mut factors = Vec::new();
     let sections = section.sections("instruments");
     distinct_symbols(&sections, section);
+    let prices = price_rules(section);
     let instruments = sections
         .iter()
-        .filter_map(|one| read_sim_instrument(one, &mut factors))
+        .filter_map(|one| read_sim_instrument(one, prices, &mut factors))
         .collect();
     SimConfig {
         seed: section.integer("seed"),
@@ -189,7 +192,11 @@ fn read_sim(section: &Section<'_>) -> SimConfig {
     }
 }
 
-fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Option<SimInstrument> {
+fn read_sim_instrument(
+    section: &Section<'_>,
+    prices: PriceRules,
+    factors: &mut Vec<String>,
+) -> Option<SimInstrument> {
     let symbol = symbol(section);
     let description = description(section);
     section.required("start");
@@ -203,10 +210,18 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
             section.problem(key, "must be more than zero");
         }
     }
-    if start < tick_size && parse_decimal(&section.text("start")).is_ok() {
-        section.problem("start", "must be at least one tick_size");
+    let least = if prices.negative { start.abs() } else { start };
+    if least < tick_size && parse_decimal(&section.text("start")).is_ok() {
+        section.problem(
+            "start",
+            "must be at least one tick_size; below zero the source needs `negative_prices: true`",
+        );
+    }
+    if start.abs() > VALUE_MAX {
+        section.problem("start", "must be at most 10^15");
     }
     if start
+        .abs()
         .checked_div(tick_size)
         .is_none_or(|ticks| ticks > Decimal::from(TICKS_MAX))
         && tick_size > Decimal::ZERO
@@ -218,6 +233,7 @@ fn read_sim_instrument(section: &Section<'_>, factors: &mut Vec<String>) -> Opti
     }
     let instrument = SimInstrument {
         description,
+        prices,
         start: Price(start),
         tick_size,
         lot_size,
@@ -421,6 +437,7 @@ fn read_replay(section: &Section<'_>) -> ReplayConfig {
         },
         symbol: symbol.and_then(Result::ok),
         max_bad: section.integer("max_bad"),
+        prices: price_rules(section),
         columns: section
             .has("columns")
             .then(|| read_columns(&section.section("columns"))),
@@ -478,14 +495,21 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     distinct_symbols(&sections, section);
     let instruments = sections.iter().filter_map(read_push_instrument).collect();
     let rules = PushRules {
-        crossed: section.flag("crossed"),
-        negative_prices: section.flag("negative_prices"),
+        prices: price_rules(section),
         late: section.flag("late"),
     };
     SourceDetails::Push {
         instruments,
         rules,
         token_sha256,
+    }
+}
+
+fn price_rules(section: &Section<'_>) -> PriceRules {
+    PriceRules {
+        negative: section.flag("negative_prices"),
+        zero: section.flag("zero_prices"),
+        crossed: section.flag("crossed"),
     }
 }
 

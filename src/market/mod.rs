@@ -7,6 +7,7 @@ mod bar;
 mod decimal;
 mod instrument;
 mod quote;
+mod rules;
 mod status;
 mod symbol;
 mod ticker;
@@ -16,12 +17,13 @@ mod trade;
 pub use bar::{Bar, Interval};
 pub use decimal::{DecimalError, Price, Qty, parse_decimal, write_decimal};
 pub use instrument::{Instrument, SourceKind};
-pub use quote::{Level, Quote, QuoteFault};
+pub use quote::{Level, Quote};
+pub use rules::{PriceFault, PriceRules, VALUE_MAX};
 pub use status::{Status, TradingState};
 pub use symbol::{Symbol, SymbolError, excerpt, is_printable};
 pub use ticker::Ticker;
 pub use time::{TimeError, UnixNanos};
-pub use trade::{Aggressor, Trade, TradeFault, TradeId};
+pub use trade::{Aggressor, Trade, TradeId};
 
 /// What one event says, by channel.
 #[derive(Debug, Clone, PartialEq)]

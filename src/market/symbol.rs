@@ -23,11 +23,11 @@ pub enum SymbolError {
     #[error("a symbol is missing; expected 1 to 64 bytes, as in BTC-USD")]
     Empty,
     /// Longer than [`Symbol::BYTES_MAX`].
-    #[error("the symbol \"{0}\" is too long; expected at most 64 bytes of UTF-8")]
+    #[error("\"{0}\" is too long for a symbol; expected at most 64 bytes of UTF-8")]
     Long(String),
     /// A character outside the alphabet; the second text is the spelling to use instead.
     #[error(
-        "the symbol \"{0}\" contains a character that topics can't carry (`:`, `*`, `,`, white space, control or format \
+        "\"{0}\" is no symbol: it contains a character that topics can't carry (`:`, `*`, `,`, white space, control or format \
          characters); write it as \"{1}\""
     )]
     Character(String, String),

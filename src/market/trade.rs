@@ -49,7 +49,7 @@ impl TradeId {
         if text.is_empty() {
             return Some(Self::None);
         }
-        if text.len() > Self::LEN_MAX || text.chars().any(char::is_control) {
+        if text.len() > Self::LEN_MAX || !text.chars().all(super::is_printable) {
             return None;
         }
         let canonical =
@@ -85,30 +85,6 @@ pub struct Trade {
     pub id: TradeId,
 }
 
-/// Why a trade can't be published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum TradeFault {
-    /// The quantity is zero or less.
-    #[error("the quantity of a trade must be more than zero")]
-    Quantity,
-    /// The price is negative where the source doesn't allow it.
-    #[error("the price is negative, and this source allows none")]
-    NegativePrice,
-}
-
-impl Trade {
-    /// The rule for every source: a quantity, and no negative price unless `negative_prices` are usual there.
-    pub fn check(&self, negative_prices: bool) -> Result<(), TradeFault> {
-        if self.qty.0 <= rust_decimal::Decimal::ZERO {
-            return Err(TradeFault::Quantity);
-        }
-        if self.px.0.is_sign_negative() && !negative_prices {
-            return Err(TradeFault::NegativePrice);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +107,6 @@ mod tests {
         }
         assert_eq!(TradeId::parse("7"), Some(TradeId::Number(7)));
         assert_eq!(TradeId::parse("a\nb"), None);
+        assert_eq!(TradeId::parse("\u{202e}1"), None);
     }
 }

@@ -118,15 +118,19 @@ pub struct ShardMeters {
 const FANOUT_HELP: &str = "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
 
 /// Why input is refused.
-const BAD_INPUT: [&str; 10] = [
+const BAD_INPUT: [&str; 14] = [
     "malformed",
     "channel",
     "symbol",
     "quantity",
     "negative_price",
+    "zero_price",
+    "too_large",
+    "overflow",
     "crossed",
     "late",
     "ahead",
+    "unit",
     "full",
     "bad_line",
 ];

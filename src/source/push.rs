@@ -10,7 +10,7 @@ use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::{Emit, Emitter, QueueFull};
 use crate::clock::Clock;
 use crate::market::{
-    Aggressor, Instrument, Level, Price, Qty, Quote, QuoteFault, Symbol, Trade, TradeFault,
+    Aggressor, Instrument, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, Trade,
     TradeId, UnixNanos, parse_decimal,
 };
 
@@ -22,10 +22,8 @@ const AHEAD_MAX: Duration = Duration::from_secs(60);
 /// What a push source lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PushRules {
-    /// Quotes whose bid is above their ask.
-    pub crossed: bool,
-    /// Negative prices.
-    pub negative_prices: bool,
+    /// Negative, zero and crossed prices.
+    pub prices: PriceRules,
     /// Events older than the one before of the same symbol and channel.
     pub late: bool,
 }
@@ -60,12 +58,9 @@ pub enum PushFault {
     /// The source has no such instrument.
     #[error("no instrument \"{0}\" of a push source that this token publishes to")]
     Symbol(String),
-    /// See [`TradeFault`].
+    /// See [`PriceFault`].
     #[error(transparent)]
-    Trade(#[from] TradeFault),
-    /// See [`QuoteFault`].
-    #[error(transparent)]
-    Quote(#[from] QuoteFault),
+    Price(#[from] PriceFault),
     /// The time lies before that of the event before.
     #[error("`ts` runs backwards: the event before was at {0}")]
     Late(u64),
@@ -84,11 +79,7 @@ impl PushFault {
             Self::Malformed(_) => "malformed",
             Self::Channel(_) => "channel",
             Self::Symbol(_) => "symbol",
-            Self::Trade(TradeFault::Quantity) | Self::Quote(QuoteFault::Quantity) => "quantity",
-            Self::Trade(TradeFault::NegativePrice) | Self::Quote(QuoteFault::NegativePrice) => {
-                "negative_price"
-            }
-            Self::Quote(QuoteFault::Crossed) => "crossed",
+            Self::Price(fault) => fault.reason(),
             Self::Late(_) => "late",
             Self::Ahead => "ahead",
             Self::Full => "full",
@@ -189,16 +180,13 @@ impl PushInlet {
         match event.ch.as_str() {
             "trade" => {
                 let trade = event.trade(ts)?;
-                trade.check(self.rules.negative_prices)?;
+                self.rules.prices.check_trade(&trade)?;
                 self.in_order(ts, &mut newest.trade)?;
                 Ok(Emit::Trade(number, trade))
             }
             "quote" => {
                 let quote = event.quote(ts)?;
-                match quote.check(self.rules.negative_prices) {
-                    Err(QuoteFault::Crossed) if self.rules.crossed => {}
-                    checked => checked?,
-                }
+                self.rules.prices.check_quote(&quote)?;
                 self.in_order(ts, &mut newest.quote)?;
                 Ok(Emit::Quote(number, quote))
             }

@@ -3,8 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rust_decimal::Decimal;
 use serde_json::Value;
-use tickcast::protocol::Encoding;
+use tickcast::bus::Emit;
+use tickcast::market::{Body, UnixNanos};
+use tickcast::protocol::{DataEvent, Encoding};
+use tickcast::source::sim::Market;
 
 use crate::harness::{Feed, subscribe};
 
@@ -128,4 +132,138 @@ async fn venue_spellings_are_mapped_and_listed() -> Result<()> {
         ["AAPL  240119C00150000", "BTC/USDT:USDT", "BTCF0:USTF0"]
     );
     Ok(())
+}
+
+/// Prices of trades and bids, in the order in which they came.
+fn prices(events: &[DataEvent]) -> Vec<String> {
+    let price = |event: &DataEvent| match &event.body {
+        Body::Trade(trade) => Some(format!("trade {}", trade.px.0)),
+        Body::Quote(quote) => quote.bid.map(|bid| format!("bid {}", bid.px.0)),
+        _ => None,
+    };
+    let mut prices: Vec<String> = events.iter().filter_map(price).collect();
+    prices.sort();
+    prices
+}
+
+/// The same events through a push source and a replay, under the same keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_rule_for_prices_holds_for_every_source() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("t.csv");
+    let header = "t,s,kind,px,qty,bid,bq,ask,aq\n";
+    std::fs::write(
+        &file,
+        format!(
+            "{header}1600000001,A,T,1,1,,,,\n1600000002,A,T,-1,1,,,,\n1600000003,A,T,0,1,,,,\n\
+             1600000004,A,Q,,,-2,1,5,1\n1600000005,A,Q,,,0.0,1,5,1\n1600000006,A,Q,,,6,1,5,1\n1600000007,A,T,1,1,,,,\n"
+        ),
+    )?;
+    let lines = [
+        r#"{"ch":"trade","sym":"A","px":"1","qty":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"-1","qty":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"0","qty":"1"}"#,
+        r#"{"ch":"quote","sym":"A","bid":"-2","bidq":"1","ask":"5","askq":"1"}"#,
+        r#"{"ch":"quote","sym":"A","bid":"0.0","bidq":"1","ask":"5","askq":"1"}"#,
+        r#"{"ch":"quote","sym":"A","bid":"6","bidq":"1","ask":"5","askq":"1"}"#,
+        r#"{"ch":"trade","sym":"A","px":"1","qty":"1"}"#,
+    ]
+    .join("\n");
+    let columns = ", columns: {time: t, symbol: s, type: kind, trade: T, quote: Q, price: px, qty: qty, bid: bid, bid_qty: bq, ask: ask, ask_qty: aq}";
+    let all = [
+        (", crossed: false", vec![]),
+        (", crossed: true", vec!["bid 6"]),
+        (
+            ", crossed: false, zero_prices: true",
+            vec!["bid 0.0", "trade 0"],
+        ),
+        (
+            ", crossed: false, negative_prices: true",
+            vec!["bid -2", "bid 0.0", "trade -1", "trade 0"],
+        ),
+    ];
+    for (keys, more) in all {
+        let mut wanted: Vec<String> = more.into_iter().map(str::to_owned).collect();
+        wanted.extend(["trade 1".to_owned(), "trade 1".to_owned()]);
+        wanted.sort();
+        let feed = Feed::start(&format!(
+            "sources: [{{name: in, kind: push{keys}, instruments: [{{symbol: A}}]}}]"
+        ))
+        .await?;
+        let mut client = feed.client(Encoding::Json).await?;
+        client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
+        let report = publish(&feed, &lines).await?;
+        assert_eq!(report["accepted"], wanted.len(), "{keys}: {report}");
+        assert_eq!(
+            prices(&client.events(wanted.len()).await?),
+            wanted,
+            "push{keys}"
+        );
+        let feed = Feed::start(&replay(&file, &format!("{keys}{columns}"))).await?;
+        let mut client = feed.client(Encoding::Json).await?;
+        client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
+        assert_eq!(
+            prices(&client.events(wanted.len()).await?),
+            wanted,
+            "replay{keys}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_simulation_keeps_to_the_same_rules() -> Result<()> {
+    let low = |keys: &str, start: &str| -> Result<(Decimal, bool)> {
+        let text = format!(
+            "sources: [{{name: s, kind: sim{keys}, instruments: [{{symbol: A, start: \"{start}\", tick_size: 1, spread: 3, rate: 1000/s}}]}}]"
+        );
+        let config = tickcast::config::Config::parse(&text, "test")?;
+        let tickcast::config::SourceDetails::Sim(sim) = &config.sources[0].details else {
+            anyhow::bail!("no simulation");
+        };
+        let mut market = Market::new(sim, UnixNanos(0));
+        let mut emitted = Vec::new();
+        market.advance(UnixNanos(10_000_000_000), &mut emitted, usize::MAX);
+        let quotes = emitted.iter().filter_map(|emit| match emit {
+            Emit::Quote(_, quote) => Some(quote),
+            _ => None,
+        });
+        let lowest = quotes
+            .clone()
+            .filter_map(|quote| quote.bid.map(|bid| bid.px.0))
+            .min();
+        Ok((
+            lowest.context("quotes")?,
+            quotes.clone().any(tickcast::market::Quote::is_crossed),
+        ))
+    };
+    assert_eq!(low("", "1")?, (Decimal::ONE, false));
+    assert_eq!(low(", zero_prices: true", "1")?, (Decimal::ZERO, false));
+    assert!(low(", negative_prices: true", "-5")?.0 < Decimal::ZERO);
+    assert!(low(", crossed: true", "100")?.1);
+    assert!(low("", "-5").is_err());
+    Ok(())
+}
+
+#[test]
+fn descriptions_have_no_format_characters() {
+    let config = |description: &str| {
+        let text = format!(
+            "sources: [{{name: in, kind: push, instruments: [{{symbol: A, description: \"{description}\"}}]}}]"
+        );
+        tickcast::config::Config::parse(&text, "test")
+    };
+    assert!(config("Crude oil, été 原油").is_ok());
+    for bad in [
+        "\u{202e}evil\u{202c}",
+        "a\u{200b}b",
+        "\u{feff}a",
+        "a\u{2028}b",
+    ] {
+        let error = config(bad)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        assert!(error.contains("format characters"), "{bad:?}: {error}");
+    }
 }

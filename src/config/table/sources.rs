@@ -48,6 +48,24 @@ pub(super) const SOURCES: &[Key] = &[
         "0",
         "Have events come together at multiples of this time; 0: each at a time of its own.",
     ),
+    key(
+        "sources.sim.crossed",
+        Kind::Flag,
+        "false",
+        "Make one quote in a hundred with its bid above its ask.",
+    ),
+    key(
+        "sources.sim.negative_prices",
+        Kind::Flag,
+        "false",
+        "Let negative prices pass, and zero between them: `start` may be below zero.",
+    ),
+    key(
+        "sources.sim.zero_prices",
+        Kind::Flag,
+        "false",
+        "Let prices of zero pass.",
+    ),
     without_default(
         "sources.sim.instruments",
         Kind::Section,
@@ -224,6 +242,24 @@ pub(super) const SOURCES: &[Key] = &[
         "100",
         "Bad lines after which the source stops with an error.",
     ),
+    key(
+        "sources.replay.crossed",
+        Kind::Flag,
+        "true",
+        "Let quotes pass whose bid is above their ask.",
+    ),
+    key(
+        "sources.replay.negative_prices",
+        Kind::Flag,
+        "false",
+        "Let negative prices pass, and zero between them.",
+    ),
+    key(
+        "sources.replay.zero_prices",
+        Kind::Flag,
+        "false",
+        "Let prices of zero pass.",
+    ),
     without_default(
         "sources.replay.columns",
         Kind::Section,
@@ -323,7 +359,13 @@ pub(super) const SOURCES: &[Key] = &[
         "sources.push.negative_prices",
         Kind::Flag,
         "false",
-        "Let negative prices pass.",
+        "Let negative prices pass, and zero between them.",
+    ),
+    key(
+        "sources.push.zero_prices",
+        Kind::Flag,
+        "false",
+        "Let prices of zero pass.",
     ),
     key(
         "sources.push.late",

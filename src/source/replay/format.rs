@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::market::{
-    Aggressor, Level, Price, Qty, Quote, Symbol, Trade, TradeId, UnixNanos, parse_decimal,
+    Aggressor, Level, Price, PriceRules, Qty, Quote, Symbol, Trade, TradeId, UnixNanos,
+    parse_decimal,
 };
 
 use super::Columns;
@@ -89,6 +90,7 @@ pub(super) struct Format {
     quote: Option<QuoteColumns>,
     /// Symbols seen, so that each is checked and allocated once.
     known: HashMap<String, Symbol>,
+    prices: PriceRules,
 }
 
 const TARDIS_TRADES: &str = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount";
@@ -164,6 +166,7 @@ impl Format {
             trade,
             quote,
             known: HashMap::new(),
+            prices: PriceRules::default(),
         })
     }
 
@@ -204,6 +207,7 @@ impl Format {
             trade,
             quote,
             known: HashMap::new(),
+            prices: PriceRules::default(),
         })
     }
 
@@ -262,7 +266,12 @@ impl Format {
             trade: trade.map(|(px, qty)| TradeColumns { px, qty, side, id }),
             quote: (bid.is_some() || ask.is_some()).then_some(QuoteColumns { bid, ask }),
             known: HashMap::new(),
+            prices: PriceRules::default(),
         })
+    }
+
+    pub(super) fn with_rules(self, prices: PriceRules) -> Self {
+        Self { prices, ..self }
     }
 
     pub(super) const fn has_header(&self) -> bool {
@@ -330,6 +339,11 @@ impl Format {
                 .flatten();
             What::Quote(Quote { ts, bid, ask })
         };
+        match &what {
+            What::Trade(trade) => self.prices.check_trade(trade),
+            What::Quote(quote) => self.prices.check_quote(quote),
+        }
+        .map_err(|fault| RowError(fault.to_string()))?;
         Ok(Some(Row {
             venue,
             symbol,
@@ -375,17 +389,13 @@ fn trade_of(
     let id = columns.id.map_or("", cell);
     let id = TradeId::parse(id)
         .ok_or_else(|| RowError("the id is longer than 64 characters".to_owned()))?;
-    let trade = Trade {
+    Ok(Trade {
         ts,
         px: Price(decimal(cell(columns.px))?),
         qty: Qty(decimal(cell(columns.qty))?),
         side,
         id,
-    };
-    trade
-        .check(false)
-        .map_err(|fault| RowError(fault.to_string()))?;
-    Ok(trade)
+    })
 }
 
 /// The symbol that the config gives, or that the file's name holds.

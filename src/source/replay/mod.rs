@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
-use crate::market::{Instrument, QuoteFault, SourceKind, Symbol, UnixNanos};
+use crate::market::{Instrument, PriceRules, SourceKind, Symbol, UnixNanos};
 use format::{Row, What};
 use read::Recording;
 
@@ -72,6 +72,8 @@ pub struct ReplayConfig {
     pub symbol: Option<Symbol>,
     /// Bad lines after which the source stops.
     pub max_bad: u64,
+    /// Negative, zero and crossed prices.
+    pub prices: PriceRules,
     /// Which column is what, for CSV of an unknown form.
     pub columns: Option<Columns>,
 }
@@ -125,7 +127,7 @@ impl ReplayConfig {
     pub fn probe(&self) -> Vec<ReplayError> {
         let symbol = self.symbol.as_ref().map(ToString::to_string);
         let open = |path: PathBuf| {
-            read::open(&path, self.columns.clone(), symbol.clone())?.opened_blocking()
+            read::open(&path, self.columns.clone(), symbol.clone(), self.prices)?.opened_blocking()
         };
         let mut wrong = Vec::new();
         for pattern in &self.files {
@@ -256,7 +258,13 @@ impl Replay {
         };
         for path in paths.map_err(failed)? {
             let symbol = self.config.symbol.as_ref().map(ToString::to_string);
-            let opening = read::open(&path, self.config.columns.clone(), symbol).map_err(failed)?;
+            let opening = read::open(
+                &path,
+                self.config.columns.clone(),
+                symbol,
+                self.config.prices,
+            )
+            .map_err(failed)?;
             let recording = opening.opened().await.map_err(failed)?;
             let mut lane = Lane {
                 recording,
@@ -542,7 +550,7 @@ impl Names {
         emitted.push(match row.what {
             What::Trade(trade) => Emit::Trade(number, trade),
             What::Quote(quote) => {
-                if let Err(QuoteFault::Crossed) = quote.check(true) {
+                if quote.is_crossed() {
                     out.metrics.bad_input.with_label_values(&["crossed"]).inc();
                 }
                 Emit::Quote(number, quote)

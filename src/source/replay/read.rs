@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::format::{Format, Row, RowError};
 use super::{Columns, ReplayError};
 use crate::files::open_regular;
+use crate::market::PriceRules;
 
 /// Rows handed over at once.
 const CHUNK_ROWS: usize = 1000;
@@ -54,6 +55,7 @@ pub(super) fn open(
     path: &Path,
     columns: Option<Columns>,
     symbol: Option<String>,
+    prices: PriceRules,
 ) -> Result<Opening, ReplayError> {
     let (told, looked) = oneshot::channel();
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
@@ -71,7 +73,8 @@ pub(super) fn open(
                         name,
                         columns.as_ref(),
                         symbol.as_deref(),
-                    )?;
+                    )?
+                    .with_rules(prices);
                     if let Some(told) = told.take() {
                         // The opener waits for exactly this, and may have given up.
                         let _gave_up = told.send(Ok((format.has_trades(), format.has_quotes())));

@@ -9,9 +9,14 @@ use super::hours::Hours;
 use super::model::{ArrivalState, Arrivals, Factor, Model};
 use super::stream::{Role, Stream, StreamPlace};
 use crate::market::{
-    Aggressor, Instrument, Level, Price, Qty, Quote, Symbol, Trade, TradeId, TradingState,
-    UnixNanos,
+    Aggressor, Instrument, Level, Price, PriceRules, Qty, Quote, Symbol, Trade, TradeId,
+    TradingState, UnixNanos,
 };
+
+/// Bound of a price's magnitude, in ticks.
+const TICKS_MAX: i64 = 1_000_000_000_000_000;
+/// Share of crossed quotes, where the rules let them pass.
+const CROSSED_SHARE: f64 = 0.01;
 
 /// What the config says of a simulated instrument.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +25,8 @@ pub struct SimInstrument {
     pub symbol: Symbol,
     /// For people.
     pub description: String,
+    /// Negative, zero and crossed prices.
+    pub prices: PriceRules,
     /// The price at the start time.
     pub start: Price,
     /// The step of prices.
@@ -65,10 +72,19 @@ impl SimInstrument {
         }
     }
 
+    /// The lowest price that the rules let pass, in ticks.
+    const fn ticks_min(&self) -> i64 {
+        match (self.prices.negative, self.prices.zero) {
+            (true, _) => -TICKS_MAX,
+            (false, true) => 0,
+            (false, false) => 1,
+        }
+    }
+
     pub(super) fn px(&self, ticks: i64) -> Price {
         Price(
             self.tick_size
-                .checked_mul(Decimal::from(ticks.max(1)))
+                .checked_mul(Decimal::from(ticks.max(self.ticks_min())))
                 .unwrap_or(self.start.0),
         )
     }
@@ -267,8 +283,15 @@ impl Generator {
         let wide =
             libm::floor((self.spec.spread_ticks - 1.0) * self.stream.exponential() + 0.5) as i64;
         let spread = 1 + wide.clamp(0, 1000);
-        let bid = (libm::floor(mid - spread as f64 / 2.0 + 0.5) as i64).max(1);
-        self.quote = Some((bid, bid + spread));
+        let bid = (libm::floor(mid - spread as f64 / 2.0 + 0.5) as i64)
+            .clamp(self.spec.ticks_min(), TICKS_MAX);
+        let is_crossed = self.spec.prices.crossed && self.stream.unit() < CROSSED_SHARE;
+        let (bid, ask) = if is_crossed {
+            (bid + spread, bid)
+        } else {
+            (bid, bid + spread)
+        };
+        self.quote = Some((bid, ask));
         let (bid_lots, ask_lots) = (self.lots() * 4.0, self.lots() * 4.0);
         Quote {
             ts: now,
@@ -277,7 +300,7 @@ impl Generator {
                 qty: self.spec.qty(bid_lots),
             }),
             ask: Some(Level {
-                px: self.spec.px(bid + spread),
+                px: self.spec.px(ask),
                 qty: self.spec.qty(ask_lots),
             }),
         }

@@ -235,12 +235,13 @@ impl Source for Sim {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use crate::market::{Price, Symbol};
+    use crate::market::{Price, PriceRules, Symbol};
     use rust_decimal::Decimal;
 
     pub(crate) fn instrument(symbol: &str, rate: f64) -> SimInstrument {
         SimInstrument {
             symbol: Symbol::new(symbol).expect("a symbol"),
+            prices: PriceRules::default(),
             description: String::new(),
             start: Price(Decimal::new(6_400_000, 2)),
             tick_size: Decimal::new(1, 2),

@@ -1,0 +1,216 @@
+//! Plausibility rules for prices and quantities, the same for every source.
+
+use rust_decimal::Decimal;
+
+use super::{Level, Quote, Trade};
+
+/// Bound of a price's magnitude and of a quantity: 10^15.
+pub const VALUE_MAX: Decimal = Decimal::from_parts(0xa4c6_8000, 0x0003_8d7e, 0, false, 0);
+/// Bound of price × quantity: 10^24; 79,000 such trades fit into a session's sum.
+const NOTIONAL_MAX: Decimal = Decimal::from_parts(0xa100_0000, 0x1bce_cced, 0x0000_d3c2, false, 0);
+
+/// Prices that a source lets pass. Refused by default: negative, zero, crossed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PriceRules {
+    /// Negative prices, and zero between them.
+    pub negative: bool,
+    /// Prices of zero.
+    pub zero: bool,
+    /// Quotes whose bid is above their ask.
+    pub crossed: bool,
+}
+
+/// Reason for which a trade or a quote can't be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum PriceFault {
+    /// The quantity of a trade is zero or less, or that of a quote is negative.
+    #[error("the quantity must be more than zero in a trade, and not negative in a quote")]
+    Quantity,
+    /// A negative price.
+    #[error("the price is negative; `negative_prices: true` of the source lets it pass")]
+    NegativePrice,
+    /// A price of zero.
+    #[error("the price is zero; `zero_prices: true` of the source lets it pass")]
+    ZeroPrice,
+    /// The bid is above the ask.
+    #[error(
+        "the quote is crossed: its bid is above its ask; `crossed: true` of the source lets it pass"
+    )]
+    Crossed,
+    /// Beyond [`VALUE_MAX`], or price × quantity beyond 10^24.
+    #[error(
+        "the price or quantity is too large; expected at most 10^15 each, and 10^24 for price × quantity"
+    )]
+    TooLarge,
+    /// The session's sums have no room for it.
+    #[error("the session's volume would exceed what 28 digits can hold")]
+    Overflow,
+}
+
+impl PriceFault {
+    /// The label of the metric that counts it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Quantity => "quantity",
+            Self::NegativePrice => "negative_price",
+            Self::ZeroPrice => "zero_price",
+            Self::Crossed => "crossed",
+            Self::TooLarge => "too_large",
+            Self::Overflow => "overflow",
+        }
+    }
+}
+
+impl PriceRules {
+    /// Checks a trade.
+    pub fn check_trade(self, trade: &Trade) -> Result<(), PriceFault> {
+        if trade.qty.0 <= Decimal::ZERO {
+            return Err(PriceFault::Quantity);
+        }
+        self.check_level(&Level {
+            px: trade.px,
+            qty: trade.qty,
+        })
+    }
+
+    /// Checks a quote. A locked quote (bid = ask) is legal: venues send it.
+    pub fn check_quote(self, quote: &Quote) -> Result<(), PriceFault> {
+        for level in [quote.bid, quote.ask].iter().flatten() {
+            self.check_level(level)?;
+        }
+        if quote.is_crossed() && !self.crossed {
+            return Err(PriceFault::Crossed);
+        }
+        Ok(())
+    }
+
+    fn check_level(self, level: &Level) -> Result<(), PriceFault> {
+        let (px, qty) = (level.px.0, level.qty.0);
+        if qty.is_sign_negative() && !qty.is_zero() {
+            return Err(PriceFault::Quantity);
+        }
+        if px.is_zero() && !self.zero && !self.negative {
+            return Err(PriceFault::ZeroPrice);
+        }
+        if px.is_sign_negative() && !px.is_zero() && !self.negative {
+            return Err(PriceFault::NegativePrice);
+        }
+        let notional = px.abs().checked_mul(qty);
+        if px.abs() > VALUE_MAX
+            || qty > VALUE_MAX
+            || notional.is_none_or(|notional| notional > NOTIONAL_MAX)
+        {
+            return Err(PriceFault::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::{Aggressor, Price, Qty, TradeId, UnixNanos};
+
+    fn decimal(text: &str) -> Decimal {
+        crate::market::parse_decimal(text).expect("a decimal")
+    }
+
+    fn trade(px: &str, qty: &str) -> Trade {
+        Trade {
+            ts: UnixNanos(1),
+            px: Price(decimal(px)),
+            qty: Qty(decimal(qty)),
+            side: Aggressor::None,
+            id: TradeId::None,
+        }
+    }
+
+    fn quote(bid: &str, ask: &str) -> Quote {
+        let level = |px| {
+            Some(Level {
+                px: Price(decimal(px)),
+                qty: Qty(Decimal::ZERO),
+            })
+        };
+        Quote {
+            ts: UnixNanos(1),
+            bid: level(bid),
+            ask: level(ask),
+        }
+    }
+
+    #[test]
+    fn trades_and_quotes_are_judged_alike() {
+        let strict = PriceRules::default();
+        let negative = PriceRules {
+            negative: true,
+            ..strict
+        };
+        let zero = PriceRules {
+            zero: true,
+            ..strict
+        };
+        let crossed = PriceRules {
+            crossed: true,
+            ..strict
+        };
+        for (px, fault, lets_pass) in [
+            ("-1", PriceFault::NegativePrice, negative),
+            ("0", PriceFault::ZeroPrice, zero),
+            ("0.00", PriceFault::ZeroPrice, negative),
+        ] {
+            assert_eq!(strict.check_trade(&trade(px, "1")), Err(fault));
+            assert_eq!(strict.check_quote(&quote(px, "5")), Err(fault));
+            assert_eq!(lets_pass.check_trade(&trade(px, "1")), Ok(()));
+            assert_eq!(lets_pass.check_quote(&quote(px, "5")), Ok(()));
+        }
+        assert_eq!(
+            zero.check_trade(&trade("-1", "1")),
+            Err(PriceFault::NegativePrice)
+        );
+        assert_eq!(
+            strict.check_quote(&quote("5", "4")),
+            Err(PriceFault::Crossed)
+        );
+        assert_eq!(crossed.check_quote(&quote("5", "4")), Ok(()));
+        assert_eq!(strict.check_quote(&quote("5", "5")), Ok(()));
+        assert_eq!(
+            strict.check_trade(&trade("5", "0")),
+            Err(PriceFault::Quantity)
+        );
+    }
+
+    #[test]
+    fn values_that_no_sum_could_hold_are_refused() {
+        let rules = PriceRules {
+            negative: true,
+            ..PriceRules::default()
+        };
+        assert_eq!(
+            (VALUE_MAX.to_string(), NOTIONAL_MAX.to_string()),
+            (
+                "1".to_owned() + &"0".repeat(15),
+                "1".to_owned() + &"0".repeat(24)
+            )
+        );
+        let largest = "79228162514264337593543950335";
+        for (px, qty) in [
+            (largest, largest),
+            (largest, "1"),
+            ("1", largest),
+            ("1e15", "1e15"),
+            ("-1e16", "1"),
+        ] {
+            assert_eq!(
+                rules.check_trade(&trade(px, qty)),
+                Err(PriceFault::TooLarge),
+                "{px} {qty}"
+            );
+        }
+        assert_eq!(rules.check_trade(&trade("1e15", "1e9")), Ok(()));
+        assert_eq!(
+            rules.check_trade(&trade("0.0000000000000000000000000001", "1e15")),
+            Ok(())
+        );
+    }
+}
