@@ -356,6 +356,7 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         begin: Begin::Now,
         symbol: None,
         max_bad: 0,
+        prices: tickcast::market::PriceRules::default(),
         columns: None,
     };
     let task = SourceTask {
