@@ -189,6 +189,8 @@ class Account {
     this.onSlow = "gap";
     /** Up to this number the settings before the last change may still merge. */
     this.settlesAt = 0;
+    /** Up to this number events were missed before the connection and are brought back. */
+    this.missedUpTo = 0;
     /** @type {Subscription[]} who hears of it */
     this.listeners = [];
   }
@@ -199,7 +201,7 @@ class Account {
     this.start = start;
     this.head = start;
     this.delivered = this.merged = this.lost = 0;
-    this.settlesAt = 0;
+    this.settlesAt = this.missedUpTo = 0;
   }
 
   /** @returns {AccountLine} */
@@ -333,8 +335,16 @@ class Latencies {
     this.now[bucket] += 1;
   }
 
-  /** @param {number[]} shares @returns {(number | null)[]} ms, the upper end of its bucket; null where nothing was measured */
-  quantiles(shares) {
+  /** Forgets everything. */
+  clear() {
+    this.now.fill(0);
+    this.before.fill(0);
+  }
+
+  /** @param {number[]} shares @param {number} at the present, ms
+   * @returns {(number | null)[]} ms, the upper end of its bucket; null where nothing was measured */
+  quantiles(shares, at) {
+    if (at - this.turnedAt > 10000) this.clear();
     let total = 0;
     for (let bucket = 0; bucket < 256; bucket += 1) total += this.now[bucket] + this.before[bucket];
     return shares.map((share) => {
@@ -395,6 +405,7 @@ export class Feed {
   #nextId = 1;
   #attempt = 0;
   /** @type {any} */ #bye = null;
+  /** Why the connection was lost, while attempts to open another fail. */ #lostBecause = "";
   /** @type {any} */ #retryTimer = null;
   /** @type {any} */ #queueTimer = null;
   /** @type {any} */ #beat = null;
@@ -472,7 +483,8 @@ export class Feed {
    * @returns {Promise<{ok: Snapshot[], err: Refusal[]}>} */
   async snapshot(topics, events) {
     const query = `topics=${topics.map(encodeURIComponent).join(",")}${events === undefined ? "" : `&events=${events}`}`;
-    const address = new URL(`/v1/snapshot?${query}`, this.url.replace(/^ws/, "http"));
+    // Beside the feed, so that both may lie under a proxy's path prefix.
+    const address = new URL(`snapshot?${query}`, this.url.replace(/^ws/, "http"));
     const answer = await fetch(address);
     if (!answer.ok) throw new Error(`${address.pathname}: ${answer.status} ${await answer.text()}`);
     return answer.json();
@@ -499,7 +511,19 @@ export class Feed {
   /** How long events took from the bus to here, ms, over the last seconds; the clocks' difference is taken out.
    * @param {...number} shares 0.5 for the median @returns {(number | null)[]} */
   latency(...shares) {
-    return this.#latencies.quantiles(shares);
+    return this.#latencies.quantiles(shares, clockMs());
+  }
+
+  /** Time since anything was received, ms; null before the first message of a connection. */
+  get silentMs() {
+    return this.welcome === null ? null : clockMs() - this.#heardAt;
+  }
+
+  /** Tries at once, while it waits for the next attempt. */
+  retry() {
+    if (this.state !== "waiting") return;
+    clearTimeout(this.#retryTimer);
+    this.#open();
   }
 
   /** Closes for good. */
@@ -537,7 +561,7 @@ export class Feed {
     for (const { failed: tell } of failed) tell?.(new Error("the connection ended before the answer came"));
     if (this.lag !== "ok") this.#tell("lag", { level: this.lag = "ok", queued_bytes: 0, behind_ms: 0 });
     const bye = this.#bye;
-    const why = bye?.message ?? (reason || (this.#attempt > 0 ? "the server can't be reached" : ""));
+    const why = this.#why(this.state === "open", bye?.message ?? reason);
     if (this.#wasClosed) return this.#turn("closed", "closed by this client");
     if (bye ? !bye.reconnect : isFinal(code)) return this.#turn("closed", why);
     const cap = Math.min(RETRY_LONGEST_MS, RETRY_FIRST_MS * 2 ** this.#attempt);
@@ -546,6 +570,14 @@ export class Feed {
     this.#attempt += 1;
     this.#retryTimer = setTimeout(() => this.#open(), wait);
     this.#turn("waiting", why, Math.round(wait));
+  }
+
+  /** The reason of a lost connection; that of an open one holds while attempts to open another fail for no known reason.
+   * @param {boolean} wasOpen @param {string} reason as far as the server or the browser says it */
+  #why(wasOpen, reason) {
+    if (wasOpen) return this.#lostBecause = reason || "the connection broke";
+    if (reason) return reason;
+    return this.#lostBecause ? `${this.#lostBecause}; the server can't be reached` : "the server can't be reached";
   }
 
   /** @param {State} state @param {string} reason @param {number | null} [retryMs] */
@@ -598,6 +630,7 @@ export class Feed {
   #begin(welcome) {
     this.welcome = welcome;
     this.counts.connections += 1;
+    this.#lostBecause = "";
     this.connection = { delivered: 0, merged: 0, lost: 0 };
     this.#attempt = 0;
     this.#pings = 0;
@@ -746,6 +779,7 @@ export class Feed {
       // Only now: had the connection ended before the answer, the next one would go on from there.
       this.#places.delete(grant.topic);
       account = new Account(grant.topic, grant.epoch, start);
+      if (grant.recovered) account.missedUpTo = grant.seq;
       this.#accounts.set(grant.topic, account);
       this.#listen(account);
     } else if (account.mode !== "raw") {
@@ -834,6 +868,7 @@ export class Feed {
       if (this.state !== "open") return;
       for (const subscription of this.#subscriptions) {
         if (!isHidden) {
+          this.#latencies.clear(); // Events of a hidden tab waited for its interval.
           this.#sendSubscribe(subscription, subscription.names, false);
           continue;
         }
@@ -884,15 +919,16 @@ export class Feed {
     const serverNow = now + this.clock.offset;
     this.counts.events += events.length;
     for (const event of events) {
-      if (this.clock.rtt !== null) this.#latencies.add(serverNow - event.tx / 1e6, now);
-      this.#take(event);
+      this.#take(event, serverNow, now);
     }
   }
 
-  /** @param {MarketEvent} event */
-  #take(event) {
+  /** @param {MarketEvent} event @param {number} serverNow the present by the server's clock, ms @param {number} now by this one, ms */
+  #take(event, serverNow, now) {
     const account = this.#accounts.get(topicOf(event));
     if (!account || event.seq <= account.head) return; // Just dismissed.
+    // What a reconnect brings back was published before it and says nothing about the connection.
+    if (this.clock.rtt !== null && event.seq > account.missedUpTo) this.#latencies.add(serverNow - event.tx / 1e6, now);
     const missing = event.seq - account.head - 1;
     if (missing > 0) this.#jump(account, event, missing);
     account.head = event.seq;

@@ -21,6 +21,7 @@ const ready = async (screen) => {
   await screen.until(() => document.querySelectorAll("#trades tbody tr").length >= 20 && document.getElementById("legend").textContent !== "");
   await screen.untilHealth("ledger", /^0 ✓$/);
   await screen.untilHealth("p99", /\d/);
+  await screen.until(() => document.getElementById("connection").dataset.state === "live");
 };
 
 for (const theme of ["dark", "light"]) {

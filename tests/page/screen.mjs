@@ -66,7 +66,9 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   // What was removed is held no longer: three lines are nine topics, and the chosen one has trades and bars.
   await screen.untilHealth("ledger", /0 ✓/);
 
-  // The address has it, for others; the browser has it, for the next time.
+  // The address has it, for others; the browser has it, for the next time, once it isn't a link's list any more.
+  await page.getByRole("button", { name: "Keep it as mine" }).click();
+  await screen.until(() => document.getElementById("watch-list").hidden);
   await page.goto(screen.server.url);
   await screen.untilSymbols(["EUR-USD", "TSLA", "BTC-USD"]);
   await screen.until(() => document.getElementById("symbol").textContent === "TSLA");
@@ -206,6 +208,6 @@ function tape() {
 
 test("replayed prices are marked as such", () => withScreen({ given: tape() }, async (screen) => {
   await screen.untilSymbols(["BTCUSDT"]);
-  await screen.until(() => document.querySelector(".line:not([hidden]) .mark").textContent === "REP");
+  await screen.until(() => document.querySelector(".line:not([hidden]) .mark").textContent === "REPLAY");
   await screen.until(() => document.getElementById("kind").textContent === "Replayed prices" && document.getElementById("watermark").textContent === "Replayed prices");
 }));

@@ -8,6 +8,10 @@ import { byId, decimal, short } from "./format.js";
 /** @param {MarketEvent} bar seconds, exact as bars begin at whole ones */
 const timeOf = (bar) => /** @type {any} */ (Math.round(/** @type {number} */ (bar.start) / 1e9));
 
+/** How many bars are shown at first, and for how many there is room at least. */
+const BARS_SHOWN = 110;
+const BARS_LEAST = 40;
+
 export class Chart {
   constructor() {
     this.place = byId("chart");
@@ -26,7 +30,11 @@ export class Chart {
     this.bars = [];
     /** What the next frame draws: all bars, or the newest ones. @type {"all" | MarketEvent[]} */
     this.pending = [];
-    this.fits = false;
+    /** Until the user moves the chart it shows the newest bars. */
+    this.isMoved = false;
+    for (const name of ["pointerdown", "wheel"]) this.place.addEventListener(name, () => { this.isMoved = true; }, { passive: true });
+    /** How many bars the range was last set for. */
+    this.ranged = 0;
     /** The columns' colours. */
     this.faint = { up: "", down: "" };
     /** @type {number | null} under the crosshair */
@@ -57,7 +65,8 @@ export class Chart {
   clear(symbol, interval, scale) {
     this.bars = [];
     this.pending = "all";
-    this.fits = false;
+    this.isMoved = false;
+    this.ranged = 0;
     this.place.setAttribute("aria-label", `Price chart of ${symbol}, bars of ${interval}`);
     this.rescale(scale);
     this.chart.applyOptions({ timeScale: { secondsVisible: interval === "1s" } });
@@ -84,10 +93,6 @@ export class Chart {
     if (pending === "all") {
       this.candles.setData(this.bars.map((bar) => this.#candle(bar)));
       this.volume.setData(this.bars.map((bar) => this.#column(bar)));
-      if (!this.fits && this.bars.length > 0) {
-        this.fits = true;
-        this.chart.timeScale().setVisibleLogicalRange({ from: Math.max(-2, this.bars.length - 110), to: this.bars.length + 4 });
-      }
     } else {
       for (const bar of pending) {
         this.candles.update(this.#candle(bar));
@@ -95,7 +100,17 @@ export class Chart {
       }
     }
     this.pending = [];
+    this.#range();
     this.#tell();
+  }
+
+  /** Shows the newest bars. A young market has few: they keep the width of a usual bar and their place at the right, until they fill the chart; from
+   * then on the chart follows by itself. */
+  #range() {
+    const bars = this.bars.length;
+    if (this.isMoved || bars === 0 || bars === this.ranged || this.ranged >= BARS_SHOWN) return;
+    this.ranged = bars;
+    this.chart.timeScale().setVisibleLogicalRange({ from: bars - Math.min(BARS_SHOWN, Math.max(BARS_LEAST, bars + 2)), to: bars + 4 });
   }
 
   /** @param {MarketEvent} bar */

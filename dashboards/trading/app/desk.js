@@ -1,6 +1,6 @@
 /** Everything about the chosen symbol: its chart, its session, best bid and offer, time and sales. */
 
-import { byId, decimal, element, kind, percent, short, time, write } from "./format.js";
+import { byId, decimal, element, kind, moment, percent, short, sign, time, width, write } from "./format.js";
 import { delivery } from "./market.js";
 
 /** @typedef {import("../tickcast.js").Feed} Feed */
@@ -12,6 +12,13 @@ const TRADES_KEPT = 60;
 /** Nobody reads faster; trades of the meantime all come. */
 const DRAW_EVERY_MS = 50;
 const HISTORY = 500;
+const LOAD_AGAIN_MS = 2000;
+
+/** What stands between the texts of a line, px: paddings, gaps, a scroll bar. */
+const TAPE_APART_PX = 64;
+const SIDE_APART_PX = 92;
+const { fontFamily } = getComputedStyle(document.body);
+const TEXT_FONT = `13px ${fontFamily}`, FIGURE_FONT = `600 13px ${fontFamily}`, PRICE_FONT = `700 16px ${fontFamily}`;
 
 export class Desk {
   /** @param {Feed} feed @param {Market} market @param {Prefs} prefs */
@@ -35,6 +42,11 @@ export class Desk {
     /** How many of them are not on the screen yet. */
     this.newTrades = 0;
     this.drawnAt = 0;
+    /** Whether the feed as a whole is up to date; what is shown is dimmed and dated where it, or the symbol, isn't. */
+    this.isCurrent = true;
+    this.dated = "";
+    /** The widest texts so far, px, for which there has to be room. */
+    this.widest = { side: 0, figure: 0 };
     this.#frame();
   }
 
@@ -76,6 +88,7 @@ export class Desk {
     this.bars?.close();
     this.bars = this.feed.bars(symbol, interval, { history: HISTORY, ...delivery(modes.bars) }, (change) => this.chart?.take(change));
     if (!isOther) return;
+    this.widest = { side: 0, figure: 0 };
     this.#replace([]);
     this.tape?.close();
     this.tape = this.feed.subscribe([`trade:${symbol}`], { snapshot: 50 }, {
@@ -89,8 +102,13 @@ export class Desk {
 
   async #load() {
     this.isLoading = true;
-    const { Chart } = await import("./chart.js");
-    this.chart = new Chart();
+    const loaded = await import("./chart.js").catch(() => null);
+    if (loaded === null) {
+      // The server went away just then.
+      setTimeout(() => { this.isLoading = false; }, LOAD_AGAIN_MS);
+      return;
+    }
+    this.chart = new loaded.Chart();
     this.chart.clear(this.symbol, this.prefs.interval, this.scale);
     if (this.bars) this.chart.take({ bars: this.bars.list, bar: null });
   }
@@ -117,6 +135,7 @@ export class Desk {
     this.chart?.frame();
     if (this.newTrades > 0) this.#drawTrades();
     const row = this.market.rows.get(this.symbol);
+    if (row) this.#date(row);
     if (!row || row.version === this.seen) return;
     this.seen = row.version;
     if (row.scale !== this.scale) this.chart?.rescale(this.scale = row.scale);
@@ -128,12 +147,12 @@ export class Desk {
     write(byId("watermark"), mark && `${mark} prices`);
     if (!figures || !this.bbo) return;
     write(figures.Last, decimal(ticker?.last));
-    write(figures.Change, percent(ticker?.chg));
-    figures.Change.dataset.sign = Number(ticker?.chg) > 0 ? "up" : Number(ticker?.chg) < 0 ? "down" : "";
+    write(figures.Change, percent(row.change));
+    figures.Change.dataset.sign = sign(row.change);
     write(figures.Open, decimal(ticker?.open));
     write(figures.High, decimal(ticker?.high));
     write(figures.Low, decimal(ticker?.low));
-    write(figures.VWAP, ticker?.vwap === undefined ? "–" : Number(ticker.vwap).toLocaleString("en", { minimumFractionDigits: row.scale, maximumFractionDigits: row.scale }));
+    write(figures.VWAP, ticker?.vwap === undefined ? "–" : decimal(Number(ticker.vwap).toFixed(row.scale)));
     write(figures.Volume, short(ticker?.vol));
     write(figures.Trades, ticker?.n?.toLocaleString("en") ?? "–");
     const sizes = [Number(quote?.bidq ?? 0), Number(quote?.askq ?? 0)], most = Math.max(...sizes) || 1;
@@ -143,9 +162,37 @@ export class Desk {
       this.bbo[side].bar.style.transform = `scaleX(${(sizes[at] / most).toFixed(3)})`;
     }
     const { spread } = row;
-    const middle = (Number(quote?.bid) + Number(quote?.ask)) / 2;
+    // In basis points of the middle's size; around zero that says nothing.
+    const points = spread / Math.abs(Number(quote?.bid) + Number(quote?.ask)) * 2e4;
     write(/** @type {Element} */ (this.between), Number.isNaN(spread) ? "One side is empty"
-      : `Spread ${spread.toFixed(row.scale)} · ${(spread / middle * 1e4).toFixed(2)} bp`);
+      : `Spread ${decimal(spread.toFixed(row.scale))}${Number.isFinite(points) ? ` · ${points.toFixed(2)} bp` : ""}`);
+    for (const value of Object.values(figures)) this.#room("figure", width(value.textContent ?? "", FIGURE_FONT));
+    for (const { price, size } of Object.values(this.bbo)) {
+      this.#room("side", SIDE_APART_PX + width(price.textContent ?? "", PRICE_FONT) + width(size.textContent ?? "", TEXT_FONT));
+    }
+  }
+
+  /** Makes room for a text; it never gets less, so that nothing jumps. @param {"side" | "figure"} place @param {number} px */
+  #room(place, px) {
+    if (px <= this.widest[place]) return;
+    this.widest[place] = px;
+    document.documentElement.style.setProperty(`--${place}`, `${px}px`);
+  }
+
+  /** Dims and dates what is not up to date, each area by the newest that it shows. @param {import("./market.js").Row} row */
+  #date(row) {
+    const isCurrent = this.isCurrent && row.isLive;
+    const [trade] = this.trades;
+    const times = { instrument: row.ticker?.ts, book: row.quote?.ts, tape: typeof trade === "object" ? trade.ts : undefined };
+    const dated = isCurrent ? "" : JSON.stringify([row.isLive, times]);
+    if (dated === this.dated) return;
+    this.dated = dated;
+    for (const [id, ts] of Object.entries(times)) {
+      byId(id).classList.toggle("stale", !isCurrent);
+      const place = /** @type {HTMLElement} */ (byId(id).querySelector(".as-of"));
+      place.hidden = isCurrent || ts === undefined;
+      if (ts !== undefined) write(place, `as of ${moment(ts)}`);
+    }
   }
 
   /** New ones come in above; a line that falls out below is used again for one. */
@@ -159,6 +206,7 @@ export class Desk {
       write(line.cells[0], isTold ? "" : time(trade.ts));
       write(line.cells[1], isTold ? trade : `${trade.side === "buy" ? "▲" : trade.side === "sell" ? "▼" : "•"} ${decimal(trade.px)}`);
       write(line.cells[2], isTold ? "" : decimal(trade.qty));
+      if (!isTold) this.#room("side", TAPE_APART_PX + [...line.cells].reduce((sum, cell) => sum + width(cell.textContent ?? "", TEXT_FONT), 0));
       lines.prepend(line);
     }
     this.newTrades = 0;

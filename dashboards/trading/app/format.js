@@ -19,13 +19,22 @@ export const short = (value) => (value === null || value === undefined ? "–" :
 /** 12,345. @param {number} value */
 export const count = (value) => grouped.format(value);
 
-/** A fraction as a signed percentage. @param {string | undefined} fraction */
-export function percent(fraction) {
-  if (fraction === undefined) return "–";
-  const value = Number(fraction) * 100;
-  const text = Math.abs(value).toFixed(2);
-  return text === "0.00" ? text + "%" : `${value < 0 ? "−" : "+"}${text}%`;
+/** How far a price went from another, as a fraction of that one's size: up is positive, also below zero.
+ * @param {string | undefined} now @param {string | number | undefined} before @returns {number} NaN where there is none */
+export function change(now, before) {
+  const from = Number(before);
+  return now === undefined || from === 0 ? NaN : (Number(now) - from) / Math.abs(from);
 }
+
+/** A fraction as a signed percentage. @param {number} fraction */
+export function percent(fraction) {
+  if (!Number.isFinite(fraction)) return "–";
+  const text = Math.abs(fraction * 100).toFixed(2);
+  return text === "0.00" ? text + "%" : `${fraction < 0 ? "−" : "+"}${text}%`;
+}
+
+/** The sign of a number, for its colour. @param {number} value */
+export const sign = (value) => (value > 0 ? "up" : value < 0 ? "down" : "");
 
 /** @param {number | null} ms */
 export function latency(ms) {
@@ -38,6 +47,32 @@ export const bytes = (n) => (n < 1024 ? `${n} B` : n < 1048576 ? `${(n / 1024).t
 
 /** UTC, to the millisecond. @param {number} ns */
 export const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 23);
+
+/** UTC, to the second, with the date where it isn't today. @param {number} ns */
+export function moment(ns) {
+  const text = new Date(ns / 1e6).toISOString();
+  return (text.slice(0, 10) === new Date().toISOString().slice(0, 10) ? "" : `${text.slice(0, 10)} `) + text.slice(11, 19);
+}
+
+/** 4 s, 2 min. @param {number} ms */
+export const duration = (ms) => (ms < 120_000 ? `${Math.max(0, Math.ceil(ms / 1000))} s` : `${Math.round(ms / 60_000)} min`);
+
+const pen = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
+/** @type {Map<string, number>} */
+const widths = new Map();
+
+/** The width of a text, px, whichever its digits: figures are tabular. @param {string} text @param {string} font as in CSS */
+export function width(text, font) {
+  const shape = `${font}|${text.replace(/\d/g, "0")}`;
+  let known = widths.get(shape);
+  if (known === undefined) {
+    pen.font = font;
+    known = Math.ceil(pen.measureText(shape.slice(font.length + 1)).width);
+    if (widths.size > 5000) widths.clear();
+    widths.set(shape, known);
+  }
+  return known;
+}
 
 /** How prices of a kind of source are marked, always. @param {string | undefined} src */
 export const kind = (src) => ({ sim: "Simulated", replay: "Replayed", push: "Pushed", live: "" })[src ?? ""] ?? "";

@@ -1,11 +1,11 @@
 /** The health of the connection, always in view: state, rates, latency, and the ledger. */
 
-import { byId, bytes, count, element, latency, write } from "./format.js";
+import { byId, bytes, count, duration, element, latency, write } from "./format.js";
+import { shown } from "./state.js";
 
 /** @typedef {import("../tickcast.js").Feed} Feed */
 
 const LEDGER_EVERY_MS = 5000;
-const STATES = { connecting: "Connecting…", open: "Live", waiting: "Connection lost", closed: "Closed" };
 
 /** The strip's fields, and what each means. */
 const FIELDS = /** @type {const} */ ({
@@ -24,15 +24,24 @@ const FIELDS = /** @type {const} */ ({
 });
 
 export class Health {
-  /** @param {Feed} feed @param {() => string} modeOf */
-  constructor(feed, modeOf) {
+  /** @param {Feed} feed @param {import("./market.js").Market} market @param {() => string} modeOf */
+  constructor(feed, market, modeOf) {
     this.feed = feed;
+    this.market = market;
     this.modeOf = modeOf;
     this.last = { at: performance.now(), messages: 0, events: 0, bytes: 0 };
     this.ledgerAt = -Infinity;
     this.isAsking = false;
-    /** @type {string} */
+    /** Why the connection was lost, and when the next attempt is due, ms. */
     this.reason = "";
+    this.retryAt = 0;
+    this.heardAt = 0;
+    /** By the server's word, ms. */
+    this.behindMs = 0;
+    /** The sources that were told of, by name, and their states. @type {Map<string, string>} */
+    this.sources = new Map();
+    /** Whether what arrives is the present. */
+    this.isCurrent = false;
     const list = /** @type {HTMLElement} */ (byId("health").firstElementChild);
     this.fields = /** @type {Record<keyof typeof FIELDS, HTMLElement>} */ (Object.fromEntries(Object.entries(FIELDS).map(([id, [title, means]]) => {
       const pair = element("div"), value = element("dd", "", "–");
@@ -42,35 +51,58 @@ export class Health {
       list.append(pair);
       return [id, value];
     })));
-    feed.on("state", ({ state, reason }) => {
-      this.reason = reason;
-      this.#state(state);
+    feed.on("state", ({ state, reason, retryMs }) => {
+      if (state === "waiting" || state === "closed") this.reason = reason;
+      if (state === "waiting") this.retryAt = performance.now() + (retryMs ?? 0);
+      this.#turn(state);
     });
+    byId("retry").addEventListener("click", ({ target }) => { if (target instanceof HTMLButtonElement) feed.retry(); });
+    feed.on("source", ({ name, state }) => this.sources.set(name, state));
     feed.on("heartbeat", (beat) => {
       write(this.fields.merged, count(beat.merged));
       write(this.fields.lost, count(beat.lost));
       this.#warn(this.fields.lost, beat.lost > 0);
     });
-    feed.on("lag", ({ level, queued_bytes: queued }) => {
+    feed.on("lag", ({ level, queued_bytes: queued, behind_ms: behind }) => {
+      this.behindMs = level === "ok" ? 0 : behind;
       write(this.fields.lag, level === "ok" ? "ok" : `${level}, ${bytes(queued)}`);
       this.#warn(this.fields.lag, level !== "ok");
     });
-    write(this.fields.lag, "ok");
-    write(this.fields.merged, "0");
-    write(this.fields.lost, "0");
-    this.#state(feed.state);
+    this.#turn(feed.state);
   }
 
-  /** @param {import("../tickcast.js").State} state */
-  #state(state) {
-    // A first attempt is told at once; a further one belongs to the loss that it mends.
-    const shown = state === "connecting" && this.feed.counts.connections > 0 ? "waiting" : state;
-    document.body.dataset.state = shown;
-    const place = byId("connection");
-    place.dataset.state = shown;
-    write(place, shown === "waiting" || shown === "closed" ? `${STATES[shown]}: ${this.reason || "trying again"}` : STATES[shown]);
-    if (state === "open") this.ledgerAt = -Infinity;
-    else write(this.fields.ledger, "–");
+  /** A connection began or ended: no figure of an earlier one stands there as if it were the present. @param {import("../tickcast.js").State} state */
+  #turn(state) {
+    document.body.dataset.state = state === "connecting" && this.feed.counts.connections > 0 ? "waiting" : state;
+    if (state === "open") {
+      this.ledgerAt = -Infinity;
+      this.sources.clear();
+      this.last = { at: performance.now(), ...this.feed.counts };
+      write(this.fields.lag, "ok");
+      write(this.fields.merged, "0");
+      write(this.fields.lost, "0");
+    } else {
+      for (const id of /** @type {const} */ (["messages", "events", "rate", "p50", "p99", "ping", "lag", "merged", "lost", "ledger"])) {
+        write(this.fields[id], "–");
+        this.#warn(this.fields[id], false);
+      }
+    }
+    this.#state();
+  }
+
+  /** The state of what is shown, and what happens next. */
+  #state() {
+    const { state, text, isCurrent } = shown(this.feed, this.market, this);
+    this.isCurrent = isCurrent;
+    document.body.dataset.prices = isCurrent ? "current" : "late";
+    const place = byId("connection"), retry = byId("retry");
+    place.dataset.state = state;
+    write(place, text);
+    retry.hidden = state !== "waiting";
+    if (state !== "waiting") return;
+    const left = this.retryAt - performance.now(), silent = this.feed.silentMs;
+    const next = this.feed.state === "waiting" && left > 0 ? `Next attempt in ${duration(left)}` : "Trying now";
+    write(/** @type {Element} */ (retry.firstElementChild), `${next}${silent === null ? "" : `, last update ${duration(silent)} ago`}`);
   }
 
   /** @param {HTMLElement} value @param {boolean} isBad */
@@ -81,6 +113,10 @@ export class Health {
   /** Now and then. */
   tell() {
     const { feed, fields, last } = this, now = performance.now();
+    this.#state();
+    write(fields.encoding, feed.encoding === "msgpack" ? "MessagePack" : "JSON");
+    write(fields.mode, this.modeOf());
+    if (feed.state !== "open") return;
     const { messages, events, bytes: received } = feed.counts;
     const seconds = (now - last.at) / 1000;
     if (seconds >= 0.9) {
@@ -89,13 +125,11 @@ export class Health {
       write(fields.rate, `${bytes(Math.round((received - last.bytes) / seconds))}/s`);
       this.last = { at: now, messages, events, bytes: received };
     }
-    write(fields.encoding, feed.encoding === "msgpack" ? "MessagePack" : "JSON");
-    write(fields.mode, this.modeOf());
     const [p50, p99] = feed.latency(0.5, 0.99);
     write(fields.p50, this.#measured(p50));
     write(fields.p99, this.#measured(p99));
     write(fields.ping, latency(feed.clock.rtt));
-    if (feed.state === "open" && !this.isAsking && now - this.ledgerAt > LEDGER_EVERY_MS) this.#ask(now);
+    if (!this.isAsking && now - this.ledgerAt > LEDGER_EVERY_MS) this.#ask(now);
   }
 
   /** The clocks' difference is known to half a round trip, so nothing below that is said. @param {number | null} ms */

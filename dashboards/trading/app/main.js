@@ -6,7 +6,8 @@ import { Desk } from "./desk.js";
 import { byId, element, kind, write } from "./format.js";
 import { Health } from "./health.js";
 import { Market } from "./market.js";
-import { INTERVALS, load, save } from "./prefs.js";
+import { Note, show } from "./notes.js";
+import { INTERVALS, keepList, load, ownList, save } from "./prefs.js";
 import { PausableSocket } from "./socket.js";
 import { Watchlist } from "./watchlist.js";
 
@@ -15,11 +16,13 @@ const MODE_TITLES = { raw: "raw", conflate: "conflated", "100ms": "100 ms" };
 
 const prefs = load();
 const encoding = new URL(location.href).searchParams.get("encoding") === "json" ? "json" : "msgpack";
-const feed = connect(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/feed`, { encoding, WebSocket: PausableSocket });
-const market = new Market(feed, prefs.symbols, prefs.modes);
+// The feed lies beside the page, also under a proxy's path prefix.
+const feed = connect(new URL("../v1/feed", import.meta.url).href.replace(/^http/, "ws"), { encoding, WebSocket: PausableSocket });
+const note = new Note(byId("watch-note"));
+const market = new Market(feed, prefs.symbols, prefs.modes, (text) => note.say(text));
 const desk = new Desk(feed, market, prefs);
-const watchlist = new Watchlist(market, prefs, { chose: choose, changed });
-const health = new Health(feed, () => MODE_TITLES[prefs.modes.quotes]);
+const watchlist = new Watchlist(market, prefs, { chose: choose, changed, removed, filter: filterBy });
+const health = new Health(feed, market, () => MODE_TITLES[prefs.modes.quotes]);
 /** @type {DeliveryPanel} */
 const deliveries = new DeliveryPanel(feed, prefs, [
   { name: "Quotes", key: "quotes", subscription: () => market.quotes },
@@ -52,6 +55,57 @@ function changed() {
   save(prefs);
 }
 
+// --- The list ---
+
+/** @param {string[] | null} symbols null: all there are */
+function want(symbols) {
+  market.want(symbols);
+  if (prefs.symbol && !market.rows.has(prefs.symbol)) desk.symbol = "";
+  changed();
+}
+
+/** @param {string} symbol @param {string[] | null} before the list of before */
+function removed(symbol, before) {
+  const isOfAll = before === null ? " New symbols of the server no longer appear in the list." : "";
+  note.say(`${symbol} is removed.${isOfAll}`, [{ title: "Undo", does: () => want(before) }]);
+}
+
+function showAll() {
+  const before = market.wanted;
+  want(null);
+  note.say("The list has all symbols of the server.", [{ title: "Undo", does: () => want(before) }]);
+}
+byId("all").addEventListener("click", showAll);
+
+let toldList = "";
+
+/** What is to be said of the list as long as it is so: it came by a link, or names symbols that aren't here. */
+function tellList() {
+  const key = `${market.version} ${prefs.isShared}`;
+  if (key === toldList) return;
+  toldList = key;
+  byId("all").hidden = market.wanted === null;
+  const texts = [], actions = [];
+  const { missing } = market;
+  if (market.isListed && missing.length > 0) {
+    const names = missing.slice(0, 5).join(", ") + (missing.length > 5 ? ` and ${missing.length - 5} more` : "");
+    texts.push(`This server has no ${names}.`);
+    for (const symbol of missing.slice(0, 2)) {
+      const near = market.nearest(symbol);
+      if (near === null || market.rows.has(near)) continue;
+      const mended = [...new Set((market.wanted ?? []).map((one) => (one === symbol ? near : one)))];
+      actions.push({ title: `${near} instead of ${symbol}`, does: () => want(mended) });
+    }
+    if (market.rows.size > 0) actions.push({ title: "Remove from the list", does: () => want((market.wanted ?? []).filter((symbol) => !missing.includes(symbol))) });
+    else actions.push({ title: "All symbols", does: showAll });
+  }
+  if (prefs.isShared) {
+    texts.push("This list came with the link.");
+    actions.push({ title: "Keep it as mine", does: () => { keepList(prefs); tellList(); } }, { title: "Back to mine", does: () => { prefs.isShared = false; want(ownList()); } });
+  }
+  show(byId("watch-list"), texts.join(" "), actions);
+}
+
 // --- Controls ---
 
 const filter = /** @type {HTMLInputElement} */ (byId("filter"));
@@ -59,10 +113,15 @@ filter.addEventListener("input", () => watchlist.filterBy(filter.value));
 filter.addEventListener("keydown", (key) => {
   if (key.key === "Enter" || key.key === "ArrowDown") byId("grid").focus();
   if (key.key !== "Escape") return;
-  filter.value = "";
-  watchlist.filterBy("");
+  filterBy("");
   byId("grid").focus();
 });
+
+/** @param {string} text */
+function filterBy(text) {
+  filter.value = text;
+  watchlist.filterBy(text);
+}
 
 const add = /** @type {HTMLInputElement} */ (byId("add"));
 byId("add-form").addEventListener("submit", (event) => {
@@ -70,9 +129,13 @@ byId("add-form").addEventListener("submit", (event) => {
   const symbol = add.value.trim();
   if (symbol === "") return;
   const wrong = market.add(symbol);
-  market.note = wrong;
-  market.version += 1;
-  if (wrong) return;
+  if (wrong) {
+    const near = market.nearest(symbol);
+    const isOffered = near !== null && !market.rows.has(near);
+    note.say(wrong, isOffered ? [{ title: `Add ${near}`, does: () => { market.add(near); add.value = ""; changed(); } }] : []);
+    return;
+  }
+  note.clear();
   add.value = "";
   changed();
 });
@@ -135,7 +198,7 @@ function markKinds() {
 /** The symbol that was chosen last, else the first; a symbol that is asked for may appear after others. */
 function chooseFirst() {
   if (prefs.symbol && market.rows.has(prefs.symbol)) choose(prefs.symbol);
-  else if (market.instruments.size > 0 || !prefs.symbol) {
+  else if (market.isListed) {
     const first = watchlist.order[0];
     if (first) choose(first.symbol);
   }
@@ -153,12 +216,14 @@ function frame(now) {
     performance.mark("first prices");
   }
   if (!desk.symbol) chooseFirst();
+  desk.isCurrent = health.isCurrent;
   desk.frame(now);
   if (now - toldAt > TELL_EVERY_MS) {
     toldAt = now;
     health.tell();
     deliveries.tell();
     markKinds();
+    tellList();
   }
   requestAnimationFrame(frame);
 }

@@ -1,18 +1,30 @@
-/** What the watchlist knows of each symbol, kept by three subscriptions: tickers, quotes and statuses. */
+/** The market as the watchlist needs it: one row a symbol; tickers and quotes are subscribed for the rows that are looked at. */
+
+import { change } from "./format.js";
 
 /** @typedef {import("../tickcast.js").MarketEvent} MarketEvent */
 /** @typedef {import("../tickcast.js").Feed} Feed */
 /** @typedef {import("../tickcast.js").Instrument} Instrument */
 /** @typedef {import("../tickcast.js").Delivery} Delivery */
+/** @typedef {import("../tickcast.js").Snapshot} Snapshot */
 /** @typedef {import("./prefs.js").ModeName} ModeName */
 
 const SPARK_MINUTES = 60;
 const MINUTE_NS = 60e9;
 /** One answer of `/v1/snapshot` has room for 2,000 events. */
 const SPARKS_AT_ONCE = 32;
+/** Symbols of one request for the values of rows out of view; its address has to stay short. */
+const VALUES_AT_ONCE = 100;
+/** Values of rows out of view are at most so old while the list is sorted by them. */
+const VALUES_EVERY_MS = 2000;
 /** Topics that the rest of the page needs: trades and bars of the chosen symbol, and of the one before while it changes. */
 const TOPICS_APART = 8;
-const CHANNELS = /** @type {const} */ (["ticker", "quote", "status"]);
+/** Lists up to this length are subscribed whole, longer ones as far as they are in view. */
+const WHOLE_UP_TO = 64;
+/** The rows to subscribe are chosen anew once scrolling has paused for so long. */
+const SETTLE_MS = 150;
+/** Instruments are asked for again: while there are none, while symbols of the list are missing, and where no pattern announces new ones. */
+const RELIST_MS = { empty: 1000, missing: 10_000, unannounced: 30_000 };
 
 /** One line of the watchlist. */
 export class Row {
@@ -27,6 +39,8 @@ export class Row {
     this.quote = null;
     /** @type {MarketEvent | null} */
     this.status = null;
+    /** Whether its ticker is subscribed and has arrived; otherwise its values are those of the last time it was looked at. */
+    this.isHeld = false;
     /** The closes of the last hour's minutes, the present one last; null before they were asked for. @type {number[] | null} */
     this.spark = null;
     this.minute = 0;
@@ -48,6 +62,16 @@ export class Row {
     return this.status?.src ?? this.instrument?.src;
   }
 
+  /** Since the session's first price, as a fraction. @returns {number} */
+  get change() {
+    return change(this.ticker?.last, this.ticker?.open);
+  }
+
+  /** The change of the last hour, as a fraction. @returns {number} */
+  get hour() {
+    return this.spark?.length ? change(this.ticker?.last, this.spark[0]) : NaN;
+  }
+
   /** @returns {number} */
   get spread() {
     const { quote } = this;
@@ -63,128 +87,210 @@ export class Row {
 /** @param {ModeName} mode @returns {Delivery} */
 export const delivery = (mode) => (mode === "100ms" ? { mode: "interval", intervalMs: 100 } : { mode });
 
+/** @param {string} topic */
+const symbolOf = (topic) => topic.split(":")[1];
+
 export class Market {
-  /** @param {Feed} feed @param {string[] | null} symbols null: all there are @param {{quotes: ModeName, tickers: ModeName}} modes */
-  constructor(feed, symbols, modes) {
+  /** @param {Feed} feed @param {string[] | null} symbols null: all there are @param {{quotes: ModeName, tickers: ModeName}} modes
+   * @param {(text: string) => void} say tells the user of a refusal */
+  constructor(feed, symbols, modes, say) {
     this.feed = feed;
+    this.say = say;
     /** @type {string[] | null} */
     this.wanted = symbols;
+    /** Symbols that are wanted and that the server doesn't have. @type {string[]} */
+    this.missing = [];
     /** @type {Map<string, Row>} */
     this.rows = new Map();
     /** @type {Map<string, Instrument>} */
     this.instruments = new Map();
     /** Grows when lines come or go. */
     this.version = 0;
-    /** What the watchlist's head says, where something was refused or cut. */
-    this.note = "";
     /** @type {Set<Row>} */
     this.sparkless = new Set();
     this.isSparkBusy = false;
-    const hears = { refused: (/** @type {{topic: string, code: number, message: string}} */ refusal) => this.#refused(refusal) };
-    const names = symbols === null ? null : symbols.slice();
-    this.tickers = feed.subscribe(this.#names("ticker", names), delivery(modes.tickers), { ...hears,
-      event: (event) => this.#ticker(event), snapshot: ({ events }) => events.forEach((event) => this.#ticker(event)) });
-    this.quotes = feed.subscribe(this.#names("quote", names), delivery(modes.quotes), { ...hears,
-      event: (event) => this.#quote(event), snapshot: ({ events }) => events.forEach((event) => this.#quote(event)) });
-    this.statuses = feed.subscribe(this.#names("status", names), { mode: "conflate" }, { ...hears,
-      event: (event) => this.#status(event), snapshot: ({ events }) => events.forEach((event) => this.#status(event)) });
-    for (const symbol of symbols ?? []) this.#row(symbol);
+    /** When values were last asked for, ms; by channel. */
+    this.askedAt = { ticker: -Infinity, quote: -Infinity };
+    /** The symbols that are to be subscribed, and since when, ms. @type {{key: string, symbols: string[], since: number}} */
+    this.view = { key: "", symbols: [], since: 0 };
+    /** The key of the view that is subscribed. */
+    this.heldKey = "";
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.relisting = undefined;
+    const refused = (/** @type {{topic: string, code: number, message: string}} */ refusal) => this.#refused(refusal);
+    const hears = (/** @type {(event: MarketEvent) => void} */ event) => ({
+      refused, event, snapshot: (/** @type {Snapshot} */ snapshot) => this.#snapshot(snapshot, event),
+    });
+    this.tickers = feed.subscribe([], delivery(modes.tickers), hears((event) => this.#ticker(event)));
+    this.quotes = feed.subscribe([], delivery(modes.quotes), hears((event) => this.#quote(event)));
+    this.statuses = feed.subscribe([], { mode: "conflate" }, hears((event) => this.#status(event)));
     feed.on("welcome", () => this.#list());
   }
 
-  /** @param {typeof CHANNELS[number]} channel @param {string[] | null} symbols */
-  #names(channel, symbols) {
-    return symbols === null ? [`${channel}:*`] : symbols.map((symbol) => `${channel}:${symbol}`);
+  /** Whether the server's instruments are known. */
+  get isListed() {
+    return this.instruments.size > 0;
   }
 
-  get #subscriptions() {
-    return { ticker: this.tickers, quote: this.quotes, status: this.statuses };
+  get #topicsMax() {
+    return (this.feed.welcome?.limits.topics ?? Infinity) - TOPICS_APART;
   }
 
-  /** How many symbols fit beside the rest. */
-  get symbolsMax() {
-    return Math.floor(((this.feed.welcome?.limits.topics ?? Infinity) - TOPICS_APART) / CHANNELS.length);
+  /** Statuses are rare: those of all rows are held where they take no more than half of the connection's topics. */
+  get #holdsAllStatuses() {
+    return this.rows.size <= this.#topicsMax / 2;
   }
 
-  /** Asks what there is; where all of it is more than a connection may hold, takes the first of it. */
+  /** Asks what there is. */
   async #list() {
-    const instruments = await this.feed.instruments().catch(() => []);
-    if (instruments.length === 0) return;
+    clearTimeout(this.relisting);
+    const instruments = await this.feed.instruments().catch(() => null);
+    if (instruments === null) return; // The connection ended; the next one asks again.
     this.instruments = new Map(instruments.map((instrument) => [instrument.symbol, instrument]));
-    for (const row of this.rows.values()) this.#describe(row);
-    if (this.wanted === null && instruments.length > this.symbolsMax) {
-      const most = this.symbolsMax;
-      this.#choose(instruments.slice(0, most).map(({ symbol }) => symbol));
-      this.#say(`The first ${most} of ${instruments.length} symbols: a connection holds ${this.feed.welcome.limits.topics} topics here, and a line takes three.`);
-    }
-    // What has no price yet has a line nevertheless.
-    if (this.wanted === null) for (const { symbol } of instruments) this.#row(symbol);
-    this.version += 1;
+    this.#derive();
+    const wait = !this.isListed ? RELIST_MS.empty : this.missing.length > 0 ? RELIST_MS.missing
+      : this.wanted === null && !this.#holdsAllStatuses ? RELIST_MS.unannounced : null;
+    if (wait !== null) this.#listIn(wait);
   }
 
-  /** From patterns to names. @param {string[]} symbols */
-  #choose(symbols) {
-    this.wanted = symbols;
-    for (const channel of CHANNELS) {
-      const subscription = this.#subscriptions[channel];
-      subscription.add(this.#names(channel, symbols));
-      subscription.remove([`${channel}:*`]);
-    }
-    const kept = new Set(symbols);
+  /** @param {number} ms */
+  #listIn(ms) {
+    clearTimeout(this.relisting);
+    this.relisting = setTimeout(() => this.#list(), ms);
+  }
+
+  /** Makes the rows out of what is wanted and what there is. */
+  #derive() {
+    const symbols = this.wanted ?? [...this.instruments.keys()];
+    this.missing = this.isListed ? symbols.filter((symbol) => !this.instruments.has(symbol)) : [];
+    const kept = new Set(symbols.filter((symbol) => this.instruments.has(symbol)));
     for (const symbol of this.rows.keys()) if (!kept.has(symbol)) this.rows.delete(symbol);
-    for (const symbol of symbols) this.#row(symbol);
+    for (const symbol of kept) {
+      const row = this.rows.get(symbol) ?? new Row(symbol);
+      row.instrument = this.instruments.get(symbol) ?? null;
+      row.version += 1;
+      this.rows.set(symbol, row);
+    }
+    this.version += 1;
+    this.heldKey = "";
+    if (this.#holdsAllStatuses) this.#hold("status", this.wanted === null ? ["*"] : [...kept]);
   }
 
-  /** @param {string} symbol @returns {string} what is wrong with it; empty: it is there now */
+  /** Replaces the list. @param {string[] | null} symbols null: all there are */
+  want(symbols) {
+    this.wanted = symbols;
+    this.#derive();
+    if (this.missing.length > 0) this.#listIn(RELIST_MS.missing);
+  }
+
+  /** @param {string} symbol @returns {string | null} what is wrong with it; null: it is there now */
   add(symbol) {
-    if (this.rows.has(symbol)) return `${symbol} is in the list already.`;
     const known = this.instruments.get(symbol) ?? [...this.instruments.values()].find((one) => one.symbol.toLowerCase() === symbol.toLowerCase());
     if (!known) return `There is no ${symbol} here.`;
-    if (known.symbol !== symbol) return this.add(known.symbol);
-    if (this.rows.size >= this.symbolsMax) return `${this.symbolsMax} symbols is what a connection may hold here; remove one first.`;
-    if (this.wanted === null) return "";
-    this.wanted = [...this.wanted, symbol];
-    this.#row(symbol);
-    for (const channel of CHANNELS) this.#subscriptions[channel].add([`${channel}:${symbol}`]);
-    this.version += 1;
-    return "";
+    if (this.rows.has(known.symbol)) return `${known.symbol} is in the list already.`;
+    if (this.wanted !== null) this.want([...this.wanted, known.symbol]);
+    return null;
   }
 
   /** @param {string} symbol */
   remove(symbol) {
-    if (!this.rows.has(symbol)) return;
-    if (this.wanted === null) this.#choose([...this.rows.keys()]);
-    this.wanted = (this.wanted ?? []).filter((one) => one !== symbol);
-    for (const channel of CHANNELS) this.#subscriptions[channel].remove([`${channel}:${symbol}`]);
-    this.rows.delete(symbol);
-    this.version += 1;
+    this.want((this.wanted ?? [...this.rows.keys()]).filter((one) => one !== symbol));
   }
 
-  /** @param {string} symbol @returns {Row} */
-  #row(symbol) {
-    const known = this.rows.get(symbol);
-    if (known) return known;
-    const row = new Row(symbol);
-    this.#describe(row);
-    this.rows.set(symbol, row);
-    this.version += 1;
-    return row;
+  /** The symbol there is whose name is nearest to one that there isn't; null where none is near. @param {string} symbol */
+  nearest(symbol) {
+    const wrong = symbol.toLowerCase();
+    let best = null, least = Math.max(2, Math.ceil(wrong.length / 3)) + 1;
+    for (const one of this.instruments.keys()) {
+      const name = one.toLowerCase();
+      const far = name.includes(wrong) || wrong.includes(name) ? 1 : distance(name, wrong, least);
+      if (far < least) [best, least] = [one, far];
+    }
+    return best;
   }
 
-  /** @param {Row} row */
-  #describe(row) {
-    row.instrument = this.instruments.get(row.symbol) ?? row.instrument;
-    row.version += 1;
+  // --- What is subscribed ---
+
+  /** Says which rows are looked at, in their order; `chosen` always is. Called each frame. @param {Row[]} order @param {number} first @param {number} last
+   * @param {string | null} chosen @param {number} now ms */
+  look(order, first, last, chosen, now) {
+    const isWhole = this.rows.size <= WHOLE_UP_TO;
+    const key = isWhole ? `all ${this.version}` : `${this.version} ${order[first]?.symbol} ${order[last - 1]?.symbol} ${last - first} ${chosen}`;
+    if (key !== this.view.key) {
+      const rows = isWhole ? [...this.rows.values()] : order.slice(first, last);
+      const symbols = new Set(rows.map(({ symbol }) => symbol));
+      if (chosen !== null && this.rows.has(chosen)) symbols.add(chosen);
+      this.view = { key, symbols: [...symbols], since: now };
+    }
+    // The first view is subscribed at once, later ones when scrolling has paused.
+    const isSettled = this.heldKey === "" || now - this.view.since > SETTLE_MS;
+    if (this.heldKey === this.view.key || !isSettled || this.rows.size === 0) return;
+    this.heldKey = this.view.key;
+    this.#holdView();
   }
 
-  /** @param {MarketEvent} event @returns {Row | null} null: just removed */
-  #rowOf(event) {
-    return this.rows.get(event.sym) ?? (this.wanted === null ? this.#row(event.sym) : null);
+  #holdView() {
+    const channels = this.#holdsAllStatuses ? /** @type {const} */ (["ticker", "quote"]) : /** @type {const} */ (["ticker", "quote", "status"]);
+    const room = this.#topicsMax - (this.#holdsAllStatuses ? this.rows.size : 0);
+    const symbols = this.view.symbols.slice(0, Math.max(1, Math.floor(room / channels.length)));
+    const held = new Set(symbols);
+    for (const row of this.rows.values()) {
+      if (!row.isHeld || held.has(row.symbol)) continue;
+      row.isHeld = false;
+      row.sparkAsked = false; // Its last hour goes on without it.
+      row.version += 1;
+    }
+    for (const channel of channels) this.#hold(channel, symbols);
+  }
+
+  /** @param {"ticker" | "quote" | "status"} channel @param {string[]} symbols */
+  #hold(channel, symbols) {
+    const subscription = { ticker: this.tickers, quote: this.quotes, status: this.statuses }[channel];
+    const names = symbols.map((symbol) => `${channel}:${symbol}`);
+    const wanted = new Set(names);
+    const gone = subscription.names.filter((name) => !wanted.has(name));
+    // First what is given up, so that both never pass the limit together.
+    if (gone.length > 0) subscription.remove(gone);
+    subscription.add(names);
+  }
+
+  /** Brings the values of rows that are not subscribed up to date, so that they can be sorted by.
+   * @param {"ticker" | "quote"} channel @param {number} now ms */
+  async freshen(channel, now) {
+    if (now - this.askedAt[channel] < VALUES_EVERY_MS || this.feed.state !== "open") return;
+    this.askedAt[channel] = now;
+    const symbols = [...this.rows.values()].filter(({ isHeld }) => !isHeld).map(({ symbol }) => symbol);
+    if (symbols.length === 0) return;
+    this.askedAt[channel] = Infinity;
+    for (let at = 0; at < symbols.length; at += VALUES_AT_ONCE) {
+      const topics = symbols.slice(at, at + VALUES_AT_ONCE).map((symbol) => `${channel}:${symbol}`);
+      const { ok } = await this.feed.snapshot(topics).catch(() => ({ ok: /** @type {Snapshot[]} */ ([]) }));
+      for (const event of ok.flatMap(({ events }) => events)) {
+        const row = this.rows.get(event.sym);
+        if (!row || row.isHeld) continue;
+        row[channel] = event;
+        if (channel === "ticker" && row.spark) this.#extend(row, Number(event.last), event.ts);
+      }
+    }
+    this.askedAt[channel] = performance.now();
+  }
+
+  // --- What arrives ---
+
+  /** @param {Snapshot} snapshot @param {(event: MarketEvent) => void} take */
+  #snapshot({ topic, events }, take) {
+    const row = this.rows.get(symbolOf(topic));
+    if (!row && this.wanted === null && this.isListed) this.#listIn(0); // A new instrument.
+    if (row && topic.startsWith("ticker:")) {
+      row.isHeld = true;
+      row.version += 1;
+    }
+    events.forEach(take);
   }
 
   /** @param {MarketEvent} event */
   #ticker(event) {
-    const row = this.#rowOf(event);
+    const row = this.rows.get(event.sym);
     if (!row) return;
     const before = Number(row.ticker?.last), now = Number(event.last);
     if (now !== before && !Number.isNaN(before)) {
@@ -208,7 +314,7 @@ export class Market {
 
   /** @param {MarketEvent} event */
   #quote(event) {
-    const row = this.#rowOf(event);
+    const row = this.rows.get(event.sym);
     if (!row) return;
     row.quote = event;
     row.version += 1;
@@ -216,13 +322,13 @@ export class Market {
 
   /** @param {MarketEvent} event */
   #status(event) {
-    const row = this.#rowOf(event);
+    const row = this.rows.get(event.sym);
     if (!row) return;
     row.status = event;
     row.version += 1;
   }
 
-  /** A line came into view, so its last hour is wanted. @param {Row} row */
+  /** A line came into view, or is sorted by its last hour, so that hour is wanted. @param {Row} row */
   wantSpark(row) {
     if (row.sparkAsked) return;
     row.sparkAsked = true;
@@ -237,29 +343,41 @@ export class Market {
     while (this.sparkless.size > 0) {
       const rows = [...this.sparkless].slice(0, SPARKS_AT_ONCE);
       for (const row of rows) this.sparkless.delete(row);
-      const answer = await this.feed.snapshot(rows.map(({ symbol }) => `bar:${symbol}:1m`), SPARK_MINUTES).catch(() => ({ ok: [] }));
-      const bySymbol = new Map(answer.ok.map(({ topic, events }) => [topic.split(":")[1], events]));
+      const answer = await this.feed.snapshot(rows.map(({ symbol }) => `bar:${symbol}:1m`), SPARK_MINUTES).catch(() => null);
+      const bySymbol = new Map((answer?.ok ?? []).map(({ topic, events }) => [symbolOf(topic), events]));
       for (const row of rows) {
+        row.sparkAsked = answer !== null;
+        if (answer === null) continue;
         const bars = bySymbol.get(row.symbol) ?? [];
         row.spark = bars.map(({ c }) => Number(c));
         row.minute = Math.floor(/** @type {number} */ (bars.at(-1)?.start ?? 0) / MINUTE_NS);
         if (row.ticker) this.#extend(row, Number(row.ticker.last), row.ticker.ts);
         row.version += 1;
       }
+      // While the server is away asking on and on helps nobody.
+      if (answer === null) await new Promise((done) => setTimeout(done, 1000));
     }
     this.isSparkBusy = false;
   }
 
   /** @param {{topic: string, code: number, message: string}} refusal */
   #refused({ topic, code, message }) {
-    this.#say(`${topic}: ${message} (${code})`);
-    const symbol = topic.split(":")[1];
-    if (code === 412 && this.wanted?.includes(symbol)) this.remove(symbol);
+    // The instrument is gone, or was never there: the list of instruments says so.
+    if (code === 412) this.#listIn(0);
+    else this.say(`${symbolOf(topic)} has no ${topic.split(":")[0]} here: ${message}.`);
   }
+}
 
-  /** @param {string} note */
-  #say(note) {
-    this.note = note;
-    this.version += 1;
+/** How many letters have to be inserted, removed or replaced; not exact from `bound` on. @param {string} a @param {string} b @param {number} bound */
+function distance(a, b, bound) {
+  if (Math.abs(a.length - b.length) >= bound) return bound;
+  let above = Array.from({ length: b.length + 1 }, (_, at) => at);
+  for (let row = 1; row <= a.length; row += 1) {
+    const line = [row];
+    for (let at = 1; at <= b.length; at += 1) {
+      line.push(Math.min(above[at] + 1, line[at - 1] + 1, above[at - 1] + Number(a[row - 1] !== b[at - 1])));
+    }
+    above = line;
   }
+  return above[b.length];
 }

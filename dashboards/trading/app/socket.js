@@ -20,7 +20,7 @@ export function readAtMost(rate) {
 export class PausableSocket {
   /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {
-    worker ??= new Worker("/app/socket-worker.js");
+    worker ??= new Worker(new URL("socket-worker.js", import.meta.url));
     this.worker = worker;
     /** @type {(message: {data: string | ArrayBuffer}) => void} */
     this.onmessage = () => {};

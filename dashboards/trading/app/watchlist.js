@@ -1,6 +1,7 @@
 /** The watchlist: a grid of which only the lines in view exist as elements, so that 500 symbols cost what 30 do. */
 
-import { byId, decimal, element, kind, percent, short, write } from "./format.js";
+import { byId, decimal, element, kind, moment, percent, short, sign, width, write } from "./format.js";
+import { show } from "./notes.js";
 
 /** @typedef {import("./market.js").Market} Market */
 /** @typedef {import("./market.js").Row} Row */
@@ -11,17 +12,55 @@ const SORT_EVERY_MS = 1000;
 /** A line that changes more often than this is not read any better. */
 const DRAW_EVERY_MS = 100;
 
-/** @type {{id: string, title: string, sort: (row: Row) => number | string}[]} */
+/** Rows that are subscribed beyond those in view, above and below. */
+const AHEAD = 10;
+/** While a finger has just touched the list its order stays, ms. */
+const TOUCH_HOLDS_MS = 3000;
+
+/** `needs`: the channel that a column's values are taken from, where rows out of view have to be asked for them.
+ * @type {{id: string, title: string, needs?: "ticker" | "quote", sort: (row: Row) => number | string}[]} */
 const COLUMNS = [
   { id: "symbol", title: "Symbol", sort: (row) => row.symbol },
-  { id: "last", title: "Last", sort: (row) => Number(row.ticker?.last ?? NaN) },
-  { id: "change", title: "Change", sort: (row) => Number(row.ticker?.chg ?? NaN) },
-  { id: "bid", title: "Bid", sort: (row) => Number(row.quote?.bid ?? NaN) },
-  { id: "ask", title: "Ask", sort: (row) => Number(row.quote?.ask ?? NaN) },
-  { id: "spread", title: "Spread", sort: (row) => row.spread },
-  { id: "volume", title: "Volume", sort: (row) => Number(row.ticker?.vol ?? NaN) },
-  { id: "spark", title: "1 h", sort: (row) => (row.spark?.length ? Number(row.ticker?.last ?? NaN) / row.spark[0] : NaN) },
+  { id: "last", title: "Last", needs: "ticker", sort: (row) => Number(row.ticker?.last ?? NaN) },
+  { id: "change", title: "Change", needs: "ticker", sort: (row) => row.change },
+  { id: "bid", title: "Bid", needs: "quote", sort: (row) => Number(row.quote?.bid ?? NaN) },
+  { id: "ask", title: "Ask", needs: "quote", sort: (row) => Number(row.quote?.ask ?? NaN) },
+  { id: "spread", title: "Spread", needs: "quote", sort: (row) => row.spread },
+  { id: "volume", title: "Volume", needs: "ticker", sort: (row) => Number(row.ticker?.vol ?? NaN) },
+  { id: "spark", title: "1 h", needs: "ticker", sort: (row) => row.hour },
 ];
+
+/** How a row says what kind of source it has. */
+const MARKS = /** @type {Record<string, string>} */ ({ sim: "SIM", replay: "REPLAY", push: "PUSH" });
+/** What style.css gives each column at least, px. */
+const LEAST = { last: 78, change: 66, bid: 76, ask: 76, spread: 60, volume: 58 };
+
+/** The columns' widths: as wide as the widest text that was in them, so that nothing is cut, and never narrower again, so that nothing jumps. */
+class Widths {
+  constructor() {
+    /** @type {Map<string, number>} */
+    this.known = new Map(Object.entries(LEAST));
+    const { fontFamily } = getComputedStyle(document.body);
+    this.fonts = { normal: `13px ${fontFamily}`, bold: `600 13px ${fontFamily}`, mark: `600 10px ${fontFamily}`, state: `600 11px ${fontFamily}` };
+  }
+
+  /** The column of names has room for the longest name, up to a bound that depends on the window, and the badges behind it.
+   * @param {number} name px @param {number} badges px */
+  takeName(name, badges) {
+    for (const [part, px] of /** @type {const} */ ([["name", name], ["badges", badges]])) {
+      if (px > (this.known.get(part) ?? 0)) document.documentElement.style.setProperty(`--w-${part}`, `${px}px`);
+      this.known.set(part, Math.max(px, this.known.get(part) ?? 0));
+    }
+  }
+
+  /** @param {string} column @param {number} px of its text */
+  take(column, px) {
+    const needed = px + 14; // The cell's padding, and two pixels for rounding.
+    if (needed <= (this.known.get(column) ?? 0)) return;
+    this.known.set(column, needed);
+    document.documentElement.style.setProperty(`--w-${column}`, `${needed}px`);
+  }
+}
 
 /** One line on the screen, whichever row it shows. */
 class Line {
@@ -49,9 +88,12 @@ class Line {
     this.mark = element("span", "mark");
     this.state = element("span", "state");
     this.cells.symbol.append(this.name, this.mark, this.state);
+    this.remove = element("button", "remove", "✕");
+    this.remove.setAttribute("type", "button");
+    this.remove.tabIndex = -1; // By keys: Delete.
     this.canvas = document.createElement("canvas");
     this.canvas.setAttribute("aria-hidden", "true");
-    this.cells.spark.append(this.canvas);
+    this.cells.spark.append(this.canvas, this.remove);
     this.sparkDrawn = "";
     this.shown = "";
     parent.append(this.element);
@@ -75,10 +117,12 @@ class Line {
     this.element.setAttribute("aria-rowindex", String(place + 2));
     this.element.setAttribute("aria-selected", String(isChosen));
     this.element.dataset.symbol = row.symbol;
+    this.remove.setAttribute("aria-label", `Remove ${row.symbol}`);
+    this.remove.title = `Remove ${row.symbol}`;
   }
 
-  /** @param {number} now @param {string} ink @param {string} up @param {string} down */
-  draw(now, ink, up, down) {
+  /** @param {number} now @param {Widths} widths @param {string} ink @param {string} up @param {string} down */
+  draw(now, widths, ink, up, down) {
     const { row } = this;
     if (!row) return;
     if (this.flash !== 0 && now - row.movedAt > FLASH_MS) this.#flash(0);
@@ -87,20 +131,33 @@ class Line {
     this.drawnAt = now;
     if (now - row.movedAt < FLASH_MS) this.#flash(row.move);
     const { ticker, quote, cells } = { ...row, cells: this.cells };
-    write(this.name, row.symbol);
-    write(this.mark, kind(row.src) ? kind(row.src).slice(0, 3).toUpperCase() : "");
-    this.mark.title = kind(row.src) ? `${kind(row.src)} prices` : "";
-    write(this.state, row.isLive ? "" : row.status?.state ?? "");
-    this.element.classList.toggle("stale", !row.isLive);
-    write(cells.last, decimal(ticker?.last));
-    write(cells.change, percent(ticker?.chg));
-    const change = Number(ticker?.chg ?? 0);
-    cells.change.dataset.sign = change > 0 ? "up" : change < 0 ? "down" : "";
-    write(cells.bid, decimal(quote?.bid));
-    write(cells.ask, decimal(quote?.ask));
-    write(cells.spread, Number.isNaN(row.spread) ? "–" : row.spread.toFixed(row.scale));
-    write(cells.volume, short(ticker?.vol));
+    this.#name(row, widths);
+    const texts = {
+      last: decimal(ticker?.last), change: percent(row.change), bid: decimal(quote?.bid), ask: decimal(quote?.ask),
+      spread: Number.isNaN(row.spread) ? "–" : decimal(row.spread.toFixed(row.scale)), volume: short(ticker?.vol),
+    };
+    for (const [id, text] of Object.entries(texts)) {
+      write(cells[id], text);
+      widths.take(id, width(text, id === "last" ? widths.fonts.bold : widths.fonts.normal));
+    }
+    cells.change.dataset.sign = sign(row.change);
     this.#spark(row, ink, up, down);
+  }
+
+  /** The symbol, its kind and its state. @param {Row} row @param {Widths} widths */
+  #name(row, widths) {
+    const mark = MARKS[row.src ?? ""] ?? "", state = row.isLive ? "" : row.status?.state ?? "";
+    write(this.name, row.symbol);
+    this.name.title = row.symbol;
+    write(this.mark, mark);
+    this.mark.title = mark && `${kind(row.src)} prices`;
+    write(this.state, state);
+    this.element.title = row.isLive || !row.ticker ? "" : `${state}, as of ${moment(row.ticker.ts)} UTC`;
+    this.element.classList.toggle("stale", !row.isLive);
+    // Subscribed just now: what stands there is from the last time it was in view.
+    this.element.classList.toggle("waiting", !row.isHeld && row.ticker !== null);
+    const { bold, mark: markFont, state: stateFont } = widths.fonts;
+    widths.takeName(width(row.symbol, bold) + 2, (mark ? width(mark, markFont) + 15 : 0) + (state ? width(state.toUpperCase(), stateFont) + 7 : 0));
   }
 
   /** @param {number} flash 1: up, −1: down, 0: over */
@@ -138,7 +195,8 @@ class Line {
 }
 
 export class Watchlist {
-  /** @param {Market} market @param {import("./prefs.js").Prefs} prefs @param {{chose: (symbol: string) => void, changed: () => void}} hears */
+  /** @param {Market} market @param {import("./prefs.js").Prefs} prefs
+   * @param {{chose: (symbol: string) => void, changed: () => void, removed: (symbol: string, before: string[] | null) => void, filter: (text: string) => void}} hears */
   constructor(market, prefs, hears) {
     this.market = market;
     this.prefs = prefs;
@@ -148,18 +206,28 @@ export class Watchlist {
     this.filter = "";
     this.seen = -1;
     this.sortedAt = 0;
+    this.widths = new Widths();
+    /** Whether a mouse is over the rows: their order then stays, so that nobody clicks what was another row a moment ago. */
+    this.isPointed = false;
+    this.touchedAt = -Infinity;
     this.grid = byId("grid");
     this.grid.setAttribute("aria-colcount", String(COLUMNS.length));
     this.#head();
     this.body = element("div", "lines");
     this.body.setAttribute("role", "rowgroup");
     this.grid.append(this.body);
+    this.empty = byId("watch-empty");
     /** @type {Line[]} */
     this.lines = [];
     this.grid.addEventListener("click", ({ target }) => {
       const line = /** @type {HTMLElement} */ (target).closest(".line");
-      if (line instanceof HTMLElement && line.dataset.symbol) this.hears.chose(line.dataset.symbol);
+      if (!(line instanceof HTMLElement) || !line.dataset.symbol) return;
+      if (/** @type {HTMLElement} */ (target).closest(".remove")) this.remove(line.dataset.symbol);
+      else this.hears.chose(line.dataset.symbol);
     });
+    this.body.addEventListener("pointerover", ({ pointerType }) => { if (pointerType === "mouse") this.isPointed = true; });
+    this.body.addEventListener("pointerleave", () => { this.isPointed = false; });
+    this.body.addEventListener("pointerdown", () => { this.touchedAt = performance.now(); });
     this.grid.addEventListener("keydown", (key) => this.#key(key));
     this.inks();
   }
@@ -227,10 +295,12 @@ export class Watchlist {
   remove(symbol) {
     const at = this.order.findIndex((row) => row.symbol === symbol);
     const next = this.order[at + 1] ?? this.order[at - 1];
-    if (!next) return; // The last one stays: an empty screen helps nobody.
+    const before = this.market.wanted;
+    if (at < 0 || this.market.rows.size < 2) return; // The last one stays: an empty screen helps nobody.
     this.market.remove(symbol);
-    if (this.prefs.symbol === symbol) this.hears.chose(next.symbol);
+    if (this.prefs.symbol === symbol && next) this.hears.chose(next.symbol);
     this.hears.changed();
+    this.hears.removed(symbol, before);
   }
 
   /** @param {number} place */
@@ -263,17 +333,33 @@ export class Watchlist {
     for (const { id, cell } of this.heads ?? []) {
       cell.setAttribute("aria-sort", id !== sort.column ? "none" : sort.descending ? "descending" : "ascending");
     }
-    const all = this.market.rows.size;
+    this.#tell();
+  }
+
+  /** How many there are, and what to do where there is none. */
+  #tell() {
+    const { market } = this, all = market.rows.size;
     write(byId("watch-count"), this.order.length === all ? `${all} symbols` : `${this.order.length} of ${all}`);
-    const note = byId("watch-note");
-    write(note, this.market.note);
-    note.hidden = this.market.note === "";
+    const isFiltered = this.order.length === 0 && all > 0;
+    show(this.empty, isFiltered ? `No symbol matches “${this.filter}”.` : "", isFiltered ? [{ title: "Clear filter", does: () => this.hears.filter("") }] : []);
+  }
+
+  /** Sorted by a value, rows change places now and then, but not under a pointer. @param {number} now ms */
+  #resorts(now) {
+    const { sort } = this.prefs, needs = COLUMNS.find(({ id }) => id === sort.column)?.needs;
+    if (!needs) return false;
+    if (sort.column === "spark") for (const row of this.market.rows.values()) this.market.wantSpark(row);
+    this.market.freshen(needs, now);
+    const isHeld = this.isPointed || now - this.touchedAt < TOUCH_HOLDS_MS;
+    const note = byId("watch-order");
+    note.hidden = !isHeld;
+    return !isHeld && now - this.sortedAt > SORT_EVERY_MS;
   }
 
   /** Brings the lines in view up to date. @param {number} now ms */
   frame(now) {
-    const sortsByValue = this.prefs.sort.column !== "symbol";
-    if (this.seen !== this.market.version || (sortsByValue && now - this.sortedAt > SORT_EVERY_MS)) this.#arrange(now);
+    const resorts = this.#resorts(now);
+    if (this.seen !== this.market.version || resorts) this.#arrange(now);
     const first = Math.max(0, Math.floor(this.grid.scrollTop / LINE_PX) - 1);
     const needed = Math.ceil(this.grid.clientHeight / LINE_PX) + 2;
     while (this.lines.length < needed) this.lines.push(new Line(this.body, this.lines.length));
@@ -287,8 +373,9 @@ export class Watchlist {
       line.show(row, place, isChosen);
       if (isChosen) active = line.element.id;
       if (row) this.market.wantSpark(row);
-      line.draw(now, this.ink?.ink ?? "", this.ink?.up ?? "", this.ink?.down ?? "");
+      line.draw(now, this.widths, this.ink?.ink ?? "", this.ink?.up ?? "", this.ink?.down ?? "");
     }
+    this.market.look(this.order, Math.max(0, first - AHEAD), Math.min(this.order.length, first + needed + AHEAD), this.prefs.symbol, now);
     if (active) this.grid.setAttribute("aria-activedescendant", active);
     else this.grid.removeAttribute("aria-activedescendant");
   }
