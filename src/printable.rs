@@ -1,6 +1,7 @@
 //! Foreign text made safe for terminals and logs.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// Whether a character changes what a terminal shows beyond itself: control characters, line and paragraph separators, and
 /// the marks that turn the direction of text (Unicode Bidirectional Algorithm, UAX #9).
@@ -33,9 +34,39 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A JSON text with every unsafe character inside its strings as a JSON escape, so that it stays valid JSON.
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    // Between the strings of a JSON text only these three can stand.
+    let needs_escape = |c: char| is_unsafe(c) && !matches!(c, '\t' | '\n' | '\r');
+    if !text.contains(needs_escape) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if needs_escape(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                write!(out, "\\u{unit:04x}").expect("a String takes all");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_stays_the_same_value() {
+        let text = "{\"a\":\"\u{202e}\u{9b}31m\"}";
+        let safe = printable_json(text);
+        assert_eq!(safe, "{\"a\":\"\\u202e\\u009b31m\"}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(value(&safe), value(text));
+    }
 
     #[test]
     fn control_and_direction_characters_are_escaped_and_others_stay() {

@@ -13,7 +13,12 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The status and the body of the answer.
 pub(super) fn get(server: SocketAddr, target: &str) -> Result<(u16, String)> {
-    let answer = ask(server, target).with_context(|| format!("{server} doesn't answer"))?;
+    let answer = ask(server, target).map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::TimedOut => {
+            super::cant_connect(&server.to_string(), &error)
+        }
+        _ => anyhow::Error::new(error).context(format!("{server} doesn't answer")),
+    })?;
     let status = answer
         .split(' ')
         .nth(1)

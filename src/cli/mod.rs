@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::client::ClientError;
 use crate::config::parse_duration;
 
 /// What a script can tell by the exit code.
@@ -90,7 +91,7 @@ pub fn main() -> ExitCode {
         }
     };
     let exit = done.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
+        complain(&sentence(&error));
         Exit::Failed
     });
     ExitCode::from(exit as u8)
@@ -107,6 +108,62 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 /// A length of time as an argument.
 fn time(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a length of time, as in 250ms, 10s or 5m".to_owned())
+}
+
+/// Whether the terminal can move its cursor and show colours.
+fn is_smart_terminal() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether colours are wanted: not by `NO_COLOR` (no-color.org), and not on a dumb terminal.
+fn wants_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_smart_terminal()
+}
+
+/// An error of the system in its own words, without the number.
+fn system_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text
+        .split_once(" (os error")
+        .map_or(text.as_str(), |(words, _)| words);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
+}
+
+/// A connection that could not be made, with what to look at.
+fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
+    let hint = if error.kind() == std::io::ErrorKind::ConnectionRefused {
+        "; is the server running?"
+    } else {
+        ""
+    };
+    anyhow::anyhow!("can't connect to {host}: {}{hint}", system_error(error))
+}
+
+/// The same for a client of the feed.
+fn connect_error(host: &str, error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Connect(error) => cant_connect(host, &error),
+        other => anyhow::anyhow!("{host}: {other}"),
+    }
+}
+
+/// An error and its causes as one sentence; a cause that its error repeats is said once.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let part = cause
+            .downcast_ref::<std::io::Error>()
+            .map_or_else(|| cause.to_string(), system_error);
+        if text.is_empty() {
+            text = part;
+        } else if !text.contains(&part) && !text.contains(&cause.to_string()) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
 }
 
 /// Says on standard error what is wrong.

@@ -142,7 +142,7 @@ fn start_logging(format: LogFormat) {
         .unwrap_or_else(|_unset| "info".into());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal() && super::wants_colors())
         .with_writer(std::io::stderr);
     // A program that uses the library may have set its own before.
     let _set_before = match format {

@@ -17,6 +17,8 @@
 //! ```
 
 mod accounts;
+mod positions;
+mod url;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
@@ -27,6 +29,8 @@ use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub use accounts::{Account, AccountError, Accounts};
+pub use positions::Positions;
+pub use url::{FeedUrl, FeedUrlError};
 
 use crate::protocol::{
     DecodeError, Encoding, Id, Op, Request, ServerMessage, Subscribe, decode_server_message,
@@ -82,11 +86,26 @@ impl Client {
         Self::over(stream, encoding).await
     }
 
+    /// Connects to a URL, which may have a path prefix.
+    pub async fn connect_to(url: &FeedUrl, encoding: Encoding) -> Result<Self, ClientError> {
+        let stream = TcpStream::connect(url.host()).await?;
+        Self::handshake(stream, &url.to_string(), encoding).await
+    }
+
     /// Finishes the handshake over a socket that is connected already.
     pub async fn over(stream: TcpStream, encoding: Encoding) -> Result<Self, ClientError> {
-        stream.set_nodelay(true)?;
         let host = stream.peer_addr()?;
-        let mut request = format!("ws://{host}/v1/feed").into_client_request()?;
+        Self::handshake(stream, &format!("ws://{host}/v1/feed"), encoding).await
+    }
+
+    /// Finishes the handshake for `url` over a socket that is connected already.
+    pub(crate) async fn handshake(
+        stream: TcpStream,
+        url: &str,
+        encoding: Encoding,
+    ) -> Result<Self, ClientError> {
+        stream.set_nodelay(true)?;
+        let mut request = url.into_client_request()?;
         request.headers_mut().insert(
             SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static(encoding.subprotocol()),

@@ -2,18 +2,22 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::link::Terms;
 use super::plan::Dialect;
-use crate::protocol::Encoding;
 
 /// How the load tester calls itself, so that operators know what this load is.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
 /// Asks for a WebSocket.
-pub(super) fn request(dialect: &Dialect, encoding: Encoding, host: &str, key: &str) -> String {
-    let (path, protocol) = match dialect {
+pub(super) fn request(terms: &Terms, key: &str) -> String {
+    let host = &terms.host;
+    let (path, protocol) = match &terms.dialect {
         Dialect::Tickcast => (
-            "/v1/feed",
-            format!("Sec-WebSocket-Protocol: {}\r\n", encoding.subprotocol()),
+            terms.path.as_str(),
+            format!(
+                "Sec-WebSocket-Protocol: {}\r\n",
+                terms.encoding.subprotocol()
+            ),
         ),
         Dialect::Raw(raw) => (raw.path.as_str(), String::new()),
     };

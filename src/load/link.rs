@@ -28,6 +28,8 @@ pub(super) struct Terms {
     pub dialect: Dialect,
     pub encoding: Encoding,
     pub host: String,
+    /// Path of the feed, where the server is a tickcast.
+    pub path: String,
     /// What is added to the own clock to tell the server's time.
     pub clock_offset_ns: i64,
     /// The events' own times tell when they were due.
@@ -166,8 +168,7 @@ impl Link {
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
-            let request =
-                handshake::request(&terms.dialect, terms.encoding, &terms.host, &self.key);
+            let request = handshake::request(terms, &self.key);
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }

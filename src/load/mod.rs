@@ -76,7 +76,7 @@ pub enum LoadError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The server doesn't answer as a tickcast does.
-    #[error("is there a feed? {0}")]
+    #[error(transparent)]
     Client(#[from] ClientError),
     /// A topic that is none.
     #[error(transparent)]
@@ -139,6 +139,7 @@ impl Plan {
         Self {
             address,
             host: address.to_string(),
+            path: "/v1/feed".to_owned(),
             dialect: Dialect::Tickcast,
             connections: 10,
             ramp: Duration::ZERO,
@@ -217,6 +218,7 @@ fn run_known(
         dialect: plan.dialect.clone(),
         encoding: plan.encoding,
         host: plan.host.clone(),
+        path: plan.path.clone(),
         clock_offset_ns: clock_check.map_or(0, |check| check.offset_ns),
         due_is_known,
         ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),

@@ -20,6 +20,8 @@ pub struct Plan {
     pub address: SocketAddr,
     /// How the server is called in the handshake.
     pub host: String,
+    /// Path of the feed; `/v1/feed`, with the prefix of a proxy in front of it.
+    pub path: String,
     /// What is spoken.
     pub dialect: Dialect,
     /// How many connections.

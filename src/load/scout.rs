@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+
 use super::LoadError;
 use super::plan::{Plan, TopicChoice};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::market::SourceKind;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Op, ServerMessage};
@@ -70,7 +72,11 @@ async fn control<T>(
 }
 
 async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
-    let mut client = Client::connect(plan.address, Encoding::Msgpack).await?;
+    let stream = TcpStream::connect(plan.address)
+        .await
+        .map_err(ClientError::from)?;
+    let url = format!("ws://{}{}", plan.host, plan.path);
+    let mut client = Client::handshake(stream, &url, Encoding::Msgpack).await?;
     let server = control(&mut client, |control| match control {
         Control::Welcome(welcome) => Some(welcome.server),
         Control::Bye(bye) => Some(bye.message),

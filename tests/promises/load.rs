@@ -461,7 +461,7 @@ fn wrong_arguments_of_load_say_what_would_be_right() -> Result<()> {
     }
     let (code, _, errors) = tickcast(&["load", "--connect", "127.0.0.1:1"])?;
     assert!(
-        code == Some(1) && errors.contains("is there a feed?"),
+        code == Some(1) && errors.contains("is the server running?"),
         "{errors}"
     );
     Ok(())

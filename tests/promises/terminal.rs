@@ -165,6 +165,158 @@ fn tail_prints_events_as_json_lines_and_as_a_table() -> Result<()> {
 }
 
 #[test]
+fn tail_prints_events_only_or_as_csv_from_any_url_of_the_server() -> Result<()> {
+    let served = serve(&["--sim-instruments", "3", "--sim-rate", "500"])?;
+    let feed = format!("ws://{}/v1/feed", served.address);
+    let page = format!("http://{}/", served.address);
+    let output = run(&[
+        "tail",
+        "--connect",
+        &feed,
+        "--json",
+        "--events",
+        "--no-snapshot",
+        "--topics",
+        "trade:*,quote:*",
+        "--count",
+        "20",
+    ])?;
+    let text = String::from_utf8(output.stdout)?;
+    assert_eq!(text.lines().count(), 20, "no control message is among them");
+    let output = Command::new(TICKCAST)
+        .env("TICKCAST_CONNECT", &page)
+        .args([
+            "tail",
+            "--format",
+            "csv",
+            "--topics",
+            "trade:*,quote:*",
+            "--count",
+            "20",
+        ])
+        .output()?;
+    let mut reader = csv::Reader::from_reader(&output.stdout[..]);
+    let headers = reader.headers()?.clone();
+    let column = |name: &str| headers.iter().position(|header| header == name);
+    let (ch, px, bid) = (column("ch"), column("px"), column("bid"));
+    let rows = reader.into_records().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(rows.len(), 20);
+    for row in rows {
+        let cell = |at: Option<usize>| row.get(at.context("a column")?).context("a cell");
+        let is_trade = cell(ch)? == "trade";
+        assert!(
+            !cell(if is_trade { px } else { bid })?.is_empty(),
+            "{row:?}"
+        );
+        assert!(cell(if is_trade { bid } else { px })?.is_empty(), "{row:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tail_fails_where_its_output_cannot_be_written() -> Result<()> {
+    let served = serve(&["--sim-instruments", "3", "--sim-rate", "500"])?;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let output = Command::new(TICKCAST)
+        .args(["tail", "--connect", &served.address, "--json"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(
+        errors.contains("can't write to standard output: no space left on device"),
+        "{errors}"
+    );
+    Ok(())
+}
+
+/// Reads trades until one is found; fails where the sequence has a hole.
+fn check_trades(
+    lines: &mut impl Iterator<Item = std::io::Result<String>>,
+    last: &mut Option<u64>,
+    wanted: u64,
+) -> Result<()> {
+    let mut found = 0;
+    while found < wanted {
+        let line = lines.next().context("it goes on")??;
+        let message: serde_json::Value = serde_json::from_str(&line)?;
+        let Some(seq) = message["seq"].as_u64() else {
+            continue;
+        };
+        if let Some(before) = last.replace(seq) {
+            assert_eq!(seq, before + 1, "{line}");
+        }
+        found += 1;
+    }
+    Ok(())
+}
+
+#[test]
+fn tail_reconnects_after_a_restart_and_resumes_without_a_hole() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let state = folder.path().display().to_string();
+    let with = |listen: &str| {
+        serve(&[
+            "--sim-instruments",
+            "1",
+            "--sim-rate",
+            "200",
+            "--sim-trades",
+            "1",
+            "--state-dir",
+            &state,
+            "--listen",
+            listen,
+        ])
+    };
+    let first = with("127.0.0.1:0")?;
+    let address = first.address.clone();
+    let mut child = Command::new(TICKCAST)
+        .args([
+            "tail",
+            "--json",
+            "--events",
+            "--no-snapshot",
+            "--topics",
+            "trade:*",
+        ])
+        .args(["--connect", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+    let mut last = None;
+    check_trades(&mut lines, &mut last, 50)?;
+    assert!(first.terminate()?.success());
+    let _second = with(&address)?;
+    check_trades(&mut lines, &mut last, 100)?;
+    child.kill()?;
+    let errors = String::from_utf8(child.wait_with_output()?.stderr)?;
+    assert!(errors.contains("connected again"), "{errors}");
+    Ok(())
+}
+
+#[test]
+fn connections_that_fail_say_so_in_one_sentence() -> Result<()> {
+    for command in [
+        &["tail", "--connect"][..],
+        &["load", "--connect"],
+        &["top"],
+        &["ready"],
+    ] {
+        let output = run(&[command, &["127.0.0.1:1"]].concat())?;
+        assert_eq!(
+            String::from_utf8(output.stderr)?,
+            "tickcast: can't connect to 127.0.0.1:1: connection refused; is the server running?\n",
+            "{command:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn exit_codes_tell_scripts_what_happened() -> Result<()> {
     let code = |arguments: &[&str]| run(arguments).map(|output| output.status.code());
     assert_eq!(code(&["check", "feeds.yaml"])?, Some(0));

@@ -11,9 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::{Exit, complain};
+use crate::client::FeedUrl;
 use crate::load::{
-    Dialect, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, TimePath, TopicChoice,
-    compare, run as run_plan, write_table,
+    Dialect, LoadError, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, TimePath,
+    TopicChoice, compare, run as run_plan, write_table,
 };
 use crate::protocol::{Encoding, OnSlow};
 use crate::topic::TopicName;
@@ -25,9 +26,14 @@ const DEFAULT_TOPICS: &str = "quote:*";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The feed
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-    connect: String,
+    /// Feed address: HOST:PORT, or a URL that the server prints
+    #[arg(
+        long,
+        value_name = "HOST:PORT|URL",
+        default_value = "127.0.0.1:8080",
+        env = "TICKCAST_CONNECT"
+    )]
+    connect: FeedUrl,
     /// Connections
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
@@ -162,7 +168,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         Ok(outcome) => outcome,
         Err(error) => {
             outputs.discard();
-            return Err(error).with_context(|| format!("can't test {}", plan.address));
+            return Err(match error {
+                LoadError::Client(error) => super::connect_error(&plan.host, error),
+                other => other.into(),
+            });
         }
     };
     if arguments.json.as_deref() != Some(Path::new("-")) {
@@ -207,11 +216,12 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
     }
     let (host, dialect) = match &arguments.raw {
         Some(url) => raw(url, arguments)?,
-        None => (arguments.connect.clone(), Dialect::Tickcast),
+        None => (arguments.connect.host().to_owned(), Dialect::Tickcast),
     };
     let names = arguments.topics.clone();
     Ok(Plan {
         host: host.clone(),
+        path: arguments.connect.path().to_owned(),
         dialect,
         connections: arguments.connections as usize,
         ramp: arguments.ramp,

@@ -1,0 +1,149 @@
+//! Addresses of feeds, as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Path of the feed on a server without a path prefix.
+const FEED_PATH: &str = "/v1/feed";
+/// Other routes of a server; an address that ends in one means the feed beside it.
+const OTHER_ROUTES: [&str; 5] = [
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/v1/instruments",
+    "/v1/snapshot",
+];
+
+/// A feed's address: `HOST:PORT`, or an `http://` or `ws://` URL with an optional path prefix.
+///
+/// ```
+/// use tickcast::client::FeedUrl;
+///
+/// let feed: FeedUrl = "127.0.0.1:8080".parse()?;
+/// assert_eq!(feed.to_string(), "ws://127.0.0.1:8080/v1/feed");
+/// let behind_proxy: FeedUrl = "http://example.com/market/".parse()?;
+/// assert_eq!(behind_proxy.to_string(), "ws://example.com:80/market/v1/feed");
+/// # Ok::<(), tickcast::client::FeedUrlError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedUrl {
+    host: String,
+    path: String,
+}
+
+/// An address that names no feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FeedUrlError {
+    /// Neither a host with a port nor a URL.
+    #[error("invalid feed address {0:?}: expected HOST:PORT or ws://HOST:PORT/v1/feed")]
+    Form(String),
+    /// A URL that asks for TLS.
+    #[error("{0:?} asks for TLS, which this client doesn't speak: expected ws:// or http://")]
+    Tls(String),
+}
+
+impl FeedUrl {
+    /// `HOST:PORT`, to connect to.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Path of the WebSocket.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl fmt::Display for FeedUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "ws://{}{}", self.host, self.path)
+    }
+}
+
+fn has_port(host: &str) -> bool {
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
+impl FromStr for FeedUrl {
+    type Err = FeedUrlError;
+    fn from_str(text: &str) -> Result<Self, FeedUrlError> {
+        let wrong = || FeedUrlError::Form(text.to_owned());
+        if text.starts_with("wss://") || text.starts_with("https://") {
+            return Err(FeedUrlError::Tls(text.to_owned()));
+        }
+        let url = ["ws://", "http://"]
+            .into_iter()
+            .find_map(|scheme| text.strip_prefix(scheme));
+        let rest = url.unwrap_or(text);
+        let (host, path) = rest
+            .find('/')
+            .map_or((rest, ""), |slash| rest.split_at(slash));
+        let is_plain = |part: &str| part.chars().all(|c| c.is_ascii_graphic() && c != '\\');
+        if !is_plain(rest) || path.contains(['?', '#']) {
+            return Err(wrong());
+        }
+        let host = match (has_port(host), url) {
+            (true, _) => host.to_owned(),
+            (false, Some(_)) if !host.is_empty() && !host.ends_with(':') => format!("{host}:80"),
+            _ => return Err(wrong()),
+        };
+        if host.starts_with(':') {
+            return Err(wrong());
+        }
+        let prefix = OTHER_ROUTES
+            .into_iter()
+            .chain([FEED_PATH])
+            .find_map(|route| path.strip_suffix(route))
+            .unwrap_or_else(|| path.trim_end_matches('/'));
+        Ok(Self {
+            host,
+            path: format!("{prefix}{FEED_PATH}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_that_a_server_prints_names_its_feed() {
+        for text in [
+            "127.0.0.1:8080",
+            "ws://127.0.0.1:8080/v1/feed",
+            "ws://127.0.0.1:8080",
+            "http://127.0.0.1:8080/",
+            "http://127.0.0.1:8080/healthz",
+            "http://127.0.0.1:8080/metrics",
+        ] {
+            let feed: FeedUrl = text.parse().expect(text);
+            assert_eq!(feed.to_string(), "ws://127.0.0.1:8080/v1/feed", "{text}");
+        }
+        let prefixed: FeedUrl = "ws://proxy.example/a/b/v1/feed".parse().expect("a URL");
+        assert_eq!(
+            (prefixed.host(), prefixed.path()),
+            ("proxy.example:80", "/a/b/v1/feed")
+        );
+        let v6: FeedUrl = "[::1]:8080".parse().expect("an address");
+        assert_eq!(v6.host(), "[::1]:8080");
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_the_form_that_is_expected() {
+        for text in [
+            "",
+            "localhost",
+            ":8080",
+            "http://",
+            "a b:80",
+            "ws://h:1/x?y",
+            "h:99999",
+        ] {
+            let refused = text.parse::<FeedUrl>().expect_err(text);
+            assert!(refused.to_string().contains("HOST:PORT"), "{refused}");
+        }
+        let tls = "wss://h/v1/feed".parse::<FeedUrl>().expect_err("TLS");
+        assert!(tls.to_string().contains("TLS"), "{tls}");
+    }
+}
