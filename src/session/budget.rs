@@ -5,6 +5,8 @@ use crate::market::UnixNanos;
 
 /// Seconds of requests that may come at once.
 const BURST_SECONDS: u64 = 5;
+/// More tokens than any burst has.
+const TOKENS_MAX: u32 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
@@ -24,12 +26,27 @@ impl Bucket {
         }
     }
 
+    /// Takes so many tokens more for a request that was let in, whether they are there or not: a heavy request makes the
+    /// next ones wait, at most for half of what a burst takes.
+    pub(super) fn charge(&mut self, tokens: usize, now: UnixNanos) {
+        let cost = self.a_token() * u32::try_from(tokens).unwrap_or(u32::MAX).min(TOKENS_MAX);
+        let most = now.plus(self.burst() * 3 / 2);
+        self.full_at = self.full_at.max(now).plus(cost).min(most.max(self.full_at));
+    }
+
+    const fn a_token(&self) -> Duration {
+        Duration::from_nanos(self.a_token_ns as u64)
+    }
+
+    fn burst(&self) -> Duration {
+        let per_second = NANOS_PER_SECOND / u64::from(self.a_token_ns.max(1));
+        self.a_token() * (per_second * BURST_SECONDS) as u32
+    }
+
     /// Takes a token, or says how long until there is one.
     pub(super) fn take(&mut self, now: UnixNanos) -> Result<(), Duration> {
-        let a_token = Duration::from_nanos(self.a_token_ns.into());
-        let per_second = NANOS_PER_SECOND / u64::from(self.a_token_ns.max(1));
-        let burst = a_token * (per_second * BURST_SECONDS) as u32;
-        let full_at = self.full_at.max(now).plus(a_token);
+        let burst = self.burst();
+        let full_at = self.full_at.max(now).plus(self.a_token());
         let debt = full_at.since(now);
         if let Some(wait) = debt.checked_sub(burst).filter(|wait| !wait.is_zero()) {
             return Err(wait);
@@ -66,6 +83,17 @@ mod tests {
         assert_eq!(bucket.take(now), Err(Duration::from_millis(100)));
         now = now.plus(Duration::from_secs(1));
         assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn a_heavy_request_makes_the_next_ones_wait_but_never_for_long() {
+        let now = UnixNanos(1_000_000_000_000);
+        let mut bucket = Bucket::full(10, now);
+        assert_eq!(bucket.take(now), Ok(()));
+        bucket.charge(39, now);
+        assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 10);
+        bucket.charge(1_000_000, now);
+        assert_eq!(bucket.take(now), Err(Duration::from_millis(2_600)));
     }
 
     #[test]

@@ -3,9 +3,14 @@
 //! A session holds the names a client subscribed to and its budgets; it reads the replica, and says what is to be done
 //! as [`Action`]s, in order. The shard does them.
 
+mod appear;
 mod budget;
+mod change;
 mod names;
 mod subscribe;
+#[cfg(test)]
+mod tests;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +19,22 @@ use crate::bus::{Catalog, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
-    Request, Settings, Subscriptions, decode_request,
+    Request, Settings, decode_request,
 };
 use crate::replica::Replica;
 use budget::{Bucket, Strikes};
+use change::{Listing, Modifying, Resyncing, Unsubscribing};
 use names::Names;
+use subscribe::Subscribing;
+use work::{Budget, SLICE, Work};
 
 /// More bad requests, or requests over the rate, than so many in [`STRIKES_SPAN`] close the connection.
 const STRIKES_MAX: usize = 20;
 const STRIKES_SPAN: Duration = Duration::from_secs(10);
+/// Bytes of a request that cost as much of the rate limit as a request.
+const BYTES_A_TOKEN: usize = 16 * 1024;
+/// Instruments of a list that cost as much; they are listed as the socket drains, in long parts.
+const INSTRUMENTS_A_TOKEN: usize = 1024;
 
 /// How a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +115,8 @@ pub struct Session {
     limits: Arc<Limits>,
     names: Names,
     requests: Bucket,
+    /// The rest of a long request; the next one is answered after it.
+    work: Option<Box<Work>>,
     /// What a client that does nothing wrong has none of.
     faults: Option<Box<Faults>>,
 }
@@ -120,6 +134,7 @@ impl Session {
             requests: Bucket::full(limits.requests_per_s, now),
             limits,
             names: Names::default(),
+            work: None,
             faults: None,
         }
     }
@@ -128,28 +143,72 @@ impl Session {
         self.faults.get_or_insert_default()
     }
 
-    /// Answers one message of the client.
+    /// Answers one message of the client, or begins to: while [`Self::is_busy`], [`Self::go_on`] does the rest, and no
+    /// other message is taken.
     pub fn on_request(&mut self, bytes: &[u8], encoding: Encoding, view: View<'_>) -> Vec<Action> {
+        debug_assert!(!self.is_busy(), "requests are answered one after the other");
         let request = decode_request(bytes, encoding);
         if let Err(wait) = self.requests.take(view.now) {
             let id = request.map_or_else(|bad| bad.id, |request| request.id);
             return self.refuse_rate(id, wait, view.now);
         }
+        self.requests.charge(bytes.len() / BYTES_A_TOKEN, view.now);
         match request {
             Err(bad) => self.refuse(bad.id, bad.message, view.now),
             Ok(Request { id, op }) => self.on_op(id, op, view),
         }
     }
 
+    /// Whether a request is only partly answered.
+    pub fn is_busy(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// The next part of the answer to a long request. It costs as much of the rate limit as a request.
+    pub fn go_on(&mut self, view: View<'_>) -> Vec<Action> {
+        self.requests.charge(1, view.now);
+        self.slice(view)
+    }
+
+    fn begin(&mut self, work: Work, view: View<'_>) -> Vec<Action> {
+        self.work = Some(Box::new(work));
+        self.slice(view)
+    }
+
+    fn slice(&mut self, view: View<'_>) -> Vec<Action> {
+        let Some(mut work) = self.work.take() else {
+            return Vec::new();
+        };
+        let slice = work.step(self, view, &mut Budget::of_a_slice());
+        if !slice.is_last {
+            self.work = Some(work);
+        }
+        slice.actions
+    }
+
     fn on_op(&mut self, id: Option<Id>, op: Op, view: View<'_>) -> Vec<Action> {
         match op {
-            Op::Subscribe(subscribe) => self.subscribe(id, &subscribe, view),
-            Op::Unsubscribe(asked) => self.unsubscribe(id, asked, view),
-            Op::Modify { topics, wish } => self.modify(id, topics, wish, view),
-            Op::Resync { topics } => self.resync(id, topics, view),
-            Op::Subscriptions => vec![self.subscriptions(id, view)],
-            Op::Instruments { pattern } => vec![Action::Instruments(id, pattern)],
-            Op::Ledger => vec![Action::Ledger(id)],
+            Op::Subscribe(subscribe) => self.begin(Subscribing::begin(id, subscribe), view),
+            Op::Unsubscribe(asked) => {
+                let work = Unsubscribing::begin(self, id, asked, view);
+                self.begin(work, view)
+            }
+            Op::Modify { topics, wish } => self.begin(Modifying::begin(id, topics, wish), view),
+            Op::Resync { topics } => self.begin(Resyncing::begin(id, topics), view),
+            Op::Subscriptions => {
+                let work = Listing::begin(id, self);
+                self.begin(work, view)
+            }
+            Op::Instruments { pattern } => {
+                let instruments = view.catalog().instruments().len();
+                self.requests
+                    .charge(instruments / INSTRUMENTS_A_TOKEN, view.now);
+                vec![Action::Instruments(id, pattern)]
+            }
+            Op::Ledger => {
+                self.requests.charge(view.held.count() / SLICE, view.now);
+                vec![Action::Ledger(id)]
+            }
             Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong {
                 id,
                 t,
@@ -195,16 +254,6 @@ impl Session {
             actions.push(close(Code::RateLimit, message));
         }
         actions
-    }
-
-    fn subscriptions(&self, id: Option<Id>, view: View<'_>) -> Action {
-        let ok = self.names.entries(view).collect();
-        Action::Answer(Control::Subscriptions(Subscriptions {
-            id,
-            ok,
-            count: view.held.count() as u64,
-            more: false,
-        }))
     }
 
     /// Gives memory back that nothing needs now.

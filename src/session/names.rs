@@ -3,7 +3,7 @@
 use super::{View, topic_entry};
 use crate::bus::{Catalog, TopicId};
 use crate::protocol::{Entry, Settings};
-use crate::topic::{Topic, TopicName, TopicPattern};
+use crate::topic::{Channel, Topic, TopicName, TopicPattern};
 
 /// A subscription's name, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +21,109 @@ impl Name {
         }
     }
 
+    pub(super) fn channel(&self, catalog: &Catalog) -> Channel {
+        match self {
+            Self::Topic(topic) => catalog.topic(*topic).topic.channel,
+            Self::Pattern(pattern) => pattern.channel,
+        }
+    }
+
     /// The topics it means.
     pub(super) fn topics<'a>(&'a self, catalog: &'a Catalog) -> &'a [TopicId] {
         match self {
             Self::Topic(topic) => std::slice::from_ref(topic),
             Self::Pattern(pattern) => catalog.matching(pattern),
+        }
+    }
+
+    /// The topics it means that are held.
+    pub(super) fn held(&self, view: View<'_>) -> Vec<TopicId> {
+        let topics = self.topics(view.catalog());
+        match self {
+            // A pattern over far more topics than a client may hold: the shorter list is searched.
+            Self::Pattern(pattern) if topics.len() / 4 > view.held.count() => {
+                let mut held = view.held.topics();
+                held.retain(|topic| pattern.matches(&view.catalog().topic(*topic).topic));
+                held
+            }
+            _ => topics
+                .iter()
+                .filter(|topic| view.held.holds(**topic))
+                .copied()
+                .collect(),
+        }
+    }
+}
+
+/// Patterns with a value each, searched by topic in a time that hardly grows with their number.
+#[derive(Debug)]
+pub(super) struct PatternMap<T> {
+    /// In the order of channel and prefix.
+    sorted: Vec<(TopicPattern, T)>,
+}
+
+impl<T> Default for PatternMap<T> {
+    fn default() -> Self {
+        Self { sorted: Vec::new() }
+    }
+}
+
+fn key(pattern: &TopicPattern) -> (usize, &[u8]) {
+    (pattern.channel.index(), pattern.prefix.as_bytes())
+}
+
+impl<T> PatternMap<T> {
+    /// Of patterns given twice the last one counts.
+    pub(super) fn extend(&mut self, patterns: impl IntoIterator<Item = (TopicPattern, T)>) {
+        let before = self.sorted.len();
+        self.sorted.extend(patterns);
+        if self.sorted.len() == before {
+            return;
+        }
+        // Stable, so that the later of two equal ones is the second.
+        self.sorted.sort_by(|(a, _), (b, _)| key(a).cmp(&key(b)));
+        self.sorted.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+    }
+
+    fn place(&self, pattern: &TopicPattern) -> Result<usize, usize> {
+        self.sorted
+            .binary_search_by(|(held, _)| key(held).cmp(&key(pattern)))
+    }
+
+    fn get(&self, pattern: &TopicPattern) -> Option<&T> {
+        self.place(pattern).ok().map(|at| &self.sorted[at].1)
+    }
+
+    /// The value of the longest pattern that means the topic.
+    pub(super) fn longest(&self, topic: &Topic) -> Option<&T> {
+        let symbol = topic.symbol.as_str().as_bytes();
+        let mut upto = symbol.len();
+        loop {
+            let probe = (topic.channel.index(), &symbol[..upto]);
+            let after = self
+                .sorted
+                .partition_point(|(pattern, _)| key(pattern) <= probe);
+            let (pattern, value) = self.sorted[..after].last()?;
+            if pattern.channel != topic.channel {
+                return None;
+            }
+            let common = pattern
+                .prefix
+                .bytes()
+                .zip(probe.1)
+                .take_while(|(a, b)| a == *b)
+                .count();
+            if common == pattern.prefix.len() {
+                return Some(value);
+            }
+            // A longer match would stand between this pattern and the probe.
+            upto = common;
         }
     }
 }
@@ -35,23 +133,17 @@ impl Name {
 pub(super) struct Names {
     /// In the order of their topics.
     topics: Vec<(TopicId, Settings)>,
-    /// In the order in which they were made.
-    patterns: Vec<(TopicPattern, Settings)>,
+    patterns: PatternMap<Settings>,
 }
 
 impl Names {
-    /// Makes room for so many topics more, and no more than those.
-    pub(super) fn reserve(&mut self, topics: usize) {
-        self.topics.reserve_exact(topics);
-    }
-
     /// How many patterns there are.
     pub(super) fn patterns(&self) -> usize {
-        self.patterns.len()
+        self.patterns.sorted.len()
     }
 
     pub(super) fn has_patterns(&self) -> bool {
-        !self.patterns.is_empty()
+        self.patterns() > 0
     }
 
     fn place(&self, topic: TopicId) -> Result<usize, usize> {
@@ -62,46 +154,56 @@ impl Names {
     pub(super) fn settings(&self, name: &Name) -> Option<Settings> {
         match name {
             Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1),
-            Name::Pattern(pattern) => self
-                .patterns
-                .iter()
-                .find(|(held, _)| held == pattern)
-                .map(|(_, settings)| *settings),
+            Name::Pattern(pattern) => self.patterns.get(pattern).copied(),
         }
     }
 
-    pub(super) fn set(&mut self, name: Name, settings: Settings) {
-        match name {
-            Name::Topic(topic) => match self.place(topic) {
-                Ok(at) => self.topics[at].1 = settings,
-                Err(at) => self.topics.insert(at, (topic, settings)),
-            },
-            Name::Pattern(pattern) => {
-                match self.patterns.iter_mut().find(|(held, _)| *held == pattern) {
-                    Some((_, held)) => *held = settings,
-                    None => self.patterns.push((pattern, settings)),
-                }
+    /// Adds names, or gives those that are there other settings. Sorts once, however many they are.
+    pub(super) fn set_all(&mut self, names: &[(Name, Settings)]) {
+        let (mut topics, mut patterns) = (Vec::new(), Vec::new());
+        for (name, settings) in names {
+            match name {
+                Name::Topic(topic) => match self.place(*topic) {
+                    Ok(at) => self.topics[at].1 = *settings,
+                    Err(_) => topics.push((*topic, *settings)),
+                },
+                Name::Pattern(pattern) => patterns.push((pattern.clone(), *settings)),
             }
         }
+        // No more room than that: a session is kept small.
+        self.topics.reserve_exact(topics.len());
+        self.topics.extend(topics);
+        self.topics.sort_by_key(|(topic, _)| *topic);
+        self.topics.dedup_by_key(|(topic, _)| *topic);
+        self.patterns.extend(patterns);
     }
 
     pub(super) fn remove(&mut self, name: &Name) -> bool {
         match name {
             Name::Topic(topic) => self.place(*topic).map(|at| self.topics.remove(at)).is_ok(),
             Name::Pattern(pattern) => {
-                let at = self.patterns.iter().position(|(held, _)| held == pattern);
-                at.map(|at| self.patterns.remove(at)).is_some()
+                let place = self.patterns.place(pattern);
+                place.map(|at| self.patterns.sorted.remove(at)).is_ok()
             }
         }
     }
 
     pub(super) fn rest(&mut self) {
         self.topics.shrink_to_fit();
-        self.patterns.shrink_to_fit();
+        self.patterns.sorted.shrink_to_fit();
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// All names, topics first.
+    pub(super) fn all(&self) -> Vec<Name> {
+        let topics = self.topics.iter().map(|(topic, _)| Name::Topic(*topic));
+        let patterns = self.patterns.sorted.iter();
+        topics
+            .chain(patterns.map(|(pattern, _)| Name::Pattern(pattern.clone())))
+            .collect()
     }
 
     /// The settings in force for a topic: those of the narrowest name that covers it.
@@ -109,52 +211,62 @@ impl Names {
         if let Ok(at) = self.place(topic) {
             return Some(self.topics[at].1);
         }
-        let name: &Topic = &catalog.topic(topic).topic;
-        let covering = self
-            .patterns
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(name));
-        covering
-            .max_by_key(|(pattern, _)| pattern.prefix.len())
-            .map(|(_, settings)| *settings)
+        if !self.has_patterns() {
+            return None;
+        }
+        self.patterns.longest(&catalog.topic(topic).topic).copied()
     }
 
-    /// A name as it stands in `ok`: a topic with the settings in force, a pattern with what it matches and is held.
-    pub(super) fn entry(&self, name: &Name, view: View<'_>) -> Option<Entry> {
+    /// A name as it stands in `ok`: a topic with the settings in force, a pattern with some of the topics that it means.
+    pub(super) fn entry(&self, name: &Name, topics: &[TopicId], view: View<'_>) -> Option<Entry> {
         let catalog = view.catalog();
         match name {
             Name::Topic(topic) => Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view)),
             Name::Pattern(pattern) => {
                 let mut entry = Entry::new(pattern.to_string(), self.settings(name)?);
-                let held = catalog.matching(pattern).iter();
-                let held = held.filter_map(|topic| {
+                let matched = topics.iter().filter_map(|topic| {
                     Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view))
                 });
-                entry.matched = Some(held.collect());
+                entry.matched = Some(matched.collect());
                 Some(entry)
             }
         }
     }
+}
 
-    /// All names, as they stand in `subscriptions`.
-    pub(super) fn entries<'a>(&'a self, view: View<'a>) -> impl Iterator<Item = Entry> + 'a {
-        let topics = self.topics.iter().map(|(topic, _)| Name::Topic(*topic));
-        let patterns = self
-            .patterns
-            .iter()
-            .map(|(pattern, _)| Name::Pattern(pattern.clone()));
-        topics
-            .chain(patterns)
-            .filter_map(move |name| self.entry_of_held(&name, view))
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::Symbol;
+    use proptest::prelude::*;
 
-    /// A name as it stands in `ok`, with what of it is held now.
-    pub(super) fn entry_of_held(&self, name: &Name, view: View<'_>) -> Option<Entry> {
-        let mut entry = self.entry(name, view)?;
-        if let (Name::Pattern(pattern), Some(matched)) = (name, &mut entry.matched) {
-            let mut topics = view.catalog().matching(pattern).iter();
-            matched.retain(|_| topics.next().is_some_and(|topic| view.held.holds(*topic)));
+    proptest! {
+        #[test]
+        fn the_longest_pattern_agrees_with_a_search_of_all(
+            prefixes in proptest::collection::vec(("[AB]{0,5}", 0usize..2), 0..20),
+            symbol in "[AB]{1,6}",
+            channel in 0usize..2,
+        ) {
+            let pattern = |(prefix, channel): &(String, usize)| TopicPattern {
+                channel: Channel::ALL[*channel],
+                prefix: prefix.as_str().into(),
+            };
+            let mut map = PatternMap::default();
+            // In two steps, and the last of equal ones counts.
+            let (first, second) = prefixes.split_at(prefixes.len() / 2);
+            map.extend(first.iter().map(pattern).zip(0..));
+            map.extend(second.iter().map(pattern).zip(first.len()..));
+            let topic = Topic {
+                channel: Channel::ALL[channel],
+                symbol: Symbol::new(&symbol).expect("letters"),
+            };
+            let expected = prefixes
+                .iter()
+                .enumerate()
+                .filter(|(_, one)| pattern(one).matches(&topic))
+                .max_by_key(|(at, (prefix, _))| (prefix.len(), *at))
+                .map(|(at, _)| at);
+            prop_assert_eq!(map.longest(&topic).copied(), expected);
         }
-        Some(entry)
     }
 }

@@ -1,188 +1,353 @@
-//! The requests that change what is held.
+//! `subscribe`: the names are checked, then the places to resume from, then all of it is taken up topic by topic.
 
 use std::collections::{HashMap, HashSet};
 
-use super::names::Name;
-use super::{Action, Join, Session, View, topic_entry};
+use super::change::subscribed;
+use super::names::{Name, Names, PatternMap};
+use super::work::{Budget, Distinct, Pieces, Slice, Work};
+use super::{Action, Join, Session, View};
 use crate::bus::TopicId;
 use crate::protocol::{
-    Code, Control, DeliveryWish, Epoch, From, Id, Mode, Refusal, Settings, SnapshotWish, Subscribe,
-    Subscribed, TopicsAsked, TopicsChange, Unsubscribed,
+    Code, DeliveryWish, Entry, Epoch, Id, Mode, Refusal, Settings, SnapshotWish, Subscribe,
 };
 use crate::replica::SNAPSHOT_TRADES;
-use crate::topic::{Channel, Kind, Topic, TopicName};
+use crate::topic::{Channel, Kind, TopicName, TopicPattern};
 
-/// A name of a request that nothing speaks against.
+/// Topics looked at for a pattern that cost as much as a name.
+const TOPICS_A_STEP: usize = 8;
+
+/// A validated name of the request.
+#[derive(Debug)]
 struct Asked {
     name: Name,
     settings: Settings,
-    events: usize,
 }
 
 /// What a request adds to what is held.
-#[derive(Default)]
-struct Fresh {
+#[derive(Debug, Default)]
+struct Added {
     topics: HashSet<TopicId>,
     patterns: usize,
 }
 
-/// The client's own place in each topic, by number.
+/// The client's own place in each topic, and the search for names in `from.seqs` that `topics` doesn't cover.
+#[derive(Debug)]
 struct Places {
+    left: std::vec::IntoIter<(String, u64)>,
+    epoch: String,
+    epochs: HashMap<String, String>,
+    /// The names that were asked for and not refused; made once all are known.
+    covering: Option<Names>,
+    refused: PatternMap<()>,
     seqs: HashMap<TopicId, (u64, Option<Epoch>)>,
 }
 
-impl Places {
-    fn read(from: &From, view: View<'_>) -> (Self, Vec<String>) {
-        let epochs: HashMap<&str, &str> = from
-            .epochs
-            .iter()
-            .map(|(topic, epoch)| (topic.as_str(), epoch.as_str()))
-            .collect();
-        let (mut seqs, mut unknown) = (HashMap::new(), Vec::new());
-        for (text, seq) in &from.seqs {
-            let topic = match TopicName::parse(text) {
-                Ok(TopicName::Topic(topic)) => view.catalog().find(&topic),
-                _ => None,
-            };
-            let epoch = Epoch::parse(epochs.get(text.as_str()).copied().unwrap_or(&from.epoch));
-            match topic {
-                Some(topic) => _ = seqs.insert(topic, (*seq, epoch)),
-                None => unknown.push(text.clone()),
-            }
-        }
-        (Self { seqs }, unknown)
-    }
+/// The outcome of a slice for the topics themselves.
+#[derive(Debug, Default)]
+struct Taken {
+    ok: Vec<Entry>,
+    joins: Vec<Action>,
+    /// How many of them hold a topic more.
+    holds: usize,
+}
+
+/// A `subscribe` on its way.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    id: Option<Id>,
+    texts: Distinct,
+    wish: DeliveryWish,
+    snapshot: Option<SnapshotWish>,
+    atomic: bool,
+    asked: Vec<(String, Asked)>,
+    /// Refused patterns, where there is a `from`.
+    refused: Vec<TopicPattern>,
+    err: Vec<Refusal>,
+    added: Added,
+    places: Option<Places>,
+    /// From here on the names are the client's; its topics follow.
+    topics: Option<Pieces>,
+    done: HashSet<TopicId>,
+    recovered: HashMap<TopicId, bool>,
 }
 
 /// How many events a snapshot holds where the request doesn't say.
-const fn events_by_default(channel: Channel) -> usize {
+pub(super) const fn events_by_default(channel: Channel) -> usize {
     match channel.kind() {
         Kind::Event => SNAPSHOT_TRADES,
         Kind::State | Kind::Bar => 1,
     }
 }
 
-/// Each name once, in order.
-fn distinct(topics: &[String]) -> impl Iterator<Item = &String> {
-    let mut seen = HashSet::new();
-    topics.iter().filter(move |text| seen.insert(text.as_str()))
+impl Subscribing {
+    pub(super) fn begin(id: Option<Id>, request: Subscribe) -> Work {
+        let places = request.from.map(|from| Places {
+            left: from.seqs.into_iter(),
+            epoch: from.epoch,
+            epochs: from.epochs.into_iter().collect(),
+            covering: None,
+            refused: PatternMap::default(),
+            seqs: HashMap::new(),
+        });
+        Work::Subscribe(Self {
+            id,
+            texts: Distinct::new(request.topics),
+            wish: request.wish,
+            snapshot: request.snapshot,
+            atomic: request.atomic,
+            asked: Vec::new(),
+            refused: Vec::new(),
+            err: Vec::new(),
+            added: Added::default(),
+            places,
+            topics: None,
+            done: HashSet::new(),
+            recovered: HashMap::new(),
+        })
+    }
+
+    pub(super) fn step(
+        &mut self,
+        session: &mut Session,
+        view: View<'_>,
+        budget: &mut Budget,
+    ) -> Slice {
+        self.check_names(session, view, budget);
+        if self.texts.is_empty() {
+            self.check_places(view, budget);
+        }
+        let is_checked = self.texts.is_empty()
+            && self
+                .places
+                .as_ref()
+                .is_none_or(|places| places.left.len() == 0);
+        if is_checked && self.topics.is_none() {
+            self.commit(session);
+        }
+        let mut taken = Taken::default();
+        if let Some(mut topics) = self.topics.take() {
+            while let Some((name, piece)) =
+                topics.next(budget, |name| name.topics(view.catalog()).to_vec())
+            {
+                self.take_up(&name, piece, session, view, &mut taken);
+            }
+            self.topics = Some(topics);
+        }
+        let is_last = self.topics.as_ref().is_some_and(Pieces::is_empty);
+        // Whether an atomic request takes effect is known at its end.
+        let err = if self.atomic && self.topics.is_none() {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.err)
+        };
+        let count = view.held.count() + taken.holds;
+        let answer = subscribed(self.id.as_ref(), taken.ok, err, count, is_last);
+        let actions = answer.into_iter().chain(taken.joins).collect();
+        Slice { actions, is_last }
+    }
+
+    fn check_names(&mut self, session: &Session, view: View<'_>, budget: &mut Budget) {
+        while let Some(text) = self.texts.next(budget) {
+            let mut pattern = None;
+            let checked = session
+                .ask(&text, self, view, &mut pattern)
+                .and_then(|one| session.within_limit(&text, one, &mut self.added, view, budget));
+            match checked {
+                Ok(one) => self.asked.push((text, one)),
+                Err(refusal) => {
+                    self.err.push(refusal);
+                    if self.places.is_some() {
+                        self.refused.extend(pattern);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_places(&mut self, view: View<'_>, budget: &mut Budget) {
+        let Some(places) = &mut self.places else {
+            return;
+        };
+        let (asked, refused) = (&self.asked, &mut self.refused);
+        let covering = places.covering.get_or_insert_with(|| {
+            places
+                .refused
+                .extend(refused.drain(..).map(|pattern| (pattern, ())));
+            let mut covering = Names::default();
+            let names: Vec<_> = asked
+                .iter()
+                .map(|(_, one)| (one.name.clone(), one.settings))
+                .collect();
+            covering.set_all(&names);
+            covering
+        });
+        while !budget.is_spent()
+            && let Some((text, seq)) = places.left.next()
+        {
+            budget.spend(1);
+            let topic = match TopicName::parse(&text) {
+                Ok(TopicName::Topic(topic)) => Some(topic),
+                _ => None,
+            };
+            let known = topic.as_ref().and_then(|topic| view.catalog().find(topic));
+            if let Some(known) =
+                known.filter(|known| covering.in_force(*known, view.catalog()).is_some())
+            {
+                let epoch = places.epochs.get(&text).unwrap_or(&places.epoch);
+                places.seqs.insert(known, (seq, Epoch::parse(epoch)));
+                continue;
+            }
+            let was_refused = self.texts.had(&text)
+                || topic.is_some_and(|topic| places.refused.longest(&topic).is_some());
+            if !was_refused {
+                let message = "named in `from.seqs`, but not covered by `topics`";
+                self.err
+                    .push(Refusal::new(text, Code::UnknownTopic, message));
+            }
+        }
+    }
+
+    /// All is checked: the names are the client's from here on, unless one for all is refused.
+    fn commit(&mut self, session: &mut Session) {
+        let asked = std::mem::take(&mut self.asked);
+        if self.atomic && !self.err.is_empty() {
+            let others = asked
+                .into_iter()
+                .map(|(text, _)| Refusal::new(text, Code::Atomic, "another topic was refused"));
+            self.err.extend(others);
+            self.topics = Some(Pieces::new(Vec::new()));
+            return;
+        }
+        let names: Vec<_> = asked
+            .into_iter()
+            .map(|(_, one)| (one.name, one.settings))
+            .collect();
+        session.names.set_all(&names);
+        self.topics = Some(Pieces::new(
+            names.into_iter().map(|(name, _)| name).collect(),
+        ));
+    }
+
+    /// Begins or sets anew what a name means, and lists it.
+    fn take_up(
+        &mut self,
+        name: &Name,
+        mut piece: Vec<TopicId>,
+        session: &mut Session,
+        view: View<'_>,
+        taken: &mut Taken,
+    ) {
+        let mut room =
+            (session.limits.topics as usize).saturating_sub(view.held.count() + taken.holds);
+        // Checked for most names; a pattern that was held already may mean more topics than there is room for.
+        piece.retain(|topic| {
+            let is_held = view.held.holds(*topic) || self.done.contains(topic);
+            let fits = is_held || room > 0;
+            room -= usize::from(fits && !is_held);
+            fits
+        });
+        if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
+            // New topics of its patterns have taken the room since it was checked.
+            session.names.remove(name);
+            let text = &*view.catalog().topic(*topic).text;
+            self.err.push(session.over_limit(text, view));
+            return;
+        }
+        for topic in &piece {
+            if self.done.insert(*topic) {
+                self.join(*topic, session, view, taken);
+            }
+        }
+        let Some(mut entry) = session.names.entry(name, &piece, view) else {
+            return;
+        };
+        if !self.recovered.is_empty() {
+            let recovered = |topic: &TopicId| self.recovered.get(topic).copied();
+            match &mut entry.matched {
+                None => entry.recovered = piece.first().and_then(recovered),
+                // Each topic of a name in force has its entry.
+                Some(matched) => matched
+                    .iter_mut()
+                    .zip(&piece)
+                    .for_each(|(entry, topic)| entry.recovered = recovered(topic)),
+            }
+        }
+        taken.ok.push(entry);
+    }
+
+    /// Begins one topic, or sets it anew.
+    fn join(&mut self, topic: TopicId, session: &Session, view: View<'_>, taken: &mut Taken) {
+        let Some(settings) = session.names.in_force(topic, view.catalog()) else {
+            return;
+        };
+        let events = match self.snapshot {
+            Some(SnapshotWish::Events(events)) => events as usize,
+            _ => events_by_default(view.catalog().topic(topic).topic.channel),
+        };
+        if view.held.holds(topic) {
+            taken.joins.push(Action::Set(topic, settings));
+            if matches!(
+                self.snapshot,
+                Some(SnapshotWish::Yes | SnapshotWish::Events(_))
+            ) {
+                taken.joins.push(Action::Snapshot(topic, events));
+            }
+            return;
+        }
+        let place = self
+            .places
+            .as_ref()
+            .and_then(|places| places.seqs.get(&topic));
+        let join = match place {
+            None if self.snapshot == Some(SnapshotWish::No) => Join::Live,
+            None => Join::Snapshot(events),
+            Some((seq, epoch)) => {
+                let join = resume(topic, *seq, *epoch, settings.mode, events, view);
+                let is_recovered = matches!(join, Join::Resume(_));
+                self.recovered.insert(topic, is_recovered);
+                join
+            }
+        };
+        taken.holds += 1;
+        taken.joins.push(Action::Hold(topic, settings, join));
+    }
 }
 
 impl Session {
-    pub(super) fn subscribe(
-        &mut self,
-        id: Option<Id>,
-        request: &Subscribe,
+    /// Resolves a name and checks what is asked of it; `pattern` is what it is, where it is one.
+    fn ask(
+        &self,
+        text: &str,
+        request: &Subscribing,
         view: View<'_>,
-    ) -> Vec<Action> {
-        let (mut asked, mut err) = (Vec::new(), Vec::new());
-        let mut fresh = Fresh::default();
-        for text in distinct(&request.topics) {
-            match self
-                .ask(text, request, view)
-                .and_then(|one| self.within_limit(text, one, &mut fresh, view))
-            {
-                Ok(one) => asked.push((text, one)),
-                Err(refusal) => err.push(refusal),
-            }
-        }
-        let places = request
-            .from
-            .as_ref()
-            .map(|from| Self::places(from, &asked, &mut err, view));
-        if request.atomic && !err.is_empty() {
-            let others = asked.iter().map(|(text, _)| {
-                Refusal::new(text.as_str(), Code::Atomic, "another topic was refused")
-            });
-            err.extend(others);
-            asked.clear();
-        }
-        self.names.reserve(asked.len());
-        for (_, one) in &asked {
-            self.names.set(one.name.clone(), one.settings);
-        }
-        let mut actions = Vec::new();
-        let mut recovered = HashMap::new();
-        let mut done = HashSet::new();
-        for (_, one) in &asked {
-            for topic in one.name.topics(view.catalog()) {
-                if done.insert(*topic) {
-                    let joins = self.join(
-                        *topic,
-                        one.events,
-                        request.snapshot,
-                        places.as_ref(),
-                        &mut recovered,
-                        view,
-                    );
-                    actions.extend(joins);
-                }
-            }
-        }
-        let mut ok: Vec<_> = asked
-            .iter()
-            .filter_map(|(_, one)| self.names.entry(&one.name, view))
-            .collect();
-        if !recovered.is_empty() {
-            let text = |topic: &TopicId| &*view.catalog().topic(*topic).text;
-            let recovered: HashMap<&str, bool> = recovered
-                .iter()
-                .map(|(topic, yes)| (text(topic), *yes))
-                .collect();
-            for entry in &mut ok {
-                entry.recovered = recovered.get(entry.topic.as_str()).copied();
-                for entry in entry.matched.iter_mut().flatten() {
-                    entry.recovered = recovered.get(entry.topic.as_str()).copied();
-                }
-            }
-        }
-        let held = actions
-            .iter()
-            .filter(|action| matches!(action, Action::Hold(..)))
-            .count();
-        let count = (view.held.count() + held) as u64;
-        actions.insert(
-            0,
-            Action::Answer(Control::Subscribed(Subscribed {
-                id,
-                ok,
-                err,
-                count,
-                more: false,
-            })),
-        );
-        actions
-    }
-
-    /// Resolves a name and checks what is asked of it.
-    fn ask(&self, text: &str, request: &Subscribe, view: View<'_>) -> Result<Asked, Refusal> {
+        pattern: &mut Option<TopicPattern>,
+    ) -> Result<Asked, Refusal> {
         let parsed = TopicName::parse(text)
             .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
         let channel = match &parsed {
             TopicName::Topic(topic) => topic.channel,
-            TopicName::Pattern(pattern) => pattern.channel,
+            TopicName::Pattern(one) => {
+                *pattern = Some(one.clone());
+                one.channel
+            }
         };
         let settings = Settings::default_of(channel)
             .with(request.wish, channel)
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
-        let events = self.snapshot_events(text, channel, request.snapshot)?;
+        self.check_snapshot(text, channel, request.snapshot)?;
         let name = Name::resolve(parsed.clone(), view.catalog())
             .ok_or_else(|| unknown_topic(text, &parsed, view))?;
-        Ok(Asked {
-            name,
-            settings,
-            events,
-        })
+        Ok(Asked { name, settings })
     }
 
-    fn snapshot_events(
+    fn check_snapshot(
         &self,
         text: &str,
         channel: Channel,
         wish: Option<SnapshotWish>,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<(), Refusal> {
         let Some(SnapshotWish::Events(events)) = wish else {
-            return Ok(events_by_default(channel));
+            return Ok(());
         };
         let refuse = |message: String| Err(Refusal::new(text, Code::BadRequest, message));
         if channel.kind() == Kind::State {
@@ -197,358 +362,60 @@ impl Session {
                 self.limits.snapshot_events
             ));
         }
-        Ok(events as usize)
+        Ok(())
+    }
+
+    fn over_limit(&self, text: &str, view: View<'_>) -> Refusal {
+        let message = format!(
+            "would pass the limit of {} topics; {} are held",
+            self.limits.topics,
+            view.held.count()
+        );
+        Refusal::new(text, Code::TopicLimit, message)
     }
 
     fn within_limit(
         &self,
         text: &str,
         one: Asked,
-        fresh: &mut Fresh,
+        added: &mut Added,
         view: View<'_>,
+        budget: &mut Budget,
     ) -> Result<Asked, Refusal> {
-        let topics = one.name.topics(view.catalog());
-        let room =
-            (self.limits.topics as usize).saturating_sub(view.held.count() + fresh.topics.len());
-        let new: Vec<_> = topics
-            .iter()
-            .filter(|topic| !fresh.topics.contains(topic) && !view.held.holds(**topic))
-            .take(room + 1)
-            .copied()
-            .collect();
-        if new.len() > room {
-            let message = format!(
-                "would pass the limit of {} topics; {} are held",
-                self.limits.topics,
-                view.held.count()
-            );
-            return Err(Refusal::new(text, Code::TopicLimit, message));
+        let is_held = self.names.settings(&one.name).is_some();
+        let is_pattern = matches!(one.name, Name::Pattern(_));
+        if is_held && is_pattern {
+            // What is held of it stays; it may mean more by now than there is room for.
+            return Ok(one);
         }
-        if matches!(one.name, Name::Pattern(_)) && self.names.settings(&one.name).is_none() {
+        let room =
+            (self.limits.topics as usize).saturating_sub(view.held.count() + added.topics.len());
+        let mut new = Vec::new();
+        for (at, topic) in one.name.topics(view.catalog()).iter().enumerate() {
+            if at % TOPICS_A_STEP == TOPICS_A_STEP - 1 {
+                budget.spend(1);
+            }
+            if !added.topics.contains(topic) && !view.held.holds(*topic) {
+                if new.len() == room {
+                    return Err(self.over_limit(text, view));
+                }
+                new.push(*topic);
+            }
+        }
+        if is_pattern {
             // Patterns cost memory and time even where they match nothing.
-            if self.names.patterns() + fresh.patterns >= self.limits.topics as usize {
+            if self.names.patterns() + added.patterns >= self.limits.topics as usize {
                 let message = format!("would pass the limit of {} patterns", self.limits.topics);
                 return Err(Refusal::new(text, Code::TopicLimit, message));
             }
-            fresh.patterns += 1;
+            added.patterns += 1;
         }
-        fresh.topics.extend(new);
+        added.topics.extend(new);
         Ok(one)
     }
-
-    fn places(
-        from: &From,
-        asked: &[(&String, Asked)],
-        err: &mut Vec<Refusal>,
-        view: View<'_>,
-    ) -> Places {
-        let (places, unknown) = Places::read(from, view);
-        let covered: HashSet<TopicId> = asked
-            .iter()
-            .flat_map(|(_, one)| one.name.topics(view.catalog()))
-            .copied()
-            .collect();
-        let refused: HashSet<&str> = err.iter().map(|refusal| refusal.topic.as_str()).collect();
-        let stray = places.seqs.keys().filter(|topic| !covered.contains(topic));
-        let stray = stray
-            .map(|topic| view.catalog().topic(*topic).text.to_string())
-            .chain(unknown);
-        let by_pattern = |topic: &Topic| {
-            let patterns = refused
-                .iter()
-                .filter_map(|text| TopicName::parse(text).ok());
-            patterns
-                .into_iter()
-                .any(|name| matches!(name, TopicName::Pattern(pattern) if pattern.matches(topic)))
-        };
-        let was_refused = |text: &str| {
-            refused.contains(text)
-                || matches!(TopicName::parse(text), Ok(TopicName::Topic(topic)) if by_pattern(&topic))
-        };
-        let mut stray: Vec<_> = stray.filter(|text| !was_refused(text)).collect();
-        stray.sort();
-        let message = "named in `from.seqs`, but not covered by `topics`";
-        err.extend(
-            stray
-                .into_iter()
-                .map(|text| Refusal::new(text, Code::UnknownTopic, message)),
-        );
-        places
-    }
-
-    /// What is to be done for one topic of a `subscribe`.
-    fn join(
-        &self,
-        topic: TopicId,
-        events: usize,
-        wish: Option<SnapshotWish>,
-        places: Option<&Places>,
-        recovered: &mut HashMap<TopicId, bool>,
-        view: View<'_>,
-    ) -> Vec<Action> {
-        let Some(settings) = self.names.in_force(topic, view.catalog()) else {
-            return Vec::new();
-        };
-        if view.held.holds(topic) {
-            let mut actions = vec![Action::Set(topic, settings)];
-            if matches!(wish, Some(SnapshotWish::Yes | SnapshotWish::Events(_))) {
-                actions.push(Action::Snapshot(topic, events));
-            }
-            return actions;
-        }
-        let fresh = if wish == Some(SnapshotWish::No) {
-            Join::Live
-        } else {
-            Join::Snapshot(events)
-        };
-        let join = match places.and_then(|places| places.seqs.get(&topic)) {
-            None => fresh,
-            Some((seq, epoch)) => {
-                let join = resume(topic, *seq, *epoch, settings.mode, events, view);
-                recovered.insert(topic, matches!(join, Join::Resume(_)));
-                join
-            }
-        };
-        vec![Action::Hold(topic, settings, join)]
-    }
-
-    pub(super) fn unsubscribe(
-        &mut self,
-        id: Option<Id>,
-        asked: TopicsAsked,
-        view: View<'_>,
-    ) -> Vec<Action> {
-        let mut err = Vec::new();
-        let mut touched: Vec<TopicId> = Vec::new();
-        match asked {
-            TopicsAsked::All => {
-                touched = view.held.topics();
-                self.names.clear();
-            }
-            TopicsAsked::These(topics) => {
-                for text in distinct(&topics) {
-                    match self.held_name(text, view) {
-                        Ok(name) => {
-                            self.names.remove(&name);
-                            touched.extend_from_slice(name.topics(view.catalog()));
-                        }
-                        Err(refusal) => err.push(refusal),
-                    }
-                }
-            }
-        }
-        let (mut gone, mut ok, mut actions) = (Vec::new(), Vec::new(), Vec::new());
-        let mut seen = HashSet::new();
-        for topic in touched {
-            if !view.held.holds(topic) || !seen.insert(topic) {
-                continue;
-            }
-            match self.names.in_force(topic, view.catalog()) {
-                Some(settings) => {
-                    ok.push(topic_entry(topic, settings, view));
-                    actions.push(Action::Set(topic, settings));
-                }
-                None => {
-                    gone.push(view.catalog().topic(topic).text.to_string());
-                    actions.push(Action::Drop(topic));
-                }
-            }
-        }
-        let count = (view.held.count() - gone.len()) as u64;
-        let answer = Unsubscribed {
-            id,
-            topics: gone,
-            ok,
-            err,
-            count,
-            more: false,
-        };
-        // The drops come first: no event of a topic follows the answer that names it.
-        actions.push(Action::Answer(Control::Unsubscribed(answer)));
-        actions
-    }
-
-    /// The subscription of that name, in the words it was made with.
-    fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
-        let parsed = TopicName::parse(text)
-            .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
-        let resolved = Name::resolve(parsed.clone(), view.catalog())
-            .ok_or_else(|| unknown_topic(text, &parsed, view))?;
-        let name = Some(resolved).filter(|name| self.names.settings(name).is_some());
-        name.ok_or_else(|| {
-            Refusal::new(
-                text,
-                Code::UnknownTopic,
-                "not held under this name; `subscriptions` lists what is",
-            )
-        })
-    }
-
-    pub(super) fn modify(
-        &mut self,
-        id: Option<Id>,
-        topics: Vec<String>,
-        wish: DeliveryWish,
-        view: View<'_>,
-    ) -> Vec<Action> {
-        let (mut changed, mut err) = (Vec::new(), Vec::new());
-        for text in distinct(&topics) {
-            match self
-                .held_name(text, view)
-                .and_then(|name| self.modified(text, name, wish, view))
-            {
-                Ok((
-                    _,
-                    Settings {
-                        mode: Mode::Interval(0),
-                        ..
-                    },
-                )) => {
-                    let message = "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000";
-                    return self.refuse(id, message.into(), view.now);
-                }
-                Ok(change) => changed.push(change),
-                Err(refusal) => err.push(refusal),
-            }
-        }
-        let mut actions = Vec::new();
-        for (name, settings) in &changed {
-            self.names.set(name.clone(), *settings);
-        }
-        let mut seen = HashSet::new();
-        for topic in changed
-            .iter()
-            .flat_map(|(name, _)| name.topics(view.catalog()))
-        {
-            let settings = self
-                .names
-                .in_force(*topic, view.catalog())
-                .filter(|_| view.held.holds(*topic));
-            if let (Some(settings), true) = (settings, seen.insert(*topic)) {
-                actions.push(Action::Set(*topic, settings));
-            }
-        }
-        actions.insert(
-            0,
-            self.subscribed(id, changed.iter().map(|(name, _)| name), err, view),
-        );
-        actions
-    }
-
-    fn modified(
-        &self,
-        text: &str,
-        name: Name,
-        wish: DeliveryWish,
-        view: View<'_>,
-    ) -> Result<(Name, Settings), Refusal> {
-        let channel = match &name {
-            Name::Topic(topic) => view.catalog().topic(*topic).topic.channel,
-            Name::Pattern(pattern) => pattern.channel,
-        };
-        let held = self
-            .names
-            .settings(&name)
-            .expect("only held names are modified");
-        let settings = held
-            .with(wish, channel)
-            .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
-        Ok((name, settings))
-    }
-
-    fn subscribed<'n>(
-        &self,
-        id: Option<Id>,
-        names: impl Iterator<Item = &'n Name>,
-        err: Vec<Refusal>,
-        view: View<'_>,
-    ) -> Action {
-        let ok = names
-            .filter_map(|name| self.names.entry_of_held(name, view))
-            .collect();
-        Action::Answer(Control::Subscribed(Subscribed {
-            id,
-            ok,
-            err,
-            count: view.held.count() as u64,
-            more: false,
-        }))
-    }
-
-    pub(super) fn resync(
-        &mut self,
-        id: Option<Id>,
-        topics: Vec<String>,
-        view: View<'_>,
-    ) -> Vec<Action> {
-        let (mut names, mut err) = (Vec::new(), Vec::new());
-        for text in distinct(&topics) {
-            match self
-                .held_name(text, view)
-                .or_else(|refusal| held_topic(text, view).ok_or(refusal))
-            {
-                Ok(name) => names.push(name),
-                Err(refusal) => err.push(refusal),
-            }
-        }
-        let mut actions = vec![self.subscribed(id, names.iter(), err, view)];
-        let mut seen = HashSet::new();
-        for topic in names.iter().flat_map(|name| name.topics(view.catalog())) {
-            if view.held.holds(*topic) && seen.insert(*topic) {
-                let channel = view.catalog().topic(*topic).topic.channel;
-                actions.push(Action::Snapshot(*topic, events_by_default(channel)));
-            }
-        }
-        actions
-    }
-
-    /// Topics have appeared: those that a pattern means are held from now on, within the limit.
-    pub fn on_topics(&mut self, new: impl Iterator<Item = TopicId>, view: View<'_>) -> Vec<Action> {
-        let mut change = TopicsChange {
-            added: Vec::new(),
-            removed: Vec::new(),
-            err: Vec::new(),
-            more: false,
-        };
-        let mut actions = Vec::new();
-        for topic in new {
-            let Some(settings) = self.names.in_force(topic, view.catalog()) else {
-                continue;
-            };
-            let info = view.catalog().topic(topic);
-            if view.held.count() + change.added.len() >= self.limits.topics as usize {
-                let message = format!("would pass the limit of {} topics", self.limits.topics);
-                change
-                    .err
-                    .push(Refusal::new(&*info.text, Code::TopicLimit, message));
-            } else {
-                change.added.push(topic_entry(topic, settings, view));
-                actions.push(Action::Hold(
-                    topic,
-                    settings,
-                    Join::Snapshot(events_by_default(info.topic.channel)),
-                ));
-            }
-        }
-        if !(change.added.is_empty() && change.err.is_empty()) {
-            actions.insert(0, Action::Notice(Control::Topics(change)));
-        }
-        actions
-    }
 }
 
-/// A topic that is held, by whatever name.
-fn held_topic(text: &str, view: View<'_>) -> Option<Name> {
-    let TopicName::Topic(topic) = TopicName::parse(text).ok()? else {
-        return None;
-    };
-    view.catalog()
-        .find(&topic)
-        .filter(|topic| view.held.holds(*topic))
-        .map(Name::Topic)
-}
-
-fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
+pub(super) fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
     let nearest = match name {
         TopicName::Topic(topic) => view.catalog().nearest(topic),
         TopicName::Pattern(_) => None,

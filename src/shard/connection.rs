@@ -194,7 +194,8 @@ impl Connection {
 
     /// Whether requests are left in the socket until the answers before them are out.
     pub(super) fn reading_paused(&self, control_max: usize) -> bool {
-        !self.peer.inbox.is_empty()
+        self.peer.session.is_busy()
+            || !self.peer.inbox.is_empty()
             || self.outbox.asked_bytes() > control_max
             || (self.outbox.wire.blocked
                 && (self.outbox.answers_wait() || self.peer.reply_bytes > control_max))

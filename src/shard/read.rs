@@ -51,21 +51,26 @@ impl Shard {
                 connection.left_unread = true;
                 return;
             }
-            let Some((bytes, encoding)) = connection.peer.inbox.pop_front() else {
-                return;
-            };
             let view = View {
                 replica: &self.replica,
                 held: &connection.outbox,
                 now: self.now,
             };
-            let actions = connection.peer.session.on_request(&bytes, encoding, view);
+            let actions = if connection.peer.session.is_busy() {
+                connection.peer.session.go_on(view)
+            } else if let Some((bytes, encoding)) = connection.peer.inbox.pop_front() {
+                connection.peer.session.on_request(&bytes, encoding, view)
+            } else {
+                return;
+            };
             self.act(key, actions);
         }
         if self
             .connections
             .get(key.0 as usize)
-            .is_some_and(|connection| !connection.peer.inbox.is_empty())
+            .is_some_and(|connection| {
+                connection.peer.session.is_busy() || !connection.peer.inbox.is_empty()
+            })
         {
             self.ready.push(key);
         }

@@ -53,6 +53,15 @@ impl ReadyList {
         );
     }
 
+    /// Puts back what a turn had no time for, in front of what was found ready since.
+    pub(super) fn put_back(&self, rest: impl Iterator<Item = ConnectionKey>) {
+        self.keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .splice(0..0, rest);
+        self.notify.notify_one();
+    }
+
     pub(super) async fn notified(&self) {
         self.notify.notified().await;
     }

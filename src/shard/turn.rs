@@ -29,6 +29,8 @@ use crate::source::Gate;
 const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
+/// Time that a turn spends on requests; a single slice of a request is far shorter.
+const SERVING_MAX: Duration = Duration::from_micros(500);
 /// Memory of buffers kept for the next who has something to write.
 const POOL_BYTES_MAX: usize = 1024 * 1024;
 /// A buffer that grew larger isn't kept.
@@ -193,9 +195,7 @@ impl Shard {
             self.counts.settle(self.now);
             busy = self.take_commands(&mut commands);
             self.ready.take(&mut ready);
-            for key in ready.drain(..) {
-                self.on_ready(key);
-            }
+            self.serve(&mut ready);
             let flushes = self.now >= self.flush_at;
             busy |= self.take_batches();
             if flushes && !(self.fresh.is_empty() && self.dirty.is_empty()) {
@@ -208,6 +208,20 @@ impl Shard {
             self.counts.settle(ended);
             self.counts.tell(&self.metrics);
             self.meters.turned(self.now, ended);
+        }
+    }
+
+    /// Reads from and answers sockets that are ready, for at most [`SERVING_MAX`]; then events are delivered first.
+    fn serve(&mut self, ready: &mut Vec<ConnectionKey>) {
+        let mut keys = ready.drain(..);
+        for key in keys.by_ref() {
+            self.on_ready(key);
+            if self.config.clock.now().since(self.now) >= SERVING_MAX {
+                break;
+            }
+        }
+        if keys.len() > 0 {
+            self.ready.put_back(keys);
         }
     }
 

@@ -144,8 +144,9 @@ async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
                 .filter_map(|entry| entry.matched.as_ref())
                 .map(Vec::len)
                 .sum::<usize>();
-            assert_eq!(part.count, 12_000);
+            assert!(part.count >= topics as u64, "{} held", part.count);
             if !part.more {
+                assert_eq!(part.count, 12_000);
                 break;
             }
         }

@@ -378,6 +378,16 @@ impl Rig {
         for action in self.session.on_request(&payload, self.encoding, view) {
             self.act(action);
         }
+        while self.session.is_busy() {
+            let view = crate::session::View {
+                replica: &self.replica,
+                held: &self.outbox,
+                now: self.now,
+            };
+            for action in self.session.go_on(view) {
+                self.act(action);
+            }
+        }
     }
 
     fn act(&mut self, action: Action) {

@@ -1,0 +1,42 @@
+//! Topics that appear while a client holds patterns.
+
+use super::subscribe::events_by_default;
+use super::{Action, Join, Session, View, topic_entry};
+use crate::bus::TopicId;
+use crate::protocol::{Code, Control, Refusal, TopicsChange};
+
+impl Session {
+    /// Topics have appeared: those that a pattern means are held from now on, within the limit.
+    pub fn on_topics(&mut self, new: impl Iterator<Item = TopicId>, view: View<'_>) -> Vec<Action> {
+        let mut change = TopicsChange {
+            added: Vec::new(),
+            removed: Vec::new(),
+            err: Vec::new(),
+            more: false,
+        };
+        let mut actions = Vec::new();
+        for topic in new {
+            let Some(settings) = self.names.in_force(topic, view.catalog()) else {
+                continue;
+            };
+            let info = view.catalog().topic(topic);
+            if view.held.count() + change.added.len() >= self.limits.topics as usize {
+                let message = format!("would pass the limit of {} topics", self.limits.topics);
+                change
+                    .err
+                    .push(Refusal::new(&*info.text, Code::TopicLimit, message));
+            } else {
+                change.added.push(topic_entry(topic, settings, view));
+                actions.push(Action::Hold(
+                    topic,
+                    settings,
+                    Join::Snapshot(events_by_default(info.topic.channel)),
+                ));
+            }
+        }
+        if !(change.added.is_empty() && change.err.is_empty()) {
+            actions.insert(0, Action::Notice(Control::Topics(change)));
+        }
+        actions
+    }
+}
