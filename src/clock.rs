@@ -2,50 +2,290 @@
 //!
 //! One clock for everything: monotonic, anchored to the wall when it is made, so that times on the wire are of the world
 //! and never run backwards. Code that decides is handed `now`; only the shells around it read the clock.
+//!
+//! The wall clock may be set while the server runs. [`Clock::follow`] then brings this clock back to it: a clock that is behind
+//! by more than [`STEP_MIN`] is set forward at once, any other difference is made up by running up to a tenth faster or slower.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use arc_swap::ArcSwap;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
+};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::market::UnixNanos;
 
+/// A clock that is behind by more than this is set forward.
+const STEP_MIN: Duration = Duration::from_secs(1);
+/// A smaller difference is left alone.
+const TOLERANCE_NANOS: i64 = 5_000_000;
+/// A difference is made up within this time, where the greatest change of rate allows it.
+const MAKE_UP_SECONDS: i64 = 2;
+/// The greatest change of rate, in millionths.
+const RATE_MAX: i64 = 100_000;
+/// A new rate holds from so long after it is decided, so that no reader has passed that point yet.
+const LEAD: Duration = Duration::from_millis(100);
+/// The wall and the monotonic clock are read together if not more than this lies between.
+const READ_GAP_MAX: Duration = Duration::from_millis(1);
+
 /// A monotonic clock that tells the world's time. Copies of one clock agree.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     anchor: Instant,
-    wall: UnixNanos,
+    /// Shared by all copies, and never freed: a clock lives as long as its process.
+    course: &'static ArcSwap<Course>,
+}
+
+/// How the clock runs: one rate up to a moment, another from then on. Times are since the anchor.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    before: Stretch,
+    turn: Duration,
+    after: Stretch,
+}
+
+/// A stretch of time at one rate.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    from: Duration,
+    shows: UnixNanos,
+    /// Nanoseconds gained on every million, negative where the clock runs slower.
+    faster: i64,
+}
+
+/// What following the wall clock did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Followed {
+    /// Wall clock less this clock before the correction, in nanoseconds.
+    pub skew: i64,
+    /// The clock was set forward by the skew.
+    pub stepped: bool,
+}
+
+impl Stretch {
+    /// The time that the clock shows at a moment of this stretch.
+    fn at(&self, moment: Duration) -> UnixNanos {
+        let passed = moment.saturating_sub(self.from);
+        let shows = self.shows.plus(passed);
+        if self.faster == 0 {
+            return shows;
+        }
+        let gained = passed.as_nanos() as i128 * i128::from(self.faster) / 1_000_000;
+        UnixNanos(shows.0.saturating_add_signed(gained as i64))
+    }
+
+    /// The moment at which the clock shows a time.
+    fn moment(&self, time: UnixNanos) -> Duration {
+        let left = time.since(self.shows);
+        self.from + self.real(left)
+    }
+
+    /// How long it takes until so much has passed on the clock.
+    fn real(&self, shown: Duration) -> Duration {
+        if self.faster == 0 {
+            return shown;
+        }
+        let rate = (1_000_000 + self.faster) as u128;
+        let real = (shown.as_nanos() * 1_000_000).div_ceil(rate);
+        Duration::from_nanos(u64::try_from(real).unwrap_or(u64::MAX))
+    }
+}
+
+impl Course {
+    fn stretch(&self, moment: Duration) -> &Stretch {
+        if moment < self.turn {
+            &self.before
+        } else {
+            &self.after
+        }
+    }
+
+    fn at(&self, moment: Duration) -> UnixNanos {
+        self.stretch(moment).at(moment)
+    }
+
+    /// The course that leads back to the wall clock, which showed `wall` at `moment`.
+    fn corrected(&self, moment: Duration, wall: UnixNanos) -> (Option<Self>, Followed) {
+        let now = self.at(moment);
+        let skew = wall.0.wrapping_sub(now.0) as i64;
+        let stepped = wall.since(now) > STEP_MIN;
+        let followed = Followed { skew, stepped };
+        let before = *self.stretch(moment);
+        if stepped {
+            let after = Stretch {
+                from: moment,
+                shows: wall,
+                faster: 0,
+            };
+            let turn = moment;
+            return (
+                Some(Self {
+                    before,
+                    turn,
+                    after,
+                }),
+                followed,
+            );
+        }
+        let faster = if skew.abs() <= TOLERANCE_NANOS {
+            0
+        } else {
+            (skew / (1000 * MAKE_UP_SECONDS)).clamp(-RATE_MAX, RATE_MAX)
+        };
+        if moment < self.turn || faster == before.faster {
+            return (None, followed);
+        }
+        let turn = moment + LEAD;
+        let after = Stretch {
+            from: turn,
+            shows: before.at(turn),
+            faster,
+        };
+        (
+            Some(Self {
+                before,
+                turn,
+                after,
+            }),
+            followed,
+        )
+    }
 }
 
 impl Clock {
     /// Anchors a clock to the wall, now.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
     pub fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let stretch = Stretch {
+            from: Duration::ZERO,
+            shows: wall(),
+            faster: 0,
+        };
+        let course = Course {
+            before: stretch,
+            turn: Duration::ZERO,
+            after: stretch,
+        };
         Self {
             anchor: Instant::now(),
-            wall: UnixNanos(wall.as_nanos() as u64),
+            course: Box::leak(Box::new(ArcSwap::from_pointee(course))),
         }
     }
 
     /// The time now; never before an earlier answer.
     pub fn now(&self) -> UnixNanos {
-        self.wall.plus(self.anchor.elapsed())
+        // First, so that a course that begins later shows its beginning at least.
+        let moment = self.anchor.elapsed();
+        self.course.load().at(moment)
     }
 
-    /// The runtime's instant at which this clock shows `time`.
+    /// Corrects this clock, and all its copies, towards the wall clock. To be called about once a second.
+    pub fn follow_wall(&self) -> Option<Followed> {
+        // A thread may be held up between two readings.
+        (0..3).find_map(|_| {
+            let before = self.anchor.elapsed();
+            let wall = wall();
+            let gap = self.anchor.elapsed().checked_sub(before)?;
+            (gap <= READ_GAP_MAX).then(|| self.follow(before, wall))
+        })
+    }
+
+    /// Corrects this clock towards a wall clock that shows `wall` now.
+    pub fn follow_time(&self, wall: UnixNanos) -> Followed {
+        self.follow(self.anchor.elapsed(), wall)
+    }
+
+    fn follow(&self, moment: Duration, wall: UnixNanos) -> Followed {
+        let mut done = Followed::default();
+        // Decided anew where another thread has changed the course meanwhile.
+        self.course.rcu(|course| {
+            let (next, followed) = course.corrected(moment, wall);
+            done = followed;
+            next.map_or_else(|| Arc::clone(course), Arc::new)
+        });
+        done
+    }
+
+    /// The runtime's instant at which this clock shows `time`, as it runs now.
     pub fn instant_at(&self, time: UnixNanos) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.anchor + time.since(self.wall))
+        let course = self.course.load();
+        let moment = if time < course.after.shows {
+            course.before.moment(time).min(course.turn)
+        } else {
+            course.after.moment(time)
+        };
+        tokio::time::Instant::from_std(self.anchor + moment)
     }
 
     /// Waits until this clock shows `time`.
     pub async fn sleep_until(&self, time: UnixNanos) {
-        tokio::time::sleep_until(self.instant_at(time)).await;
+        loop {
+            tokio::time::sleep_until(self.instant_at(time)).await;
+            // It may run slower than it did.
+            if self.now() >= time {
+                return;
+            }
+        }
+    }
+
+    /// The time now, on this clock and since the machine started.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            wall: self.now(),
+            boot: BootTime::read(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
+fn wall() -> UnixNanos {
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    UnixNanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A time by the wall clock, and by the clock that runs since the machine started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moment {
+    /// By the wall clock.
+    pub wall: UnixNanos,
+    /// By the machine; `None` where it doesn't tell.
+    pub boot: Option<BootTime>,
+}
+
+/// The time since the machine started, which nobody can set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTime {
+    /// Identifies the start of the machine.
+    pub boot: String,
+    /// The time since then, in which it slept included.
+    pub elapsed: Duration,
+}
+
+impl BootTime {
+    fn read() -> Option<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let elapsed = rustix::time::clock_gettime(ClockId::Boottime);
+        Some(Self {
+            boot: boot.trim().to_owned(),
+            elapsed: Duration::new(elapsed.tv_sec as u64, elapsed.tv_nsec as u32),
+        })
+    }
+
+    /// The time since an earlier moment of the same start of the machine.
+    pub fn since(&self, earlier: &Self) -> Option<Duration> {
+        if self.boot == earlier.boot {
+            self.elapsed.checked_sub(earlier.elapsed)
+        } else {
+            None
+        }
     }
 }
 
@@ -79,6 +319,7 @@ impl Alarm {
         if left.is_zero() {
             return Ok(());
         }
+        let left = self.clock.course.load().after.real(left);
         let it_value = Timespec {
             tv_sec: left.as_secs() as i64,
             tv_nsec: left.subsec_nanos().into(),
@@ -102,4 +343,95 @@ impl Alarm {
 pub fn thread_cpu_time() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGUN: UnixNanos = UnixNanos(1_700_000_000_000_000_000);
+
+    fn course() -> Course {
+        let stretch = Stretch {
+            from: Duration::ZERO,
+            shows: BEGUN,
+            faster: 0,
+        };
+        Course {
+            before: stretch,
+            turn: Duration::ZERO,
+            after: stretch,
+        }
+    }
+
+    /// Follows a wall clock that is off by so many nanoseconds, once a second; the difference at the end, and the largest
+    /// amount by which a millisecond of this clock differed from a real one.
+    fn follow(off: i64, seconds: u64) -> (i64, i64) {
+        let mut course = course();
+        let mut last = course.at(Duration::ZERO);
+        let mut worst = 0;
+        let wall = |moment: Duration| UnixNanos(BEGUN.plus(moment).0.saturating_add_signed(off));
+        for at in 0..seconds * 1000 {
+            let moment = Duration::from_millis(at);
+            if at % 1000 == 0
+                && let (Some(next), followed) = course.corrected(moment, wall(moment))
+            {
+                for probe in [0, 50, 99, 100] {
+                    let probe = moment + Duration::from_millis(probe);
+                    assert!(
+                        followed.stepped || course.at(probe) == next.at(probe),
+                        "readers of either agree"
+                    );
+                }
+                course = next;
+            }
+            let now = course.at(moment);
+            assert!(now >= last, "it never goes back");
+            if at > 0 {
+                worst = worst.max((now.since(last).as_nanos() as i64 - 1_000_000).abs());
+            }
+            assert!(
+                course.stretch(moment).moment(now)
+                    >= moment.saturating_sub(Duration::from_nanos(2))
+            );
+            last = now;
+        }
+        let end = Duration::from_millis(seconds * 1000 - 1);
+        (wall(end).0.wrapping_sub(last.0) as i64, worst)
+    }
+
+    #[test]
+    fn small_differences_are_made_up_smoothly_and_without_going_back() {
+        for off in [300_000_000, -300_000_000, 20_000_000, -1_000_000_000] {
+            let (left, worst) = follow(off, 30);
+            assert!(left.abs() <= TOLERANCE_NANOS, "{off}: {left} are left");
+            assert!(
+                worst <= 100_000,
+                "{off}: a millisecond was off by {worst} ns"
+            );
+        }
+        assert_eq!(follow(TOLERANCE_NANOS, 5), (TOLERANCE_NANOS, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_behind_is_set_forward_and_one_far_ahead_slows_down() {
+        let year = 365 * 86_400 * 1_000_000_000;
+        assert_eq!(follow(50 * year, 3).0, 0);
+        let (left, worst) = follow(-3_600_000_000_000, 60);
+        assert!(worst <= 100_000);
+        assert!(
+            (-3_595_000_000_000..-3_590_000_000_000).contains(&left),
+            "a tenth slower: {left}"
+        );
+    }
+
+    #[test]
+    fn copies_follow_and_agree() {
+        let clock = Clock::start();
+        let copy = clock;
+        let hour = Duration::from_secs(3600);
+        let followed = clock.follow_time(clock.now().plus(hour));
+        assert!(followed.stepped);
+        assert!(copy.now().since(Clock::start().now()) > Duration::from_secs(3590));
+    }
 }

@@ -1,11 +1,12 @@
 //! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
 
+mod keep_time;
 mod reload;
+mod saved;
 mod sources;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,14 +19,16 @@ pub use reload::Reloaded;
 
 use crate::bus::{Bus, Emitter, Heritage, Log, Remains, input_queue};
 use crate::clock::Clock;
-use crate::config::{Config, SourceConfig};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
 use crate::source::{Gate, SourceStatus};
-use crate::state::{Found, SavedSource, State, StateDir};
+use crate::state::{State, StateDir};
+use keep_time::keep_time;
 use reload::tuning_of;
+use saved::{inherit, open_state_dir};
 use sources::{Sources, spec_of};
 
 /// Publish requests that are held in memory at once.
@@ -71,8 +74,19 @@ pub struct App {
     /// Accepting clients, and answering operators.
     accepting: Option<JoinHandle<()>>,
     admin_task: Option<JoinHandle<()>>,
+    /// Brings the clock back to the wall clock.
+    time_keeper: JoinHandle<()>,
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// In order.
+    Complete,
+    /// Its state, which `state_dir` asks for, is not saved.
+    WithoutState,
 }
 
 impl App {
@@ -88,7 +102,7 @@ impl App {
         let state_dir = config
             .state_dir
             .as_deref()
-            .map(|folder| open_state_dir(folder, clock))
+            .map(|folder| open_state_dir(folder, clock, &metrics))
             .transpose()?;
         let (state_dir, left) = state_dir.map_or((None, None), |(dir, left)| (Some(dir), left));
         let (heritage, mut places) = left.map_or_else(
@@ -163,6 +177,7 @@ impl App {
             accepting: None,
             admin_task: admin
                 .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
+            time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
             drain: (config.drain_spread, config.drain_deadline),
             state_dir,
         };
@@ -244,7 +259,7 @@ impl App {
     }
 
     /// Not ready → `bye` with a slot for each client → flush → close → what is to be kept; ends by the deadline.
-    pub async fn stop(self) {
+    pub async fn stop(self) -> Stopped {
         let (spread, deadline) = self.drain;
         self.server.is_draining.store(true, Ordering::Relaxed);
         self.server.metrics.draining.set(1);
@@ -276,102 +291,49 @@ impl App {
         }
         let sources = self.sources.stop().await;
         self.bus.stop().await;
+        self.time_keeper.abort();
         let bus_thread = self.bus_thread;
-        let Ok(Ok(remains)) = tokio::task::spawn_blocking(move || bus_thread.join()).await else {
-            return;
-        };
+        let remains = tokio::task::spawn_blocking(move || bus_thread.join()).await;
         if let Some(admin) = self.admin_task {
             admin.abort();
         }
-        let Some(dir) = self.state_dir else { return };
+        let Some(dir) = self.state_dir else {
+            return Stopped::Complete;
+        };
+        let Ok(Ok(remains)) = remains else {
+            tracing::error!(
+                "the bus failed, so no state is left; the next start begins a new epoch"
+            );
+            return Stopped::WithoutState;
+        };
         let (reply, saved) = oneshot::channel();
         self.server.shards[0].send(Command::Save(reply)).await;
         let Ok(topics) = saved.await else {
-            return tracing::error!(
+            tracing::error!(
                 "a shard was overrun, so no state is left; the next start begins a new epoch"
             );
+            return Stopped::WithoutState;
         };
         let count = topics.len();
-        let state = State::new(
-            self.server.clock.now(),
-            self.epoch.origin,
-            remains,
-            sources,
-            topics,
-        );
-        match tokio::task::spawn_blocking(move || dir.leave(&state)).await {
-            Ok(Ok(())) => tracing::info!(topics = count, "the state is left for the next one"),
+        let now = self.server.clock.moment();
+        let state = State::new(now.wall, self.epoch.origin, remains, sources, topics);
+        match tokio::task::spawn_blocking(move || dir.leave(&state, &now)).await {
+            Ok(Ok(())) => {
+                tracing::info!(topics = count, "the state is left for the next one");
+                return Stopped::Complete;
+            }
             Ok(Err(error)) => {
                 tracing::error!(%error, "the state can't be left; the next start begins a new epoch");
             }
             Err(error) => tracing::error!(%error, "the state was not left; this is a bug"),
         }
+        Stopped::WithoutState
     }
-}
 
-/// The folder, and what the last server left there.
-fn open_state_dir(
-    folder: &Path,
-    clock: Clock,
-) -> Result<(StateDir, Option<Box<State>>), StartError> {
-    let failed = |error| StartError::State {
-        folder: folder.to_owned(),
-        error,
-    };
-    let dir = StateDir::open(folder).map_err(failed)?;
-    let left = match dir.take_up(clock.now()).map_err(failed)? {
-        Found::Nothing => None,
-        Found::State(state) => {
-            tracing::info!(
-                topics = state.topics.len(),
-                "goes on from the state that was left"
-            );
-            Some(state)
-        }
-        Found::Lost(why) => {
-            tracing::warn!(why, "begins a new epoch");
-            None
-        }
-    };
-    Ok((dir, left))
-}
-
-/// What the bus goes on from, and the sources' places; a source with another config starts over.
-fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
-    let mut saved: HashMap<String, SavedSource> = state
-        .sources
-        .into_iter()
-        .map(|source| (source.name.clone(), source))
-        .collect();
-    let mut of = |source: &SourceConfig| {
-        let saved = saved.remove(&*source.name)?;
-        let goes_on = saved.config == Sources::sum(source);
-        saved
-            .place
-            .filter(|_| goes_on)
-            .map(|place| (saved.time, place.to_vec()))
-    };
-    let (sources, places) = config
-        .sources
-        .iter()
-        .map(|source| of(source).unzip())
-        .unzip();
-    let heritage = Heritage {
-        origin: state.origin,
-        tx: state.tx,
-        sources,
-        instruments: state
-            .instruments
-            .into_iter()
-            .map(|saved| (saved.symbol.clone(), saved))
-            .collect(),
-        topics: state
-            .topics
-            .into_iter()
-            .map(|saved| (saved.topic.clone(), saved))
-            .collect(),
-    };
-    (heritage, places)
+    /// The clock that all parts go by.
+    pub fn clock(&self) -> Clock {
+        self.server.clock
+    }
 }
 
 fn start_shards(

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config_file::{ConfigReader, ConfigWatch};
 use super::{Exit, address, complain};
-use crate::app::{App, Reloaded};
+use crate::app::{App, Reloaded, Stopped};
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
 use crate::source::replay::{Begin, ReplayConfig, Speed};
@@ -291,6 +291,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let mut app = App::start(config).await?;
     announce(config, &app, files).await?;
+    let keeps_state = config.state_dir.is_some();
     let mut reader = ConfigReader::new();
     loop {
         tokio::select! {
@@ -316,14 +317,15 @@ async fn serve(
     }
     let failed = app.failed_sources();
     tracing::info!("stopping; a second signal stops at once");
-    tokio::select! {
-        () = app.stop() => {}
-        () = stops.next() => {}
-    }
+    let stopped = tokio::select! {
+        stopped = app.stop() => stopped,
+        () = stops.next() => Stopped::WithoutState,
+    };
     for (name, error) in &failed {
         tracing::error!(source = &**name, %error, "this source had failed");
     }
-    Ok(if failed.is_empty() {
+    let is_complete = stopped == Stopped::Complete || !keeps_state;
+    Ok(if is_complete && failed.is_empty() {
         Exit::Ok
     } else {
         Exit::Failed

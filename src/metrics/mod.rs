@@ -93,6 +93,12 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// 1 where the last was refused.
     pub reload_failed: IntGauge,
+    /// Wall clock less the server's clock.
+    pub clock_skew: Gauge,
+    /// Steps of the wall clock, by direction.
+    pub clock_steps: IntCounterVec,
+    /// Saved states that were refused, by reason.
+    pub states_refused: IntCounterVec,
 }
 
 /// A source's own.
@@ -133,6 +139,16 @@ const BAD_INPUT: [&str; 14] = [
     "unit",
     "full",
     "bad_line",
+];
+
+/// Why a saved state is refused.
+pub const STATE_REFUSED: [&str; 6] = [
+    "missing",
+    "unreadable",
+    "damaged",
+    "not_the_last",
+    "old",
+    "ahead",
 ];
 
 /// Builds metrics and registers them.
@@ -312,6 +328,22 @@ impl Metrics {
             ),
             reload_failed: all
                 .gauge("tickcast_config_reload_failed", "1 where the config as it is now was refused, and an older one holds."),
+            clock_skew: all.ratio(
+                "tickcast_clock_skew_seconds",
+                "Wall clock less the server's clock, which is brought back to it without going back.",
+            ),
+            clock_steps: all.counters(
+                "tickcast_clock_steps_total",
+                "Steps of the wall clock by a second or more, while the server ran or between two runs.",
+                "direction",
+                ["forward", "back"],
+            ),
+            states_refused: all.counters(
+                "tickcast_states_refused_total",
+                "Saved states that were not taken up at the start, by reason.",
+                "reason",
+                STATE_REFUSED,
+            ),
             draining: all.gauge("tickcast_draining", "1 while the server stops."),
             catalogue: all,
         }

@@ -24,6 +24,7 @@ mod restart;
 mod resume;
 mod slow;
 mod sources;
+mod state_dir;
 mod stopping;
 mod terminal;
 mod values;

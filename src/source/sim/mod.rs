@@ -30,6 +30,8 @@ use place::Place;
 const MARK_EVERY: Duration = Duration::from_millis(100);
 /// The generator wakes no oftener than this to emit what has become due.
 const WAKE_EVERY: Duration = Duration::from_micros(250);
+/// A clock that goes on by more than this at once was set, or the server was held up: catching up would take too long.
+const CATCH_UP_MAX: Duration = Duration::from_secs(2 * 3600);
 /// Events emitted at once, so that a late generator still feeds the bus evenly.
 const EMIT_AT: usize = 4096;
 
@@ -206,6 +208,11 @@ impl Sim {
                 return Err(SourceError::Stopped);
             }
             let now = start.plus(out.clock.now().since(begun));
+            if now.since(market.next_due()) > CATCH_UP_MAX {
+                let message =
+                    "the clock went on by more than two hours at once; the market begins anew";
+                return Err(SourceError::Failed(message.to_owned()));
+            }
             market.advance(now, &mut emitted, EMIT_AT);
             let is_late = emitted.len() >= EMIT_AT;
             out.emit(&mut emitted).await?;

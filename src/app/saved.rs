@@ -1,0 +1,89 @@
+//! What the last server left in `state_dir`, given to the parts of this one.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::StartError;
+use super::sources::Sources;
+use crate::bus::Heritage;
+use crate::clock::Clock;
+use crate::config::{Config, SourceConfig};
+use crate::metrics::Metrics;
+use crate::state::{ClockStep, Found, SavedSource, State, StateDir};
+
+/// The folder, and what the last server left there.
+pub(super) fn open_state_dir(
+    folder: &Path,
+    clock: Clock,
+    metrics: &Metrics,
+) -> Result<(StateDir, Option<Box<State>>), StartError> {
+    let failed = |error| StartError::State {
+        folder: folder.to_owned(),
+        error,
+    };
+    let mut dir = StateDir::open(folder).map_err(failed)?;
+    let (found, step) = dir.take_up(&clock.moment()).map_err(failed)?;
+    if let Some(step) = step {
+        let (direction, by) = match step {
+            ClockStep::Forward(by) => ("forward", by),
+            ClockStep::Back(by) => ("back", by),
+        };
+        metrics.clock_steps.with_label_values(&[direction]).inc();
+        tracing::warn!(direction, ?by, "the wall clock was set since the last run");
+    }
+    let left = match found {
+        Found::Nothing => None,
+        Found::State(state) => {
+            tracing::info!(
+                topics = state.topics.len(),
+                "goes on from the state that was left"
+            );
+            Some(state)
+        }
+        Found::Refused(refusal) => {
+            let reason = refusal.reason();
+            metrics.states_refused.with_label_values(&[reason]).inc();
+            tracing::warn!(reason, why = %refusal, "begins a new epoch");
+            None
+        }
+    };
+    Ok((dir, left))
+}
+
+/// What the bus goes on from, and the sources' places; a source with another config starts over.
+pub(super) fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
+    let mut saved: HashMap<String, SavedSource> = state
+        .sources
+        .into_iter()
+        .map(|source| (source.name.clone(), source))
+        .collect();
+    let mut of = |source: &SourceConfig| {
+        let saved = saved.remove(&*source.name)?;
+        let goes_on = saved.config == Sources::sum(source);
+        saved
+            .place
+            .filter(|_| goes_on)
+            .map(|place| (saved.time, place.to_vec()))
+    };
+    let (sources, places) = config
+        .sources
+        .iter()
+        .map(|source| of(source).unzip())
+        .unzip();
+    let heritage = Heritage {
+        origin: state.origin,
+        tx: state.tx,
+        sources,
+        instruments: state
+            .instruments
+            .into_iter()
+            .map(|saved| (saved.symbol.clone(), saved))
+            .collect(),
+        topics: state
+            .topics
+            .into_iter()
+            .map(|saved| (saved.topic.clone(), saved))
+            .collect(),
+    };
+    (heritage, places)
+}
