@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
-use crate::server::{Server, Settings, accept_loop, admin_loop, bind};
+use crate::server::{Listener, Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
 use crate::source::{Gate, SourceStatus};
 use crate::state::{State, StateDir};
@@ -158,7 +158,7 @@ impl App {
             metrics,
             settings: ArcSwap::from_pointee(settings_of(config, &sources)),
             publish_turns: Semaphore::new(PUBLISHES_AT_ONCE),
-            listen: address,
+            listener: Listener::new(address),
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),
             dealt: AtomicUsize::new(0),
@@ -228,7 +228,7 @@ impl App {
 
     /// Where the feed listens.
     pub fn address(&self) -> SocketAddr {
-        self.server.listen
+        self.server.listener.address
     }
 
     /// Where operators look.
@@ -368,13 +368,5 @@ fn start_shards(
 
 /// What handshakes and HTTP go by that a reload may change.
 fn settings_of(config: &Config, sources: &Sources) -> Settings {
-    Settings {
-        connections_max: config.connections_max,
-        handshake_timeout: config.handshake_timeout,
-        notsent_bytes: config.unsent_bytes,
-        user_timeout: config.drop_after,
-        publish_bytes_max: config.publish_bytes_max,
-        publishers: sources.publishers(),
-        sources: sources.statuses(),
-    }
+    Settings::of(config, sources.publishers(), sources.statuses())
 }

@@ -369,7 +369,7 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     let (address, sources) = (app.address(), config.sources.len());
     let metrics = app
         .admin_address()
-        .or(address.ip().is_loopback().then_some(address));
+        .or((config.metrics_on_feed && address.ip().is_loopback()).then_some(address));
     let metrics = metrics.map_or("off".to_owned(), |address| {
         format!("http://{address}/metrics")
     });

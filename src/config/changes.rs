@@ -12,6 +12,15 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
     };
     let same = [
         ("listen", old.listen == new.listen),
+        ("allowed_hosts", old.allowed_hosts == new.allowed_hosts),
+        (
+            "allowed_origins",
+            old.allowed_origins == new.allowed_origins,
+        ),
+        (
+            "trusted_proxies",
+            old.trusted_proxies == new.trusted_proxies,
+        ),
         ("shards", old.shards == new.shards),
         ("state_dir", old.state_dir == new.state_dir),
         ("sources", sources(old) == sources(new)),
@@ -65,6 +74,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             old.publish_bytes_max == new.publish_bytes_max,
         ),
         ("admin.listen", old.admin == new.admin),
+        (
+            "admin.metrics_on_feed",
+            old.metrics_on_feed == new.metrics_on_feed,
+        ),
         ("drain.deadline", old.drain_deadline == new.drain_deadline),
         ("drain.spread", old.drain_spread == new.drain_spread),
     ];
@@ -97,17 +110,21 @@ mod tests {
         let text = |other: bool| {
             let pick = |one: &'static str, two: &'static str| if other { two } else { one };
             format!(
-                "listen: 127.0.0.1:{}\nshards: {}\nstate_dir: {}\nsources: [{{name: s, kind: push, instruments: [{{symbol: {}}}]}}]\n\
+                "listen: 127.0.0.1:{}\nshards: {}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
+                 allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}}}\n\
                  limits: {{connections: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}}}\n\
-                 admin: {{listen: 127.0.0.1:{}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
+                 admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),
                 pick("a", "b"),
                 pick("A", "B"),
                 pick("8081", "9081"),
+                h = pick("a.example", "b.example"),
+                p = pick("127.0.0.1", "10.0.0.0/8"),
+                m = pick("false", "true"),
                 q = pick("64MiB", "32MiB"),
                 n = pick("100", "200"),
                 t = pick("10s", "20s"),

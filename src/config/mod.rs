@@ -6,6 +6,7 @@ mod reader;
 mod sources;
 mod table;
 mod units;
+mod web;
 mod yaml;
 
 use std::cell::RefCell;
@@ -21,6 +22,9 @@ pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
+pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
+
+use ipnet::IpNet;
 
 use crate::files::read_regular;
 use crate::protocol::Limits;
@@ -109,6 +113,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators look; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Hosts accepted besides the listeners' own.
+    pub allowed_hosts: Vec<HostRule>,
+    /// Browser origins that may open the feed.
+    pub allowed_origins: Vec<OriginRule>,
+    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `/metrics` is on the feed's port too.
+    pub metrics_on_feed: bool,
     /// How many shards.
     pub shards: usize,
     /// Where the state is kept while the server is down; `None`: nowhere.
@@ -254,6 +266,22 @@ fn read(root: &Section<'_>) -> Config {
     let config = Config {
         listen,
         admin: admin_address(&admin),
+        allowed_hosts: root.list(
+            "allowed_hosts",
+            "a host name without scheme and path, as in feed.example.com, *.example.com or *",
+            HostRule::parse,
+        ),
+        allowed_origins: root.list(
+            "allowed_origins",
+            "an origin, as in https://app.example.com, or self, loopback or *",
+            OriginRule::parse,
+        ),
+        trusted_proxies: root.list(
+            "trusted_proxies",
+            "an address or a network, as in 127.0.0.1 or 10.0.0.0/8",
+            web::parse_proxy,
+        ),
+        metrics_on_feed: admin.flag("metrics_on_feed"),
         shards,
         state_dir: Some(root.text("state_dir"))
             .filter(|folder| !folder.is_empty())

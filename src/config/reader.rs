@@ -298,13 +298,38 @@ impl<'c> Section<'c> {
         .unwrap_or_default()
     }
 
-    /// A list of texts; one text counts as a list of it.
+    /// A list of texts, each parsed by `parse`; entries that are not `wanted` are problems.
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        let read = |text: String| {
+            let parsed = parse(&text);
+            if parsed.is_none() {
+                let found = text.escape_debug();
+                self.problem(key, format!("\"{found}\" is not right; write {wanted}"));
+            }
+            parsed
+        };
+        self.texts(key).into_iter().filter_map(read).collect()
+    }
+
+    /// A list of texts; one text counts as a list of it. A default of the table is split at its commas.
     pub(super) fn texts(&self, key: &str) -> Vec<String> {
         match self.take(key) {
             None
             | Some(Node {
                 value: Value::Null, ..
-            }) => Vec::new(),
+            }) => {
+                let default = table::find(&self.table_path(key)).and_then(|entry| entry.default);
+                let words = default.unwrap_or_default().split(',').map(str::trim);
+                words
+                    .filter(|word| !word.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            }
             Some(Node {
                 value: Value::Text(text),
                 ..

@@ -58,7 +58,7 @@ pub enum SourceDetails {
         instruments: Vec<Instrument>,
         /// What passes.
         rules: PushRules,
-        /// SHA-256 of the publisher's token.
+        /// SHA-256 of the publisher's token; `None`: open to programs on this machine.
         token_sha256: Option<[u8; 32]>,
     },
 }
@@ -490,6 +490,18 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
             "token_sha256",
             "must be 64 hexadecimal digits; make it with: printf %s TOKEN | sha256sum",
         );
+    }
+    match (section.flag("open"), text.is_empty()) {
+        (true, false) => section.problem(
+            "open",
+            "contradicts token_sha256: a source takes its token, or none",
+        ),
+        (false, true) => section.problem(
+            "token_sha256",
+            "is missing: give the SHA-256 of the publisher's token (printf %s TOKEN | sha256sum), or open: true \
+             to let every program on this machine publish",
+        ),
+        _ => {}
     }
     let sections = section.sections("instruments");
     distinct_symbols(&sections, section);

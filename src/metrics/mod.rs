@@ -80,7 +80,7 @@ pub struct Metrics {
     /// Restarts of sources.
     pub source_restarts: IntCounter,
     /// Handshakes refused, by reason.
-    pub handshakes_refused: IntCounterVec,
+    handshakes_refused: IntCounterVec,
     /// A source's task runs.
     pub source_up: IntGaugeVec,
     /// A source's state: 1 where it holds.
@@ -122,6 +122,57 @@ pub struct ShardMeters {
 }
 
 const FANOUT_HELP: &str = "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
+
+/// Reason why a connection or its request is refused before it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Too many sockets.
+    Sockets,
+    /// Nothing came in time.
+    Silent,
+    /// The head was begun and not ended in time.
+    Slow,
+    /// The client left in the middle of a head.
+    Incomplete,
+    /// The bytes are no HTTP/1.1.
+    Malformed,
+    /// The head is longer than heads may be.
+    TooLarge,
+    /// `Host` is missing, twice, or not one of ours.
+    Host,
+    /// A page of this origin may not use the feed.
+    Origin,
+    /// Not a handshake by RFC 6455.
+    Handshake,
+}
+
+impl Refused {
+    const ALL: [Self; 9] = [
+        Self::Sockets,
+        Self::Silent,
+        Self::Slow,
+        Self::Incomplete,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Host,
+        Self::Origin,
+        Self::Handshake,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Incomplete => "incomplete",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::Handshake => "handshake",
+        }
+    }
+}
 
 /// Why input is refused.
 const BAD_INPUT: [&str; 14] = [
@@ -313,9 +364,9 @@ impl Metrics {
             source_restarts: all.counter("tickcast_source_restarts_total", "Times a source was started again."),
             handshakes_refused: all.counters(
                 "tickcast_handshakes_refused_total",
-                "Handshakes refused.",
+                "Handshakes and HTTP requests refused before they were served, by reason.",
                 "reason",
-                ["sockets", "silent", "handshake"],
+                Refused::ALL.map(Refused::name),
             ),
             source_up: all.gauges("tickcast_source_up", "1 where the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the state that a source is in.", &["source", "state"]),
@@ -423,6 +474,12 @@ impl Metrics {
     /// Counts a close by the server.
     pub fn count_close(&self, code: Code) {
         self.closed.with_label_values(&[code.name()]).inc();
+    }
+
+    /// Counts a connection or request that is refused before it is served.
+    pub fn count_refused(&self, reason: Refused) {
+        let labels = [reason.name()];
+        self.handshakes_refused.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was answered by an error.

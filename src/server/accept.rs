@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -11,8 +11,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::guarded::Guarded;
 use super::upgrade::{self, Granted};
-use super::{Server, http};
+use super::{Listener, Server, http};
+use crate::metrics::Refused;
 use crate::shard::{Command, ShardHandle};
 
 /// Connections that may wait to be accepted.
@@ -21,6 +23,12 @@ const BACKLOG: i32 = 4096;
 const SPARE_SOCKETS: usize = 1024;
 /// How long one HTTP connection may last.
 const HTTP_TIME: Duration = Duration::from_secs(60);
+/// How long a write may wait for the other side to take something.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How long a head may take on the admin address.
+const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
+/// The longest head, and so what a socket of HTTP may hold of what it has read.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -59,24 +67,32 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
 
 /// Serves what is for operators, on an address of its own.
 pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
+    let address = listener.local_addr().unwrap_or(server.listener.address);
+    let own = Arc::new(Listener::new(address));
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let server = Arc::clone(&server);
-                tokio::spawn(async move {
-                    let service =
-                        service_fn(move |request| http::admin(Arc::clone(&server), request));
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(Duration::from_secs(5))
-                        .serve_connection(TokioIo::new(stream), service);
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "an admin connection ended");
-                    }
-                });
+            Ok((stream, peer)) => {
+                let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
+                tokio::spawn(served);
             }
             Err(error) => rest_after(&error).await,
         }
+    }
+}
+
+async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, own: Arc<Listener>) {
+    let service = service_fn(move |request| {
+        http::admin(Arc::clone(&server), Arc::clone(&own), peer, request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ADMIN_HEADER_TIME)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service);
+    match tokio::time::timeout(HTTP_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin connection ended"),
+        Err(_) => tracing::debug!(%peer, "an admin connection took too long"),
     }
 }
 
@@ -99,11 +115,7 @@ fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
         >= SPARE_SOCKETS + server.settings.load().connections_max
     {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
-        server
-            .metrics
-            .handshakes_refused
-            .with_label_values(&["sockets"])
-            .inc();
+        server.metrics.count_refused(Refused::Sockets);
         return;
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
@@ -151,11 +163,7 @@ async fn serve(
     let mut byte = [0];
     let first = tokio::time::timeout(settings.handshake_timeout, stream.peek(&mut byte));
     if !matches!(first.await, Ok(Ok(1))) {
-        server
-            .metrics
-            .handshakes_refused
-            .with_label_values(&["silent"])
-            .inc();
+        server.metrics.count_refused(Refused::Silent);
         return;
     }
     Box::pin(serve_http(stream, peer, server, shard)).await;
@@ -163,11 +171,13 @@ async fn serve(
 
 async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
     let timeout = server.settings.load().handshake_timeout;
-    let granted = Granted::default();
+    let (granted, served) = (Granted::default(), Arc::new(AtomicBool::new(false)));
     let (asked, handle) = (Arc::clone(&granted), shard.clone());
+    let (answering, any) = (Arc::clone(&server), Arc::clone(&served));
     let service = service_fn(move |request| {
+        any.store(true, Ordering::Relaxed);
         http::feed(
-            Arc::clone(&server),
+            Arc::clone(&answering),
             handle.clone(),
             peer,
             request,
@@ -178,8 +188,8 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
         .max_headers(100)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service)
         .with_upgrades();
     // An upgraded connection has left by then; one that doesn't take its answer must not hold it for ever.
     match tokio::time::timeout(HTTP_TIME, connection).await {
@@ -188,7 +198,29 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
                 shard.send(Command::Adopt(Box::new(adopted))).await;
             }
         }
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "an HTTP connection ended"),
+        Ok(Err(error)) => {
+            if let Some(reason) = refused(&error, served.load(Ordering::Relaxed)) {
+                server.metrics.count_refused(reason);
+            }
+            tracing::debug!(%peer, %error, "an HTTP connection ended");
+        }
         Err(_) => tracing::debug!(%peer, "an HTTP connection took too long"),
+    }
+}
+
+/// Why hyper refused a head; `None` where it was something else, or a connection that was kept alive said no more.
+fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
+    if error.is_parse_too_large() {
+        Some(Refused::TooLarge)
+    } else if error.is_parse() {
+        Some(Refused::Malformed)
+    } else if was_served {
+        None
+    } else if error.is_timeout() {
+        Some(Refused::Slow)
+    } else if error.is_incomplete_message() {
+        Some(Refused::Incomplete)
+    } else {
+        None
     }
 }

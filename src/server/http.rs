@@ -8,12 +8,17 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
+    HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
+use super::caller::{Caller, Listener};
 use super::upgrade::Granted;
-use super::{Server, admin, origin, page, publish, upgrade};
+use super::{Server, admin, page, publish, upgrade};
+use crate::metrics::Refused;
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
 use crate::shard::{Command, ShardHandle, instrument_entry};
 
@@ -21,6 +26,9 @@ pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The path of the feed.
+const FEED: &str = "/v1/feed";
 
 /// Answers a request on the feed's port.
 pub(super) async fn feed(
@@ -30,33 +38,76 @@ pub(super) async fn feed(
     request: Request<Incoming>,
     granted: Granted,
 ) -> Result<Answer, Infallible> {
-    if request.uri().authority().is_some() {
-        return Ok(refusal(StatusCode::BAD_REQUEST, "this is no proxy"));
+    // The lines of what follows such a head can't be checked, so the connection ends with the answer.
+    let headers = request.headers();
+    let is_last = headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(UPGRADE);
+    let mut answer = match identify(&server, &server.listener, peer, &request) {
+        Ok(caller) => route(server, shard, caller, request, granted).await,
+        Err(refused) => refused,
+    };
+    if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
     }
+    Ok(answer)
+}
+
+/// The sender of a request, before anything else is done with it.
+fn identify(
+    server: &Server,
+    listener: &Listener,
+    peer: SocketAddr,
+    request: &Request<Incoming>,
+) -> Result<Caller, Answer> {
+    if request.uri().authority().is_some() {
+        return Err(refusal(StatusCode::BAD_REQUEST, "this is no proxy"));
+    }
+    let settings = server.settings.load();
+    let caller = Caller::identify(listener, &settings, peer.ip(), request.headers());
+    caller.inspect_err(|_| server.metrics.count_refused(Refused::Host))
+}
+
+async fn route(
+    server: Arc<Server>,
+    shard: ShardHandle,
+    caller: Caller,
+    request: Request<Incoming>,
+    granted: Granted,
+) -> Answer {
     let path = request.uri().path().to_owned();
-    if path == "/v1/feed" {
-        return Ok(upgrade::answer(&server, request, &granted));
+    if path == FEED {
+        return upgrade::answer(&server, &caller, request, &granted);
+    }
+    if upgrade::is_asked(request.headers()) {
+        let message = format!("there is no WebSocket at {path}; the feed is at {FEED}");
+        return refusal(StatusCode::NOT_FOUND, &message);
     }
     if path == "/v1/publish" {
-        return Ok(if request.method() == Method::POST {
-            publish::answer(&server, peer, request).await
+        return if request.method() == Method::POST {
+            publish::answer(&server, &caller, request).await
         } else {
             not_allowed("POST")
-        });
+        };
     }
-    let mut answer = read(&server, &shard, &path, &request).await;
-    origin::share(
-        request.headers(),
-        server.is_loopback(),
-        answer.headers_mut(),
-    );
-    Ok(answer)
+    let mut answer = read(&server, &shard, &caller, &path, &request).await;
+    share(&server, &caller, request.headers(), answer.headers_mut());
+    answer
+}
+
+/// Lets pages of an origin that may open the feed read an answer too (CORS).
+fn share(server: &Server, caller: &Caller, asked: &HeaderMap, answer: &mut HeaderMap) {
+    answer.append(VARY, HeaderValue::from_static("Origin"));
+    let may_read = caller.may_use(&server.settings.load().allowed_origins, asked);
+    if let Some(origin) = asked.get(ORIGIN).filter(|_| may_read) {
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
 }
 
 /// What is there to read, for programs and for pages of other origins that may open the feed.
 async fn read(
     server: &Server,
     shard: &ShardHandle,
+    caller: &Caller,
     path: &str,
     request: &Request<Incoming>,
 ) -> Answer {
@@ -82,8 +133,11 @@ async fn read(
         (Some(file), _) => file.answer(request.headers()),
         (None, "/v1/instruments") => instruments(shard).await,
         (None, "/v1/snapshot") => snapshot(shard, request.uri().query().unwrap_or_default()).await,
-        (None, "/metrics") if !server.is_loopback() => {
-            refusal(StatusCode::NOT_FOUND, "metrics are on the admin address")
+        (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
+            refusal(
+                StatusCode::NOT_FOUND,
+                "metrics are on the admin address; admin.metrics_on_feed shows them to this machine here too",
+            )
         }
         (None, other) => health(server, other),
     }
@@ -92,8 +146,13 @@ async fn read(
 /// Answers a request on the admin address.
 pub(super) async fn admin(
     server: Arc<Server>,
+    listener: Arc<Listener>,
+    peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
+    if let Err(refused) = identify(&server, &listener, peer, &request) {
+        return Ok(refused);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(not_allowed("GET, HEAD"));
     }

@@ -5,25 +5,28 @@
 
 mod accept;
 mod admin;
+mod caller;
+mod guarded;
 mod http;
-mod origin;
 mod page;
 mod publish;
 mod upgrade;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 pub use accept::{accept_loop, admin_loop, bind};
 pub use admin::ConnectionsAnswer;
+pub use caller::Listener;
 pub use publish::PushSource;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
+use crate::config::{Config, HostRule, OriginRule};
 use crate::metrics::Metrics;
 use crate::shard::ShardHandle;
 use crate::source::SourceStatus;
@@ -42,7 +45,7 @@ pub struct Server {
     /// Publish requests that are read and published at once; the others wait.
     pub publish_turns: Semaphore,
     /// Where the feed listens.
-    pub listen: SocketAddr,
+    pub listener: Listener,
     /// WebSocket connections now.
     pub connections: Arc<AtomicUsize>,
     /// Sockets now, in a handshake or serving HTTP.
@@ -66,10 +69,41 @@ pub struct Settings {
     pub user_timeout: Duration,
     /// Bytes of one publish request (config `limits.publish`).
     pub publish_bytes_max: usize,
+    /// Hosts accepted besides the listeners' own (config `allowed_hosts`).
+    pub allowed_hosts: Vec<HostRule>,
+    /// Browser origins that may open the feed (config `allowed_origins`).
+    pub allowed_origins: Vec<OriginRule>,
+    /// Proxies whose forwarding headers are believed (config `trusted_proxies`).
+    pub trusted_proxies: Vec<IpNet>,
+    /// `/metrics` is on the feed's port too (config `admin.metrics_on_feed`).
+    pub metrics_on_feed: bool,
     /// Sources that take what is published over HTTP, in the config's order.
     pub publishers: Vec<Arc<PushSource>>,
     /// The condition of each source that runs, by its name.
     pub sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
+}
+
+impl Settings {
+    /// Those of a config, with the sources as they run.
+    pub fn of(
+        config: &Config,
+        publishers: Vec<Arc<PushSource>>,
+        sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
+    ) -> Self {
+        Self {
+            connections_max: config.connections_max,
+            handshake_timeout: config.handshake_timeout,
+            notsent_bytes: config.unsent_bytes,
+            user_timeout: config.drop_after,
+            publish_bytes_max: config.publish_bytes_max,
+            allowed_hosts: config.allowed_hosts.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            metrics_on_feed: config.metrics_on_feed,
+            publishers,
+            sources,
+        }
+    }
 }
 
 impl Server {
@@ -80,10 +114,5 @@ impl Server {
             .sources
             .iter()
             .all(|(_, status)| status.has_started())
-    }
-
-    /// Whether only this machine can reach the feed.
-    pub fn is_loopback(&self) -> bool {
-        self.listen.ip().is_loopback()
     }
 }

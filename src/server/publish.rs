@@ -1,6 +1,5 @@
 //! `POST /v1/publish`: prices from outside.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +13,17 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::Server;
+use super::caller::Caller;
 use super::http::{Answer, refusal, text, with_type};
-use super::{Server, origin};
+use crate::metrics::Refused;
 use crate::protocol::Code;
 use crate::source::push::{PublishedEvent, PushFault, PushInlet};
 
 /// A push source as publishers reach it.
 #[derive(Debug)]
 pub struct PushSource {
-    /// Whose token it is (SHA-256); without one, anybody on this machine may publish.
+    /// SHA-256 of the publisher's token; `None`: the source is open to programs on this machine.
     pub token_sha256: Option<[u8; 32]>,
     /// The way in.
     pub inlet: PushInlet,
@@ -60,13 +61,19 @@ const MSGPACK_DEPTH_MAX: usize = 16;
 
 pub(super) async fn answer(
     server: &Arc<Server>,
-    peer: SocketAddr,
+    caller: &Caller,
     request: Request<Incoming>,
 ) -> Answer {
-    if !origin::is_allowed(request.headers(), server.is_loopback()) {
-        return refusal(StatusCode::FORBIDDEN, "this page's origin may not publish");
+    let settings = server.settings.load();
+    if !caller.may_use(&settings.allowed_origins, request.headers()) {
+        server.metrics.count_refused(Refused::Origin);
+        return refusal(
+            StatusCode::FORBIDDEN,
+            "this page's origin may not publish (allowed_origins)",
+        );
     }
-    let allowed = match allowed_sources(server, peer, request.headers()) {
+    drop(settings);
+    let allowed = match allowed_sources(server, caller, request.headers()) {
         Ok(allowed) => allowed,
         Err(refused) => return refused,
     };
@@ -131,7 +138,7 @@ fn media_type(value: &str) -> &str {
 /// The sources that the token opens; without one, those that ask for none, from this machine.
 fn allowed_sources(
     server: &Server,
-    peer: SocketAddr,
+    caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<Vec<Arc<PushSource>>, Answer> {
     let settings = server.settings.load();
@@ -176,10 +183,10 @@ fn allowed_sources(
     if open.is_empty() {
         return Err(unauthorized("publish with `Authorization: Bearer TOKEN`"));
     }
-    if !peer.ip().to_canonical().is_loopback() {
+    if !caller.is_local {
         return Err(refusal(
             StatusCode::FORBIDDEN,
-            "without a token, publish from the server's own machine",
+            "without a token, publish from the server's own machine, to a loopback address, and not through a proxy",
         ));
     }
     Ok(open)

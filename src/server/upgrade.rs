@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
@@ -17,13 +18,16 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::Server;
+use super::caller::Caller;
+use super::guarded::Guarded;
 use super::http::{Answer, refusal, text};
-use super::{Server, origin};
+use crate::metrics::Refused;
 use crate::protocol::Encoding;
 use crate::shard::{Adopted, Permit};
 
-/// A key is 16 bytes in base64.
-const KEY_LEN: usize = 24;
+/// The length of a key (RFC 6455, section 4.1), before it is written in base64.
+const KEY_BYTES: usize = 16;
 
 /// What is kept of a client's name for itself.
 const AGENT_BYTES_MAX: usize = 120;
@@ -53,11 +57,15 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         agent,
         permit,
     } = taken?;
-    let parts = socket.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = socket
+        .await
+        .ok()?
+        .downcast::<TokioIo<Guarded<TcpStream>>>()
+        .ok()?;
     // A copy, because the original would keep hyper's whole buffer alive.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
     Some(Adopted {
-        stream: parts.io.into_inner(),
+        stream: parts.io.into_inner().into_inner(),
         encoding,
         read_ahead,
         peer,
@@ -69,17 +77,18 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
 /// Answers `GET /v1/feed`; with 101 the connection is `granted`.
 pub(super) fn answer(
     server: &Arc<Server>,
+    caller: &Caller,
     mut request: Request<Incoming>,
     granted: &Granted,
 ) -> Answer {
-    let accepted = match check(server, &request) {
+    let accepted = match check(server, caller, &request) {
         Ok(accepted) => accepted,
         Err(refused) => {
-            server
-                .metrics
-                .handshakes_refused
-                .with_label_values(&["handshake"])
-                .inc();
+            let reason = match refused.status() {
+                StatusCode::FORBIDDEN => Refused::Origin,
+                _ => Refused::Handshake,
+            };
+            server.metrics.count_refused(reason);
             return refused;
         }
     };
@@ -127,7 +136,16 @@ struct Accepted {
     by_subprotocol: bool,
 }
 
-fn check(server: &Server, request: &Request<Incoming>) -> Result<Accepted, Answer> {
+/// Whether a request asks for a WebSocket.
+pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+    has_token(headers, &UPGRADE, "websocket")
+}
+
+fn check(
+    server: &Server,
+    caller: &Caller,
+    request: &Request<Incoming>,
+) -> Result<Accepted, Answer> {
     let headers = request.headers();
     let bad = |message: &str| Err(refusal(StatusCode::BAD_REQUEST, message));
     if request.method() != Method::GET {
@@ -151,23 +169,22 @@ fn check(server: &Server, request: &Request<Incoming>) -> Result<Accepted, Answe
             "this is a WebSocket; ask with `Connection: Upgrade` and `Upgrade: websocket`",
         ));
     }
-    if headers
-        .get(SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
-        return Err(upgrade_required("the WebSocket version is 13"));
+    if one(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(upgrade_required("`Sec-WebSocket-Version` must be 13, once"));
     }
-    if !origin::is_allowed(headers, server.is_loopback()) {
+    if !caller.may_use(&server.settings.load().allowed_origins, headers) {
         return Err(refusal(
             StatusCode::FORBIDDEN,
-            "this page's origin may not open the feed",
+            "this page's origin may not open the feed (allowed_origins; behind a proxy also trusted_proxies)",
         ));
     }
-    let key = headers
-        .get(SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == KEY_LEN && key.as_bytes().ends_with(b"=="));
-    let Some(key) = key else {
-        return bad("`Sec-WebSocket-Key` must be 16 bytes in base64");
+    let is_key = |key: &&HeaderValue| {
+        BASE64
+            .decode(key.as_bytes())
+            .is_ok_and(|bytes| bytes.len() == KEY_BYTES)
+    };
+    let Some(key) = one(headers, &SEC_WEBSOCKET_KEY).filter(is_key) else {
+        return bad("`Sec-WebSocket-Key` must be 16 bytes in base64, once");
     };
     let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .expect("base64 is a header value");
@@ -177,6 +194,12 @@ fn check(server: &Server, request: &Request<Incoming>) -> Result<Accepted, Answe
         encoding,
         by_subprotocol,
     })
+}
+
+/// The value of a header that must stand exactly once.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {

@@ -55,18 +55,26 @@ struct Walk {
     small_frames: u32,
 }
 
+/// A frame whose length is not in its shortest form (RFC 6455, section 5.2), by the place where it begins.
+#[derive(Debug, PartialEq, Eq)]
+struct PaddedLength {
+    /// Among the bytes that were fed; 0 where it began before them.
+    at: usize,
+}
+
 impl Walk {
     fn is_idle(&self) -> bool {
         self.payload_left == 0 && self.header.is_empty() && !self.in_message
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
+    fn feed(&mut self, all: &[u8]) -> Result<(), PaddedLength> {
+        let mut bytes = all;
         while !bytes.is_empty() {
             let skipped = self.payload_left.min(bytes.len() as u64);
             self.payload_left -= skipped;
             bytes = &bytes[skipped as usize..];
             if self.payload_left > 0 || bytes.is_empty() {
-                return;
+                break;
             }
             let had = self.header.len();
             let taken = bytes.len().min(HEADER_BYTES_MAX - had);
@@ -75,6 +83,10 @@ impl Walk {
             match FrameHeader::parse(&mut cursor) {
                 Ok(Some((header, payload))) => {
                     let used = cursor.position() as usize - had;
+                    if is_padded(self.header[1], payload) {
+                        let at = all.len() - bytes.len();
+                        return Err(PaddedLength { at });
+                    }
                     self.header.clear();
                     self.payload_left = payload;
                     let is_control = matches!(
@@ -88,9 +100,19 @@ impl Walk {
                     bytes = &bytes[used..];
                 }
                 // Cut inside a header; or a broken one, which the context refuses.
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
             }
         }
+        Ok(())
+    }
+}
+
+/// Whether a length was written in more bytes than it needs; `second` is the header's second byte.
+const fn is_padded(second: u8, payload: u64) -> bool {
+    match second & 0x7f {
+        126 => payload < 126,
+        127 => payload <= u16::MAX as u64,
+        _ => false,
     }
 }
 
@@ -163,7 +185,10 @@ pub(super) fn read_messages(
             since: now,
         })
     });
-    reading.walk.feed(bytes);
+    let fed = reading.walk.feed(bytes);
+    let bytes = fed
+        .as_ref()
+        .map_or_else(|padded| &bytes[..padded.at], |()| bytes);
     if guard.count(std::mem::take(&mut reading.walk.small_frames), now) {
         return vec![Incoming::Flood];
     }
@@ -191,6 +216,11 @@ pub(super) fn read_messages(
                 return found;
             }
         }
+    }
+    if fed.is_err() {
+        let message = "a frame's length must be in its shortest form".to_owned();
+        found.push(Incoming::Violation(1002, message));
+        return found;
     }
     if !reading.walk.is_idle() {
         if !found.is_empty() {
@@ -273,6 +303,19 @@ mod tests {
             1009,
             "2^63 bytes announced"
         );
+        let padded = [0x82, 0xfe, 0, 1, 1, 2, 3, 4, b'a'];
+        assert_eq!(code(&padded), 1002, "one byte's length in two");
+        let wide = [&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff][..], &[0; 4]].concat();
+        assert_eq!(code(&wide), 1002, "65,535 in eight bytes");
+        let after_a_good_one = [&frame(Data::Text, true, b"a")[..], &padded].concat();
+        for cut in 0..after_a_good_one.len() {
+            let (found, _) = feed(&[&after_a_good_one[..cut], &after_a_good_one[cut..]]);
+            let wanted = matches!(
+                found.as_slice(),
+                [Incoming::Request(..), Incoming::Violation(1002, _)]
+            );
+            assert!(wanted, "cut at {cut}: {found:?}");
+        }
     }
 
     proptest! {

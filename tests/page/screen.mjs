@@ -171,7 +171,7 @@ test("all of it works by keys", () => withScreen({ query: "?symbols=AAPL,BTC-USD
 const UNPRICED = `
 sources:
   - {name: market, kind: sim, instruments: [{symbol: BUSY, start: "100", rate: 50/s}]}
-  - {name: desk, kind: push, instruments: [{symbol: LATER, description: No price yet}]}
+  - {name: desk, kind: push, open: true, instruments: [{symbol: LATER, description: No price yet}]}
 `;
 
 test("a symbol without a price has its line, and can be chosen", () => withScreen({ given: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {

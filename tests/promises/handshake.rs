@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, exchange, market, subscribe};
 
-const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: feed\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The status of an HTTP request made of the good handshake with some change.
 async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Result<(u16, String)> {
@@ -38,30 +38,61 @@ async fn handshakes_are_accepted_or_refused_by_rfc_6455() -> Result<()> {
         text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
         "RFC 6455, section 1.3"
     );
-    let changes: [(u16, &str, &str); 9] = [
+    let changes: [(u16, &str, &str); 19] = [
         (426, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8"),
         (426, "Upgrade: websocket\r\n", ""),
         (426, "Connection: Upgrade", "Connection: close"),
         (400, "dGhlIHNhbXBsZSBub25jZQ==", "short"),
         (400, "HTTP/1.1", "HTTP/1.0"),
         (405, "GET", "POST"),
-        (400, "Host: feed\r\n", "Host: feed\r\nContent-Length: 5\r\n"),
+        (
+            400,
+            "Host: localhost\r\n",
+            "Host: localhost\r\nContent-Length: 5\r\n",
+        ),
         (404, "/v1/feed", "/v2/feed"),
+        (404, "/v1/feed", "/"),
+        (404, "/v1/feed", "/v1/instruments"),
+        (400, "Host: localhost\r\n", ""),
+        (
+            400,
+            "Host: localhost\r\n",
+            "Host: localhost\r\nHost: localhost\r\n",
+        ),
+        (421, "Host: localhost", "Host: evil.example"),
+        (400, "Host: localhost\r\n", "Host: localhost\n"),
+        (
+            426,
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13",
+        ),
+        (
+            400,
+            "Sec-WebSocket-Key",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key",
+        ),
+        (400, "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBs!SBub25jZQ=="),
         (
             403,
-            "Host: feed\r\n",
-            "Host: feed\r\nOrigin: http://evil.example\r\n",
+            "Host: localhost\r\n",
+            "Host: localhost\r\nOrigin: http://127.0.0.1:9600.evil\r\n",
+        ),
+        (
+            403,
+            "Host: localhost\r\n",
+            "Host: localhost\r\nOrigin: http://evil.example\r\n",
         ),
     ];
     for (expected, from, to) in changes {
         let (code, text) = status(&feed, |good| good.replace(from, to)).await?;
         assert_eq!(code, expected, "{from} → {to}: {text}");
         assert!(code != 426 || text.to_lowercase().contains("sec-websocket-version: 13"));
+        assert!(code != 404 || text.contains("/v1/feed"), "{text}");
     }
     let (code, _) = status(&feed, |good| {
         good.replace(
-            "Host: feed\r\n",
-            "Host: feed\r\nOrigin: http://localhost:5173\r\n",
+            "Host: localhost\r\n",
+            "Host: localhost\r\nOrigin: http://localhost:5173\r\n",
         )
     })
     .await?;
@@ -109,11 +140,11 @@ async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
 async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
     let huge = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
         "a".repeat(200_000)
     );
     let many = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
         "X: y\r\n".repeat(150)
     );
     for bytes in [
@@ -122,10 +153,10 @@ async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
         "\u{16}\u{3}\u{1}",
         &huge,
         &many,
-        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "GET http://other.example/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "GET http://other.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     ] {
         let answer = exchange(feed.address, bytes.as_bytes())
             .await
@@ -137,6 +168,49 @@ async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
     }
     assert!(feed.metric("tickcast_handshakes_refused_total") >= 1.0);
     assert_eq!(feed.get("/healthz").await?, "ok\n");
+    Ok(())
+}
+
+/// Each way in which a handshake can fail before it is one has its own count.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
+    let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
+    let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(200_000));
+    let evil = "Host: localhost\r\nOrigin: http://evil.example\r\n";
+    for (reason, bytes) in [
+        ("silent", String::new()),
+        ("slow", "GET / HTTP/1.1\r\nHos".to_owned()),
+        (
+            "malformed",
+            "GET / HTTP/1.1\nHost: localhost\r\n\r\n".to_owned(),
+        ),
+        ("too_large", huge),
+        (
+            "host",
+            format!("{}\r\n", GOOD.replace("localhost", "evil.example")),
+        ),
+        (
+            "origin",
+            format!("{}\r\n", GOOD.replace("Host: localhost\r\n", evil)),
+        ),
+        ("handshake", format!("{}\r\n", GOOD.replace("13", "12"))),
+    ] {
+        // A head that is refused in the middle ends by a reset.
+        let _answer = exchange(feed.address, bytes.as_bytes()).await;
+        feed.until(reason, |feed| {
+            feed.counted("handshakes_refused", reason) == 1
+        })
+        .await?;
+    }
+    let mut stream = TcpStream::connect(feed.address).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHos").await?;
+    stream.shutdown().await?;
+    feed.until("incomplete", |feed| {
+        feed.counted("handshakes_refused", "incomplete") == 1
+    })
+    .await?;
+    let all = feed.metric("tickcast_handshakes_refused_total");
+    assert!((7.5..8.5).contains(&all), "each once, not {all}");
     Ok(())
 }
 

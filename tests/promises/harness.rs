@@ -54,7 +54,12 @@ pub(crate) fn market(instruments: usize, rate: usize, rest: &str) -> String {
 
 impl Feed {
     pub(crate) async fn start(config: &str) -> Result<Self> {
-        let text = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{config}");
+        let text = if config.contains("admin: {") {
+            config.replace("admin: {", "admin: {listen: 127.0.0.1:0, ")
+        } else {
+            format!("admin: {{listen: 127.0.0.1:0}}\n{config}")
+        };
+        let text = format!("listen: 127.0.0.1:0\n{text}");
         let config = Config::parse(&text, "test").with_context(|| text.clone())?;
         let app = App::start(&config).await?;
         Ok(Self {
@@ -88,7 +93,7 @@ impl Feed {
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
         let answer = self
             .http(&format!(
-                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             ))
             .await?;
         let (_, body) = answer
@@ -108,6 +113,23 @@ impl Feed {
                 .and_then(|value| value.parse::<f64>().ok())
         };
         text.lines().filter(of_name).filter_map(value).sum()
+    }
+
+    /// A counter's value by its one label: `counted("handshakes_refused", "host")`.
+    pub(crate) fn counted(&self, name: &str, label: &str) -> u64 {
+        let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
+        let (start, label) = (
+            format!("tickcast_{name}_total{{"),
+            format!("\"{label}\"}} "),
+        );
+        let of_label = |line: &str| {
+            line.strip_prefix(&start)?
+                .split_once(&label)?
+                .1
+                .parse()
+                .ok()
+        };
+        text.lines().find_map(of_label).unwrap_or(0)
     }
 
     /// Waits until a condition on the server holds.

@@ -1,10 +1,10 @@
 //! The HTTP routes beside the feed.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tickcast::protocol::Encoding;
 
-use crate::harness::{Feed, market, subscribe};
+use crate::harness::{Feed, exchange, market, subscribe};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_over_http_are_those_of_the_feed() -> Result<()> {
@@ -80,7 +80,7 @@ async fn instruments_and_health_are_served() -> Result<()> {
             .contains("name what is wanted")
     );
     let refused = feed
-        .http("DELETE /v1/instruments HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .http("DELETE /v1/instruments HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;
     assert!(
         refused.starts_with("HTTP/1.1 405") && refused.to_lowercase().contains("allow: get, head")
@@ -94,7 +94,7 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
     let feed = Feed::market(1, 10).await?;
     let get = |path: &str, headers: &str| {
         let request =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
         let feed = &feed;
         async move {
             feed.http(&request)
@@ -185,7 +185,7 @@ async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
             ("null", false),
         ] {
             let request = format!(
-                "GET {path} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n"
             );
             let answer = feed.http(&request).await?.to_lowercase();
             assert_eq!(
@@ -199,31 +199,79 @@ async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
     Ok(())
 }
 
-/// Threat 27: on a port that others can reach metrics are not there, but on the operators' own.
+/// Threat 55: a web page that re-points its own name to this machine gets nothing, on either port, and neither publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<()> {
+    let feed = Feed::start(&market(1, 10, "admin: {metrics_on_feed: true}").replace(
+        "sources: [",
+        "allowed_hosts: [feed.example]\nsources: [{name: in, kind: push, open: true, instruments: [{symbol: P}]}, ",
+    ))
+    .await?;
+    let admin = feed.app.admin_address().context("an admin address")?;
+    let status = async |address, request: &str, host: &str| -> Result<String> {
+        let request = format!(
+            "{request} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = exchange(address, request.as_bytes()).await?;
+        Ok(answer[9..12].to_owned())
+    };
+    let (port, admin_port) = (feed.address.port(), admin.port());
+    for (address, port, request) in [
+        (feed.address, port, "GET /"),
+        (feed.address, port, "GET /v1/feed"),
+        (feed.address, port, "GET /v1/instruments"),
+        (feed.address, port, "GET /metrics"),
+        (feed.address, port, "GET /healthz"),
+        (feed.address, port, "GET /nothing"),
+        (feed.address, port, "POST /v1/publish"),
+        (admin, admin_port, "GET /metrics"),
+        (admin, admin_port, "GET /v1/admin/connections"),
+        (admin, admin_port, "GET /nothing"),
+    ] {
+        for host in [format!("evil.example:{port}"), "evil.example".to_owned()] {
+            assert_eq!(
+                status(address, request, &host).await?,
+                "421",
+                "{request} {host}"
+            );
+        }
+        for host in [
+            format!("localhost:{port}"),
+            format!("127.0.0.1:{port}"),
+            "feed.example".to_owned(),
+        ] {
+            assert_ne!(
+                status(address, request, &host).await?,
+                "421",
+                "{request} {host}"
+            );
+        }
+    }
+    assert_eq!(feed.counted("handshakes_refused", "host"), 20);
+    Ok(())
+}
+
+/// Threat 27: metrics are the operators'; on the feed's port only where the config says so, for direct requests of this machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_for_operators() -> Result<()> {
-    let open = market(1, 10, "").replace("sources:", "shards: 1\nsources:");
-    let config = tickcast::config::Config::parse(
-        &format!("listen: 0.0.0.0:0\nadmin: {{listen: 127.0.0.1:0}}\n{open}"),
-        "test",
-    )?;
-    let app = tickcast::app::App::start(&config).await?;
-    let get = |address: std::net::SocketAddr| async move {
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], address.port()));
-        crate::harness::exchange(
-            address,
-            b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        )
-        .await
+    let status = async |address, more: &str| -> Result<String> {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n");
+        Ok(exchange(address, request.as_bytes()).await?[9..12].to_owned())
     };
-    assert!(get(app.address()).await?.starts_with("HTTP/1.1 404"));
-    let admin = app
-        .admin_address()
-        .ok_or_else(|| anyhow::anyhow!("an admin address"))?;
-    assert!(
-        get(admin)
-            .await?
-            .contains("tickcast_events_published_total")
-    );
+    let by_default = Feed::market(1, 10).await?;
+    let admin = by_default.app.admin_address().context("an admin address")?;
+    assert_eq!(status(admin, "").await?, "200");
+    assert_eq!(status(by_default.address, "").await?, "404");
+    let feed = Feed::start(&market(1, 10, "admin: {metrics_on_feed: true}")).await?;
+    assert_eq!(status(feed.address, "").await?, "200");
+    for mark in [
+        "X-Forwarded-For: 192.0.2.1\r\n",
+        "Forwarded: for=192.0.2.1\r\n",
+        "Via: 1.1 proxy\r\n",
+        "X-Real-IP: 192.0.2.1\r\n",
+    ] {
+        assert_eq!(status(feed.address, mark).await?, "404", "{mark}");
+    }
     Ok(())
 }

@@ -7,7 +7,7 @@ use tickcast::protocol::{Control, Encoding, ServerMessage};
 
 use crate::harness::{Feed, subscribe};
 
-const PUSH: &str = "sources: [{name: in, kind: push, stale_after: 300ms, instruments: [{symbol: A}, {symbol: B, stale_after: 1h}]}]";
+const PUSH: &str = "sources: [{name: in, kind: push, open: true, stale_after: 300ms, instruments: [{symbol: A}, {symbol: B, stale_after: 1h}]}]";
 
 pub(crate) async fn post(
     feed: &Feed,
@@ -16,7 +16,7 @@ pub(crate) async fn post(
     body: &[u8],
 ) -> Result<(u16, String)> {
     let head = format!(
-        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}\r\n",
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}\r\n",
         body.len()
     );
     let answer = crate::harness::exchange(feed.address, &[head.as_bytes(), body].concat()).await?;
@@ -174,6 +174,37 @@ async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
         .0,
         413
     );
+    Ok(())
+}
+
+/// Threat 56: behind a reverse proxy everybody is local by address, so a source without a token takes direct requests only.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_direct_requests_of_this_machine_publish() -> Result<()> {
+    let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
+    let kind = "application/x-ndjson";
+    let open = "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]";
+    let feed = Feed::start(open).await?;
+    assert_eq!(post(&feed, kind, "", line).await?.0, 200);
+    for mark in [
+        "X-Forwarded-For: 127.0.0.1\r\n",
+        "X-Forwarded-Proto: http\r\n",
+        "Forwarded: for=127.0.0.1\r\n",
+        "Via: 1.1 proxy\r\n",
+        "X-Real-IP: 127.0.0.1\r\n",
+    ] {
+        assert_eq!(post(&feed, kind, mark, line).await?.0, 403, "{mark}");
+    }
+    let trusting = Feed::start(&format!("trusted_proxies: [127.0.0.1]\n{open}")).await?;
+    assert_eq!(
+        post(&trusting, kind, "", line).await?.0,
+        403,
+        "the proxy itself"
+    );
+    let silent = open.replace("open: true, ", "");
+    let error = tickcast::config::Config::parse(&silent, "test")
+        .err()
+        .context("refused")?;
+    assert!(error.to_string().contains("open: true"), "{error}");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ limits: {connections: 3, topics: 14}
 sources:
   - {name: a, kind: sim, seed: 7, stale_after: 1h, instruments: [{symbol: A1, start: 100, rate: 200/s}, {symbol: A2, start: 100, rate: 200/s}]}
   - {name: b, kind: sim, seed: 8, stale_after: 1h, instruments: [{symbol: B1, start: 100, rate: 200/s}]}
-  - {name: gone, kind: push, instruments: [{symbol: G1}]}
+  - {name: gone, kind: push, open: true, instruments: [{symbol: G1}]}
 ";
 /// Limits that grew; of source `a` a symbol went and another came; `b` as before; `gone` is gone, and `new` is new.
 const AFTER: &str = "
@@ -25,7 +25,7 @@ limits: {connections: 4, topics: 20}
 sources:
   - {name: b, kind: sim, seed: 8, stale_after: 1h, instruments: [{symbol: B1, start: 100, rate: 200/s}]}
   - {name: a, kind: sim, seed: 7, stale_after: 1h, instruments: [{symbol: A1, start: 100, rate: 200/s}, {symbol: A3, start: 100, rate: 200/s}]}
-  - {name: new, kind: push, instruments: [{symbol: N1}]}
+  - {name: new, kind: push, open: true, instruments: [{symbol: N1}]}
 ";
 
 async fn reload(app: &mut App, config: &str) -> Result<tickcast::app::Reloaded> {
@@ -178,7 +178,7 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
 
 fn publish(line: &str) -> String {
     format!(
-        "POST /v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{line}",
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{line}",
         line.len()
     )
 }
@@ -190,7 +190,7 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     let (file, log) = (folder.path().join("feeds.yaml"), folder.path().join("log"));
     let text = |connections: &str, more: &str| {
         format!(
-            "sources: [{{name: sim, kind: sim, instruments: [{{symbol: A, start: 100}}]}}]\nlimits: {{connections: {connections}}}\n{more}"
+            "sources: [{{name: sim, kind: sim, instruments: [{{symbol: A, start: 100}}]}}]\nlimits: {{connections: {connections}}}\nadmin: {{metrics_on_feed: true}}\n{more}"
         )
     };
     let write = |text: String| -> Result<()> {
@@ -207,7 +207,7 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
             loop {
                 let answer = crate::harness::exchange(
                     address,
-                    b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                 )
                 .await?;
                 if answer.lines().any(|line| line == wanted) {

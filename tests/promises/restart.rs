@@ -149,7 +149,7 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
         1,
         40,
         &format!(
-            "drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}"
+            "drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}\nadmin: {{metrics_on_feed: true}}"
         ),
     );
     let file = folder.path().join("feeds.yaml").display().to_string();
@@ -235,7 +235,7 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
 async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
     let answer = crate::harness::exchange(
         address,
-        b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     .await?;
     let value = answer

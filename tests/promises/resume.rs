@@ -105,7 +105,9 @@ async fn under_load_no_event_is_missing_and_none_comes_twice() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
-    let feed = Feed::start("sources: [{name: in, kind: push, instruments: [{symbol: A}]}]").await?;
+    let feed =
+        Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
+            .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
     let (mut client, answer) = come_back(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;

@@ -227,7 +227,7 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
         ..subscribe(&["quote:*"])
     })
     .await?;
-    let handshake = "GET /v1/feed HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    let handshake = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nUser-Agent: an\tagent\r\n\r\n";
     let mut named = tokio::net::TcpStream::connect(feed.address).await?;
     named.write_all(handshake.as_bytes()).await?;
@@ -242,7 +242,7 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     .await?;
     let ask = async |query: &str| -> Result<serde_json::Value> {
         let request = format!(
-            "GET /v1/admin/connections{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            "GET /v1/admin/connections{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         );
         let answer = crate::harness::exchange(admin, request.as_bytes()).await?;
         Ok(serde_json::from_str(
@@ -284,7 +284,7 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     );
     let refused = crate::harness::exchange(
         admin,
-        b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /v1/admin/connections?by=size HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     .await?;
     assert!(

@@ -37,7 +37,7 @@ async fn symbols_of_every_script_travel_through_every_door() -> Result<()> {
         .map(|symbol| serde_json::json!({"symbol": symbol}))
         .collect();
     let feed = Feed::start(&format!(
-        "sources: [{{name: in, kind: push, instruments: {}}}]",
+        "sources: [{{name: in, kind: push, open: true, instruments: {}}}]",
         serde_json::to_string(&instruments)?
     ))
     .await?;
@@ -187,7 +187,7 @@ async fn one_rule_for_prices_holds_for_every_source() -> Result<()> {
         wanted.extend(["trade 1".to_owned(), "trade 1".to_owned()]);
         wanted.sort();
         let feed = Feed::start(&format!(
-            "sources: [{{name: in, kind: push{keys}, instruments: [{{symbol: A}}]}}]"
+            "sources: [{{name: in, kind: push, open: true{keys}, instruments: [{{symbol: A}}]}}]"
         ))
         .await?;
         let mut client = feed.client(Encoding::Json).await?;
@@ -249,7 +249,7 @@ fn a_simulation_keeps_to_the_same_rules() -> Result<()> {
 fn descriptions_have_no_format_characters() {
     let config = |description: &str| {
         let text = format!(
-            "sources: [{{name: in, kind: push, instruments: [{{symbol: A, description: \"{description}\"}}]}}]"
+            "sources: [{{name: in, kind: push, open: true, instruments: [{{symbol: A, description: \"{description}\"}}]}}]"
         );
         tickcast::config::Config::parse(&text, "test")
     };

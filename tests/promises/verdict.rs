@@ -133,7 +133,8 @@ async fn a_target_whose_clock_is_ahead_makes_the_run_void() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_in_which_nothing_came_or_all_were_closed_fails() -> Result<()> {
     let feed =
-        Feed::start("sources:\n  - {name: in, kind: push, instruments: [{symbol: A}]}").await?;
+        Feed::start("sources:\n  - {name: in, kind: push, open: true, instruments: [{symbol: A}]}")
+            .await?;
     let quiet = tested(Plan {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(300),

@@ -17,7 +17,7 @@ fn three_sources(tape: &std::path::Path) -> String {
 sources:
   - {{name: sim, kind: sim, stale_after: 1h, instruments: [{{symbol: A, start: 100, rate: 100/s}}]}}
   - {{name: tape, kind: replay, files: [\"{}\"], loop: true, symbol: T}}
-  - {{name: in, kind: push, stale_after: 1s, instruments: [{{symbol: P}}]}}
+  - {{name: in, kind: push, open: true, stale_after: 1s, instruments: [{{symbol: P}}]}}
 ",
         tape.display()
     )

@@ -10,6 +10,24 @@ pub(super) const BASE: &[Key] = &[
         "127.0.0.1:8080",
         "Where the feed and HTTP listen.",
     )),
+    key(
+        "allowed_hosts",
+        Kind::Texts,
+        "",
+        "Host names accepted besides the listeners' own: feed.example.com, with or without a port, *.example.com, or * for any; a request for another host is refused with 421.",
+    ),
+    key(
+        "allowed_origins",
+        Kind::Texts,
+        "self, loopback",
+        "Browser origins that may open the feed and read HTTP: https://app.example.com, self (same scheme, host and port), loopback (loopback origins, for clients of this machine on a loopback listener), * for any.",
+    ),
+    key(
+        "trusted_proxies",
+        Kind::Texts,
+        "",
+        "Addresses or networks (10.0.0.0/8) of reverse proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed.",
+    ),
     fixed(key(
         "shards",
         Kind::Text,
@@ -170,6 +188,12 @@ pub(super) const LIMITS: &[Key] = &[
         "127.0.0.1:8081",
         "Where metrics and health are served for operators; off for nowhere.",
     )),
+    key(
+        "admin.metrics_on_feed",
+        Kind::Flag,
+        "false",
+        "Serve /metrics on the feed's port too, to clients of this machine only, and never through a proxy.",
+    ),
     key(
         "drain.deadline",
         Kind::Duration("0", "10m"),

@@ -347,7 +347,13 @@ pub(super) const SOURCES: &[Key] = &[
         "sources.push.token_sha256",
         Kind::Text,
         "",
-        "The publisher's token as SHA-256 in hex; without one, publishing is for this machine only.",
+        "SHA-256 of the publisher's token, in hex; a push source needs this or open: true.",
+    ),
+    key(
+        "sources.push.open",
+        Kind::Flag,
+        "false",
+        "Let every program on this machine publish without a token; refused through a proxy.",
     ),
     key(
         "sources.push.crossed",
