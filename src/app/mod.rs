@@ -1,5 +1,6 @@
 //! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
 
+mod bounds;
 mod keep_time;
 mod reload;
 mod saved;
@@ -184,11 +185,7 @@ impl App {
         app.wait_until_ready(clock).await;
         // Who comes before waits in the backlog: a client that goes on after a restart must find its topics.
         app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
-        let (_, topics) = app.sizes().await;
-        app.server
-            .metrics
-            .memory_bound
-            .set(config.memory_formula(topics).0 as i64);
+        app.show_bounds().await;
         Ok(app)
     }
 

@@ -66,12 +66,8 @@ impl App {
         // One that is new and doesn't come up makes nobody else unready.
         settings.sources.retain(|(_, status)| status.has_started());
         self.server.settings.store(Arc::new(settings));
-        let (_, topics) = self.sizes().await;
-        self.server
-            .metrics
-            .memory_bound
-            .set(next.memory_formula(topics).0 as i64);
         self.config = next;
+        self.show_bounds().await;
         reloaded
     }
 }

@@ -65,6 +65,10 @@ pub struct Metrics {
     pub unaccounted: IntCounter,
     /// What the formula allows.
     pub memory_bound: IntGauge,
+    /// Memory that the machine or the container has for the process.
+    pub memory_limit: IntGauge,
+    /// Connections that the config allows.
+    pub connections_limit: IntGauge,
     /// Changes of lag level: ok, warn, degraded.
     pub lag: [IntCounter; 3],
     /// Connections closed by the server, by the code's index; the last is "other".
@@ -358,6 +362,11 @@ impl Metrics {
             ),
             queued_bytes: all.gauge("tickcast_queued_bytes", "Bytes that wait in outboxes."),
             memory_bound: all.gauge("tickcast_memory_bound_bytes", "What the memory formula allows with this config."),
+            memory_limit: all.gauge(
+                "tickcast_memory_limit_bytes",
+                "Memory of the machine, or of the container where that is less; 0 where it can't be read.",
+            ),
+            connections_limit: all.gauge("tickcast_connections_limit", "Connections that `limits.connections` allows."),
             request_errors: all.counters("tickcast_request_errors_total", "Requests answered by an error.", "code", codes()),
             bad_input: all.counters("tickcast_bad_input_total", "What sources said that was refused.", "reason", BAD_INPUT),
             overruns: all.counter("tickcast_shard_overruns_total", "Times a shard was overrun by the log."),

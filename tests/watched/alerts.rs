@@ -98,6 +98,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
         prometheus.alert(name)?;
     }
     prometheus.alert("TickcastMemoryNearBound")?;
+    prometheus.alert("TickcastSlowConsumers")?;
     testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
@@ -120,7 +121,7 @@ const TOO_MUCH: &str = "
 shards: 1
 sources: [{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [
   {symbol: A, start: 100, rate: 10000/s}, {symbol: B, start: 100, rate: 10000/s}, {symbol: C, start: 100, rate: 10000/s}, {symbol: D, start: 100, rate: 10000/s}]}]
-limits: {requests_per_s: 1000}
+limits: {requests_per_s: 1000, connections: 450}
 bus: {log: 16MiB}
 fanout: {behind: 1s}
 ";
@@ -142,6 +143,7 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let testing = std::thread::spawn(move || run(&plan, &mut |_| stopped.load(Ordering::Relaxed)));
+    prometheus.alert("TickcastConnectionsNearLimit")?;
     let labels = prometheus.alert("TickcastShardSaturated")?;
     assert_eq!(labels["shard"], "0", "{labels}");
     stop.store(true, Ordering::Relaxed);
@@ -222,8 +224,23 @@ fn a_refused_config_raises_an_alert() -> Result<()> {
     raised
 }
 
-/// Which alerts are provoked above; by rule tests alone the one that warns of a bug, and the one of a bus that is slower than its sources,
-/// which a single simulation is not.
+/// A source that runs and emits nothing.
+#[test]
+fn a_running_source_that_publishes_nothing_raises_an_alert() -> Result<()> {
+    let _alone = alone();
+    if !has("prometheus")? {
+        return Ok(());
+    }
+    let feed = Feed::start(
+        "sources: [{name: sim, kind: sim, stale_after: 30d, instruments: [{symbol: A, start: 100, rate: 1/m}]}]",
+    )?;
+    let prometheus = Prometheus::start(feed.admin)?;
+    prometheus.alert("TickcastNothingPublished")?;
+    Ok(())
+}
+
+/// Which alerts are provoked above; by rule tests alone the one that warns of a bug, the one of a bus that is slower than its sources, which a single
+/// simulation is not, and those that need many restarts, ten minutes, or nearly all files of the test's own process.
 #[test]
 fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
     let alerts = std::fs::read_to_string(path("dashboards/prometheus/alerts.yml"))?;
@@ -231,7 +248,13 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
     let (here, rules_alone) = (
         include_str!("alerts.rs"),
-        ["TickcastUnaccounted", "TickcastQueueNearBound"],
+        [
+            "TickcastUnaccounted",
+            "TickcastQueueNearBound",
+            "TickcastCrashLoop",
+            "TickcastConnectionsHalved",
+            "TickcastFilesNearLimit",
+        ],
     );
     for name in alerts
         .lines()
@@ -254,7 +277,7 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
         );
         assert!(
             alerts.contains(&format!(
-                "runbook: docs/operations.md#{}",
+                "runbook_url: '{{{{ or $externalLabels.runbooks \"docs/operations.md\" }}}}#{}'",
                 name.to_lowercase()
             )),
             "{name} names no runbook"
