@@ -25,6 +25,8 @@ pub(super) fn tuning_of(config: &Config) -> Tuning {
         ping_after: config.ping_after,
         drop_after: config.drop_after,
         message_timeout: config.message_timeout,
+        close_timeout: config.close_timeout,
+        stall_timeout: config.stall_timeout,
         flush_window: config.flush_window,
     }
 }

@@ -41,12 +41,20 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             old.outbox.behind_max == new.outbox.behind_max,
         ),
         ("fanout.unsent", old.unsent_bytes == new.unsent_bytes),
+        (
+            "fanout.stall_timeout",
+            old.stall_timeout == new.stall_timeout,
+        ),
         ("session.heartbeat", old.heartbeat == new.heartbeat),
         ("session.ping_after", old.ping_after == new.ping_after),
         ("session.drop_after", old.drop_after == new.drop_after),
         (
             "session.message_timeout",
             old.message_timeout == new.message_timeout,
+        ),
+        (
+            "session.close_timeout",
+            old.close_timeout == new.close_timeout,
         ),
         (
             "limits.connections",
@@ -113,8 +121,8 @@ mod tests {
                 "listen: 127.0.0.1:{}\nshards: {}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
                  allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
-                 fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}}}\n\
-                 session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}}}\n\
+                 fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
+                 session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
                  limits: {{connections: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),

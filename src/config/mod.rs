@@ -147,6 +147,10 @@ pub struct Config {
     pub drop_after: Duration,
     /// How long a message may take.
     pub message_timeout: Duration,
+    /// How long a client that is closed may take what stands before its close frame.
+    pub close_timeout: Duration,
+    /// Time without reading after which a client is disconnected.
+    pub stall_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
     /// What a client may ask.
@@ -306,6 +310,8 @@ fn read(root: &Section<'_>) -> Config {
         ping_after: session.duration("ping_after"),
         drop_after: session.duration("drop_after"),
         message_timeout: session.duration("message_timeout"),
+        close_timeout: session.duration("close_timeout"),
+        stall_timeout: fanout.duration("stall_timeout"),
         connections_max: limits.integer("connections") as usize,
         limits: Limits {
             topics: limits.integer("topics"),

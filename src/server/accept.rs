@@ -154,7 +154,6 @@ async fn serve(
     let options = [
         socket.set_tcp_nodelay(true),
         socket.set_tcp_notsent_lowat(settings.notsent_bytes),
-        socket.set_tcp_user_timeout(Some(settings.user_timeout)),
     ];
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a socket option was refused");

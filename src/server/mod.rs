@@ -65,8 +65,6 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
     pub notsent_bytes: u32,
-    /// How long sent bytes may stay unacknowledged (config `session.drop_after`).
-    pub user_timeout: Duration,
     /// Bytes of one publish request (config `limits.publish`).
     pub publish_bytes_max: usize,
     /// Hosts accepted besides the listeners' own (config `allowed_hosts`).
@@ -94,7 +92,6 @@ impl Settings {
             connections_max: config.connections_max,
             handshake_timeout: config.handshake_timeout,
             notsent_bytes: config.unsent_bytes,
-            user_timeout: config.drop_after,
             publish_bytes_max: config.publish_bytes_max,
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_origins.clone(),

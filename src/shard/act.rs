@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::command::{Command, SnapshotAnswer};
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
+use super::lifecycle::TOO_SLOW;
 use super::outbox::{Outbox, View};
 use super::registry::Subscriber;
 use super::turn::Shard;
@@ -77,6 +78,7 @@ impl Shard {
             outbox: Outbox::new(encoding, self.config.tuning.outbox.frame),
             dirty: false,
             left_unread: false,
+            waited: false,
             closing: None,
             queued_told: 0,
             level_told: LagLevel::Ok,
@@ -91,7 +93,10 @@ impl Shard {
                 watched: false,
                 next_heartbeat: self.now.plus(self.config.tuning.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
-                reply_bytes: 0,
+                pong: None,
+                heartbeat: self.config.tuning.heartbeat,
+                paused_since: None,
+                stalled_since: None,
                 inbox: std::collections::VecDeque::new(),
                 permit,
                 address: peer,
@@ -291,7 +296,7 @@ impl Shard {
             .notice(payload, &self.config.tuning.outbox);
         self.mark_dirty(key);
         if !fits {
-            self.send_away(key);
+            self.disconnect_slow_consumer(key, TOO_SLOW);
         }
     }
 

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
 use super::outbox::{Outbox, Relief, View};
+use super::read::READ_BYTES;
 use super::reader::{FloodGuard, Partial};
 use crate::bus::TopicId;
 use crate::market::UnixNanos;
@@ -55,8 +58,10 @@ pub struct Adopted {
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// The close frame is on the wire; when it is sent, the client has until then to close its side.
-    Since(UnixNanos),
+    /// `bye` and the close frame have waited since then for the client to take what stands before them.
+    Flushing(UnixNanos),
+    /// All is sent; since then the client may close its side.
+    Sent(UnixNanos),
     /// The client closed: when the answer is sent, so do we.
     Answered,
 }
@@ -70,6 +75,8 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// Reading was paused; there may be requests in the socket.
     pub left_unread: bool,
+    /// Its socket was full, and has not taken everything since.
+    pub waited: bool,
     pub closing: Option<Closing>,
     /// What the gauge of queued bytes holds of it.
     pub queued_told: u32,
@@ -95,8 +102,14 @@ pub(super) struct Peer {
     pub next_heartbeat: UnixNanos,
     /// When it is checked up next; timers of other times are void.
     pub checkup_at: UnixNanos,
-    /// Pongs and the like that were put on a blocked wire.
-    pub reply_bytes: usize,
+    /// Answer to the latest ping that came while the socket was full.
+    pub pong: Option<Box<[u8]>>,
+    /// Heartbeat interval, as in its `welcome`.
+    pub heartbeat: Duration,
+    /// Since when reading has been paused; its silence doesn't count from then on.
+    pub paused_since: Option<UnixNanos>,
+    /// Since when its socket has taken nothing of what waits.
+    pub stalled_since: Option<UnixNanos>,
     /// Requests that were read and are answered in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
     pub permit: Option<Permit>,
@@ -118,12 +131,16 @@ pub(super) enum Flushed {
     Blocked,
     /// There is more, but this turn has others to serve.
     More,
-    /// The socket is broken.
-    Broken,
+    /// The socket is broken, in this way.
+    Broken(std::io::ErrorKind),
 }
 
 /// Bytes written for one connection in one turn before the others get theirs.
 const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Memory of a request that waits, beside its bytes.
+const REQUEST_BYTES: usize = 64;
+/// Opcode of a pong.
+const PONG: u8 = 10;
 
 impl Connection {
     /// Writes all that is due, until the socket takes no more.
@@ -143,6 +160,19 @@ impl Connection {
             }
         };
         view.counts.flushed(written);
+        match flushed {
+            Flushed::Blocked => {
+                self.waited = true;
+                if written > 0 || self.peer.stalled_since.is_none() {
+                    self.peer.stalled_since = Some(view.now);
+                }
+            }
+            Flushed::All if self.waited => {
+                self.waited = false;
+                self.peer.stalled_since = None;
+            }
+            _ => {}
+        }
         flushed
     }
 
@@ -173,7 +203,7 @@ impl Connection {
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => return Some(Flushed::Broken),
+                Err(error) => return Some(Flushed::Broken(error.kind())),
             }
         }
         None
@@ -188,17 +218,68 @@ impl Connection {
                 .is_ready()
         {
             self.outbox.wire.blocked = false;
-            self.peer.reply_bytes = 0;
+            if let Some(pong) = self.peer.pong.take() {
+                self.outbox.wire.frames(&pong);
+            }
         }
     }
 
-    /// Whether requests are left in the socket until the answers before them are out.
-    pub(super) fn reading_paused(&self, control_max: usize) -> bool {
-        self.peer.session.is_busy()
-            || !self.peer.inbox.is_empty()
-            || self.outbox.asked_bytes() > control_max
-            || (self.outbox.wire.blocked
-                && (self.outbox.answers_wait() || self.peer.reply_bytes > control_max))
+    /// Whether requests are left unanswered until the answers before them are out.
+    pub(super) fn holds_requests(&self, control_max: usize) -> bool {
+        self.outbox.asked_bytes() > control_max
+            || (self.outbox.wire.blocked && self.outbox.answers_wait())
+    }
+
+    /// Whether so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
+    /// goes on, for the control frames between and behind them.
+    pub(super) fn reading_paused(&self, message_bytes_max: usize) -> bool {
+        let inbox = &self.peer.inbox;
+        !inbox.is_empty() && {
+            let cost = |(bytes, _): &(Vec<u8>, Encoding)| bytes.len() + REQUEST_BYTES;
+            inbox.iter().map(cost).sum::<usize>() + READ_BYTES > message_bytes_max
+        }
+    }
+
+    /// Puts pongs and the answer to a close on the wire. While the socket is full, only the latest pong is kept (RFC
+    /// 6455, section 5.5.3), so that a client may ping as often as it likes.
+    pub(super) fn reply(&mut self, frames: &[u8]) {
+        if !self.outbox.wire.blocked {
+            return self.outbox.wire.frames(frames);
+        }
+        let mut rest = frames;
+        // Control frames of a server: two bytes, then a payload of at most 125.
+        while let [first, len, ..] = rest {
+            let (frame, behind) = rest.split_at((2 + usize::from(*len)).min(rest.len()));
+            if first & 0x0f == PONG {
+                self.peer.pong = Some(frame.into());
+            } else {
+                self.outbox.wire.frames(frame);
+            }
+            rest = behind;
+        }
+    }
+
+    /// Its silence and the time of an incomplete message have stood still for so long.
+    pub(super) fn excuse(&mut self, pause: Duration) {
+        self.peer.received = self.peer.received.plus(pause);
+        if let Some(partial) = &mut self.peer.partial {
+            partial.since = partial.since.plus(pause);
+        }
+    }
+
+    /// Whether the kernel has sent all that it took. From the beginning of the close on, any byte that it hasn't sent
+    /// makes the socket unwritable.
+    pub(super) fn is_sent(&self) -> bool {
+        let mut looked_at = [PollFd::new(&self.stream, PollFlags::OUT)];
+        let at_once = rustix::time::Timespec::default();
+        self.outbox.wire.is_empty()
+            && poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Any byte that the kernel hasn't sent makes the socket unwritable from now on.
+    pub(super) fn expect_all_sent(&self) {
+        // Where the option is missing, the wait for the client's close frame begins a little early.
+        let _missing = socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(1);
     }
 
     /// Reads some bytes. `Pending`: none are there, and the waker is set.
@@ -259,11 +340,24 @@ impl Connection {
     /// When it must be looked at again.
     pub(super) fn next_checkup(
         &self,
-        silence: UnixNanos,
-        message_ends: Option<UnixNanos>,
+        silence: Duration,
+        tuning: &super::turn::Tuning,
     ) -> UnixNanos {
-        let first = self.peer.next_heartbeat.min(silence);
-        message_ends.map_or(first, |ends| first.min(ends))
+        let peer = &self.peer;
+        let message_ends = peer
+            .partial
+            .as_ref()
+            .map(|partial| partial.since.plus(tuning.message_timeout));
+        let of_reading = message_ends
+            .into_iter()
+            .chain([peer.received.plus(silence)])
+            .filter(|_| peer.paused_since.is_none());
+        let stall_ends = peer
+            .stalled_since
+            .map(|since| since.plus(tuning.stall_timeout));
+        of_reading
+            .chain(stall_ends)
+            .fold(peer.next_heartbeat, UnixNanos::min)
     }
 }
 

@@ -14,15 +14,19 @@ use crate::protocol::{Bye, Code, Control, LagLevel, encode_control};
 const JITTER_MS: u64 = 1000;
 /// How long a client may take to close its side after ours.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How often a closing connection is checked for bytes that the kernel hasn't sent.
+const CLOSE_LOOK: Duration = Duration::from_millis(100);
+/// Reasons for 4407.
+pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscriptions; subscribe to fewer topics, or with mode conflate";
+const STALLED: &str = "the client has stopped reading";
 
 impl Shard {
-    /// The client can't keep up, and asked to be told goodbye.
-    pub(super) fn send_away(&mut self, key: ConnectionKey) {
+    /// Closes with 4407, after the `lag` that must come before it.
+    pub(super) fn disconnect_slow_consumer(&mut self, key: ConnectionKey, message: &str) {
         self.with_outbox(key, |outbox, view| outbox.warn(view));
-        let message = "the client doesn't keep up with what it subscribed to; subscribe to less, or with mode conflate".to_owned();
         let bye = Bye {
             code: Code::SlowConsumer.number(),
-            message,
+            message: message.to_owned(),
             reconnect: true,
             after_ms: 1000,
         };
@@ -61,7 +65,7 @@ impl Shard {
         let mut payload = code.to_be_bytes().to_vec();
         payload.extend_from_slice(reason.as_bytes());
         connection.outbox.wire.frame(Opcode::Close, &payload);
-        self.begin_closing(key, Closing::Since(self.now));
+        self.begin_closing(key, Closing::Flushing(self.now));
     }
 
     pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
@@ -72,14 +76,47 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         connection.outbox.drop_waiting();
         connection.closing = Some(closing);
+        connection.expect_all_sent();
         self.check_up_at(key, self.now.plus(CLOSE_GRACE));
         self.mark_dirty(key);
     }
 
     pub(super) fn after_flush_of_closing(&mut self, key: ConnectionKey) {
-        if self.connections[key.0 as usize].closing == Some(Closing::Answered) {
+        match self.connections[key.0 as usize].closing {
+            Some(Closing::Answered) => self.remove(key),
+            Some(Closing::Flushing(since)) => self.await_close(key, since),
+            Some(Closing::Sent(_)) | None => {}
+        }
+    }
+
+    /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it in time is reset.
+    fn await_close(&mut self, key: ConnectionKey, since: UnixNanos) {
+        let deadline = since.plus(self.config.tuning.close_timeout);
+        let connection = &mut self.connections[key.0 as usize];
+        if connection.is_sent() {
+            connection.closing = Some(Closing::Sent(self.now));
+            self.check_up_at(key, self.now.plus(CLOSE_GRACE));
+        } else if self.now < deadline {
+            let next = self.now.plus(CLOSE_LOOK);
+            self.check_up_at(key, next.min(deadline));
+        } else {
+            if !connection.outbox.wire.is_empty() {
+                // The close frame never reached the kernel, so what the kernel holds is of no use either.
+                let _gone_already = connection.stream.set_zero_linger();
+            }
             self.remove(key);
         }
+    }
+
+    /// The client's side has ended, or its connection is broken.
+    pub(super) fn end(&mut self, key: ConnectionKey, broken: Option<std::io::ErrorKind>) {
+        if self.connections[key.0 as usize].closing.is_none() {
+            self.count_close(match broken {
+                Some(std::io::ErrorKind::TimedOut) => Some(Code::Timeout),
+                _ => None,
+            });
+        }
+        self.remove(key);
     }
 
     /// Forgets a connection; its socket closes.
@@ -121,18 +158,13 @@ impl Shard {
         if connection.closing.is_some() {
             return;
         }
-        let config = &self.config;
+        let tuning = &self.config.tuning;
         let silence = if connection.peer.pinged {
-            config.tuning.drop_after
+            tuning.drop_after
         } else {
-            config.tuning.ping_after
+            tuning.ping_after
         };
-        let message_ends = connection
-            .peer
-            .partial
-            .as_ref()
-            .map(|partial| partial.since.plus(config.tuning.message_timeout));
-        let at = connection.next_checkup(connection.peer.received.plus(silence), message_ends);
+        let at = connection.next_checkup(silence, tuning);
         if at < connection.peer.checkup_at {
             self.check_up_at(key, at);
         }
@@ -143,25 +175,30 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         connection.peer.checkup_at = UnixNanos(u64::MAX);
         if let Some(closing) = connection.closing {
-            let over = match closing {
-                Closing::Since(since) => now.since(since) >= CLOSE_GRACE,
-                Closing::Answered => true,
+            return match closing {
+                Closing::Flushing(since) => self.await_close(key, since),
+                // An earlier checkup may still come; the one that matters is armed.
+                Closing::Sent(since) if now.since(since) < CLOSE_GRACE => {
+                    self.check_up_at(key, since.plus(CLOSE_GRACE));
+                }
+                Closing::Sent(_) | Closing::Answered => self.remove(key),
             };
-            if over {
-                self.remove(key);
-            }
-            return;
         }
-        let message_over =
-            connection.peer.partial.as_ref().is_some_and(|partial| {
-                now.since(partial.since) >= self.config.tuning.message_timeout
-            });
-        let silent = now.since(connection.peer.received);
+        let stalled = connection.peer.stalled_since.map(|since| now.since(since));
+        if stalled.is_some_and(|stalled| stalled >= self.config.tuning.stall_timeout) {
+            return self.disconnect_slow_consumer(key, STALLED);
+        }
+        // While reading is paused, the client can't be heard.
+        let heard_until = connection.peer.paused_since.unwrap_or(now);
+        let message_over = connection.peer.partial.as_ref().is_some_and(|partial| {
+            heard_until.since(partial.since) >= self.config.tuning.message_timeout
+        });
+        let silent = heard_until.since(connection.peer.received);
         if message_over || silent >= self.config.tuning.drop_after {
             let message = if message_over {
-                "a message was begun and not ended in time"
+                "incomplete message timed out"
             } else {
-                "nothing came in time"
+                "idle timeout: nothing was received from the client, not even a pong"
             };
             let bye = Bye {
                 code: Code::Timeout.number(),
@@ -179,7 +216,7 @@ impl Shard {
         }
         let connection = &mut self.connections[key.0 as usize];
         if now >= connection.peer.next_heartbeat {
-            connection.peer.next_heartbeat = now.plus(self.config.tuning.heartbeat);
+            connection.peer.next_heartbeat = now.plus(connection.peer.heartbeat);
             connection.outbox.rest();
             connection.outbox.heartbeat();
             connection.check_accounts(&self.metrics);

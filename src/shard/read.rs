@@ -46,7 +46,7 @@ impl Shard {
             if connection.closing.is_some() {
                 return connection.peer.inbox.clear();
             }
-            if connection.outbox.asked_bytes() > self.config.tuning.outbox.control {
+            if connection.holds_requests(self.config.tuning.outbox.control) {
                 // The flush that makes room comes back here.
                 connection.left_unread = true;
                 return;
@@ -82,17 +82,24 @@ impl Shard {
             let Some(connection) = self.connections.get_mut(key.0 as usize) else {
                 return true;
             };
-            if connection.reading_paused(self.config.tuning.outbox.control) {
+            if connection.reading_paused(self.limits.message_bytes as usize) {
                 connection.left_unread = true;
+                connection.peer.paused_since.get_or_insert(self.now);
                 return true;
+            }
+            if let Some(since) = connection.peer.paused_since.take() {
+                connection.excuse(self.now.since(since));
+                self.arm_checkup(key);
+                continue;
             }
             match connection.read(buffer) {
                 Poll::Pending => return true,
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    if connection.closing.is_none() {
-                        self.count_close(None);
-                    }
-                    self.remove(key);
+                Poll::Ready(Ok(0)) => {
+                    self.end(key, None);
+                    return true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.end(key, Some(error.kind()));
                     return true;
                 }
                 Poll::Ready(Ok(read)) => self.take_bytes(key, &buffer[..read]),
@@ -115,14 +122,9 @@ impl Shard {
             self.now,
             &mut replies,
         );
-        if !replies.is_empty() {
-            if connection.outbox.wire.blocked {
-                connection.peer.reply_bytes += replies.len();
-            }
-            if connection.closing.is_none() {
-                connection.outbox.wire.frames(&replies);
-                self.mark_dirty(key);
-            }
+        if !replies.is_empty() && connection.closing.is_none() {
+            connection.reply(&replies);
+            self.mark_dirty(key);
         }
         let begun = !had_partial && self.connections[key.0 as usize].peer.partial.is_some();
         if begun {

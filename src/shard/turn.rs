@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
 use super::fresh::{Fresh, Rotation};
+use super::lifecycle::TOO_SLOW;
 use super::meters::Meters;
 use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::read::READ_BYTES;
@@ -58,7 +59,7 @@ pub struct Tuning {
     pub history: HistoryLimits,
     /// What a client may ask; what it was told when it came holds for it.
     pub limits: Limits,
-    /// How often a heartbeat goes out.
+    /// How often a heartbeat goes out; what a client was told when it came holds for it.
     pub heartbeat: Duration,
     /// After how long a silence a client is pinged.
     pub ping_after: Duration,
@@ -66,6 +67,10 @@ pub struct Tuning {
     pub drop_after: Duration,
     /// How long a message may take from its first byte to its last.
     pub message_timeout: Duration,
+    /// How long a client that is closed may take what stands before its close frame.
+    pub close_timeout: Duration,
+    /// After how long a client is closed whose socket takes nothing of what waits.
+    pub stall_timeout: Duration,
     /// How long events may be gathered before they are written.
     pub flush_window: Duration,
 }
@@ -474,13 +479,16 @@ impl Shard {
                 self.after_all_is_sent(key);
                 self.read_on(key);
             }
-            Flushed::Blocked => self.watch(key),
+            Flushed::Blocked => {
+                self.watch(key);
+                self.answer_on(key);
+            }
             Flushed::More => self.mark_dirty(key),
-            Flushed::Broken => return self.remove(key),
+            Flushed::Broken(error) => return self.end(key, Some(error)),
         }
         self.arm_intervals(key);
         if relief == Relief::Disconnect {
-            self.send_away(key);
+            self.disconnect_slow_consumer(key, TOO_SLOW);
         }
     }
 
@@ -490,6 +498,14 @@ impl Shard {
             && std::mem::take(&mut connection.left_unread)
         {
             self.ready.push(key);
+        }
+    }
+
+    /// Requests that were held back are answered once the answers before them are out, though the socket is full of data.
+    fn answer_on(&mut self, key: ConnectionKey) {
+        let connection = &self.connections[key.0 as usize];
+        if connection.left_unread && !connection.holds_requests(self.config.tuning.outbox.control) {
+            self.read_on(key);
         }
     }
 

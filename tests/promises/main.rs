@@ -16,6 +16,7 @@ mod load;
 mod modes;
 mod papers;
 mod publish;
+mod readers;
 mod recorded;
 mod reload;
 mod replay;

@@ -252,3 +252,27 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     );
     Ok(())
 }
+
+/// Heartbeats come as `welcome` said, however long their interval is for those who connect after a reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_heartbeat_interval_of_welcome_holds_over_a_reload() -> Result<()> {
+    let with = |heartbeat: &str| {
+        let heartbeat = format!("session: {{heartbeat: {heartbeat}}}");
+        crate::harness::market(1, 10, &heartbeat)
+    };
+    let mut feed = Feed::start(&with("200ms")).await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    assert_eq!(client.welcome.heartbeat_ms, 200);
+    let reloaded = reload(&mut feed.app, &with("10m")).await?;
+    assert_eq!(reloaded.taken, ["session.heartbeat"]);
+    for _ in 0..5 {
+        client
+            .control("a heartbeat", |control| {
+                matches!(control, Control::Heartbeat(_)).then_some(())
+            })
+            .await?;
+    }
+    let late = feed.client(Encoding::Json).await?;
+    assert_eq!(late.welcome.heartbeat_ms, 600_000);
+    Ok(())
+}

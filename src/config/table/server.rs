@@ -111,10 +111,16 @@ pub(super) const LIMITS: &[Key] = &[
         "Unsent bytes at which a client's socket counts as full.",
     ),
     key(
+        "fanout.stall_timeout",
+        Kind::Duration("200ms", "7d"),
+        "1h",
+        "Time without any reading after which a client with data waiting is disconnected with 4407, whatever its on_slow.",
+    ),
+    key(
         "session.heartbeat",
         Kind::Duration("10ms", "10m"),
         "5s",
-        "How often a heartbeat goes out.",
+        "Heartbeat interval; a reload applies to new connections.",
     ),
     key(
         "session.ping_after",
@@ -133,6 +139,12 @@ pub(super) const LIMITS: &[Key] = &[
         Kind::Duration("100ms", "10m"),
         "10s",
         "How long a message may take from its first byte to its last.",
+    ),
+    key(
+        "session.close_timeout",
+        Kind::Duration("200ms", "10m"),
+        "30s",
+        "Time a client has, when the server closes, to read what was queued before bye and the close frame.",
     ),
     key(
         "limits.connections",
