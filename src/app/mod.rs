@@ -32,8 +32,6 @@ use reload::tuning_of;
 use saved::{inherit, open_state_dir};
 use sources::{Sources, spec_of};
 
-/// Publish requests that are held in memory at once.
-const PUBLISHES_AT_ONCE: usize = 4;
 /// How long a start or a reload waits for sources to tell their instruments.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -158,7 +156,7 @@ impl App {
             shards,
             metrics,
             settings: ArcSwap::from_pointee(settings_of(config, &sources)),
-            publish_turns: Semaphore::new(PUBLISHES_AT_ONCE),
+            publish_turns: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
             listener: Listener::new(address),
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),

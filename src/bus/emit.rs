@@ -48,7 +48,7 @@ pub(super) enum Input {
 }
 
 /// The most items of one input, which bounds the queue's memory together with the count of its places.
-const EMITTED_MAX: usize = 512;
+pub const EMITTED_MAX: usize = 512;
 
 /// The bus' end of the queue that all sources share.
 #[derive(Debug)]
@@ -139,16 +139,15 @@ impl Emitter {
         true
     }
 
-    /// Emits all or nothing, without waiting.
-    pub fn try_emit(&self, emitted: Vec<Emit>) -> Result<(), QueueFull> {
-        let places = emitted.len().div_ceil(EMITTED_MAX);
+    /// Emits pieces of at most [`EMITTED_MAX`], all or nothing, without waiting.
+    pub fn try_emit_pieces(&self, pieces: Vec<Vec<Emit>>) -> Result<(), QueueFull> {
         let permits = self
             .queue
-            .try_reserve_many(places)
+            .try_reserve_many(pieces.len())
             .map_err(|_full_or_stopped| QueueFull)?;
         let now = self.clock.now();
-        for (permit, part) in permits.zip(parts(emitted)) {
-            permit.send(Input::Emitted(self.source, part, now));
+        for (permit, piece) in permits.zip(pieces) {
+            permit.send(Input::Emitted(self.source, piece, now));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ mod saved;
 
 pub use batch::{Batch, Encoded, Event, LogItem};
 pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, TopicInfo};
-pub use emit::{Emit, Emitter, InputQueue, QueueFull, input_queue};
+pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
 pub use log::{Log, Next};
 pub use saved::{Heritage, Remains, SavedTime};
 

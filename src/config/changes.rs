@@ -81,6 +81,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             "limits.publish",
             old.publish_bytes_max == new.publish_bytes_max,
         ),
+        (
+            "limits.publish_events",
+            old.publish_events_max == new.publish_events_max,
+        ),
         ("admin.listen", old.admin == new.admin),
         (
             "admin.metrics_on_feed",
@@ -123,7 +127,7 @@ mod tests {
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
-                 limits: {{connections: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}}}\n\
+                 limits: {{connections: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),

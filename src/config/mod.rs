@@ -159,6 +159,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
     /// Bytes of one publish request.
     pub publish_bytes_max: usize,
+    /// Records of one publish request.
+    pub publish_events_max: usize,
     /// How long stopping may take.
     pub drain_deadline: Duration,
     /// Over how long clients are asked to come back.
@@ -227,10 +229,15 @@ impl Config {
         let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
-        let total = self.connections_max * a_client + self.queue_bytes + self.log_bytes + state;
+        let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
+        let total = self.connections_max * a_client
+            + self.queue_bytes
+            + self.log_bytes
+            + state
+            + publishing;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + {} x {} MiB publish requests = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -239,12 +246,27 @@ impl Config {
             mib(self.history.bytes),
             copies,
             mib(bars),
+            PUBLISHES_AT_ONCE,
+            mib(self.publish_cost()),
             mib(total),
         );
         (total as u64, text)
     }
 }
 
+impl Config {
+    /// The most memory of one publish request: its body, once more while it is gathered, its events, and the errors told.
+    const fn publish_cost(&self) -> usize {
+        2 * self.publish_bytes_max
+            + self.publish_events_max * crate::source::push::PushBatch::EVENT_BYTES
+            + PUBLISH_ERRORS_BYTES
+    }
+}
+
+/// Publish requests that are decoded at once.
+pub const PUBLISHES_AT_ONCE: usize = 4;
+/// Memory of the errors that one report names, and of the report.
+const PUBLISH_ERRORS_BYTES: usize = 2 << 20;
 /// A published event takes so many times its bytes in the bus' queue, at most.
 const PUBLISH_SHARE: usize = 8;
 /// A client's own memory beside its queues: session, subscriptions, socket.
@@ -321,6 +343,7 @@ fn read(root: &Section<'_>) -> Config {
         },
         handshake_timeout: limits.duration("handshake"),
         publish_bytes_max: limits.size("publish"),
+        publish_events_max: limits.integer("publish_events") as usize,
         drain_deadline: drain.duration("deadline"),
         drain_spread: drain.duration("spread"),
     };

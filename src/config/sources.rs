@@ -509,6 +509,8 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     let rules = PushRules {
         prices: price_rules(section),
         late: section.flag("late"),
+        ahead_max: section.duration("ahead"),
+        behind_max: section.duration("behind"),
     };
     SourceDetails::Push {
         instruments,

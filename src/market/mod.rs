@@ -22,7 +22,7 @@ pub use rules::{PriceFault, PriceRules, VALUE_MAX};
 pub use status::{Status, TradingState};
 pub use symbol::{Symbol, SymbolError, excerpt, is_printable};
 pub use ticker::Ticker;
-pub use time::{TimeError, UnixNanos};
+pub use time::{TimeError, TimeUnit, UnixNanos};
 pub use trade::{Aggressor, Trade, TradeId};
 
 /// What one event says, by channel.

@@ -1,6 +1,6 @@
 //! Instrument names, and the mapping of venue spellings to them.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
 
@@ -146,6 +146,12 @@ fn escaped(text: &str, is_kept: impl Fn(char) -> bool) -> String {
         }
     }
     out
+}
+
+impl Borrow<str> for Symbol {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl From<Symbol> for String {

@@ -23,10 +23,76 @@ pub struct UnixNanos(pub u64);
 )]
 pub struct TimeError(pub String);
 
+/// Unit of a number since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+}
+
+impl TimeUnit {
+    /// The unit that a number's size tells (below 10^11 seconds, 10^14 milliseconds, 10^17 microseconds); `None` for nanoseconds.
+    pub const fn of(number: u64) -> Option<Self> {
+        match number {
+            100_000_000_000_000_000.. => None,
+            100_000_000_000_000.. => Some(Self::Micros),
+            100_000_000_000.. => Some(Self::Millis),
+            _ => Some(Self::Seconds),
+        }
+    }
+
+    /// Its name, in the plural.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Millis => "milliseconds",
+            Self::Micros => "microseconds",
+        }
+    }
+
+    /// A number of these as a time before [`UnixNanos::END`].
+    pub fn nanos(self, number: u64) -> Option<UnixNanos> {
+        let scale = match self {
+            Self::Seconds => NANOS_PER_SECOND,
+            Self::Millis => 1_000_000,
+            Self::Micros => 1_000,
+        };
+        number.checked_mul(scale).and_then(UnixNanos::bounded)
+    }
+}
+
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 impl UnixNanos {
+    /// The year 2500: no event is later, and a foreign number that says so is a mistake.
+    pub const END: Self = Self(16_725_225_600_000_000_000);
+
+    /// A foreign number of nanoseconds, if it lies before [`Self::END`].
+    pub fn bounded(nanos: u64) -> Option<Self> {
+        Some(Self(nanos)).filter(|time| *time < Self::END)
+    }
+
+    /// A foreign number since 1970 in the unit that its size tells.
+    pub fn of_any_unit(number: u64) -> Option<Self> {
+        TimeUnit::of(number).map_or_else(|| Self::bounded(number), |unit| unit.nanos(number))
+    }
+
+    /// Seconds and a fraction of up to nine digits.
+    pub fn of_seconds(whole: &str, fraction: &str) -> Option<Self> {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(fraction) || fraction.len() > 9 {
+            return None;
+        }
+        let sub = format!("{fraction:0<9}").parse::<u64>().ok()?;
+        let whole = whole.parse::<u64>().ok()?.checked_mul(NANOS_PER_SECOND)?;
+        whole.checked_add(sub).and_then(Self::bounded)
+    }
+
     /// The time `span` later; stops at the end of what 64 bits hold (the year 2554).
     pub const fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(nanos(span)))
@@ -96,7 +162,7 @@ fn parse_iso(text: &str) -> Option<UnixNanos> {
     seconds
         .checked_mul(NANOS_PER_SECOND)?
         .checked_add(sub)
-        .map(UnixNanos)
+        .and_then(UnixNanos::bounded)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
@@ -137,6 +203,44 @@ mod tests {
             UnixNanos::parse_utc("2000-02-29 12:00:00.000000001+00:00"),
             Ok(UnixNanos(951_825_600_000_000_001))
         );
+    }
+
+    #[test]
+    fn every_form_of_a_time_has_the_same_end() {
+        let end = UnixNanos::END.0;
+        for (last, unit) in [
+            (end - 1, 1),
+            (end / 1_000 - 1, 1_000),
+            (end / 1_000_000 - 1, 1_000_000),
+            (end / 1_000_000_000 - 1, 1_000_000_000),
+        ] {
+            assert_eq!(UnixNanos::of_any_unit(last), Some(UnixNanos(last * unit)));
+            assert_eq!(UnixNanos::of_any_unit(last + 1), None, "{}", last + 1);
+        }
+        assert!(UnixNanos::of_seconds("16725225599", "999999999").is_some());
+        for (whole, fraction) in [
+            ("16725225600", "0"),
+            ("18446744073", "999999999"),
+            ("18446744073709551615", "0"),
+            ("1", ""),
+            ("-1", "0"),
+            ("+1", "0"),
+            ("1", "0123456789"),
+        ] {
+            assert_eq!(
+                UnixNanos::of_seconds(whole, fraction),
+                None,
+                "{whole}.{fraction}"
+            );
+        }
+        assert!(UnixNanos::parse_utc("2499-12-31T23:59:59.999999999Z").is_ok());
+        for late in [
+            "2500-01-01T00:00:00Z",
+            "2554-07-21T23:34:33.999999999Z",
+            "9999-12-31T23:59:59Z",
+        ] {
+            assert!(UnixNanos::parse_utc(late).is_err(), "{late}");
+        }
     }
 
     #[test]

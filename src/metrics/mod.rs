@@ -179,7 +179,7 @@ impl Refused {
 }
 
 /// Why input is refused.
-const BAD_INPUT: [&str; 14] = [
+const BAD_INPUT: [&str; 15] = [
     "malformed",
     "channel",
     "symbol",
@@ -191,6 +191,7 @@ const BAD_INPUT: [&str; 14] = [
     "crossed",
     "late",
     "ahead",
+    "behind",
     "unit",
     "full",
     "bad_line",

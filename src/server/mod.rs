@@ -10,6 +10,7 @@ mod guarded;
 mod http;
 mod page;
 mod publish;
+mod publish_body;
 mod upgrade;
 
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub notsent_bytes: u32,
     /// Bytes of one publish request (config `limits.publish`).
     pub publish_bytes_max: usize,
+    /// Records of one publish request.
+    pub publish_events_max: usize,
     /// Hosts accepted besides the listeners' own (config `allowed_hosts`).
     pub allowed_hosts: Vec<HostRule>,
     /// Browser origins that may open the feed (config `allowed_origins`).
@@ -93,6 +96,7 @@ impl Settings {
             handshake_timeout: config.handshake_timeout,
             notsent_bytes: config.unsent_bytes,
             publish_bytes_max: config.publish_bytes_max,
+            publish_events_max: config.publish_events_max,
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),

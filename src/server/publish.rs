@@ -1,5 +1,6 @@
 //! `POST /v1/publish`: prices from outside.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use subtle::ConstantTimeEq;
 use super::Server;
 use super::caller::Caller;
 use super::http::{Answer, refusal, text, with_type};
+use super::publish_body::{BodyError, BodyFormat, records};
 use crate::metrics::Refused;
 use crate::protocol::Code;
-use crate::source::push::{PublishedEvent, PushFault, PushInlet};
+use crate::source::push::{BatchRefused, PushBatch, PushFault, PushInlet};
 
 /// A push source as publishers reach it.
 #[derive(Debug)]
@@ -39,25 +41,15 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct LineError {
-    line: usize,
+    line: u32,
     code: u16,
     message: String,
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Ndjson,
-    Msgpack,
-}
-
-type Line = (usize, Result<PublishedEvent, PushFault>);
 
 /// Errors that a report names; `refused` counts all.
 const ERRORS_TOLD: usize = 1000;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Nesting of a published event; it has none.
-const MSGPACK_DEPTH_MAX: usize = 16;
 
 pub(super) async fn answer(
     server: &Arc<Server>,
@@ -83,8 +75,8 @@ pub(super) async fn answer(
         .and_then(|value| value.to_str().ok())
         .map(media_type)
     {
-        Some("application/x-ndjson") => Format::Ndjson,
-        Some("application/msgpack") => Format::Msgpack,
+        Some("application/x-ndjson") => BodyFormat::Ndjson,
+        Some("application/msgpack") => BodyFormat::Msgpack,
         _ => {
             return refusal(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -192,79 +184,112 @@ fn allowed_sources(
     Ok(open)
 }
 
+/// Refused records: the first of them with their errors, all of them by reason.
+#[derive(Debug, Default)]
+struct Refusals {
+    told: Vec<(u32, PushFault)>,
+    by_reason: HashMap<&'static str, usize>,
+}
+
+impl Refusals {
+    fn add(&mut self, line: u32, fault: PushFault) {
+        self.add_with(line, fault.reason(), || fault);
+    }
+
+    /// Makes the fault only if it is told.
+    fn add_with(&mut self, line: u32, reason: &'static str, fault: impl FnOnce() -> PushFault) {
+        *self.by_reason.entry(reason).or_default() += 1;
+        if self.told.len() < ERRORS_TOLD {
+            self.told.push((line, fault()));
+        }
+    }
+
+    fn report(mut self, accepted: usize, server: &Server) -> Report {
+        for (reason, count) in &self.by_reason {
+            server
+                .metrics
+                .bad_input
+                .with_label_values(&[reason])
+                .inc_by(*count as u64);
+        }
+        self.told.sort_by_key(|(line, _)| *line);
+        Report {
+            accepted,
+            refused: self.by_reason.values().sum(),
+            errors: self
+                .told
+                .iter()
+                .map(|(line, fault)| line_error(*line, fault))
+                .collect(),
+        }
+    }
+}
+
 fn publish(
     server: &Server,
     sources: &[Arc<PushSource>],
     body: &[u8],
-    format: Format,
+    format: BodyFormat,
     now: crate::market::UnixNanos,
 ) -> Result<Report, Answer> {
-    let lines = match format {
-        Format::Ndjson => read_ndjson(body),
-        Format::Msgpack => {
-            read_msgpack(body).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))?
-        }
-    };
-    let mut errors = Vec::new();
-    let mut accepted = 0;
+    let records_max = server.settings.load().publish_events_max;
+    let records = records(body, format, records_max).map_err(|error| {
+        let status = match error {
+            BodyError::TooMany(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::NotAnArray(_) => StatusCode::BAD_REQUEST,
+        };
+        refusal(status, &error.to_string())
+    })?;
+    let mut refusals = Refusals::default();
     // By source, each in the order of the lines; what no source knows goes to the first, which refuses it.
-    let mut parts: Vec<Vec<(usize, &PublishedEvent)>> = vec![Vec::new(); sources.len()];
-    for (line, event) in &lines {
-        match event {
-            Ok(event) => {
-                let source = sources
-                    .iter()
-                    .position(|source| source.inlet.knows(event))
-                    .unwrap_or(0);
-                parts[source].push((*line, event));
+    let mut batches: Vec<PushBatch> = sources.iter().map(|_| PushBatch::default()).collect();
+    for (line, event) in records {
+        let event = match event {
+            Ok(event) => event,
+            Err(bad) => {
+                refusals.add_with(line, PushFault::MALFORMED, || bad.fault());
+                continue;
             }
-            Err(fault) => errors.push((*line, fault.clone())),
+        };
+        let source = sources
+            .iter()
+            .position(|source| source.inlet.knows(&event))
+            .unwrap_or(0);
+        match sources[source].inlet.check(&event, now) {
+            Ok(emit) => batches[source].push(line, emit),
+            Err(fault) => refusals.add(line, fault),
         }
     }
-    for (source, part) in sources
+    let mut accepted = 0;
+    for (source, batch) in sources
         .iter()
-        .zip(parts)
-        .filter(|(_, part)| !part.is_empty())
+        .zip(batches)
+        .filter(|(_, batch)| !batch.is_empty())
     {
-        let events: Vec<_> = part.iter().map(|(_, event)| *event).collect();
-        let Ok(results) = source.inlet.publish(&events, now) else {
-            if accepted == 0 {
+        match source.inlet.publish(batch) {
+            Ok(published) => {
+                accepted += published.accepted;
+                for (line, newest) in published.late {
+                    refusals.add(line, PushFault::Late(newest));
+                }
+            }
+            Err(_) if accepted == 0 => {
                 return Err(come_back(
                     "the bus' queue is full (bus.queue); nothing of this was taken",
                 ));
             }
             // Another source has taken its part already: these lines alone are to be sent again.
-            errors.extend(part.iter().map(|(line, _)| (*line, PushFault::Full)));
-            continue;
-        };
-        for ((line, _), result) in part.iter().zip(results) {
-            match result {
-                Ok(()) => accepted += 1,
-                Err(fault) => errors.push((*line, fault)),
+            Err(BatchRefused(lines)) => {
+                for line in lines {
+                    refusals.add(line, PushFault::Full);
+                }
             }
         }
     }
-    errors.sort_by_key(|(line, _)| *line);
-    for (_, fault) in &errors {
-        server
-            .metrics
-            .bad_input
-            .with_label_values(&[fault.reason()])
-            .inc();
-    }
-    let told = errors
-        .iter()
-        .take(ERRORS_TOLD)
-        .map(|(line, fault)| line_error(*line, fault))
-        .collect();
-    Ok(Report {
-        accepted,
-        refused: errors.len(),
-        errors: told,
-    })
+    Ok(refusals.report(accepted, server))
 }
 
-fn line_error(line: usize, fault: &PushFault) -> LineError {
+fn line_error(line: u32, fault: &PushFault) -> LineError {
     let code = match fault {
         PushFault::Symbol(_) | PushFault::Channel(_) => Code::UnknownTopic,
         PushFault::Full => Code::Draining,
@@ -277,48 +302,13 @@ fn line_error(line: usize, fault: &PushFault) -> LineError {
     }
 }
 
-fn read_ndjson(body: &[u8]) -> Vec<Line> {
-    let lines = body.split(|byte| *byte == b'\n').enumerate();
-    let filled = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let read = |line: &[u8]| {
-        serde_json::from_slice(line).map_err(|error| PushFault::Malformed(error.to_string()))
-    };
-    filled.map(|(at, line)| (at + 1, read(line))).collect()
-}
-
-fn read_msgpack(body: &[u8]) -> Result<Vec<Line>, String> {
-    let mut rest = body;
-    let value = rmpv::decode::read_value_with_max_depth(&mut rest, MSGPACK_DEPTH_MAX);
-    let values = match value {
-        Ok(rmpv::Value::Array(values)) if rest.is_empty() => values,
-        Ok(_) => {
-            return Err("the body is one MessagePack array of events, and nothing else".to_owned());
-        }
-        Err(error) => {
-            return Err(format!(
-                "the body is no MessagePack array of events: {error}"
-            ));
-        }
-    };
-    // Each is read by itself, so that one that isn't right leaves the others alone.
-    let read = |value| {
-        rmpv::ext::from_value(value)
-            .map_err(|error: rmpv::ext::Error| PushFault::Malformed(error.to_string()))
-    };
-    Ok(values
-        .into_iter()
-        .enumerate()
-        .map(|(at, value)| (at + 1, read(value)))
-        .collect())
-}
-
-fn written(report: &Report, format: Format) -> Answer {
+fn written(report: &Report, format: BodyFormat) -> Answer {
     match format {
-        Format::Ndjson => {
+        BodyFormat::Ndjson => {
             let body = serde_json::to_vec(report).expect("a report is plain JSON");
             with_type(text(StatusCode::OK, body), "application/json")
         }
-        Format::Msgpack => {
+        BodyFormat::Msgpack => {
             let body = rmp_serde::to_vec_named(report).expect("a report is plain MessagePack");
             with_type(text(StatusCode::OK, body), "application/msgpack")
         }

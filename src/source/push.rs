@@ -1,47 +1,71 @@
 //! Prices from outside: what may be published, and the time marks of a source that others feed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::{Output, Source, SourceError, SourceFuture};
-use crate::bus::{Emit, Emitter, QueueFull};
+use crate::bus::{EMITTED_MAX, Emit, Emitter, QueueFull};
 use crate::clock::Clock;
 use crate::market::{
-    Aggressor, Instrument, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, Trade,
-    TradeId, UnixNanos, parse_decimal,
+    Aggressor, Instrument, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, TimeUnit,
+    Trade, TradeId, UnixNanos, excerpt, parse_decimal,
 };
 
 /// How often the source tells its time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// How far ahead of the server's clock an event's time may be.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
-
 /// What a push source lets pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushRules {
     /// Negative, zero and crossed prices.
     pub prices: PriceRules,
     /// Events older than the one before of the same symbol and channel.
     pub late: bool,
+    /// How far ahead of the server's clock an event's time may be.
+    pub ahead_max: Duration,
+    /// How far behind the server's clock an event's time may be.
+    pub behind_max: Duration,
 }
 
 /// One event as a publisher writes it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct PublishedEvent {
-    ch: String,
-    sym: String,
-    ts: Option<u64>,
-    px: Option<String>,
-    qty: Option<String>,
-    side: Option<String>,
-    id: Option<String>,
-    bid: Option<String>,
-    bidq: Option<String>,
-    ask: Option<String>,
-    askq: Option<String>,
+#[derive(Debug, Clone, Default)]
+pub struct PublishedEvent<'a> {
+    /// The channel.
+    pub ch: Option<Field<'a>>,
+    /// The symbol.
+    pub sym: Option<Field<'a>>,
+    /// The event's time.
+    pub ts: Option<Field<'a>>,
+    /// A trade's price.
+    pub px: Option<Field<'a>>,
+    /// A trade's quantity.
+    pub qty: Option<Field<'a>>,
+    /// A trade's aggressor.
+    pub side: Option<Field<'a>>,
+    /// A trade's id.
+    pub id: Option<Field<'a>>,
+    /// The best bid's price.
+    pub bid: Option<Field<'a>>,
+    /// The best bid's quantity.
+    pub bidq: Option<Field<'a>>,
+    /// The best offer's price.
+    pub ask: Option<Field<'a>>,
+    /// The best offer's quantity.
+    pub askq: Option<Field<'a>>,
+}
+
+/// A field's value as a publisher writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A number in the digits in which it was written.
+    Number(Cow<'a, str>),
+    /// A binary float, which holds no exact decimal.
+    Float,
+    /// Anything else.
+    Other,
 }
 
 /// Why a published event is refused.
@@ -62,30 +86,102 @@ pub enum PushFault {
     #[error(transparent)]
     Price(#[from] PriceFault),
     /// The time lies before that of the event before.
-    #[error("`ts` runs backwards: the event before was at {0}")]
+    #[error(
+        "`ts` runs backwards: the event before was at {0}; `late: true` of the source lets it pass"
+    )]
     Late(u64),
+    /// The time is of another unit than nanoseconds.
+    #[error("`ts` {ts} is a time in {}; write nanoseconds since 1970, as in {nanos}", unit.name())]
+    Unit {
+        /// As it was written.
+        ts: u64,
+        /// Its probable unit.
+        unit: TimeUnit,
+        /// The same time in nanoseconds.
+        nanos: u64,
+    },
     /// The bus' queue has no room for this part of the request.
     #[error("the bus' queue is full (bus.queue); send this line again")]
     Full,
     /// The time lies too far ahead.
-    #[error("`ts` is more than 60 s ahead of the server's clock; it is nanoseconds since 1970")]
-    Ahead,
+    #[error(
+        "`ts` is more than {0:?} ahead of the server's clock (`ahead` of the source); it is nanoseconds since 1970"
+    )]
+    Ahead(Duration),
+    /// The time lies too far back.
+    #[error(
+        "`ts` is more than {0:?} behind the server's clock (`behind` of the source); it is nanoseconds since 1970"
+    )]
+    Behind(Duration),
 }
 
 impl PushFault {
+    /// The label of records that are no events.
+    pub const MALFORMED: &str = "malformed";
+
     /// The label of the metric that counts it.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) => Self::MALFORMED,
             Self::Channel(_) => "channel",
             Self::Symbol(_) => "symbol",
             Self::Price(fault) => fault.reason(),
             Self::Late(_) => "late",
-            Self::Ahead => "ahead",
+            Self::Unit { .. } => "unit",
+            Self::Ahead(_) => "ahead",
+            Self::Behind(_) => "behind",
             Self::Full => "full",
         }
     }
 }
+
+/// Checked events of one request for one source, in order, in pieces that fit into the bus' queue.
+#[derive(Debug, Default)]
+pub struct PushBatch {
+    pieces: Vec<Vec<Emit>>,
+    /// Each event's place in the request, by piece.
+    places: Vec<Vec<u32>>,
+}
+
+impl PushBatch {
+    /// Memory of one event.
+    pub const EVENT_BYTES: usize = size_of::<Emit>() + size_of::<u32>() + size_of::<(u32, u64)>();
+
+    /// Appends an event, with its place in the request.
+    pub fn push(&mut self, place: u32, emit: Emit) {
+        if self
+            .pieces
+            .last()
+            .is_none_or(|piece| piece.len() == EMITTED_MAX)
+        {
+            self.pieces.push(Vec::new());
+            self.places.push(Vec::new());
+        }
+        if let (Some(piece), Some(places)) = (self.pieces.last_mut(), self.places.last_mut()) {
+            piece.push(emit);
+            places.push(place);
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+}
+
+/// Outcome of a batch that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Events that were emitted.
+    pub accepted: usize,
+    /// Events older than the one before: their places, and the time of the one before.
+    pub late: Vec<(u32, u64)>,
+}
+
+/// The queue has no room for a batch; the places of its events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the bus' queue is full; its size is bus.queue")]
+pub struct BatchRefused(pub Vec<u32>);
 
 /// The newest times of an instrument's trades and quotes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -126,130 +222,197 @@ impl PushInlet {
     }
 
     /// Whether an event's symbol is one of this source's.
-    pub fn knows(&self, event: &PublishedEvent) -> bool {
-        Symbol::new(&event.sym).is_ok_and(|symbol| self.numbers.contains_key(&symbol))
+    pub fn knows(&self, event: &PublishedEvent<'_>) -> bool {
+        matches!(&event.sym, Some(Field::Text(text)) if self.numbers.contains_key(&**text))
     }
 
-    /// Checks events in order and emits the good ones, all or none. Returns what was wrong with each of the others.
-    pub fn publish(
-        &self,
-        events: &[&PublishedEvent],
-        now: UnixNanos,
-    ) -> Result<Vec<Result<(), PushFault>>, QueueFull> {
-        let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(newest) = open.as_mut() else {
-            return Err(QueueFull);
-        };
-        let mut after = newest.clone();
-        let mut emitted = Vec::with_capacity(events.len());
-        let results = events.iter().map(|event| {
-            self.check(event, now, &mut after)
-                .map(|emit| emitted.push(emit))
-        });
-        let results = results.collect();
-        self.emitter.try_emit(emitted)?;
-        *newest = after;
-        Ok(results)
-    }
-
-    fn check(
-        &self,
-        event: &PublishedEvent,
-        now: UnixNanos,
-        newest: &mut [Newest],
-    ) -> Result<Emit, PushFault> {
-        let unknown = || {
-            PushFault::Symbol(
-                event
-                    .sym
-                    .chars()
-                    .take(40)
-                    .flat_map(char::escape_debug)
-                    .collect(),
-            )
-        };
-        let number = Symbol::new(&event.sym)
-            .ok()
-            .and_then(|symbol| self.numbers.get(&symbol).copied())
-            .ok_or_else(unknown)?;
-        let ts = event.ts.map_or(now, UnixNanos);
-        if ts > now.plus(AHEAD_MAX) {
-            return Err(PushFault::Ahead);
-        }
-        let newest = &mut newest[number as usize];
-        match event.ch.as_str() {
+    /// Checks one event by itself; its order among others is checked by [`Self::publish`].
+    pub fn check(&self, event: &PublishedEvent<'_>, now: UnixNanos) -> Result<Emit, PushFault> {
+        let symbol = event.text("sym", &event.sym, "BTC-USD")?;
+        let number = *self
+            .numbers
+            .get(symbol)
+            .ok_or_else(|| PushFault::Symbol(excerpt(symbol)))?;
+        let channel = event.text("ch", &event.ch, "trade")?;
+        let ts = self.time(event.ts.as_ref(), now)?;
+        match channel {
             "trade" => {
                 let trade = event.trade(ts)?;
                 self.rules.prices.check_trade(&trade)?;
-                self.in_order(ts, &mut newest.trade)?;
                 Ok(Emit::Trade(number, trade))
             }
             "quote" => {
                 let quote = event.quote(ts)?;
                 self.rules.prices.check_quote(&quote)?;
-                self.in_order(ts, &mut newest.quote)?;
                 Ok(Emit::Quote(number, quote))
             }
-            other => Err(PushFault::Channel(
-                other
-                    .chars()
-                    .take(40)
-                    .flat_map(char::escape_debug)
-                    .collect(),
-            )),
+            other => Err(PushFault::Channel(excerpt(other))),
         }
     }
 
-    fn in_order(&self, ts: UnixNanos, newest: &mut UnixNanos) -> Result<(), PushFault> {
+    fn time(&self, ts: Option<&Field<'_>>, now: UnixNanos) -> Result<UnixNanos, PushFault> {
+        let ts = match ts {
+            None => return Ok(now),
+            Some(Field::Number(digits)) => digits.parse().ok(),
+            Some(_) => None,
+        };
+        let ts: u64 = ts.ok_or_else(|| {
+            PushFault::Malformed(format!(
+                "`ts` is not a whole number; write nanoseconds since 1970, as in \"ts\": {}, or leave it out for now",
+                now.0
+            ))
+        })?;
+        let (ahead_max, behind_max) = (self.rules.ahead_max, self.rules.behind_max);
+        if (now.minus(behind_max)..=now.plus(ahead_max)).contains(&UnixNanos(ts)) {
+            return Ok(UnixNanos(ts));
+        }
+        if let Some((unit, nanos)) = TimeUnit::of(ts).and_then(|unit| Some((unit, unit.nanos(ts)?)))
+        {
+            return Err(PushFault::Unit {
+                ts,
+                unit,
+                nanos: nanos.0,
+            });
+        }
+        Err(if UnixNanos(ts) > now {
+            PushFault::Ahead(ahead_max)
+        } else {
+            PushFault::Behind(behind_max)
+        })
+    }
+
+    /// Emits a batch, all or nothing, but for events that run backwards.
+    pub fn publish(&self, mut batch: PushBatch) -> Result<Published, BatchRefused> {
+        let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = std::mem::take(&mut batch.places);
+        let Some(newest) = open.as_mut() else {
+            return Err(BatchRefused(places.concat()));
+        };
+        let mut after = newest.clone();
+        let mut late = Vec::new();
+        for (piece, places) in batch.pieces.iter_mut().zip(&places) {
+            let mut places = places.iter();
+            piece.retain(|emit| {
+                let place = places.next().copied().unwrap_or_default();
+                let in_order = self.in_order(emit, &mut after);
+                late.extend(in_order.err().map(|newest| (place, newest.0)));
+                in_order.is_ok()
+            });
+        }
+        batch.pieces.retain(|piece| !piece.is_empty());
+        let accepted = batch.pieces.iter().map(Vec::len).sum();
+        match self.emitter.try_emit_pieces(batch.pieces) {
+            Ok(()) => {
+                *newest = after;
+                Ok(Published { accepted, late })
+            }
+            Err(QueueFull) => Err(BatchRefused(places.concat())),
+        }
+    }
+
+    /// Takes an event's time as the newest, or returns the newest where that is later.
+    fn in_order(&self, emit: &Emit, newest: &mut [Newest]) -> Result<(), UnixNanos> {
+        let (ts, newest) = match emit {
+            Emit::Trade(number, trade) => (trade.ts, &mut newest[*number as usize].trade),
+            Emit::Quote(number, quote) => (quote.ts, &mut newest[*number as usize].quote),
+            _ => return Ok(()),
+        };
         if ts < *newest && !self.rules.late {
-            return Err(PushFault::Late(newest.0));
+            return Err(*newest);
         }
         *newest = ts.max(*newest);
         Ok(())
     }
 }
 
-fn number(field: &'static str, text: Option<&str>) -> Result<rust_decimal::Decimal, PushFault> {
-    let text = text.ok_or_else(|| {
-        PushFault::Malformed(format!("`{field}` is missing; it is a decimal in quotes"))
-    })?;
-    parse_decimal(text).map_err(|error| PushFault::Malformed(format!("`{field}`: {error}")))
+/// A decimal in a text, or a number that is written as a decimal: both are exact.
+fn decimal(
+    name: &'static str,
+    field: Option<&Field<'_>>,
+) -> Result<rust_decimal::Decimal, PushFault> {
+    let refused = |what: &str| {
+        PushFault::Malformed(format!(
+            "`{name}` {what}; write it as text, as in \"{name}\": \"10.50\""
+        ))
+    };
+    match field {
+        None => Err(refused("is missing")),
+        Some(Field::Number(digits)) if digits.contains(['e', 'E']) => {
+            Err(refused("has an exponent"))
+        }
+        Some(Field::Text(text) | Field::Number(text)) => parse_decimal(text).map_err(|_invalid| {
+            refused(&format!(
+                "\"{}\" is no decimal of at most 28 digits",
+                excerpt(text)
+            ))
+        }),
+        Some(Field::Float) => Err(refused("is a float, which is not exact")),
+        Some(Field::Other) => Err(refused("is no decimal")),
+    }
 }
 
 fn level(
     names: [&'static str; 2],
-    px: Option<&str>,
-    qty: Option<&str>,
+    px: Option<&Field<'_>>,
+    qty: Option<&Field<'_>>,
 ) -> Result<Option<Level>, PushFault> {
     if px.is_none() && qty.is_none() {
         return Ok(None);
     }
     Ok(Some(Level {
-        px: Price(number(names[0], px)?),
-        qty: Qty(number(names[1], qty)?),
+        px: Price(decimal(names[0], px)?),
+        qty: Qty(decimal(names[1], qty)?),
     }))
 }
 
-impl PublishedEvent {
+impl PublishedEvent<'_> {
+    fn text<'f>(
+        &self,
+        name: &'static str,
+        field: &'f Option<Field<'_>>,
+        example: &str,
+    ) -> Result<&'f str, PushFault> {
+        match field {
+            Some(Field::Text(text)) => Ok(text),
+            Some(_) => Err(PushFault::Malformed(format!(
+                "`{name}` is no text; write it in quotes, as in \"{name}\": \"{example}\""
+            ))),
+            None => Err(PushFault::Malformed(format!(
+                "`{name}` is missing; write it as in \"{name}\": \"{example}\""
+            ))),
+        }
+    }
+
     fn trade(&self, ts: UnixNanos) -> Result<Trade, PushFault> {
         let malformed = |message: &str| PushFault::Malformed(message.to_owned());
+        let side = match &self.side {
+            None => Some(Aggressor::None),
+            Some(Field::Text(side)) => Aggressor::parse(side),
+            Some(_) => None,
+        };
+        let id = match &self.id {
+            None => Some(TradeId::None),
+            Some(Field::Text(id) | Field::Number(id)) => TradeId::parse(id),
+            Some(_) => None,
+        };
         Ok(Trade {
             ts,
-            px: Price(number("px", self.px.as_deref())?),
-            qty: Qty(number("qty", self.qty.as_deref())?),
-            side: match self.side.as_deref() {
-                None => Aggressor::None,
-                Some(side) => Aggressor::parse(side)
-                    .ok_or_else(|| malformed("`side` is buy, sell or none"))?,
-            },
-            id: TradeId::parse(self.id.as_deref().unwrap_or_default())
-                .ok_or_else(|| malformed("`id` has up to 64 printable characters"))?,
+            px: Price(decimal("px", self.px.as_ref())?),
+            qty: Qty(decimal("qty", self.qty.as_ref())?),
+            side: side.ok_or_else(|| {
+                malformed("`side` is unknown; write \"buy\", \"sell\" or \"none\", or leave it out")
+            })?,
+            id: id.ok_or_else(|| {
+                malformed(
+                    "`id` is not valid; write up to 64 printable bytes, as in \"id\": \"42377944\"",
+                )
+            })?,
         })
     }
 
     fn quote(&self, ts: UnixNanos) -> Result<Quote, PushFault> {
-        let bid = level(["bid", "bidq"], self.bid.as_deref(), self.bidq.as_deref())?;
-        let ask = level(["ask", "askq"], self.ask.as_deref(), self.askq.as_deref())?;
+        let bid = level(["bid", "bidq"], self.bid.as_ref(), self.bidq.as_ref())?;
+        let ask = level(["ask", "askq"], self.ask.as_ref(), self.askq.as_ref())?;
         Ok(Quote { ts, bid, ask })
     }
 }

@@ -267,3 +267,235 @@ fn descriptions_have_no_format_characters() {
         assert!(error.contains("format characters"), "{bad:?}: {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: in, kind: push, ahead: 2m, behind: 1h, instruments: [{symbol: A}]}]",
+    )
+    .await?;
+    let now = tickcast::clock::Clock::start().now().0;
+    let second = 1_000_000_000;
+    let times = [
+        (
+            (now / second).to_string(),
+            "a time in seconds; write nanoseconds",
+        ),
+        (
+            (now / 1_000_000).to_string(),
+            "a time in milliseconds; write nanoseconds",
+        ),
+        (
+            (now / 1_000).to_string(),
+            "a time in microseconds; write nanoseconds",
+        ),
+        ("1".to_owned(), "a time in seconds"),
+        (
+            (now - 3700 * second).to_string(),
+            "behind the server's clock (`behind` of the source)",
+        ),
+        (
+            (now + 200 * second).to_string(),
+            "ahead of the server's clock (`ahead` of the source)",
+        ),
+        (
+            "18446744073709551615".to_owned(),
+            "ahead of the server's clock",
+        ),
+        (
+            "18446744073709551616".to_owned(),
+            "`ts` is not a whole number",
+        ),
+        (
+            "18446744073.999999999".to_owned(),
+            "`ts` is not a whole number",
+        ),
+        ("-1".to_owned(), "`ts` is not a whole number"),
+        (
+            "\"2026-01-01T00:00:00Z\"".to_owned(),
+            "`ts` is not a whole number",
+        ),
+    ];
+    let lines: Vec<String> = times
+        .iter()
+        .map(|(ts, _)| format!(r#"{{"ch":"trade","sym":"A","px":"1","qty":"1","ts":{ts}}}"#))
+        .chain([format!(
+            r#"{{"ch":"trade","sym":"A","px":"1","qty":"1","ts":{}}}"#,
+            now - 3500 * second
+        )])
+        .collect();
+    let report = publish(&feed, &lines.join("\n")).await?;
+    assert_eq!(
+        (&report["accepted"], &report["refused"]),
+        (&1.into(), &times.len().into()),
+        "{report}"
+    );
+    for (at, (_, wanted)) in times.iter().enumerate() {
+        let message = report["errors"][at]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(wanted), "{message} lacks {wanted}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Result<()> {
+    let feed = Feed::start("sources: [{name: in, kind: push, instruments: [{symbol: A}]}]").await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["trade:A"])).await?;
+    let event = |fields: &str| format!("{{\"ch\":\"trade\",\"sym\":\"A\",{fields}}}");
+    let good = [
+        event(r#""px":10.50,"qty":2"#),
+        event(r#""px":"0.10","qty":0.00000001,"id":42"#),
+        event(r#""px":12345678901234.123456789,"qty":"1","side":null"#),
+    ];
+    let bad = [
+        (
+            event(r#""px":1.05e1,"qty":"1""#),
+            r#"`px` has an exponent; write it as text, as in "px": "10.50""#,
+        ),
+        (
+            event(r#""px":"1,5","qty":"1""#),
+            r#"`px` "1,5" is no decimal"#,
+        ),
+        (
+            event(r#""qty":"1""#),
+            r#"`px` is missing; write it as text, as in "px": "10.50""#,
+        ),
+        (event(r#""px":true,"qty":"1""#), "`px` is no decimal"),
+        (
+            event(r#""px":"1","qty":"1","side":"B""#),
+            r#"`side` is unknown; write "buy", "sell" or "none""#,
+        ),
+        (
+            r#"{"ch":"trade","sym":7,"px":"1","qty":"1"}"#.to_owned(),
+            r#"`sym` is no text; write it in quotes, as in "sym": "BTC-USD""#,
+        ),
+        (
+            r#"{"sym":"A","px":"1","qty":"1"}"#.to_owned(),
+            r#"`ch` is missing; write it as in "ch": "trade""#,
+        ),
+        (
+            "[1]".to_owned(),
+            r#"not an object; expected an event, as in {"ch":"trade""#,
+        ),
+        ("{'px': 1}".to_owned(), "not JSON from column 2 on"),
+    ];
+    let lines: Vec<&str> = good
+        .iter()
+        .map(String::as_str)
+        .chain(bad.iter().map(|(line, _)| &**line))
+        .collect();
+    let report = publish(&feed, &lines.join("\n")).await?;
+    assert_eq!(report["accepted"], good.len(), "{report}");
+    for (at, (_, wanted)) in bad.iter().enumerate() {
+        let message = report["errors"][at]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(wanted), "{message} lacks {wanted}");
+    }
+    let events = client.events(3).await?;
+    let traded: Vec<String> = events
+        .iter()
+        .filter_map(|event| match &event.body {
+            Body::Trade(trade) => Some(format!("{} {}", trade.px.0, trade.qty.0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        traded,
+        ["10.50 2", "0.10 0.00000001", "12345678901234.123456789 1"]
+    );
+    let floats = rmp_serde::to_vec_named(&serde_json::json!([
+        {"ch": "trade", "sym": "A", "px": 1.5, "qty": 1},
+        {"ch": "trade", "sym": "A", "px": "1.5", "qty": 1},
+    ]))?;
+    let (status, report) = crate::publish::post(&feed, "application/msgpack", "", &floats).await?;
+    assert!(
+        status == 200 && report.contains("`px` is a float, which is not exact"),
+        "{report}"
+    );
+    assert_eq!(client.events(1).await?.len(), 1);
+    Ok(())
+}
+
+/// The peak of a process' memory, in bytes.
+fn peak_bytes(process: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
+/// Two-byte lines and one-byte nils, four bodies at once: each costs its place, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("feed.yaml");
+    let text = "listen: 127.0.0.1:0\nsources: [{name: in, kind: push, instruments: [{symbol: A}]}]\nlimits: {publish_events: 10000000}";
+    std::fs::write(&file, text)?;
+    let served = crate::terminal::serve(&["--config", &file.display().to_string()])?;
+    let address: std::net::SocketAddr = served
+        .address
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .parse()?;
+    let before = peak_bytes(served.id())?;
+    let bytes = 1 << 20;
+    let lines = b"1\n".repeat(bytes / 2);
+    let nils = [&b"\xdd\x00\x0f\xff\xf8"[..], &vec![0xc0; bytes - 8]].concat();
+    let post = |kind: &str, body: &[u8]| {
+        let head = format!(
+            "POST /v1/publish HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = [head.as_bytes(), body].concat();
+        async move { crate::harness::exchange(address, &request).await }
+    };
+    let (kind, packed) = ("application/x-ndjson", "application/msgpack");
+    let (a, b, c, d) = tokio::try_join!(
+        post(kind, &lines),
+        post(packed, &nils),
+        post(packed, &nils),
+        post(packed, &nils)
+    )?;
+    assert!(
+        a.contains(&format!("\"refused\":{}", bytes / 2)),
+        "{}",
+        &a[..200]
+    );
+    for answer in [b, c, d] {
+        assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..200]);
+    }
+    let grown = peak_bytes(served.id())?.saturating_sub(before);
+    // Four bodies, twice each while they are gathered, and the errors that are told; before, it was 7 GiB.
+    assert!(
+        grown < 100 << 20,
+        "{grown} bytes for four bodies of {bytes}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_too_many_records_is_refused_whole() -> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: in, kind: push, instruments: [{symbol: A}]}]\nlimits: {publish_events: 3}",
+    )
+    .await?;
+    let line = "{\"ch\":\"trade\",\"sym\":\"A\",\"px\":\"1\",\"qty\":\"1\"}\n";
+    for (count, wanted) in [(3, 200), (4, 413)] {
+        let (status, report) = crate::publish::post(
+            &feed,
+            "application/x-ndjson",
+            "",
+            line.repeat(count).as_bytes(),
+        )
+        .await?;
+        assert_eq!(status, wanted, "{report}");
+        assert_eq!(
+            report.contains("limits.publish_events"),
+            wanted == 413,
+            "{report}"
+        );
+    }
+    Ok(())
+}

@@ -188,6 +188,12 @@ pub(super) const LIMITS: &[Key] = &[
         "8MiB",
         "The size of one POST /v1/publish.",
     ),
+    key(
+        "limits.publish_events",
+        Kind::Integer(1, 10_000_000),
+        "200000",
+        "Records of one POST /v1/publish, bad ones included.",
+    ),
     fixed(key(
         "auth.scheme",
         Kind::Word(&["none"]),

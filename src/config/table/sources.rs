@@ -379,6 +379,18 @@ pub(super) const SOURCES: &[Key] = &[
         "false",
         "Let events pass that are older than the one before.",
     ),
+    key(
+        "sources.push.ahead",
+        Kind::Duration("0", "365d"),
+        "1m",
+        "How far an event's time may be ahead of the server's clock.",
+    ),
+    key(
+        "sources.push.behind",
+        Kind::Duration("0", "36500d"),
+        "7d",
+        "How far an event's time may be behind the server's clock.",
+    ),
     without_default(
         "sources.push.instruments",
         Kind::Section,

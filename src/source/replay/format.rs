@@ -435,9 +435,6 @@ fn level(px: &str, qty: &str) -> Result<Option<Level>, RowError> {
     }))
 }
 
-/// The year 2500: what is later is no time but a mistake.
-const TIME_MAX: u64 = 16_725_225_600_000_000_000;
-
 /// A time: ISO, or a number since 1970 whose unit its size tells (from 10^17 on ns, 10^14 µs, 10^11 ms, else seconds, which
 /// may have decimals).
 fn time(text: &str) -> Result<UnixNanos, RowError> {
@@ -447,33 +444,12 @@ fn time(text: &str) -> Result<UnixNanos, RowError> {
             text.chars().take(40).collect::<String>()
         ))
     };
-    let Ok(number) = text.parse::<u64>() else {
-        if let Some((seconds, fraction)) = text.split_once('.').filter(|(_, fraction)| {
-            (1..=9).contains(&fraction.len()) && fraction.bytes().all(|b| b.is_ascii_digit())
-        }) {
-            let (seconds, nanos): (u64, u64) = (
-                seconds.parse().map_err(|_wrong| wrong())?,
-                format!("{fraction:0<9}")
-                    .parse()
-                    .map_err(|_wrong| wrong())?,
-            );
-            return seconds
-                .checked_mul(1_000_000_000)
-                .map(|whole| UnixNanos(whole + nanos))
-                .ok_or_else(wrong);
-        }
-        return UnixNanos::parse_utc(text).map_err(|_wrong| wrong());
+    let time = match (text.parse::<u64>(), text.split_once('.')) {
+        (Ok(number), _) => UnixNanos::of_any_unit(number),
+        (Err(_), Some((whole, fraction))) => UnixNanos::of_seconds(whole, fraction),
+        (Err(_), None) => None,
     };
-    let scale = match number {
-        100_000_000_000_000_000.. => 1,
-        100_000_000_000_000.. => 1_000,
-        100_000_000_000.. => 1_000_000,
-        _ => 1_000_000_000,
-    };
-    number
-        .checked_mul(scale)
-        .filter(|nanos| *nanos < TIME_MAX)
-        .map(UnixNanos)
+    time.or_else(|| UnixNanos::parse_utc(text).ok())
         .ok_or_else(wrong)
 }
 
