@@ -69,9 +69,13 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
         .map(SimInstrument::instrument)
         .collect();
     source
-        .try_emit(vec![Emit::Instruments(instruments)])
+        .try_emit_pieces(vec![vec![Emit::Instruments(instruments)]])
         .expect("the queue has room");
-    source.try_emit(events).expect("the queue has room");
+    let pieces = events
+        .chunks(tickcast::bus::EMITTED_MAX)
+        .map(<[Emit]>::to_vec)
+        .collect();
+    source.try_emit_pieces(pieces).expect("the queue has room");
     drop((source, emitter));
     bus.run(queue);
     let batches = (0..log.head()).filter_map(|number| match log.read(number) {

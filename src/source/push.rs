@@ -228,12 +228,12 @@ impl PushInlet {
 
     /// Checks one event by itself; its order among others is checked by [`Self::publish`].
     pub fn check(&self, event: &PublishedEvent<'_>, now: UnixNanos) -> Result<Emit, PushFault> {
-        let symbol = event.text("sym", &event.sym, "BTC-USD")?;
+        let symbol = text("sym", event.sym.as_ref(), "BTC-USD")?;
         let number = *self
             .numbers
             .get(symbol)
             .ok_or_else(|| PushFault::Symbol(excerpt(symbol)))?;
-        let channel = event.text("ch", &event.ch, "trade")?;
+        let channel = text("ch", event.ch.as_ref(), "trade")?;
         let ts = self.time(event.ts.as_ref(), now)?;
         match channel {
             "trade" => {
@@ -365,24 +365,23 @@ fn level(
     }))
 }
 
-impl PublishedEvent<'_> {
-    fn text<'f>(
-        &self,
-        name: &'static str,
-        field: &'f Option<Field<'_>>,
-        example: &str,
-    ) -> Result<&'f str, PushFault> {
-        match field {
-            Some(Field::Text(text)) => Ok(text),
-            Some(_) => Err(PushFault::Malformed(format!(
-                "`{name}` is no text; write it in quotes, as in \"{name}\": \"{example}\""
-            ))),
-            None => Err(PushFault::Malformed(format!(
-                "`{name}` is missing; write it as in \"{name}\": \"{example}\""
-            ))),
-        }
+fn text<'f>(
+    name: &'static str,
+    field: Option<&'f Field<'_>>,
+    example: &str,
+) -> Result<&'f str, PushFault> {
+    match field {
+        Some(Field::Text(text)) => Ok(text),
+        Some(_) => Err(PushFault::Malformed(format!(
+            "`{name}` is no text; write it in quotes, as in \"{name}\": \"{example}\""
+        ))),
+        None => Err(PushFault::Malformed(format!(
+            "`{name}` is missing; write it as in \"{name}\": \"{example}\""
+        ))),
     }
+}
 
+impl PublishedEvent<'_> {
     fn trade(&self, ts: UnixNanos) -> Result<Trade, PushFault> {
         let malformed = |message: &str| PushFault::Malformed(message.to_owned());
         let side = match &self.side {
