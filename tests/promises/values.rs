@@ -271,7 +271,7 @@ fn descriptions_have_no_format_characters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()> {
     let feed = Feed::start(
-        "sources: [{name: in, kind: push, ahead: 2m, behind: 1h, instruments: [{symbol: A}]}]",
+        "sources: [{name: in, kind: push, open: true, ahead: 2m, behind: 1h, instruments: [{symbol: A}]}]",
     )
     .await?;
     let now = tickcast::clock::Clock::start().now().0;
@@ -339,7 +339,9 @@ async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Result<()> {
-    let feed = Feed::start("sources: [{name: in, kind: push, instruments: [{symbol: A}]}]").await?;
+    let feed =
+        Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
+            .await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["trade:A"])).await?;
     let event = |fields: &str| format!("{{\"ch\":\"trade\",\"sym\":\"A\",{fields}}}");
@@ -431,7 +433,7 @@ fn peak_bytes(process: u32) -> Result<u64> {
 async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.yaml");
-    let text = "listen: 127.0.0.1:0\nsources: [{name: in, kind: push, instruments: [{symbol: A}]}]\nlimits: {publish_events: 10000000}";
+    let text = "listen: 127.0.0.1:0\nsources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]\nlimits: {publish_events: 10000000}";
     std::fs::write(&file, text)?;
     let served = crate::terminal::serve(&["--config", &file.display().to_string()])?;
     let address: std::net::SocketAddr = served
@@ -478,7 +480,7 @@ async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_of_too_many_records_is_refused_whole() -> Result<()> {
     let feed = Feed::start(
-        "sources: [{name: in, kind: push, instruments: [{symbol: A}]}]\nlimits: {publish_events: 3}",
+        "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]\nlimits: {publish_events: 3}",
     )
     .await?;
     let line = "{\"ch\":\"trade\",\"sym\":\"A\",\"px\":\"1\",\"qty\":\"1\"}\n";
