@@ -76,6 +76,22 @@ test("a replay that has ended is not live", () => {
   });
 });
 
+test("a server without a price is not live", async () => {
+  const server = await Server.start(pushed(["{symbol: LATER}"]));
+  try {
+    await withBrowser(async (page) => {
+      const screen = new Screen(page, server);
+      await page.goto(server.url);
+      await untilConnection(screen, "stale", /^Waiting for prices$/);
+      await publish(server, [{ ch: "trade", sym: "LATER", px: "10.50", qty: "1" }]);
+      await untilConnection(screen, "live", /^Live$/);
+      screen.assertClean();
+    });
+  } finally {
+    await server.kill();
+  }
+});
+
 test("a client that reads too slowly is delayed, not live, and live again once it caught up", () => withScreen({ given: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
   await untilConnection(screen, "live", /^Live$/);
   await screen.page.keyboard.press("s");
@@ -329,6 +345,7 @@ test("an empty filter and a wrong link say what is so, and the way out", () => w
   await page.goto(`${screen.server.url}?symbols=NOPE-AT-ALL,BTC-USDD&symbol=NOPE-AT-ALL`);
   await screen.until(() => document.querySelector("#watch-list:not([hidden]) span")?.textContent.startsWith("This server has no NOPE-AT-ALL, BTC-USDD."));
   assert.equal(await screen.ask(() => document.title), "tickcast");
+  await untilConnection(screen, "stale", /^No symbols$/);
   await screen.shot("wrong-link");
   await action(screen, "BTC-USD instead of BTC-USDD");
   await screen.untilSymbols(["BTC-USD"]);

@@ -84,7 +84,7 @@ function tellList() {
   const key = `${market.version} ${prefs.isShared}`;
   if (key === toldList) return;
   toldList = key;
-  byId("all").hidden = market.wanted === null;
+  byId("all").hidden = market.wanted === null || market.rows.size === 0;
   const texts = [], actions = [];
   const { missing } = market;
   if (market.isListed && missing.length > 0) {
@@ -101,7 +101,8 @@ function tellList() {
   }
   if (prefs.isShared) {
     texts.push("This list came with the link.");
-    actions.push({ title: "Keep it as mine", does: () => { keepList(prefs); tellList(); } }, { title: "Back to mine", does: () => { prefs.isShared = false; want(ownList()); } });
+    if (market.rows.size > 0) actions.push({ title: "Keep it as mine", does: () => { keepList(prefs); tellList(); } });
+    actions.push({ title: "Back to mine", does: () => { prefs.isShared = false; want(ownList()); } });
   }
   show(byId("watch-list"), texts.join(" "), actions);
 }

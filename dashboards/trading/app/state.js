@@ -29,6 +29,8 @@ const TITLES = /** @type {Record<string, string>} */ ({ stale: "Stale", halted: 
 /** What the sources' states make of the rows; null: all of them are live. @param {Market} market @param {Map<string, string>} sources by name */
 function staleness(market, sources) {
   const rows = [...market.rows.values()];
+  if (rows.length === 0) return market.isListed ? "No symbols" : "Waiting for the market";
+  if (rows.every(({ ticker, quote }) => ticker === null && quote === null)) return "Waiting for prices";
   const counts = { stale: 0, halted: 0, closed: 0 };
   for (const { isLive, status } of rows) if (!isLive && status?.state !== undefined && status.state in counts) counts[/** @type {keyof typeof counts} */ (status.state)] += 1;
   const worst = /** @type {const} */ (["stale", "halted", "closed"]).find((state) => counts[state] > 0);
