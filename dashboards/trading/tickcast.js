@@ -322,10 +322,28 @@ class Latencies {
     this.now = new Uint32Array(256);
     this.before = new Uint32Array(256);
     this.turnedAt = 0;
+    /** The longest of the present second and of the one before, and which second that is. */
+    this.worst = { now: -Infinity, before: -Infinity, second: 0 };
+  }
+
+  /** @param {number} at the present, ms @returns {number | null} ms, the longest of the last one to two seconds */
+  longest(at) {
+    this.#turn(at);
+    const longest = Math.max(this.worst.now, this.worst.before);
+    return longest === -Infinity ? null : longest;
+  }
+
+  /** @param {number} at the present, ms */
+  #turn(at) {
+    const second = Math.floor(at / 1000), { worst } = this;
+    if (second === worst.second) return;
+    this.worst = { now: -Infinity, before: second === worst.second + 1 ? worst.now : -Infinity, second };
   }
 
   /** @param {number} ms @param {number} at the present, ms */
   add(ms, at) {
+    this.#turn(at);
+    if (ms > this.worst.now) this.worst.now = ms;
     if (at - this.turnedAt > 5000) {
       [this.now, this.before] = [this.before, this.now];
       this.now.fill(0);
@@ -339,6 +357,7 @@ class Latencies {
   clear() {
     this.now.fill(0);
     this.before.fill(0);
+    this.worst = { now: -Infinity, before: -Infinity, second: 0 };
   }
 
   /** @param {number[]} shares @param {number} at the present, ms
@@ -512,6 +531,11 @@ export class Feed {
    * @param {...number} shares 0.5 for the median @returns {(number | null)[]} */
   latency(...shares) {
     return this.#latencies.quantiles(shares, clockMs());
+  }
+
+  /** The longest that an event of the last one to two seconds took from the bus to here, ms; null where none came. */
+  get longestLatency() {
+    return this.#latencies.longest(clockMs());
   }
 
   /** Time since anything was received, ms; null before the first message of a connection. */

@@ -19,7 +19,8 @@ const HEARTBEAT_SLACK_MS = 2000;
 
 /** How late what arrives is, ms: as measured, as the server says, or as the silence shows. @param {Feed} feed @param {number} behindMs by the server's `lag` */
 function lateness(feed, behindMs) {
-  const [p99] = feed.latency(0.99);
+  // One late event of several seconds ago says nothing about the present.
+  const [p99] = (feed.longestLatency ?? 0) >= LATE_MS ? feed.latency(0.99) : [0];
   const silent = feed.silentMs ?? 0;
   return Math.max(p99 ?? 0, behindMs, silent > (feed.welcome?.heartbeat_ms ?? Infinity) + HEARTBEAT_SLACK_MS ? silent : 0);
 }
