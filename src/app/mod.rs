@@ -124,7 +124,8 @@ impl App {
             specs,
             epoch,
             heritage,
-        );
+        )
+        .limit_instruments(config.instruments_max);
         let thread = std::thread::Builder::new().name("bus".to_owned());
         let run = move || {
             let _fatal = crate::fatal::FatalPanic("bus");

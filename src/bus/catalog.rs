@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::market::{Instrument, Symbol};
@@ -49,12 +51,86 @@ pub struct InstrumentInfo {
     pub topics: [Option<TopicId>; Channel::COUNT],
 }
 
+/// The reason why an instrument isn't in the catalog, though its source announced it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdded {
+    /// Another source owns the symbol.
+    Taken(SourceId),
+    /// The catalog holds as many instruments as `limits.instruments` allows.
+    Limit,
+}
+
+/// Entries of one piece of a [`Shared`] list.
+const PIECE: usize = 1024;
+
+/// A list that grows at its end and is copied in pieces: a copy shares them, and a change copies one.
+#[derive(Debug)]
+struct Shared<T> {
+    pieces: Vec<Arc<Vec<Arc<T>>>>,
+    len: usize,
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self {
+            pieces: self.pieces.clone(),
+            len: self.len,
+        }
+    }
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            len: 0,
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    fn push(&mut self, entry: T) {
+        if self.len.is_multiple_of(PIECE) {
+            self.pieces.push(Arc::default());
+        }
+        if let Some(last) = self.pieces.last_mut() {
+            Arc::make_mut(last).push(Arc::new(entry));
+        }
+        self.len += 1;
+    }
+
+    fn get(&self, at: usize) -> &Arc<T> {
+        &self.pieces[at / PIECE][at % PIECE]
+    }
+
+    fn set(&mut self, at: usize, entry: T) {
+        Arc::make_mut(&mut self.pieces[at / PIECE])[at % PIECE] = Arc::new(entry);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.pieces.iter().flat_map(|piece| piece.iter())
+    }
+}
+
+/// Puts sorted entries into a sorted list: a search for each, and one pass over the list.
+fn merge<T: Copy>(list: &mut Vec<T>, new: &[T], order: impl Fn(&T, &T) -> Ordering) {
+    let mut end = list.len();
+    list.extend_from_slice(new);
+    for (before, entry) in new.iter().enumerate().rev() {
+        let at = list[..end].partition_point(|known| order(known, entry).is_lt());
+        list.copy_within(at..end, at + before + 1);
+        list[at + before] = *entry;
+        end = at;
+    }
+}
+
 /// All instruments and topics. Each batch of the log holds the catalog it was made with; a change makes a new one.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     sources: Vec<Arc<str>>,
-    instruments: Vec<Arc<InstrumentInfo>>,
-    topics: Vec<Arc<TopicInfo>>,
+    instruments: Shared<InstrumentInfo>,
+    instruments_max: Option<usize>,
+    topics: Shared<TopicInfo>,
     /// Topics of one channel, in the order of their symbols.
     by_channel: [Vec<TopicId>; Channel::COUNT],
     /// Instruments in the order of their symbols.
@@ -70,26 +146,48 @@ impl Catalog {
         }
     }
 
-    /// Adds instruments; those whose symbol another source has are left out, and their numbers come back as `None`.
+    /// Holds no more instruments than that, over all sources.
+    pub const fn limit(&mut self, instruments_max: usize) {
+        self.instruments_max = Some(instruments_max);
+    }
+
+    /// Adds instruments, in about the same time for each however many there are already.
     pub fn add(
         &mut self,
         source: SourceId,
         instruments: Vec<Instrument>,
-    ) -> Vec<Option<InstrumentId>> {
+    ) -> Vec<Result<InstrumentId, NotAdded>> {
+        let first_topic = self.topics.len as u32;
+        let mut new = HashMap::new();
         let added = instruments
             .into_iter()
-            .map(|instrument| self.add_one(source, instrument))
+            .map(|instrument| self.add_one(source, instrument, &mut new))
             .collect();
         let Self {
-            topics, by_channel, ..
+            instruments,
+            topics,
+            by_channel,
+            by_symbol,
+            ..
         } = self;
-        for list in by_channel {
-            list.sort_by(|a, b| {
-                topics[a.index()]
-                    .topic
-                    .symbol
-                    .cmp(&topics[b.index()].topic.symbol)
-            });
+        let by_name = |a: &InstrumentId, b: &InstrumentId| {
+            let symbol = |id: &InstrumentId| &instruments.get(id.0 as usize).instrument.symbol;
+            symbol(a).cmp(symbol(b))
+        };
+        let mut new: Vec<InstrumentId> = new.into_values().collect();
+        new.sort_unstable_by(by_name);
+        merge(by_symbol, &new, by_name);
+        let by_name = |a: &TopicId, b: &TopicId| {
+            let symbol = |id: &TopicId| &topics.get(id.index()).topic.symbol;
+            symbol(a).cmp(symbol(b))
+        };
+        let mut new = [const { Vec::new() }; Channel::COUNT];
+        for id in (first_topic..topics.len as u32).map(TopicId) {
+            new[topics.get(id.index()).topic.channel.index()].push(id);
+        }
+        for (list, mut new) in by_channel.iter_mut().zip(new) {
+            new.sort_unstable_by(by_name);
+            merge(list, &new, by_name);
         }
         added
     }
@@ -107,34 +205,45 @@ impl Catalog {
         self.instruments.iter().enumerate().filter_map(of).collect()
     }
 
-    fn add_one(&mut self, source: SourceId, instrument: Instrument) -> Option<InstrumentId> {
-        let place = match self.symbol_place(&instrument.symbol) {
-            Err(place) => place,
-            Ok(place) => {
-                let id = self.by_symbol[place];
-                let known = &self.instruments[id.0 as usize];
-                if known.source != source {
-                    return None;
-                }
-                // The same source tells it again; it may describe it otherwise, and have more channels.
-                let topics = self.add_topics(&instrument, known.topics, source);
-                self.instruments[id.0 as usize] = Arc::new(InstrumentInfo {
-                    instrument,
-                    source,
-                    topics,
-                });
-                return Some(id);
+    fn add_one(
+        &mut self,
+        source: SourceId,
+        instrument: Instrument,
+        new: &mut HashMap<Symbol, InstrumentId>,
+    ) -> Result<InstrumentId, NotAdded> {
+        let known = self
+            .of_symbol(&instrument.symbol)
+            .or_else(|| new.get(&instrument.symbol).copied());
+        if let Some(id) = known {
+            let known = self.instrument(id);
+            if known.source != source {
+                return Err(NotAdded::Taken(known.source));
             }
-        };
-        let id = InstrumentId(self.instruments.len() as u32);
+            // The same source tells it again; it may describe it otherwise, and have more channels.
+            let topics = self.add_topics(&instrument, known.topics, source);
+            let info = InstrumentInfo {
+                instrument,
+                source,
+                topics,
+            };
+            self.instruments.set(id.0 as usize, info);
+            return Ok(id);
+        }
+        if self
+            .instruments_max
+            .is_some_and(|max| self.instruments.len >= max)
+        {
+            return Err(NotAdded::Limit);
+        }
+        let id = InstrumentId(self.instruments.len as u32);
         let topics = self.add_topics(&instrument, [None; Channel::COUNT], source);
-        self.by_symbol.insert(place, id);
-        self.instruments.push(Arc::new(InstrumentInfo {
+        new.insert(instrument.symbol.clone(), id);
+        self.instruments.push(InstrumentInfo {
             instrument,
             source,
             topics,
-        }));
-        Some(id)
+        });
+        Ok(id)
     }
 
     /// The topics of an instrument: those that it has, and what is missing of its channels.
@@ -154,16 +263,15 @@ impl Catalog {
                 channel,
                 symbol: instrument.symbol.clone(),
             };
-            let topic_id = TopicId(self.topics.len() as u32);
+            let topic_id = TopicId(self.topics.len as u32);
             topics[channel.index()] = Some(topic_id);
-            self.by_channel[channel.index()].push(topic_id);
-            self.topics.push(Arc::new(TopicInfo {
+            self.topics.push(TopicInfo {
                 id: topic_id,
                 text: topic.to_string().into(),
                 head: EventHead::new(&topic),
                 topic,
                 source,
-            }));
+            });
         }
         topics
     }
@@ -179,34 +287,36 @@ impl Catalog {
     pub fn move_to(&mut self, id: InstrumentId, source: SourceId) {
         let InstrumentInfo {
             instrument, topics, ..
-        } = &*self.instruments[id.0 as usize];
+        } = &**self.instruments.get(id.0 as usize);
         let info = InstrumentInfo {
             instrument: instrument.clone(),
             source,
             topics: *topics,
         };
         for topic in topics.iter().flatten() {
-            let old = &*self.topics[topic.index()];
+            let old = &**self.topics.get(topic.index());
             let (topic, text, head) = (
                 old.topic.clone(),
                 old.text.clone(),
                 EventHead::new(&old.topic),
             );
             let at = old.id.index();
-            self.topics[at] = Arc::new(TopicInfo {
+            let info = TopicInfo {
                 id: old.id,
                 topic,
                 text,
                 head,
                 source,
-            });
+            };
+            self.topics.set(at, info);
         }
-        self.instruments[id.0 as usize] = Arc::new(info);
+        self.instruments.set(id.0 as usize, info);
     }
 
     fn symbol_place(&self, symbol: &Symbol) -> Result<usize, usize> {
         self.by_symbol.binary_search_by(|id| {
-            self.instruments[id.0 as usize]
+            self.instruments
+                .get(id.0 as usize)
                 .instrument
                 .symbol
                 .cmp(symbol)
@@ -215,17 +325,17 @@ impl Catalog {
 
     /// How many topics there are.
     pub fn len(&self) -> usize {
-        self.topics.len()
+        self.topics.len
     }
 
     /// Whether there is none yet.
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.len == 0
     }
 
     /// A topic by its number.
     pub fn topic(&self, id: TopicId) -> &Arc<TopicInfo> {
-        &self.topics[id.index()]
+        self.topics.get(id.index())
     }
 
     /// A source's name in the config.
@@ -240,7 +350,7 @@ impl Catalog {
 
     /// An instrument by its number.
     pub fn instrument(&self, id: InstrumentId) -> &InstrumentInfo {
-        &self.instruments[id.0 as usize]
+        self.instruments.get(id.0 as usize)
     }
 
     /// All instruments, in the order of their symbols.
@@ -259,7 +369,7 @@ impl Catalog {
     /// The topics that a pattern means, in the order of their symbols.
     pub fn matching(&self, pattern: &TopicPattern) -> &[TopicId] {
         let list = &self.by_channel[pattern.channel.index()];
-        let symbol = |id: &TopicId| self.topics[id.index()].topic.symbol.as_str();
+        let symbol = |id: &TopicId| self.topics.get(id.index()).topic.symbol.as_str();
         let from = list.partition_point(|id| symbol(id) < &*pattern.prefix);
         let len = list[from..].partition_point(|id| symbol(id).starts_with(&*pattern.prefix));
         &list[from..from + len]
@@ -290,5 +400,23 @@ impl Catalog {
             .iter()
             .max_by_key(|id| common(id))
             .map(|id| &**self.topic(*id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn merging_agrees_with_sorting(mut list in proptest::collection::vec(0u32..100, 0..40), mut new in proptest::collection::vec(0u32..100, 0..40)) {
+            list.sort_unstable();
+            new.sort_unstable();
+            let mut expected = [list.clone(), new.clone()].concat();
+            expected.sort_unstable();
+            merge(&mut list, &new, Ord::cmp);
+            prop_assert_eq!(list, expected);
+        }
     }
 }

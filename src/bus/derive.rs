@@ -4,6 +4,7 @@
 //! instrument's first trade, at or past its end; no trade, no bar. A late trade counts in the bar that is open, or, where
 //! none is, in that of the source's present time.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -135,7 +136,7 @@ impl Derive {
     }
 
     /// Goes on with a new instrument where it was; returns whether it is stale.
-    pub fn restore(&mut self, id: InstrumentId, saved: SavedInstrument) -> bool {
+    pub fn restore(&mut self, id: InstrumentId, source: usize, saved: SavedInstrument) -> bool {
         let state = &mut self.states[id.0 as usize];
         state.session = saved
             .session
@@ -149,14 +150,7 @@ impl Derive {
             (saved.trading, saved.last_seen, saved.ticker_changed);
         state.changed = has_changes;
         if has_changes {
-            let source = self
-                .sources
-                .iter_mut()
-                .find(|source| source.instruments.contains(&id));
-            source
-                .expect("every instrument has a source")
-                .changed
-                .push(id);
+            self.sources[source].changed.push(id);
         }
         saved.trading == Some(TradingState::Stale)
     }
@@ -305,23 +299,23 @@ impl Derive {
             .flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
     }
 
-    /// Another source has an instrument from now on: it begins as a new one. Returns its topics.
-    pub fn move_to(
-        &mut self,
-        id: InstrumentId,
-        source: usize,
-    ) -> impl Iterator<Item = TopicId> + use<> {
+    /// Another source has these instruments from now on: they begin as new ones. Returns their topics.
+    pub fn move_to(&mut self, ids: &HashSet<InstrumentId>, source: usize) -> Vec<TopicId> {
         for time in &mut self.sources {
-            time.instruments.retain(|known| *known != id);
-            time.changed.retain(|known| *known != id);
+            time.instruments.retain(|known| !ids.contains(known));
+            time.changed.retain(|known| !ids.contains(known));
         }
-        self.sources[source].instruments.push(id);
-        let state = &mut self.states[id.0 as usize];
-        state.session = None;
-        state.bars = [const { None }; Interval::ALL.len()];
-        (state.changed, state.ticker_changed, state.trading) = (false, false, None);
-        state.last_seen = self.sources[source].present;
-        state.topics.into_iter().flatten()
+        self.sources[source].instruments.extend(ids);
+        let mut topics = Vec::new();
+        for id in ids {
+            let state = &mut self.states[id.0 as usize];
+            state.session = None;
+            state.bars = [const { None }; Interval::ALL.len()];
+            (state.changed, state.ticker_changed, state.trading) = (false, false, None);
+            state.last_seen = self.sources[source].present;
+            topics.extend(state.topics.into_iter().flatten());
+        }
+        topics
     }
 
     /// Bars from before the source began, the oldest first; one that isn't done goes on.

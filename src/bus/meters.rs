@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use prometheus::IntCounter;
+
 use super::{Emit, SourceSpec};
 use crate::market::UnixNanos;
-use crate::metrics::{LocalHistogram, Metrics, SourceMeters};
+use crate::metrics::{DROPPED, LocalHistogram, Metrics, SourceMeters};
 
 /// What the bus tells of its sources and of itself, recorded for itself and told once a batch.
 #[derive(Debug)]
@@ -14,8 +16,23 @@ pub(super) struct Meters {
     batch_items: LocalHistogram,
 }
 
+/// The reason why an event that a source emitted is not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Another source owns the symbol.
+    Symbol,
+    /// The instrument is beyond `limits.instruments`.
+    Limit,
+    /// The instrument doesn't have the event's channel.
+    Channel,
+    /// The source has not announced the instrument.
+    Unannounced,
+}
+
 #[derive(Debug)]
 struct Source {
+    /// By [`Dropped`].
+    dropped: [IntCounter; DROPPED.len()],
     told: SourceMeters,
     /// Its events happen now: how late they are says something.
     is_present: bool,
@@ -26,6 +43,7 @@ struct Source {
 impl Source {
     fn new(metrics: &Metrics, name: &str, is_present: bool) -> Self {
         Self {
+            dropped: metrics.dropped_of(name),
             told: metrics.add_source(name),
             is_present,
             trades: 0,
@@ -97,6 +115,11 @@ impl Meters {
         if events > 0 {
             self.received.push((received, events));
         }
+    }
+
+    /// Events of a source are not published, for this reason.
+    pub(super) fn drop(&self, source: usize, why: Dropped, events: usize) {
+        self.sources[source].dropped[why as usize].inc_by(events as u64);
     }
 
     /// What was received has come to nothing.

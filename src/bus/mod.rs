@@ -12,31 +12,38 @@ mod emit;
 mod log;
 mod meters;
 mod saved;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Encoded, Event, LogItem};
-pub use catalog::{Catalog, InstrumentId, InstrumentInfo, SourceId, TopicId, TopicInfo};
+pub use catalog::{Catalog, InstrumentId, InstrumentInfo, NotAdded, SourceId, TopicId, TopicInfo};
 pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
 pub use log::{Log, Next};
 pub use saved::{Heritage, Remains, SavedTime};
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::market::{Body, Instrument, TradingState, UnixNanos};
+use crate::market::{Body, Instrument, Symbol, TradingState, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, SourceCondition, SourceState};
-use crate::replica::{Checkpoint, HistoryLimits, Replica};
+use crate::replica::{Checkpoint, HistoryLimits, Replica, RestoredTopic};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
 use emit::Input;
-use meters::Meters;
+use meters::{Dropped, Meters};
 
 /// At most so many items are published at once, so that a shard's turn stays short.
 const BATCH_ITEMS_MAX: usize = 2048;
+/// At most so many instruments are announced at once, for the same reason.
+const ANNOUNCED_AT_ONCE: usize = 256;
+/// Refused symbols that are logged one by one.
+const REFUSED_LOGGED: usize = 20;
 
 /// What the bus knows of a source beside what that emits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +63,8 @@ pub struct Bus {
     log: Arc<Log>,
     metrics: Arc<Metrics>,
     sources: Vec<SourceSpec>,
-    /// By source: its own numbers of instruments → ours; `None` where the symbol was taken.
-    instruments: Vec<Vec<Option<InstrumentId>>>,
+    /// By source: its own numbers of instruments → ours, or the reason why it has none.
+    instruments: Vec<Vec<Result<InstrumentId, NotAdded>>>,
     derive: Derive,
     out: Sequencer,
     meters: Meters,
@@ -74,6 +81,8 @@ struct Sequencer {
     replica: Replica,
     catalog: Arc<Catalog>,
     items: Vec<LogItem>,
+    /// Where the batch announces its topics.
+    topics_at: Option<usize>,
     tx: UnixNanos,
     published: [u64; Channel::COUNT],
     /// Status topics of instruments whose prices stand still, though they should not.
@@ -101,6 +110,36 @@ impl Publish for Sequencer {
 }
 
 impl Sequencer {
+    /// The catalog to change; `push` the topics afterwards.
+    fn catalog(&mut self) -> &mut Catalog {
+        // A second owner would make each change a copy of all of it.
+        self.replica.release_catalog();
+        Arc::make_mut(&mut self.catalog)
+    }
+
+    /// Makes new topics known. Those of one batch are one item of it: nothing before them in the batch can mean them.
+    fn announce(&mut self, new: Range<u32>, restored: Vec<(TopicId, Arc<RestoredTopic>)>) {
+        let item = LogItem::Topics { new, restored };
+        self.replica.apply(&item, &self.catalog);
+        let known = self.topics_at.and_then(|at| self.items.get_mut(at));
+        match (known, item) {
+            (
+                Some(LogItem::Topics {
+                    new: known,
+                    restored: before,
+                }),
+                LogItem::Topics { new, restored },
+            ) => {
+                known.end = new.end;
+                before.extend(restored);
+            }
+            (_, item) => {
+                self.topics_at = Some(self.items.len());
+                self.items.push(item);
+            }
+        }
+    }
+
     fn push(&mut self, item: LogItem) {
         self.replica.apply(&item, &self.catalog);
         self.items.push(item);
@@ -151,6 +190,7 @@ impl Bus {
                 replica: Replica::new(origin, limits),
                 catalog: Arc::new(Catalog::new(names)),
                 items: Vec::new(),
+                topics_at: None,
                 tx: heritage.tx,
                 published: [0; Channel::COUNT],
                 stale: HashSet::new(),
@@ -161,6 +201,12 @@ impl Bus {
             unclaimed: HashMap::new(),
             free: HashSet::new(),
         }
+    }
+
+    /// Holds no more instruments than that, over all sources; the others are refused by name.
+    pub fn limit_instruments(mut self, instruments_max: usize) -> Self {
+        Arc::make_mut(&mut self.out.catalog).limit(instruments_max);
+        self
     }
 
     /// Publishes until every emitter is gone or the queue says stop; returns what is to be kept.
@@ -218,6 +264,7 @@ impl Bus {
             return;
         }
         let mut items = std::mem::take(&mut self.out.items);
+        self.out.topics_at = None;
         // It is kept for a while, and there are many small ones.
         items.shrink_to_fit();
         // What follows was taken up later.
@@ -234,47 +281,50 @@ impl Bus {
 
     fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {
         let at = source.0 as usize;
-        let known = |local: u32, map: &[Vec<Option<InstrumentId>>]| {
-            map[at].get(local as usize).copied().flatten()
-        };
         match emit {
             Emit::Trade(local, trade) => {
-                let Some(id) = known(local, &self.instruments) else {
+                let Some(id) = self.own(at, local, 1) else {
                     return;
                 };
                 let topic = self.out.catalog.instrument(id).topics[Channel::Trade.index()];
+                let Some(topic) = topic else {
+                    return self.meters.drop(at, Dropped::Channel, 1);
+                };
                 self.derive.on_trade(at, id, &trade, &mut self.out);
-                if let Some(topic) = topic {
-                    self.out.publish(topic, Body::Trade(trade));
-                }
+                self.out.publish(topic, Body::Trade(trade));
             }
             Emit::Quote(local, quote) => {
-                let Some(id) = known(local, &self.instruments) else {
+                let Some(id) = self.own(at, local, 1) else {
                     return;
                 };
                 let topic = self.out.catalog.instrument(id).topics[Channel::Quote.index()];
+                let Some(topic) = topic else {
+                    return self.meters.drop(at, Dropped::Channel, 1);
+                };
                 self.derive.on_quote(id, quote.ts, &mut self.out);
-                if let Some(topic) = topic {
-                    self.out.publish(topic, Body::Quote(quote));
-                }
+                self.out.publish(topic, Body::Quote(quote));
             }
             Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
-                let Some(id) = known(local, &self.instruments) else {
+                let Some(id) = self.own(at, local, 1) else {
                     return;
                 };
                 self.derive.on_trading(id, state, ts, &mut self.out);
             }
             Emit::History(local, interval, bars) => {
-                let Some(id) = known(local, &self.instruments) else {
+                let Some(id) = self.own(at, local, bars.len()) else {
                     return;
                 };
+                let channel = Channel::Bar(interval).index();
+                if self.out.catalog.instrument(id).topics[channel].is_none() {
+                    return self.meters.drop(at, Dropped::Channel, bars.len());
+                }
                 self.derive
                     .on_history(at, id, interval, bars, &mut self.out);
             }
             Emit::Session(local, so_far) => {
-                let Some(id) = known(local, &self.instruments) else {
+                let Some(id) = self.own(at, local, 1) else {
                     return;
                 };
                 self.derive.on_session(id, so_far, &mut self.out);
@@ -323,16 +373,13 @@ impl Bus {
     fn begin(&mut self, at: usize, spec: SourceSpec) {
         self.meters.begin(&self.metrics, at, &spec);
         if at == self.sources.len() {
-            Arc::make_mut(&mut self.out.catalog).add_source(Arc::clone(&spec.name));
+            self.out.catalog().add_source(Arc::clone(&spec.name));
             self.derive.add_source();
             self.instruments.push(Vec::new());
             self.sources.push(spec);
             // Readers must know its name before it tells anything.
             let none = self.out.catalog.len() as u32;
-            self.out.push(LogItem::Topics {
-                new: none..none,
-                restored: Vec::new(),
-            });
+            self.out.announce(none..none, Vec::new());
             return;
         }
         self.sources[at] = spec;
@@ -356,29 +403,54 @@ impl Bus {
         let known = instruments
             .iter()
             .filter_map(|instrument| self.out.catalog.of_symbol(&instrument.symbol));
-        let moved: Vec<InstrumentId> = known.filter(|id| self.free.remove(id)).collect();
-        for id in moved {
-            if self.out.catalog.instrument(id).source == source {
-                continue;
-            }
-            Arc::make_mut(&mut self.out.catalog).move_to(id, source);
-            let topics = self.derive.move_to(id, source.0 as usize);
-            self.begin_epochs(topics);
+        let mut moved: HashSet<InstrumentId> = known.collect();
+        moved.retain(|id| self.free.remove(id));
+        moved.retain(|id| self.out.catalog.instrument(*id).source != source);
+        if moved.is_empty() {
+            return;
         }
+        for id in &moved {
+            self.out.catalog().move_to(*id, source);
+        }
+        let topics = self.derive.move_to(&moved, source.0 as usize);
+        self.begin_epochs(topics);
     }
 
     fn add_instruments(&mut self, source: SourceId, instruments: Vec<Instrument>, now: UnixNanos) {
+        let mut claimed = HashSet::new();
+        let mut left = instruments.into_iter();
+        loop {
+            let some: Vec<Instrument> = left.by_ref().take(ANNOUNCED_AT_ONCE).collect();
+            self.add_some(source, some, &mut claimed);
+            if left.len() == 0 {
+                break;
+            }
+            self.publish();
+        }
+        self.metrics.topics.set(self.out.catalog.len() as i64);
+        // What a source that began anew doesn't tell any more.
+        if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
+            unclaimed.retain(|id| {
+                !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
+            });
+            self.close(unclaimed, now);
+        }
+    }
+
+    fn add_some(
+        &mut self,
+        source: SourceId,
+        instruments: Vec<Instrument>,
+        claimed: &mut HashSet<InstrumentId>,
+    ) {
         self.take_over(source, &instruments);
-        let catalog = Arc::make_mut(&mut self.out.catalog);
-        let first = catalog.len() as u32;
-        let added = catalog.add(source, instruments);
-        let topics = first..catalog.len() as u32;
-        let stale_after = self.sources[source.0 as usize].stale_after;
-        let goes_on = self
-            .heritage
-            .sources
-            .get(source.0 as usize)
-            .is_some_and(Option::is_some);
+        let symbols: Vec<Symbol> = instruments.iter().map(|one| one.symbol.clone()).collect();
+        let first = self.out.catalog.len() as u32;
+        let added = self.out.catalog().add(source, instruments);
+        let topics = first..self.out.catalog.len() as u32;
+        let at = source.0 as usize;
+        let stale_after = self.sources[at].stale_after;
+        let goes_on = self.heritage.sources.get(at).is_some_and(Option::is_some);
         for id in added.iter().flatten() {
             let info = self.out.catalog.instrument(*id);
             self.derive.add(*id, info, stale_after);
@@ -387,35 +459,60 @@ impl Bus {
                 .instruments
                 .remove(info.instrument.symbol.as_str())
                 .filter(|_| goes_on);
-            let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, saved));
+            let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, at, saved));
             self.out
                 .stale
                 .extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
         }
         let restored = self.heritage.take(&self.out.catalog, &added);
-        let refused = added.iter().filter(|id| id.is_none()).count();
-        if refused > 0 {
-            let name = &self.sources[source.0 as usize].name;
-            tracing::warn!(
-                source = &**name,
-                refused,
-                "symbols that another source has already are left out"
-            );
+        self.log_refused(source, &symbols, &added);
+        claimed.extend(added.iter().flatten());
+        self.instruments[at].extend(added);
+        self.out.announce(topics, restored);
+    }
+
+    /// Symbols that are left out: their events are dropped, and counted.
+    fn log_refused(
+        &self,
+        source: SourceId,
+        symbols: &[Symbol],
+        added: &[Result<InstrumentId, NotAdded>],
+    ) {
+        let name = &*self.sources[source.0 as usize].name;
+        let refused = symbols.iter().zip(added);
+        let refused = refused.filter_map(|(symbol, added)| added.err().map(|why| (symbol, why)));
+        let mut more = 0;
+        for (at, (symbol, why)) in refused.enumerate() {
+            match why {
+                _ if at >= REFUSED_LOGGED => more += 1,
+                NotAdded::Taken(owner) => tracing::warn!(
+                    source = name,
+                    %symbol,
+                    owner = &**self.out.catalog.source(owner),
+                    "duplicate symbol: another source owns it, so its events from this source are dropped"
+                ),
+                NotAdded::Limit => tracing::warn!(
+                    source = name,
+                    %symbol,
+                    "too many instruments: limits.instruments is reached, so the events of this symbol are dropped"
+                ),
+            }
         }
-        let claimed: HashSet<InstrumentId> = added.iter().flatten().copied().collect();
-        self.instruments[source.0 as usize].extend(added);
-        self.metrics.topics.set(self.out.catalog.len() as i64);
-        self.out.push(LogItem::Topics {
-            new: topics,
-            restored,
-        });
-        // What a source that began anew doesn't tell any more.
-        if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
-            unclaimed.retain(|id| {
-                !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
-            });
-            self.close(unclaimed, now);
+        if more > 0 {
+            tracing::warn!(source = name, more, "more symbols are left out");
         }
+    }
+
+    /// Our number for a source's own; what has none is counted as dropped.
+    fn own(&self, source: usize, local: u32, events: usize) -> Option<InstrumentId> {
+        let why = match self.instruments[source].get(local as usize) {
+            Some(Ok(id)) => return Some(*id),
+            Some(Err(NotAdded::Taken(_))) => Dropped::Symbol,
+            Some(Err(NotAdded::Limit)) => Dropped::Limit,
+            None => Dropped::Unannounced,
+        };
+        self.meters.drop(source, why, events);
+        None
     }
 
     /// The next epoch of each topic that has an event in its own.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::derive::SavedInstrument;
-use super::{Catalog, InstrumentId, TopicId};
+use super::{Catalog, InstrumentId, NotAdded, TopicId};
 use crate::market::UnixNanos;
 use crate::replica::{RestoredTopic, SavedTopic};
 
@@ -50,7 +50,7 @@ impl Heritage {
     pub(super) fn take(
         &mut self,
         catalog: &Catalog,
-        added: &[Option<InstrumentId>],
+        added: &[Result<InstrumentId, NotAdded>],
     ) -> Vec<(TopicId, Arc<RestoredTopic>)> {
         let mut restored = Vec::new();
         for id in added.iter().flatten() {

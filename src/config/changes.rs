@@ -60,6 +60,10 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             "limits.connections",
             old.connections_max == new.connections_max,
         ),
+        (
+            "limits.instruments",
+            old.instruments_max == new.instruments_max,
+        ),
         ("limits.topics", old.limits.topics == new.limits.topics),
         (
             "limits.requests_per_s",
@@ -108,6 +112,7 @@ impl Config {
         self.queue_bytes = running.queue_bytes;
         self.log_bytes = running.log_bytes;
         self.outbox.frame = running.outbox.frame;
+        self.instruments_max = running.instruments_max;
         self.limits.message_bytes = running.limits.message_bytes;
         self.admin = running.admin;
     }
@@ -127,7 +132,7 @@ mod tests {
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
-                 limits: {{connections: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}}}\n\
+                 limits: {{connections: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),

@@ -155,6 +155,8 @@ pub struct Config {
     pub connections_max: usize,
     /// What a client may ask.
     pub limits: Limits,
+    /// Instruments over all sources.
+    pub instruments_max: usize,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
     /// Bytes of one publish request.
@@ -341,6 +343,7 @@ fn read(root: &Section<'_>) -> Config {
             message_bytes: limits.size("message") as u64,
             snapshot_events: limits.integer("snapshot_events"),
         },
+        instruments_max: limits.integer("instruments") as usize,
         handshake_timeout: limits.duration("handshake"),
         publish_bytes_max: limits.size("publish"),
         publish_events_max: limits.integer("publish_events") as usize,

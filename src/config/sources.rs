@@ -39,7 +39,8 @@ impl SourceConfig {
                 .iter()
                 .map(|instrument| &instrument.symbol)
                 .collect(),
-            SourceDetails::Replay(_) => Vec::new(),
+            // Files may name more; the bus refuses and counts those.
+            SourceDetails::Replay(replay) => replay.symbol.iter().collect(),
         }
     }
 }

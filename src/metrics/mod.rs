@@ -89,6 +89,8 @@ pub struct Metrics {
     pub source_up: IntGaugeVec,
     /// A source's state: 1 where it holds.
     pub source_state: IntGaugeVec,
+    /// Events that sources emitted and the bus did not publish, by reason.
+    source_dropped: IntCounterVec,
     /// What sources emitted.
     source_events: IntCounterVec,
     /// 1 while the server stops.
@@ -178,6 +180,10 @@ impl Refused {
     }
 }
 
+/// The reasons why the bus does not publish an event: another source owns the symbol, `limits.instruments` is reached, the
+/// instrument lacks the channel, or the source has not announced it.
+pub(crate) const DROPPED: [&str; 4] =
+    ["symbol_taken", "instrument_limit", "channel", "unannounced"];
 /// Why input is refused.
 const BAD_INPUT: [&str; 15] = [
     "malformed",
@@ -313,6 +319,12 @@ impl Metrics {
         );
         let source_events = IntCounterVec::new(source_events, &["source", "channel"])
             .expect("names of the catalogue are valid");
+        let source_dropped = Opts::new(
+            "tickcast_source_dropped_total",
+            "Events that sources emitted and the bus did not publish, by reason.",
+        );
+        let source_dropped = IntCounterVec::new(source_dropped, &["source", "reason"])
+            .expect("names of the catalogue are valid");
         let codes = || Code::ALL.map(Code::name);
         let process = all.0.register(Box::new(ProcessCollector::for_self()));
         process.expect("the process' metrics have names of their own");
@@ -381,6 +393,7 @@ impl Metrics {
             source_up: all.gauges("tickcast_source_up", "1 where the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the state that a source is in.", &["source", "state"]),
             source_events: all.register(source_events),
+            source_dropped: all.register(source_dropped),
             reloads: all.counters(
                 "tickcast_config_reloads_total",
                 "Times the config was read again, by outcome.",
@@ -426,6 +439,11 @@ impl Metrics {
             trades: of("trade"),
             quotes: of("quote"),
         }
+    }
+
+    /// The events of a source that are not published, by the index of the reason in [`DROPPED`].
+    pub(crate) fn dropped_of(&self, source: &str) -> [IntCounter; DROPPED.len()] {
+        DROPPED.map(|reason| self.source_dropped.with_label_values(&[source, reason]))
     }
 
     /// The metrics of a shard.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Catalog, Event, LogItem, TopicId};
+use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceCondition};
 use crate::topic::{Channel, Kind};
 
@@ -20,6 +21,9 @@ pub const CLOSED_BARS_KEPT: usize = 500;
 pub const SNAPSHOT_TRADES: usize = 50;
 /// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
 const EVICTION_STEPS: usize = 64;
+/// Topics that are looked at together for events that are too old, and the time from then to the next ones.
+const AGED_AT_ONCE: usize = 64;
+const AGED_EVERY: Duration = Duration::from_millis(10);
 
 /// How much of the past is kept, beside what snapshots need.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,18 @@ impl TopicState {
             Kind::Event => SNAPSHOT_TRADES,
             Kind::State | Kind::Bar => 1,
         }
+    }
+
+    /// Forgets events beyond so many, or published before `oldest`, but for what snapshots need; returns their memory.
+    fn trim(&mut self, events: usize, oldest: UnixNanos) -> usize {
+        let mut bytes = 0;
+        while self.recent.len() > self.floor()
+            && (self.recent.len() > events
+                || self.recent.front().is_some_and(|event| event.tx < oldest))
+        {
+            bytes += self.recent.pop_front().map_or(0, |old| old.footprint());
+        }
+        bytes
     }
 
     fn trimmed(&self) -> Self {
@@ -123,6 +139,10 @@ pub struct Replica {
     bytes: usize,
     /// The next topic to be asked for memory.
     eviction_at: usize,
+    /// The next topic to be looked at for events that are too old.
+    aging_at: usize,
+    /// Not before this time of publishing.
+    aging_due: UnixNanos,
 }
 
 impl Replica {
@@ -136,6 +156,8 @@ impl Replica {
             sources: Vec::new(),
             bytes: 0,
             eviction_at: 0,
+            aging_at: 0,
+            aging_due: UnixNanos::default(),
         }
     }
 
@@ -200,17 +222,24 @@ impl Replica {
         self.bytes += event.footprint();
         state.recent.push_back(event.clone());
         let oldest = event.tx.minus(self.limits.age);
-        while state.recent.len() > state.floor()
-            && (state.recent.len() > self.limits.events
-                || state.recent.front().is_some_and(|event| event.tx < oldest))
-        {
-            self.bytes -= state.recent.pop_front().map_or(0, |old| old.footprint());
+        self.bytes -= state.trim(self.limits.events, oldest);
+        if event.tx >= self.aging_due {
+            self.aging_due = event.tx.plus(AGED_EVERY);
+            self.age_some(oldest);
         }
         for _ in 0..EVICTION_STEPS {
             if self.bytes <= self.limits.bytes {
                 break;
             }
             self.evict_some();
+        }
+    }
+
+    /// Trims some topics that may publish nothing themselves any more.
+    fn age_some(&mut self, oldest: UnixNanos) {
+        for _ in 0..AGED_AT_ONCE.min(self.topics.len()) {
+            self.aging_at = (self.aging_at + 1) % self.topics.len();
+            self.bytes -= self.topics[self.aging_at].trim(self.limits.events, oldest);
         }
     }
 
@@ -227,6 +256,11 @@ impl Replica {
             .map(|event| event.footprint())
             .sum();
         self.bytes -= gone;
+    }
+
+    /// Gives up its share of the catalog until the next topics come.
+    pub(crate) fn release_catalog(&mut self) {
+        self.catalog = Arc::default();
     }
 
     /// The catalog as of now.
@@ -364,5 +398,66 @@ impl Replica {
             .map(Event::footprint)
             .sum();
         self.eviction_at = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::SourceId;
+    use crate::market::{Body, Instrument, Quote, SourceKind, Symbol};
+
+    #[test]
+    fn what_is_too_old_is_forgotten_though_its_own_topic_is_silent() {
+        let instrument = |symbol: &str| Instrument {
+            symbol: Symbol::new(symbol).expect("letters"),
+            venue_symbol: None,
+            description: String::new(),
+            price_scale: 2,
+            qty_scale: 0,
+            src: SourceKind::Sim,
+            has_trades: false,
+            has_quotes: true,
+            stale_after: None,
+            session_start: Duration::ZERO,
+        };
+        let mut catalog = Catalog::new(vec!["sim".into()]);
+        catalog.add(SourceId(0), vec![instrument("A"), instrument("B")]);
+        let limits = HistoryLimits {
+            events: 1_000,
+            bytes: usize::MAX,
+            age: Duration::from_secs(60),
+        };
+        let mut replica = Replica::new(Epoch { origin: 7, turn: 0 }, limits);
+        let quote = |symbol: &str| {
+            let topic = crate::topic::Topic {
+                channel: Channel::Quote,
+                symbol: Symbol::new(symbol).expect("letters"),
+            };
+            catalog.find(&topic).expect("a topic of the catalog")
+        };
+        let (a, b) = (quote("A"), quote("B"));
+        let new = 0..catalog.len() as u32;
+        let catalog = Arc::new(catalog);
+        let restored = Vec::new();
+        replica.apply(&LogItem::Topics { new, restored }, &catalog);
+        let mut publish = |topic, seq, second: u64| {
+            let tx = UnixNanos(second * 1_000_000_000);
+            let (bid, ask) = (None, None);
+            let body = Body::Quote(Quote { ts: tx, bid, ask });
+            let event = Event {
+                topic,
+                seq,
+                tx,
+                body,
+            };
+            replica.apply(&LogItem::Event(event), &catalog);
+            replica.first_kept(a)
+        };
+        for seq in 1..=100 {
+            assert_eq!(publish(a, seq, 1_000), 1, "all are kept");
+        }
+        assert_eq!(publish(b, 1, 1_059), 1, "none is too old yet");
+        assert_eq!(publish(b, 2, 1_061), 100, "the newest stays for snapshots");
     }
 }

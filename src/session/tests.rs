@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Action, Held, Session, View};
 use crate::bus::{Catalog, LogItem, SourceId, TopicId};
+use crate::clock::thread_cpu_time;
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::protocol::{Control, Encoding, Epoch, Limits};
 use crate::replica::{HistoryLimits, Replica};
@@ -101,7 +102,7 @@ impl Rig {
         assert!(payload.len() <= LIMITS.message_bytes as usize);
         self.now = self.now.plus(Duration::from_secs(60));
         let mut slices = Vec::new();
-        let before = processor_time();
+        let before = thread_cpu_time();
         loop {
             let view = View {
                 replica: &self.replica,
@@ -116,23 +117,10 @@ impl Rig {
             self.hold(&actions);
             slices.push(actions);
             if !self.session.is_busy() {
-                return (slices, processor_time().saturating_sub(before));
+                return (slices, thread_cpu_time().saturating_sub(before));
             }
         }
     }
-}
-
-/// What this thread has used of a processor.
-fn processor_time() -> Duration {
-    // The kernel accounts for it when the thread is scheduled.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text
-        .split(' ')
-        .next()
-        .and_then(|nanos| nanos.parse().ok())
-        .unwrap_or(0);
-    Duration::from_nanos(nanos)
 }
 
 fn list(texts: impl Iterator<Item = String>) -> String {

@@ -152,6 +152,12 @@ pub(super) const LIMITS: &[Key] = &[
         "10000",
         "WebSocket connections at once.",
     ),
+    fixed(key(
+        "limits.instruments",
+        Kind::Integer(1, 1_000_000),
+        "20000",
+        "Maximum number of instruments over all sources; further symbols are refused by name and their events counted as dropped.",
+    )),
     key(
         "limits.topics",
         Kind::Integer(1, 60_000),

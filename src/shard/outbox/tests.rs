@@ -370,21 +370,18 @@ impl Rig {
             },
             self.encoding,
         );
-        let view = crate::session::View {
-            replica: &self.replica,
-            held: &self.outbox,
-            now: self.now,
-        };
-        for action in self.session.on_request(&payload, self.encoding, view) {
-            self.act(action);
-        }
-        while self.session.is_busy() {
+        let mut payload = Some(payload);
+        while payload.is_some() || self.session.is_busy() {
             let view = crate::session::View {
                 replica: &self.replica,
                 held: &self.outbox,
                 now: self.now,
             };
-            for action in self.session.go_on(view) {
+            let actions = match payload.take() {
+                Some(payload) => self.session.on_request(&payload, self.encoding, view),
+                None => self.session.go_on(view),
+            };
+            for action in actions {
                 self.act(action);
             }
         }

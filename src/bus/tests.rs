@@ -1,0 +1,170 @@
+//! Events that can't be published are counted by source and reason, and new symbols cost about the same each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use super::{Bus, Emit, Heritage, Log, LogItem, Next, SourceId, SourceSpec, input_queue};
+use crate::clock::{Clock, thread_cpu_time};
+use crate::market::{
+    Aggressor, Instrument, Price, Qty, SourceKind, Symbol, Trade, TradeId, UnixNanos,
+};
+use crate::metrics::Metrics;
+use crate::protocol::Epoch;
+
+const QUEUE_BYTES: usize = 64 << 30;
+
+fn instrument(symbol: String) -> Instrument {
+    Instrument {
+        symbol: Symbol::new(&symbol).expect("letters and digits"),
+        venue_symbol: None,
+        description: String::new(),
+        price_scale: 2,
+        qty_scale: 0,
+        src: SourceKind::Sim,
+        has_trades: true,
+        has_quotes: false,
+        stale_after: None,
+        session_start: Duration::ZERO,
+    }
+}
+
+fn trade() -> Trade {
+    Trade {
+        ts: UnixNanos(1_767_225_600_000_000_000),
+        px: Price(Decimal::new(10_000, 2)),
+        qty: Qty(Decimal::ONE),
+        side: Aggressor::Buy,
+        id: TradeId::None,
+    }
+}
+
+/// Publishes what two sources emit, in order; returns the metrics, the log, and the processor time.
+async fn publish(
+    emitted: impl IntoIterator<Item = (u16, Vec<Emit>)>,
+    instruments_max: usize,
+) -> (Arc<Metrics>, Arc<Log>, Duration) {
+    let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
+    let log = Log::new(1 << 30, 0);
+    let (emitter, queue) = input_queue(QUEUE_BYTES, clock);
+    for (source, mut emitted) in emitted {
+        // The queue is large enough for all.
+        assert!(emitter.of(SourceId(source)).emit(&mut emitted).await);
+    }
+    emitter.stop().await;
+    let spec = |name: &str| SourceSpec {
+        name: name.into(),
+        stale_after: Duration::from_secs(5),
+        is_present: false,
+    };
+    let bus = Bus::new(
+        clock,
+        Arc::clone(&log),
+        Arc::clone(&metrics),
+        vec![spec("first"), spec("second")],
+        Epoch { origin: 7, turn: 0 },
+        Heritage::default(),
+    )
+    .limit_instruments(instruments_max);
+    let run = move || {
+        let before = thread_cpu_time();
+        bus.run(queue);
+        thread_cpu_time().saturating_sub(before)
+    };
+    // The bus blocks its thread, which a runtime's must not be.
+    let took = std::thread::spawn(run).join().expect("the bus stops");
+    (metrics, log, took)
+}
+
+fn dropped(metrics: &Metrics, source: &str, reason: &str) -> String {
+    let text = String::from_utf8(metrics.render()).expect("metrics are text");
+    let name = format!("tickcast_source_dropped_total{{reason=\"{reason}\",source=\"{source}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&*name));
+    line.unwrap_or("none").to_owned()
+}
+
+#[tokio::test]
+async fn what_the_bus_does_not_publish_is_counted_by_source_and_reason() {
+    let symbols = |some: &[&str]| {
+        Emit::Instruments(some.iter().map(|text| instrument((*text).into())).collect())
+    };
+    let emitted = [
+        (0, vec![symbols(&["A"])]),
+        // The first is another source's, the last is one too many, and nobody has heard of number 7.
+        (1, vec![symbols(&["A", "B", "C"])]),
+        (1, (0..500).map(|_| Emit::Trade(0, trade())).collect()),
+        (1, vec![Emit::Trade(1, trade())]),
+        (1, (0..3).map(|_| Emit::Trade(2, trade())).collect()),
+        (1, vec![Emit::Trade(7, trade()), Emit::Trade(7, trade())]),
+        (
+            1,
+            vec![Emit::Quote(
+                1,
+                crate::market::Quote {
+                    ts: trade().ts,
+                    bid: None,
+                    ask: None,
+                },
+            )],
+        ),
+    ];
+    let (metrics, ..) = publish(emitted, 2).await;
+    let of = |reason| dropped(&metrics, "second", reason);
+    assert_eq!(
+        (
+            of("symbol_taken"),
+            of("instrument_limit"),
+            of("unannounced"),
+            of("channel")
+        ),
+        ("500".into(), "3".into(), "2".into(), "1".into())
+    );
+    assert_eq!(dropped(&metrics, "first", "symbol_taken"), "0");
+}
+
+/// The processor time of so many symbols, each told by itself and followed by a trade, or all at once.
+async fn cost(symbols: usize, at_once: bool) -> Duration {
+    let all: Vec<Instrument> = (0..symbols)
+        .map(|n| instrument(format!("S{:05}", n * 7919 % symbols)))
+        .collect();
+    let emitted: Vec<(u16, Vec<Emit>)> = if at_once {
+        vec![(0, vec![Emit::Instruments(all)])]
+    } else {
+        let one = |(n, one): (usize, Instrument)| {
+            let emitted = vec![Emit::Instruments(vec![one]), Emit::Trade(n as u32, trade())];
+            (0, emitted)
+        };
+        all.into_iter().enumerate().map(one).collect()
+    };
+    let (_, log, took) = publish(emitted, usize::MAX).await;
+    let mut topics = 0;
+    for number in 0..log.head() {
+        if let Next::Batch(batch) = log.read(number) {
+            topics = batch.catalog.len();
+            let announced = batch.items.iter().filter_map(|item| match item {
+                LogItem::Topics { new, .. } => Some(new.len()),
+                _ => None,
+            });
+            let announced: Vec<usize> = announced.collect();
+            assert!(
+                announced.len() <= 1,
+                "a batch announces its topics together"
+            );
+        }
+    }
+    assert_eq!(topics, symbols * 8);
+    took.max(Duration::from_millis(1))
+}
+
+#[tokio::test]
+async fn eight_times_the_symbols_cost_no_more_than_about_eight_times_as_much() {
+    for at_once in [false, true] {
+        let (few, many) = (cost(1_000, at_once).await, cost(8_000, at_once).await);
+        // Linear is 8, a copy of the catalog for each symbol 64.
+        assert!(
+            many < 24 * few,
+            "at once: {at_once}, {few:?} for 1,000 symbols, {many:?} for 8,000"
+        );
+    }
+}
