@@ -20,10 +20,10 @@ pub use reload::Reloaded;
 
 use crate::bus::{Bus, Emitter, Heritage, Log, Remains, input_queue};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{ADMIN_CONNECTIONS, Config};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
-use crate::server::{Listener, Server, Settings, accept_loop, admin_loop, bind};
+use crate::server::{Listener, RequestRate, Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
 use crate::source::{Gate, SourceStatus};
 use crate::state::{State, StateDir};
@@ -158,6 +158,10 @@ impl App {
             metrics,
             settings: ArcSwap::from_pointee(settings_of(config, &sources)),
             publish_turns: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
+            body_bytes: Arc::default(),
+            http_turns: Arc::new(Semaphore::new(config.http_requests)),
+            http_rate: RequestRate::default(),
+            admin_turns: Semaphore::new(ADMIN_CONNECTIONS),
             listener: Listener::new(address),
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),

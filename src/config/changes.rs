@@ -89,6 +89,14 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             "limits.publish_events",
             old.publish_events_max == new.publish_events_max,
         ),
+        (
+            "limits.http_requests",
+            old.http_requests == new.http_requests,
+        ),
+        (
+            "limits.http_requests_per_s",
+            old.http_requests_per_s == new.http_requests_per_s,
+        ),
         ("admin.listen", old.admin == new.admin),
         (
             "admin.metrics_on_feed",
@@ -115,6 +123,7 @@ impl Config {
         self.instruments_max = running.instruments_max;
         self.limits.message_bytes = running.limits.message_bytes;
         self.admin = running.admin;
+        self.http_requests = running.http_requests;
     }
 }
 
@@ -132,7 +141,7 @@ mod tests {
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
-                 limits: {{connections: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}}}\n\
+                 limits: {{connections: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),

@@ -163,6 +163,10 @@ pub struct Config {
     pub publish_bytes_max: usize,
     /// Records of one publish request.
     pub publish_events_max: usize,
+    /// HTTP answers at once.
+    pub http_requests: usize,
+    /// HTTP answers a second.
+    pub http_requests_per_s: u32,
     /// How long stopping may take.
     pub drain_deadline: Duration,
     /// Over how long clients are asked to come back.
@@ -231,15 +235,22 @@ impl Config {
         let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
+        let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
+        let answers = (self.http_requests + ADMIN_CONNECTIONS) * ANSWER_BYTES;
+        // A body's buffer doubles as it grows.
+        let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
         let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
         let total = self.connections_max * a_client
             + self.queue_bytes
             + self.log_bytes
             + state
+            + sockets
+            + answers
+            + bodies
             + publishing;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + {} x {} MiB publish requests = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + HTTP ({} MiB sockets + {} MiB answers + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -248,6 +259,9 @@ impl Config {
             mib(self.history.bytes),
             copies,
             mib(bars),
+            mib(sockets),
+            mib(answers),
+            mib(bodies),
             PUBLISHES_AT_ONCE,
             mib(self.publish_cost()),
             mib(total),
@@ -257,11 +271,9 @@ impl Config {
 }
 
 impl Config {
-    /// The most memory of one publish request: its body, once more while it is gathered, its events, and the errors told.
+    /// The most memory of one publish request beside its body: its events, and the errors told.
     const fn publish_cost(&self) -> usize {
-        2 * self.publish_bytes_max
-            + self.publish_events_max * crate::source::push::PushBatch::EVENT_BYTES
-            + PUBLISH_ERRORS_BYTES
+        self.publish_events_max * crate::source::push::PushBatch::EVENT_BYTES + PUBLISH_ERRORS_BYTES
     }
 }
 
@@ -269,6 +281,18 @@ impl Config {
 pub const PUBLISHES_AT_ONCE: usize = 4;
 /// Memory of the errors that one report names, and of the report.
 const PUBLISH_ERRORS_BYTES: usize = 2 << 20;
+/// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
+pub const SPARE_SOCKETS: usize = 1024;
+/// Connections that the admin address may have at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
+/// The longest head of a request, and so what a socket of HTTP may hold of what it has read.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Bodies of publish requests, each of the longest, that may be held at once.
+pub const PUBLISH_BODIES: usize = 8;
+/// Memory of a socket in a handshake or serving HTTP: a head, and a piece that is about to be written.
+const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
+/// Memory of an answer that is being given: at most 2,000 events of a snapshot.
+const ANSWER_BYTES: usize = 1 << 20;
 /// A published event takes so many times its bytes in the bus' queue, at most.
 const PUBLISH_SHARE: usize = 8;
 /// A client's own memory beside its queues: session, subscriptions, socket.
@@ -347,6 +371,8 @@ fn read(root: &Section<'_>) -> Config {
         handshake_timeout: limits.duration("handshake"),
         publish_bytes_max: limits.size("publish"),
         publish_events_max: limits.integer("publish_events") as usize,
+        http_requests: limits.integer("http_requests") as usize,
+        http_requests_per_s: limits.integer("http_requests_per_s") as u32,
         drain_deadline: drain.duration("deadline"),
         drain_spread: drain.duration("spread"),
     };

@@ -129,7 +129,7 @@ pub struct ShardMeters {
 
 const FANOUT_HELP: &str = "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
 
-/// Reason why a connection or its request is refused before it is served.
+/// Reason why a connection or its request is refused or cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// Too many sockets.
@@ -150,10 +150,18 @@ pub enum Refused {
     Origin,
     /// Not a handshake by RFC 6455.
     Handshake,
+    /// Too many requests at once.
+    Busy,
+    /// More requests a second than the limit.
+    Rate,
+    /// The body of a publish request came too slowly.
+    SlowBody,
+    /// The client did not take its answer.
+    Unread,
 }
 
 impl Refused {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 13] = [
         Self::Sockets,
         Self::Silent,
         Self::Slow,
@@ -163,6 +171,10 @@ impl Refused {
         Self::Host,
         Self::Origin,
         Self::Handshake,
+        Self::Busy,
+        Self::Rate,
+        Self::SlowBody,
+        Self::Unread,
     ];
 
     const fn name(self) -> &'static str {
@@ -176,6 +188,10 @@ impl Refused {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::Handshake => "handshake",
+            Self::Busy => "busy",
+            Self::Rate => "rate",
+            Self::SlowBody => "slow_body",
+            Self::Unread => "unread",
         }
     }
 }
@@ -386,7 +402,7 @@ impl Metrics {
             source_restarts: all.counter("tickcast_source_restarts_total", "Times a source was started again."),
             handshakes_refused: all.counters(
                 "tickcast_handshakes_refused_total",
-                "Handshakes and HTTP requests refused before they were served, by reason.",
+                "Handshakes and HTTP requests refused or cut off, by reason.",
                 "reason",
                 Refused::ALL.map(Refused::name),
             ),
@@ -504,7 +520,7 @@ impl Metrics {
         self.closed.with_label_values(&[code.name()]).inc();
     }
 
-    /// Counts a connection or request that is refused before it is served.
+    /// Counts a connection or request that is refused or cut off.
     pub fn count_refused(&self, reason: Refused) {
         let labels = [reason.name()];
         self.handshakes_refused.with_label_values(&labels).inc();

@@ -14,21 +14,18 @@ use tokio::net::{TcpListener, TcpStream};
 use super::guarded::Guarded;
 use super::upgrade::{self, Granted};
 use super::{Listener, Server, http};
+use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS};
 use crate::metrics::Refused;
 use crate::shard::{Command, ShardHandle};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
-const SPARE_SOCKETS: usize = 1024;
 /// How long one HTTP connection may last.
 const HTTP_TIME: Duration = Duration::from_secs(60);
 /// How long a write may wait for the other side to take something.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// How long a head may take on the admin address.
 const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
-/// The longest head, and so what a socket of HTTP may hold of what it has read.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -81,9 +78,14 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
 }
 
 async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, own: Arc<Listener>) {
+    let answering = Arc::clone(&server);
     let service = service_fn(move |request| {
-        http::admin(Arc::clone(&server), Arc::clone(&own), peer, request)
+        http::admin(Arc::clone(&answering), Arc::clone(&own), peer, request)
     });
+    let Ok(_turn) = server.admin_turns.try_acquire() else {
+        server.metrics.count_refused(Refused::Busy);
+        return;
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ADMIN_HEADER_TIME)
@@ -209,7 +211,9 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
 
 /// Why hyper refused a head; `None` where it was something else, or a connection that was kept alive said no more.
 fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
-    if error.is_parse_too_large() {
+    if is_unread(error) {
+        Some(Refused::Unread)
+    } else if error.is_parse_too_large() {
         Some(Refused::TooLarge)
     } else if error.is_parse() {
         Some(Refused::Malformed)
@@ -222,4 +226,10 @@ fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
     } else {
         None
     }
+}
+
+/// Whether a write has waited for the client for too long.
+fn is_unread(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::TimedOut)
 }

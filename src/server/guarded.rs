@@ -234,6 +234,17 @@ mod tests {
         assert_eq!(checked(GOOD, &[]), GOOD);
     }
 
+    #[tokio::test]
+    async fn a_write_that_nobody_takes_ends() {
+        let (ours, _theirs) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(ours, Duration::from_millis(20));
+        let written = tokio::io::AsyncWriteExt::write_all(&mut guarded, &[0; 100]).await;
+        assert_eq!(
+            written.map_err(|error| error.kind()),
+            Err(io::ErrorKind::TimedOut)
+        );
+    }
+
     proptest! {
         #[test]
         fn any_cut_is_judged_alike(cuts in proptest::collection::vec(1usize..40, 0..8)) {

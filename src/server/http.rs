@@ -6,25 +6,29 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
     HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
+use super::incoming::busy;
+use super::outgoing::Outgoing;
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
+use crate::bus::Catalog;
 use crate::metrics::Refused;
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
-use crate::shard::{Command, ShardHandle, instrument_entry};
+use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle, instrument_entry};
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Outgoing>;
 
 pub(super) const JSON: &str = "application/json";
+/// Instruments in one piece of an answer.
+const INSTRUMENTS_PER_PIECE: usize = 100;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The path of the feed.
@@ -129,18 +133,43 @@ async fn read(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return not_allowed("GET, HEAD");
     }
-    match (file, path) {
-        (Some(file), _) => file.answer(request.headers()),
-        (None, "/v1/instruments") => instruments(shard).await,
-        (None, "/v1/snapshot") => snapshot(shard, request.uri().query().unwrap_or_default()).await,
+    let made = match (file, path) {
+        (Some(file), _) => return file.answer(request.headers()),
+        (None, "/healthz" | "/readyz") => return health(server, path),
         (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
-            refusal(
+            return refusal(
                 StatusCode::NOT_FOUND,
                 "metrics are on the admin address; admin.metrics_on_feed shows them to this machine here too",
-            )
+            );
         }
-        (None, other) => health(server, other),
+        (None, made) => made,
+    };
+    let turn = match turn(server) {
+        Ok(turn) => turn,
+        Err(refused) => return refused,
+    };
+    let answer = match made {
+        "/v1/instruments" => instruments(shard).await,
+        "/v1/snapshot" => snapshot(shard, request.uri().query().unwrap_or_default()).await,
+        other => health(server, other),
+    };
+    answer.map(|body| body.holding(turn))
+}
+
+/// A turn for an answer that has to be made: so many at once, and so many a second.
+fn turn(server: &Server) -> Result<OwnedSemaphorePermit, Answer> {
+    let Ok(turn) = Arc::clone(&server.http_turns).try_acquire_owned() else {
+        server.metrics.count_refused(Refused::Busy);
+        return Err(busy("too many requests at once (limits.http_requests)"));
+    };
+    let per_second = server.settings.load().http_requests_per_s;
+    if !server.http_rate.take(per_second, server.clock.now()) {
+        server.metrics.count_refused(Refused::Rate);
+        let mut answer = busy("too many requests a second (limits.http_requests_per_s)");
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        return Err(answer);
     }
+    Ok(turn)
 }
 
 /// Answers a request on the admin address.
@@ -188,25 +217,64 @@ async fn instruments(shard: &ShardHandle) -> Answer {
     let Some(catalog) = shard.catalog().await else {
         return stopping();
     };
-    // Elsewhere than on the shard's thread: there may be many.
-    let encode = move || {
-        let instruments = catalog
-            .instruments()
+    let mut answer = with_type(text(StatusCode::OK, ""), JSON);
+    *answer.body_mut() = Outgoing::made(InstrumentPieces::new(catalog));
+    answer
+}
+
+/// The answer of `/v1/instruments`, some instruments at a time.
+struct InstrumentPieces {
+    catalog: Arc<Catalog>,
+    /// Instruments so far; `None`: the end was made.
+    next: Option<usize>,
+}
+
+impl InstrumentPieces {
+    const fn new(catalog: Arc<Catalog>) -> Self {
+        Self {
+            catalog,
+            next: Some(0),
+        }
+    }
+
+    /// The message over some instruments, cut where its list begins and ends.
+    fn message(&self, from: usize, most: usize) -> (Vec<u8>, usize) {
+        let some = self.catalog.instruments().skip(from).take(most);
+        let instruments: Vec<_> = some
             .map(|info| instrument_entry(&info.instrument))
             .collect();
-        encode_control(
-            &Control::Instruments(Instruments {
-                id: None,
-                instruments,
-                more: false,
-            }),
-            Encoding::Json,
-        )
-    };
-    let Ok(body) = tokio::task::spawn_blocking(encode).await else {
-        return stopping();
-    };
-    with_type(text(StatusCode::OK, body), JSON)
+        let count = instruments.len();
+        let message = Instruments {
+            id: None,
+            instruments,
+            more: false,
+        };
+        let encoded = encode_control(&Control::Instruments(message), Encoding::Json);
+        (encoded, count)
+    }
+}
+
+impl Iterator for InstrumentPieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let from = self.next?;
+        let (frame, _) = self.message(from, 0);
+        let list = frame.windows(2).rposition(|pair| pair == b"[]")? + 1;
+        let (begin, end) = frame.split_at(list);
+        let (message, count) = self.message(from, INSTRUMENTS_PER_PIECE);
+        let is_last = from + count >= self.catalog.instruments().len();
+        let mut piece = match from {
+            0 => begin.to_vec(),
+            _ => vec![b','],
+        };
+        piece.extend_from_slice(&message[begin.len()..message.len() - end.len()]);
+        if is_last {
+            piece.extend_from_slice(end);
+        }
+        self.next = (!is_last).then_some(from + count);
+        Some(piece.into())
+    }
 }
 
 async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
@@ -228,6 +296,10 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
             _ => {}
         }
     }
+    if topics.len() > SNAPSHOT_NAMES_MAX {
+        let message = format!("name at most {SNAPSHOT_NAMES_MAX} topics and patterns at once");
+        return refusal(StatusCode::BAD_REQUEST, &message);
+    }
     if topics.is_empty() {
         return refusal(
             StatusCode::BAD_REQUEST,
@@ -245,12 +317,18 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
     let Ok(found) = answer.await else {
         return stopping();
     };
-    let mut body = b"{\"ok\":[".to_vec();
-    body.extend(found.ok.join(&b','));
-    body.extend_from_slice(b"],\"err\":");
-    serde_json::to_writer(&mut body, &found.err).expect("refusals are plain JSON");
-    body.push(b'}');
-    with_type(text(StatusCode::OK, body), JSON)
+    let mut end = b"],\"err\":".to_vec();
+    serde_json::to_writer(&mut end, &found.err).expect("refusals are plain JSON");
+    end.push(b'}');
+    let maps = found.ok.into_iter().enumerate().map(|(at, map)| match at {
+        0 => map,
+        _ => [&b","[..], &map].concat(),
+    });
+    let begin = std::iter::once(b"{\"ok\":[".to_vec());
+    let pieces = begin.chain(maps).chain([end]).map(Bytes::from);
+    let mut answer = with_type(text(StatusCode::OK, ""), JSON);
+    *answer.body_mut() = Outgoing::made(pieces);
+    answer
 }
 
 /// `%3A` and the like; what is no such pair stays as it is.
@@ -279,7 +357,7 @@ fn percent_decoded(value: &str) -> String {
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Outgoing::whole(body));
     *answer.status_mut() = status;
     if status != StatusCode::SWITCHING_PROTOCOLS {
         let headers = answer.headers_mut();

@@ -8,6 +8,8 @@ mod admin;
 mod caller;
 mod guarded;
 mod http;
+mod incoming;
+mod outgoing;
 mod page;
 mod publish;
 mod publish_body;
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub use accept::{accept_loop, admin_loop, bind};
 pub use admin::ConnectionsAnswer;
 pub use caller::Listener;
+pub use outgoing::RequestRate;
 pub use publish::PushSource;
 
 use arc_swap::ArcSwap;
@@ -43,8 +46,16 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// What a reload may change.
     pub settings: ArcSwap<Settings>,
-    /// Publish requests that are read and published at once; the others wait.
+    /// Publish requests that are decoded and published at once, each once its body is there; the others wait.
     pub publish_turns: Semaphore,
+    /// Bytes of publish requests that are held now.
+    pub body_bytes: Arc<AtomicUsize>,
+    /// Made answers that may be given at once.
+    pub http_turns: Arc<Semaphore>,
+    /// Made answers lately.
+    pub http_rate: RequestRate,
+    /// Connections that the admin address may have at once.
+    pub admin_turns: Semaphore,
     /// Where the feed listens.
     pub listener: Listener,
     /// WebSocket connections now.
@@ -78,6 +89,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// `/metrics` is on the feed's port too (config `admin.metrics_on_feed`).
     pub metrics_on_feed: bool,
+    /// Made answers a second over all clients (config `limits.http_requests_per_s`).
+    pub http_requests_per_s: u32,
     /// Sources that take what is published over HTTP, in the config's order.
     pub publishers: Vec<Arc<PushSource>>,
     /// The condition of each source that runs, by its name.
@@ -101,6 +114,7 @@ impl Settings {
             allowed_origins: config.allowed_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics_on_feed: config.metrics_on_feed,
+            http_requests_per_s: config.http_requests_per_s,
             publishers,
             sources,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -37,7 +37,9 @@ pub(super) struct File {
 }
 
 /// By the path under which each is asked for; compressed once, when the first is.
-static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
+static FILES: OnceLock<HashMap<String, File>> = OnceLock::new();
+
+fn files() -> HashMap<String, File> {
     let named = Embedded::iter().filter_map(|name| Embedded::get(&name).map(|file| (name, file)));
     let path = |name: &str| {
         if name == "index.html" {
@@ -54,13 +56,16 @@ static FILES: LazyLock<HashMap<String, File>> = LazyLock::new(|| {
             )
         })
         .collect()
-});
+}
 
 impl File {
     /// The file of that path, exactly as written: nothing is decoded and nothing resolved.
     pub(super) async fn at(path: String) -> Option<&'static Self> {
+        if let Some(files) = FILES.get() {
+            return files.get(&path);
+        }
         // Elsewhere than on the shard's thread: the first one compresses them all.
-        tokio::task::spawn_blocking(move || FILES.get(&path))
+        tokio::task::spawn_blocking(move || FILES.get_or_init(files).get(&path))
             .await
             .ok()
             .flatten()

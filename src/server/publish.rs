@@ -2,13 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -17,6 +13,7 @@ use subtle::ConstantTimeEq;
 use super::Server;
 use super::caller::Caller;
 use super::http::{Answer, refusal, text, with_type};
+use super::incoming;
 use super::publish_body::{BodyError, BodyFormat, records};
 use crate::metrics::Refused;
 use crate::protocol::Code;
@@ -48,8 +45,6 @@ struct LineError {
 
 /// Errors that a report names; `refused` counts all.
 const ERRORS_TOLD: usize = 1000;
-/// How long a body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn answer(
     server: &Arc<Server>,
@@ -85,42 +80,25 @@ pub(super) async fn answer(
         }
     };
     if !server.is_ready() {
-        return come_back("the sources are starting");
+        return incoming::busy("the sources are starting");
     }
-    // A few at once, because each is held whole.
+    let body = match incoming::read(server, request.into_body()).await {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    // A few at once, because decoding takes memory and time; a body that is still coming holds no turn.
     let Ok(_turn) = server.publish_turns.acquire().await else {
-        return come_back("the server is stopping");
-    };
-    let bytes_max = server.settings.load().publish_bytes_max;
-    let body = Limited::new(request.into_body(), bytes_max).collect();
-    let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, body).await else {
-        return refusal(StatusCode::REQUEST_TIMEOUT, "the body didn't come in time");
-    };
-    let body = match body {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let message = format!("at most {bytes_max} bytes at once (limits.publish)");
-            return refusal(StatusCode::PAYLOAD_TOO_LARGE, &message);
-        }
-        Err(_) => return refusal(StatusCode::BAD_REQUEST, "the body broke off"),
+        return incoming::busy("the server is stopping");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
     // Elsewhere than on the shard's thread: a large body takes its time.
     let publish = move || {
-        publish(&worker, &allowed, &body, format, now).map(|report| written(&report, format))
+        publish(&worker, &allowed, body.bytes(), format, now).map(|report| written(&report, format))
     };
     match tokio::task::spawn_blocking(publish).await {
         Ok(Ok(answer) | Err(answer)) => answer,
         Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed"),
     }
-}
-
-fn come_back(message: &str) -> Answer {
-    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
-    answer
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
 }
 
 fn media_type(value: &str) -> &str {
@@ -274,7 +252,7 @@ fn publish(
                 }
             }
             Err(_) if accepted == 0 => {
-                return Err(come_back(
+                return Err(incoming::busy(
                     "the bus' queue is full (bus.queue); nothing of this was taken",
                 ));
             }

@@ -20,7 +20,7 @@ use crate::topic::{Kind, TopicName};
 /// Events of one answer to `GET /v1/snapshot`, so that it holds nobody up.
 const HTTP_SNAPSHOT_EVENTS_MAX: usize = 2000;
 /// Topics and patterns that it may name.
-const HTTP_SNAPSHOT_NAMES_MAX: usize = 100;
+pub const SNAPSHOT_NAMES_MAX: usize = 100;
 /// The name and version in `welcome`.
 const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
 
@@ -307,7 +307,7 @@ impl Shard {
         };
         let catalog = self.replica.catalog();
         let mut left = HTTP_SNAPSHOT_EVENTS_MAX;
-        for text in topics.iter().take(HTTP_SNAPSHOT_NAMES_MAX) {
+        for text in topics.iter().take(SNAPSHOT_NAMES_MAX) {
             let found = match TopicName::parse(text) {
                 Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
                 Ok(TopicName::Pattern(pattern)) => Some(

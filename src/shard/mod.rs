@@ -21,6 +21,7 @@ mod route;
 mod timers;
 mod turn;
 
+pub use act::SNAPSHOT_NAMES_MAX;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use outbox::instrument_entry;

@@ -96,9 +96,12 @@ impl Feed {
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             ))
             .await?;
-        let (_, body) = answer
+        let (head, body) = answer
             .split_once("\r\n\r\n")
             .context("an HTTP answer has a body")?;
+        if head.to_lowercase().contains("transfer-encoding: chunked") {
+            return unchunked(body);
+        }
         Ok(body.to_owned())
     }
 
@@ -147,6 +150,23 @@ impl Feed {
         tokio::time::timeout(DEADLINE, waiting)
             .await
             .with_context(|| format!("waited in vain: {what}"))
+    }
+}
+
+/// A body that came in chunks, put together.
+pub(crate) fn unchunked(mut rest: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (length, after) = rest.split_once("\r\n").context("a chunk's length")?;
+        let length = usize::from_str_radix(length, 16)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        let chunk = after.get(..length).context("a whole chunk of UTF-8")?;
+        body.push_str(chunk);
+        rest = after[length..]
+            .strip_prefix("\r\n")
+            .context("a chunk's end")?;
     }
 }
 

@@ -3,8 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tickcast::protocol::Encoding;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
-use crate::harness::{Feed, exchange, market, subscribe};
+use crate::harness::{Feed, deadline, exchange, market, subscribe};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_over_http_are_those_of_the_feed() -> Result<()> {
@@ -85,6 +87,71 @@ async fn instruments_and_health_are_served() -> Result<()> {
     assert!(
         refused.starts_with("HTTP/1.1 405") && refused.to_lowercase().contains("allow: get, head")
     );
+    Ok(())
+}
+
+/// Threat 58: answers are made as they are read, so many at once; those that nobody reads leave health and the page alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Result<()> {
+    let feed = Feed::start(&market(4_000, 10, "limits: {http_requests: 3}")).await?;
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let mut stream = socket.connect(feed.address).await?;
+        let request = b"GET /v1/instruments HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await?;
+        stream.read_u8().await?;
+        unread.push(stream);
+    }
+    for path in ["/v1/instruments", "/v1/snapshot?topics=trade:S1"] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let refused = feed.http(&request).await?.to_lowercase();
+        assert!(
+            refused.starts_with("http/1.1 503") && refused.contains("retry-after"),
+            "{refused}"
+        );
+    }
+    assert_eq!(feed.counted("handshakes_refused", "busy"), 2);
+    assert_eq!(feed.get("/healthz").await?, "ok\n");
+    assert!(feed.get("/").await?.contains("<title>"));
+    drop(unread);
+    let answered = async {
+        loop {
+            let body = feed.get("/v1/instruments").await?;
+            if let Ok(answer) = serde_json::from_str::<Value>(&body) {
+                return anyhow::Ok(answer);
+            }
+        }
+    };
+    let answer = deadline(answered).await??;
+    let list = answer["instruments"].as_array().context("a list")?;
+    let names: std::collections::HashSet<_> = list
+        .iter()
+        .filter_map(|one| one["symbol"].as_str())
+        .collect();
+    assert_eq!(
+        (list.len(), names.len()),
+        (4_000, 4_000),
+        "whole, over all pieces"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_a_rate_over_all_clients() -> Result<()> {
+    let feed = Feed::start(&market(1, 10, "limits: {http_requests_per_s: 1}")).await?;
+    let mut refused = 0;
+    for _ in 0..20 {
+        let request = "GET /v1/snapshot?topics=trade:S1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        refused += u64::from(feed.http(request).await?.starts_with("HTTP/1.1 429"));
+    }
+    assert!(refused > 0, "five at once, and one a second");
+    assert_eq!(feed.counted("handshakes_refused", "rate"), refused);
+    let names = vec!["trade:S1"; 101].join(",");
+    let many = feed.get(&format!("/v1/snapshot?topics={names}")).await?;
+    assert!(!many.contains("\"ok\""), "{many}");
     Ok(())
 }
 

@@ -4,8 +4,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tickcast::market::Body;
 use tickcast::protocol::{Control, Encoding, ServerMessage};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use crate::harness::{Feed, subscribe};
+use crate::harness::{Feed, Stopwatch, exchange, subscribe};
 
 const PUSH: &str = "sources: [{name: in, kind: push, open: true, stale_after: 300ms, instruments: [{symbol: A}, {symbol: B, stale_after: 1h}]}]";
 
@@ -205,6 +207,34 @@ async fn without_a_token_only_direct_requests_of_this_machine_publish() -> Resul
         .err()
         .context("refused")?;
     assert!(error.to_string().contains("open: true"), "{error}");
+    Ok(())
+}
+
+/// Threat 59: bodies that come slowly hold no turn, and one that comes too slowly is cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_hold_up_nobody() -> Result<()> {
+    let feed =
+        Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
+            .await?;
+    let head = "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Content-Type: application/x-ndjson\r\nContent-Length: 1000000\r\n\r\n";
+    let began = Stopwatch::start();
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(feed.address).await?;
+        stream.write_all(head.as_bytes()).await?;
+        // Enough for a quarter of a minute at the least rate.
+        stream.write_all(&vec![b' '; 200_000]).await?;
+        slow.push(stream);
+    }
+    let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
+    assert_eq!(post(&feed, "application/x-ndjson", "", line).await?.0, 200);
+    let took = began.elapsed();
+    assert!(took.as_secs() < 12, "the good one took {took:?}");
+    drop(slow);
+    let answer = exchange(feed.address, format!("{head} ").as_bytes()).await?;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(feed.counted("handshakes_refused", "slow_body"), 1);
     Ok(())
 }
 

@@ -201,6 +201,18 @@ pub(super) const LIMITS: &[Key] = &[
         "Records of one POST /v1/publish, bad ones included.",
     ),
     fixed(key(
+        "limits.http_requests",
+        Kind::Integer(1, 10_000),
+        "64",
+        "HTTP answers that may be given at once (instruments, snapshots, metrics); more are refused with 503.",
+    )),
+    key(
+        "limits.http_requests_per_s",
+        Kind::Integer(1, 100_000),
+        "200",
+        "Such answers a second over all clients, five seconds' worth at once; more are refused with 429.",
+    ),
+    fixed(key(
         "auth.scheme",
         Kind::Word(&["none"]),
         "none",

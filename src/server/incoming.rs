@@ -1,0 +1,135 @@
+//! Bodies of publish requests, as they come: all of them together have a bound, and each has a least rate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderValue, RETRY_AFTER};
+
+use super::Server;
+use super::http::{Answer, refusal};
+use crate::config::PUBLISH_BODIES;
+use crate::metrics::Refused;
+
+/// How long a body may take at most, and how long one may take however slow it is.
+const TIME_MAX: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(3);
+/// The least rate after that.
+const BYTES_PER_SECOND_MIN: u32 = 16 * 1024;
+
+/// Bytes of a body, counted with those of all other bodies while they are held.
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    all: Arc<AtomicUsize>,
+}
+
+impl Held {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds some, where all bodies together stay within `most`.
+    fn add(&mut self, more: &[u8], most: usize) -> bool {
+        let before = self.all.fetch_add(more.len(), Ordering::Relaxed);
+        if before + more.len() > most {
+            self.all.fetch_sub(more.len(), Ordering::Relaxed);
+            return false;
+        }
+        self.bytes.extend_from_slice(more);
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// How long after its beginning a body of which so much has come may go on.
+fn time_for(bytes: usize) -> Duration {
+    let earned = Duration::from_secs(bytes as u64) / BYTES_PER_SECOND_MIN;
+    TIME_MAX.min(GRACE + earned)
+}
+
+/// Reads a whole body.
+pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, Answer> {
+    let bytes_max = server.settings.load().publish_bytes_max;
+    let too_large = || {
+        let message = format!("at most {bytes_max} bytes at once (limits.publish)");
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    let mut held = Held {
+        bytes: Vec::new(),
+        all: Arc::clone(&server.body_bytes),
+    };
+    let begun = server.clock.now();
+    loop {
+        let end = begun.plus(time_for(held.bytes.len()));
+        let left = end.since(server.clock.now());
+        let Ok(frame) = tokio::time::timeout(left, body.frame()).await else {
+            server.metrics.count_refused(Refused::SlowBody);
+            let message = format!(
+                "the body came too slowly: at least {BYTES_PER_SECOND_MIN} bytes a second are expected"
+            );
+            return Err(refusal(StatusCode::REQUEST_TIMEOUT, &message));
+        };
+        let frame = match frame {
+            None => return Ok(held),
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if held.bytes.len() + data.len() > bytes_max {
+            return Err(too_large());
+        }
+        if !held.add(&data, PUBLISH_BODIES * bytes_max) {
+            server.metrics.count_refused(Refused::Busy);
+            return Err(busy("too many publish requests at once"));
+        }
+    }
+}
+
+/// 503: come again in a second.
+pub(super) fn busy(message: &str) -> Answer {
+    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_have_a_least_rate_and_a_longest_time() {
+        assert_eq!(time_for(0), GRACE);
+        assert_eq!(time_for(16 * 1024), GRACE + Duration::from_secs(1));
+        assert_eq!(time_for(8 << 20), TIME_MAX);
+    }
+
+    #[test]
+    fn bytes_are_counted_while_they_are_held() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let held = || Held {
+            bytes: Vec::new(),
+            all: Arc::clone(&all),
+        };
+        let (mut one, mut other) = (held(), held());
+        assert!(one.add(&[0; 60], 100) && !other.add(&[0; 60], 100) && other.add(&[0; 40], 100));
+        drop(one);
+        assert!(other.add(&[0; 60], 100));
+        drop(other);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,131 @@
+//! Bodies of answers. A body is handed to the socket in pieces, and a long one is made piece by piece as the client reads, so that an
+//! answer that nobody reads takes little memory.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::market::UnixNanos;
+
+/// The most bytes handed to the socket at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Seconds of requests that may come at once.
+const BURST: Duration = Duration::from_secs(5);
+
+/// The body of an answer.
+pub(super) struct Outgoing {
+    content: Content,
+    /// Counts as an answer that is being given, until the last byte is with the socket.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+enum Content {
+    Whole(Bytes),
+    Made(Box<dyn Iterator<Item = Bytes> + Send>),
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.content {
+            Content::Whole(rest) => format!("{} bytes", rest.len()),
+            Content::Made(_) => "made in pieces".to_owned(),
+        };
+        f.debug_tuple("Outgoing").field(&kind).finish()
+    }
+}
+
+impl Outgoing {
+    /// A body that is there as a whole.
+    pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            content: Content::Whole(bytes.into()),
+            turn: None,
+        }
+    }
+
+    /// A body whose pieces are made as the client reads.
+    pub(super) fn made(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
+        Self {
+            content: Content::Made(Box::new(pieces)),
+            turn: None,
+        }
+    }
+
+    /// Holds a turn for as long as the body lasts.
+    pub(super) fn holding(self, turn: OwnedSemaphorePermit) -> Self {
+        Self {
+            turn: Some(turn),
+            ..self
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = match &mut self.content {
+            Content::Whole(rest) if rest.is_empty() => None,
+            Content::Whole(rest) => Some(rest.split_to(rest.len().min(PIECE_BYTES))),
+            Content::Made(pieces) => pieces.next(),
+        };
+        if piece.is_none() {
+            self.turn = None;
+        }
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.content, Content::Whole(rest) if rest.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(rest) => SizeHint::with_exact(rest.len() as u64),
+            Content::Made(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A rate of requests over all clients, with a burst of [`BURST`]: the time until which it is used up.
+#[derive(Debug, Default)]
+pub struct RequestRate(Mutex<UnixNanos>);
+
+impl RequestRate {
+    /// Takes one request, or says that there is none left.
+    pub(super) fn take(&self, per_second: u32, now: UnixNanos) -> bool {
+        let each = Duration::from_secs(1) / per_second.max(1);
+        let mut used_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = (*used_until).max(now).plus(each);
+        let is_left = next.since(now) <= BURST;
+        if is_left {
+            *used_until = next;
+        }
+        is_left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_allows_its_burst_and_then_one_at_a_time() {
+        let (rate, second) = (RequestRate::default(), 1_000_000_000);
+        let start = UnixNanos(1_700_000_000 * second);
+        assert_eq!((0..1000).filter(|_| rate.take(10, start)).count(), 50);
+        let later = UnixNanos(start.0 + second);
+        assert_eq!((0..1000).filter(|_| rate.take(10, later)).count(), 10);
+    }
+}
