@@ -21,6 +21,8 @@ const VALUES_EVERY_MS = 2000;
 const TOPICS_APART = 8;
 /** Lists up to this length are subscribed whole, longer ones as far as they are in view. */
 const WHOLE_UP_TO = 64;
+/** Rows that are subscribed beyond those in view, above and below. */
+const AHEAD = 10;
 /** The rows to subscribe are chosen anew once scrolling has paused for so long. */
 const SETTLE_MS = 150;
 /** Instruments are asked for again: while there are none, while symbols of the list are missing, and where no pattern announces new ones. */
@@ -111,10 +113,12 @@ export class Market {
     this.isSparkBusy = false;
     /** When values were last asked for, ms; by channel. */
     this.askedAt = { ticker: -Infinity, quote: -Infinity };
-    /** The symbols that are to be subscribed, and since when, ms. @type {{key: string, symbols: string[], since: number}} */
-    this.view = { key: "", symbols: [], since: 0 };
-    /** The key of the view that is subscribed. */
-    this.heldKey = "";
+    /** What is in view, and since when, ms. */
+    this.view = { key: "", since: 0 };
+    /** The symbols whose tickers and quotes are subscribed. @type {Set<string>} */
+    this.held = new Set();
+    /** Whether the rows were made anew since then. */
+    this.isDerived = true;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.relisting = undefined;
     const refused = (/** @type {{topic: string, code: number, message: string}} */ refusal) => this.#refused(refusal);
@@ -172,7 +176,7 @@ export class Market {
       this.rows.set(symbol, row);
     }
     this.version += 1;
-    this.heldKey = "";
+    this.isDerived = true;
     if (this.#holdsAllStatuses) this.#hold("status", this.wanted === null ? ["*"] : [...kept]);
   }
 
@@ -211,31 +215,30 @@ export class Market {
 
   // --- What is subscribed ---
 
-  /** Says which rows are looked at, in their order; `chosen` always is. Called each frame. @param {Row[]} order @param {number} first @param {number} last
+  /** Says which rows are in view, in their order; `chosen` always is. Called each frame. @param {Row[]} order @param {number} first @param {number} last
    * @param {string | null} chosen @param {number} now ms */
   look(order, first, last, chosen, now) {
-    const isWhole = this.rows.size <= WHOLE_UP_TO;
-    const key = isWhole ? `all ${this.version}` : `${this.version} ${order[first]?.symbol} ${order[last - 1]?.symbol} ${last - first} ${chosen}`;
-    if (key !== this.view.key) {
-      const rows = isWhole ? [...this.rows.values()] : order.slice(first, last);
-      const symbols = new Set(rows.map(({ symbol }) => symbol));
-      if (chosen !== null && this.rows.has(chosen)) symbols.add(chosen);
-      this.view = { key, symbols: [...symbols], since: now };
-    }
-    // The first view is subscribed at once, later ones when scrolling has paused.
-    const isSettled = this.heldKey === "" || now - this.view.since > SETTLE_MS;
-    if (this.heldKey === this.view.key || !isSettled || this.rows.size === 0) return;
-    this.heldKey = this.view.key;
-    this.#holdView();
+    const key = `${order[first]?.symbol} ${last - first} ${chosen}`;
+    if (key !== this.view.key) this.view = { key, since: now };
+    if (this.rows.size === 0 || (!this.isDerived && now - this.view.since < SETTLE_MS)) return;
+    const needed = this.rows.size <= WHOLE_UP_TO ? [...this.rows.values()] : order.slice(first, last);
+    const chosenRow = chosen === null ? undefined : this.rows.get(chosen);
+    if (chosenRow) needed.push(chosenRow);
+    // Those beyond the view are subscribed as well, so that a little scrolling, or rows that change places, need nothing.
+    if (!this.isDerived && needed.every(({ symbol }) => this.held.has(symbol))) return;
+    const around = order.slice(Math.max(0, first - AHEAD), last + AHEAD);
+    this.#holdRows([...new Set([...needed, ...around].map(({ symbol }) => symbol))]);
   }
 
-  #holdView() {
+  /** @param {string[]} wanted symbols, the most important first */
+  #holdRows(wanted) {
+    this.isDerived = false;
     const channels = this.#holdsAllStatuses ? /** @type {const} */ (["ticker", "quote"]) : /** @type {const} */ (["ticker", "quote", "status"]);
     const room = this.#topicsMax - (this.#holdsAllStatuses ? this.rows.size : 0);
-    const symbols = this.view.symbols.slice(0, Math.max(1, Math.floor(room / channels.length)));
-    const held = new Set(symbols);
+    const symbols = wanted.slice(0, Math.max(1, Math.floor(room / channels.length)));
+    this.held = new Set(symbols);
     for (const row of this.rows.values()) {
-      if (!row.isHeld || held.has(row.symbol)) continue;
+      if (!row.isHeld || this.held.has(row.symbol)) continue;
       row.isHeld = false;
       row.sparkAsked = false; // Its last hour goes on without it.
       row.version += 1;

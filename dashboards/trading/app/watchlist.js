@@ -12,8 +12,6 @@ const SORT_EVERY_MS = 1000;
 /** A line that changes more often than this is not read any better. */
 const DRAW_EVERY_MS = 100;
 
-/** Rows that are subscribed beyond those in view, above and below. */
-const AHEAD = 10;
 /** While a finger has just touched the list its order stays, ms. */
 const TOUCH_HOLDS_MS = 3000;
 
@@ -375,7 +373,7 @@ export class Watchlist {
       if (row) this.market.wantSpark(row);
       line.draw(now, this.widths, this.ink?.ink ?? "", this.ink?.up ?? "", this.ink?.down ?? "");
     }
-    this.market.look(this.order, Math.max(0, first - AHEAD), Math.min(this.order.length, first + needed + AHEAD), this.prefs.symbol, now);
+    this.market.look(this.order, first, Math.min(this.order.length, first + needed), this.prefs.symbol, now);
     if (active) this.grid.setAttribute("aria-activedescendant", active);
     else this.grid.removeAttribute("aria-activedescendant");
   }
