@@ -1,39 +1,19 @@
 //! The ledger from the client's side: counted from the wire alone, to be compared with the server's.
+//!
+//! An account is as strict as the protocol: numbers without a hole, jumps only where the settings in force allow them, closed bars,
+//! the places of snapshots and gaps, and the sums of `heartbeat` and `ledger`.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use super::account::{Account, Rules};
 use crate::protocol::{
-    Control, Entry, GapCause, LagLevel, LedgerEntry, Mode, OnSlow, ServerMessage, Settings,
+    Control, DataEvent, Entry, Gap, GapCause, Heartbeat, LagLevel, LedgerAnswer, LedgerEntry,
+    ServerMessage, Snapshot,
 };
-use crate::topic::{Kind, Topic};
-
-/// One topic's account, as the client sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// The topic's epoch.
-    pub epoch: String,
-    /// Where the account began.
-    pub start: u64,
-    /// The last number taken in: by an event, a gap or a snapshot.
-    pub head: u64,
-    /// Events received.
-    pub delivered: u64,
-    /// Events that a newer one replaced.
-    pub merged: u64,
-    /// Events named in gaps.
-    pub lost: u64,
-    settings: Settings,
-    /// Up to this number an earlier mode may have merged.
-    merges_until: u64,
-    /// Up to this number an earlier `on_slow` may have merged while degraded.
-    degrades_until: u64,
-    /// The epoch of these numbers; before it begins, they bound nothing.
-    until_epoch: String,
-}
 
 /// What the server did that it must not.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
     /// A topic that isn't held.
     #[error("{0} is not held, but an event or message of it came")]
@@ -58,9 +38,55 @@ pub enum AccountError {
         /// The last that is missing.
         to: u64,
     },
+    /// The last event of a closed bar was merged.
+    #[error("{topic}: a closed bar before {seq} was not delivered, and no gap names it")]
+    Swallowed {
+        /// The topic.
+        topic: String,
+        /// The event or snapshot that shows it.
+        seq: u64,
+    },
+    /// A snapshot at a place that neither an acknowledgement nor a gap announced.
+    #[error("{topic}: a snapshot at {seq}, which no acknowledgement and no gap announced")]
+    Unannounced {
+        /// The topic.
+        topic: String,
+        /// The snapshot's number.
+        seq: u64,
+    },
+    /// A snapshot that doesn't show the state at its number.
+    #[error("{topic}: the snapshot at {seq} does not hold the state at {seq}")]
+    Contents {
+        /// The topic.
+        topic: String,
+        /// The snapshot's number.
+        seq: u64,
+    },
+    /// A message of an epoch that isn't the account's, or that has ended.
+    #[error("{topic}: a message of epoch {epoch}, which is not the topic's epoch at this place")]
+    Epoch {
+        /// The topic.
+        topic: String,
+        /// The message's epoch.
+        epoch: String,
+    },
     /// A gap with cause `slow` without a warning.
     #[error("{0}: a gap came without a lag message before it")]
-    Unannounced(String),
+    Unwarned(String),
+    /// A gap whose `n` isn't the number of events that it names.
+    #[error("{0}: a gap's `n` is not the number of events from `from` to `to`")]
+    GapCount(String),
+    /// The topics of an answer, or their settings, aren't those that are held.
+    #[error("{0} is not listed with the settings that were acknowledged")]
+    Settings(String),
+    /// An answer's `count`, or its list, doesn't agree with what is held.
+    #[error("the server counts {server} topics, the client holds {client}")]
+    Count {
+        /// The server's.
+        server: u64,
+        /// The client's.
+        client: u64,
+    },
     /// The server's account says something else.
     #[error("{topic}: the server says {server:?}, the client counted {client:?}")]
     Differs {
@@ -70,6 +96,18 @@ pub enum AccountError {
         server: Box<LedgerEntry>,
         /// The client's.
         client: Option<Box<Account>>,
+    },
+    /// The sums of a heartbeat differ from those of the accounts.
+    #[error("{heartbeat:?}, but {delivered} delivered, {merged} merged, {lost} lost were counted")]
+    Sums {
+        /// The server's.
+        heartbeat: Box<Heartbeat>,
+        /// The client's.
+        delivered: u64,
+        /// The client's.
+        merged: u64,
+        /// The client's.
+        lost: u64,
     },
 }
 
@@ -81,6 +119,9 @@ pub struct Accounts {
     name: String,
     degraded: bool,
     warned: bool,
+    every_bar: bool,
+    /// Entries of a list that comes in several parts.
+    listed: u64,
     /// Sums since the connection began, also of accounts that have ended.
     pub delivered: u64,
     /// See [`Self::delivered`].
@@ -89,14 +130,15 @@ pub struct Accounts {
     pub lost: u64,
 }
 
-impl Account {
-    /// Whether the account hasn't come to `until` yet, a number of the epoch in which it was told.
-    fn is_before(&self, until: u64) -> bool {
-        until > 0 && (self.head + 1 < until || self.epoch != self.until_epoch)
-    }
-}
-
 impl Accounts {
+    /// Accounts of a market that trades in every interval of every bar topic, so that a missing bar is one that was swallowed.
+    pub fn with_every_bar() -> Self {
+        Self {
+            every_bar: true,
+            ..Self::default()
+        }
+    }
+
     /// The account of a topic that is held.
     pub fn get(&self, topic: &str) -> Option<&Account> {
         self.topics.get(topic)
@@ -112,7 +154,7 @@ impl Accounts {
         match message {
             ServerMessage::Events(events) => {
                 for event in events {
-                    self.event(&event.topic, event.seq)?;
+                    self.event(event)?;
                 }
                 Ok(())
             }
@@ -120,210 +162,184 @@ impl Accounts {
         }
     }
 
-    fn event(&mut self, topic: &Topic, seq: u64) -> Result<(), AccountError> {
-        let kind = topic.channel.kind();
+    const fn rules(&self) -> Rules {
+        Rules {
+            degraded: self.degraded,
+            every_bar: self.every_bar,
+        }
+    }
+
+    fn event(&mut self, event: &DataEvent) -> Result<(), AccountError> {
+        let rules = self.rules();
         self.name.clear();
-        write!(self.name, "{topic}").expect("a String takes all");
-        let topic = self.name.as_str();
-        let degraded = self.degraded;
+        write!(self.name, "{}", event.topic).expect("a String takes all");
         let account = self
             .topics
-            .get_mut(topic)
-            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
-        if seq <= account.head {
-            return Err(AccountError::Backwards {
-                topic: topic.to_owned(),
-                seq,
-                head: account.head,
-            });
-        }
-        let jumped = seq - account.head - 1;
-        let by_mode = account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
-        let when_degraded = account.settings.on_slow == OnSlow::Conflate
-            || account.is_before(account.degrades_until);
-        let may_jump = kind != Kind::Event && (by_mode || (degraded && when_degraded));
-        if jumped > 0 && !may_jump {
-            return Err(AccountError::Silent {
-                topic: topic.to_owned(),
-                from: account.head + 1,
-                to: seq - 1,
-            });
-        }
-        account.merged += jumped;
-        account.delivered += 1;
-        account.head = seq;
-        self.merged += jumped;
+            .get_mut(&self.name)
+            .ok_or_else(|| AccountError::NotHeld(self.name.clone()))?;
+        self.merged += account.event(&self.name, event, rules)?;
         self.delivered += 1;
         Ok(())
     }
 
     fn control(&mut self, control: &Control) -> Result<(), AccountError> {
         match control {
-            Control::Subscribed(subscribed) => self.entries(&subscribed.ok),
+            Control::Subscribed(subscribed) => {
+                self.entries(&subscribed.ok);
+                return self.check_count(subscribed.count, subscribed.more);
+            }
             Control::Topics(topics) => {
                 self.entries(&topics.added);
-                topics
-                    .removed
-                    .iter()
-                    .for_each(|removed| _ = self.topics.remove(&removed.topic));
+                for removed in &topics.removed {
+                    self.topics.remove(&removed.topic);
+                }
             }
             Control::Unsubscribed(unsubscribed) => {
-                unsubscribed
-                    .topics
-                    .iter()
-                    .for_each(|topic| _ = self.topics.remove(topic));
+                for topic in &unsubscribed.topics {
+                    self.topics.remove(topic);
+                }
                 self.entries(&unsubscribed.ok);
+                return self.check_count(unsubscribed.count, unsubscribed.more);
             }
-            Control::Snapshot(snapshot) => {
-                return self.snapshot(&snapshot.topic, &snapshot.epoch, snapshot.seq);
+            Control::Subscriptions(subscriptions) => {
+                self.check_settings(&subscriptions.ok)?;
+                return self.check_count(subscriptions.count, subscriptions.more);
             }
-            Control::Gap(gap) => return self.gap(&gap.topic, gap.from, gap.to, gap.cause),
+            Control::Snapshot(snapshot) => return self.snapshot(snapshot),
+            Control::Gap(gap) => return self.gap(gap),
             Control::Lag(lag) => {
                 self.degraded = lag.level == LagLevel::Degraded;
                 self.warned = lag.level != LagLevel::Ok;
             }
-            Control::Ledger(ledger) => return self.compare(&ledger.topics),
+            Control::Heartbeat(heartbeat) => return self.check_sums(heartbeat),
+            Control::Ledger(ledger) => return self.compare(ledger),
             _ => {}
         }
         Ok(())
     }
 
     fn entries(&mut self, entries: &[Entry]) {
-        for entry in entries.iter().flat_map(|entry| {
-            entry
-                .matched
-                .as_deref()
-                .unwrap_or(std::slice::from_ref(entry))
-        }) {
+        for entry in each_topic(entries) {
             let (Some(settings), Some(seq)) = (entry.settings(), entry.seq) else {
                 continue;
             };
-            if let Some(account) = self.topics.get_mut(&entry.topic) {
-                let merged =
-                    account.settings.mode != Mode::Raw || account.is_before(account.merges_until);
-                let degraded = account.settings.on_slow == OnSlow::Conflate
-                    || account.is_before(account.degrades_until);
-                account.merges_until = if merged { seq.max(1) } else { 0 };
-                account.degrades_until = if degraded { seq.max(1) } else { 0 };
-                account.until_epoch = entry.epoch.clone().unwrap_or_default();
-                account.settings = settings;
-                continue;
+            match self.topics.get_mut(&entry.topic) {
+                Some(account) => account.acknowledge(entry, settings, seq),
+                None => {
+                    let account = Account::new(entry, settings, seq);
+                    self.topics.insert(entry.topic.clone(), account);
+                }
             }
-            let account = Account {
-                epoch: entry.epoch.clone().unwrap_or_default(),
-                start: seq,
-                head: seq,
-                delivered: 0,
-                merged: 0,
-                lost: 0,
-                settings,
-                merges_until: 0,
-                degrades_until: 0,
-                until_epoch: entry.epoch.clone().unwrap_or_default(),
-            };
-            self.topics.insert(entry.topic.clone(), account);
         }
+    }
+
+    fn check_settings(&self, entries: &[Entry]) -> Result<(), AccountError> {
+        for entry in each_topic(entries).filter(|entry| entry.seq.is_some()) {
+            let own = self.topics.get(&entry.topic);
+            if own.is_none_or(|own| Some(own.settings) != entry.settings()) {
+                return Err(AccountError::Settings(entry.topic.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_count(&self, server: u64, more: bool) -> Result<(), AccountError> {
+        let client = self.topics.len() as u64;
+        if more || server == client {
+            return Ok(());
+        }
+        Err(AccountError::Count { server, client })
     }
 
     /// A subscription that goes on where an earlier connection broke off: its account begins at `seq`.
     pub fn resume(&mut self, topic: &str, seq: u64) {
         if let Some(account) = self.topics.get_mut(topic) {
-            (account.start, account.head) = (seq, seq);
+            account.resume(seq);
         }
     }
 
-    fn snapshot(&mut self, topic: &str, epoch: &str, seq: u64) -> Result<(), AccountError> {
-        let account = self
-            .topics
+    fn held(&mut self, topic: &str) -> Result<&mut Account, AccountError> {
+        self.topics
             .get_mut(topic)
-            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
-        if account.epoch != epoch {
-            *account = Account {
-                epoch: epoch.to_owned(),
-                start: seq,
-                head: seq,
-                delivered: 0,
-                merged: 0,
-                lost: 0,
-                ..account.clone()
-            };
+            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), AccountError> {
+        let (rules, topic) = (self.rules(), snapshot.topic.as_str());
+        let shown = (snapshot.seq, snapshot.events.as_slice());
+        let account = self.held(topic)?;
+        self.merged += account.snapshot(topic, &snapshot.epoch, shown, rules)?;
+        Ok(())
+    }
+
+    fn gap(&mut self, gap: &Gap) -> Result<(), AccountError> {
+        let (rules, warned, topic) = (self.rules(), self.warned, gap.topic.as_str());
+        let account = self.held(topic)?;
+        if gap.epoch != account.epoch {
+            return Err(AccountError::Epoch {
+                topic: topic.to_owned(),
+                epoch: gap.epoch.clone(),
+            });
+        }
+        if gap.cause == GapCause::Slow && !warned {
+            return Err(AccountError::Unwarned(topic.to_owned()));
+        }
+        if gap.to + 1 < gap.from || gap.n != gap.to + 1 - gap.from {
+            return Err(AccountError::GapCount(topic.to_owned()));
+        }
+        self.merged += account.gap(topic, (gap.from, gap.to), rules)?;
+        self.lost += gap.n;
+        Ok(())
+    }
+
+    fn check_sums(&self, heartbeat: &Heartbeat) -> Result<(), AccountError> {
+        let own = (self.delivered, self.merged, self.lost);
+        if own == (heartbeat.delivered, heartbeat.merged, heartbeat.lost) {
             return Ok(());
         }
-        if seq < account.head {
-            return Err(AccountError::Backwards {
-                topic: topic.to_owned(),
-                seq,
-                head: account.head,
-            });
-        }
-        let jumped = seq - account.head;
-        account.merged += jumped;
-        account.head = seq;
-        self.merged += jumped;
-        Ok(())
+        Err(AccountError::Sums {
+            heartbeat: Box::new(heartbeat.clone()),
+            delivered: own.0,
+            merged: own.1,
+            lost: own.2,
+        })
     }
 
-    fn gap(
-        &mut self,
-        topic: &str,
-        from: u64,
-        to: u64,
-        cause: GapCause,
-    ) -> Result<(), AccountError> {
-        let warned = self.warned;
-        let account = self
-            .topics
-            .get_mut(topic)
-            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))?;
-        if cause == GapCause::Slow && !warned {
-            return Err(AccountError::Unannounced(topic.to_owned()));
-        }
-        if from <= account.head {
-            return Err(AccountError::Backwards {
-                topic: topic.to_owned(),
-                seq: from,
-                head: account.head,
-            });
-        }
-        let (merged, lost) = (from - 1 - account.head, to + 1 - from);
-        account.merged += merged;
-        account.lost += lost;
-        account.head = to;
-        self.merged += merged;
-        self.lost += lost;
-        Ok(())
-    }
-
-    fn compare(&self, server: &[LedgerEntry]) -> Result<(), AccountError> {
-        for entry in server {
+    fn compare(&mut self, ledger: &LedgerAnswer) -> Result<(), AccountError> {
+        for entry in &ledger.topics {
             let own = self.topics.get(&entry.topic);
-            let agrees = own.is_some_and(|own| {
-                (
-                    own.start,
-                    own.head,
-                    own.delivered,
-                    own.merged,
-                    own.lost,
-                    &own.epoch,
-                ) == (
-                    entry.start,
-                    entry.head,
-                    entry.delivered,
-                    entry.merged,
-                    entry.lost,
-                    &entry.epoch,
-                )
-            });
-            let is_zero = entry.head - entry.start == entry.delivered + entry.merged + entry.lost;
-            if !(agrees && is_zero) {
-                let client = own.cloned().map(Box::new);
+            if !own.is_some_and(|own| agrees(own, entry)) {
                 return Err(AccountError::Differs {
                     topic: entry.topic.clone(),
                     server: Box::new(entry.clone()),
-                    client,
+                    client: own.cloned().map(Box::new),
                 });
             }
         }
-        Ok(())
+        self.listed += ledger.topics.len() as u64;
+        if ledger.more {
+            return Ok(());
+        }
+        let listed = std::mem::take(&mut self.listed);
+        self.check_count(listed, false)
     }
+}
+
+/// The entries of single topics, also those that stand below a pattern.
+fn each_topic(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().flat_map(|entry| {
+        entry
+            .matched
+            .as_deref()
+            .unwrap_or(std::slice::from_ref(entry))
+    })
+}
+
+fn agrees(own: &Account, server: &LedgerEntry) -> bool {
+    let sums = (own.delivered, own.merged, own.lost);
+    own.epoch == server.epoch
+        && (own.start, own.head) == (server.start, server.head)
+        && sums == (server.delivered, server.merged, server.lost)
+        && server.head - server.start == server.delivered + server.merged + server.lost
+        && server.head + server.pending >= own.newest_known()
 }

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod account;
 mod accounts;
 mod positions;
 mod url;
@@ -28,7 +29,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
-pub use accounts::{Account, AccountError, Accounts};
+pub use account::Account;
+pub use accounts::{AccountError, Accounts};
 pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 

@@ -1,0 +1,345 @@
+//! One topic's account on the client's side, and the delivery rules that a server must keep for it.
+
+use std::time::Duration;
+
+use super::accounts::AccountError;
+use crate::market::{Body, UnixNanos};
+use crate::protocol::{DataEvent, Entry, Mode, OnSlow, Settings};
+use crate::topic::{Channel, Kind, TopicName};
+
+/// One topic's account, as the client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The topic's epoch.
+    pub epoch: String,
+    /// Where the account began.
+    pub start: u64,
+    /// The last number taken in: by an event, a gap or a snapshot.
+    pub head: u64,
+    /// Events received.
+    pub delivered: u64,
+    /// Events that a newer one replaced.
+    pub merged: u64,
+    /// Events named in gaps.
+    pub lost: u64,
+    /// `None`: a channel of a later protocol version, of which no rule is known.
+    channel: Option<Channel>,
+    pub(super) settings: Settings,
+    /// Earlier settings hold up to the number that the newest acknowledgement named.
+    earlier: Earlier,
+    /// Places at which an acknowledgement announced a snapshot, or may have.
+    acknowledged: Vec<Place>,
+    /// The epoch before this one; it never returns.
+    previous_epoch: Option<String>,
+    /// A gap ends at `head`, so that a snapshot may follow.
+    after_gap: bool,
+    /// The newest bar.
+    bar: LastBar,
+}
+
+/// A number within an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Place {
+    epoch: String,
+    seq: u64,
+}
+
+/// Permissions of earlier settings, which hold for events up to `until`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Earlier {
+    until: Place,
+    merges: bool,
+    degrades: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastBar {
+    /// None was received since the account began, or since a gap.
+    Unknown,
+    Open(UnixNanos),
+    Closed(UnixNanos),
+}
+
+/// Conditions outside the account that decide which jumps are allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// The client was told `lag` `degraded`.
+    pub degraded: bool,
+    /// Every interval of every bar topic has a bar.
+    pub every_bar: bool,
+}
+
+impl Account {
+    /// Begins at an acknowledgement's place.
+    pub(super) fn new(entry: &Entry, settings: Settings, seq: u64) -> Self {
+        let channel = match TopicName::parse(&entry.topic) {
+            Ok(TopicName::Topic(topic)) => Some(topic.channel),
+            _ => None,
+        };
+        let epoch = entry.epoch.clone().unwrap_or_default();
+        Self {
+            acknowledged: vec![Place {
+                epoch: epoch.clone(),
+                seq,
+            }],
+            epoch,
+            start: seq,
+            head: seq,
+            delivered: 0,
+            merged: 0,
+            lost: 0,
+            channel,
+            settings,
+            earlier: Earlier::default(),
+            previous_epoch: None,
+            after_gap: false,
+            bar: LastBar::Unknown,
+        }
+    }
+
+    /// Takes an acknowledgement of a topic that is held already: the settings in force, and the topic's head.
+    pub(super) fn acknowledge(&mut self, entry: &Entry, settings: Settings, seq: u64) {
+        let place = Place {
+            epoch: entry.epoch.clone().unwrap_or_default(),
+            seq,
+        };
+        self.earlier = Earlier {
+            merges: self.settings.mode != Mode::Raw || self.allowed_earlier(self.earlier.merges),
+            degrades: self.settings.on_slow == OnSlow::Conflate
+                || self.allowed_earlier(self.earlier.degrades),
+            until: place.clone(),
+        };
+        self.settings = settings;
+        if !self.acknowledged.contains(&place) {
+            self.acknowledged.push(place);
+        }
+    }
+
+    /// Begins after `seq` instead, because the client resumes there.
+    pub(super) fn resume(&mut self, seq: u64) {
+        (self.start, self.head) = (seq, seq);
+    }
+
+    /// Whether a permission of earlier settings still holds for the next event.
+    fn allowed_earlier(&self, permission: bool) -> bool {
+        let until = &self.earlier.until;
+        permission && (self.epoch != until.epoch || self.head < until.seq)
+    }
+
+    /// Whether a permission of earlier settings covers events up to `last`.
+    fn covered_earlier(&self, permission: bool, last: u64) -> bool {
+        let until = &self.earlier.until;
+        permission && (self.epoch != until.epoch || last <= until.seq)
+    }
+
+    /// Checks that the events after `head` up to `last` may be merged.
+    fn check_jump(&self, topic: &str, last: u64, rules: Rules) -> Result<(), AccountError> {
+        let by_mode =
+            self.settings.mode != Mode::Raw || self.covered_earlier(self.earlier.merges, last);
+        let by_degrade = rules.degraded
+            && (self.settings.on_slow == OnSlow::Conflate
+                || self.covered_earlier(self.earlier.degrades, last));
+        let merges =
+            self.channel.map(Channel::kind) != Some(Kind::Event) && (by_mode || by_degrade);
+        if last <= self.head || merges || self.channel.is_none() {
+            return Ok(());
+        }
+        Err(AccountError::Silent {
+            topic: topic.to_owned(),
+            from: self.head + 1,
+            to: last,
+        })
+    }
+
+    fn check_order(&self, topic: &str, seq: u64, first: u64) -> Result<(), AccountError> {
+        if seq >= first {
+            return Ok(());
+        }
+        Err(AccountError::Backwards {
+            topic: topic.to_owned(),
+            seq,
+            head: self.head,
+        })
+    }
+
+    /// Takes an event in; returns how many it replaced.
+    pub(super) fn event(
+        &mut self,
+        topic: &str,
+        event: &DataEvent,
+        rules: Rules,
+    ) -> Result<u64, AccountError> {
+        self.check_order(topic, event.seq, self.head + 1)?;
+        self.check_jump(topic, event.seq - 1, rules)?;
+        self.see_bar(topic, event, rules)?;
+        let jumped = event.seq - 1 - self.head;
+        self.merged += jumped;
+        self.delivered += 1;
+        self.advance(event.seq);
+        Ok(jumped)
+    }
+
+    /// Takes a gap in; returns how many events before it were merged.
+    pub(super) fn gap(
+        &mut self,
+        topic: &str,
+        (from, to): (u64, u64),
+        rules: Rules,
+    ) -> Result<u64, AccountError> {
+        self.check_order(topic, from, self.head + 1)?;
+        self.check_jump(topic, from - 1, rules)?;
+        let jumped = from - 1 - self.head;
+        self.merged += jumped;
+        self.lost += to + 1 - from;
+        self.advance(to);
+        (self.after_gap, self.bar) = (true, LastBar::Unknown);
+        Ok(jumped)
+    }
+
+    /// Takes a snapshot in; returns how many events it replaced.
+    pub(super) fn snapshot(
+        &mut self,
+        topic: &str,
+        epoch: &str,
+        (seq, events): (u64, &[DataEvent]),
+        rules: Rules,
+    ) -> Result<u64, AccountError> {
+        self.check_contents(topic, seq, events)?;
+        if self.epoch != epoch {
+            self.begin_epoch(topic, epoch, seq)?;
+            if let Some(last) = events.last() {
+                self.see_bar(topic, last, rules)?;
+            }
+            return Ok(0);
+        }
+        self.check_order(topic, seq, self.head)?;
+        let is_announced = self
+            .acknowledged
+            .iter()
+            .any(|place| place.seq == seq && place.epoch == epoch);
+        let ends_gap = self.after_gap && seq == self.head;
+        if !(is_announced || ends_gap) {
+            return Err(AccountError::Unannounced {
+                topic: topic.to_owned(),
+                seq,
+            });
+        }
+        self.check_jump(topic, seq, rules)?;
+        if events
+            .iter()
+            .any(|event| event.seq > self.head && is_done(event))
+        {
+            return Err(AccountError::Swallowed {
+                topic: topic.to_owned(),
+                seq,
+            });
+        }
+        if let Some(last) = events.last() {
+            self.see_bar(topic, last, rules)?;
+        }
+        let jumped = seq - self.head;
+        self.merged += jumped;
+        self.advance(seq);
+        Ok(jumped)
+    }
+
+    fn begin_epoch(&mut self, topic: &str, epoch: &str, seq: u64) -> Result<(), AccountError> {
+        if self.previous_epoch.as_deref() == Some(epoch) {
+            return Err(AccountError::Epoch {
+                topic: topic.to_owned(),
+                epoch: epoch.to_owned(),
+            });
+        }
+        self.previous_epoch = Some(std::mem::replace(&mut self.epoch, epoch.to_owned()));
+        (self.start, self.head) = (seq, seq);
+        (self.delivered, self.merged, self.lost) = (0, 0, 0);
+        // Acknowledgements come in the order of epochs.
+        let known = self
+            .acknowledged
+            .iter()
+            .position(|place| place.epoch == epoch);
+        self.acknowledged.drain(..known.unwrap_or(0));
+        let ended = self.previous_epoch.as_deref();
+        self.acknowledged
+            .retain(|place| Some(place.epoch.as_str()) != ended);
+        (self.after_gap, self.bar) = (false, LastBar::Unknown);
+        Ok(())
+    }
+
+    /// A snapshot shows the state at its `seq`: the newest event has that number, trades are consecutive.
+    fn check_contents(
+        &self,
+        topic: &str,
+        seq: u64,
+        events: &[DataEvent],
+    ) -> Result<(), AccountError> {
+        let is_complete = match self.channel.map(Channel::kind) {
+            None => true,
+            Some(Kind::Event) => {
+                let numbers = events.iter().rev().map(|event| event.seq);
+                numbers.eq((1..=seq).rev().take(events.len()))
+            }
+            Some(Kind::State | Kind::Bar) => events.last().is_none_or(|last| last.seq == seq),
+        };
+        if is_complete && (seq == 0 || !events.is_empty()) {
+            return Ok(());
+        }
+        Err(AccountError::Contents {
+            topic: topic.to_owned(),
+            seq,
+        })
+    }
+
+    /// Bars follow one another only once the one before is `done`; `event` is the newest that was received.
+    fn see_bar(
+        &mut self,
+        topic: &str,
+        event: &DataEvent,
+        rules: Rules,
+    ) -> Result<(), AccountError> {
+        let (Body::Bar(bar), Some(Channel::Bar(interval))) = (&event.body, self.channel) else {
+            return Ok(());
+        };
+        let after = |start: UnixNanos, length: Duration| bar.start > start.plus(length);
+        let is_missing = match self.bar {
+            LastBar::Unknown => false,
+            LastBar::Open(start) => after(start, Duration::ZERO),
+            LastBar::Closed(start) => rules.every_bar && after(start, interval.span()),
+        };
+        if is_missing {
+            return Err(AccountError::Swallowed {
+                topic: topic.to_owned(),
+                seq: event.seq,
+            });
+        }
+        self.bar = if bar.done {
+            LastBar::Closed(bar.start)
+        } else {
+            LastBar::Open(bar.start)
+        };
+        Ok(())
+    }
+
+    fn advance(&mut self, head: u64) {
+        self.head = head;
+        self.after_gap = false;
+        if !self.acknowledged.is_empty() {
+            let epoch = &self.epoch;
+            self.acknowledged
+                .retain(|place| place.epoch != *epoch || place.seq >= head);
+        }
+    }
+
+    /// The newest number that an acknowledgement named in the account's epoch.
+    pub(super) fn newest_known(&self) -> u64 {
+        let known = self
+            .acknowledged
+            .iter()
+            .filter(|place| place.epoch == self.epoch);
+        known.map(|place| place.seq).max().unwrap_or(self.head)
+    }
+}
+
+fn is_done(event: &DataEvent) -> bool {
+    matches!(&event.body, Body::Bar(bar) if bar.done)
+}
