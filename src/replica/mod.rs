@@ -19,6 +19,8 @@ use crate::topic::{Channel, Kind};
 pub const CLOSED_BARS_KEPT: usize = 500;
 /// How many trades a snapshot holds where the request doesn't say.
 pub const SNAPSHOT_TRADES: usize = 50;
+/// How many ended epochs of each topic are known, so that a reader that was overrun can say what it missed of its own.
+pub const ENDED_EPOCHS_KEPT: usize = 16;
 /// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
 const EVICTION_STEPS: usize = 64;
 /// Topics that are looked at together for events that are too old, and the time from then to the next ones.
@@ -46,8 +48,8 @@ struct TopicState {
     closed: VecDeque<Event>,
     /// The last event of the newest closed bar that is no longer kept.
     closed_evicted: u64,
-    /// What the epoch before this one came to.
-    ended_at: u64,
+    /// The newest epochs before this one, the newest last: turn and last sequence number of each.
+    ended: VecDeque<(u32, u64)>,
     kind: Kind,
 }
 
@@ -59,7 +61,7 @@ impl TopicState {
             recent: VecDeque::new(),
             closed: VecDeque::new(),
             closed_evicted: 0,
-            ended_at: 0,
+            ended: VecDeque::new(),
             kind: channel.kind(),
         }
     }
@@ -99,7 +101,7 @@ impl TopicState {
             recent: VecDeque::new(),
             closed: self.closed.clone(),
             closed_evicted: self.closed_evicted,
-            ended_at: self.ended_at,
+            ended: self.ended.clone(),
             kind: self.kind,
         }
     }
@@ -121,10 +123,17 @@ impl Checkpoint {
         self.topics.len()
     }
 
-    /// A topic's epoch, and what the one before came to.
-    pub fn epoch(&self, topic: TopicId) -> (Epoch, u64) {
-        let state = &self.topics[topic.index()];
-        (state.epoch, state.ended_at)
+    /// A topic's epoch.
+    pub fn epoch(&self, topic: TopicId) -> Epoch {
+        self.topics[topic.index()].epoch
+    }
+
+    /// The last sequence number of an earlier epoch; `None` where more than [`ENDED_EPOCHS_KEPT`] have ended since.
+    pub fn ended_at(&self, topic: TopicId, epoch: Epoch) -> Option<u64> {
+        let mut ended = self.topics[topic.index()].ended.iter();
+        ended
+            .find(|(turn, _)| *turn == epoch.turn)
+            .map(|(_, seq)| *seq)
     }
 }
 
@@ -191,8 +200,13 @@ impl Replica {
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
+                let mut ended = std::mem::take(&mut state.ended);
+                ended.push_back((state.epoch.turn, state.head));
+                if ended.len() > ENDED_EPOCHS_KEPT {
+                    ended.pop_front();
+                }
                 *state = TopicState {
-                    ended_at: state.head,
+                    ended,
                     kind: state.kind,
                     ..TopicState::new(*epoch, Channel::Trade)
                 };

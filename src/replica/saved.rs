@@ -74,7 +74,7 @@ impl Replica {
                 topic: info.text.to_string(),
                 turn: state.epoch.turn,
                 head: state.head,
-                ended_at: state.ended_at,
+                ended_at: state.ended.back().map_or(0, |(_, seq)| *seq),
                 closed_evicted: state.closed_evicted,
                 recent: write(info, &state.recent),
                 closed: write(info, &state.closed),
@@ -105,7 +105,12 @@ impl RestoredTopic {
             recent,
             closed,
             closed_evicted: saved.closed_evicted,
-            ended_at: saved.ended_at,
+            ended: saved
+                .turn
+                .checked_sub(1)
+                .map(|turn| (turn, saved.ended_at))
+                .into_iter()
+                .collect(),
             kind: info.topic.channel.kind(),
         }))
     }
@@ -118,7 +123,7 @@ impl RestoredTopic {
         }
         .next();
         Self(TopicState {
-            ended_at: saved.head,
+            ended: VecDeque::from([(saved.turn, saved.head)]),
             ..TopicState::new(epoch, info.topic.channel)
         })
     }

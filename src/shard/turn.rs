@@ -338,8 +338,9 @@ impl Shard {
         let known = self.replica.sources().to_vec();
         self.each_slot(|outbox, slot, view| {
             let topic = outbox.slot(slot).topic;
-            let (epoch, ended_at) = checkpoint.epoch(topic);
-            if epoch != view.replica.epoch(topic) {
+            let known = view.replica.epoch(topic);
+            if checkpoint.epoch(topic) != known {
+                let ended_at = checkpoint.ended_at(topic, known);
                 outbox.before_overrun_epoch(slot, ended_at, view);
             }
         });

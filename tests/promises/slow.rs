@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tickcast::protocol::{
-    Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, Subscribe,
+    Control, Encoding, GapCause, LagLevel, Mode, OnSlow, ServerMessage, SnapshotWish, Subscribe,
 };
 
 use tokio::io::AsyncWriteExt;
@@ -298,5 +298,71 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
             .await?
             .contains("there is /, /v1/feed")
     );
+    Ok(())
+}
+
+/// SHA-256 of the publisher's token, `secret`.
+const SECRET: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+/// Lines of `trades` trades of each of `symbols` symbols, for `/v1/publish`.
+fn trades(symbols: usize, trades: usize) -> String {
+    let line = |symbol| {
+        format!(r#"{{"ch":"trade","sym":"S{symbol}","px":"10.50","qty":"2","side":"buy"}}"#)
+    };
+    let lines: Vec<String> = (0..trades).flat_map(|_| (0..symbols).map(line)).collect();
+    lines.join("\n")
+}
+
+/// A client that reads steadily gets the snapshots it asked for, and no gap on topics with few trades a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_the_snapshots_it_asked_for_is_not_slow() -> Result<()> {
+    const SYMBOLS: usize = 20;
+    let symbols: Vec<_> = (0..SYMBOLS).map(|n| format!("{{symbol: S{n}}}")).collect();
+    let feed = Feed::start(&format!(
+        "sources: [{{name: in, kind: push, token_sha256: {SECRET}, stale_after: 1h, instruments: [{}]}}]\n\
+         fanout: {{behind: 2s, unsent: 8KiB}}\nlimits: {{publish: 8MiB}}",
+        symbols.join(", ")
+    ))
+    .await?;
+    let mut other = feed.client(Encoding::Json).await?;
+    other.subscribe(subscribe(&["trade:*"])).await?;
+    publish(&feed, &trades(SYMBOLS, 1000)).await?;
+    other.events(SYMBOLS * 1000).await?;
+    drop(other);
+    let mut client = feed.small_client(Encoding::Json).await?;
+    let request = Subscribe {
+        snapshot: Some(SnapshotWish::Events(1000)),
+        ..subscribe(&["trade:*"])
+    };
+    client.subscribe(request).await?;
+    // Each takes a fifth of a second, so that the last ones come long after `behind`.
+    let (mut ticks, mut snapshots) = (tokio::time::interval(Duration::from_millis(200)), 0);
+    while snapshots < SYMBOLS {
+        if let ServerMessage::Control(control) = client.next().await? {
+            assert!(
+                !matches!(control, Control::Lag(_) | Control::Gap(_)),
+                "{control:?} after {snapshots} snapshots"
+            );
+            snapshots += usize::from(matches!(control, Control::Snapshot(_)));
+        }
+        publish(&feed, &trades(4, 1)).await?;
+        ticks.tick().await;
+    }
+    let entries = client.ledger().await?;
+    assert!(entries.iter().all(|entry| entry.lost == 0), "{entries:?}");
+    Ok(())
+}
+
+async fn publish(feed: &Feed, lines: &str) -> Result<()> {
+    let answer = feed
+        .http(&format!(
+            "POST /v1/publish HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer secret\r\n\
+             Content-Type: application/x-ndjson\r\n\
+             Content-Length: {}\r\n\r\n{lines}",
+            feed.address,
+            lines.len()
+        ))
+        .await?;
+    anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     Ok(())
 }

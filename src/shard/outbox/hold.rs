@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::{Entry, GapEntry, SnapshotEntry};
+use super::lane::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
 use crate::bus::{Event, TopicId};
 use crate::market::UnixNanos;
@@ -59,8 +59,17 @@ impl Outbox {
             return;
         }
         state.catching_up = true;
+        self.queue_resume(slot);
+    }
+
+    fn queue_resume(&mut self, slot: SlotId) {
+        let place = self.waiting.lane.push(Entry::Resume(ResumeEntry {
+            slot,
+            to: ResumeEntry::OPEN,
+        }));
+        let state = &mut self.slots[slot.index()];
         state.enqueue(None);
-        self.waiting.lane.push(Entry::Resume(slot));
+        state.set_resume_at(place);
     }
 
     /// Sends a snapshot of at most so many events, at this place in the stream.
@@ -70,21 +79,26 @@ impl Outbox {
             self.materialize(slot, view);
         }
         let state = &mut self.slots[slot.index()];
-        let pinned = !state.catching_up;
-        state.enqueue(pinned.then(|| view.replica.head(state.topic)));
+        let seq = view.replica.head(state.topic);
+        state.enqueue(Some(seq));
+        let catching_up = state.catching_up;
+        if catching_up {
+            // What is missed goes on behind the snapshot.
+            let place = state.resume_at();
+            self.waiting.lane.end_resume(place, seq);
+        }
         let entry = SnapshotEntry {
             slot,
-            seq: pinned.then(|| view.replica.head(state.topic)),
-            last: if pinned {
-                view.replica.last(state.topic).cloned()
-            } else {
-                None
-            },
+            seq,
+            last: view.replica.last(self.slots[slot.index()].topic).cloned(),
             events,
             since: view.now,
             epoch: None,
         };
         self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
+        if catching_up {
+            self.queue_resume(slot);
+        }
     }
 
     fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
@@ -166,28 +180,55 @@ impl Outbox {
     }
 
     /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what the old one came to
-    /// after what this shard knows is told as lost.
-    pub fn before_overrun_epoch(&mut self, slot: SlotId, ended_at: u64, view: &mut View<'_>) {
+    /// after what this shard knows, up to `ended_at` where that is known, is told as lost.
+    pub fn before_overrun_epoch(
+        &mut self,
+        slot: SlotId,
+        ended_at: Option<u64>,
+        view: &mut View<'_>,
+    ) {
+        let degraded = self.degraded();
+        let state = &mut self.slots[slot.index()];
+        let reads_history = state.catching_up && !state.merges(degraded);
         self.before_epoch(slot, view);
-        let tail = self.slots[slot.index()].tail();
-        if self.newest_epoch(slot, view) == view.replica.epoch(self.slots[slot.index()].topic)
-            && tail < ended_at
-        {
-            self.queue_gap(slot, tail + 1, ended_at, GapCause::Bus);
+        let state = &mut self.slots[slot.index()];
+        let missed = ended_at.filter(|ended_at| *ended_at > state.tail());
+        if reads_history {
+            state.set_overran(true);
+        }
+        match missed {
+            Some(ended_at) if reads_history => {
+                state.set_tail(ended_at);
+                let place = state.resume_at();
+                self.waiting.lane.end_resume(place, ended_at);
+            }
+            Some(ended_at) => {
+                let from = state.tail() + 1;
+                self.queue_gap(slot, from, ended_at, GapCause::Bus);
+            }
+            None => {}
         }
     }
 
-    /// Called before the replica takes a new epoch in: the newest that waits to be merged is still of the old one.
+    /// Called before the replica takes a new epoch in: what waits to be merged is still of the old one, and so is the
+    /// history that is being read.
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
-        self.materialize(slot, view);
+        let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
         if std::mem::take(&mut state.catching_up) {
-            let (from, head) = (state.tail() + 1, view.replica.head(state.topic));
-            if from <= head {
-                self.queue_gap(slot, from, head, GapCause::Slow);
-                self.warn(view);
-            }
+            let merges = state.merges(degraded);
+            let reached = state.tail().max(state.head);
+            let to = if merges {
+                reached
+            } else {
+                view.replica.head(state.topic)
+            };
+            state.set_tail(to);
+            state.marked = merges && view.replica.head(state.topic) > to;
+            let place = state.resume_at();
+            self.waiting.lane.end_resume(place, to);
         }
+        self.materialize(slot, view);
     }
 
     /// A new epoch begins: its snapshot goes before its first event.
@@ -200,22 +241,21 @@ impl Outbox {
         now: UnixNanos,
     ) {
         let state = &mut self.slots[slot.index()];
-        state.enqueue(Some(seq));
-        (state.marked, state.catching_up) = (false, false);
-        self.waiting
-            .lane
-            .push(Entry::Snapshot(Box::new(SnapshotEntry {
-                slot,
-                seq: Some(seq),
-                last,
-                events: if state.kind == Kind::Event {
-                    crate::replica::SNAPSHOT_TRADES
-                } else {
-                    1
-                },
-                since: now,
-                epoch: Some(epoch),
-            })));
+        state.enqueue_epoch(epoch, seq);
+        let events = if state.kind == Kind::Event {
+            crate::replica::SNAPSHOT_TRADES
+        } else {
+            1
+        };
+        let entry = SnapshotEntry {
+            slot,
+            seq,
+            last,
+            events,
+            since: now,
+            epoch: Some(epoch),
+        };
+        self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
     }
 
     /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
@@ -223,7 +263,7 @@ impl Outbox {
         let degraded = self.degraded();
         let topic = self.slots[slot.index()].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
-        if self.newest_epoch(slot, view) != epoch {
+        if self.slots[slot.index()].queued_turn() != epoch.turn {
             self.begin_epoch(
                 slot,
                 epoch,
@@ -233,9 +273,13 @@ impl Outbox {
             );
             return;
         }
-        let state = &self.slots[slot.index()];
+        let state = &mut self.slots[slot.index()];
+        if state.catching_up {
+            state.set_overran(true);
+            return;
+        }
         let newest = state.tail();
-        if state.catching_up || head == newest {
+        if head == newest {
             return;
         }
         if state.merges(degraded) {
@@ -243,19 +287,5 @@ impl Outbox {
         } else {
             self.queue_gap(slot, newest + 1, head, GapCause::Bus);
         }
-    }
-
-    /// The epoch of what was queued last for a slot.
-    fn newest_epoch(&self, slot: SlotId, view: &View<'_>) -> Epoch {
-        let state = &self.slots[slot.index()];
-        let own = view.replica.epoch_of_turn(state.turn);
-        if state.queued() == 0 {
-            return own;
-        }
-        let queued = self.waiting.lane.entries().filter_map(|entry| match entry {
-            Entry::Snapshot(snapshot) if snapshot.slot == slot => snapshot.epoch,
-            _ => None,
-        });
-        queued.last().unwrap_or(own)
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct EventEntry {
 #[derive(Debug)]
 pub(super) struct SnapshotEntry {
     pub slot: SlotId,
-    /// As of where; `None`: as of where the subscription has come to when it is sent.
-    pub seq: Option<u64>,
+    /// As of where.
+    pub seq: u64,
     /// The event of that number, should the history have moved on.
     pub last: Option<Event>,
     pub events: usize,
@@ -45,12 +45,23 @@ pub(super) struct GapEntry {
 }
 
 #[derive(Debug)]
+pub(super) struct ResumeEntry {
+    pub slot: SlotId,
+    /// The last event; [`ResumeEntry::OPEN`]: until the subscription has caught up.
+    pub to: u64,
+}
+
+impl ResumeEntry {
+    pub(super) const OPEN: u64 = u64::MAX;
+}
+
+#[derive(Debug)]
 pub(super) enum Entry {
     Event(EventEntry),
     Gap(Box<GapEntry>),
     Snapshot(Box<SnapshotEntry>),
-    /// Events out of the history until the subscription has caught up.
-    Resume(SlotId),
+    /// Events out of the history.
+    Resume(ResumeEntry),
     Ledger(Box<Option<Id>>),
 }
 
@@ -60,26 +71,64 @@ impl Entry {
             Self::Event(event) => Some(event.slot),
             Self::Gap(gap) => Some(gap.slot),
             Self::Snapshot(snapshot) => Some(snapshot.slot),
-            Self::Resume(slot) => Some(*slot),
+            Self::Resume(resume) => Some(resume.slot),
             Self::Ledger(_) => None,
         }
+    }
+
+    /// Whether the client asked for it: then it doesn't count against the client, and bounds what is read of it.
+    pub(super) fn is_asked(&self) -> bool {
+        match self {
+            Self::Event(_) => false,
+            Self::Gap(gap) => gap.cause == GapCause::Expired,
+            Self::Snapshot(snapshot) => snapshot.epoch.is_none(),
+            Self::Resume(_) | Self::Ledger(_) => true,
+        }
+    }
+
+    /// Whether an epoch begins with it.
+    pub(super) fn begins_epoch(&self) -> bool {
+        matches!(self, Self::Snapshot(snapshot) if snapshot.epoch.is_some())
+    }
+
+    /// Memory that it takes, an event's bytes included.
+    pub(super) fn cost(&self) -> usize {
+        let own = match self {
+            Self::Event(event) => event.len as usize,
+            Self::Gap(_) => size_of::<GapEntry>(),
+            Self::Snapshot(_) => size_of::<SnapshotEntry>(),
+            Self::Resume(_) => 0,
+            Self::Ledger(_) => size_of::<Option<Id>>(),
+        };
+        ENTRY_BYTES + own
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Lane {
     entries: VecDeque<Entry>,
+    /// The place of the first entry; places count on, whatever was popped.
+    first: u32,
     bytes: Vec<u8>,
     read: usize,
     events: usize,
+    /// Memory of what isn't an event: asked for by the client, and not.
+    asked: usize,
+    unasked: usize,
+    /// Entries with which an epoch begins.
+    epochs: usize,
 }
 
 impl Lane {
     pub(super) const EMPTY: Self = Self {
         entries: VecDeque::new(),
+        first: 0,
         bytes: Vec::new(),
         read: 0,
         events: 0,
+        asked: 0,
+        unasked: 0,
+        epochs: 0,
     };
 
     pub(super) fn is_empty(&self) -> bool {
@@ -91,22 +140,31 @@ impl Lane {
         self.entries.capacity() + self.bytes.capacity()
     }
 
-    /// Entries that the client asked for.
+    /// Memory of what the client asked for.
     pub(super) fn asked(&self) -> usize {
-        self.entries.len() - self.events
+        self.asked
     }
 
-    /// Memory of the events that wait; what a client asked for doesn't count.
+    /// Entries with which an epoch begins.
+    pub(super) fn epochs(&self) -> usize {
+        self.epochs
+    }
+
+    /// Memory of what waits and was not asked for.
     pub(super) fn cost(&self) -> usize {
-        self.bytes.len() - self.read + self.events * ENTRY_BYTES
+        self.bytes.len() - self.read + self.events * ENTRY_BYTES + self.unasked
     }
 
-    /// When the oldest event that waits was published.
-    pub(super) fn oldest(&self) -> Option<UnixNanos> {
-        self.entries.iter().find_map(|entry| match entry {
-            Entry::Event(event) => Some(event.tx),
-            _ => None,
-        })
+    /// When the oldest event was published of those that wait; only of those before the first entry that the client asked
+    /// for, where that one excuses what stands behind it.
+    pub(super) fn oldest(&self, asked_excuses: bool) -> Option<UnixNanos> {
+        self.entries
+            .iter()
+            .take_while(|entry| !(asked_excuses && entry.is_asked()))
+            .find_map(|entry| match entry {
+                Entry::Event(event) => Some(event.tx),
+                _ => None,
+            })
     }
 
     pub(super) fn push_event(&mut self, slot: SlotId, event: &Event, bytes: &[u8]) {
@@ -121,26 +179,58 @@ impl Lane {
         }));
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
+    /// Puts an entry behind all others; returns its place.
+    pub(super) fn push(&mut self, entry: Entry) -> u32 {
         debug_assert!(
             !matches!(entry, Entry::Event(_)),
             "an event comes with its bytes"
         );
+        self.count(&entry);
         self.entries.push_back(entry);
+        self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
-    pub(super) fn push_front(&mut self, entry: Entry) {
+    /// Puts back what was popped last; returns its place.
+    pub(super) fn push_front(&mut self, entry: Entry) -> u32 {
+        self.count(&entry);
         self.entries.push_front(entry);
+        self.first = self.first.wrapping_sub(1);
+        self.first
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    /// Ends the reading of the history, by the entry at that place, at event `to`.
+    pub(super) fn end_resume(&mut self, place: u32, to: u64) {
+        let at = place.wrapping_sub(self.first) as usize;
+        match self.entries.get_mut(at) {
+            Some(Entry::Resume(resume)) => resume.to = to,
+            other => debug_assert!(false, "a place of a resume holds {other:?}"),
+        }
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        let kind = if entry.is_asked() {
+            &mut self.asked
+        } else {
+            &mut self.unasked
+        };
+        *kind += entry.cost();
+        self.epochs += usize::from(entry.begins_epoch());
+    }
+
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
         self.entries.iter()
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
-        if let Entry::Event(_) = &entry {
-            self.events -= 1;
+        self.first = self.first.wrapping_add(1);
+        match &entry {
+            Entry::Event(_) => self.events -= 1,
+            other if other.is_asked() => self.asked -= other.cost(),
+            other => {
+                self.unasked -= other.cost();
+                self.epochs -= usize::from(other.begins_epoch());
+            }
         }
         Some(entry)
     }
@@ -156,7 +246,7 @@ impl Lane {
         &self.bytes[from..self.read]
     }
 
-    /// Rebuilds the lane: `decide` sees each entry in order and says what becomes of it.
+    /// Rebuilds the lane: `decide` sees each entry in order and says what becomes of it. Places count from 0 again.
     pub(super) fn rebuild(
         &mut self,
         mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,
@@ -175,6 +265,14 @@ impl Lane {
                 self.events += 1;
             }
         }
+        let kept = std::mem::take(&mut self.entries);
+        for entry in kept
+            .iter()
+            .filter(|entry| !matches!(entry, Entry::Event(_)))
+        {
+            self.count(entry);
+        }
+        self.entries = kept;
     }
 }
 

@@ -9,7 +9,9 @@
 mod counts;
 mod hold;
 mod lane;
+mod ledger;
 mod newest;
+mod overflow;
 mod relief;
 mod run;
 mod send;
@@ -91,9 +93,6 @@ pub struct Totals {
     pub lost: u64,
 }
 
-/// What a snapshot or ledger that waits counts as, where a client asks for more and more.
-const ASKED_ENTRY_BYTES: usize = 64;
-
 #[derive(Debug)]
 enum Control {
     /// Answers, in order; reading stops while they wait.
@@ -101,15 +100,26 @@ enum Control {
     /// What the client didn't ask for; bounded by `fanout.control`.
     Notice(Vec<u8>),
     /// A long answer, made as the socket drains.
-    Instruments {
-        id: Option<Id>,
-        catalog: Arc<Catalog>,
-        rest: Range<usize>,
-        prefix: Box<str>,
-        exact: bool,
-    },
+    Instruments(Box<InstrumentsLeft>),
     /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
     Heartbeat,
+}
+
+/// The part of an answer to `instruments` that isn't made yet.
+#[derive(Debug)]
+struct InstrumentsLeft {
+    id: Option<Id>,
+    catalog: Arc<Catalog>,
+    rest: Range<usize>,
+    prefix: Box<str>,
+    exact: bool,
+}
+
+impl InstrumentsLeft {
+    /// Memory that it takes.
+    fn cost(&self) -> usize {
+        size_of::<Self>() + self.prefix.len()
+    }
 }
 
 /// See the module.
@@ -305,13 +315,17 @@ impl Outbox {
             .strip_suffix('*')
             .map_or((pattern, true), |prefix| (prefix, false));
         let rest = 0..catalog.instruments().len();
-        self.waiting.control.push_back(Control::Instruments {
+        let left = InstrumentsLeft {
             id,
             catalog,
             rest,
             prefix: prefix.into(),
             exact,
-        });
+        };
+        self.waiting.answer_bytes += left.cost();
+        self.waiting
+            .control
+            .push_back(Control::Instruments(Box::new(left)));
     }
 
     /// The answer to `ledger`, after all that waits now.
@@ -329,24 +343,20 @@ impl Outbox {
     /// Whether answers wait, so that no further request should be read.
     pub fn answers_wait(&self) -> bool {
         self.waiting.answer_bytes > 0
-            || self
-                .waiting
-                .control
-                .iter()
-                .any(|control| matches!(control, Control::Instruments { .. }))
     }
 
-    /// About how many bytes of what the client asked for wait: answers, snapshots, ledgers.
+    /// Memory of what the client asked for and waits: answers, snapshots, missed events, ledgers.
     pub fn asked_bytes(&self) -> usize {
-        self.waiting.answer_bytes + self.waiting.lane.asked() * ASKED_ENTRY_BYTES
+        self.waiting.answer_bytes + self.waiting.lane.asked()
     }
 
-    /// Bytes that wait for the socket, the wire's included.
+    /// Memory of all that waits for the socket, the wire's bytes included.
     pub fn queued_bytes(&self) -> usize {
         self.wire.len()
             + self.waiting.lane.cost()
-            + self.waiting.answer_bytes
             + self.waiting.notice_bytes
+            + self.asked_bytes()
+            + self.waiting.marks.len() * size_of::<(SlotId, UnixNanos)>()
     }
 
     /// Whether anything waits that could be put on the wire now.
@@ -361,11 +371,36 @@ impl Outbox {
         !self.wire.is_empty() || self.has_more()
     }
 
-    /// How old the oldest event is that waits.
+    /// How old the oldest event is that waits. One behind what the client asked for ages from when that is sent, as long as
+    /// the client reads.
     pub fn behind(&self, now: UnixNanos) -> Duration {
-        let marked = self.waiting.marks.front().map(|(_, since)| *since);
-        let oldest = self.waiting.lane.oldest().into_iter().chain(marked).min();
-        oldest.map_or(Duration::ZERO, |oldest| now.since(oldest))
+        let waiting = &*self.waiting;
+        let reads = now <= waiting.reads_until;
+        if reads && waiting.asked_ends_at.is_some() {
+            return Duration::ZERO;
+        }
+        let marked = waiting.marks.front().map(|(_, since)| *since);
+        let oldest = waiting.lane.oldest(reads).into_iter().chain(marked).min();
+        oldest.map_or(Duration::ZERO, |oldest| {
+            now.since(oldest.max(waiting.asked_until))
+        })
+    }
+
+    /// Notes whether the socket has taken something, and all that the client asked for.
+    fn note_progress(&mut self, view: &View<'_>) {
+        let taken = self.wire.taken();
+        let waiting = &mut *self.waiting;
+        if taken != waiting.taken || !self.wire.blocked {
+            waiting.taken = taken;
+            waiting.reads_until = view.now.plus(view.limits.behind_max);
+        }
+        if waiting
+            .asked_ends_at
+            .is_some_and(|ends_at| taken >= ends_at || self.wire.is_empty())
+        {
+            waiting.asked_ends_at = None;
+            waiting.asked_until = view.now;
+        }
     }
 
     /// Puts the answers that wait on the wire, because nothing comes after.

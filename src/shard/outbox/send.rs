@@ -1,15 +1,13 @@
 //! From what waits to the wire, and the accounts of it.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::lane::{Entry, EventEntry, GapEntry, SnapshotEntry};
-use super::{Control, Outbox, SlotId, View};
-use crate::bus::{Catalog, Event, TopicId};
+use super::lane::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
+use super::{Control, InstrumentsLeft, Outbox, SlotId, View};
+use crate::bus::Event;
 use crate::protocol::{
-    self, Gap, GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer,
-    LedgerEntry, Mode, SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
+    self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode,
+    SnapshotHead, encode_control, encode_event, write_snapshot,
 };
 use crate::topic::Kind;
 
@@ -22,6 +20,7 @@ impl Outbox {
         if self.waiting.are_unused() {
             return self.fill_is_over(view);
         }
+        self.note_progress(view);
         let frame = view.limits.frame;
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
@@ -35,7 +34,8 @@ impl Outbox {
             self.send(entry, view);
         }
         // The newest have their own turn beside the lane, so that a long lane can't keep them back.
-        while self.wire.len() < 2 * frame
+        let room = self.wire.len().max(frame) + frame;
+        while self.wire.len() < room
             && let Some((slot, _)) = self.waiting.marks.pop_front()
         {
             self.send_newest(slot, view);
@@ -80,77 +80,60 @@ impl Outbox {
                 self.wire
                     .control(&encode_control(&heartbeat, self.wire.encoding()));
             }
-            Some(Control::Instruments {
-                id,
-                catalog,
-                rest,
-                prefix,
-                exact,
-            }) => {
-                self.send_instruments(id, catalog, rest, prefix, exact);
+            Some(Control::Instruments(left)) => {
+                self.waiting.answer_bytes -= left.cost();
+                self.send_instruments(left);
             }
         }
         true
     }
 
-    fn send_instruments(
-        &mut self,
-        id: Option<Id>,
-        catalog: Arc<Catalog>,
-        mut rest: Range<usize>,
-        prefix: Box<str>,
-        exact: bool,
-    ) {
+    fn send_instruments(&mut self, mut left: Box<InstrumentsLeft>) {
         let mut instruments = Vec::new();
         let meant = |symbol: &str| {
-            if exact {
-                *symbol == *prefix
+            if left.exact {
+                *symbol == *left.prefix
             } else {
-                symbol.starts_with(&*prefix)
+                symbol.starts_with(&*left.prefix)
             }
         };
-        for info in catalog.instruments().skip(rest.start) {
+        for info in left.catalog.instruments().skip(left.rest.start) {
             if instruments.len() == INSTRUMENTS_A_PART {
                 break;
             }
-            rest.start += 1;
+            left.rest.start += 1;
             if meant(info.instrument.symbol.as_str()) {
                 instruments.push(instrument_entry(&info.instrument));
             }
         }
-        let more = !rest.is_empty();
+        let more = !left.rest.is_empty();
         let part = protocol::Control::Instruments(Instruments {
-            id: id.clone(),
+            id: left.id.clone(),
             instruments,
             more,
         });
         self.wire
             .control(&encode_control(&part, self.wire.encoding()));
         if more {
-            self.waiting.control.push_front(Control::Instruments {
-                id,
-                catalog,
-                rest,
-                prefix,
-                exact,
-            });
+            self.waiting.answer_bytes += left.cost();
+            self.waiting.control.push_front(Control::Instruments(left));
         }
     }
 
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
-        let slot = entry.slot();
+        let (slot, is_asked) = (entry.slot(), entry.is_asked());
+        let mut is_whole = true;
         match entry {
             Entry::Event(event) => self.send_event(&event, view),
             Entry::Gap(gap) => self.send_gap(&gap, view),
             Entry::Snapshot(snapshot) => self.send_snapshot(*snapshot, view),
-            Entry::Resume(slot) => {
-                if !self.send_missed(slot, view) {
-                    return;
-                }
-            }
+            Entry::Resume(resume) => is_whole = self.send_missed(resume, view),
             Entry::Ledger(id) => self.send_ledger(*id, view),
         }
-        if let Some(slot) = slot {
+        if is_asked {
+            self.waiting.asked_ends_at = Some(self.wire.taken() + self.wire.len() as u64);
+        }
+        if let Some(slot) = slot.filter(|_| is_whole) {
             self.entry_left(slot, view);
         }
     }
@@ -231,7 +214,7 @@ impl Outbox {
         if state.dead {
             return;
         }
-        let seq = entry.seq.unwrap_or(state.head);
+        let seq = entry.seq;
         match entry.epoch {
             Some(epoch) => {
                 self.ended += state.accounted();
@@ -302,36 +285,61 @@ impl Outbox {
         self.wire.control(&payload);
     }
 
-    /// Sends what the history has after the account's head. Returns whether the subscription has caught up; if not, the
-    /// rest goes on from the lane's front.
-    fn send_missed(&mut self, slot: SlotId, view: &mut View<'_>) -> bool {
+    /// Sends what the history has after the account's head, up to the entry's last event. Returns whether that is done; if
+    /// not, the rest goes on from the lane's front.
+    fn send_missed(&mut self, resume: ResumeEntry, view: &mut View<'_>) -> bool {
         let degraded = self.degraded();
+        let ResumeEntry { slot, to } = resume;
+        let is_open = to == ResumeEntry::OPEN;
         let state = &mut self.slots[slot.index()];
-        if state.dead || !state.catching_up {
+        if state.dead || state.head >= to {
             return true;
         }
-        if state.merges(degraded) {
-            state.catching_up = false;
+        let is_current = view.replica.epoch(state.topic).turn == state.turn;
+        if is_current && state.merges(degraded) {
+            // The newest follows on its own, or stands in a snapshot.
+            if is_open {
+                state.catching_up = false;
+                state.set_tail(state.head);
+            } else if state.kind == Kind::Bar {
+                self.send_merged(slot, to, view);
+            }
             return true;
         }
+        if !is_current {
+            let (from, overran) = (state.head + 1, state.overran());
+            self.put_hole(slot, from, to, overran, view);
+            return true;
+        }
+        self.send_history(slot, to, view)
+    }
+
+    /// Sends events of the current epoch out of the history, and a gap over those that it no longer has.
+    fn send_history(&mut self, slot: SlotId, to: u64, view: &mut View<'_>) -> bool {
+        let state = &mut self.slots[slot.index()];
         let topic = state.topic;
-        if view.replica.after(topic, state.head).is_none() {
-            let (from, to) = (state.head + 1, view.replica.first_kept(topic) - 1);
-            self.put_warning(view);
-            self.put_gap(slot, from, to, GapCause::Slow, view);
+        let first_kept = view.replica.first_kept(topic);
+        if state.head + 1 < first_kept {
+            let (from, overran) = (state.head + 1, state.overran());
+            state.set_overran(overran && to < first_kept - 1);
+            self.put_hole(slot, from, to.min(first_kept - 1), overran, view);
         }
         let Self {
             slots,
             wire,
             totals,
+            waiting,
             ..
         } = self;
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
-        for event in missed {
-            state.set_tail(state.head);
+        for event in missed.take_while(|event| event.seq <= to) {
             if wire.len() >= view.limits.frame {
-                self.waiting.lane.push_front(Entry::Resume(slot));
+                let rest = ResumeEntry { slot, to };
+                let place = waiting.lane.push_front(Entry::Resume(rest));
+                if to == ResumeEntry::OPEN {
+                    state.set_resume_at(place);
+                }
                 return false;
             }
             wire.events(
@@ -345,9 +353,23 @@ impl Outbox {
             view.counts.merged += merged;
             view.counts.delivered += 1;
         }
-        state.set_tail(state.head);
-        state.catching_up = false;
+        if to == ResumeEntry::OPEN {
+            state.set_tail(state.head);
+            state.catching_up = false;
+            state.set_overran(false);
+        }
         true
+    }
+
+    /// Says that missed events are gone: because of the bus, where it overran the shard meanwhile.
+    fn put_hole(&mut self, slot: SlotId, from: u64, to: u64, overran: bool, view: &mut View<'_>) {
+        let cause = if overran {
+            GapCause::Bus
+        } else {
+            self.put_warning(view);
+            GapCause::Slow
+        };
+        self.put_gap(slot, from, to, cause, view);
     }
 
     fn send_newest(&mut self, slot: SlotId, view: &mut View<'_>) {
@@ -355,7 +377,6 @@ impl Outbox {
         if !state.marked || state.dead || state.queued() > 0 {
             return;
         }
-        let topic = state.topic;
         if let Mode::Interval(ms) = state.settings.mode {
             if view.now < state.next_due() {
                 view.timers.push((state.next_due(), slot));
@@ -364,10 +385,18 @@ impl Outbox {
             state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
         }
         state.marked = false;
-        if state.kind == Kind::Bar && view.replica.closed_evicted(topic) > state.head {
-            let (from, to) = (state.head + 1, view.replica.closed_evicted(topic));
-            self.put_warning(view);
-            self.put_gap(slot, from, to, GapCause::Slow, view);
+        self.send_merged(slot, u64::MAX, view);
+        let state = &mut self.slots[slot.index()];
+        state.set_tail(state.head);
+    }
+
+    /// Sends what merging leaves of the events after the account's head up to `to`: closed bars, and the newest.
+    fn send_merged(&mut self, slot: SlotId, to: u64, view: &mut View<'_>) {
+        let state = &self.slots[slot.index()];
+        let topic = state.topic;
+        let evicted = view.replica.closed_evicted(topic).min(to);
+        if state.kind == Kind::Bar && evicted > state.head {
+            self.put_hole(slot, state.head + 1, evicted, false, view);
         }
         let Self {
             slots,
@@ -380,7 +409,8 @@ impl Outbox {
             .replica
             .last(topic)
             .filter(|event| event.seq > state.head && !event.closes_bar());
-        for event in view.replica.closed_after(topic, state.head).chain(last) {
+        let merged = view.replica.closed_after(topic, state.head).chain(last);
+        for event in merged.take_while(|event| event.seq <= to) {
             wire.events(
                 view.newest
                     .bytes(view.replica, event, wire.encoding(), view.metrics),
@@ -392,63 +422,6 @@ impl Outbox {
             view.counts.merged += merged;
             view.counts.deliver(1, event.tx, state.settings.mode);
         }
-        state.set_tail(state.head);
-    }
-
-    fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
-        let topics = self
-            .index
-            .iter()
-            .map(|(topic, slot)| self.ledger_entry(*topic, *slot, view))
-            .collect();
-        let answer = protocol::Control::Ledger(LedgerAnswer {
-            id,
-            topics,
-            more: false,
-        });
-        for part in encode_parts(answer, self.wire.encoding()) {
-            self.wire.control(&part);
-        }
-    }
-
-    fn ledger_entry(&self, topic: TopicId, slot: SlotId, view: &View<'_>) -> LedgerEntry {
-        let state = &self.slots[slot.index()];
-        let epoch = view.replica.epoch_of_turn(state.turn);
-        let is_current = view.replica.epoch(topic) == epoch;
-        let newest = if is_current {
-            view.replica.head(topic)
-        } else {
-            self.last_of_old_epoch(slot)
-        };
-        LedgerEntry {
-            topic: view.replica.catalog().topic(topic).text.to_string(),
-            epoch: epoch.to_string(),
-            start: state.start,
-            head: state.head,
-            delivered: state.delivered(),
-            merged: state.merged(),
-            lost: state.lost(),
-            pending: newest - state.head,
-        }
-    }
-
-    /// The newest event of an epoch that has ended, of which some still waits.
-    fn last_of_old_epoch(&self, slot: SlotId) -> u64 {
-        let mut newest = self.slots[slot.index()].head;
-        for entry in self
-            .waiting
-            .lane
-            .entries()
-            .filter(|entry| entry.slot() == Some(slot))
-        {
-            match entry {
-                Entry::Event(event) => newest = event.seq,
-                Entry::Gap(gap) => newest = gap.to,
-                Entry::Snapshot(snapshot) if snapshot.epoch.is_some() => return newest,
-                _ => {}
-            }
-        }
-        newest
     }
 
     pub(super) fn lag(&self, view: &View<'_>) -> protocol::Control {

@@ -48,6 +48,12 @@ pub struct Slot {
 struct More {
     /// Entries in the lane.
     queued: u32,
+    /// The turn of the epoch of what was queued last.
+    turn: u32,
+    /// While it is catching up: the place in the lane of the entry that reads the history.
+    resume_at: u32,
+    /// The shard was overrun while the history was being read: what is missing of it is missing because of the bus.
+    overran: bool,
     /// The newest event that is in the lane or before it, in the epoch of what was queued last.
     tail: u64,
     /// Events replaced by a newer one.
@@ -82,9 +88,10 @@ impl Slot {
     }
 
     fn more(&mut self) -> &mut More {
-        let tail = self.head;
+        let (tail, turn) = (self.head, self.turn);
         self.more.get_or_insert_with(|| {
             Box::new(More {
+                turn,
                 tail,
                 ..More::default()
             })
@@ -120,6 +127,38 @@ impl Slot {
         if tail != self.tail() {
             self.more().tail = tail;
         }
+    }
+
+    /// The turn of the epoch of what was queued last.
+    pub fn queued_turn(&self) -> u32 {
+        self.more.as_ref().map_or(self.turn, |more| more.turn)
+    }
+
+    /// One entry more in the lane: a new epoch's beginning, at `seq`.
+    pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: u64) {
+        self.enqueue(Some(seq));
+        self.more().turn = epoch.turn;
+        (self.marked, self.catching_up) = (false, false);
+    }
+
+    /// Whether the shard was overrun while the history was being read.
+    pub fn overran(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.overran)
+    }
+
+    /// Sets whether the shard was overrun while the history was being read.
+    pub fn set_overran(&mut self, overran: bool) {
+        self.more().overran = overran;
+    }
+
+    /// The place in the lane of the entry that reads the history.
+    pub fn resume_at(&self) -> u32 {
+        self.more.as_ref().map_or(0, |more| more.resume_at)
+    }
+
+    /// Sets the place in the lane of the entry that reads the history.
+    pub fn set_resume_at(&mut self, place: u32) {
+        self.more().resume_at = place;
     }
 
     /// Events that the account has come to.
@@ -205,7 +244,7 @@ impl Slot {
         self.turn = epoch.turn;
         (self.start, self.head) = (start, start);
         if let Some(more) = &mut self.more {
-            (more.merged, more.lost) = (0, 0);
+            (more.merged, more.lost, more.overran) = (0, 0, false);
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Wire {
     frame: u32,
     buf: Vec<u8>,
     sent: usize,
+    /// Bytes that the socket has taken since the connection began.
+    taken: u64,
     open: Option<OpenArray>,
     /// The socket refused bytes, and hasn't said since that it takes more.
     pub blocked: bool,
@@ -49,6 +51,7 @@ impl Wire {
             frame: frame as u32,
             buf: Vec::new(),
             sent: 0,
+            taken: 0,
             open: None,
             blocked: false,
         }
@@ -62,6 +65,11 @@ impl Wire {
     /// Bytes that the socket hasn't taken.
     pub const fn len(&self) -> usize {
         self.buf.len() - self.sent
+    }
+
+    /// Bytes that the socket has taken since the connection began.
+    pub const fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Whether the socket has taken all.
@@ -176,6 +184,7 @@ impl Wire {
     /// The socket took so many bytes.
     pub fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
+        self.taken += bytes as u64;
         debug_assert!(
             self.sent <= self.buf.len(),
             "a socket takes no more than it is given"

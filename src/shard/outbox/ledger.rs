@@ -1,0 +1,76 @@
+//! The answer to `ledger`: every account at one instant.
+
+use super::lane::{Entry, ResumeEntry};
+use super::{Outbox, SlotId, View};
+use crate::bus::TopicId;
+use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, encode_parts};
+
+impl Outbox {
+    pub(super) fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
+        let queued = self.queued_of_epoch();
+        let topics = self
+            .index
+            .iter()
+            .map(|(topic, slot)| self.ledger_entry(*topic, *slot, queued[slot.index()], view))
+            .collect();
+        let answer = Control::Ledger(LedgerAnswer {
+            id,
+            topics,
+            more: false,
+        });
+        for part in encode_parts(answer, self.wire.encoding()) {
+            self.wire.control(&part);
+        }
+    }
+
+    /// `queued`: the newest of the account's epoch that is in the lane.
+    fn ledger_entry(
+        &self,
+        topic: TopicId,
+        slot: SlotId,
+        queued: u64,
+        view: &View<'_>,
+    ) -> LedgerEntry {
+        let state = &self.slots[slot.index()];
+        let epoch = view.replica.epoch_of_turn(state.turn);
+        let is_current = view.replica.epoch(topic) == epoch;
+        let newest = if is_current {
+            view.replica.head(topic)
+        } else {
+            queued
+        };
+        LedgerEntry {
+            topic: view.replica.catalog().topic(topic).text.to_string(),
+            epoch: epoch.to_string(),
+            start: state.start,
+            head: state.head,
+            delivered: state.delivered(),
+            merged: state.merged(),
+            lost: state.lost(),
+            pending: newest - state.head,
+        }
+    }
+
+    /// By slot: the newest event of its account's epoch that is in the lane, or before it. Of an epoch that has ended it is
+    /// the last.
+    fn queued_of_epoch(&self) -> Vec<u64> {
+        let mut newest: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
+        let mut is_over = vec![false; newest.len()];
+        for entry in self.waiting.lane.entries() {
+            let Some(id) = entry.slot().filter(|id| !is_over[id.index()]) else {
+                continue;
+            };
+            is_over[id.index()] = entry.begins_epoch();
+            let last = match entry {
+                Entry::Event(event) => event.seq,
+                Entry::Gap(gap) => gap.to,
+                Entry::Snapshot(snapshot) if snapshot.epoch.is_none() => snapshot.seq,
+                Entry::Resume(resume) if resume.to != ResumeEntry::OPEN => resume.to,
+                _ => 0,
+            };
+            let newest = &mut newest[id.index()];
+            *newest = last.max(*newest);
+        }
+        newest
+    }
+}

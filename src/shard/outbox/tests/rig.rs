@@ -1,0 +1,540 @@
+//! A shard of one connection, a bus before it, and a client that counts from the wire alone.
+
+use std::collections::HashSet;
+use std::io::{self, Cursor};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
+
+use super::super::{
+    Admitted, Catalog, Counts, LagLevel, Metrics, Newest, Outbox, OutboxLimits, Place, Relief,
+    Replica, Run, SlotId, TopicId, UnixNanos, View,
+};
+use super::truth::Truth;
+use crate::bus::{Batch, Event, LogItem, SourceId};
+use crate::client::Accounts;
+use crate::market::{
+    Aggressor, Bar, Body, Instrument, Interval, Price, Qty, Quote, SourceKind, Symbol, Trade,
+    TradeId,
+};
+use crate::protocol::{
+    Control, Encoding, Epoch, From, Gap, Id, Limits, Op, Request, ServerMessage, Subscribe,
+    decode_server_message, encode_parts, encode_request,
+};
+use crate::replica::HistoryLimits;
+use crate::session::{Action, Join, Session};
+use crate::topic::{Kind, TopicName};
+
+/// Topics of the rig, each a state of another kind.
+pub(super) const TOPICS: [&str; 5] = ["trade:A", "quote:A", "bar:A:1s", "trade:B", "quote:B"];
+
+/// A shard of one connection, with a socket that takes what it is told to.
+pub(super) struct Rig {
+    encoding: Encoding,
+    pub(super) catalog: Arc<Catalog>,
+    /// The state of all that was published; the shard's own may lack what an overrun hides.
+    bus: Replica,
+    pub(super) replica: Replica,
+    newest: Newest,
+    metrics: Metrics,
+    counts: Counts,
+    pub(super) limits: OutboxLimits,
+    pub(super) now: UnixNanos,
+    pub(super) timers: Vec<(UnixNanos, SlotId)>,
+    pub(super) outbox: Outbox,
+    pub(super) session: Session,
+    /// Bytes that the socket still takes before it blocks.
+    pub(super) room: usize,
+    received: Vec<u8>,
+    context: WebSocketContext,
+    pub(super) accounts: Accounts,
+    bar_start: UnixNanos,
+    /// The first promise that was broken.
+    pub(super) failed: Option<String>,
+    /// Places from which the last connection resumed: topic, number, epoch.
+    resumed: Vec<(String, u64, String)>,
+    truth: Truth,
+    /// Gaps that were received.
+    pub(super) gaps: Vec<Gap>,
+    /// The last message of each kind, newest last, for directed tests.
+    pub(super) seen: Vec<ServerMessage>,
+}
+
+const LIMITS: Limits = Limits {
+    topics: 100,
+    requests_per_s: 1_000_000,
+    message_bytes: 65_536,
+    snapshot_events: 1000,
+};
+
+fn instrument(symbol: &str) -> Instrument {
+    Instrument {
+        symbol: Symbol::new(symbol).expect("a symbol"),
+        description: String::new(),
+        price_scale: 0,
+        qty_scale: 0,
+        src: SourceKind::Sim,
+        has_trades: true,
+        has_quotes: true,
+        stale_after: None,
+        session_start: Duration::ZERO,
+        venue_symbol: None,
+    }
+}
+
+impl Rig {
+    pub(super) fn new(encoding: Encoding) -> Self {
+        let origin = Epoch { origin: 7, turn: 0 };
+        let mut catalog = Catalog::new(vec!["s".into()]);
+        catalog.add(SourceId(0), vec![instrument("A"), instrument("B")]);
+        let catalog = Arc::new(catalog);
+        let history = HistoryLimits {
+            events: 60,
+            bytes: 1 << 20,
+            age: Duration::from_secs(300),
+        };
+        let topics = LogItem::Topics {
+            new: 0..catalog.len() as u32,
+            restored: Vec::new(),
+        };
+        let (mut bus, mut replica) = (Replica::new(origin, history), Replica::new(origin, history));
+        bus.apply(&topics, &catalog);
+        replica.apply(&topics, &catalog);
+        let now = UnixNanos(1_000_000_000_000);
+        Self {
+            encoding,
+            catalog,
+            bus,
+            replica,
+            newest: Newest::default(),
+            metrics: Metrics::new(),
+            counts: Counts::new(&Metrics::new()),
+            limits: OutboxLimits {
+                outbox: 6000,
+                control: 100_000,
+                frame: 2000,
+                behind_max: Duration::from_millis(500),
+            },
+            now,
+            timers: Vec::new(),
+            outbox: Outbox::new(encoding, 2000),
+            session: Session::new(Arc::new(LIMITS), now),
+            room: usize::MAX,
+            received: Vec::new(),
+            context: WebSocketContext::new(Role::Client, None),
+            accounts: Accounts::with_every_bar(),
+            bar_start: UnixNanos(0),
+            failed: None,
+            resumed: Vec::new(),
+            truth: Truth::default(),
+            gaps: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    pub(super) fn topic(&self, text: &str) -> TopicId {
+        match TopicName::parse(text) {
+            Ok(TopicName::Topic(topic)) => self.catalog.find(&topic).expect("the rig's own topic"),
+            _ => unreachable!("the rig's own topic"),
+        }
+    }
+
+    fn text(&self, topic: TopicId) -> String {
+        self.catalog.topic(topic).text.to_string()
+    }
+
+    fn event(&mut self, topic: TopicId, closes: bool) -> Event {
+        let seq = self.bus.head(topic) + 1;
+        let (ts, px, qty) = (self.now, Price(Decimal::from(seq)), Qty(Decimal::ONE));
+        let body = match self.catalog.topic(topic).topic.channel.kind() {
+            Kind::Event => Body::Trade(Trade {
+                ts,
+                px,
+                qty,
+                side: Aggressor::Buy,
+                id: TradeId::None,
+            }),
+            Kind::State => Body::Quote(Quote {
+                ts,
+                bid: None,
+                ask: None,
+            }),
+            Kind::Bar => {
+                let bar = Bar {
+                    done: closes,
+                    ..Bar::first(self.bar_start, ts, px, qty)
+                };
+                if closes {
+                    self.bar_start = self.bar_start.plus(Interval::S1.span());
+                }
+                Body::Bar(bar)
+            }
+        };
+        Event {
+            topic,
+            seq,
+            tx: self.now,
+            body,
+        }
+    }
+
+    /// Publishes an event, which the shard sees unless it is being overrun.
+    pub(super) fn publish(&mut self, topic: TopicId, closes: bool, is_seen: bool) {
+        let event = self.event(topic, closes);
+        let item = LogItem::Event(event.clone());
+        self.bus.apply(&item, &self.catalog);
+        let (text, epoch) = (self.text(topic), self.bus.epoch(topic).to_string());
+        self.truth
+            .published(text, epoch, event.seq, event.closes_bar());
+        if !is_seen {
+            return;
+        }
+        self.replica.apply(&item, &self.catalog);
+        let Some(slot) = self.outbox.slot_of(topic) else {
+            return;
+        };
+        let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
+        let places = [Place {
+            batch: 0,
+            item: 0,
+            next: Place::END,
+        }];
+        let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
+        let (encoding, metrics) = (self.encoding, &self.metrics);
+        let run = Run {
+            batches: &batches,
+            places: &places,
+            at: 0,
+            first: event.seq,
+            last: event.seq,
+            joined,
+            encoding,
+            metrics,
+        };
+        let admitted = self.outbox.admit(
+            slot,
+            &run,
+            self.now,
+            &self.limits,
+            &mut self.counts,
+            &mut self.timers,
+        );
+        if admitted == Admitted::Marked {
+            let turn = self.replica.epoch(topic).turn;
+            self.newest.keep(&event, turn, self.encoding, joined);
+        }
+    }
+
+    pub(super) fn with_view<T>(
+        &mut self,
+        change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T,
+    ) -> T {
+        let Self {
+            outbox,
+            replica,
+            newest,
+            limits,
+            metrics,
+            counts,
+            now,
+            timers,
+            ..
+        } = self;
+        change(
+            outbox,
+            &mut View {
+                replica,
+                newest,
+                limits,
+                metrics,
+                counts,
+                now: *now,
+                timers,
+            },
+        )
+    }
+
+    pub(super) fn flush(&mut self) {
+        while !self.outbox.wire.blocked {
+            let is_last = self.with_view(Outbox::fill);
+            self.outbox.wire.seal();
+            let taken = self.outbox.wire.len().min(self.room);
+            self.received
+                .extend_from_slice(&self.outbox.wire.unsent()[..taken]);
+            self.outbox.wire.advance(taken);
+            self.room -= taken;
+            self.outbox.wire.blocked = !self.outbox.wire.is_empty();
+            if self.outbox.wire.is_empty() {
+                drop(self.outbox.wire.reclaim());
+                if is_last {
+                    break;
+                }
+            }
+        }
+        if self.outbox.wire.blocked {
+            assert_eq!(self.with_view(Outbox::relieve), Relief::Done);
+        }
+        self.read();
+    }
+
+    /// The socket takes so many bytes more.
+    pub(super) fn unblock(&mut self, room: usize) {
+        self.room = room;
+        self.outbox.wire.blocked = false;
+        self.flush();
+    }
+
+    pub(super) fn tick(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        let due: Vec<_> = self
+            .timers
+            .iter()
+            .filter(|(at, _)| *at <= self.now)
+            .map(|(_, slot)| *slot)
+            .collect();
+        self.timers.retain(|(at, _)| *at > self.now);
+        for slot in due {
+            self.outbox.on_due(slot, self.now);
+        }
+        self.flush();
+    }
+
+    fn read(&mut self) {
+        let mut stream = Partly(Cursor::new(std::mem::take(&mut self.received)));
+        while let Ok(message) = self.context.read(&mut stream) {
+            let payload = match message {
+                Message::Binary(bytes) => bytes.to_vec(),
+                Message::Text(text) => text.as_bytes().to_vec(),
+                _ => continue,
+            };
+            let message =
+                decode_server_message(&payload, self.encoding).expect("a message of the protocol");
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: ServerMessage) {
+        if let ServerMessage::Control(Control::Gap(gap)) = &message {
+            self.gaps.push(gap.clone());
+        }
+        if let Err(error) = self.truth.check(&message, &self.accounts) {
+            self.failed.get_or_insert(error);
+        }
+        if let Err(error) = self.accounts.take(&message) {
+            self.failed.get_or_insert(error.to_string());
+        }
+        if let ServerMessage::Control(Control::Subscribed(subscribed)) = &message {
+            for entry in &subscribed.ok {
+                let before = self
+                    .resumed
+                    .iter()
+                    .find(|(topic, ..)| *topic == entry.topic);
+                if let (Some(_), Some((topic, seq, epoch))) = (entry.recovered, before)
+                    && entry.epoch.as_ref() == Some(epoch)
+                {
+                    self.accounts.resume(topic, *seq);
+                }
+            }
+        }
+        self.seen.push(message);
+    }
+
+    pub(super) fn request(&mut self, op: Op) {
+        let payload = encode_request(
+            &Request {
+                id: Some(Id::Number(1)),
+                op,
+            },
+            self.encoding,
+        );
+        let mut payload = Some(payload);
+        while payload.is_some() || self.session.is_busy() {
+            let view = crate::session::View {
+                replica: &self.replica,
+                held: &self.outbox,
+                now: self.now,
+            };
+            let actions = match payload.take() {
+                Some(payload) => self.session.on_request(&payload, self.encoding, view),
+                None => self.session.go_on(view),
+            };
+            for action in actions {
+                self.act(action);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Answer(control) => {
+                for part in encode_parts(control, self.encoding) {
+                    self.outbox.answer(part);
+                }
+            }
+            Action::Hold(topic, settings, join) => {
+                if !matches!(join, Join::Live | Join::Resume(_)) {
+                    self.announce(topic);
+                }
+                _ = self.with_view(|outbox, view| outbox.hold(topic, settings, join, view));
+            }
+            Action::Set(topic, settings) => self.with_view(|outbox, view| {
+                let slot = outbox.slot_of(topic).expect("a held topic is set");
+                outbox.set(slot, settings, view);
+            }),
+            Action::Snapshot(topic, events) => {
+                self.announce(topic);
+                self.with_view(|outbox, view| {
+                    let slot = outbox.slot_of(topic).expect("a held topic is snapshot");
+                    outbox.snapshot(slot, events, view);
+                });
+            }
+            Action::Drop(topic) => {
+                let text = self.text(topic);
+                self.truth.snapshots.retain(|(topic, ..)| *topic != text);
+                self.outbox.release(topic);
+            }
+            Action::Ledger(id) => self.outbox.answer_ledger(id),
+            other => unreachable!("not asked for: {other:?}"),
+        }
+    }
+
+    fn announce(&mut self, topic: TopicId) {
+        let epoch = self.replica.epoch(topic).to_string();
+        let place = (self.text(topic), epoch, self.replica.head(topic));
+        self.truth.snapshots.push(place);
+    }
+
+    /// A topic begins again.
+    pub(super) fn new_epoch(&mut self, topic: &str, is_seen: bool) {
+        let topic = self.topic(topic);
+        let epoch = self.bus.epoch(topic).next();
+        let item = LogItem::Epoch { topic, epoch };
+        self.bus.apply(&item, &self.catalog);
+        if !is_seen {
+            return;
+        }
+        let slot = self.outbox.slot_of(topic);
+        if let Some(slot) = slot {
+            self.with_view(|outbox, view| outbox.before_epoch(slot, view));
+        }
+        self.replica.apply(&item, &self.catalog);
+        if let Some(slot) = slot {
+            self.outbox.begin_epoch(slot, epoch, 0, None, self.now);
+        }
+    }
+
+    /// The shard goes on from a checkpoint, as `Shard::restore` does.
+    pub(super) fn restore(&mut self) {
+        let checkpoint = self.bus.checkpoint(0);
+        for (topic, slot) in self.outbox.held().to_vec() {
+            let known = self.replica.epoch(topic);
+            if checkpoint.epoch(topic) != known {
+                let ended_at = checkpoint.ended_at(topic, known);
+                self.with_view(|outbox, view| outbox.before_overrun_epoch(slot, ended_at, view));
+            }
+        }
+        self.replica.restore(&checkpoint);
+        for (_, slot) in self.outbox.held().to_vec() {
+            self.with_view(|outbox, view| outbox.on_overrun(slot, view));
+        }
+    }
+
+    /// The connection breaks off wherever it is; the next one asks to go on from what was received.
+    pub(super) fn reconnect(&mut self, room: usize) {
+        self.resumed = self
+            .accounts
+            .iter()
+            .map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone()))
+            .collect();
+        self.resumed.sort();
+        let from = From {
+            epoch: String::new(),
+            seqs: self
+                .resumed
+                .iter()
+                .map(|(topic, seq, _)| (topic.clone(), *seq))
+                .collect(),
+            epochs: self
+                .resumed
+                .iter()
+                .map(|(topic, _, epoch)| (topic.clone(), epoch.clone()))
+                .collect(),
+        };
+        self.outbox = Outbox::new(self.encoding, 2000);
+        self.session = Session::new(Arc::new(LIMITS), self.now);
+        self.context = WebSocketContext::new(Role::Client, None);
+        (self.accounts, self.received) = (Accounts::with_every_bar(), Vec::new());
+        self.room = room;
+        self.timers.clear();
+        self.truth.snapshots.clear();
+        self.request(Op::Subscribe(Subscribe {
+            topics: self.resumed_topics(),
+            from: Some(from),
+            ..Subscribe::default()
+        }));
+    }
+
+    /// Topics that the last connection resumed.
+    pub(super) fn resumed_topics(&self) -> Vec<String> {
+        self.resumed
+            .iter()
+            .map(|(topic, ..)| topic.clone())
+            .collect()
+    }
+
+    /// Lets everything out and asks for the ledger, which `accounts` compares.
+    pub(super) fn settle(&mut self) {
+        self.request(Op::Ledger);
+        for _ in 0..8 {
+            self.unblock(usize::MAX);
+            self.tick(Duration::from_millis(400));
+        }
+        self.request(Op::Ledger);
+        self.request(Op::Subscriptions);
+        self.outbox.heartbeat();
+        self.flush();
+        for (topic, slot) in self.outbox.held() {
+            let state = self.outbox.slot(*slot);
+            let head = self.replica.head(*topic);
+            assert_eq!(
+                (state.head, state.tail(), state.queued(), state.marked),
+                (head, head, 0, false),
+                "{topic:?} has caught up"
+            );
+        }
+        let free: HashSet<_> = self.outbox.free.iter().collect();
+        assert_eq!(free.len(), self.outbox.free.len(), "a slot is freed once");
+        assert_eq!(
+            free.len() + self.outbox.held().len(),
+            self.outbox.slots.len(),
+            "no slot is forgotten"
+        );
+        assert!(!self.outbox.has_more() && self.outbox.level() == LagLevel::Ok);
+        if let Some(missing) = self.truth.snapshots.first() {
+            self.failed
+                .get_or_insert(format!("{missing:?} was acknowledged, no snapshot came"));
+        }
+    }
+}
+
+struct Partly(Cursor<Vec<u8>>);
+
+impl io::Read for Partly {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buf)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+impl io::Write for Partly {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(buf.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

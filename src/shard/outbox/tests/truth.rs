@@ -1,0 +1,109 @@
+//! What was published and announced, which a client can't know; the messages it receives are compared with that.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use crate::client::Accounts;
+use crate::protocol::{Control, DataEvent, Gap, ServerMessage, Snapshot};
+
+/// A topic, an epoch, a number.
+type Place = (String, String, u64);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Truth {
+    /// By topic and epoch: the last number.
+    ends: HashMap<(String, String), u64>,
+    /// The last events of closed bars.
+    closes: BTreeSet<Place>,
+    /// Snapshots that were acknowledged and have not come.
+    pub(super) snapshots: Vec<Place>,
+}
+
+impl Truth {
+    pub(super) fn published(&mut self, topic: String, epoch: String, seq: u64, closes_bar: bool) {
+        if closes_bar {
+            self.closes.insert((topic.clone(), epoch.clone(), seq));
+        }
+        self.ends.insert((topic, epoch), seq);
+    }
+
+    /// Compares a message with what was published; `accounts` have not taken it in yet.
+    pub(super) fn check(
+        &mut self,
+        message: &ServerMessage,
+        accounts: &Accounts,
+    ) -> Result<(), String> {
+        match message {
+            ServerMessage::Events(events) => self.check_events(events, accounts),
+            ServerMessage::Control(Control::Gap(gap)) => self.check_gap(gap, accounts),
+            ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                self.check_snapshot(snapshot, accounts)
+            }
+            ServerMessage::Control(_) => Ok(()),
+        }
+    }
+
+    fn end(&self, topic: &str, epoch: &str) -> u64 {
+        let key = (topic.to_owned(), epoch.to_owned());
+        self.ends.get(&key).copied().unwrap_or(0)
+    }
+
+    fn check_events(&self, events: &[DataEvent], accounts: &Accounts) -> Result<(), String> {
+        let mut heads = HashMap::new();
+        for event in events {
+            let topic = event.topic.to_string();
+            let Some(own) = accounts.get(&topic) else {
+                continue;
+            };
+            let head = heads.insert(topic.clone(), event.seq).unwrap_or(own.head);
+            self.check_merged(&topic, &own.epoch, head + 1..event.seq)?;
+        }
+        Ok(())
+    }
+
+    fn check_gap(&self, gap: &Gap, accounts: &Accounts) -> Result<(), String> {
+        if gap.to > self.end(&gap.topic, &gap.epoch) {
+            return Err(format!("{gap:?} names events that were never published"));
+        }
+        let head = accounts.get(&gap.topic).map_or(0, |own| own.head);
+        self.check_merged(&gap.topic, &gap.epoch, head + 1..gap.from)
+    }
+
+    fn check_snapshot(&mut self, snapshot: &Snapshot, accounts: &Accounts) -> Result<(), String> {
+        let Snapshot {
+            topic, epoch, seq, ..
+        } = snapshot;
+        let announced = |(t, e, s): &Place| (t, e, s) == (topic, epoch, seq);
+        if let Some(at) = self.snapshots.iter().position(announced) {
+            self.snapshots.remove(at);
+        }
+        let Some(own) = accounts.get(topic) else {
+            return Ok(());
+        };
+        if own.epoch == *epoch {
+            return self.check_merged(topic, epoch, own.head + 1..seq + 1);
+        }
+        let end = self.end(topic, &own.epoch);
+        if own.head == end {
+            return Ok(());
+        }
+        Err(format!(
+            "{topic}: epoch {} was left at {}, it ended at {end}",
+            own.epoch, own.head
+        ))
+    }
+
+    /// Merged events may be any but those that close a bar.
+    fn check_merged(&self, topic: &str, epoch: &str, merged: Range<u64>) -> Result<(), String> {
+        if merged.is_empty() {
+            return Ok(());
+        }
+        let place = |seq| (topic.to_owned(), epoch.to_owned(), seq);
+        let mut closed = self.closes.range(place(merged.start)..place(merged.end));
+        match closed.next() {
+            None => Ok(()),
+            Some(closed) => Err(format!("{closed:?} closed a bar and was merged")),
+        }
+    }
+}
