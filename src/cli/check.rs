@@ -1,45 +1,96 @@
-use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Exit, complain};
-use crate::config::{Config, guide};
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Exit, complain, print};
+use crate::config::{Config, ConfigError, guide};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The config file
     #[arg(default_value = "feeds.yaml")]
     config: PathBuf,
-    /// Print what every key means, as a Markdown table, and check nothing
+    /// Print the reference of all keys as a Markdown table, and check nothing
     #[arg(long)]
     keys: bool,
+    /// Print the result as JSON
+    #[arg(long, conflicts_with = "keys")]
+    json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Exit {
-    let mut out = std::io::stdout();
+/// The result as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    valid: bool,
+    sources: usize,
+    problems: Vec<ReportedProblem>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReportedProblem {
+    /// From 1; left out where the problem has no place in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
+    key: String,
+    message: String,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     if arguments.keys {
-        return if out.write_all(guide().as_bytes()).is_ok() {
-            Exit::Ok
-        } else {
-            Exit::Failed
+        return print(guide().as_bytes());
+    }
+    let file = arguments.config.display();
+    let checked = Config::load(&arguments.config);
+    let (sources, error) = match &checked {
+        Ok(config) => (
+            config.sources.len(),
+            config.probe_files().err().map(|error| error.to_string()),
+        ),
+        Err(error) => (0, Some(error.to_string())),
+    };
+    let exit = if error.is_some() {
+        Exit::Usage
+    } else {
+        Exit::Ok
+    };
+    if arguments.json {
+        let report = Report {
+            file: file.to_string(),
+            valid: error.is_none(),
+            sources,
+            problems: problems(checked.err(), error),
         };
+        print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
+        return Ok(exit);
     }
-    match Config::load(&arguments.config) {
-        Ok(config) => {
-            if let Err(error) = config.probe_files() {
-                complain(&error.to_string());
-                return Exit::Usage;
-            }
-            let said = writeln!(
-                out,
-                "{}: right; {} sources",
-                arguments.config.display(),
-                config.sources.len()
-            );
-            if said.is_ok() { Exit::Ok } else { Exit::Failed }
-        }
-        Err(error) => {
-            complain(&error.to_string());
-            Exit::Usage
-        }
+    match error {
+        Some(error) => complain(&error),
+        None => _ = print(format!("{file}: valid; {sources} sources\n").as_bytes())?,
     }
+    Ok(exit)
+}
+
+/// Problems of the file with their places, or those of files that it names.
+fn problems(config: Option<ConfigError>, text: Option<String>) -> Vec<ReportedProblem> {
+    if let Some(config) = config {
+        let reported = config.problems.into_iter().map(|problem| ReportedProblem {
+            line: (problem.line > 0).then_some(problem.line),
+            column: (problem.line > 0).then_some(problem.column),
+            key: problem.path,
+            message: problem.message,
+        });
+        return reported.collect();
+    }
+    let text = text.unwrap_or_default();
+    let lines = text.lines().map(|line| ReportedProblem {
+        line: None,
+        column: None,
+        key: String::new(),
+        message: line.to_owned(),
+    });
+    lines.collect()
 }

@@ -11,13 +11,15 @@ mod top;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::ClientError;
-use crate::config::parse_duration;
+use crate::config::{parse_address, parse_duration, parse_shards};
 
 /// What a script can tell by the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,13 @@ enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page (roff), or write one page per command into a folder
+    Man {
+        /// Existing folder for tickcast.1, tickcast-serve.1, …
+        folder: Option<PathBuf>,
+    },
+    /// Print the version
+    Version,
 }
 
 /// Runs the command that the arguments name.
@@ -78,7 +87,7 @@ pub fn main() -> ExitCode {
         Some(Command::Tail(tail)) => tail::run(&tail),
         Some(Command::Load(load)) => load::run(&load),
         Some(Command::Top(top)) => top::run(&top),
-        Some(Command::Check(check)) => Ok(check::run(&check)),
+        Some(Command::Check(check)) => check::run(&check),
         Some(Command::Ready(ready)) => ready::run(&ready),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(
@@ -89,6 +98,11 @@ pub fn main() -> ExitCode {
             );
             Ok(Exit::Ok)
         }
+        Some(Command::Man { folder }) => man(folder.as_deref()),
+        Some(Command::Version) => {
+            let version = format!("tickcast {}\n", env!("CARGO_PKG_VERSION"));
+            print(version.as_bytes())
+        }
     };
     let exit = done.unwrap_or_else(|error| {
         complain(&sentence(&error));
@@ -97,12 +111,38 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// An address of this machine, by number or by name.
+/// The manual pages, made from the same definitions as `--help`.
+fn man(folder: Option<&Path>) -> Result<Exit> {
+    let command = Tickcast::command();
+    let Some(folder) = folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page)?;
+        return print(&page);
+    };
+    clap_mangen::generate_to(command, folder)
+        .with_context(|| format!("can't write manual pages to {}", folder.display()))?;
+    Ok(Exit::Ok)
+}
+
+/// Writes bytes to standard output; a pipe that is closed has read enough.
+fn print(bytes: &[u8]) -> Result<Exit> {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("can't write to standard output")
+        }
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// An address of this machine, by number or by name, as in a config.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = std::net::ToSocketAddrs::to_socket_addrs(text)
-        .ok()
-        .and_then(|mut found| found.next());
-    found.ok_or_else(|| "write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
+    parse_address(text)
+        .ok_or_else(|| "expected HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
+}
+
+/// A number of shards, as in a config.
+fn shards(text: &str) -> Result<usize, String> {
+    parse_shards(text).ok_or_else(|| "expected auto, or a number from 1 to 256".to_owned())
 }
 
 /// A length of time as an argument.

@@ -38,8 +38,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOST:PORT|off")]
     admin: Option<String>,
     /// Threads that own clients' sockets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    shards: Option<u16>,
+    #[arg(long, value_name = "N|auto", value_parser = super::shards)]
+    shards: Option<usize>,
     /// Where a stopping server leaves its state for the next one
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
@@ -160,7 +160,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     let mut config = loaded.map_err(|error| error.to_string())?;
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
-    config.shards = arguments.shards.map_or(config.shards, usize::from);
+    config.shards = arguments.shards.unwrap_or(config.shards);
     match arguments.admin.as_deref() {
         None => {}
         Some("off") => config.admin = None,

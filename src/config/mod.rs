@@ -11,7 +11,7 @@ mod yaml;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,12 +74,11 @@ fn shortened(mut text: String) -> String {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let colon = if self.path.is_empty() { "" } else { " " };
-        write!(
-            f,
-            "{}:{}: {}{colon}{}",
-            self.line, self.column, self.path, self.message
-        )
+        if self.line > 0 {
+            write!(f, "{}:{}:", self.line, self.column)?;
+        }
+        let space = if self.path.is_empty() { "" } else { " " };
+        write!(f, " {}{space}{}", self.path, self.message)
     }
 }
 
@@ -404,26 +403,33 @@ fn read(root: &Section<'_>) -> Config {
     config
 }
 
+/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    text.to_socket_addrs().ok()?.next()
+}
+
+/// `auto` or a number from 1 to 256; the forms of `shards` in a config and of `--shards`.
+pub fn parse_shards(text: &str) -> Option<usize> {
+    if text == "auto" {
+        let cores = std::thread::available_parallelism();
+        return Some(cores.map_or(1, |cores| cores.get().saturating_sub(1).max(1)));
+    }
+    let shards = text.parse().ok()?;
+    (1..=256).contains(&shards).then_some(shards)
+}
+
 fn shards(root: &Section<'_>) -> usize {
     let text = root.text("shards");
-    match text.as_str() {
-        "auto" => std::thread::available_parallelism()
-            .map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
-        number => number
-            .parse()
-            .ok()
-            .filter(|shards| (1..=256).contains(shards))
-            .unwrap_or_else(|| {
-                root.problem(
-                    "shards",
-                    format!(
-                        "\"{}\" is not right; write auto, or a number from 1 to 256",
-                        number.escape_debug()
-                    ),
-                );
-                1
-            }),
-    }
+    parse_shards(&text).unwrap_or_else(|| {
+        root.problem(
+            "shards",
+            format!(
+                "\"{}\" is not right; write auto, or a number from 1 to 256",
+                text.escape_debug()
+            ),
+        );
+        1
+    })
 }
 
 fn admin_address(admin: &Section<'_>) -> Option<SocketAddr> {

@@ -272,8 +272,8 @@ impl<'c> Section<'c> {
     }
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {
-        let wanted = "an address and a port, as in 127.0.0.1:8080 or [::1]:8080";
-        self.read(key, wanted, |text| text.parse().ok())
+        let wanted = "HOST:PORT, as in 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+        self.read(key, wanted, super::parse_address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 

@@ -353,6 +353,64 @@ fn check_tells_every_problem_with_its_place() -> Result<()> {
 }
 
 #[test]
+fn check_and_serve_name_a_problem_without_a_place_by_its_file_alone() -> Result<()> {
+    let output = run(&["check", "no-such-file.yaml"])?;
+    let text = String::from_utf8(output.stderr)?;
+    assert!(
+        text.starts_with("tickcast: no-such-file.yaml: ") && !text.contains("0:0"),
+        "{text}"
+    );
+    let output = run(&["check", "--json", "no-such-file.yaml"])?;
+    assert_eq!(output.status.code(), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(report["valid"], false);
+    assert!(report["problems"][0]["line"].is_null(), "{report}");
+    let output = run(&["check", "--json", "feeds.yaml"])?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert!(
+        report["valid"] == true && report["sources"] == 1,
+        "{report}"
+    );
+    Ok(())
+}
+
+#[test]
+fn versions_manual_pages_and_the_words_of_the_config_are_there() -> Result<()> {
+    for arguments in [&["-V"][..], &["--version"], &["version"]] {
+        let output = run(arguments)?;
+        let said = String::from_utf8(output.stdout)?;
+        assert_eq!(said.trim(), concat!("tickcast ", env!("CARGO_PKG_VERSION")));
+    }
+    let page = String::from_utf8(run(&["man"])?.stdout)?;
+    assert!(page.contains(".TH tickcast 1"), "{page}");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().display().to_string();
+    assert!(run(&["man", &path])?.status.success());
+    assert!(folder.path().join("tickcast-tail.1").exists());
+    // The same forms in a config and on the command line.
+    let config = folder.path().join("feeds.yaml");
+    std::fs::write(
+        &config,
+        "listen: localhost:0\nshards: auto\nsources: [{name: in, kind: push, instruments: [{symbol: A}]}]\n",
+    )?;
+    assert_eq!(
+        run(&["check", &config.display().to_string()])?
+            .status
+            .code(),
+        Some(0)
+    );
+    serve(&[
+        "--listen",
+        "localhost:0",
+        "--shards",
+        "auto",
+        "--sim-instruments",
+        "1",
+    ])?;
+    Ok(())
+}
+
+#[test]
 fn sigterm_ends_with_zero() -> Result<()> {
     let mut served = serve(&["--sim-instruments", "1"])?;
     let killed = Command::new("kill")
@@ -400,6 +458,15 @@ fn ready_and_top_look_at_a_running_server() -> Result<()> {
         .and_then(|rest| rest.split(' ').next())
         .context("a rate")?;
     assert_ne!(published, "0", "{said}");
+    let json = run(&["top", &metrics, "--json"])?;
+    let look: serde_json::Value = serde_json::from_slice(&json.stdout)?;
+    assert!(
+        look["published_per_s"]
+            .as_f64()
+            .is_some_and(|rate| rate > 0.0)
+            && look["connections"]["connections"].is_array(),
+        "{look}"
+    );
     // Its log is lines of JSON.
     let stop = Command::new("kill")
         .args(["-TERM", &served.id().to_string()])

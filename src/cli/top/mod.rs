@@ -16,7 +16,9 @@ use ratatui::widgets::{Paragraph, Row, Table};
 
 use super::{Exit, address};
 use crate::market::UnixNanos;
+use crate::printable::printable;
 use crate::protocol::LagLevel;
+use crate::server::ConnectionsAnswer;
 use crate::shard::{ConnectionInfo, Rank};
 use sample::Sample;
 
@@ -34,6 +36,9 @@ pub(super) struct Arguments {
     /// Look once, print it as text and end; without a terminal this is what happens
     #[arg(long)]
     once: bool,
+    /// Look once and print it as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -81,6 +86,11 @@ const TOP: usize = 100;
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let by = arguments.by;
     let first = Sample::take(arguments.server, by.rank(), TOP)?;
+    if arguments.json {
+        std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));
+        let second = Sample::take(arguments.server, by.rank(), TOP)?;
+        return print_json(&second, &first);
+    }
     if arguments.once || !std::io::stdout().is_terminal() {
         std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));
         let second = Sample::take(arguments.server, by.rank(), TOP)?;
@@ -158,11 +168,21 @@ const COLUMNS: [(&str, u16); 11] = [
     ("LOST", 8),
 ];
 
+/// Columns in the order in which a narrow terminal loses them.
+const DROPPED_FIRST: [&str; 6] = [
+    "AGENT",
+    "ENC",
+    "TOPICS r/c/i",
+    "LATE FOR",
+    "DELIVERED",
+    "MERGED",
+];
+
 fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
     let [raw, conflate, interval] = one.modes;
     [
         one.address.to_string(),
-        one.agent.clone(),
+        printable(&one.agent).into_owned(),
         one.encoding.name().to_owned(),
         format!("{raw}/{conflate}/{interval}"),
         one.level.name().to_owned(),
@@ -230,6 +250,19 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     ]
 }
 
+/// Columns that fit into a width, in their order; the least telling ones go first.
+fn fitting(width: u16) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let needed = |shown: &[usize]| -> u16 { shown.iter().map(|at| COLUMNS[*at].1 + 1).sum() };
+    for name in DROPPED_FIRST {
+        if needed(&shown) <= width + 1 {
+            break;
+        }
+        shown.retain(|at| COLUMNS[*at].0 != name);
+    }
+    shown
+}
+
 fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: Option<&str>) {
     let [top, title, table, foot] = Layout::vertical([
         Constraint::Length(4),
@@ -261,16 +294,24 @@ fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: O
             .style(Style::new().add_modifier(Modifier::BOLD)),
         title,
     );
+    let shown = fitting(table.width);
     let rows = now.connections.connections.iter().map(|one| {
         let style = match one.level {
             LagLevel::Ok => Style::new(),
             LagLevel::Warn => Style::new().fg(Color::Yellow),
             LagLevel::Degraded => Style::new().fg(Color::Red),
         };
-        Row::new(cells(one, now.connections.ts)).style(style)
+        let cells = cells(one, now.connections.ts);
+        Row::new(
+            shown
+                .iter()
+                .map(|at| cells[*at].clone())
+                .collect::<Vec<_>>(),
+        )
+        .style(style)
     });
-    let widths = COLUMNS.map(|(_, width)| Constraint::Length(width));
-    let header = Row::new(COLUMNS.map(|(name, _)| name)).style(dim);
+    let widths = shown.iter().map(|at| Constraint::Length(COLUMNS[*at].1));
+    let header = Row::new(shown.iter().map(|at| COLUMNS[*at].0)).style(dim);
     frame.render_widget(
         Table::new(rows, widths).header(header).column_spacing(1),
         table,
@@ -307,6 +348,40 @@ fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
     Ok(())
 }
 
+/// What a look found, for scripts: rates per second, and the connections as the server lists them.
+#[derive(Debug, serde::Serialize)]
+struct Look<'a> {
+    published_per_s: f64,
+    delivered_per_s: f64,
+    merged_per_s: f64,
+    lost_per_s: f64,
+    written_bytes_per_s: f64,
+    opened_per_s: f64,
+    processor_cores: f64,
+    resident_bytes: f64,
+    subscriptions: f64,
+    unaccounted_events: f64,
+    connections: &'a ConnectionsAnswer,
+}
+
+fn print_json(now: &Sample, before: &Sample) -> Result<Exit> {
+    let rate = |name| now.rate(before, name);
+    let look = Look {
+        published_per_s: rate("tickcast_events_published_total"),
+        delivered_per_s: rate("tickcast_events_delivered_total"),
+        merged_per_s: rate("tickcast_events_merged_total"),
+        lost_per_s: rate("tickcast_events_lost_total"),
+        written_bytes_per_s: rate("tickcast_written_bytes_total"),
+        opened_per_s: rate("tickcast_connections_opened_total"),
+        processor_cores: rate("process_cpu_seconds_total"),
+        resident_bytes: now.value("process_resident_memory_bytes"),
+        subscriptions: now.value("tickcast_subscriptions"),
+        unaccounted_events: now.value("tickcast_events_unaccounted_total"),
+        connections: &now.connections,
+    };
+    super::print(format!("{}\n", serde_json::to_string_pretty(&look)?).as_bytes())
+}
+
 fn count(value: f64) -> String {
     match value {
         value if value >= 1e9 => format!("{:.2}G", value / 1e9),
@@ -334,5 +409,33 @@ fn time(seconds: f64) -> String {
         seconds if seconds >= 1.0 => format!("{seconds:.1}s"),
         seconds if seconds >= 1e-3 => format!("{:.0}ms", seconds * 1e3),
         seconds => format!("{:.0}µs", seconds * 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_loses_the_least_telling_columns() {
+        let names = |width| {
+            fitting(width)
+                .iter()
+                .map(|at| COLUMNS[*at].0)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(200).len(), COLUMNS.len());
+        let at_80 = names(80);
+        assert!(
+            !at_80.contains(&"AGENT") && at_80.contains(&"LOST"),
+            "{at_80:?}"
+        );
+        let needed: u16 = fitting(80).iter().map(|at| COLUMNS[*at].1 + 1).sum();
+        assert!(needed <= 81, "{needed}");
+        assert_eq!(
+            names(1),
+            ["ADDRESS", "LEVEL", "BEHIND", "QUEUED", "LOST"],
+            "what tells who is slow stays"
+        );
     }
 }
