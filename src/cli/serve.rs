@@ -373,9 +373,9 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     let metrics = metrics.map_or("off".to_owned(), |address| {
         format!("http://{address}/metrics")
     });
-    let (_, memory) = config.memory_formula(topics);
+    let memory_mib = config.memory_formula(topics).0.div_ceil(1 << 20);
     let text = format!(
-        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   {memory}\n  files    {files} may be open at once\n",
+        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   {memory_mib} MiB at most by the limits of this config (operations guide, Memory)\n  files    {files} may be open at once\n",
         env!("CARGO_PKG_VERSION"),
         config.shards,
     );

@@ -391,7 +391,7 @@ fn versions_manual_pages_and_the_words_of_the_config_are_there() -> Result<()> {
     let config = folder.path().join("feeds.yaml");
     std::fs::write(
         &config,
-        "listen: localhost:0\nshards: auto\nsources: [{name: in, kind: push, instruments: [{symbol: A}]}]\n",
+        "listen: localhost:0\nshards: auto\nsources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]\n",
     )?;
     assert_eq!(
         run(&["check", &config.display().to_string()])?
