@@ -196,11 +196,7 @@ impl App {
     async fn wait_for(&self, sources: &[(Arc<str>, Arc<SourceStatus>)]) {
         let clock = self.server.clock;
         let patience = clock.now().plus(START_PATIENCE);
-        while !sources
-            .iter()
-            .all(|(_, status)| status.has_started() || status.failure().is_some())
-            && clock.now() < patience
-        {
+        while sources.iter().any(|(_, status)| status.is_starting()) && clock.now() < patience {
             clock
                 .sleep_until(clock.now().plus(Duration::from_millis(2)))
                 .await;
@@ -368,5 +364,10 @@ fn start_shards(
 
 /// What handshakes and HTTP go by that a reload may change.
 fn settings_of(config: &Config, sources: &Sources) -> Settings {
-    Settings::of(config, sources.publishers(), sources.statuses())
+    Settings::of(
+        config,
+        sources.publishers(),
+        sources.statuses(),
+        sources.publisher_statuses(),
+    )
 }

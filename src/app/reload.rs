@@ -63,10 +63,12 @@ impl App {
             .taken
             .extend(self.sources.reload(&next.sources).await);
         self.drain = (next.drain_spread, next.drain_deadline);
-        let mut settings = settings_of(&next, &self.sources);
+        let settings = settings_of(&next, &self.sources);
         self.wait_for(&settings.sources).await;
-        // One that is new and doesn't come up makes nobody else unready.
-        settings.sources.retain(|(_, status)| status.has_started());
+        // A server that was ready stays so while a new source is slow to start.
+        for (_, status) in &settings.sources {
+            status.overdue("it has not started yet");
+        }
         self.server.settings.store(Arc::new(settings));
         self.config = next;
         self.show_bounds().await;

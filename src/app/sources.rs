@@ -89,6 +89,12 @@ impl Sources {
             .collect()
     }
 
+    /// The condition of each source that takes what is published over HTTP.
+    pub(super) fn publisher_statuses(&self) -> Vec<Arc<SourceStatus>> {
+        let publishers = self.runs.iter().filter(|run| run.push.is_some());
+        publishers.map(|run| Arc::clone(&run.status)).collect()
+    }
+
     /// The sum of a source's config.
     pub(super) fn sum(source: &SourceConfig) -> Bytes {
         sum_of(source)

@@ -102,6 +102,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
             "admin.metrics_on_feed",
             old.metrics_on_feed == new.metrics_on_feed,
         ),
+        ("ready.require", old.ready_require == new.ready_require),
         ("drain.deadline", old.drain_deadline == new.drain_deadline),
         ("drain.spread", old.drain_spread == new.drain_spread),
     ];
@@ -142,7 +143,7 @@ mod tests {
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
                  limits: {{connections: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
-                 admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
+                 admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),
                 pick("a", "b"),
@@ -151,6 +152,7 @@ mod tests {
                 h = pick("a.example", "b.example"),
                 p = pick("127.0.0.1", "10.0.0.0/8"),
                 m = pick("false", "true"),
+                r = pick("", "s"),
                 q = pick("64MiB", "32MiB"),
                 n = pick("100", "200"),
                 t = pick("10s", "20s"),

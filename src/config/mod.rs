@@ -166,6 +166,8 @@ pub struct Config {
     pub http_requests: usize,
     /// HTTP answers a second.
     pub http_requests_per_s: u32,
+    /// Sources that must have started for the server to be ready.
+    pub ready_require: Vec<String>,
     /// How long stopping may take.
     pub drain_deadline: Duration,
     /// Over how long clients are asked to come back.
@@ -313,6 +315,7 @@ fn read(root: &Section<'_>) -> Config {
     let auth = root.section("auth");
     let admin = root.section("admin");
     let drain = root.section("drain");
+    let ready = root.section("ready");
     auth.word("scheme");
     let config = Config {
         listen,
@@ -372,6 +375,7 @@ fn read(root: &Section<'_>) -> Config {
         publish_events_max: limits.integer("publish_events") as usize,
         http_requests: limits.integer("http_requests") as usize,
         http_requests_per_s: limits.integer("http_requests_per_s") as u32,
+        ready_require: ready.texts("require"),
         drain_deadline: drain.duration("deadline"),
         drain_spread: drain.duration("spread"),
     };
@@ -395,8 +399,21 @@ fn read(root: &Section<'_>) -> Config {
             ),
         );
     }
+    for name in &config.ready_require {
+        if !config.sources.iter().any(|source| *source.name == **name) {
+            let names: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
+            ready.problem(
+                "require",
+                format!(
+                    "\"{}\" is the name of no source; there are {}",
+                    name.escape_debug(),
+                    names.join(", ")
+                ),
+            );
+        }
+    }
     for section in [
-        &bus, &history, &fanout, &session, &limits, &auth, &admin, &drain,
+        &bus, &history, &fanout, &session, &limits, &auth, &admin, &drain, &ready,
     ] {
         section.finish();
     }
@@ -498,6 +515,13 @@ mod tests {
         assert!(problems("listen: 127.0.0.1:0")[0].contains("sources is missing"));
         assert!(problems("a: [1")[0].contains("no YAML"));
         assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("no YAML"));
+    }
+
+    #[test]
+    fn required_sources_exist() {
+        let found = problems(&format!("{SOURCES}ready: {{require: [s, t]}}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("\"t\" is the name of no source; there are s"));
     }
 
     #[test]

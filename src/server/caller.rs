@@ -166,7 +166,7 @@ mod tests {
              trusted_proxies: [{proxies}]\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]"
         );
         let config = crate::config::Config::parse(&config, "test").expect("a config");
-        Settings::of(&config, Vec::new(), Vec::new())
+        Settings::of(&config, Vec::new(), Vec::new(), Vec::new())
     }
 
     fn listener(address: &str) -> Listener {

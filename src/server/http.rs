@@ -135,7 +135,7 @@ async fn read(
     }
     let made = match (file, path) {
         (Some(file), _) => return file.answer(request.headers()),
-        (None, "/healthz" | "/readyz") => return health(server, path),
+        (None, "/healthz" | "/readyz") => return health(server, path, caller.is_local),
         (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
             return refusal(
                 StatusCode::NOT_FOUND,
@@ -151,7 +151,7 @@ async fn read(
     let answer = match made {
         "/v1/instruments" => instruments(shard).await,
         "/v1/snapshot" => snapshot(shard, request.uri().query().unwrap_or_default()).await,
-        other => health(server, other),
+        other => health(server, other, caller.is_local),
     };
     answer.map(|body| body.holding(turn))
 }
@@ -186,7 +186,7 @@ pub(super) async fn admin(
         return Ok(not_allowed("GET, HEAD"));
     }
     Ok(match request.uri().path() {
-        path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path),
+        path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path, true),
         "/v1/admin/connections" => {
             admin::connections(&server, request.uri().query().unwrap_or_default()).await
         }
@@ -197,7 +197,7 @@ pub(super) async fn admin(
     })
 }
 
-fn health(server: &Server, path: &str) -> Answer {
+fn health(server: &Server, path: &str, for_operators: bool) -> Answer {
     match path {
         "/metrics" => with_type(
             text(StatusCode::OK, server.metrics.render()),
@@ -206,8 +206,14 @@ fn health(server: &Server, path: &str) -> Answer {
         "/readyz" if server.is_draining.load(Ordering::Relaxed) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
         }
-        "/readyz" if !server.is_ready() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "sources are starting\n")
+        "/readyz" => {
+            let readiness = server.readiness();
+            let status = if readiness.is_ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            text(status, readiness.text(for_operators))
         }
         _ => text(StatusCode::OK, "ok\n"),
     }

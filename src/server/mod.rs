@@ -95,6 +95,46 @@ pub struct Settings {
     pub publishers: Vec<Arc<PushSource>>,
     /// The condition of each source that runs, by its name.
     pub sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
+    /// The condition of the sources behind `publishers`.
+    pub publisher_statuses: Vec<Arc<SourceStatus>>,
+    /// Names of sources without which the server is not ready (config `ready.require`).
+    pub required: Vec<String>,
+}
+
+/// An answer to `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Every source has started or failed, and those that are required have started.
+    pub is_ready: bool,
+    /// Every other source, with the reason if it has failed.
+    pub not_started: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+impl Readiness {
+    /// The answer's text; reasons may quote files and paths, so they are for operators.
+    pub fn text(&self, with_reasons: bool) -> String {
+        let mut text = if self.is_ready { "ok\n" } else { "not ready\n" }.to_owned();
+        for (name, trouble) in &self.not_started {
+            let state = if trouble.is_some() {
+                "has failed"
+            } else {
+                "is starting"
+            };
+            let reason = trouble.as_ref().filter(|_| with_reasons);
+            let reason = reason.map_or_else(String::new, |error| format!(": {}", one_line(error)));
+            text.extend(["source ", name, " ", state, &reason, "\n"]);
+        }
+        text
+    }
+}
+
+/// Characters of a source's error that are shown.
+const ERROR_CHARS_MAX: usize = 200;
+
+/// An error, which may quote a file, without control characters and cut short.
+fn one_line(error: &str) -> String {
+    let shown = error.chars().take(ERROR_CHARS_MAX);
+    shown.flat_map(char::escape_debug).collect()
 }
 
 impl Settings {
@@ -103,6 +143,7 @@ impl Settings {
         config: &Config,
         publishers: Vec<Arc<PushSource>>,
         sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
+        publisher_statuses: Vec<Arc<SourceStatus>>,
     ) -> Self {
         Self {
             connections_max: config.connections_max,
@@ -117,17 +158,40 @@ impl Settings {
             http_requests_per_s: config.http_requests_per_s,
             publishers,
             sources,
+            publisher_statuses,
+            required: config.ready_require.clone(),
         }
     }
 }
 
 impl Server {
-    /// Whether every source has told its instruments.
-    pub fn is_ready(&self) -> bool {
-        self.settings
-            .load()
-            .sources
-            .iter()
-            .all(|(_, status)| status.has_started())
+    /// The readiness of the server, with every source that has failed.
+    pub fn readiness(&self) -> Readiness {
+        let settings = self.settings.load();
+        let mut readiness = Readiness {
+            is_ready: true,
+            not_started: Vec::new(),
+        };
+        for (name, status) in &settings.sources {
+            let is_required = settings
+                .required
+                .iter()
+                .any(|required| **required == **name);
+            let trouble = status.trouble();
+            if status.is_starting() || (is_required && trouble.is_some()) {
+                readiness.is_ready = false;
+            }
+            if trouble.is_some() || status.is_starting() {
+                readiness.not_started.push((Arc::clone(name), trouble));
+            }
+        }
+        readiness
+    }
+
+    /// Whether every push source takes prices; other sources don't matter to publishers.
+    pub fn takes_publishes(&self) -> bool {
+        let settings = self.settings.load();
+        let mut inlets = settings.publisher_statuses.iter();
+        inlets.all(|status| status.has_started())
     }
 }

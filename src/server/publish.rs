@@ -79,8 +79,8 @@ pub(super) async fn answer(
             );
         }
     };
-    if !server.is_ready() {
-        return incoming::busy("the sources are starting");
+    if !server.takes_publishes() {
+        return incoming::busy("the push sources are starting");
     }
     let body = match incoming::read(server, request.into_body()).await {
         Ok(body) => body,

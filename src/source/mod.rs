@@ -135,7 +135,7 @@ impl Output {
         if !fresh.is_empty() {
             self.emit(&mut vec![Emit::Instruments(fresh)]).await?;
         }
-        self.status.set_started(true);
+        self.status.start();
         Ok(())
     }
 

@@ -1,37 +1,107 @@
 //! The condition of a source, shared with readiness checks and operators.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Written by the source and its supervisor, read by HTTP. No event waits for it.
 #[derive(Debug, Default)]
-pub struct SourceStatus {
-    started: AtomicBool,
-    failure: Mutex<Option<Arc<str>>>,
+pub struct SourceStatus(Mutex<Condition>);
+
+#[derive(Debug, Clone, Default)]
+enum Condition {
+    #[default]
+    Starting,
+    Started,
+    /// Failed, or late; it may start yet.
+    Troubled(Arc<str>),
+    /// Failed for good.
+    Failed(Arc<str>),
 }
 
 impl SourceStatus {
-    /// Records whether the source has announced its instruments.
-    pub fn set_started(&self, started: bool) {
-        self.started.store(started, Ordering::Relaxed);
+    fn set(&self, change: impl FnOnce(&Condition) -> Option<Condition>) {
+        let mut condition = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = change(&condition) {
+            *condition = next;
+        }
     }
 
-    /// Whether the source has announced its instruments.
-    pub fn has_started(&self) -> bool {
-        self.started.load(Ordering::Relaxed)
+    fn get(&self) -> Condition {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Records that the source has announced its instruments.
+    pub fn start(&self) {
+        self.set(|_| Some(Condition::Started));
+    }
+
+    /// Records that the source has failed and is started again.
+    pub fn retry(&self, error: &str) {
+        self.set(|_| Some(Condition::Troubled(error.into())));
+    }
+
+    /// Records that the source takes too long to start, unless it has started or failed.
+    pub fn overdue(&self, error: &str) {
+        self.set(|condition| {
+            matches!(condition, Condition::Starting).then(|| Condition::Troubled(error.into()))
+        });
     }
 
     /// Records that the source has failed for good. It is not started again.
     pub fn fail(&self, error: Arc<str>) {
-        self.set_started(false);
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.set(|_| Some(Condition::Failed(error)));
+    }
+
+    /// Whether the source has announced its instruments, and has not failed since.
+    pub fn has_started(&self) -> bool {
+        matches!(self.get(), Condition::Started)
+    }
+
+    /// Whether the source has neither started nor failed yet.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.get(), Condition::Starting)
     }
 
     /// The reason, if the source has failed for good.
     pub fn failure(&self) -> Option<Arc<str>> {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        match self.get() {
+            Condition::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The reason, if the source has failed or is late, whether for good or not.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        match self.get() {
+            Condition::Failed(error) | Condition::Troubled(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_failed_once_is_never_starting_again() {
+        let status = SourceStatus::default();
+        assert!(status.is_starting() && status.trouble().is_none());
+        status.overdue("late");
+        assert_eq!(status.trouble().as_deref(), Some("late"));
+        assert!(!status.is_starting() && !status.has_started());
+        status.start();
+        status.overdue("late");
+        assert!(status.has_started() && status.trouble().is_none());
+        status.retry("torn");
+        assert!(!status.has_started() && !status.is_starting());
+        assert_eq!(
+            (status.trouble().as_deref(), status.failure()),
+            (Some("torn"), None)
+        );
+        status.fail("for good".into());
+        assert_eq!(status.failure().as_deref(), Some("for good"));
     }
 }

@@ -19,6 +19,8 @@ use crate::protocol::SourceState;
 /// The first restart comes within this time, each further one within twice the one before.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A source that has not announced its instruments by then counts as failed until it does: a file system may hang.
+const START_MAX: Duration = Duration::from_secs(10);
 /// A source that ran so long begins again with [`FIRST_RETRY`].
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -61,6 +63,7 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
     tokio::select! {
         () = keep_running(&task, &mut *source, &mut out) => {}
         () = watch => {}
+        () = watch_start(&task) => {}
     }
     source.place()
 }
@@ -103,7 +106,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             error,
             "failed; starts again in {wait:?}"
         );
-        task.status.set_started(false);
+        task.status.retry(&error);
         tell(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
         tokio::select! {
@@ -117,6 +120,19 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
 
 async fn tell(task: &SourceTask, state: SourceState) {
     task.emitter.emit(&mut vec![Emit::State(state)]).await;
+}
+
+/// Notes a source that does not start in time; never ends.
+async fn watch_start(task: &SourceTask) {
+    task.clock
+        .sleep_until(task.clock.now().plus(START_MAX))
+        .await;
+    if task.status.is_starting() {
+        let error = format!("it has not started within {} s", START_MAX.as_secs());
+        tracing::warn!(source = &*task.name, error);
+        task.status.overdue(&error);
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Tells when a source that had begun falls silent as a whole, and when it is back.

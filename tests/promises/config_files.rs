@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::terminal::{Served, TICKCAST, serve_with};
 
-const GOOD: &str = "sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]\n";
+const GOOD: &str = "admin: {metrics_on_feed: true}\nsources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]\n";
 
 /// A running server with its config file and its log.
 struct Running {

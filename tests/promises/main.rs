@@ -17,6 +17,7 @@ mod modes;
 mod papers;
 mod publish;
 mod readers;
+mod readiness;
 mod recorded;
 mod reload;
 mod replay;

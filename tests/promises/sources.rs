@@ -129,8 +129,10 @@ async fn a_source_that_fails_is_restarted_and_harms_no_other() -> Result<()> {
     client.events(200).await?;
     client.ledger().await?;
     assert!(
-        feed.get("/readyz").await?.contains("starting"),
-        "not ready while a source has told nothing"
+        feed.get("/readyz")
+            .await?
+            .contains("source gone has failed"),
+        "a source that has failed is named"
     );
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Keys of the server: addresses, limits, delivery, shutdown.
 
-use super::{Key, Kind, fixed, key};
+use super::{Key, Kind, fixed, key, without_default};
 
 /// Addresses, threads and the state directory.
 pub(super) const BASE: &[Key] = &[
@@ -224,6 +224,11 @@ pub(super) const LIMITS: &[Key] = &[
         "127.0.0.1:8081",
         "Where metrics and health are served for operators; off for nowhere.",
     )),
+    without_default(
+        "ready.require",
+        Kind::Texts,
+        "Names of sources that must have started for `/readyz` to answer 200; any other source may fail.",
+    ),
     key(
         "admin.metrics_on_feed",
         Kind::Flag,

@@ -1,0 +1,75 @@
+//! The server is ready once every source has started or failed; a failed source is named and stops no other.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tickcast::config::Config;
+
+use crate::harness::{Feed, deadline};
+
+/// A push source beside a replay of this file.
+fn config(file: &Path, rest: &str) -> String {
+    format!(
+        "sources:\n  - {{name: in, kind: push, open: true, instruments: [{{symbol: P}}]}}\n  - {{name: tape, kind: replay, files: [\"{}\"]}}\n{rest}\n",
+        file.display()
+    )
+}
+
+async fn ready(feed: &Feed) -> Result<(bool, String)> {
+    let answer = feed
+        .http("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer")?;
+    Ok((head.starts_with("HTTP/1.1 200 "), body.to_owned()))
+}
+
+/// Waits until `/readyz` names the source that failed.
+async fn named(feed: &Feed) -> Result<(bool, String)> {
+    let asking = async {
+        loop {
+            let (is_ready, body) = ready(feed).await?;
+            if body.contains("source tape has failed") {
+                return Ok((is_ready, body));
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    deadline(asking).await?
+}
+
+async fn publish(feed: &Feed) -> Result<String> {
+    let line = r#"{"ch":"trade","sym":"P","px":"1","qty":"1"}"#;
+    feed.http(&format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{line}",
+        line.len()
+    ))
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_failed_is_named_and_keeps_nothing_else_waiting() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let broken = folder.path().join("broken.csv");
+    std::fs::write(&broken, "this,is,no\nformat,we,know\n")?;
+    // For good, and again and again.
+    for file in [&broken, &folder.path().join("none.csv")] {
+        let mut feed = Feed::start(&config(file, "")).await?;
+        let (is_ready, body) = named(&feed).await?;
+        assert!(is_ready && body.starts_with("ok\n"), "{body}");
+        assert!(
+            body.contains(&file.display().to_string()),
+            "with its reason: {body}"
+        );
+        let answer = publish(&feed).await?;
+        assert!(answer.contains(r#""accepted":1"#), "{answer}");
+        // Those who need it say so.
+        let text = config(file, "ready: {require: [tape]}\nlisten: 127.0.0.1:0");
+        feed.app.reload(&Config::parse(&text, "test")?).await;
+        let (is_ready, body) = named(&feed).await?;
+        assert!(!is_ready && body.starts_with("not ready\n"), "{body}");
+        let answer = publish(&feed).await?;
+        assert!(answer.contains(r#""accepted":1"#), "{answer}");
+        feed.app.stop().await;
+    }
+    Ok(())
+}
