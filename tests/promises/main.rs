@@ -15,6 +15,7 @@ mod ledger;
 mod load;
 mod modes;
 mod papers;
+mod proxies;
 mod publish;
 mod readers;
 mod readiness;

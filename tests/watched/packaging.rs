@@ -102,6 +102,20 @@ fn deployments_name_arguments_that_the_program_has() -> Result<()> {
             );
         }
     }
+    // The admin address is unauthenticated: only where a network of its own reaches it is it bound to every address.
+    let of = |file: &str| std::fs::read_to_string(path(file));
+    for file in [
+        "deploy/Dockerfile",
+        "deploy/kubernetes.yaml",
+        "deploy/tickcast.service",
+        "feeds.yaml",
+    ] {
+        assert!(!of(file)?.contains("0.0.0.0:8081"), "{file}");
+    }
+    assert!(of("deploy/kubernetes.yaml")?.contains("kind: NetworkPolicy"));
+    let composition = of("deploy/compose.yaml")?;
+    let is_published = |line: &str| line.contains("ports:") && line.contains("8081");
+    assert!(!composition.lines().any(is_published), "{composition}");
     // The config of the manifest is one.
     let manifest = std::fs::read_to_string(path("deploy/kubernetes.yaml"))?;
     let config = manifest

@@ -1,0 +1,238 @@
+//! The reverse proxies of docs/proxies.md, run as they stand there: TLS, WebSocket, path prefix, and what must not pass.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::{DEADLINE, Feed, Stopwatch, market};
+
+const GUIDE: &str = include_str!("../../docs/proxies.md");
+const NAME: &str = "feed.example.com";
+
+/// Whether all of these programs are there; `./check` installs them.
+fn have(programs: &[&str]) -> Result<bool> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into()])
+        .collect();
+    let is_there = |program: &&&str| folders.iter().any(|folder| folder.join(program).exists());
+    let Some(missing) = programs.iter().find(|program| !is_there(program)) else {
+        return Ok(true);
+    };
+    ensure!(
+        std::env::var_os("TICKCAST_CHECK").is_none(),
+        "{missing} is not there, though ./check installs it"
+    );
+    eprintln!("skipped: {missing} is not there; ./check installs it");
+    Ok(false)
+}
+
+/// The guide's configuration in that language, for this feed and port, with a certificate of its own.
+fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Result<String> {
+    let (key, certificate) = (folder.join("key"), folder.join("certificate"));
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args(["-subj", &format!("/CN={NAME}"), "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(made.success(), "openssl makes a certificate");
+    let both = std::fs::read_to_string(&certificate)? + &std::fs::read_to_string(&key)?;
+    std::fs::write(folder.join("both"), both)?;
+    let block = GUIDE
+        .split(&format!("```{language}\n"))
+        .nth(1)
+        .context("a block")?;
+    let block = block.split("```").next().unwrap_or_default();
+    let at = |name: &str| folder.join(name).display().to_string();
+    Ok(block
+        .replace("127.0.0.1:8080", &feed.address.to_string())
+        .replace("listen 443", &format!("listen 127.0.0.1:{port}"))
+        .replace("bind :443", &format!("bind 127.0.0.1:{port}"))
+        .replace(&format!("/etc/ssl/{NAME}.pem"), &at("certificate"))
+        .replace(&format!("/etc/ssl/{NAME}.key"), &at("key"))
+        .replace(&format!("/etc/haproxy/{NAME}.pem"), &at("both")))
+}
+
+/// A process that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _waited = self.0.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn curl(port: u16, host: &str) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args([
+        "--silent",
+        "--insecure",
+        "--http1.1",
+        "--include",
+        "--no-buffer",
+    ])
+    .args([
+        "--max-time",
+        "10",
+        "--resolve",
+        &format!("{host}:{port}:127.0.0.1"),
+    ]);
+    curl
+}
+
+/// Status of a request through the proxy, and its answer.
+fn ask(port: u16, host: &str, path: &str, more: &[&str]) -> Result<(u16, String)> {
+    let url = format!("https://{host}:{port}{path}");
+    let done = curl(port, host).args(more).arg(url).output()?;
+    let answer = String::from_utf8_lossy(&done.stdout).into_owned();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((status.unwrap_or(0), answer))
+}
+
+/// The beginning of a WebSocket's answer, up to a text that is waited for or its end.
+fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String> {
+    let headers = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        &format!("Origin: {origin}"),
+    ];
+    let mut command = curl(port, NAME);
+    for header in headers {
+        command.args(["--header", header]);
+    }
+    command.arg(format!("https://{NAME}:{port}{path}?encoding=json"));
+    let mut running = Running(command.stdout(Stdio::piped()).spawn()?);
+    let mut output = running.0.stdout.take().context("piped")?;
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    while !answer.contains(wanted) {
+        let read = output.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    Ok(answer)
+}
+
+async fn feed() -> Result<Feed> {
+    let config = market(
+        1,
+        10,
+        &format!("allowed_hosts: [{NAME}]\ntrusted_proxies: [127.0.0.1]"),
+    );
+    let push = "sources: [{name: in, kind: push, open: true, instruments: [{symbol: P}]}, ";
+    Feed::start(&config.replace("sources: [", push)).await
+}
+
+/// What holds through either proxy.
+fn check(port: u16) -> Result<()> {
+    let patience = Stopwatch::start();
+    while ask(port, NAME, "/healthz", &[])?.0 != 200 {
+        ensure!(patience.elapsed() < DEADLINE, "the proxy doesn't come up");
+    }
+    let own = format!("https://{NAME}:{port}");
+    for prefix in ["", "/market"] {
+        let (status, page) = ask(port, NAME, &format!("{prefix}/"), &[])?;
+        ensure!(
+            status == 200 && page.contains("<title>"),
+            "the page at {prefix}/: {page}"
+        );
+        let feed = format!("{prefix}/v1/feed");
+        let opened = open_feed(port, &feed, &own, r#""op":"welcome""#)?;
+        ensure!(
+            opened.contains(" 101 ") && opened.contains(r#""op":"welcome""#),
+            "the feed at {feed}: {opened}"
+        );
+        for evil in [
+            "https://evil.example",
+            &own.replace("https", "http"),
+            "http://localhost:3000",
+        ] {
+            let refused = open_feed(port, &feed, evil, "\r\n\r\n")?;
+            ensure!(refused.contains(" 403 "), "{evil}: {refused}");
+        }
+    }
+    let line = r#"{"ch":"trade","sym":"P","px":"1","qty":"1"}"#;
+    let post = [
+        "--header",
+        "Content-Type: application/x-ndjson",
+        "--data-binary",
+        line,
+    ];
+    let (status, answer) = ask(port, NAME, "/v1/publish", &post)?;
+    ensure!(status == 403, "published without a token: {answer}");
+    let local = [
+        "--header",
+        "X-Forwarded-Host: localhost",
+        "--header",
+        "X-Forwarded-Proto: http",
+    ];
+    let (status, answer) = ask(port, NAME, "/v1/publish", &[&post[..], &local].concat())?;
+    ensure!(status == 403, "published under another name: {answer}");
+    let (status, answer) = ask(port, "evil.example", "/v1/instruments", &[])?;
+    ensure!(status == 421, "another host: {answer}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_passes_the_feed_on_as_the_guide_configures_it() -> Result<()> {
+    if !have(&["nginx", "openssl", "curl"])? {
+        return Ok(());
+    }
+    let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);
+    let block = configuration("nginx", &feed, port, folder.path())?;
+    let at = folder.path().display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
+        .concat();
+    let text = format!(
+        "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{block}}}\n"
+    );
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, text)?;
+    let mut nginx = Command::new("nginx");
+    nginx.env("PATH", "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin");
+    nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
+    let _nginx = Running(nginx.stderr(Stdio::null()).spawn()?);
+    tokio::task::spawn_blocking(move || check(port)).await?
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn haproxy_passes_the_feed_on_as_the_guide_configures_it() -> Result<()> {
+    if !have(&["haproxy", "openssl", "curl"])? {
+        return Ok(());
+    }
+    let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);
+    let block = configuration("haproxy", &feed, port, folder.path())?;
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, format!("global\n    maxconn 100\n\n{block}"))?;
+    let mut haproxy = Command::new("haproxy");
+    haproxy.env("PATH", "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin");
+    haproxy.args(["-db", "-f"]).arg(&file);
+    let _haproxy = Running(
+        haproxy
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?,
+    );
+    tokio::task::spawn_blocking(move || check(port)).await?
+}
