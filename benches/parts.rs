@@ -317,7 +317,9 @@ fn bars(criterion: &mut Criterion) {
                 Duration::from_secs(5),
             );
             for (at, trade) in trades.iter().enumerate() {
-                derive.on_trade(0, InstrumentId(0), trade, &mut out);
+                derive
+                    .on_trade(0, InstrumentId(0), trade, &mut out)
+                    .expect("sums have room");
                 if at.is_multiple_of(100) {
                     derive.on_mark(0, trade.ts, &mut out);
                 }

@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::{Catalog, SourceId, TopicId};
+use super::{Catalog, InstrumentId, SourceId, TopicId};
 use crate::market::{Body, TradeId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Epoch, SourceCondition, encode_event};
@@ -51,6 +51,8 @@ pub enum LogItem {
         /// Those of them that don't begin with nothing, because the server was there before.
         restored: Vec<(TopicId, Arc<RestoredTopic>)>,
     },
+    /// Instruments that are described otherwise now; the batch's catalog has their description.
+    Instruments(Vec<InstrumentId>),
     /// A topic begins a new epoch at sequence number 0.
     Epoch {
         /// Which topic.

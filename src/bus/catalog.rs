@@ -276,6 +276,22 @@ impl Catalog {
         topics
     }
 
+    /// Takes in that an instrument's prices and quantities have at least so many decimals.
+    pub fn grow_scales(&mut self, id: InstrumentId, price: u32, qty: u32) {
+        let info = self.instruments.get(id.0 as usize);
+        let instrument = Instrument {
+            price_scale: info.instrument.price_scale.max(price),
+            qty_scale: info.instrument.qty_scale.max(qty),
+            ..info.instrument.clone()
+        };
+        let info = InstrumentInfo {
+            instrument,
+            source: info.source,
+            topics: info.topics,
+        };
+        self.instruments.set(id.0 as usize, info);
+    }
+
     /// The instrument of that symbol.
     pub fn of_symbol(&self, symbol: &Symbol) -> Option<InstrumentId> {
         self.symbol_place(symbol)

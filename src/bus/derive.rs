@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::saved::SavedTime;
 use super::{Catalog, InstrumentId, InstrumentInfo, TopicId};
 use crate::market::{
-    Bar, Body, Interval, Price, SourceKind, Status, Ticker, Trade, TradingState, UnixNanos,
+    Bar, Body, Interval, Price, PriceFault, SourceKind, Status, Ticker, Trade, TradingState,
+    UnixNanos,
 };
 use crate::topic::Channel;
 
@@ -44,10 +45,12 @@ pub struct SavedInstrument {
     last_seen: UnixNanos,
 }
 
-/// The decimals of what is divided.
-const DIVIDED_SCALE: u32 = 8;
-/// The largest value that has room for 8 decimals.
-const DIVIDED_MAX: Decimal = Decimal::from_parts(0, 0, 5, false, 0);
+/// The least decimals of what is divided.
+const DIVIDED_SCALE_MIN: u32 = 8;
+/// The least significant digits of what is divided.
+const DIVIDED_DIGITS_MIN: i64 = 6;
+/// Digits that every decimal has room for.
+const DIGITS_MAX: i64 = 28;
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug)]
@@ -193,18 +196,19 @@ impl Derive {
         )
     }
 
-    /// A trade: counts in the ticker and in every bar, and may close bars.
+    /// A trade: counts in the ticker and in every bar, and may close bars. One that a sum has no room for changes nothing.
     pub fn on_trade(
         &mut self,
         source: usize,
         id: InstrumentId,
         trade: &Trade,
         out: &mut impl Publish,
-    ) {
+    ) -> Result<(), PriceFault> {
         let time = &mut self.sources[source];
         let state = &mut self.states[id.0 as usize];
+        let notional = state.room_for(trade)?;
         state.seen(trade.ts, out);
-        state.add_to_session(trade);
+        state.add_to_session(trade, notional);
         for (at, interval) in Interval::ALL.into_iter().enumerate() {
             state.close_bar(at, trade.ts, out);
             let end = state.add_to_bar(at, interval, trade, time.present);
@@ -214,6 +218,7 @@ impl Derive {
             state.changed = true;
             time.changed.push(id);
         }
+        Ok(())
     }
 
     /// A quote: a sign of life.
@@ -395,14 +400,39 @@ impl State {
         }
     }
 
-    fn add_to_session(&mut self, trade: &Trade) {
+    /// The session's Σ price·quantity with a trade, if every sum has room for it.
+    fn room_for(&self, trade: &Trade) -> Result<Decimal, PriceFault> {
+        let notional = trade
+            .px
+            .0
+            .checked_mul(trade.qty.0)
+            .ok_or(PriceFault::Overflow)?;
+        for open in self.bars.iter().flatten() {
+            open.bar.vol_with(trade.qty)?;
+        }
+        match &self.session {
+            Some(session) if self.day_of(trade.ts) <= session.day => {
+                session.sum.vol_with(trade.qty)?;
+                session
+                    .notional
+                    .checked_add(notional)
+                    .ok_or(PriceFault::Overflow)
+            }
+            _ => Ok(notional),
+        }
+    }
+
+    /// `notional` is what [`Self::room_for`] returned.
+    fn add_to_session(&mut self, trade: &Trade, notional: Decimal) {
         self.ticker_changed = true;
         let day = self.day_of(trade.ts);
-        let notional = trade.px.0.saturating_mul(trade.qty.0);
         match &mut self.session {
             Some(session) if day <= session.day => {
-                session.sum.add(trade.ts, trade.px, trade.qty);
-                session.notional = session.notional.saturating_add(notional);
+                session
+                    .sum
+                    .add(trade.ts, trade.px, trade.qty)
+                    .expect("room_for looked");
+                session.notional = notional;
             }
             session => {
                 let sum = Bar::first(day, trade.ts, trade.px, trade.qty);
@@ -437,7 +467,9 @@ impl State {
         present: UnixNanos,
     ) -> UnixNanos {
         if let Some(open) = &mut self.bars[at] {
-            open.bar.add(trade.ts, trade.px, trade.qty);
+            open.bar
+                .add(trade.ts, trade.px, trade.qty)
+                .expect("room_for looked");
             open.changed = true;
             return open.end;
         }
@@ -489,7 +521,13 @@ fn ticker(session: &Session) -> Ticker {
         high: sum.high,
         low: sum.low,
         vol: sum.vol,
-        vwap: divided(notional.checked_div(sum.vol.0).unwrap_or(sum.close.0)),
+        vwap: divided(
+            notional.checked_div(sum.vol.0).unwrap_or(sum.close.0),
+            [sum.open, sum.high, sum.low, sum.close]
+                .map(|px| px.0.scale())
+                .into_iter()
+                .max(),
+        ),
         n: sum.n,
         chg: change(sum.close, sum.open),
     }
@@ -499,18 +537,71 @@ fn change(last: Price, open: Price) -> Option<Decimal> {
     last.0
         .checked_div(open.0)
         .and_then(|ratio| ratio.checked_sub(Decimal::ONE))
-        .map(divided)
+        .map(|change| divided(change, None))
 }
 
-/// 8 decimals, half to even, all written.
-fn divided(value: Decimal) -> Decimal {
-    let value = value.clamp(-DIVIDED_MAX, DIVIDED_MAX);
-    let mut rounded =
-        value.round_dp_with_strategy(DIVIDED_SCALE, RoundingStrategy::MidpointNearestEven);
-    rounded.rescale(DIVIDED_SCALE);
+/// At least 8 decimals, `scale` and 6 significant digits, as far as 28 digits reach; half to even, all decimals written.
+fn divided(value: Decimal, scale: Option<u32>) -> Decimal {
+    let digits = i64::from(
+        value
+            .mantissa()
+            .unsigned_abs()
+            .checked_ilog10()
+            .map_or(0, |log| log + 1),
+    );
+    // Digits in front of the point; negative for each zero behind it.
+    let whole = digits - i64::from(value.scale());
+    let significant = if digits == 0 {
+        0
+    } else {
+        DIVIDED_DIGITS_MIN - whole
+    };
+    let least = i64::from(scale.unwrap_or(0).max(DIVIDED_SCALE_MIN));
+    let scale = least.max(significant).min(DIGITS_MAX - whole.max(0)).max(0) as u32;
+    let mut rounded = value.round_dp_with_strategy(scale, RoundingStrategy::MidpointNearestEven);
+    rounded.rescale(scale);
     if rounded.is_zero() {
         rounded.abs()
     } else {
         rounded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(text: &str) -> Decimal {
+        crate::market::parse_decimal(text).expect("a decimal")
+    }
+
+    #[test]
+    fn what_is_divided_has_digits_enough_for_its_size() {
+        for (value, scale, written) in [
+            ("64250.123456789", 2, "64250.12345679"),
+            ("0.00000123456789", 8, "0.00000123457"),
+            ("0.00000123456789", 14, "0.00000123456789"),
+            (
+                "0.000000000000000000012345678",
+                8,
+                "0.0000000000000000000123457",
+            ),
+            ("-0.00000001", 0, "-0.0000000100000"),
+            ("0", 0, "0.00000000"),
+            ("0.000000005", 8, "0.00000000500000"),
+            (
+                "100000000000000000000000",
+                2,
+                "100000000000000000000000.0000",
+            ),
+            (
+                "79228162514264337593543950335",
+                2,
+                "79228162514264337593543950335",
+            ),
+        ] {
+            let value = decimal(value);
+            assert_eq!(divided(value, Some(scale)).to_string(), written);
+        }
     }
 }

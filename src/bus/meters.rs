@@ -27,6 +27,8 @@ pub(super) enum Dropped {
     Channel,
     /// The source has not announced the instrument.
     Unannounced,
+    /// A session's sum has no room for the trade.
+    Overflow,
 }
 
 #[derive(Debug)]

@@ -26,6 +26,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -85,6 +86,8 @@ struct Sequencer {
     topics_at: Option<usize>,
     tx: UnixNanos,
     published: [u64; Channel::COUNT],
+    /// Instruments whose decimals are more than the catalog says; told with the batch.
+    grown: HashMap<InstrumentId, (u32, u32)>,
     /// Status topics of instruments whose prices stand still, though they should not.
     stale: HashSet<TopicId>,
 }
@@ -140,6 +143,32 @@ impl Sequencer {
         }
     }
 
+    /// Notes the decimals of a price and its quantity.
+    fn note_scales(&mut self, id: InstrumentId, px: Decimal, qty: Decimal) {
+        let instrument = &self.catalog.instrument(id).instrument;
+        let (price, qty) = (px.scale(), qty.scale());
+        if price > instrument.price_scale || qty > instrument.qty_scale {
+            let grown = self.grown.entry(id).or_default();
+            *grown = (grown.0.max(price), grown.1.max(qty));
+        }
+    }
+
+    /// Describes the instruments anew whose decimals have grown: the catalog is copied once a batch.
+    fn tell_grown(&mut self) {
+        if self.grown.is_empty() {
+            return;
+        }
+        let mut grown: Vec<_> = std::mem::take(&mut self.grown).into_iter().collect();
+        grown.sort_by_key(|(id, _)| id.0);
+        let catalog = self.catalog();
+        for (id, (price, qty)) in &grown {
+            catalog.grow_scales(*id, *price, *qty);
+        }
+        self.push(LogItem::Instruments(
+            grown.into_iter().map(|(id, _)| id).collect(),
+        ));
+    }
+
     fn push(&mut self, item: LogItem) {
         self.replica.apply(&item, &self.catalog);
         self.items.push(item);
@@ -193,6 +222,7 @@ impl Bus {
                 topics_at: None,
                 tx: heritage.tx,
                 published: [0; Channel::COUNT],
+                grown: HashMap::new(),
                 stale: HashSet::new(),
             },
             sources,
@@ -263,6 +293,7 @@ impl Bus {
             self.meters.forget();
             return;
         }
+        self.out.tell_grown();
         let mut items = std::mem::take(&mut self.out.items);
         self.out.topics_at = None;
         // It is kept for a while, and there are many small ones.
@@ -290,7 +321,10 @@ impl Bus {
                 let Some(topic) = topic else {
                     return self.meters.drop(at, Dropped::Channel, 1);
                 };
-                self.derive.on_trade(at, id, &trade, &mut self.out);
+                if self.derive.on_trade(at, id, &trade, &mut self.out).is_err() {
+                    return self.meters.drop(at, Dropped::Overflow, 1);
+                }
+                self.out.note_scales(id, trade.px.0, trade.qty.0);
                 self.out.publish(topic, Body::Trade(trade));
             }
             Emit::Quote(local, quote) => {
@@ -302,6 +336,9 @@ impl Bus {
                     return self.meters.drop(at, Dropped::Channel, 1);
                 };
                 self.derive.on_quote(id, quote.ts, &mut self.out);
+                for level in [quote.bid, quote.ask].into_iter().flatten() {
+                    self.out.note_scales(id, level.px.0, level.qty.0);
+                }
                 self.out.publish(topic, Body::Quote(quote));
             }
             Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),

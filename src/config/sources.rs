@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::{Offset, TimeZone};
 use rust_decimal::Decimal;
 
 use super::reader::Section;
 use super::shared;
 use crate::market::{
-    Instrument, Price, PriceRules, SourceKind, Symbol, VALUE_MAX, is_printable, parse_decimal,
+    Instrument, Price, PriceRules, SourceKind, Symbol, VALUE_MAX, excerpt, is_printable,
+    parse_decimal,
 };
 use crate::source::push::PushRules;
 use crate::source::replay::{Begin, Columns, ReplayConfig, Speed};
@@ -210,6 +212,9 @@ fn read_sim_instrument(
         if value <= Decimal::ZERO {
             section.problem(key, "must be more than zero");
         }
+        if value > VALUE_MAX {
+            section.problem(key, "must be at most 10^15");
+        }
     }
     let least = if prices.negative { start.abs() } else { start };
     if least < tick_size && parse_decimal(&section.text("start")).is_ok() {
@@ -349,24 +354,7 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
         minutes.map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
     };
     let (open, close) = (of_day("open"), of_day("close"));
-    let offset = section.text("utc_offset");
-    let utc_offset_s = offset.split_at_checked(1).and_then(|(sign, rest)| {
-        let seconds = i32::try_from(clock_minutes(rest)? * 60).ok()?;
-        match sign {
-            "+" => Some(seconds),
-            "-" => Some(-seconds),
-            _ => None,
-        }
-    });
-    if utc_offset_s.is_none() {
-        section.problem(
-            "utc_offset",
-            format!(
-                "\"{}\" is no offset; write it as -05:00",
-                offset.escape_debug()
-            ),
-        );
-    }
+    let zone = zone(section);
     let text = section.text("days");
     let days = days(&text);
     if days.is_none() {
@@ -382,15 +370,59 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
     Some(Hours {
         open: open?,
         close: close?,
-        utc_offset_s: utc_offset_s?,
+        zone: zone?,
         days: days?,
     })
 }
 
+fn zone(section: &Section<'_>) -> Option<TimeZone> {
+    let (name, offset) = (section.text("timezone"), section.text("utc_offset"));
+    if !name.is_empty() {
+        if section.has("utc_offset") {
+            section.problem(
+                "utc_offset",
+                "can't stand beside timezone, which has its offsets",
+            );
+        }
+        let zone = Hours::zone(&name);
+        if zone.is_none() {
+            section.problem(
+                "timezone",
+                format!(
+                    "\"{}\" is no IANA time zone; write it as America/New_York or Europe/Berlin",
+                    excerpt(&name)
+                ),
+            );
+        }
+        return zone;
+    }
+    let zone = offset.split_at_checked(1).and_then(|(sign, rest)| {
+        let seconds = i32::try_from(clock_minutes(rest)?.checked_mul(60)?).ok()?;
+        let seconds = match sign {
+            "+" => seconds,
+            "-" => seconds.checked_neg()?,
+            _ => return None,
+        };
+        Offset::from_seconds(seconds).ok().map(TimeZone::fixed)
+    });
+    if zone.is_none() {
+        section.problem(
+            "utc_offset",
+            format!(
+                "\"{}\" is no offset; write it as -05:00, or name the zone: timezone: America/New_York",
+                excerpt(&offset)
+            ),
+        );
+    }
+    zone
+}
+
+/// Minutes after midnight, up to 24:00.
 fn clock_minutes(text: &str) -> Option<u32> {
     let (hours, minutes) = text.split_once(':')?;
     let (hours, minutes): (u32, u32) = (hours.parse().ok()?, minutes.parse().ok()?);
-    (hours <= 24 && minutes < 60).then_some(hours * 60 + minutes)
+    let all = hours.checked_mul(60)?.checked_add(minutes)?;
+    (minutes < 60 && all <= 24 * 60).then_some(all)
 }
 
 fn days(text: &str) -> Option<[bool; 7]> {

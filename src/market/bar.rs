@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Price, Qty, UnixNanos};
+use super::{Price, PriceFault, Qty, UnixNanos};
 
 /// How long a bar lasts; bars start at multiples of it since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,23 +90,36 @@ impl Bar {
         }
     }
 
-    /// Takes one more trade in.
-    pub fn add(&mut self, ts: UnixNanos, px: Price, qty: Qty) {
+    /// Takes one more trade in; where the volume has no room for it, nothing changes.
+    pub fn add(&mut self, ts: UnixNanos, px: Price, qty: Qty) -> Result<(), PriceFault> {
+        let vol = self.vol_with(qty)?;
         self.ts = self.ts.max(ts);
         self.high = self.high.max(px);
         self.low = self.low.min(px);
         self.close = px;
-        self.vol = Qty(self.vol.0.saturating_add(qty.0));
+        self.vol = vol;
         self.n += 1;
+        Ok(())
     }
 
-    /// Takes the bar that follows within the same longer interval in.
-    pub fn extend(&mut self, next: &Self) {
+    /// Takes the bar that follows within the same longer interval in; where the volume has no room for it, nothing changes.
+    pub fn extend(&mut self, next: &Self) -> Result<(), PriceFault> {
+        let vol = self.vol_with(next.vol)?;
         self.ts = self.ts.max(next.ts);
         self.high = self.high.max(next.high);
         self.low = self.low.min(next.low);
         self.close = next.close;
-        self.vol = Qty(self.vol.0.saturating_add(next.vol.0));
+        self.vol = vol;
         self.n += next.n;
+        Ok(())
+    }
+
+    /// The volume with so much more of it.
+    pub fn vol_with(&self, qty: Qty) -> Result<Qty, PriceFault> {
+        self.vol
+            .0
+            .checked_add(qty.0)
+            .map(Qty)
+            .ok_or(PriceFault::Overflow)
     }
 }

@@ -17,10 +17,11 @@ pub struct Ticker {
     pub low: Price,
     /// Traded quantity, in the base.
     pub vol: Qty,
-    /// Σ price·quantity / Σ quantity, 8 decimals, half to even.
+    /// Σ price·quantity / Σ quantity, half to even: at least 8 decimals, those of the prices, and 6 significant digits.
     pub vwap: Decimal,
     /// How many trades.
     pub n: u64,
-    /// last / open − 1, 8 decimals, half to even; `None` where the open is zero.
+    /// last / open − 1, half to even, at least 8 decimals and 6 significant digits; `None` where the open is zero, or the ratio
+    /// beyond 28 digits.
     pub chg: Option<Decimal>,
 }

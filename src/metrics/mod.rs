@@ -197,11 +197,16 @@ impl Refused {
 }
 
 /// The reasons why the bus does not publish an event: another source owns the symbol, `limits.instruments` is reached, the
-/// instrument lacks the channel, or the source has not announced it.
-pub(crate) const DROPPED: [&str; 4] =
-    ["symbol_taken", "instrument_limit", "channel", "unannounced"];
+/// instrument lacks the channel, the source has not announced it, or a session's sum has no room for it.
+pub(crate) const DROPPED: [&str; 5] = [
+    "symbol_taken",
+    "instrument_limit",
+    "channel",
+    "unannounced",
+    "overflow",
+];
 /// Why input is refused.
-const BAD_INPUT: [&str; 15] = [
+const BAD_INPUT: [&str; 14] = [
     "malformed",
     "channel",
     "symbol",
@@ -209,7 +214,6 @@ const BAD_INPUT: [&str; 15] = [
     "negative_price",
     "zero_price",
     "too_large",
-    "overflow",
     "crossed",
     "late",
     "ahead",

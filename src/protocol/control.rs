@@ -39,6 +39,8 @@ pub enum Control {
     Topics(TopicsChange),
     /// A source of a held topic changed.
     Source(SourceChange),
+    /// An instrument of a held topic is described otherwise now.
+    Instrument(InstrumentEntry),
     /// A request failed as a whole.
     Error(ProtocolError),
     /// The server closes.

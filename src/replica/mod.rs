@@ -197,6 +197,7 @@ impl Replica {
                 }
                 self.sources.resize(catalog.sources().len(), None);
             }
+            LogItem::Instruments(_) => self.catalog = Arc::clone(catalog),
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();

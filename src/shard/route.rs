@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::connection::ConnectionKey;
 use super::fresh::newest_of;
-use super::outbox::{Admitted, Outbox, View};
+use super::outbox::{Admitted, Outbox, View, instrument_entry};
 use super::turn::Shard;
-use crate::bus::{Batch, Catalog, LogItem, SourceId, TopicId};
+use crate::bus::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::protocol::{Control, Epoch, SourceChange, SourceCondition, encode_control};
 
 /// Connections whose memory is fetched at once before they are delivered to.
@@ -33,6 +33,10 @@ impl Shard {
                 LogItem::Topics { new, .. } => {
                     self.replica.apply(item, &batch.catalog);
                     self.offer_topics(new.clone());
+                }
+                LogItem::Instruments(ids) => {
+                    self.replica.apply(item, &batch.catalog);
+                    self.tell_instruments(&batch.catalog, ids);
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
                 LogItem::Source { source, condition } => {
@@ -204,6 +208,26 @@ impl Shard {
                 .filter(|topic| held.slot_of(*topic).is_none());
             let actions = connection.peer.session.on_topics(new, view);
             self.act(key, actions);
+        }
+    }
+
+    /// Describes instruments anew to whoever holds a topic of them.
+    fn tell_instruments(&mut self, catalog: &Catalog, ids: &[InstrumentId]) {
+        for id in ids {
+            let info = catalog.instrument(*id);
+            let mut concerned: Vec<ConnectionKey> = info
+                .topics
+                .iter()
+                .flatten()
+                .flat_map(|topic| self.registry.of(*topic))
+                .map(|subscriber| subscriber.connection)
+                .collect();
+            concerned.sort_unstable_by_key(|key| key.0);
+            concerned.dedup();
+            let change = Control::Instrument(instrument_entry(&info.instrument));
+            for key in concerned {
+                self.notice(key, |encoding| encode_control(&change, encoding));
+            }
         }
     }
 

@@ -242,7 +242,7 @@ fn controls() -> Vec<(&'static str, Control)> {
             "instruments",
             Control::Instruments(Instruments {
                 id: id(),
-                instruments: vec![instrument],
+                instruments: vec![instrument.clone()],
                 more: false,
             }),
         ),
@@ -299,6 +299,14 @@ fn controls() -> Vec<(&'static str, Control)> {
                 removed: vec![refusal()],
                 err: vec![refusal()],
                 more: false,
+            }),
+        ),
+        (
+            "instrument",
+            Control::Instrument(InstrumentEntry {
+                symbol: "BTCF0~3AUSTF0".into(),
+                venue_symbol: Some("BTCF0:USTF0".into()),
+                ..instrument.clone()
             }),
         ),
         (

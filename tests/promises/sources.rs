@@ -179,6 +179,7 @@ fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
     let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
     let hours: Hours = sim.instruments[0]
         .hours
+        .clone()
         .ok_or_else(|| anyhow::anyhow!("hours"))?;
     let mut market = Market::new(&sim, start);
     let mut events = Vec::new();

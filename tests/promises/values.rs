@@ -501,3 +501,131 @@ async fn a_body_of_too_many_records_is_refused_whole() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decimals_grow_and_holders_are_told() -> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A, price_scale: 2, qty_scale: 0}, {symbol: B}]}]",
+    )
+    .await?;
+    for encoding in [Encoding::Json, Encoding::Msgpack] {
+        let mut holder = feed.client(encoding).await?;
+        holder.subscribe(subscribe(&["trade:A"])).await?;
+        let decimals = if encoding == Encoding::Json {
+            "001"
+        } else {
+            "0001"
+        };
+        let line = |px: &str| format!(r#"{{"ch":"trade","sym":"A","px":"{px}","qty":"0.5"}}"#);
+        let report = publish(
+            &feed,
+            &[line("1.5"), line(&format!("1.{decimals}"))].join("\n"),
+        )
+        .await?;
+        assert_eq!(report["accepted"], 2);
+        let told = holder
+            .control("instrument", |control| match control {
+                tickcast::protocol::Control::Instrument(entry) => Some(entry.clone()),
+                _ => None,
+            })
+            .await?;
+        assert_eq!(
+            (told.symbol.as_str(), told.price_scale, told.qty_scale),
+            ("A", decimals.len() as u32, 1)
+        );
+        let listed = serde_json::from_str::<Value>(&feed.get("/v1/instruments").await?)?;
+        assert_eq!(listed["instruments"][0]["price_scale"], decimals.len());
+        assert_eq!(listed["instruments"][1]["price_scale"], 2);
+    }
+    Ok(())
+}
+
+/// 10^24 of price × quantity a trade, which is the most that the rules let pass: the session's sum holds 79,228 of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
+    let feed =
+        Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
+            .await?;
+    let line =
+        "{\"ch\":\"trade\",\"sym\":\"A\",\"px\":\"1000000000000000\",\"qty\":\"1000000000\"}\n";
+    let report = publish(&feed, &line.repeat(80_000)).await?;
+    assert_eq!(report["accepted"], 80_000);
+    feed.until("refused trades", |feed| {
+        feed.metric("tickcast_source_dropped_total") >= 772.0
+    })
+    .await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["ticker:A"])).await?;
+    let (vwap, n, vol) = client
+        .control("the ticker", |control| match control {
+            tickcast::protocol::Control::Snapshot(snapshot) => {
+                snapshot.events.first().and_then(|event| match &event.body {
+                    Body::Ticker(ticker) => Some((ticker.vwap, ticker.n, ticker.vol.0)),
+                    _ => None,
+                })
+            }
+            _ => None,
+        })
+        .await?;
+    assert_eq!((n, vol), (79_228, Decimal::from(79_228_000_000_000_u64)));
+    assert_eq!(vwap, Decimal::from(1_000_000_000_000_000_u64));
+    Ok(())
+}
+
+#[test]
+fn hours_and_offsets_out_of_range_are_refused() {
+    let problem = |hours: &str| {
+        let text = format!(
+            "sources: [{{name: s, kind: sim, instruments: [{{symbol: A, start: 100, hours: {{{hours}}}}}]}}]"
+        );
+        tickcast::config::Config::parse(&text, "test")
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    let day = r#"open: "09:30", close: "16:00""#;
+    assert_eq!(problem(&format!("{day}, timezone: America/New_York")), "");
+    assert_eq!(
+        problem(r#"open: "00:00", close: "24:00", utc_offset: "+14:00""#),
+        ""
+    );
+    for (hours, wanted) in [
+        (
+            r#"open: "09:30", close: "90099216:00""#.to_owned(),
+            "is no time of day",
+        ),
+        (
+            r#"open: "09:30", close: "24:01""#.to_owned(),
+            "is no time of day",
+        ),
+        (
+            r#"open: "4294967295:59", close: "10:00""#.to_owned(),
+            "is no time of day",
+        ),
+        (
+            format!("{day}, utc_offset: \"+90099216:00\""),
+            "is no offset",
+        ),
+        (
+            format!("{day}, timezone: America/Gotham"),
+            "is no IANA time zone",
+        ),
+        (
+            format!("{day}, timezone: UTC, utc_offset: \"+01:00\""),
+            "can't stand beside timezone",
+        ),
+    ] {
+        assert!(
+            problem(&hours).contains(wanted),
+            "{hours}: {}",
+            problem(&hours)
+        );
+    }
+}
+
+/// Arithmetic on foreign numbers that wraps in a release build must be found by the tests.
+#[test]
+fn tests_run_with_overflow_checks() {
+    let add = |a: u8| std::panic::catch_unwind(|| std::hint::black_box(a) + 1);
+    assert!(add(255).is_err() && add(254).is_ok());
+}

@@ -196,10 +196,16 @@ pub(super) const SOURCES: &[Key] = &[
         "The local time at which it closes: 16:00; where that isn't later than open, of the next day.",
     ),
     key(
+        "sources.sim.instruments.hours.timezone",
+        Kind::Text,
+        "",
+        "The venue's IANA time zone, summer time included: America/New_York.",
+    ),
+    key(
         "sources.sim.instruments.hours.utc_offset",
         Kind::Text,
         "+00:00",
-        "How far local time is ahead of UTC: -05:00.",
+        "How far local time is ahead of UTC, where no timezone is given: -05:00.",
     ),
     key(
         "sources.sim.instruments.hours.days",

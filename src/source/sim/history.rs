@@ -37,7 +37,11 @@ pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -
         for grain in grains.iter().filter(fine_enough) {
             let from = grain.start.floor(interval.span());
             match made.last_mut() {
-                Some(bar) if bar.start == from => bar.extend(grain),
+                // `SimInstrument::qty` bounds each grain, so that 60 days of seconds fit.
+                Some(bar) if bar.start == from => {
+                    bar.extend(grain)
+                        .expect("a grain is far below the sum's bound");
+                }
                 _ => made.push(Bar {
                     start: from,
                     ..grain.clone()
@@ -63,14 +67,15 @@ fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<
     let today = start.minus(session_start).floor(DAY).plus(session_start);
     let mut grains = grains.iter().filter(|grain| grain.start >= today);
     let first = grains.next()?;
-    let value = |grain: &Bar| grain.close.0.saturating_mul(grain.vol.0);
+    // A summary that 28 digits can't hold is none.
+    let value = |grain: &Bar| grain.close.0.checked_mul(grain.vol.0);
     let mut so_far = SessionSoFar {
         bar: first.clone(),
-        notional: value(first),
+        notional: value(first)?,
     };
     for grain in grains {
-        so_far.bar.extend(grain);
-        so_far.notional = so_far.notional.saturating_add(value(grain));
+        so_far.bar.extend(grain).ok()?;
+        so_far.notional = so_far.notional.checked_add(value(grain)?)?;
     }
     Some(so_far)
 }
@@ -107,7 +112,7 @@ fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar
     let start_ticks = spec.start_ticks();
     let mut bars = Vec::new();
     for ((at, step), (open, close)) in times.into_iter().zip(moves.into_iter().rev()) {
-        if spec.hours.is_none_or(|hours| hours.is_open(at)) {
+        if spec.hours.as_ref().is_none_or(|hours| hours.is_open(at)) {
             bars.extend(grain(
                 spec,
                 &mut stream,

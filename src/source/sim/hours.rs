@@ -1,56 +1,70 @@
-//! When an instrument trades.
+//! Trading hours of an instrument.
 
 use std::time::Duration;
 
+use jiff::civil::{Date, DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
 use crate::market::UnixNanos;
 
-const DAY: u64 = 86_400_000_000_000;
+/// The furthest that a change is searched for: a day's hours recur every week, with a day at each end for the zone.
+const DAYS_AHEAD: i64 = 8;
 
-/// Trading hours of every week, in the venue's local time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Trading hours of every week, in the venue's local time; summer time is the zone's.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hours {
     /// After local midnight.
     pub open: Duration,
     /// After local midnight; where it isn't later than `open`, of the next day.
     pub close: Duration,
-    /// Seconds that local time is ahead of UTC.
-    pub utc_offset_s: i32,
+    /// The venue's time zone, or a fixed offset.
+    pub zone: TimeZone,
     /// Whether it trades on Monday, Tuesday, …
     pub days: [bool; 7],
 }
 
 impl Hours {
-    /// Nanoseconds of local time, counted from a Monday (1969-12-29).
-    fn local(&self, at: UnixNanos) -> u64 {
-        let since_monday = at.0 + 3 * DAY;
-        since_monday.saturating_add_signed(i64::from(self.utc_offset_s) * 1_000_000_000)
+    /// The time zone of that IANA name, of the bundled data; the same on every machine.
+    pub fn zone(name: &str) -> Option<TimeZone> {
+        TimeZone::get(name)
+            .ok()
+            .filter(|zone| zone.iana_name().is_some())
+    }
+
+    /// Local date and time; the last that a calendar has, where `at` is beyond it.
+    fn local(&self, at: UnixNanos) -> DateTime {
+        Timestamp::from_nanosecond(i128::from(at.0))
+            .map_or(DateTime::MAX, |at| self.zone.to_datetime(at))
+    }
+
+    fn trades_on(&self, date: Date) -> bool {
+        self.days[date.weekday().to_monday_zero_offset() as usize]
     }
 
     /// Whether it trades at that time.
     pub fn is_open(&self, at: UnixNanos) -> bool {
         let local = self.local(at);
-        let (day, time) = (
-            ((local / DAY) % 7) as usize,
-            Duration::from_nanos(local % DAY),
-        );
+        let date = local.date();
+        let time = local.time().duration_since(Time::midnight()).unsigned_abs();
         if self.open < self.close {
-            return self.days[day] && (self.open..self.close).contains(&time);
+            return self.trades_on(date) && (self.open..self.close).contains(&time);
         }
-        let since_yesterday = self.days[(day + 6) % 7] && time < self.close;
-        since_yesterday || (self.days[day] && time >= self.open)
+        let since_yesterday =
+            time < self.close && date.yesterday().is_ok_and(|date| self.trades_on(date));
+        since_yesterday || (self.trades_on(date) && time >= self.open)
     }
 
     /// The next opening after `at` if it is closed then, or the next close if it is open.
     pub fn next_change(&self, at: UnixNanos) -> UnixNanos {
-        let local = self.local(at);
         let was_open = self.is_open(at);
-        let today = local - local % DAY;
-        let edges = (0..=8).flat_map(|day| {
-            [self.open, self.close].map(|edge| today + day * DAY + edge.as_nanos() as u64)
-        });
-        let mut later: Vec<_> = edges
-            .filter(|edge| *edge > local)
-            .map(|edge| UnixNanos(at.0 + (edge - local)))
+        let today = self.local(at).date();
+        // Yesterday's close may be ahead where the clock was put back at midnight.
+        let mut later: Vec<UnixNanos> = (-1..=DAYS_AHEAD)
+            .flat_map(|day| [(day, self.open), (day, self.close)])
+            .flat_map(|(day, edge)| self.instants(today, day, edge))
+            .chain(self.clock_change(at))
+            .filter(|edge| *edge > at)
             .collect();
         later.sort_unstable();
         later
@@ -58,63 +72,154 @@ impl Hours {
             .find(|time| self.is_open(*time) != was_open)
             .unwrap_or(UnixNanos(u64::MAX))
     }
+
+    /// When local time is `edge` after midnight, so many days after `date`: twice where the clock is put back then.
+    fn instants(&self, date: Date, days: i64, edge: Duration) -> Vec<UnixNanos> {
+        let local = || {
+            let midnight = date
+                .checked_add(SignedDuration::from_hours(24 * days))
+                .ok()?;
+            let edge = SignedDuration::try_from(edge).ok()?;
+            midnight
+                .to_datetime(Time::midnight())
+                .checked_add(edge)
+                .ok()
+        };
+        let Some(local) = local() else {
+            return Vec::new();
+        };
+        let ambiguous = self.zone.to_ambiguous_timestamp(local);
+        [ambiguous.earlier(), ambiguous.later()]
+            .into_iter()
+            .filter_map(Result::ok)
+            .filter_map(unix_nanos)
+            .collect()
+    }
+
+    /// When the clock is put forward or back next, which may skip an opening or repeat a close.
+    fn clock_change(&self, at: UnixNanos) -> Option<UnixNanos> {
+        let at = Timestamp::from_nanosecond(i128::from(at.0)).ok()?;
+        self.zone
+            .following(at)
+            .next()
+            .and_then(|change| unix_nanos(change.timestamp()))
+    }
+}
+
+fn unix_nanos(time: Timestamp) -> Option<UnixNanos> {
+    u64::try_from(time.as_nanosecond()).ok().map(UnixNanos)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::tz::Offset;
+
+    const WEEKDAYS: [bool; 7] = [true, true, true, true, true, false, false];
+
+    fn at(text: &str) -> UnixNanos {
+        UnixNanos::parse_utc(text).expect("a time")
+    }
+
+    fn hour(hours: u64, minutes: u64) -> Duration {
+        Duration::from_secs(hours * 3600 + minutes * 60)
+    }
+
+    fn fixed(hours: i8) -> TimeZone {
+        TimeZone::fixed(Offset::constant(hours))
+    }
 
     #[test]
     fn new_york_opens_and_closes() {
-        let hour = |hours: u64, minutes: u64| Duration::from_secs(hours * 3600 + minutes * 60);
-        let days = [true, true, true, true, true, false, false];
         let hours = Hours {
             open: hour(9, 30),
             close: hour(16, 0),
-            utc_offset_s: -5 * 3600,
-            days,
+            zone: fixed(-5),
+            days: WEEKDAYS,
         };
-        let at = |text| UnixNanos::parse_utc(text).expect("a time");
         // 2026-01-16 is a Friday.
         assert!(hours.is_open(at("2026-01-16T14:30:00Z")));
         assert!(!hours.is_open(at("2026-01-16T14:29:59Z")));
+        for (from, change) in [
+            ("2026-01-16T15:00:00Z", "2026-01-16T21:00:00Z"),
+            ("2026-01-16T21:00:00Z", "2026-01-19T14:30:00Z"),
+            ("2026-01-16T03:00:00Z", "2026-01-16T14:30:00Z"),
+        ] {
+            assert_eq!(hours.next_change(at(from)), at(change));
+        }
+    }
+
+    #[test]
+    fn summer_time_moves_the_hours_of_a_zone() {
+        let new_york = Hours {
+            open: hour(9, 30),
+            close: hour(16, 0),
+            zone: Hours::zone("America/New_York").expect("a zone"),
+            days: WEEKDAYS,
+        };
+        for (from, change) in [
+            // Winter: UTC−5; summer time begins on 2026-03-08 and ends on 2026-11-01.
+            ("2026-03-06T12:00:00Z", "2026-03-06T14:30:00Z"),
+            ("2026-03-06T21:00:00Z", "2026-03-09T13:30:00Z"),
+            ("2026-03-09T13:30:00Z", "2026-03-09T20:00:00Z"),
+            ("2026-10-30T20:00:00Z", "2026-11-02T14:30:00Z"),
+        ] {
+            assert_eq!(new_york.next_change(at(from)), at(change), "{from}");
+        }
+        assert!(Hours::zone("America/Gotham").is_none());
+        // The clock goes on from 02:00 to 03:00 in Berlin on 2026-03-29, a Sunday: 02:30 is skipped, and it opens at 03:00.
+        let night = Hours {
+            open: hour(2, 30),
+            close: hour(5, 0),
+            zone: Hours::zone("Europe/Berlin").expect("a zone"),
+            days: [true; 7],
+        };
         assert_eq!(
-            hours.next_change(at("2026-01-16T15:00:00Z")),
-            at("2026-01-16T21:00:00Z")
+            night.next_change(at("2026-03-29T00:00:00Z")),
+            at("2026-03-29T01:00:00Z")
         );
         assert_eq!(
-            hours.next_change(at("2026-01-16T21:00:00Z")),
-            at("2026-01-19T14:30:00Z")
-        );
-        assert_eq!(
-            hours.next_change(at("2026-01-16T03:00:00Z")),
-            at("2026-01-16T14:30:00Z")
+            night.next_change(at("2026-03-29T01:30:00Z")),
+            at("2026-03-29T03:00:00Z")
         );
     }
 
     #[test]
     fn a_night_belongs_to_the_day_before() {
-        let hour = |hours: u64| Duration::from_secs(hours * 3600);
         // Sunday to Thursday, 17:00 to 17:00 the next day: a currency's week without a break.
-        let days = [true, true, true, true, false, false, true];
         let hours = Hours {
-            open: hour(17),
-            close: hour(17),
-            utc_offset_s: 0,
-            days,
+            open: hour(17, 0),
+            close: hour(17, 0),
+            zone: TimeZone::UTC,
+            days: [true, true, true, true, false, false, true],
         };
-        let at = |text| UnixNanos::parse_utc(text).expect("a time");
         // 2026-01-16 is a Friday.
         assert!(
             hours.is_open(at("2026-01-16T16:59:59Z")) && !hours.is_open(at("2026-01-16T17:00:00Z"))
         );
-        assert_eq!(
-            hours.next_change(at("2026-01-16T17:00:00Z")),
-            at("2026-01-18T17:00:00Z")
-        );
-        assert_eq!(
-            hours.next_change(at("2026-01-18T17:00:00Z")),
-            at("2026-01-23T17:00:00Z")
-        );
+        for (from, change) in [
+            ("2026-01-16T17:00:00Z", "2026-01-18T17:00:00Z"),
+            ("2026-01-18T17:00:00Z", "2026-01-23T17:00:00Z"),
+        ] {
+            assert_eq!(hours.next_change(at(from)), at(change));
+        }
+    }
+
+    #[test]
+    fn no_time_and_no_hour_overflows() {
+        for zone in [fixed(-24), fixed(24), TimeZone::UTC] {
+            let hours = Hours {
+                open: Duration::ZERO,
+                close: hour(24, 0),
+                zone,
+                days: WEEKDAYS,
+            };
+            for time in [0, 1, UnixNanos::END.0, u64::MAX - 1, u64::MAX] {
+                let _change = (
+                    hours.is_open(UnixNanos(time)),
+                    hours.next_change(UnixNanos(time)),
+                );
+            }
+        }
     }
 }

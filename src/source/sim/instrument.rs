@@ -10,7 +10,7 @@ use super::model::{ArrivalState, Arrivals, Factor, Model};
 use super::stream::{Role, Stream, StreamPlace};
 use crate::market::{
     Aggressor, Instrument, Level, Price, PriceRules, Qty, Quote, Symbol, Trade, TradeId,
-    TradingState, UnixNanos,
+    TradingState, UnixNanos, VALUE_MAX,
 };
 
 /// Bound of a price's magnitude, in ticks.
@@ -101,7 +101,8 @@ impl SimInstrument {
     /// A quantity of so many lots, at least one.
     pub(super) fn qty(&self, lots: f64) -> Qty {
         let lots = Decimal::from(libm::round(lots).clamp(1.0, 1e15) as i64);
-        Qty(self.lot_size.checked_mul(lots).unwrap_or(self.lot_size))
+        let qty = self.lot_size.checked_mul(lots).unwrap_or(VALUE_MAX);
+        Qty(qty.min(VALUE_MAX))
     }
 
     /// The share of the variance that follows the factor, and the share that is its own.
@@ -161,6 +162,8 @@ pub(super) struct Generator {
     every: Duration,
     /// What is due: the market opens or closes, or an ordinary event.
     turning: Option<TradingState>,
+    /// The opening or close that follows all times from the first on, up to itself.
+    change: Option<(UnixNanos, UnixNanos)>,
 }
 
 impl Generator {
@@ -178,11 +181,13 @@ impl Generator {
             arrival: start,
             every,
             turning: None,
+            change: None,
             spec,
         };
         if generator
             .spec
             .hours
+            .as_ref()
             .is_some_and(|hours| !hours.is_open(start))
         {
             generator.turning = Some(TradingState::Closed);
@@ -217,6 +222,18 @@ impl Generator {
         (self.due, self.arrival, self.turning) = (place.due, place.arrival, place.turning);
     }
 
+    /// When it opens or closes next, if it has hours; a calendar is asked once a change.
+    fn next_change(&mut self, after: UnixNanos) -> Option<UnixNanos> {
+        let hours = self.spec.hours.as_ref()?;
+        let known = self
+            .change
+            .filter(|(from, to)| (*from..*to).contains(&after));
+        let (_, change) = *self
+            .change
+            .insert(known.unwrap_or_else(|| (after, hours.next_change(after))));
+        Some(change)
+    }
+
     /// Sets when the next ordinary event is due, or the close before it.
     fn schedule(&mut self, after: UnixNanos) {
         let seconds = self.arrivals.next(&mut self.stream);
@@ -226,11 +243,7 @@ impl Generator {
         } else {
             self.arrival.ceil(self.every)
         };
-        let close = self
-            .spec
-            .hours
-            .map(|hours| hours.next_change(after))
-            .filter(|close| *close <= due);
+        let close = self.next_change(after).filter(|close| *close <= due);
         self.due = close.unwrap_or(due);
         self.turning = close.map(|_| TradingState::Closed);
     }
@@ -240,10 +253,7 @@ impl Generator {
         let now = self.due;
         match self.turning {
             Some(TradingState::Closed) => {
-                self.due = self
-                    .spec
-                    .hours
-                    .map_or(UnixNanos(u64::MAX), |hours| hours.next_change(now));
+                self.due = self.next_change(now).unwrap_or(UnixNanos(u64::MAX));
                 self.turning = Some(TradingState::Live);
                 return Happening::Trading(TradingState::Closed);
             }
