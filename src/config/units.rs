@@ -1,5 +1,7 @@
 //! Durations, sizes and rates as people write them.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::time::Duration;
 
 const DURATIONS: [(&str, u64); 7] = [
@@ -62,10 +64,14 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let part_scale = 10u64.checked_pow(part.len() as u32)?;
     whole
         .checked_mul(*scale)?
-        .checked_add(scale.checked_mul(part_value)? / part_scale)
+        .checked_add(scale.checked_mul(part_value)?.checked_div(part_scale)?)
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! Plausibility rules for prices and quantities, the same for every source.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use rust_decimal::Decimal;
 
 use super::{Level, Quote, Trade};
@@ -107,6 +109,10 @@ impl PriceRules {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
     use crate::market::{Aggressor, Price, Qty, TradeId, UnixNanos};

@@ -1,3 +1,7 @@
+//! Times as nanoseconds, and the forms in which sources write them.
+
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::time::Duration;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
@@ -110,12 +114,18 @@ impl UnixNanos {
 
     /// The last multiple of `step` that isn't after this time.
     pub const fn floor(self, step: Duration) -> Self {
-        Self(self.0 - self.0 % nanos(step))
+        match self.0.checked_rem(nanos(step)) {
+            Some(past) => Self(self.0.saturating_sub(past)),
+            None => self,
+        }
     }
 
-    /// The first multiple of `step` that isn't before this time.
+    /// The first multiple of `step` that isn't before this time; stops at the end of what 64 bits hold.
     pub const fn ceil(self, step: Duration) -> Self {
-        Self(self.0.next_multiple_of(nanos(step)))
+        match self.0.checked_next_multiple_of(nanos(step)) {
+            Some(next) => Self(next),
+            None => Self(u64::MAX),
+        }
     }
 
     /// Reads `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a blank may stand for the `T`.
@@ -133,6 +143,10 @@ const fn nanos(span: Duration) -> u64 {
     }
 }
 
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a year has four digits, and each part of the time its bound"
+)]
 fn parse_iso(text: &str) -> Option<UnixNanos> {
     let rest = text
         .strip_suffix('Z')
@@ -165,6 +179,7 @@ fn parse_iso(text: &str) -> Option<UnixNanos> {
         .and_then(UnixNanos::bounded)
 }
 
+#[expect(clippy::arithmetic_side_effects, reason = "a year has four digits")]
 /// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
 fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
@@ -186,6 +201,10 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
 
@@ -241,6 +260,20 @@ mod tests {
         ] {
             assert!(UnixNanos::parse_utc(late).is_err(), "{late}");
         }
+    }
+
+    #[test]
+    fn steps_stop_at_the_end_of_64_bits() {
+        let step = Duration::from_millis(100);
+        let last = UnixNanos(u64::MAX);
+        assert_eq!((last.ceil(step), last.plus(step)), (last, last));
+        assert_eq!(
+            (
+                last.floor(Duration::ZERO),
+                UnixNanos(7).ceil(Duration::ZERO)
+            ),
+            (last, last)
+        );
     }
 
     #[test]

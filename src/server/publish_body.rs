@@ -1,5 +1,7 @@
 //! Bodies of `POST /v1/publish` as a stream of records, of which nothing is kept once it is read.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -264,6 +266,10 @@ fn array(body: &[u8]) -> Result<(u64, impl Iterator<Item = &[u8]>), BodyError> {
 }
 
 /// The length of the value at the beginning, whatever is in it; `None` where it breaks off. Neither recursion nor allocation.
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "a length has up to 4 bytes, and at least one value is open in the loop"
+)]
 fn value_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 0_usize;
     let mut open = 1_u64;
@@ -309,6 +315,10 @@ fn value_len(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

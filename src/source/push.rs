@@ -1,5 +1,7 @@
 //! Prices from outside: what may be published, and the time marks of a source that others feed.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,7 @@
 //! Trading hours of an instrument.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime, Time};
@@ -77,7 +79,7 @@ impl Hours {
     fn instants(&self, date: Date, days: i64, edge: Duration) -> Vec<UnixNanos> {
         let local = || {
             let midnight = date
-                .checked_add(SignedDuration::from_hours(24 * days))
+                .checked_add(SignedDuration::from_hours(days.saturating_mul(24)))
                 .ok()?;
             let edge = SignedDuration::try_from(edge).ok()?;
             midnight
@@ -111,6 +113,10 @@ fn unix_nanos(time: Timestamp) -> Option<UnixNanos> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
     use jiff::tz::Offset;
