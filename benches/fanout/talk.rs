@@ -22,6 +22,7 @@ pub(crate) fn welcome() -> Vec<u8> {
         encoding: Encoding::Msgpack,
         heartbeat_ms: 60_000,
         limits,
+        max_message: 512 * 1024,
         auth: "none".to_owned(),
     };
     encode_control(&Control::Welcome(welcome), Encoding::Msgpack)
@@ -56,6 +57,7 @@ pub(crate) fn subscribe(payload: &[u8], catalog: &Catalog) -> Option<(Vec<usize>
         count: ok.len() as u64,
         ok,
         err: Vec::new(),
+        max_message: None,
         more: false,
     };
     Some((

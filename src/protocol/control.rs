@@ -69,6 +69,14 @@ pub struct Welcome {
     pub limits: Limits,
     /// `none`, `required` or `ok`.
     pub auth: String,
+    /// Bytes of the largest message that the server sends on this connection.
+    #[serde(default = "message_bytes_max")]
+    pub max_message: u64,
+}
+
+/// The bound of servers that don't say it.
+const fn message_bytes_max() -> u64 {
+    super::MESSAGE_BYTES_MAX as u64
 }
 
 /// What a client may ask.
@@ -189,6 +197,9 @@ pub struct Subscribed {
     pub err: Vec<Refusal>,
     /// Topics held now.
     pub count: u64,
+    /// Bytes of the largest message from here on, where the request asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_message: Option<u64>,
     /// Another part follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,

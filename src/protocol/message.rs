@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Flat;
 use super::read;
 use super::request::{Op, Request, SnapshotWish, TopicsAsked};
-use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, MESSAGE_BYTES_MAX, Mode, Snapshot};
+use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Snapshot};
 
 /// Why a server's message can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,15 +87,15 @@ pub struct SnapshotHead<'a> {
     pub seq: u64,
 }
 
-/// A control message as one payload, or several where it would pass [`MESSAGE_BYTES_MAX`]: all but the last say `more`.
-pub fn encode_parts(control: Control, encoding: Encoding) -> Vec<Vec<u8>> {
+/// A control message as one payload, or several where it would be larger than `bytes_max`: all but the last say `more`.
+pub fn encode_parts(control: Control, encoding: Encoding, bytes_max: usize) -> Vec<Vec<u8>> {
     let whole = encode_control(&control, encoding);
-    if whole.len() <= MESSAGE_BYTES_MAX {
+    if whole.len() <= bytes_max {
         return vec![whole];
     }
     let [first, second] = halves(control);
-    let mut parts = encode_parts(first, encoding);
-    parts.extend(encode_parts(second, encoding));
+    let mut parts = encode_parts(first, encoding, bytes_max);
+    parts.extend(encode_parts(second, encoding, bytes_max));
     parts
 }
 
@@ -350,6 +350,9 @@ impl Op {
                 }
                 if subscribe.atomic {
                     map.put("atomic", true);
+                }
+                if let Some(bytes) = subscribe.max_message {
+                    map.put("max_message", bytes);
                 }
             }
             Self::Unsubscribe(TopicsAsked::All) => map.put("all", true),

@@ -33,6 +33,8 @@ pub use request::{
 
 /// The most bytes of a server message's payload, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// The smallest `max_message` that a client may ask for: every message that can't be cut is shorter.
+pub const MESSAGE_BYTES_LEAST: usize = 4096;
 
 /// How a connection's messages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

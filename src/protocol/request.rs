@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::value::Value;
-use super::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
+use super::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
 
 /// The largest integer that every client can hold exactly: 2^53.
 const INTEGER_MAX: i128 = 1 << 53;
@@ -90,6 +90,8 @@ pub struct Subscribe {
     pub from: Option<From>,
     /// All or nothing.
     pub atomic: bool,
+    /// Bytes of the largest message that the client takes from here on.
+    pub max_message: Option<u64>,
 }
 
 /// What a `subscribe` says of the snapshot.
@@ -162,6 +164,7 @@ fn decode_op(fields: &mut Fields) -> Result<Op, String> {
             snapshot: fields.snapshot()?,
             from: fields.from()?,
             atomic: fields.flag("atomic")?.unwrap_or(false),
+            max_message: fields.max_message()?,
         })),
         "unsubscribe" => match fields.flag("all")? {
             Some(true) => Ok(Op::Unsubscribe(TopicsAsked::All)),
@@ -311,6 +314,16 @@ impl Fields {
             interval_ms,
             on_slow,
         })
+    }
+
+    fn max_message(&mut self) -> Result<Option<u64>, String> {
+        let bytes = self.integer("max_message")?;
+        if bytes.is_some_and(|bytes| !(MESSAGE_BYTES_LEAST as i128..INTEGER_MAX).contains(&bytes)) {
+            return Err(format!(
+                "`max_message` must be a number of bytes, at least {MESSAGE_BYTES_LEAST}"
+            ));
+        }
+        Ok(bytes.map(|bytes| bytes as u64))
     }
 
     fn snapshot(&mut self) -> Result<Option<SnapshotWish>, String> {

@@ -23,7 +23,7 @@ use super::caller::Caller;
 use super::guarded::Guarded;
 use super::http::{Answer, refusal, text};
 use crate::metrics::Refused;
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
 use crate::shard::{Adopted, Permit};
 
 /// The length of a key (RFC 6455, section 4.1), before it is written in base64.
@@ -37,6 +37,7 @@ const AGENT_BYTES_MAX: usize = 120;
 pub(super) struct Upgrade {
     socket: OnUpgrade,
     encoding: Encoding,
+    message_max: u32,
     agent: Box<str>,
     permit: Option<Permit>,
 }
@@ -54,6 +55,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
     let Upgrade {
         socket,
         encoding,
+        message_max,
         agent,
         permit,
     } = taken?;
@@ -67,6 +69,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
     Some(Adopted {
         stream: parts.io.into_inner().into_inner(),
         encoding,
+        message_max,
         read_ahead,
         peer,
         agent,
@@ -100,6 +103,7 @@ pub(super) fn answer(
     let upgrade = Upgrade {
         socket: hyper::upgrade::on(&mut request),
         encoding,
+        message_max: accepted.message_max,
         agent,
         permit,
     };
@@ -133,6 +137,7 @@ fn agent_of(headers: &HeaderMap) -> Box<str> {
 struct Accepted {
     key: HeaderValue,
     encoding: Encoding,
+    message_max: u32,
     by_subprotocol: bool,
 }
 
@@ -189,9 +194,11 @@ fn check(
     let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .expect("base64 is a header value");
     let (encoding, by_subprotocol) = encoding_of(headers, request.uri().query())?;
+    let message_max = message_max_of(request.uri().query())?;
     Ok(Accepted {
         key,
         encoding,
+        message_max,
         by_subprotocol,
     })
 }
@@ -223,6 +230,29 @@ fn upgrade_required(message: &str) -> Answer {
     answer
 }
 
+fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query?.split('&').find_map(|pair| pair.strip_prefix(name))
+}
+
+/// Bytes of the largest message that a client takes: `?max_message=`, else what the protocol allows.
+fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
+    let Some(asked) = parameter(query, "max_message=") else {
+        return Ok(MESSAGE_BYTES_MAX as u32);
+    };
+    let bytes = asked
+        .parse()
+        .ok()
+        .filter(|bytes| *bytes >= MESSAGE_BYTES_LEAST);
+    bytes
+        .map(|bytes: usize| bytes.min(MESSAGE_BYTES_MAX) as u32)
+        .ok_or_else(|| {
+            refusal(
+                StatusCode::BAD_REQUEST,
+                &format!("`max_message` must be a whole number of bytes, at least {MESSAGE_BYTES_LEAST}, as in max_message=32768"),
+            )
+        })
+}
+
 /// The first known subprotocol, else `?encoding=`, else MessagePack; and whether a subprotocol decided.
 fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), Answer> {
     let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
@@ -245,11 +275,7 @@ fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bo
         };
         return chosen.map(|encoding| (encoding, true)).ok_or_else(unknown);
     }
-    let asked = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .find_map(|pair| pair.strip_prefix("encoding="));
-    match asked.map(Encoding::parse) {
+    match parameter(query, "encoding=").map(Encoding::parse) {
         None => Ok((Encoding::Msgpack, false)),
         Some(Some(encoding)) => Ok((encoding, false)),
         Some(None) => Err(refusal(

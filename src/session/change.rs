@@ -294,6 +294,7 @@ pub(super) fn subscribed(
             ok,
             err,
             count: count as u64,
+            max_message: None,
             more: !is_last,
         }))
     })

@@ -70,6 +70,8 @@ pub enum Action {
     Ledger(Option<Id>),
     /// Send the instruments that the pattern means.
     Instruments(Option<Id>, String),
+    /// Send no larger messages from now on.
+    LimitMessages(u32),
     /// Say goodbye and close.
     Close(Bye, Code),
 }

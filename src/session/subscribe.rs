@@ -8,7 +8,8 @@ use super::work::{Budget, Distinct, Pieces, Slice, Work};
 use super::{Action, Join, Session, View};
 use crate::bus::TopicId;
 use crate::protocol::{
-    Code, DeliveryWish, Entry, Epoch, Id, Mode, Refusal, Settings, SnapshotWish, Subscribe,
+    Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Settings,
+    SnapshotWish, Subscribe,
 };
 use crate::replica::SNAPSHOT_TRADES;
 use crate::topic::{Channel, Kind, TopicName, TopicPattern};
@@ -59,6 +60,8 @@ pub(super) struct Subscribing {
     wish: DeliveryWish,
     snapshot: Option<SnapshotWish>,
     atomic: bool,
+    /// Bytes of the largest message from the first part of the answer on.
+    max_message: Option<u64>,
     asked: Vec<(String, Asked)>,
     /// Refused patterns, where there is a `from`.
     refused: Vec<TopicPattern>,
@@ -95,6 +98,9 @@ impl Subscribing {
             wish: request.wish,
             snapshot: request.snapshot,
             atomic: request.atomic,
+            max_message: request
+                .max_message
+                .map(|bytes| bytes.min(MESSAGE_BYTES_MAX as u64)),
             asked: Vec::new(),
             refused: Vec::new(),
             err: Vec::new(),
@@ -141,8 +147,14 @@ impl Subscribing {
             std::mem::take(&mut self.err)
         };
         let count = view.held.count() + taken.holds;
-        let answer = subscribed(self.id.as_ref(), taken.ok, err, count, is_last);
-        let actions = answer.into_iter().chain(taken.joins).collect();
+        let mut answer = subscribed(self.id.as_ref(), taken.ok, err, count, is_last);
+        if let Some(Action::Answer(Control::Subscribed(part))) = &mut answer {
+            part.max_message = self.max_message;
+        }
+        // Before the first part of the answer, and once more does no harm.
+        let limit = self.max_message.filter(|_| answer.is_some());
+        let limit = limit.map(|bytes| Action::LimitMessages(bytes as u32));
+        let actions = limit.into_iter().chain(answer).chain(taken.joins).collect();
         Slice { actions, is_last }
     }
 

@@ -64,18 +64,21 @@ impl Shard {
         let Adopted {
             stream,
             encoding,
+            message_max,
             read_ahead,
             peer,
             agent,
             permit,
         } = adopted;
         let generation = self.next_generation();
+        let mut outbox = Outbox::new(encoding, self.config.tuning.outbox.frame);
+        outbox.wire.limit_messages(message_max);
         let entry = self.connections.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
         let refused = permit.is_none();
         entry.insert(Connection {
             stream,
-            outbox: Outbox::new(encoding, self.config.tuning.outbox.frame),
+            outbox,
             dirty: false,
             left_unread: false,
             waited: false,
@@ -150,6 +153,7 @@ impl Shard {
             heartbeat_ms: self.config.tuning.heartbeat.as_millis() as u64,
             limits: self.config.tuning.limits,
             auth: "none".to_owned(),
+            max_message: self.connections[key.0 as usize].outbox.wire.message_max() as u64,
         });
         encode_control(&welcome, encoding)
     }
@@ -176,7 +180,9 @@ impl Shard {
                         self.metrics.count_error(code);
                     }
                     let outbox = &mut self.connections[key.0 as usize].outbox;
-                    for part in encode_parts(control, outbox.wire.encoding()) {
+                    for part in
+                        encode_parts(control, outbox.wire.encoding(), outbox.wire.message_max())
+                    {
                         outbox.answer(part);
                     }
                 }
@@ -221,6 +227,10 @@ impl Shard {
                         .outbox
                         .answer_instruments(id, catalog, &pattern);
                 }
+                Action::LimitMessages(bytes) => self.connections[key.0 as usize]
+                    .outbox
+                    .wire
+                    .limit_messages(bytes),
                 Action::Close(bye, code) => self.close(key, &bye, code),
             }
         }

@@ -45,6 +45,8 @@ pub struct Adopted {
     pub stream: TcpStream,
     /// What the client asked for.
     pub encoding: Encoding,
+    /// Bytes of the largest message that it takes.
+    pub message_max: u32,
     /// Bytes that came behind the handshake.
     pub read_ahead: Bytes,
     /// Where it comes from.

@@ -188,6 +188,7 @@ fn controls() -> Vec<(&'static str, Control)> {
                 heartbeat_ms: 5000,
                 limits,
                 auth: "none".into(),
+                max_message: 512 * 1024,
             }),
         ),
         (
@@ -205,6 +206,7 @@ fn controls() -> Vec<(&'static str, Control)> {
                 ok: vec![recovered, pattern],
                 err: vec![refusal()],
                 count: 2,
+                max_message: None,
                 more: false,
             }),
         ),
@@ -215,6 +217,7 @@ fn controls() -> Vec<(&'static str, Control)> {
                 ok: vec![],
                 err: vec![],
                 count: 0,
+                max_message: None,
                 more: true,
             }),
         ),
@@ -363,6 +366,7 @@ fn requests() -> Vec<(&'static str, Op)> {
         wish,
         snapshot: Some(SnapshotWish::Events(20)),
         from: Some(from),
+        max_message: Some(32_768),
         atomic: true,
     };
     let plain = DeliveryWish {

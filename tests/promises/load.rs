@@ -158,6 +158,7 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
         heartbeat_ms: 1000,
         limits,
         auth: "none".into(),
+        max_message: 512 * 1024,
     };
     let say = |control| {
         Message::text(
@@ -182,6 +183,7 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
                     ok: vec![entry],
                     err: Vec::new(),
                     count: 1,
+                    max_message: None,
                     more: false,
                 };
                 socket.send(say(Control::Subscribed(answer))).await?;

@@ -1,6 +1,7 @@
 //! The smaller requests, parity of the encodings, and what a server message may be.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
+use futures_util::{SinkExt as _, StreamExt as _};
 use tickcast::protocol::{Control, Encoding, Op, decode_server_message};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -174,4 +175,109 @@ async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
         assert_eq!(listed, 3_000);
     }
     Ok(())
+}
+
+/// Reads a feed as a client whose WebSocket takes messages of 32 KiB only, which is the default of Go's coder/websocket.
+async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: bool) -> Result<()> {
+    const BYTES_MAX: usize = 32 * 1024;
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4096)?;
+    let stream = socket.connect(feed.address).await?;
+    let query = if by_request { "" } else { "&max_message=32768" };
+    let url = format!(
+        "ws://{}/v1/feed?encoding={}{query}",
+        feed.address,
+        encoding.name()
+    );
+    let config = tokio_tungstenite::tungstenite::protocol::WebSocketConfig::default()
+        .max_message_size(Some(BYTES_MAX));
+    let (mut client, _) =
+        tokio_tungstenite::client_async_with_config(url, stream, Some(config)).await?;
+    let request = tickcast::protocol::Subscribe {
+        snapshot: Some(tickcast::protocol::SnapshotWish::Events(1_000)),
+        max_message: by_request.then_some(BYTES_MAX as u64),
+        ..subscribe(&["trade:*", "bar:*:1s"])
+    };
+    let requests = [
+        Op::Subscribe(request),
+        Op::Instruments {
+            pattern: "*".into(),
+        },
+        Op::Ledger,
+    ];
+    for op in requests {
+        let request = tickcast::protocol::Request { id: None, op };
+        let payload = tickcast::protocol::encode_request(&request, Encoding::Msgpack);
+        client.send(Message::binary(payload)).await?;
+    }
+    feed.until("the client is behind", |feed| {
+        feed.metric("tickcast_queued_bytes") > 300_000.0
+    })
+    .await?;
+    let (mut events, mut largest, mut granted, mut has_ledger) = (0, 0, Vec::new(), false);
+    while events < 6_000 || !has_ledger {
+        let message = client.next().await.context("the feed ended")??;
+        let payload = message.into_data();
+        largest = payload.len().max(largest);
+        if payload.is_empty() {
+            continue;
+        }
+        match decode_server_message(&payload, encoding)? {
+            tickcast::protocol::ServerMessage::Events(some) => events += some.len(),
+            tickcast::protocol::ServerMessage::Control(Control::Welcome(welcome)) => {
+                granted.push(welcome.max_message);
+            }
+            tickcast::protocol::ServerMessage::Control(Control::Subscribed(part)) => {
+                granted.extend(part.max_message);
+            }
+            tickcast::protocol::ServerMessage::Control(Control::Ledger(part)) => {
+                has_ledger |= !part.more;
+            }
+            tickcast::protocol::ServerMessage::Control(Control::Bye(bye)) => bail!("{bye:?}"),
+            tickcast::protocol::ServerMessage::Control(_) => {}
+        }
+    }
+    let of_welcome = if by_request {
+        512 * 1024
+    } else {
+        BYTES_MAX as u64
+    };
+    assert_eq!(granted[0], of_welcome, "`welcome` says the bound");
+    assert!(
+        !by_request || granted[1..].iter().all(|bytes| *bytes == BYTES_MAX as u64),
+        "`subscribed` says what the request was granted: {granted:?}"
+    );
+    assert!(largest > BYTES_MAX / 2, "long messages came: {largest}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_small_messages_gets_them_also_when_it_falls_behind() -> Result<()> {
+    let feed = Feed::start(&market(
+        300,
+        30_000,
+        "limits: {requests_per_s: 100}\nfanout: {outbox: 8MiB, behind: 60s}",
+    ))
+    .await?;
+    for encoding in Encoding::ALL {
+        for by_request in [false, true] {
+            read_in_small_messages(&feed, encoding, by_request).await?;
+        }
+    }
+    let refused = refusal_of(&feed, "max_message=100").await?;
+    assert!(refused.contains("at least 4096"), "{refused}");
+    Ok(())
+}
+
+/// The server's answer to a handshake with this query.
+async fn refusal_of(feed: &Feed, query: &str) -> Result<String> {
+    let url = format!("ws://{}/v1/feed?{query}", feed.address);
+    let stream = tokio::net::TcpStream::connect(feed.address).await?;
+    match tokio_tungstenite::client_async(url, stream).await {
+        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+            let body = answer.into_body().unwrap_or_default();
+            Ok(String::from_utf8_lossy(&body).into_owned())
+        }
+        other => bail!("it was not refused: {other:?}"),
+    }
 }

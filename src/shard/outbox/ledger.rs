@@ -18,7 +18,7 @@ impl Outbox {
             topics,
             more: false,
         });
-        for part in encode_parts(answer, self.wire.encoding()) {
+        for part in encode_parts(answer, self.wire.encoding(), self.wire.message_max()) {
             self.wire.control(&part);
         }
     }

@@ -236,7 +236,7 @@ impl Outbox {
         if state.catching_up {
             return Admitted::Queued;
         }
-        if self.takes_at_once(slot, limits) && run.joined.len() <= limits.frame {
+        if self.takes_at_once(slot, limits) && self.wire.fits_an_array(run.joined.len()) {
             self.wire.events(run.joined, run.count() as u32);
             self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;

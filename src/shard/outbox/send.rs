@@ -7,12 +7,14 @@ use super::{Control, InstrumentsLeft, Outbox, SlotId, View};
 use crate::bus::Event;
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode,
-    SnapshotHead, encode_control, encode_event, write_snapshot,
+    SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
 };
 use crate::topic::Kind;
 
 /// Instruments in one part of a long answer.
 const INSTRUMENTS_A_PART: usize = 500;
+/// All of a snapshot but its events: the names of its fields, the longest topic and epoch.
+const SNAPSHOT_HEAD_BYTES: usize = 512;
 
 impl Outbox {
     /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of it is there.
@@ -112,8 +114,10 @@ impl Outbox {
             instruments,
             more,
         });
-        self.wire
-            .control(&encode_control(&part, self.wire.encoding()));
+        let bytes_max = self.wire.message_max();
+        for part in encode_parts(part, self.wire.encoding(), bytes_max) {
+            self.wire.control(&part);
+        }
         if more {
             self.waiting.answer_bytes += left.cost();
             self.waiting.control.push_front(Control::Instruments(left));
@@ -280,6 +284,13 @@ impl Outbox {
             seq,
         };
         let mut payload = Vec::with_capacity(bytes.len() + 128);
+        // Where the client takes no longer message, it has the newest that fit.
+        let room = self.wire.message_max().saturating_sub(SNAPSHOT_HEAD_BYTES);
+        let size_from = |at: usize| bytes.len() - ends[at] + found.len() - at;
+        let skipped = (0..found.len())
+            .take_while(|at| size_from(*at) > room)
+            .count();
+        let (found, ends) = (&found[skipped..], &ends[skipped..]);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
         write_snapshot(&mut payload, encoding, &head, found.len(), events);
         self.wire.control(&payload);

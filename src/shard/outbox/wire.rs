@@ -1,6 +1,6 @@
 //! The bytes that go to the socket, in their final order: frames, and the array that is still open at their end.
 
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, MESSAGE_BYTES_MAX};
 
 /// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5 of array header.
 const FRONT: usize = 15;
@@ -34,6 +34,8 @@ pub struct Wire {
     encoding: Encoding,
     /// Bytes of an array at which it is ended.
     frame: u32,
+    /// Bytes of a message that the client takes.
+    message_max: u32,
     buf: Vec<u8>,
     sent: usize,
     /// Bytes that the socket has taken since the connection began.
@@ -49,12 +51,31 @@ impl Wire {
         Self {
             encoding,
             frame: frame as u32,
+            message_max: MESSAGE_BYTES_MAX as u32,
             buf: Vec::new(),
             sent: 0,
             taken: 0,
             open: None,
             blocked: false,
         }
+    }
+
+    /// No message is larger from now on.
+    pub fn limit_messages(&mut self, bytes_max: u32) {
+        // An array that has begun by an older bound ends here.
+        self.seal();
+        self.message_max = bytes_max;
+        self.frame = self.frame.min(bytes_max);
+    }
+
+    /// Bytes of the largest message.
+    pub const fn message_max(&self) -> usize {
+        self.message_max as usize
+    }
+
+    /// Whether events of so many bytes fit into one array.
+    pub const fn fits_an_array(&self, bytes: usize) -> bool {
+        bytes + FRONT <= self.frame as usize
     }
 
     /// The connection's encoding.

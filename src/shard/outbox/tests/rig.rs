@@ -369,7 +369,7 @@ impl Rig {
     fn act(&mut self, action: Action) {
         match action {
             Action::Answer(control) => {
-                for part in encode_parts(control, self.encoding) {
+                for part in encode_parts(control, self.encoding, self.outbox.wire.message_max()) {
                     self.outbox.answer(part);
                 }
             }
@@ -390,6 +390,7 @@ impl Rig {
                     outbox.snapshot(slot, events, view);
                 });
             }
+            Action::LimitMessages(bytes) => self.outbox.wire.limit_messages(bytes),
             Action::Drop(topic) => {
                 let text = self.text(topic);
                 self.truth.snapshots.retain(|(topic, ..)| *topic != text);
