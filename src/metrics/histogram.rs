@@ -68,19 +68,19 @@ struct Shared {
 pub struct Histogram(Arc<Shared>);
 
 impl Histogram {
-    /// An empty one, with a label where one is given.
+    /// An empty one with these labels.
     pub(super) fn new(
         name: &str,
         help: &str,
         scale: Scale,
-        label: Option<(&str, &str)>,
+        labels: &[(&str, &str)],
     ) -> prometheus::Result<Self> {
         let of = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let desc = Desc::new(
             name.to_owned(),
             help.to_owned(),
             Vec::new(),
-            label.map(of).into_iter().collect(),
+            labels.iter().copied().map(of).collect(),
         )?;
         let labels = desc.const_label_pairs.clone();
         let counts = [const { AtomicU64::new(0) }; BUCKETS];
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn what_was_handed_over_is_shown_cumulatively() {
         let histogram =
-            Histogram::new("a_seconds", "A.", TIMES, Some(("shard", "0"))).expect("a right name");
+            Histogram::new("a_seconds", "A.", TIMES, &[("shard", "0")]).expect("a right name");
         let mut local = histogram.local();
         local.record(10_000, 3);
         local.time(Duration::from_millis(3));

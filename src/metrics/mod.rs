@@ -51,8 +51,8 @@ pub struct Metrics {
     pub lost: [IntCounter; GapCause::ALL.len()],
     /// Bytes written to sockets.
     pub written_bytes: IntCounter,
-    /// Published → written, by the mode's index.
-    pub fanout_time: [Histogram; Mode::NAMES.len()],
+    /// Published → written: by mode for clients that keep up, then by mode for those that lag.
+    pub fanout_time: [Histogram; 2 * Mode::NAMES.len()],
     /// Age of the oldest event that waits for a blocked client.
     pub queue_age: Histogram,
     /// Bytes written at once.
@@ -125,9 +125,14 @@ pub struct ShardMeters {
     pub turn: LocalHistogram,
     /// The longest of late.
     pub longest_turn: Gauge,
+    /// Time by which turns were late.
+    pub paused: prometheus::Counter,
 }
 
-const FANOUT_HELP: &str = "From the log to the client's socket, by mode: what waits for an interval or a slow client included, what a reconnect brings back not.";
+const FANOUT_HELP: &str = "Fan-out latency, from the log to the client's socket, by mode and by whether the client keeps up or lags: interval waits included, resumed events not.";
+
+/// Clients that keep up, and those whose socket was full or that were told of a lag when the events were written.
+const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
 
 /// Reason why a connection or its request is refused or cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,13 +260,12 @@ impl Catalogue {
     }
     fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
         self.register(
-            Histogram::new(name, help, scale, None).expect("names of the catalogue are valid"),
+            Histogram::new(name, help, scale, &[]).expect("names of the catalogue are valid"),
         )
     }
-    fn labelled(&self, name: &str, help: &str, label: (&str, &str)) -> Histogram {
+    fn labelled(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
         self.register(
-            Histogram::new(name, help, TIMES, Some(label))
-                .expect("names of the catalogue are valid"),
+            Histogram::new(name, help, TIMES, labels).expect("names of the catalogue are valid"),
         )
     }
     /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
@@ -369,7 +373,11 @@ impl Metrics {
             delivered: all.counter("tickcast_events_delivered_total", "Events put into data arrays, over all connections."),
             merged: all.counter("tickcast_events_merged_total", "Events replaced by newer ones, over all connections."),
             written_bytes: all.counter("tickcast_written_bytes_total", "Bytes written to clients' sockets."),
-            fanout_time: Mode::NAMES.map(|mode| all.labelled("tickcast_fanout_seconds", FANOUT_HELP, ("mode", mode))),
+            fanout_time: std::array::from_fn(|at| {
+                let modes = Mode::NAMES.len();
+                let labels = [("client", FANOUT_CLIENTS[at / modes]), ("mode", Mode::NAMES[at % modes])];
+                all.labelled("tickcast_fanout_seconds", FANOUT_HELP, &labels)
+            }),
             queue_age: all.histogram(
                 "tickcast_queue_age_seconds",
                 "Age of the oldest event that waits, at each look at a blocked client.",
@@ -448,7 +456,7 @@ impl Metrics {
         let lag = self.catalogue.labelled(
             "tickcast_source_lag_seconds",
             "From an event's time to its arrival here.",
-            ("source", name),
+            &[("source", name)],
         );
         for state in SourceState::ALL {
             self.source_state.with_label_values(&[name, state.name()]);
@@ -472,8 +480,14 @@ impl Metrics {
         let turn = self.catalogue.labelled(
             "tickcast_shard_turn_seconds",
             "How long a turn of a shard's loop takes.",
-            label,
+            &[label],
         );
+        let opts = Opts::new(
+            "tickcast_shard_paused_seconds_total",
+            "Time by which turns of a shard's loop were late, where that was more than a second: the process or machine was paused.",
+        );
+        let paused = prometheus::Counter::with_opts(opts.const_label(label.0, label.1))
+            .expect("names of the catalogue are valid");
         let opts = Opts::new(
             "tickcast_shard_longest_turn_seconds",
             "The longest turn of the last half to whole minute.",
@@ -483,6 +497,7 @@ impl Metrics {
         ShardMeters {
             turn: turn.local(),
             longest_turn: self.catalogue.register(longest),
+            paused: self.catalogue.register(paused),
         }
     }
 

@@ -8,7 +8,7 @@ use super::fresh::newest_of;
 use super::outbox::{Admitted, Outbox, View, instrument_entry};
 use super::turn::Shard;
 use crate::bus::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
-use crate::protocol::{Control, Epoch, SourceChange, SourceCondition, encode_control};
+use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, encode_control};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;
@@ -132,6 +132,7 @@ impl Shard {
         }
         // The oldest stands for all that the connection is given in this turn, mostly of one batch.
         if let Some(oldest) = oldest {
+            counts.serve(connection.waited || outbox.level() != LagLevel::Ok);
             counts.delivered_raw(counts.delivered - before, oldest);
         }
         // What waits for its interval needs no flush yet, and no buffer.

@@ -93,10 +93,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     };
     let (gap, disconnect) = (plan("gap", "70%", 0.0)?, plan("disconnect", "0%", 40.0)?);
     let testing = std::thread::spawn(move || run(&gap, &mut |_| false));
-    // What comes at all comes late.
-    for name in ["TickcastLosing", "TickcastLateFast", "TickcastLateSlow"] {
-        prometheus.alert(name)?;
-    }
+    prometheus.alert("TickcastLosing")?;
     prometheus.alert("TickcastMemoryNearBound")?;
     prometheus.alert("TickcastSlowConsumers")?;
     testing
@@ -108,11 +105,11 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
-    assert!(
-        !prometheus
-            .firing()?
-            .contains(&"TickcastUnaccounted".to_owned())
-    );
+    // Slow clients are late for themselves alone.
+    let firing = prometheus.firing()?;
+    for name in ["TickcastUnaccounted", "TickcastLateFast"] {
+        assert!(!firing.contains(&name.to_owned()), "{firing:?}");
+    }
     Ok(())
 }
 
@@ -146,6 +143,10 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     prometheus.alert("TickcastConnectionsNearLimit")?;
     let labels = prometheus.alert("TickcastShardSaturated")?;
     assert_eq!(labels["shard"], "0", "{labels}");
+    // Its clients read what comes at once, and yet it comes late.
+    for name in ["TickcastLateFast", "TickcastLateSlow"] {
+        prometheus.alert(name)?;
+    }
     stop.store(true, Ordering::Relaxed);
     // What such a load test finds is said elsewhere; it is void here.
     let _outcome = testing

@@ -7,6 +7,8 @@ use crate::protocol::Mode;
 /// How often histograms are told.
 pub const TELL_EVERY: Duration = Duration::from_millis(100);
 
+const MODES: usize = Mode::NAMES.len();
+
 /// What a shard's connections did, until the metrics are told: once a turn, not once a client.
 #[derive(Debug)]
 pub struct Counts {
@@ -20,11 +22,13 @@ pub struct Counts {
     now: UnixNanos,
     /// When histograms were told last.
     told: UnixNanos,
-    /// When the events were published that were delivered last, in which mode, and how many of them are not recorded yet:
+    /// When the events were published that were delivered last, in which histogram, and how many of them are not recorded yet:
     /// what comes in one turn is mostly of one batch.
     latest: (UnixNanos, usize, u64),
-    /// By the mode's index.
-    fanout: [LocalHistogram; 3],
+    /// By the mode's index, for clients that keep up and then for those that lag.
+    fanout: [LocalHistogram; 2 * MODES],
+    /// Where the histograms of the client that is served begin.
+    client: usize,
     queue_age: LocalHistogram,
     flush_bytes: LocalHistogram,
     snapshot: LocalHistogram,
@@ -40,6 +44,7 @@ impl Counts {
             now: UnixNanos::default(),
             told: UnixNanos::default(),
             latest: (UnixNanos::default(), 0, 0),
+            client: 0,
             fanout: metrics.fanout_time.each_ref().map(Histogram::local),
             queue_age: metrics.queue_age.local(),
             flush_bytes: metrics.flush_bytes.local(),
@@ -67,6 +72,11 @@ impl Counts {
         }
     }
 
+    /// What follows goes to a client that keeps up, or to one that lags.
+    pub fn serve(&mut self, lags: bool) {
+        self.client = usize::from(lags) * MODES;
+    }
+
     /// Events went onto the wire alone that were published at this time.
     pub fn deliver(&mut self, events: u64, published: UnixNanos, mode: Mode) {
         self.delivered += events;
@@ -79,6 +89,7 @@ impl Counts {
     }
 
     fn add(&mut self, events: u64, published: UnixNanos, mode: usize) {
+        let mode = self.client + mode;
         if (self.latest.0, self.latest.1) != (published, mode) {
             self.settle(self.now);
             (self.latest.0, self.latest.1) = (published, mode);
