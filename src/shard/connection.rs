@@ -148,6 +148,8 @@ impl Connection {
     /// Writes all that is due, until the socket takes no more.
     pub(super) fn flush(&mut self, view: &mut View<'_>) -> Flushed {
         let mut written = 0;
+        let lags = self.waited || self.outbox.level() != LagLevel::Ok;
+        view.counts.serve(lags);
         let flushed = loop {
             if self.outbox.wire.blocked {
                 break Flushed::Blocked;
@@ -266,6 +268,18 @@ impl Connection {
         self.peer.received = self.peer.received.plus(pause);
         if let Some(partial) = &mut self.peer.partial {
             partial.since = partial.since.plus(pause);
+        }
+    }
+
+    /// The server itself was paused for so long: no deadline has run.
+    pub(super) fn excuse_pause(&mut self, pause: Duration) {
+        self.excuse(pause);
+        let peer = &mut self.peer;
+        for since in peer.paused_since.iter_mut().chain(&mut peer.stalled_since) {
+            *since = since.plus(pause);
+        }
+        if let Some(Closing::Flushing(since) | Closing::Sent(since)) = &mut self.closing {
+            *since = since.plus(pause);
         }
     }
 

@@ -140,6 +140,22 @@ impl Shard {
         }
     }
 
+    /// The shard did nothing for so long: nobody's deadline has run meanwhile.
+    pub(super) fn excuse_pause(&mut self, pause: Duration) {
+        let paused_ms = pause.as_millis() as u64;
+        tracing::warn!(
+            shard = self.number,
+            paused_ms,
+            "the server was paused; deadlines of clients are extended"
+        );
+        self.meters.paused(pause);
+        let until = self.now.plus(self.config.tuning.outbox.behind_max);
+        self.pauses.excuse(pause, until);
+        for (_, connection) in &mut self.connections {
+            connection.excuse_pause(pause);
+        }
+    }
+
     fn check_up_at(&mut self, key: ConnectionKey, at: UnixNanos) {
         let connection = &mut self.connections[key.0 as usize];
         connection.peer.checkup_at = at;

@@ -29,6 +29,11 @@ impl Meters {
         }
     }
 
+    /// The shard was paused for so long.
+    pub(super) fn paused(&self, pause: Duration) {
+        self.told.paused.inc_by(pause.as_secs_f64());
+    }
+
     /// A turn is over.
     pub(super) fn turned(&mut self, begun: UnixNanos, ended: UnixNanos) {
         let took = ended.since(begun);

@@ -13,6 +13,7 @@ mod inspect;
 mod lifecycle;
 mod meters;
 pub mod outbox;
+mod pause;
 mod read;
 mod reader;
 mod ready;

@@ -13,6 +13,7 @@ use super::fresh::{Fresh, Rotation};
 use super::lifecycle::TOO_SLOW;
 use super::meters::Meters;
 use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
+use super::pause::{LOOK_EVERY, PauseDetector};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
@@ -101,7 +102,8 @@ pub struct Shard {
     pub(super) order: Vec<ConnectionKey>,
     /// What connections did in this turn.
     pub(super) counts: Counts,
-    meters: Meters,
+    pub(super) meters: Meters,
+    pub(super) pauses: PauseDetector,
     pub(super) ready: Arc<ReadyList>,
     pub(super) timers: Timers,
     pub(super) dirty: Vec<ConnectionKey>,
@@ -153,6 +155,7 @@ pub fn spawn(
         counts: Counts::new(&metrics),
         meters: Meters::new(metrics.add_shard(number)),
         metrics,
+        pauses: PauseDetector::default(),
         ready: Arc::default(),
         timers: Timers::default(),
         dirty: Vec::new(),
@@ -197,6 +200,9 @@ impl Shard {
                 return;
             }
             self.now = self.config.clock.now();
+            if let Some(pause) = self.pauses.begin(self.now, !self.connections.is_empty()) {
+                self.excuse_pause(pause);
+            }
             self.counts.settle(self.now);
             busy = self.take_commands(&mut commands);
             self.ready.take(&mut ready);
@@ -233,10 +239,12 @@ impl Shard {
     /// Waits until there is something to do. Returns false once every handle is gone.
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         let gathered = (!self.dirty.is_empty()).then_some(self.flush_at);
+        let look = (!self.connections.is_empty()).then(|| self.now.plus(LOOK_EVERY));
         let next_timer = self
             .timers
             .next()
             .into_iter()
+            .chain(look)
             .chain(gathered)
             .chain(self.counts.tell_at())
             .min()
@@ -473,7 +481,9 @@ impl Shard {
             timers: intervals,
         };
         let flushed = connection.flush(&mut view);
+        view.now = self.pauses.excused(self.now);
         let relief = connection.relieve(&mut view);
+        view.now = self.now;
         connection.tell_queued(view.metrics, view.now);
         match flushed {
             Flushed::All => {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tickcast::client::Client;
+use tickcast::clock::Clock;
 use tickcast::protocol::{Control, Encoding, LagLevel, Mode, OnSlow, Op, Subscribe};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -184,5 +186,49 @@ async fn a_client_that_never_reads_is_disconnected_after_the_stall_timeout() -> 
     let (bye, code) = client.closed().await?;
     let bye = bye.context("a bye before the close")?;
     assert_eq!((bye.code, bye.reconnect, code), (407, true, 4407));
+    Ok(())
+}
+
+/// The process stands still for longer than a silent client may live.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_of_the_server_is_not_its_clients_silence() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (config, log) = (folder.path().join("feeds.yaml"), folder.path().join("log"));
+    let session = "session: {heartbeat: 200ms, ping_after: 500ms, drop_after: 3s}";
+    std::fs::write(&config, market(1, 10, session))?;
+    let config = config.to_str().context("a path of letters")?;
+    let errors = std::fs::File::create(&log)?.into();
+    let served = crate::terminal::serve_with(&["--config", config], errors)?;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let client = Client::connect(&*served.address, Encoding::Json).await?;
+        clients.push(Tracked::welcome(client).await?);
+    }
+    let signal = |name: &str| -> Result<()> {
+        let id = served.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([name, &id])
+            .status()?;
+        anyhow::ensure!(sent.success(), "kill {name}");
+        Ok(())
+    };
+    signal("-STOP")?;
+    let begun = Stopwatch::start();
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    while begun.elapsed() < Duration::from_secs(6) {
+        ticks.tick().await;
+    }
+    signal("-CONT")?;
+    let resumed = Clock::start().now();
+    for client in &mut clients {
+        client
+            .control("a heartbeat after the pause", |control| {
+                matches!(control, Control::Heartbeat(heartbeat) if heartbeat.ts > resumed.0)
+                    .then_some(())
+            })
+            .await?;
+    }
+    let log = std::fs::read_to_string(&log)?;
+    assert!(log.contains("the server was paused"), "{log}");
     Ok(())
 }
