@@ -128,6 +128,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     };
     start_logging(arguments.log_format);
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    let needed = config.files_needed() as u64;
+    if files < needed {
+        tracing::warn!(
+            limit = files,
+            needed,
+            "the limit of open files is too low for limits.connections; raise it (ulimit -n, LimitNOFILE) or lower limits.connections"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -46,6 +46,8 @@ pub struct Problem {
     pub message: String,
 }
 
+/// Files that a server has open beside its clients' sockets.
+const OWN_FILES: usize = 64;
 /// Bytes of a config file. One with 10,000 instruments takes about 600 KiB.
 const FILE_BYTES_MAX: usize = 1 << 20;
 /// Problems of one file that are reported.
@@ -187,6 +189,11 @@ impl Config {
         let text = String::from_utf8(bytes)
             .map_err(|error| refused(format!("can't be read: it is not UTF-8: {error}")))?;
         Self::parse(&text, &file)
+    }
+
+    /// Files that must be open at once for all connections, sockets beside them, and the server itself.
+    pub fn files_needed(&self) -> usize {
+        self.connections_max + SPARE_SOCKETS + OWN_FILES
     }
 
     /// Checks a config's text; `file` is for the messages.

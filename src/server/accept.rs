@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::guarded::Guarded;
+use super::reserve::{BUSY, Reserve, is_exhausted, refuse};
 use super::upgrade::{self, Granted};
 use super::{Listener, Server, http};
 use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS};
@@ -54,9 +55,24 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Accepts for ever and deals sockets out to the shard that has the fewest.
 pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
+    let mut reserve = Reserve::new();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => deal(stream, peer, &server),
+            Ok((stream, peer)) => {
+                if reserve.note_accepted(server.clock.now()) {
+                    server.metrics.count_refused(Refused::Sockets);
+                    refuse(stream).await;
+                } else {
+                    deal(stream, peer, &server);
+                }
+            }
+            Err(error) if is_exhausted(&error) => {
+                if let Some((stream, _)) = reserve.accept(&listener, server.clock.now()).await {
+                    server.metrics.count_refused(Refused::Sockets);
+                    refuse(stream).await;
+                }
+                reserve.take_back();
+            }
             Err(error) => rest_after(&error).await,
         }
     }
@@ -66,11 +82,22 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
 pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
     let address = listener.local_addr().unwrap_or(server.listener.address);
     let own = Arc::new(Listener::new(address));
+    let mut reserve = Reserve::new();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Operators are never refused for it.
+                let _short_of_files = reserve.note_accepted(server.clock.now());
                 let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
                 tokio::spawn(served);
+            }
+            Err(error) if is_exhausted(&error) => {
+                if let Some((stream, peer)) = reserve.accept(&listener, server.clock.now()).await {
+                    // One at a time, because there is one descriptor.
+                    let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
+                    let _cut_off = tokio::time::timeout(ADMIN_HEADER_TIME, served).await;
+                }
+                reserve.take_back();
             }
             Err(error) => rest_after(&error).await,
         }
@@ -113,11 +140,14 @@ async fn rest_after(error: &std::io::Error) {
 }
 
 fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
-    if server.sockets.fetch_add(1, Ordering::Relaxed)
-        >= SPARE_SOCKETS + server.settings.load().connections_max
-    {
+    // Connections count too: each is a file, and the sum is what the limit of open files is compared with at the start.
+    let sockets = server.sockets.fetch_add(1, Ordering::Relaxed);
+    let all = sockets + server.connections.load(Ordering::Relaxed);
+    if all >= SPARE_SOCKETS + server.settings.load().connections_max {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
         server.metrics.count_refused(Refused::Sockets);
+        // A new socket takes this at once.
+        let _left = stream.try_write(BUSY);
         return;
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));

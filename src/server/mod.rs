@@ -13,6 +13,7 @@ mod outgoing;
 mod page;
 mod publish;
 mod publish_body;
+mod reserve;
 mod upgrade;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod config_files;
+mod descriptors;
 mod errors;
 mod golden;
 mod handshake;
