@@ -1,0 +1,358 @@
+//! The processor time of the dearest legal request of each op at the default limits: `cargo bench --bench requests`.
+//!
+//! Each request is carried out as a shard does it: decoded, its slices answered, the answers encoded, the topics held. The
+//! longest slice is what one turn of a shard can spend on it; the sum is what all of its slices together take.
+
+#![expect(clippy::print_stdout, reason = "a table is what it is for")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tickcast::bus::{Catalog, LogItem, SourceId};
+use tickcast::clock::thread_cpu_time;
+use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
+use tickcast::metrics::Metrics;
+use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
+use tickcast::replica::{HistoryLimits, Replica};
+use tickcast::session::{Action, Session};
+use tickcast::shard::outbox::{Counts, Newest, Outbox, OutboxLimits, View};
+
+const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
+const OUTBOX: OutboxLimits = OutboxLimits {
+    outbox: 1 << 20,
+    control: 1 << 16,
+    frame: 256 << 10,
+    behind_max: Duration::from_secs(10),
+};
+const LIMITS: Limits = Limits {
+    topics: 1024,
+    requests_per_s: 10,
+    message_bytes: 64 << 10,
+    snapshot_events: 1000,
+};
+const INSTRUMENTS: usize = 20_000;
+const RUNS: usize = 15;
+
+struct Rig {
+    session: Session,
+    outbox: Outbox,
+    replica: Replica,
+    newest: Newest,
+    counts: Counts,
+    metrics: Metrics,
+    now: UnixNanos,
+}
+
+/// The longest slice of a request, all of its slices, and how many there were.
+type Cost = (Duration, Duration, usize);
+
+impl Rig {
+    fn new(catalog: &Arc<Catalog>) -> Self {
+        let history = HistoryLimits {
+            events: 100,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        };
+        let mut replica = Replica::new(Epoch { origin: 1, turn: 0 }, history);
+        let topics = LogItem::Topics {
+            new: 0..catalog.len() as u32,
+            restored: Vec::new(),
+        };
+        replica.apply(&topics, catalog);
+        let metrics = Metrics::new();
+        Self {
+            session: Session::new(Arc::new(LIMITS), NOW),
+            outbox: Outbox::new(Encoding::Json, OUTBOX.frame),
+            replica,
+            newest: Newest::default(),
+            counts: Counts::new(&metrics),
+            metrics,
+            now: NOW,
+        }
+    }
+
+    fn ask(&mut self, payload: &[u8]) -> Cost {
+        assert!(
+            payload.len() <= LIMITS.message_bytes as usize,
+            "a legal request"
+        );
+        self.now = self.now.plus(Duration::from_secs(60));
+        let (mut longest, mut sum, mut slices) = (Duration::ZERO, Duration::ZERO, 0);
+        loop {
+            let begun = thread_cpu_time();
+            let view = tickcast::session::View {
+                replica: &self.replica,
+                held: &self.outbox,
+                now: self.now,
+            };
+            let actions = if slices == 0 {
+                self.session.on_request(payload, Encoding::Json, view)
+            } else {
+                self.session.go_on(view)
+            };
+            for action in actions {
+                self.act(action);
+            }
+            let took = thread_cpu_time().saturating_sub(begun);
+            (longest, sum, slices) = (longest.max(took), sum + took, slices + 1);
+            if !self.session.is_busy() {
+                return (longest, sum, slices);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let mut timers = Vec::new();
+        let mut view = View {
+            replica: &self.replica,
+            newest: &mut self.newest,
+            limits: &OUTBOX,
+            metrics: &self.metrics,
+            counts: &mut self.counts,
+            now: self.now,
+            timers: &mut timers,
+        };
+        let outbox = &mut self.outbox;
+        match action {
+            Action::Answer(control) | Action::Notice(control) => {
+                let bytes_max = outbox.wire.message_max();
+                for part in encode_parts(control, Encoding::Json, bytes_max) {
+                    outbox.answer(part);
+                }
+            }
+            Action::Hold(topic, settings, join) => {
+                outbox.hold(topic, settings, join, &mut view);
+            }
+            Action::Set(topic, settings) => {
+                if let Some(slot) = outbox.slot_of(topic) {
+                    outbox.set(slot, settings, &mut view);
+                }
+            }
+            Action::Snapshot(topic, events) => {
+                if let Some(slot) = outbox.slot_of(topic) {
+                    outbox.snapshot(slot, events, &mut view);
+                }
+            }
+            Action::Drop(topic) => _ = outbox.release(topic),
+            Action::Ledger(id) => outbox.answer_ledger(id),
+            Action::Instruments(id, pattern) => {
+                let catalog = Arc::clone(self.replica.catalog());
+                outbox.answer_instruments(id, catalog, &pattern);
+            }
+            Action::LimitMessages(bytes) => outbox.wire.limit_messages(bytes),
+            Action::Close(..) => {}
+        }
+    }
+
+    /// Puts what waits on the wire, one frame or two at a time, as a socket takes it; costs as for a request.
+    fn drain(&mut self) -> Cost {
+        let (mut longest, mut sum, mut fills) = (Duration::ZERO, Duration::ZERO, 0);
+        loop {
+            let mut timers = Vec::new();
+            let mut view = View {
+                replica: &self.replica,
+                newest: &mut self.newest,
+                limits: &OUTBOX,
+                metrics: &self.metrics,
+                counts: &mut self.counts,
+                now: self.now,
+                timers: &mut timers,
+            };
+            let begun = thread_cpu_time();
+            let is_over = self.outbox.fill(&mut view);
+            let took = thread_cpu_time().saturating_sub(begun);
+            (longest, sum, fills) = (longest.max(took), sum + took, fills + 1);
+            self.outbox.wire.seal();
+            let len = self.outbox.wire.len();
+            self.outbox.wire.advance(len);
+            if is_over {
+                return (longest, sum, fills);
+            }
+        }
+    }
+}
+
+fn catalog() -> Arc<Catalog> {
+    let instrument = |n: usize| Instrument {
+        symbol: Symbol::new(&format!("{}{n:05}", "A".repeat(n % 24))).expect("letters and digits"),
+        venue_symbol: None,
+        description: String::new(),
+        price_scale: 2,
+        qty_scale: 0,
+        src: SourceKind::Sim,
+        has_trades: true,
+        has_quotes: true,
+        stale_after: None,
+        session_start: Duration::ZERO,
+    };
+    let mut catalog = Catalog::new(vec!["sim".into()]);
+    catalog.add(SourceId(0), (0..INSTRUMENTS).map(instrument).collect());
+    Arc::new(catalog)
+}
+
+fn list(texts: impl Iterator<Item = String>) -> String {
+    texts
+        .map(|text| format!("\"{text}\""))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn topics(op: &str, names: impl Iterator<Item = String>) -> Vec<u8> {
+    let names = list(names);
+    format!("{{\"op\":\"{op}\",\"mode\":\"conflate\",\"topics\":[{names}]}}").into_bytes()
+}
+
+fn held(n: usize) -> String {
+    format!("quote:{}{n:05}", "A".repeat(n % 24))
+}
+
+/// A request to measure: its name, the requests before it, and itself.
+type Case = (&'static str, Vec<Vec<u8>>, Vec<u8>);
+
+fn subscribe_cases() -> Vec<Case> {
+    let all = || topics("subscribe", (0..1024).map(held));
+    let nothing = |n: usize| format!("bar:Z{n}*:1m");
+    let stray = {
+        let names = list((0..2_800).map(|n| format!("a:{n}*")));
+        let seqs: Vec<_> = (0..3_600).map(|n| format!("\"a:{n}\":0")).collect();
+        let from = format!("{{\"epoch\":\"0\",\"seqs\":{{{}}}}}", seqs.join(","));
+        format!("{{\"op\":\"subscribe\",\"topics\":[{names}],\"from\":{from}}}").into_bytes()
+    };
+    let refused_patterns = {
+        let names = list((0..1_900).map(|n| format!("status:{n}*")));
+        let seqs: Vec<_> = (0..1_900).map(|n| format!("\"trade:{n}\":0")).collect();
+        let from = format!("{{\"epoch\":\"0\",\"seqs\":{{{}}}}}", seqs.join(","));
+        format!("{{\"op\":\"subscribe\",\"snapshot\":9,\"topics\":[{names}],\"from\":{from}}}")
+            .into_bytes()
+    };
+    let resume = {
+        let seqs: Vec<_> = (0..1024).map(|n| format!("\"{}\":0", held(n))).collect();
+        let from = format!(
+            "{{\"epoch\":\"0000000000000001\",\"seqs\":{{{}}}}}",
+            seqs.join(",")
+        );
+        format!(
+            "{{\"op\":\"subscribe\",\"topics\":[{}],\"from\":{from}}}",
+            list((0..1024).map(held))
+        )
+        .into_bytes()
+    };
+    vec![
+        ("subscribe: 1,024 topics", vec![], all()),
+        (
+            "subscribe: 8,500 names that are no topics",
+            vec![],
+            topics("subscribe", (0..8_500).map(|n| format!("{n:x}"))),
+        ),
+        (
+            "subscribe: 4,700 unknown topics",
+            vec![],
+            topics("subscribe", (0..4_700).map(|n| format!("trade:{n:x}"))),
+        ),
+        (
+            "subscribe: new patterns that match nothing",
+            vec![],
+            topics("subscribe", (0..4_000).map(nothing)),
+        ),
+        (
+            "subscribe: refused names, stray resume places",
+            vec![],
+            stray,
+        ),
+        (
+            "subscribe: refused patterns, stray resume places",
+            vec![],
+            refused_patterns,
+        ),
+        ("subscribe: resume", vec![], resume),
+    ]
+}
+
+/// What is held, and what holds no name at all.
+fn other_cases() -> Vec<Case> {
+    let all = || topics("subscribe", (0..1024).map(held));
+    let nothing = |n: usize| format!("bar:Z{n}*:1m");
+    let deep: Vec<_> = (0..24)
+        .map(|n| format!("quote:{}*", "A".repeat(n)))
+        .collect();
+    vec![
+        (
+            "modify: 1,024 topics",
+            vec![all()],
+            topics("modify", (0..1024).map(held)),
+        ),
+        (
+            "resync: 1,024 topics",
+            vec![all()],
+            topics("resync", (0..1024).map(held)),
+        ),
+        (
+            "unsubscribe: 1,024 topics",
+            vec![all()],
+            topics("unsubscribe", (0..1024).map(held)),
+        ),
+        (
+            "unsubscribe: all",
+            vec![all()],
+            br#"{"op":"unsubscribe","all":true}"#.to_vec(),
+        ),
+        (
+            "subscriptions: 1,024 topics, 1,024 patterns",
+            vec![
+                all(),
+                topics("subscribe", deep.into_iter()),
+                topics("subscribe", (0..1024).map(nothing)),
+            ],
+            br#"{"op":"subscriptions"}"#.to_vec(),
+        ),
+        (
+            "ledger: 1,024 topics",
+            vec![all()],
+            br#"{"op":"ledger"}"#.to_vec(),
+        ),
+        (
+            "instruments: 20,000",
+            vec![],
+            br#"{"op":"instruments"}"#.to_vec(),
+        ),
+        ("ping with 64 KiB of other fields", vec![], {
+            let others: Vec<_> = (0..7_000).map(|n| format!("\"{n}\":0")).collect();
+            format!("{{\"op\":\"ping\",\"t\":1,{}}}", others.join(",")).into_bytes()
+        }),
+        (
+            "no request: a list of 32,000 numbers",
+            vec![],
+            format!("[{}0]", "0,".repeat(32_000)).into_bytes(),
+        ),
+    ]
+}
+
+fn main() {
+    let catalog = catalog();
+    println!(
+        "| request | longest slice, ms | all slices, ms | slices | longest fill, ms | all fills, ms |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for (name, before, payload) in subscribe_cases().into_iter().chain(other_cases()) {
+        let mut costs: Vec<(Cost, Cost)> = (0..RUNS)
+            .map(|_| {
+                let mut rig = Rig::new(&catalog);
+                for request in &before {
+                    rig.ask(request);
+                    rig.drain();
+                }
+                (rig.ask(&payload), rig.drain())
+            })
+            .collect();
+        costs.sort_by_key(|(ask, _)| ask.0);
+        let ((longest, sum, slices), (longest_fill, fills, _)) = costs[RUNS / 2];
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "| {name} | {:.3} | {:.2} | {slices} | {:.3} | {:.2} |",
+            ms(longest),
+            ms(sum),
+            ms(longest_fill),
+            ms(fills)
+        );
+    }
+}
