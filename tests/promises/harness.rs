@@ -267,12 +267,22 @@ impl Tracked {
         self.subscribed().await
     }
 
+    /// A whole answer, from however many parts.
     pub(crate) async fn subscribed(&mut self) -> Result<Subscribed> {
-        self.control("subscribed", |control| match control {
-            Control::Subscribed(subscribed) => Some(subscribed.clone()),
-            _ => None,
-        })
-        .await
+        let (mut ok, mut err) = (Vec::new(), Vec::new());
+        loop {
+            let mut part = self
+                .control("subscribed", |control| match control {
+                    Control::Subscribed(subscribed) => Some(subscribed.clone()),
+                    _ => None,
+                })
+                .await?;
+            ok.append(&mut part.ok);
+            err.append(&mut part.err);
+            if !part.more {
+                return Ok(Subscribed { ok, err, ..part });
+            }
+        }
     }
 
     /// So many events, and whatever stands between them.
