@@ -27,7 +27,7 @@ use tickcast::shard::ConnectionKey;
 use tickcast::shard::fresh::Fresh;
 use tickcast::shard::outbox::{Counts, Newest, Outbox, OutboxLimits, SlotId, View};
 use tickcast::shard::registry::{Registry, Subscriber};
-use tickcast::source::replay::{Begin, Replay, ReplayConfig, Speed};
+use tickcast::source::replay::{Replay, ReplayConfig, Speed};
 use tickcast::source::{Gate, SourceTask, supervise};
 use tickcast::topic::{Channel, TopicName, TopicPattern};
 
@@ -352,14 +352,9 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let gate = Arc::new(Gate::default());
     gate.open();
     let replay = ReplayConfig {
-        files: vec![file.to_owned()],
         speed: Speed::Max,
-        repeat: false,
-        begin: Begin::Now,
-        symbol: None,
         max_bad: 0,
-        prices: tickcast::market::PriceRules::default(),
-        columns: None,
+        ..ReplayConfig::of(vec![file.to_owned()])
     };
     let task = SourceTask {
         name: "tape".into(),

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{Listener, RequestRate, Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
+use crate::source::replay::FileReport;
 use crate::source::{Gate, SourceStatus};
 use crate::state::{State, StateDir};
 use keep_time::keep_time;
@@ -244,6 +245,15 @@ impl App {
         failed
             .filter_map(|(name, status)| Some((Arc::clone(name), status.failure()?)))
             .collect()
+    }
+
+    /// The accounts of the files that a replay plays now.
+    pub fn file_reports(&self, source: &str) -> Vec<FileReport> {
+        let settings = self.server.settings.load();
+        let found = settings.sources.iter().find(|(name, _)| &**name == source);
+        found.map_or_else(Vec::new, |(_, status)| {
+            status.files().iter().map(|file| file.report()).collect()
+        })
     }
 
     /// How many instruments and topics there are now.

@@ -22,8 +22,6 @@ const BUILT_IN: &str = include_str!("../../feeds.yaml");
 const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
 /// Time for threads that a file system holds up, at the end of the process.
 const THREADS_PATIENCE: Duration = Duration::from_secs(1);
-/// The default of `--replay`'s own limit.
-const MAX_BAD_LINES: u64 = 100;
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "serve")]
@@ -197,7 +195,6 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         .transpose()
         .map_err(|error| format!("--symbol: {error}"))?;
     let replay = ReplayConfig {
-        files: arguments.replay.clone(),
         speed,
         repeat: arguments.replay_loop,
         begin: match arguments.replay_start {
@@ -205,12 +202,7 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
             ReplayStart::FirstSubscriber => Begin::FirstSubscriber,
         },
         symbol,
-        max_bad: MAX_BAD_LINES,
-        prices: PriceRules {
-            crossed: true,
-            ..PriceRules::default()
-        },
-        columns: None,
+        ..ReplayConfig::of(arguments.replay.clone())
     };
     Ok(SourceConfig {
         name: "replay".into(),

@@ -14,7 +14,7 @@ use crate::market::{
     parse_decimal,
 };
 use crate::source::push::PushRules;
-use crate::source::replay::{Begin, Columns, ReplayConfig, Speed};
+use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, VenueRule};
 use crate::source::sim::{Arrivals, Hours, Model, SimConfig, SimInstrument};
 
 /// One source.
@@ -459,6 +459,17 @@ fn read_replay(section: &Section<'_>) -> ReplayConfig {
     let symbol = (!symbol.is_empty()).then(|| {
         Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string()))
     });
+    let text = section.text("venue");
+    let venue = VenueRule::parse(&text).unwrap_or_else(|| {
+        section.problem(
+            "venue",
+            format!(
+                "\"{}\" is no venue; write auto, always, never, or a name, as in binance",
+                text.escape_debug()
+            ),
+        );
+        VenueRule::Auto
+    });
     ReplayConfig {
         files: files.into_iter().map(Into::into).collect(),
         speed,
@@ -469,6 +480,7 @@ fn read_replay(section: &Section<'_>) -> ReplayConfig {
             Begin::FirstSubscriber
         },
         symbol: symbol.and_then(Result::ok),
+        venue,
         max_bad: section.integer("max_bad"),
         prices: price_rules(section),
         columns: section

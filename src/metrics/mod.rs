@@ -81,6 +81,8 @@ pub struct Metrics {
     pub bad_input: IntCounterVec,
     /// Times a shard was overrun by the log.
     pub overruns: IntCounter,
+    /// Rows of recordings, by source and outcome.
+    pub replay_rows: IntCounterVec,
     /// Restarts of sources.
     pub source_restarts: IntCounter,
     /// Handshakes refused, by reason.
@@ -349,6 +351,12 @@ impl Metrics {
         );
         let source_dropped = IntCounterVec::new(source_dropped, &["source", "reason"])
             .expect("names of the catalogue are valid");
+        let replay_rows = Opts::new(
+            "tickcast_replay_rows_total",
+            "Rows of recorded files, by outcome: emitted as a trade or a quote, or skipped for a reason.",
+        );
+        let replay_rows = IntCounterVec::new(replay_rows, &["source", "outcome"])
+            .expect("names of the catalogue are valid");
         let codes = || Code::ALL.map(Code::name);
         let process = all.0.register(Box::new(ProcessCollector::for_self()));
         process.expect("the process' metrics have names of their own");
@@ -411,6 +419,7 @@ impl Metrics {
             request_errors: all.counters("tickcast_request_errors_total", "Requests answered by an error.", "code", codes()),
             bad_input: all.counters("tickcast_bad_input_total", "What sources said that was refused.", "reason", BAD_INPUT),
             overruns: all.counter("tickcast_shard_overruns_total", "Times a shard was overrun by the log."),
+            replay_rows: all.register(replay_rows),
             source_restarts: all.counter("tickcast_source_restarts_total", "Times a source was started again."),
             handshakes_refused: all.counters(
                 "tickcast_handshakes_refused_total",

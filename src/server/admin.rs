@@ -1,4 +1,6 @@
-//! Who is slow, for operators.
+//! Slow clients and the accounts of sources, for operators.
+
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,8 @@ use tokio::sync::oneshot;
 use super::Server;
 use super::http::{Answer, JSON, refusal, stopping, text, with_type};
 use crate::shard::{Command, ConnectionInfo, Rank};
+use crate::source::SourceStatus;
+use crate::source::replay::FileReport;
 
 /// Connections in one answer, if it isn't said how many.
 const TOP: usize = 20;
@@ -80,4 +84,38 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
         ),
         JSON,
     )
+}
+
+/// Answers `GET /v1/admin/sources`.
+#[derive(Debug, Serialize)]
+struct SourcesAnswer {
+    sources: Vec<SourceReport>,
+}
+
+/// A source's condition and the accounts of its files.
+#[derive(Debug, Serialize)]
+struct SourceReport {
+    name: String,
+    /// Whether it has announced its instruments.
+    started: bool,
+    /// Why it has failed for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    files: Vec<FileReport>,
+}
+
+/// The sources in the order of the config.
+pub(super) fn sources(server: &Server) -> Answer {
+    let settings = server.settings.load();
+    let report = |(name, status): &(Arc<str>, Arc<SourceStatus>)| SourceReport {
+        name: name.to_string(),
+        started: status.has_started(),
+        error: status.failure().as_deref().map(str::to_owned),
+        files: status.files().iter().map(|file| file.report()).collect(),
+    };
+    let answer = SourcesAnswer {
+        sources: settings.sources.iter().map(report).collect(),
+    };
+    let body = serde_json::to_vec(&answer).expect("plain values are JSON");
+    with_type(text(StatusCode::OK, body), JSON)
 }

@@ -190,9 +190,10 @@ pub(super) async fn admin(
         "/v1/admin/connections" => {
             admin::connections(&server, request.uri().query().unwrap_or_default()).await
         }
+        "/v1/admin/sources" => admin::sources(&server),
         _ => refusal(
             StatusCode::NOT_FOUND,
-            "there is /metrics, /healthz, /readyz, /v1/admin/connections",
+            "there is /metrics, /healthz, /readyz, /v1/admin/connections, /v1/admin/sources",
         ),
     })
 }

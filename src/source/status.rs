@@ -2,9 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::replay::FileAccount;
+
 /// Written by the source and its supervisor, read by HTTP. No event waits for it.
 #[derive(Debug, Default)]
-pub struct SourceStatus(Mutex<Condition>);
+pub struct SourceStatus {
+    condition: Mutex<Condition>,
+    files: Mutex<Vec<Arc<FileAccount>>>,
+}
 
 #[derive(Debug, Clone, Default)]
 enum Condition {
@@ -18,15 +23,31 @@ enum Condition {
 }
 
 impl SourceStatus {
+    /// The accounts of the files that are played now.
+    pub fn set_files(&self, files: Vec<Arc<FileAccount>>) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    /// The accounts of the files that are played now; empty for other sources.
+    pub fn files(&self) -> Vec<Arc<FileAccount>> {
+        self.files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     fn set(&self, change: impl FnOnce(&Condition) -> Option<Condition>) {
-        let mut condition = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut condition = self
+            .condition
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(next) = change(&condition) {
             *condition = next;
         }
     }
 
     fn get(&self) -> Condition {
-        self.0
+        self.condition
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()

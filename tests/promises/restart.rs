@@ -324,6 +324,69 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     Ok(())
 }
 
+/// A file that is added while the server is down does not shift the position of the others: each row comes once, in the same
+/// epoch, and rows of the new file are played from the position on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (tapes, state) = (folder.path().join("tapes"), folder.path().join("state"));
+    std::fs::create_dir(&tapes)?;
+    let row = |at: u64| format!("{at},5.00,1,5,{},true\n", 1_723_075_200_000 + 5 * at);
+    let tape = |rows: &mut dyn Iterator<Item = u64>| rows.map(row).collect::<String>();
+    let file = |name: &str| tapes.join(format!("A-trades-{name}.csv"));
+    std::fs::write(file("m"), tape(&mut (0..1200).filter(|at| at % 2 == 0)))?;
+    let config = format!(
+        "sources: [{{name: tape, kind: replay, files: [\"{}/*.csv\"], begin: first-subscriber}}]",
+        tapes.display()
+    );
+    let server = serve(any_port(), Some(&state), &config).await?;
+    let address = server.address();
+    let mut client = connect(address).await?;
+    client.subscribe(subscribe(&["trade:A"])).await?;
+    client
+        .until("trades", |message| {
+            matches!(message, ServerMessage::Events(_)).then_some(())
+        })
+        .await?;
+    let stopping = tokio::spawn(server.stop());
+    let (epoch, _) = (client.welcome.epoch.clone(), client.closed().await?);
+    let heads = self::heads(&client);
+    stopping.await?;
+    // Its first rows are older than the position, and its name comes before the other's.
+    std::fs::write(file("a"), tape(&mut (0..1200).filter(|at| at % 2 == 1)))?;
+    let server = serve(address, Some(&state), &config).await?;
+    let mut client = connect(address).await?;
+    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    let (mut seq, mut ids) = (heads["trade:A"], Vec::new());
+    while ids.last() != Some(&1199) {
+        if let ServerMessage::Events(events) = client.next().await? {
+            for event in events {
+                seq += 1;
+                assert_eq!(event.seq, seq);
+                if let tickcast::market::Body::Trade(trade) = &event.body {
+                    ids.push(trade.id.text().parse::<u64>()?);
+                }
+            }
+        }
+    }
+    // The new file's older rows are left out; from there on every row of both comes, in order.
+    let first = ids[0];
+    assert!(first > 0 && first % 2 == 0, "the old file goes on: {first}");
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
+    let both = ids.iter().skip_while(|id| *id % 2 == 0);
+    assert!(both.clone().count() > 100);
+    assert!(
+        both.clone()
+            .zip(both.skip(1))
+            .all(|(one, next)| one + 1 == *next)
+    );
+    let skipped = server.file_reports("tape");
+    let of_new = skipped.iter().find(|file| file.file.contains("trades-a"));
+    assert!(of_new.context("the new file")?.skipped["before_position"] > 0);
+    server.stop().await;
+    Ok(())
+}
+
 /// A symbol that comes late in the files is there at once after a restart, though the replay must first come to it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()> {

@@ -216,7 +216,7 @@ pub(super) const SOURCES: &[Key] = &[
     without_default(
         "sources.replay.files",
         Kind::Texts,
-        "Recorded files, merged by time; a * in the last part stands for any characters.",
+        "Recorded files, folders, or patterns (a * in the last part stands for any characters); merged by time into one stream.",
     ),
     key(
         "sources.replay.speed",
@@ -241,6 +241,12 @@ pub(super) const SOURCES: &[Key] = &[
         Kind::Text,
         "",
         "The symbol, where a file tells none.",
+    ),
+    key(
+        "sources.replay.venue",
+        Kind::Text,
+        "auto",
+        "Venue in front of symbols, as in binance.BTCUSDT: auto (where several venues have the symbol), always, never, or a name.",
     ),
     key(
         "sources.replay.max_bad",

@@ -1,115 +1,41 @@
 //! Recorded files, played again: merged by time into one stream, paced by the recorded time.
 //!
 //! Invariant: the same files give the same events. The source's time is the newest event time so far; an event that is
-//! older than one before it comes at once, in the file's order.
+//! older than one before it comes at once, in the file's order. A row that was read is an event, or is skipped for a reason that is
+//! counted and logged ([`account`]).
 
-mod format;
-mod read;
+mod account;
+mod checkpoint;
+mod columns;
+mod config;
+mod form;
+mod inputs;
+mod lane;
+mod names;
+mod order;
+mod pace;
+mod reader;
+mod record;
+mod row;
+mod times;
+mod unplayable;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use account::{FileAccount, FileReport, Skip};
+pub use config::{Begin, Columns, ReplayConfig, Speed, VenueRule};
 
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
-use crate::market::{Instrument, PriceRules, SourceKind, Symbol, UnixNanos};
-use format::{Row, What};
-use read::Recording;
-
-/// How often the source tells its time, in its own time.
-const MARK_EVERY: Duration = Duration::from_millis(100);
-/// At full speed a long pause of the recording is passed in such steps.
-const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
-/// Events emitted at once.
-const EMIT_AT: usize = 1024;
-
-/// How fast a recording is played.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Speed {
-    /// So many times the recorded time.
-    Times(f64),
-    /// As fast as the bus takes it.
-    Max,
-}
-
-impl Speed {
-    /// Reads `max`, or a number from 0.1 to 1000.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text == "max" {
-            return Some(Self::Max);
-        }
-        text.parse()
-            .ok()
-            .filter(|times| (0.1..=1000.0).contains(times))
-            .map(Self::Times)
-    }
-}
-
-/// When a replay begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
-    /// When the server does.
-    Now,
-    /// After the first subscription to one of its topics.
-    FirstSubscriber,
-}
-
-/// What the config says of a replay.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReplayConfig {
-    /// The files, or patterns of files.
-    pub files: Vec<PathBuf>,
-    /// How fast.
-    pub speed: Speed,
-    /// Begin again at the end.
-    pub repeat: bool,
-    /// When to begin.
-    pub begin: Begin,
-    /// The symbol of files that tell none.
-    pub symbol: Option<Symbol>,
-    /// Bad lines after which the source stops.
-    pub max_bad: u64,
-    /// Negative, zero and crossed prices.
-    pub prices: PriceRules,
-    /// Which column is what, for CSV of an unknown form.
-    pub columns: Option<Columns>,
-}
-
-/// Columns of a CSV file, by their names in its header.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Columns {
-    /// The event's time.
-    pub time: String,
-    /// The symbol.
-    pub symbol: Option<String>,
-    /// The venue, put in front of the symbol.
-    pub venue: Option<String>,
-    /// What tells trades from quotes.
-    pub row_type: Option<String>,
-    /// What that column holds for a trade.
-    pub trade: String,
-    /// What that column holds for a quote.
-    pub quote: String,
-    /// A trade's price.
-    pub price: Option<String>,
-    /// A trade's quantity.
-    pub qty: Option<String>,
-    /// A trade's aggressor.
-    pub side: Option<String>,
-    /// A trade's id.
-    pub id: Option<String>,
-    /// The best bid's price.
-    pub bid: Option<String>,
-    /// The best bid's quantity.
-    pub bid_qty: Option<String>,
-    /// The best offer's price.
-    pub ask: Option<String>,
-    /// The best offer's quantity.
-    pub ask_qty: Option<String>,
-}
+use crate::market::Instrument;
+use checkpoint::{Checkpoint, Progress};
+use lane::{Lane, Strictness};
+use names::{Names, NoNumber};
+use pace::{MARK_EVERY, Pace, Waited};
+use reader::Placed;
+use row::What;
 
 /// A recorded file that can't be played.
 #[derive(Debug, thiserror::Error)]
@@ -121,22 +47,24 @@ pub struct ReplayError {
     is_final: bool,
 }
 
-impl ReplayConfig {
-    /// Opens every file and detects its format; returns all that is wrong. It waits for the file system, so it must run on a
-    /// plain thread.
-    pub fn probe(&self) -> Vec<ReplayError> {
-        let symbol = self.symbol.as_ref().map(ToString::to_string);
-        let open = |path: PathBuf| {
-            read::open(&path, self.columns.clone(), symbol.clone(), self.prices)?.opened_blocking()
-        };
-        let mut wrong = Vec::new();
-        for pattern in &self.files {
-            match read::expand(std::slice::from_ref(pattern)) {
-                Ok(paths) => wrong.extend(paths.into_iter().filter_map(|path| open(path).err())),
-                Err(error) => wrong.push(error),
-            }
+impl ReplayError {
+    fn new(path: &Path, error: impl ToString, is_final: bool) -> Self {
+        Self {
+            path: path.to_owned(),
+            error: error.to_string(),
+            is_final,
         }
-        wrong
+    }
+}
+
+impl From<ReplayError> for SourceError {
+    fn from(error: ReplayError) -> Self {
+        let message = error.to_string();
+        if error.is_final {
+            Self::Final(message)
+        } else {
+            Self::Failed(message)
+        }
     }
 }
 
@@ -145,75 +73,70 @@ impl ReplayConfig {
 pub struct Replay {
     config: ReplayConfig,
     /// From where it goes on when it runs; where it has come to once it has stopped.
-    place: Option<Place>,
-    /// It was given a place that it can't read.
+    checkpoint: Option<Checkpoint>,
+    /// It was given a position that it can't read.
     starts_over: bool,
+    strictness: Strictness,
 }
 
-/// Where a replay has come to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Place {
-    /// How often it has begun again.
-    round: u32,
-    /// Rows that were played in this round.
-    rows: u64,
-    /// When the first row was due.
-    begun: UnixNanos,
-    /// The next time mark, in recorded time.
-    next_mark: UnixNanos,
-    /// All instruments that were told, so that they are there again at once, wherever in the files they come.
-    told: Vec<Instrument>,
-}
-
-/// One file's place in the merge.
-#[derive(Debug)]
-struct Lane {
-    recording: Recording,
-    rows: VecDeque<Row>,
-    /// The newest event time so far.
-    newest: UnixNanos,
-}
-
-/// Names and numbers of what is played.
-#[derive(Debug, Default)]
-struct Names {
-    /// Symbols that several venues have: theirs stand with the venue in front.
-    shared: HashSet<Symbol>,
-    numbers: HashMap<(Option<Symbol>, Symbol), u32>,
-    told: BTreeMap<Symbol, Instrument>,
-    has_trades: bool,
-    has_quotes: bool,
-    venue_always: bool,
+/// How a round ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// All files were played.
+    Over,
+    /// The source is to stop.
+    Stopped,
 }
 
 impl Replay {
-    /// A replay of recorded files, which goes on from its place where it has one.
+    /// A replay of recorded files, which goes on from its position where it has one.
     pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
-        let kept: Option<Place> = place
+        let checkpoint: Option<Checkpoint> = place
             .as_ref()
             .and_then(|bytes| rmp_serde::from_slice(bytes).ok());
         Self {
+            strictness: Strictness {
+                max_bad: config.max_bad,
+                bad: 0,
+                logged: 0,
+            },
             config,
-            starts_over: place.is_some() && kept.is_none(),
-            place: kept,
+            starts_over: place.is_some() && checkpoint.is_none(),
+            checkpoint,
         }
     }
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
+        (self.strictness.bad, self.strictness.logged) = (0, 0);
         if std::mem::take(&mut self.starts_over) {
             out.emit(&mut vec![Emit::StartOver]).await?;
         }
-        let mut bad = 0;
-        let mut kept = self.place.take();
-        let mut round = kept.as_ref().map_or(0, |place| place.round);
-        let mut told = kept
-            .as_mut()
-            .map_or_else(Vec::new, |place| std::mem::take(&mut place.told));
+        let mut kept = self.checkpoint.take();
+        let mut round = kept.as_ref().map_or(0, |kept| kept.progress.round);
+        let mut told: Vec<Instrument> = Vec::new();
         loop {
-            let mut lanes = self.open(&mut bad, out).await?;
-            let mut names = Names::of(&lanes, self.config.columns.is_some());
-            names.announce(told, &lanes, out).await?;
-            if kept.is_some() {
+            let mut lanes = self.open(kept.as_ref(), out).await?;
+            if lanes.iter().any(|lane| lane.has_changed) {
+                tracing::warn!(
+                    source = &*out.name,
+                    "a file no longer holds what was played of it; starting over in a new epoch"
+                );
+                out.emit(&mut vec![Emit::StartOver]).await?;
+                (kept, round) = (None, 0);
+                continue;
+            }
+            let named = kept.as_mut().map(|kept| std::mem::take(&mut kept.names));
+            told.extend(
+                kept.as_mut()
+                    .map(|kept| std::mem::take(&mut kept.told))
+                    .unwrap_or_default(),
+            );
+            let mut names = Names::of(&self.config, &lanes, named.unwrap_or_default());
+            names
+                .announce(std::mem::take(&mut told), &lanes, out)
+                .await?;
+            let resumed = kept.take().map(|kept| kept.progress);
+            if resumed.is_some() {
                 // It goes on in the epoch in which it was.
             } else if round == 0 {
                 tokio::select! {
@@ -223,16 +146,17 @@ impl Replay {
             } else {
                 out.emit(&mut vec![Emit::StartOver]).await?;
             }
-            if lanes.iter().all(|lane| lane.rows.is_empty()) {
-                return if round == 0 {
-                    Err(SourceError::Final("the files hold no rows".to_owned()))
-                } else {
-                    Ok(())
-                };
+            let progress = resumed.or_else(|| Self::begin(round, &lanes, out));
+            if let Some(progress) = progress {
+                let ended = self
+                    .play_once(&mut lanes, &mut names, progress, out)
+                    .await?;
+                if ended == Ended::Stopped {
+                    return Err(SourceError::Stopped);
+                }
             }
-            self.play_once(&mut lanes, &mut names, &mut bad, (round, kept.take()), out)
-                .await?;
-            if !self.config.repeat {
+            check(&lanes, resumed.is_some() || round > 0)?;
+            if !self.config.repeat || progress.is_none() {
                 return Ok(());
             }
             told = names.told();
@@ -240,319 +164,180 @@ impl Replay {
         }
     }
 
-    async fn open(&self, bad: &mut u64, out: &Output) -> Result<Vec<Lane>, SourceError> {
-        let failed = |error: ReplayError| {
-            let message = error.to_string();
-            if error.is_final {
-                SourceError::Final(message)
-            } else {
-                SourceError::Failed(message)
-            }
-        };
-        let mut lanes = Vec::new();
-        let patterns = self.config.files.clone();
-        // A folder may lie on a file system that hangs.
-        let expanded = tokio::task::spawn_blocking(move || read::expand(&patterns));
-        let Ok(paths) = expanded.await else {
-            return Err(SourceError::Stopped);
-        };
-        for path in paths.map_err(failed)? {
-            let symbol = self.config.symbol.as_ref().map(ToString::to_string);
-            let opening = read::open(
-                &path,
-                self.config.columns.clone(),
-                symbol,
-                self.config.prices,
-            )
-            .map_err(failed)?;
-            let recording = opening.opened().await.map_err(failed)?;
-            let mut lane = Lane {
-                recording,
-                rows: VecDeque::new(),
-                newest: UnixNanos::default(),
-            };
-            self.refill(&mut lane, bad, out).await?;
-            lanes.push(lane);
-        }
-        Ok(lanes)
+    /// The time of a round that begins now; `None` where there are no rows.
+    fn begin(round: u32, lanes: &[Lane], out: &Output) -> Option<Progress> {
+        let firsts = lanes.iter().filter_map(|lane| lane.rows.front());
+        let first = firsts.map(|placed| placed.row.ts()).min()?;
+        Some(Progress {
+            round,
+            begun: out.clock.now(),
+            first,
+            last: first,
+            next_mark: first.floor(MARK_EVERY),
+        })
     }
 
-    /// Takes the file's next rows, unless it has come to its end.
-    async fn refill(
-        &self,
-        lane: &mut Lane,
-        bad: &mut u64,
+    async fn open(
+        &mut self,
+        kept: Option<&Checkpoint>,
         out: &Output,
-    ) -> Result<(), SourceError> {
-        while lane.rows.is_empty() {
-            let Some(chunk) = lane.recording.chunks.recv().await else {
-                return Ok(());
-            };
-            let file = lane.recording.path.display();
-            for (line, error) in chunk.bad {
-                *bad += 1;
-                out.metrics.bad_input.with_label_values(&["bad_line"]).inc();
-                if *bad > self.config.max_bad {
-                    let message = format!(
-                        "more than {} bad lines (max_bad); the last is {file}:{line}: {error}",
-                        self.config.max_bad
-                    );
-                    return Err(SourceError::Final(message));
-                }
+    ) -> Result<Vec<Lane>, SourceError> {
+        let positions = kept.map_or_else(Vec::new, |kept| kept.files.clone());
+        let resumed_at = kept.map(|kept| kept.progress.last);
+        let (config, of_reader) = (self.config.clone(), positions.clone());
+        // A disk that hangs must hold up nobody else.
+        let (told, opening) = tokio::sync::oneshot::channel();
+        let open = move || {
+            let opened = inputs::list(&config.files)
+                .and_then(|listing| reader::open_all(&config, listing, &of_reader, resumed_at));
+            // The source may have been stopped meanwhile.
+            let _stopped = told.send(opened);
+        };
+        let thread = std::thread::Builder::new().name("replay".to_owned());
+        let failed = |error: std::io::Error| SourceError::Failed(error.to_string());
+        thread.spawn(open).map_err(failed)?;
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = out.stopping() => return Err(SourceError::Stopped),
+        };
+        let ended = "the thread that opens files has ended; this is a bug";
+        let opened = opened.map_err(|_ended| SourceError::Failed(ended.to_owned()))?;
+        let (recordings, left_out) = opened?;
+        for (file, reason) in left_out {
+            tracing::warn!(source = &*out.name, file, reason, "not played");
+        }
+        let mut lanes: Vec<Lane> = recordings
+            .into_iter()
+            .map(|recording| Lane::new(recording, &positions, out))
+            .collect();
+        for gone in &positions {
+            if !lanes.iter().any(|lane| *lane.account.name() == *gone.file) {
                 tracing::warn!(
                     source = &*out.name,
-                    "{file}:{line}: {error}; the line is skipped"
+                    file = gone.file,
+                    "file gone since the stop"
                 );
             }
-            if let Some(error) = chunk.broken {
-                return Err(SourceError::Final(format!("{file}: {error}")));
-            }
-            lane.rows = chunk.rows.into();
         }
-        Ok(())
+        out.status
+            .set_files(lanes.iter().map(|lane| Arc::clone(&lane.account)).collect());
+        for lane in &mut lanes {
+            lane.refill(&mut self.strictness, out).await;
+        }
+        Ok(lanes)
     }
 
     async fn play_once(
         &mut self,
         lanes: &mut [Lane],
         names: &mut Names,
-        bad: &mut u64,
-        (round, kept): (u32, Option<Place>),
+        mut progress: Progress,
         out: &mut Output,
-    ) -> Result<(), SourceError> {
-        let mut heap: BinaryHeap<Reverse<(UnixNanos, usize)>> = lanes
-            .iter()
-            .enumerate()
-            .filter_map(|(at, lane)| lane.next(at))
-            .collect();
-        let Some(Reverse((first, _))) = heap.peek().copied() else {
-            return Ok(());
-        };
-        let begun = kept
-            .as_ref()
-            .map_or_else(|| out.clock.now(), |place| place.begun);
-        let mut pace = Pace {
-            speed: self.config.speed,
-            begun,
-            first,
-        };
-        let mut next_mark = kept
-            .as_ref()
-            .map_or(first.floor(MARK_EVERY), |place| place.next_mark);
-        let played = kept.map_or(0, |place| place.rows);
-        let mut rows = 0;
+    ) -> Result<Ended, SourceError> {
         let mut emitted = Vec::new();
-        let mut last = first;
-        while let Some(Reverse((due, at))) = heap.pop() {
+        let ended = self
+            .merge(lanes, names, &mut progress, &mut emitted, out)
+            .await;
+        if matches!(ended, Ok(Ended::Over)) {
+            emitted.push(Emit::Mark(progress.last));
+        }
+        // Also before an error: what was read before it is played.
+        out.emit(&mut emitted).await?;
+        let ended = ended?;
+        // Should it be the end, a server that goes on from here has nothing to play.
+        self.checkpoint = Some(Checkpoint {
+            progress,
+            files: lanes.iter().map(Lane::position).collect(),
+            names: names.named(),
+            told: names.told(),
+        });
+        Ok(ended)
+    }
+
+    async fn merge(
+        &mut self,
+        lanes: &mut [Lane],
+        names: &mut Names,
+        progress: &mut Progress,
+        emitted: &mut Vec<Emit>,
+        out: &mut Output,
+    ) -> Result<Ended, SourceError> {
+        let pace = Pace {
+            speed: self.config.speed,
+            begun: progress.begun,
+            first: progress.first,
+        };
+        let limit = |lane: &Lane| lane.limit.clone().filter(|_| lane.rows.is_empty());
+        if let Some(limit) = lanes.iter().find_map(limit) {
+            return Err(SourceError::Final(limit));
+        }
+        let next = lanes.iter().enumerate();
+        let mut heap: BinaryHeap<_> = next.filter_map(|(at, lane)| lane.next(at)).collect();
+        while let Some(std::cmp::Reverse((due, at))) = heap.pop() {
             if out.is_stopping() {
-                out.emit(&mut emitted).await?;
-                self.place = Some(Place {
-                    round,
-                    rows: rows.max(played),
-                    begun,
-                    next_mark,
-                    told: names.told(),
-                });
-                return Err(SourceError::Stopped);
+                return Ok(Ended::Stopped);
             }
-            while rows >= played && next_mark <= due {
-                if pace.wait(next_mark, &mut emitted, out).await? == Waited::Stopped {
-                    self.place = Some(Place {
-                        round,
-                        rows,
-                        begun,
-                        next_mark,
-                        told: names.told(),
-                    });
-                    return Err(SourceError::Stopped);
+            while progress.next_mark <= due {
+                if pace.wait(progress.next_mark, emitted, out).await? == Waited::Stopped {
+                    return Ok(Ended::Stopped);
                 }
-                emitted.push(Emit::Mark(next_mark));
-                let is_pause =
-                    self.config.speed == Speed::Max && due.since(next_mark) > PAUSE_MARK_EVERY;
-                next_mark = next_mark.plus(if is_pause {
-                    PAUSE_MARK_EVERY
-                } else {
-                    MARK_EVERY
-                });
+                emitted.push(Emit::Mark(progress.next_mark));
+                progress.next_mark = pace.next_mark(progress.next_mark, due);
             }
-            if rows >= played && pace.wait(due, &mut emitted, out).await? == Waited::Stopped {
-                self.place = Some(Place {
-                    round,
-                    rows,
-                    begun,
-                    next_mark,
-                    told: names.told(),
-                });
-                return Err(SourceError::Stopped);
+            if pace.wait(due, emitted, out).await? == Waited::Stopped {
+                return Ok(Ended::Stopped);
             }
             let lane = &mut lanes[at];
-            let Some(row) = lane.rows.pop_front() else {
+            let Some(placed) = lane.take(due) else {
                 continue;
             };
-            lane.newest = due;
-            last = last.max(due);
-            rows += 1;
-            if rows > played {
-                names.emit(row, &mut emitted, out).await?;
-            } else {
-                // It was played before the server stopped; only its instrument must be known.
-                names.know(&row, out).await?;
-            }
+            progress.last = progress.last.max(due);
+            self.emit(lane, names, placed, emitted, out).await?;
             if lane.rows.is_empty() {
-                self.refill(lane, bad, out).await?;
+                lane.refill(&mut self.strictness, out).await;
+                if let Some(limit) = limit(lane) {
+                    return Err(SourceError::Final(limit));
+                }
             }
             heap.extend(lanes[at].next(at));
         }
-        emitted.push(Emit::Mark(last));
-        out.emit(&mut emitted).await?;
-        // Should it be the end, a server that goes on from here has nothing to play.
-        self.place = Some(Place {
-            round,
-            rows,
-            begun,
-            next_mark,
-            told: names.told(),
-        });
-        Ok(())
-    }
-}
-
-impl Lane {
-    /// When the next row is due, by the file's own order.
-    fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
-        self.rows
-            .front()
-            .map(|row| Reverse((row.ts().max(self.newest), at)))
-    }
-}
-
-impl Names {
-    fn of(lanes: &[Lane], venue_always: bool) -> Self {
-        let mut venues: HashMap<&Symbol, HashSet<&Symbol>> = HashMap::new();
-        for row in lanes.iter().flat_map(|lane| &lane.rows) {
-            venues.entry(&row.symbol).or_default().extend(&row.venue);
-        }
-        Self {
-            shared: venues
-                .into_iter()
-                .filter(|(_, venues)| venues.len() > 1)
-                .map(|(symbol, _)| symbol.clone())
-                .collect(),
-            numbers: HashMap::new(),
-            told: BTreeMap::new(),
-            has_trades: lanes.iter().any(|lane| lane.recording.has_trades),
-            has_quotes: lanes.iter().any(|lane| lane.recording.has_quotes),
-            venue_always,
-        }
-    }
-
-    /// Tells the instruments of before and of the files' first rows, all at once.
-    async fn announce(
-        &mut self,
-        before: Vec<Instrument>,
-        lanes: &[Lane],
-        out: &mut Output,
-    ) -> Result<(), SourceError> {
-        let mut seen = HashSet::new();
-        let rows = lanes.iter().flat_map(|lane| &lane.rows);
-        let fresh = rows.filter(|row| seen.insert((row.venue.as_ref(), &row.symbol)));
-        let first: Vec<Instrument> = fresh
-            .map(|row| self.instrument(row))
-            .collect::<Result<_, _>>()?;
-        let instruments: Vec<Instrument> = before.into_iter().chain(first).collect();
-        self.told.extend(
-            instruments
-                .iter()
-                .map(|instrument| (instrument.symbol.clone(), instrument.clone())),
-        );
-        // A file without rows has no instrument, but its source has begun all the same.
-        out.announce(instruments).await
-    }
-
-    fn told(&self) -> Vec<Instrument> {
-        self.told.values().cloned().collect()
-    }
-
-    /// The source's number of a row's instrument, told if it is new.
-    async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, SourceError> {
-        let instrument = self.instrument(row)?;
-        let symbol = instrument.symbol.clone();
-        self.told.insert(symbol.clone(), instrument.clone());
-        out.announce(vec![instrument]).await?;
-        let number = out
-            .number(&symbol)
-            .expect("it was announced just now, or before");
-        self.numbers
-            .insert((row.venue.clone(), row.symbol.clone()), number);
-        Ok(number)
-    }
-
-    fn instrument(&self, row: &Row) -> Result<Instrument, SourceError> {
-        let symbol = match &row.venue {
-            Some(venue) if self.venue_always || self.shared.contains(&row.symbol) => row
-                .symbol
-                .with_venue(venue)
-                .map_err(|error| SourceError::Final(format!("with its venue in front, {error}")))?,
-            _ => row.symbol.clone(),
-        };
-        let (price_scale, qty_scale) = match &row.what {
-            What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
-            What::Quote(quote) => quote
-                .bid
-                .or(quote.ask)
-                .map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
-        };
-        let spelling = row.symbol.venue_spelling();
-        let venue_symbol = (spelling != symbol.as_str()).then(|| Box::from(&*spelling));
-        Ok(Instrument {
-            symbol,
-            description: String::new(),
-            price_scale,
-            qty_scale,
-            src: SourceKind::Replay,
-            has_trades: self.has_trades,
-            has_quotes: self.has_quotes,
-            stale_after: None,
-            session_start: Duration::ZERO,
-            venue_symbol,
-        })
-    }
-
-    /// Tells a row's instrument, if that is new.
-    async fn know(&mut self, row: &Row, out: &mut Output) -> Result<(), SourceError> {
-        if !self
-            .numbers
-            .contains_key(&(row.venue.clone(), row.symbol.clone()))
-        {
-            self.number(row, out).await?;
-        }
-        Ok(())
+        Ok(Ended::Over)
     }
 
     async fn emit(
         &mut self,
-        row: Row,
+        lane: &mut Lane,
+        names: &mut Names,
+        placed: Placed,
         emitted: &mut Vec<Emit>,
         out: &mut Output,
     ) -> Result<(), SourceError> {
-        let known = self
-            .numbers
-            .get(&(row.venue.clone(), row.symbol.clone()))
-            .copied();
-        let number = match known {
+        let Placed { mark, row } = placed;
+        let number = match names.known(&row) {
             Some(number) => number,
             None => {
                 // What was before goes out before the instrument is told.
                 out.emit(emitted).await?;
-                self.number(&row, out).await?
+                match names.number(&row, out).await {
+                    Ok(number) => number,
+                    Err(NoNumber::Skipped(fault)) => {
+                        lane.skip(mark.rows, &fault, &mut self.strictness, out);
+                        return Ok(());
+                    }
+                    Err(NoNumber::Source(error)) => return Err(error),
+                }
             }
         };
         emitted.push(match row.what {
-            What::Trade(trade) => Emit::Trade(number, trade),
+            What::Trade(trade) => {
+                lane.count_trade();
+                Emit::Trade(number, trade)
+            }
             What::Quote(quote) => {
                 if quote.is_crossed() {
                     out.metrics.bad_input.with_label_values(&["crossed"]).inc();
                 }
+                lane.count_quote();
                 Emit::Quote(number, quote)
             }
         });
@@ -560,45 +345,36 @@ impl Names {
     }
 }
 
-/// What ended a wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    Due,
-    /// The source is to stop; nothing is left to be emitted.
-    Stopped,
-}
-
-/// When what was recorded at a time is due now.
-#[derive(Debug)]
-struct Pace {
-    speed: Speed,
-    begun: UnixNanos,
-    first: UnixNanos,
-}
-
-impl Pace {
-    /// Emits what was due before, and waits until `time` is.
-    async fn wait(
-        &mut self,
-        time: UnixNanos,
-        emitted: &mut Vec<Emit>,
-        out: &Output,
-    ) -> Result<Waited, SourceError> {
-        let due = match self.speed {
-            Speed::Times(times) => self.begun.plus(time.since(self.first).div_f64(times)),
-            Speed::Max => UnixNanos::default(),
-        };
-        if due > out.clock.now() {
-            out.emit(emitted).await?;
-            tokio::select! {
-                () = out.clock.sleep_until(due) => {}
-                () = out.stopping() => return Ok(Waited::Stopped),
-            }
-        } else if emitted.len() >= EMIT_AT {
-            out.emit(emitted).await?;
-        }
-        Ok(Waited::Due)
+/// What a round came to: an error where a file was damaged, or where nothing of it could be played.
+fn check(lanes: &[Lane], has_played: bool) -> Result<(), SourceError> {
+    let faults: Vec<String> = lanes
+        .iter()
+        .filter_map(|lane| {
+            let fault = lane.account.fault()?;
+            Some(format!("{}: {fault}", lane.account.name()))
+        })
+        .collect();
+    if !faults.is_empty() {
+        return Err(SourceError::Final(faults.join("; ")));
     }
+    let reports = lanes.iter().map(|lane| lane.account.report());
+    let (mut rows, mut events, mut reasons) = (0, 0, Vec::new());
+    for report in reports {
+        rows += report.rows;
+        events += report.trades + report.quotes;
+        reasons.push(report.skipped_text());
+    }
+    if has_played || events > 0 {
+        return Ok(());
+    }
+    Err(SourceError::Final(if rows == 0 {
+        "the files hold no rows".to_owned()
+    } else {
+        format!(
+            "none of {rows} rows could be played: {}",
+            reasons.join("; ")
+        )
+    }))
 }
 
 impl Source for Replay {
@@ -607,8 +383,8 @@ impl Source for Replay {
     }
 
     fn place(&mut self) -> Option<Vec<u8>> {
-        self.place
+        self.checkpoint
             .take()
-            .and_then(|place| rmp_serde::to_vec(&place).ok())
+            .and_then(|checkpoint| rmp_serde::to_vec(&checkpoint).ok())
     }
 }

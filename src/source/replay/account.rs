@@ -1,0 +1,301 @@
+//! The account of a recording: each row that was read is an event, or skipped for a reason.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use serde::Serialize;
+
+/// Why a row is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Skip {
+    /// A cell is missing, or is not the number or the text that it should be.
+    Malformed,
+    /// A quoted cell does not end on its line.
+    Quote,
+    /// The line is longer than the limit.
+    TooLong,
+    /// The line is not UTF-8.
+    NotUtf8,
+    /// The time can't be read.
+    Time,
+    /// The time is far from the times around it, or outside the configured band.
+    TimeBand,
+    /// The side is not a known word.
+    Side,
+    /// The symbol can't be a topic's.
+    Symbol,
+    /// A trade of nothing.
+    ZeroQuantity,
+    /// A negative price, where the source allows none.
+    NegativePrice,
+    /// A price of zero, where the source allows none.
+    ZeroPrice,
+    /// A quote whose bid is above its ask, where the source allows none.
+    Crossed,
+    /// A price or quantity beyond all bounds.
+    TooLarge,
+    /// The header again.
+    Header,
+    /// A row of a type that is neither a trade nor a quote.
+    OtherType,
+    /// The last row of a file that is cut or damaged.
+    Cut,
+    /// The file stands newest first and is too long to be sorted.
+    Order,
+    /// The row was played before the server was stopped.
+    PlayedBefore,
+    /// The file is new since the server was stopped, and the row is older than where the replay was.
+    BeforePosition,
+}
+
+impl Skip {
+    /// How many reasons there are.
+    pub const COUNT: usize = 19;
+    /// All reasons, each at its own index.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Malformed,
+        Self::Quote,
+        Self::TooLong,
+        Self::NotUtf8,
+        Self::Time,
+        Self::TimeBand,
+        Self::Side,
+        Self::Symbol,
+        Self::ZeroQuantity,
+        Self::NegativePrice,
+        Self::ZeroPrice,
+        Self::Crossed,
+        Self::TooLarge,
+        Self::Header,
+        Self::OtherType,
+        Self::Cut,
+        Self::Order,
+        Self::PlayedBefore,
+        Self::BeforePosition,
+    ];
+
+    /// The reason in metrics, logs and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Quote => "quote",
+            Self::TooLong => "too_long",
+            Self::NotUtf8 => "not_utf8",
+            Self::Time => "time",
+            Self::TimeBand => "time_band",
+            Self::Side => "side",
+            Self::Symbol => "symbol",
+            Self::ZeroQuantity => "zero_quantity",
+            Self::NegativePrice => "negative_price",
+            Self::ZeroPrice => "zero_price",
+            Self::Crossed => "crossed",
+            Self::TooLarge => "too_large",
+            Self::Header => "header",
+            Self::OtherType => "other_type",
+            Self::Cut => "cut",
+            Self::Order => "order",
+            Self::PlayedBefore => "played_before",
+            Self::BeforePosition => "before_position",
+        }
+    }
+
+    /// Whether the row counts against `max_bad`: the file is not what it should be.
+    pub const fn is_bad(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed
+                | Self::Quote
+                | Self::TooLong
+                | Self::NotUtf8
+                | Self::Time
+                | Self::TimeBand
+                | Self::Side
+        )
+    }
+}
+
+/// Why one row is skipped, in words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct RowFault {
+    pub skip: Skip,
+    pub text: String,
+}
+
+impl RowFault {
+    pub(super) fn new(skip: Skip, text: impl Into<String>) -> Self {
+        Self {
+            skip,
+            text: text.into(),
+        }
+    }
+}
+
+/// How many rows were skipped, by reason.
+pub(super) type SkipCounts = [u64; Skip::COUNT];
+
+/// The account of one file. The source writes it, HTTP reads it.
+#[derive(Debug)]
+pub struct FileAccount {
+    name: String,
+    rows: AtomicU64,
+    trades: AtomicU64,
+    quotes: AtomicU64,
+    skipped: [AtomicU64; Skip::COUNT],
+    fault: OnceLock<Arc<str>>,
+    is_done: AtomicBool,
+}
+
+/// The account of one file at one time, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its path, and its name within an archive.
+    pub file: String,
+    /// Rows read.
+    pub rows: u64,
+    /// Trades emitted.
+    pub trades: u64,
+    /// Quotes emitted.
+    pub quotes: u64,
+    /// Rows skipped, by reason; reasons without a row are left out.
+    pub skipped: std::collections::BTreeMap<&'static str, u64>,
+    /// Rows read ahead, which are neither emitted nor skipped yet.
+    pub waiting: u64,
+    /// Why the file could not be read to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Whether all of it was read and played.
+    pub done: bool,
+}
+
+impl FileAccount {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            rows: AtomicU64::new(0),
+            trades: AtomicU64::new(0),
+            quotes: AtomicU64::new(0),
+            skipped: [const { AtomicU64::new(0) }; Skip::COUNT],
+            fault: OnceLock::new(),
+            is_done: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn read(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn skip(&self, reason: Skip, rows: u64) {
+        self.skipped[reason as usize].fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(super) fn emit_trade(&self) {
+        self.trades.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn emit_quote(&self) {
+        self.quotes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fail(&self, fault: &str) {
+        // The first fault is the one that ended the file.
+        let _set_before = self.fault.set(fault.into());
+    }
+
+    pub(super) fn fault(&self) -> Option<Arc<str>> {
+        self.fault.get().cloned()
+    }
+
+    pub(super) fn finish(&self) {
+        self.is_done.store(true, Ordering::Relaxed);
+    }
+
+    /// The account as it is now.
+    pub fn report(&self) -> FileReport {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (trades, quotes) = (of(&self.trades), of(&self.quotes));
+        let skipped = Skip::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), of(&self.skipped[reason as usize])))
+            .filter(|(_, rows)| *rows > 0)
+            .collect::<std::collections::BTreeMap<_, _>>();
+        let rows = of(&self.rows);
+        FileReport {
+            file: self.name.clone(),
+            rows,
+            trades,
+            quotes,
+            waiting: rows.saturating_sub(trades + quotes + skipped.values().sum::<u64>()),
+            skipped,
+            error: self.fault().as_deref().map(str::to_owned),
+            done: of_flag(&self.is_done),
+        }
+    }
+}
+
+fn of_flag(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::Relaxed)
+}
+
+impl FileReport {
+    /// The reasons with their rows, as in `header 1, zero_quantity 200`.
+    pub(super) fn skipped_text(&self) -> String {
+        let each = self.skipped.iter();
+        let texts: Vec<String> = each.map(|(why, rows)| format!("{why} {rows}")).collect();
+        texts.join(", ")
+    }
+}
+
+/// How many characters of a file's own text stand in messages.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// A text from a file, for a message: control characters escaped, cut to 200 characters.
+pub(super) fn shown(text: &str) -> String {
+    let mut out: String = text
+        .chars()
+        .take(SHOWN_CHARS_MAX)
+        .flat_map(|c| {
+            let is_plain = !c.is_control() && !is_invisible(c);
+            let escaped = (!is_plain).then(|| c.escape_default());
+            is_plain
+                .then_some(c)
+                .into_iter()
+                .chain(escaped.into_iter().flatten())
+        })
+        .collect();
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Marks that change the direction of the text around them, and separators of lines.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_index_and_name() {
+        for (at, reason) in Skip::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+        }
+        let names: std::collections::HashSet<_> = Skip::ALL.map(Skip::name).into_iter().collect();
+        assert_eq!(names.len(), Skip::COUNT);
+    }
+
+    #[test]
+    fn foreign_text_is_escaped_and_cut() {
+        assert_eq!(shown("a\r\nb\u{1b}[0m"), "a\\r\\nb\\u{1b}[0m");
+        assert_eq!(shown("\u{202e}x"), "\\u{202e}x");
+        let long = shown(&"é".repeat(1000));
+        assert_eq!(long.chars().count(), 201);
+    }
+}

@@ -1,0 +1,139 @@
+//! Columns that the config names, by their header or by their number.
+
+use super::form::{Start, symbol_of};
+use super::row::{QuoteColumns, RowReader, RowType, SideColumn, SymbolAt, TradeColumns, VenueAt};
+use super::{Columns, ReplayConfig, account::shown};
+
+/// A file whose columns the config names.
+pub(super) struct Mapping {
+    pub delimiter: u8,
+    pub header: Option<Vec<String>>,
+    pub rows: RowReader,
+}
+
+/// The columns of a file by the names that the config has.
+struct Names {
+    first: Vec<String>,
+    /// Every name of the config is a number.
+    by_number: bool,
+}
+
+impl Names {
+    fn place(&self, wanted: &str) -> Result<usize, String> {
+        let number = is_number(wanted).then(|| wanted.parse::<usize>());
+        if let Some(number) =
+            number.filter(|_| !self.first.iter().any(|name| name == wanted) || self.by_number)
+        {
+            let columns = self.first.len();
+            return number
+                .ok()
+                .filter(|number| (1..=columns).contains(number))
+                .map(|number| number - 1)
+                .ok_or_else(|| {
+                    format!("it has {columns} columns, so none has the number {wanted}")
+                });
+        }
+        let found = self.first.iter().position(|name| name == wanted);
+        found.ok_or_else(|| {
+            let there = self.first.join(", ");
+            format!("it has no column \"{wanted}\"; it has {}", shown(&there))
+        })
+    }
+
+    fn optional(&self, wanted: Option<&String>) -> Result<Option<usize>, String> {
+        wanted.map(|name| self.place(name)).transpose()
+    }
+
+    fn pair(
+        &self,
+        px: Option<&String>,
+        qty: Option<&String>,
+    ) -> Result<Option<(usize, usize)>, String> {
+        match (self.optional(px)?, self.optional(qty)?) {
+            (Some(px), Some(qty)) => Ok(Some((px, qty))),
+            (None, None) => Ok(None),
+            _ => Err("a price and its quantity must be named together".to_owned()),
+        }
+    }
+}
+
+fn is_number(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 4 && name.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn all_numbers(columns: &Columns) -> bool {
+    let optional = [
+        &columns.symbol,
+        &columns.venue,
+        &columns.row_type,
+        &columns.price,
+        &columns.qty,
+        &columns.side,
+        &columns.id,
+        &columns.bid,
+        &columns.bid_qty,
+        &columns.ask,
+        &columns.ask_qty,
+    ];
+    let named = optional.into_iter().flatten();
+    std::iter::once(&columns.time)
+        .chain(named)
+        .all(|name| is_number(name))
+}
+
+pub(super) fn map(
+    start: &Start<'_>,
+    name: &str,
+    columns: &Columns,
+    config: &ReplayConfig,
+) -> Result<Mapping, String> {
+    let delimiter = start.delimiter();
+    let names = Names {
+        first: start.cells(0, delimiter),
+        by_number: all_numbers(columns),
+    };
+    if names.first.is_empty() {
+        return Err("a quoted cell of its first line is not closed".to_owned());
+    }
+    let trade = names.pair(columns.price.as_ref(), columns.qty.as_ref())?;
+    let side = names
+        .optional(columns.side.as_ref())?
+        .map_or(SideColumn::None, SideColumn::Word);
+    let id = names.optional(columns.id.as_ref())?;
+    let (bid, ask) = (
+        names.pair(columns.bid.as_ref(), columns.bid_qty.as_ref())?,
+        names.pair(columns.ask.as_ref(), columns.ask_qty.as_ref())?,
+    );
+    let symbol = match names.optional(columns.symbol.as_ref())? {
+        Some(at) => SymbolAt::Column(at),
+        None => SymbolAt::Fixed(symbol_of(name, config)?),
+    };
+    let mut rows = RowReader::new(names.place(&columns.time)?, symbol, config);
+    rows.venue = names.optional(columns.venue.as_ref())?.map(VenueAt::Column);
+    rows.row_type = names
+        .optional(columns.row_type.as_ref())?
+        .map(|column| RowType {
+            column,
+            trade: columns.trade.clone(),
+            quote: columns.quote.clone(),
+        });
+    rows.trade = trade.map(|(px, qty)| TradeColumns { px, qty, side, id });
+    rows.quote = (bid.is_some() || ask.is_some()).then_some(QuoteColumns { bid, ask });
+    if !names.by_number && super::times::read(&names.first[rows.time]).is_ok() {
+        return Err(format!(
+            "its first line is a row and no header: {}; name the columns by their numbers from 1",
+            shown(&names.first.join(","))
+        ));
+    }
+    // Numbers need no header: there is one where the first row has no time.
+    let has_header = !names.by_number
+        || names
+            .first
+            .get(rows.time)
+            .is_none_or(|cell| super::times::read(cell).is_err());
+    Ok(Mapping {
+        delimiter,
+        header: has_header.then_some(names.first),
+        rows,
+    })
+}

@@ -1,0 +1,153 @@
+//! The configuration of a replay.
+
+use std::path::PathBuf;
+
+use super::{ReplayError, inputs, reader};
+use crate::market::{PriceRules, Symbol};
+
+/// How fast a recording is played.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// So many times the recorded time.
+    Times(f64),
+    /// As fast as the bus takes it.
+    Max,
+}
+
+impl Speed {
+    /// Reads `max`, or a number from 0.1 to 1000.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "max" {
+            return Some(Self::Max);
+        }
+        text.parse()
+            .ok()
+            .filter(|times| (0.1..=1000.0).contains(times))
+            .map(Self::Times)
+    }
+}
+
+/// When a replay begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// When the server does.
+    Now,
+    /// After the first subscription to one of its topics.
+    FirstSubscriber,
+}
+
+/// The venue in front of a symbol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VenueRule {
+    /// Only where the first rows of the files have one symbol from several venues.
+    Auto,
+    /// The venue that the file names.
+    Always,
+    /// None.
+    Never,
+    /// This one.
+    Named(Symbol),
+}
+
+impl VenueRule {
+    /// Reads `auto`, `always`, `never`, or the name of a venue.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "auto" => Self::Auto,
+            "always" => Self::Always,
+            "never" => Self::Never,
+            name => Self::Named(Symbol::new(name).ok()?),
+        })
+    }
+}
+
+/// What the config says of a replay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayConfig {
+    /// The files, folders, or patterns of files.
+    pub files: Vec<PathBuf>,
+    /// How fast.
+    pub speed: Speed,
+    /// Begin again at the end.
+    pub repeat: bool,
+    /// When to begin.
+    pub begin: Begin,
+    /// The symbol of files that tell none.
+    pub symbol: Option<Symbol>,
+    /// The venue in front of symbols.
+    pub venue: VenueRule,
+    /// Bad lines after which the source stops.
+    pub max_bad: u64,
+    /// Negative, zero and crossed prices.
+    pub prices: PriceRules,
+    /// Which column is what, for CSV of an unknown form.
+    pub columns: Option<Columns>,
+}
+
+/// Columns of a CSV file, by their names in its header.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Columns {
+    /// The event's time.
+    pub time: String,
+    /// The symbol.
+    pub symbol: Option<String>,
+    /// The venue, put in front of the symbol.
+    pub venue: Option<String>,
+    /// What tells trades from quotes.
+    pub row_type: Option<String>,
+    /// What that column holds for a trade.
+    pub trade: String,
+    /// What that column holds for a quote.
+    pub quote: String,
+    /// A trade's price.
+    pub price: Option<String>,
+    /// A trade's quantity.
+    pub qty: Option<String>,
+    /// A trade's aggressor.
+    pub side: Option<String>,
+    /// A trade's id.
+    pub id: Option<String>,
+    /// The best bid's price.
+    pub bid: Option<String>,
+    /// The best bid's quantity.
+    pub bid_qty: Option<String>,
+    /// The best offer's price.
+    pub ask: Option<String>,
+    /// The best offer's quantity.
+    pub ask_qty: Option<String>,
+}
+
+impl ReplayConfig {
+    /// Bad lines after which a source stops, unless the config says otherwise.
+    pub const MAX_BAD: u64 = 100;
+
+    /// These files at their own pace, with the defaults of all other keys.
+    pub const fn of(files: Vec<PathBuf>) -> Self {
+        Self {
+            files,
+            speed: Speed::Times(1.0),
+            repeat: false,
+            begin: Begin::Now,
+            symbol: None,
+            venue: VenueRule::Auto,
+            max_bad: Self::MAX_BAD,
+            prices: PriceRules {
+                negative: false,
+                zero: false,
+                crossed: true,
+            },
+            columns: None,
+        }
+    }
+
+    /// Opens every file and detects its form; returns all that is wrong. It waits for the file system, so it must run on a
+    /// plain thread.
+    pub fn probe(&self) -> Vec<ReplayError> {
+        let probe = |pattern: &PathBuf| {
+            let listing = inputs::list(std::slice::from_ref(pattern))?;
+            reader::open_all(self, listing, &[], None).map(|_opened| ())
+        };
+        let each = self.files.iter();
+        each.filter_map(|pattern| probe(pattern).err()).collect()
+    }
+}

@@ -1,0 +1,263 @@
+//! The forms of recorded CSV: which column is what, found out from the header, the first row and the file's name.
+
+use super::account::{RowFault, Skip, shown};
+use super::columns::{self, Mapping};
+use super::record::Cells;
+use super::row::{QuoteColumns, RowReader, SideColumn, SymbolAt, TradeColumns};
+use super::{ReplayConfig, unplayable};
+use crate::market::Symbol;
+
+/// One file's form.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub delimiter: u8,
+    /// The header's cells, where the file has one.
+    pub header: Option<Vec<String>>,
+    pub rows: RowReader,
+}
+
+const TARDIS_TRADES: &str = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount";
+const TARDIS_QUOTES: &str =
+    "exchange,symbol,timestamp,local_timestamp,ask_amount,ask_price,bid_price,bid_amount";
+const TARDIS_BOOK: &str = "exchange,symbol,timestamp,local_timestamp,asks[0].price,asks[0].amount,bids[0].price,bids[0].amount";
+const BOOK_TICKER: &str =
+    "update_id,best_bid_price,best_bid_qty,best_ask_price,best_ask_qty,transaction_time,event_time";
+const FUTURES_TRADES: [&str; 2] = [
+    "id,price,qty,quote_qty,time,is_buyer_maker",
+    "id,price,qty,base_qty,time,is_buyer_maker",
+];
+const FUTURES_AGG_TRADES: &str =
+    "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
+const KNOWN: &str =
+    "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
+
+/// The first lines of a file, cut into cells.
+pub(super) struct Start<'s> {
+    lines: Vec<&'s str>,
+}
+
+impl<'s> Start<'s> {
+    pub(super) fn of(text: &'s str) -> Self {
+        let lines = text.split(['\n', '\r']).filter(|line| !line.is_empty());
+        Self {
+            lines: lines.take(2).collect(),
+        }
+    }
+
+    /// The cells of a line, or none where it isn't there or can't be cut.
+    pub(super) fn cells(&self, at: usize, delimiter: u8) -> Vec<String> {
+        let mut cells = Cells::default();
+        match self.lines.get(at).map(|line| cells.split(line, delimiter)) {
+            Some(Ok(())) => cells.iter().map(str::to_owned).collect(),
+            Some(Err(_)) | None => Vec::new(),
+        }
+    }
+
+    /// The delimiter that the first line has most often, outside quotes.
+    pub(super) fn delimiter(&self) -> u8 {
+        let count = |delimiter: &u8| self.cells(0, *delimiter).len();
+        // The first of several that are as frequent.
+        let candidates = [b'\t', b'|', b';', b','];
+        candidates.into_iter().max_by_key(count).unwrap_or(b',')
+    }
+}
+
+impl Form {
+    /// Finds out the form from a file's first lines and its name.
+    pub(super) fn detect(start: &str, name: &str, config: &ReplayConfig) -> Result<Self, String> {
+        let start = Start::of(start);
+        if let Some(columns) = &config.columns {
+            let Mapping {
+                delimiter,
+                header,
+                rows,
+            } = columns::map(&start, name, columns, config)?;
+            return Ok(Self {
+                delimiter,
+                header,
+                rows,
+            });
+        }
+        let delimiter = start.delimiter();
+        let first = start.cells(0, delimiter);
+        let names: Vec<&str> = first.iter().map(String::as_str).collect();
+        let joined = names.join(",").to_ascii_lowercase();
+        let known = unplayable::by_header(&names, name)
+            .or_else(|| unplayable::is_klines(&names).then(klines));
+        if let Some(why) = known {
+            return Err(why);
+        }
+        let rows = if let Some(rows) = tardis(&joined, config) {
+            rows
+        } else {
+            let second = start.cells(1, delimiter);
+            binance(&names, &joined, &second, name, config)?
+        };
+        let has_header = names[0].parse::<f64>().is_err();
+        Ok(Self {
+            delimiter,
+            header: has_header.then_some(first),
+            rows,
+        })
+    }
+
+    /// Whether a row is the header again, as in files that were put together.
+    pub(super) fn is_header(&self, cells: &Cells) -> bool {
+        self.header
+            .as_ref()
+            .is_some_and(|header| header.len() == cells.len() && cells.iter().eq(header))
+    }
+}
+
+fn klines() -> String {
+    "this holds klines (bars), which are not played; tickcast makes bars from trades".to_owned()
+}
+
+fn tardis(header: &str, config: &ReplayConfig) -> Option<RowReader> {
+    let trade = |px, qty, side, id| TradeColumns {
+        px,
+        qty,
+        side: SideColumn::Word(side),
+        id: Some(id),
+    };
+    let quote = |bid, ask| QuoteColumns {
+        bid: Some(bid),
+        ask: Some(ask),
+    };
+    let (trade, quote) = if header == TARDIS_TRADES {
+        (Some(trade(6, 7, 5, 4)), None)
+    } else if header == TARDIS_QUOTES {
+        (None, Some(quote((6, 7), (5, 4))))
+    } else if header.starts_with(TARDIS_BOOK) {
+        (None, Some(quote((6, 7), (4, 5))))
+    } else {
+        return None;
+    };
+    let mut rows = RowReader::new(2, SymbolAt::Column(1), config);
+    rows.venue = Some(super::row::VenueAt::Column(0));
+    (rows.trade, rows.quote) = (trade, quote);
+    Some(rows)
+}
+
+/// Whether the market of a Binance file is the spot market.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Market {
+    Spot,
+    Futures,
+}
+
+impl Market {
+    /// The venue's name, as Tardis has it.
+    fn venue(self, symbol: &str) -> &'static str {
+        let is_coin_margined = symbol
+            .split_once('_')
+            .is_some_and(|(base, _)| base.ends_with("USD"));
+        match self {
+            Self::Spot => "binance",
+            Self::Futures if is_coin_margined => "binance-delivery",
+            Self::Futures => "binance-futures",
+        }
+    }
+}
+
+fn binance(
+    first: &[&str],
+    joined: &str,
+    second: &[String],
+    name: &str,
+    config: &ReplayConfig,
+) -> Result<RowReader, String> {
+    let has_header = first[0].parse::<f64>().is_err();
+    let is_flag =
+        |cell: &str| cell.eq_ignore_ascii_case("true") || cell.eq_ignore_ascii_case("false");
+    let flags: Vec<bool> = if has_header {
+        second.iter().map(|cell| is_flag(cell)).collect()
+    } else {
+        first.iter().map(|cell| is_flag(cell)).collect()
+    };
+    let flags: String = flags.iter().map(|is| if *is { 'f' } else { '-' }).collect();
+    let (trade, time, market) = match (joined, flags.as_str()) {
+        (BOOK_TICKER, _) => (None, 5, Market::Futures),
+        (header, _) if FUTURES_TRADES.contains(&header) => (Some(5), 4, Market::Futures),
+        (FUTURES_AGG_TRADES, _) => (Some(6), 5, Market::Futures),
+        (_, "-----ff") => (Some(5), 4, Market::Spot),
+        (_, "-----f") => (Some(5), 4, Market::Futures),
+        (_, "------ff") => (Some(6), 5, Market::Spot),
+        (_, "------f") => (Some(6), 5, Market::Futures),
+        (_, "-------") if !has_header => (None, 5, Market::Futures),
+        _ => return Err(unknown(first)),
+    };
+    let symbol = symbol_of(name, config)?;
+    let mut rows = RowReader::new(time, SymbolAt::Fixed(symbol.clone()), config);
+    let venue = Symbol::new(market.venue(symbol.as_str())).ok();
+    rows.venue = venue.map(super::row::VenueAt::Fixed);
+    match trade {
+        Some(buyer_is_maker) => {
+            rows.trade = Some(TradeColumns {
+                px: 1,
+                qty: 2,
+                side: SideColumn::BuyerIsMaker(buyer_is_maker),
+                id: Some(0),
+            });
+        }
+        None => {
+            rows.quote = Some(QuoteColumns {
+                bid: Some((1, 2)),
+                ask: Some((3, 4)),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+fn unknown(first: &[&str]) -> String {
+    format!(
+        "its form is unknown (known: {KNOWN}); name its columns under `columns` in a config, by header or by number from 1; its first line is {}",
+        shown(&first.join(","))
+    )
+}
+
+/// The symbol that the config gives, or the file's name.
+pub(super) fn symbol_of(name: &str, config: &ReplayConfig) -> Result<Symbol, String> {
+    if let Some(symbol) = &config.symbol {
+        return Ok(symbol.clone());
+    }
+    let text = binance_symbol(name).ok_or(
+        "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`",
+    )?;
+    Symbol::from_venue(&text)
+        .map_err(|error| format!("in its name, {error}; give one with --symbol or `symbol`"))
+}
+
+/// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's own suffix.
+fn binance_symbol(name: &str) -> Option<String> {
+    let head = name
+        .split('-')
+        .next()
+        .filter(|head| head.len() < name.len())?;
+    let parts: Vec<&str> = head.split('_').collect();
+    let (last, rest) = parts.split_last()?;
+    let is_suffix =
+        *last == "PERP" || (last.len() == 6 && last.bytes().all(|b| b.is_ascii_digit()));
+    match rest.last() {
+        Some(base) if is_suffix => Some(format!("{base}_{last}")),
+        _ => Some((*last).to_owned()),
+    }
+}
+
+/// Reads one line of a form.
+pub(super) fn read_line(
+    form: &mut Form,
+    cells: &mut Cells,
+    line: &[u8],
+) -> Result<super::row::Row, RowFault> {
+    let text = std::str::from_utf8(line)
+        .map_err(|_wrong| RowFault::new(Skip::NotUtf8, "the line is not UTF-8"))?;
+    cells
+        .split(text, form.delimiter)
+        .map_err(|fault| RowFault::new(Skip::Quote, fault.to_string()))?;
+    if form.is_header(cells) {
+        return Err(RowFault::new(Skip::Header, "the header again"));
+    }
+    form.rows.row(cells)
+}

@@ -1,0 +1,311 @@
+//! From the config's names to what can be read: folders, patterns, archives, and what is packed.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use super::ReplayError;
+use super::unplayable;
+use crate::files::open_regular;
+
+/// How many bytes tell what a file is.
+const MAGIC_BYTES: usize = 512;
+/// How deep folders may lie in each other.
+const FOLDERS_DEEP: usize = 8;
+/// The most files and entries of archives that one source plays.
+const INPUTS_MAX: usize = 4096;
+
+/// One file, or one entry of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Input {
+    pub path: PathBuf,
+    /// Its number and its name in a zip archive.
+    pub entry: Option<(usize, String)>,
+    /// The config names it by itself. Others are left out where they can't be played.
+    pub is_explicit: bool,
+}
+
+impl Input {
+    /// The name in messages and in a saved position.
+    pub(super) fn name(&self) -> String {
+        let path = self.path.display();
+        match &self.entry {
+            None => path.to_string(),
+            Some((_, entry)) => format!("{path}!{entry}"),
+        }
+    }
+}
+
+/// What a source's names mean.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub inputs: Vec<Input>,
+    /// Names that are no recording, each with what they are.
+    pub left_out: Vec<(String, String)>,
+}
+
+/// Lists what is to be opened, in order.
+pub(super) fn list(patterns: &[PathBuf]) -> Result<Listing, ReplayError> {
+    let mut listing = Listing::default();
+    for pattern in patterns {
+        let name = file_name(pattern);
+        if name.contains('*') {
+            let found = matching(pattern, &name)?;
+            for path in found {
+                add(&mut listing, path, false)?;
+            }
+        } else if pattern.is_dir() {
+            walk(&mut listing, pattern, FOLDERS_DEEP)?;
+        } else {
+            add(&mut listing, pattern.clone(), true)?;
+        }
+    }
+    if listing.inputs.len() > INPUTS_MAX {
+        let error = format!("these are more than {INPUTS_MAX} files; use several sources");
+        return Err(ReplayError::new(&patterns[0], error, true));
+    }
+    Ok(listing)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn matching(pattern: &Path, name: &str) -> Result<Vec<PathBuf>, ReplayError> {
+    let folder = pattern
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut found = entries(folder).map_err(|error| ReplayError::new(pattern, error, false))?;
+    found.retain(|path| !path.is_dir() && matches(name, &file_name(path)));
+    if found.is_empty() {
+        let error = "no file matches this pattern";
+        return Err(ReplayError::new(pattern, error, false));
+    }
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let listed = std::fs::read_dir(folder)?;
+    let mut found = listed
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    found.sort();
+    Ok(found)
+}
+
+fn walk(listing: &mut Listing, folder: &Path, deep: usize) -> Result<(), ReplayError> {
+    for path in entries(folder).map_err(|error| ReplayError::new(folder, error, false))? {
+        if !path.is_dir() {
+            add(listing, path, false)?;
+        } else if file_name(&path).starts_with('.') || deep == 0 {
+            let why = "a hidden or deeply nested folder".to_owned();
+            listing.left_out.push((path.display().to_string(), why));
+        } else {
+            walk(listing, &path, deep - 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn add(listing: &mut Listing, path: PathBuf, is_explicit: bool) -> Result<(), ReplayError> {
+    if let Some(why) = unplayable::by_name(&file_name(&path)).filter(|_| !is_explicit) {
+        listing
+            .left_out
+            .push((path.display().to_string(), why.to_owned()));
+        return Ok(());
+    }
+    let added = is_zip(&path).and_then(|is_zip| {
+        if is_zip {
+            add_entries(listing, &path)
+        } else {
+            listing.inputs.push(Input {
+                path: path.clone(),
+                entry: None,
+                is_explicit,
+            });
+            Ok(())
+        }
+    });
+    match added {
+        Err(error) if is_explicit => Err(error),
+        Err(error) => {
+            listing
+                .left_out
+                .push((path.display().to_string(), error.error));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> Result<File, ReplayError> {
+    open_regular(path).map_err(|error| ReplayError::new(path, error, false))
+}
+
+fn is_zip(path: &Path) -> Result<bool, ReplayError> {
+    let mut magic = Vec::new();
+    let read = open(path)?.take(4).read_to_end(&mut magic);
+    read.map_err(|error| ReplayError::new(path, error, false))?;
+    Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
+}
+
+/// The entries of a zip archive that may be recordings, in the archive's order.
+fn add_entries(listing: &mut Listing, path: &Path) -> Result<(), ReplayError> {
+    let fail = |error: String| ReplayError::new(path, error, true);
+    let archive = zip::ZipArchive::new(open(path)?).map_err(|error| fail(error.to_string()))?;
+    let (mut names, before) = (Vec::new(), listing.inputs.len());
+    for at in 0..archive.len().min(INPUTS_MAX + 1) {
+        let Some(Ok(name)) = archive.name_for_index(at) else {
+            return Err(fail(format!("the name of entry {at} can't be read")));
+        };
+        let name = name.into_owned();
+        let last = name.rsplit('/').next().unwrap_or_default().to_owned();
+        if last.is_empty() || name.starts_with("__MACOSX/") {
+            continue;
+        }
+        names.push(name.clone());
+        if let Some(why) = unplayable::by_name(&last) {
+            let name = format!("{}!{name}", path.display());
+            listing.left_out.push((name, why.to_owned()));
+            continue;
+        }
+        listing.inputs.push(Input {
+            path: path.to_owned(),
+            entry: Some((at, name)),
+            is_explicit: false,
+        });
+    }
+    if listing.inputs.len() == before {
+        let held = if names.is_empty() {
+            "nothing".to_owned()
+        } else {
+            names.join(", ")
+        };
+        return Err(fail(format!("the archive holds no recording, but {held}")));
+    }
+    Ok(())
+}
+
+/// Bytes that were looked at, and the rest; an error comes after what could be read before it.
+struct Peeked<R> {
+    head: Cursor<Vec<u8>>,
+    error: Option<std::io::Error>,
+    rest: R,
+}
+
+impl<R: Read> Read for Peeked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.head.read(buffer)?;
+        if read > 0 || buffer.is_empty() {
+            return Ok(read);
+        }
+        match self.error.take() {
+            Some(error) => Err(error),
+            None => self.rest.read(buffer),
+        }
+    }
+}
+
+/// Looks at the first bytes.
+fn peek<R: Read>(mut reader: R, bytes: usize) -> Peeked<R> {
+    let mut head = Vec::new();
+    let error = reader
+        .by_ref()
+        .take(bytes as u64)
+        .read_to_end(&mut head)
+        .err();
+    Peeked {
+        head: Cursor::new(head),
+        error,
+        rest: reader,
+    }
+}
+
+/// The text at the start of a recording, and a reader of all of it.
+pub(super) struct Opened<'r> {
+    pub start: Vec<u8>,
+    pub reader: Box<dyn Read + 'r>,
+}
+
+/// What is looked at to find out the form.
+const LOOK_BYTES: usize = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Calls `then` with the decompressed text and the name that tells the form, of the file or of what is packed in it.
+pub(super) fn with_text(
+    input: &Input,
+    then: impl FnOnce(Opened<'_>, &str) -> Result<(), ReplayError>,
+) -> Result<(), ReplayError> {
+    let file = open(&input.path)?;
+    let Some((at, name)) = &input.entry else {
+        return with_plain(input, file, &file_name(&input.path), then);
+    };
+    let fail = |error: zip::result::ZipError| {
+        ReplayError::new(Path::new(&input.name()), error.to_string(), true)
+    };
+    let mut archive = zip::ZipArchive::new(file).map_err(fail)?;
+    let packed = archive.by_index(*at).map_err(fail)?;
+    with_plain(input, packed, name.rsplit('/').next().unwrap_or(name), then)
+}
+
+fn with_plain<'r>(
+    input: &Input,
+    reader: impl Read + 'r,
+    name: &str,
+    then: impl FnOnce(Opened<'_>, &str) -> Result<(), ReplayError>,
+) -> Result<(), ReplayError> {
+    let fail = |error: String| ReplayError::new(Path::new(&input.name()), error, true);
+    let packed = peek(reader, MAGIC_BYTES);
+    let plain: Box<dyn Read + 'r> = match packed.head.get_ref()[..] {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = zstd::Decoder::new(packed).map_err(|error| fail(error.to_string()))?;
+            Box::new(decoder)
+        }
+        _ => Box::new(packed),
+    };
+    let mut plain = peek(plain, LOOK_BYTES);
+    if plain.head.get_ref().starts_with(BYTE_ORDER_MARK) {
+        plain.head.get_mut().drain(..BYTE_ORDER_MARK.len());
+    }
+    let start = plain.head.get_ref().clone();
+    if start.is_empty() {
+        let broken = plain.error.take().map(|error| error.to_string());
+        return Err(fail(
+            broken.unwrap_or_else(|| "the file is empty".to_owned()),
+        ));
+    }
+    if let Some(why) = unplayable::by_magic(&start) {
+        return Err(fail(why));
+    }
+    let reader = Box::new(plain);
+    then(Opened { start, reader }, name)
+}
+
+/// Whether a name is meant by a pattern in which each `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(tail) = name.strip_prefix(head) else {
+        return false;
+    };
+    (0..=tail.len())
+        .filter(|at| tail.is_char_boundary(*at))
+        .any(|at| matches(rest, &tail[at..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        assert!(matches("*.csv.gz", "a.csv.gz") && matches("a*b*c", "aXbYc") && matches("*", ""));
+        assert!(!matches("*.csv", "a.csv.gz") && !matches("a*b", "ac"));
+    }
+}

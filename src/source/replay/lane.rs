@@ -1,0 +1,218 @@
+//! One file's place in the merge, and its account.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus::IntCounter;
+
+use super::account::{FileAccount, RowFault, Skip};
+use super::reader::{Chunk, FilePosition, Mark, Placed, Recording};
+use crate::market::UnixNanos;
+use crate::source::Output;
+
+/// Skipped rows that have a line of their own in the log; the others are counted.
+const LOGGED_MAX: u64 = 20;
+
+/// What the files of a source have in common.
+#[derive(Debug)]
+pub(super) struct Strictness {
+    pub max_bad: u64,
+    pub bad: u64,
+    pub logged: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub rows: VecDeque<Placed>,
+    pub has_trades: bool,
+    pub has_quotes: bool,
+    pub account: Arc<FileAccount>,
+    /// What was played before does not stand in the file any more.
+    pub has_changed: bool,
+    /// No row that is bad beyond the limit is passed over: the source ends here.
+    pub limit: Option<String>,
+    name: Arc<str>,
+    /// Absent once the file has been read to its end.
+    chunks: Option<tokio::sync::mpsc::Receiver<Chunk>>,
+    is_sorted: Arc<AtomicBool>,
+    trades: IntCounter,
+    quotes: IntCounter,
+    /// The last row that was played.
+    mark: Mark,
+    /// The newest event time so far.
+    newest: UnixNanos,
+}
+
+impl Lane {
+    pub(super) fn new(recording: Recording, positions: &[FilePosition], out: &Output) -> Self {
+        let meter = |outcome| {
+            let labels = [&*out.name, outcome];
+            out.metrics.replay_rows.with_label_values(&labels)
+        };
+        let before = positions.iter().find(|at| *at.file == *recording.name);
+        Self {
+            rows: VecDeque::new(),
+            has_trades: recording.has_trades,
+            has_quotes: recording.has_quotes,
+            account: Arc::new(FileAccount::new(recording.name.to_string())),
+            has_changed: false,
+            limit: None,
+            name: recording.name,
+            chunks: Some(recording.chunks),
+            is_sorted: recording.is_sorted,
+            trades: meter("trade"),
+            quotes: meter("quote"),
+            mark: before.map_or_else(Mark::default, |at| at.mark),
+            newest: UnixNanos::default(),
+        }
+    }
+
+    /// When the next row is due, by the file's own order.
+    pub(super) fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
+        self.rows
+            .front()
+            .map(|placed| Reverse((placed.row.ts().max(self.newest), at)))
+    }
+
+    /// Takes the next row, which was due at `due`.
+    pub(super) fn take(&mut self, due: UnixNanos) -> Option<Placed> {
+        let placed = self.rows.pop_front()?;
+        self.newest = due;
+        self.mark = placed.mark;
+        Some(placed)
+    }
+
+    pub(super) fn position(&self) -> FilePosition {
+        FilePosition {
+            file: self.name.to_string(),
+            mark: self.mark,
+            is_sorted: self.is_sorted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes the file's next rows, unless it has come to its end.
+    pub(super) async fn refill(&mut self, strictness: &mut Strictness, out: &Output) {
+        while self.rows.is_empty() && self.limit.is_none() {
+            let Some(chunks) = &mut self.chunks else {
+                return;
+            };
+            match chunks.recv().await {
+                Some(chunk) => self.take_chunk(chunk, strictness, out),
+                None => self.end(out),
+            }
+        }
+    }
+
+    fn take_chunk(&mut self, mut chunk: Chunk, strictness: &mut Strictness, out: &Output) {
+        self.account.read(chunk.read);
+        self.has_changed |= chunk.has_changed;
+        for reason in Skip::ALL {
+            let rows = chunk.skipped[reason as usize];
+            if rows > 0 {
+                self.count(reason, rows, out);
+            }
+        }
+        for note in chunk.notes {
+            if self.limit.is_some() {
+                break;
+            }
+            self.skip(note.line, &note.fault, strictness, out);
+            if note.fault.skip.is_bad() {
+                strictness.bad += 1;
+                out.metrics.bad_input.with_label_values(&["bad_line"]).inc();
+            }
+            if strictness.bad > strictness.max_bad {
+                self.limit = Some(format!(
+                    "more than {} bad lines (max_bad); the last is {}:{}: {}",
+                    strictness.max_bad, self.name, note.line, note.fault
+                ));
+                chunk.rows.truncate(note.before);
+            }
+        }
+        if let Some(remark) = chunk.remark {
+            tracing::warn!(source = &*out.name, file = &*self.name, "{remark}");
+        }
+        if let Some(fault) = chunk.fault {
+            tracing::error!(
+                source = &*out.name,
+                file = &*self.name,
+                fault,
+                "file damaged"
+            );
+            self.account.fail(&fault);
+        }
+        self.rows.extend(chunk.rows);
+    }
+
+    /// Counts a row that is skipped, and says so.
+    pub(super) fn skip(
+        &mut self,
+        line: u64,
+        fault: &RowFault,
+        strictness: &mut Strictness,
+        out: &Output,
+    ) {
+        self.count(fault.skip, 1, out);
+        strictness.logged += 1;
+        let (source, file, reason) = (&*out.name, &*self.name, fault.skip.name());
+        let error = fault.to_string();
+        if error.is_empty() || strictness.logged > LOGGED_MAX {
+            return;
+        }
+        if fault.skip.is_bad() || fault.skip == Skip::Symbol {
+            tracing::warn!(source, file, line, reason, error, "row skipped");
+        } else {
+            tracing::info!(
+                source,
+                file,
+                line,
+                reason,
+                error,
+                "row skipped; others like it are counted"
+            );
+        }
+        if strictness.logged == LOGGED_MAX {
+            tracing::warn!(
+                source,
+                "further skipped rows are counted without a line each"
+            );
+        }
+    }
+
+    pub(super) fn count_trade(&self) {
+        self.account.emit_trade();
+        self.trades.inc();
+    }
+
+    pub(super) fn count_quote(&self) {
+        self.account.emit_quote();
+        self.quotes.inc();
+    }
+
+    fn count(&self, reason: Skip, rows: u64, out: &Output) {
+        self.account.skip(reason, rows);
+        let labels = [&*out.name, reason.name()];
+        out.metrics
+            .replay_rows
+            .with_label_values(&labels)
+            .inc_by(rows);
+    }
+
+    fn end(&mut self, out: &Output) {
+        self.chunks = None;
+        self.account.finish();
+        let report = self.account.report();
+        tracing::info!(
+            source = &*out.name,
+            file = &*self.name,
+            rows = report.rows,
+            trades = report.trades,
+            quotes = report.quotes,
+            skipped = report.skipped_text(),
+            "file played"
+        );
+    }
+}

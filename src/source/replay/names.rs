@@ -1,0 +1,240 @@
+//! Names and numbers of what is played: which topic a file's symbol has, and that no two markets share one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use super::account::{RowFault, Skip};
+use super::checkpoint::Named;
+use super::lane::Lane;
+use super::row::{Row, What};
+use super::{ReplayConfig, VenueRule};
+use crate::market::{Instrument, SourceKind, Symbol};
+use crate::source::{Output, SourceError};
+
+/// A market as the files have it: venue and symbol.
+type Market = (Option<Symbol>, Symbol);
+
+/// Two markets that would share a topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{wire} comes from {first} and from {second}, which must not share a topic; put the venue in front with `venue: always`, or give each a source with `venue: NAME`"
+)]
+pub(super) struct Mixed {
+    wire: Symbol,
+    first: Symbol,
+    second: Symbol,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    rule: Option<VenueRule>,
+    /// Symbols that several venues have: theirs stand with the venue in front.
+    shared: HashSet<Symbol>,
+    wires: HashMap<Market, Symbol>,
+    /// Names on the wire that are taken, by which venue.
+    taken: HashMap<Symbol, Option<Symbol>>,
+    numbers: HashMap<Market, u32>,
+    /// Markets whose name can't be a topic's.
+    refused: HashSet<Market>,
+    told: BTreeMap<Symbol, Instrument>,
+    has_trades: bool,
+    has_quotes: bool,
+}
+
+/// Why a row has no number.
+#[derive(Debug)]
+pub(super) enum NoNumber {
+    /// It is skipped.
+    Skipped(RowFault),
+    /// The source can't go on.
+    Source(SourceError),
+}
+
+impl Names {
+    /// Names by the files' first rows, and by what they were before.
+    pub(super) fn of(config: &ReplayConfig, lanes: &[Lane], before: Vec<Named>) -> Self {
+        let mut venues: HashMap<&Symbol, HashSet<&Symbol>> = HashMap::new();
+        for placed in lanes.iter().flat_map(|lane| &lane.rows) {
+            let of_symbol = venues.entry(&placed.row.symbol).or_default();
+            of_symbol.extend(&placed.row.venue);
+        }
+        let has_column = config
+            .columns
+            .as_ref()
+            .is_some_and(|columns| columns.venue.is_some());
+        let rule = match &config.venue {
+            // Whoever names the column wants the venue.
+            VenueRule::Auto if has_column => VenueRule::Always,
+            other => other.clone(),
+        };
+        let mut names = Self {
+            shared: venues
+                .into_iter()
+                .filter(|(_, venues)| venues.len() > 1)
+                .map(|(symbol, _)| symbol.clone())
+                .collect(),
+            rule: Some(rule),
+            has_trades: lanes.iter().any(|lane| lane.has_trades),
+            has_quotes: lanes.iter().any(|lane| lane.has_quotes),
+            ..Self::default()
+        };
+        for named in before {
+            let market = (named.venue, named.symbol);
+            names.take(&named.wire, market.0.as_ref());
+            names.wires.insert(market, named.wire);
+        }
+        names
+    }
+
+    /// Tells the instruments of before and of the files' first rows, all at once.
+    pub(super) async fn announce(
+        &mut self,
+        before: Vec<Instrument>,
+        lanes: &[Lane],
+        out: &mut Output,
+    ) -> Result<(), SourceError> {
+        let mut seen = HashSet::new();
+        let rows = lanes.iter().flat_map(|lane| &lane.rows);
+        let mut instruments = before;
+        for placed in rows {
+            if seen.insert((&placed.row.venue, &placed.row.symbol)) {
+                match self.instrument(&placed.row) {
+                    Ok(instrument) => instruments.push(instrument),
+                    // It is told and counted when the row's turn comes.
+                    Err(NoNumber::Skipped(_)) => {}
+                    // What comes before the row is played first.
+                    Err(NoNumber::Source(_)) => break,
+                }
+            }
+        }
+        let each = instruments.iter().cloned();
+        self.told
+            .extend(each.map(|instrument| (instrument.symbol.clone(), instrument)));
+        // A file without rows has no instrument, but its source has begun all the same.
+        out.announce(instruments).await
+    }
+
+    pub(super) fn told(&self) -> Vec<Instrument> {
+        self.told.values().cloned().collect()
+    }
+
+    pub(super) fn named(&self) -> Vec<Named> {
+        let named = |((venue, symbol), wire): (&Market, &Symbol)| Named {
+            venue: venue.clone(),
+            symbol: symbol.clone(),
+            wire: wire.clone(),
+        };
+        let mut all: Vec<Named> = self.wires.iter().map(named).collect();
+        all.sort_by(|a, b| (&a.wire, &a.venue).cmp(&(&b.wire, &b.venue)));
+        all
+    }
+
+    /// The source's number of a row's instrument, if it was told.
+    pub(super) fn known(&self, row: &Row) -> Option<u32> {
+        // A tuple of references is no key; the clones are of counted references.
+        self.numbers
+            .get(&(row.venue.clone(), row.symbol.clone()))
+            .copied()
+    }
+
+    /// The source's number of a row's instrument, told if it is new.
+    pub(super) async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, NoNumber> {
+        let instrument = self.instrument(row)?;
+        let symbol = instrument.symbol.clone();
+        self.told.insert(symbol.clone(), instrument.clone());
+        let told = out.announce(vec![instrument]).await;
+        told.map_err(NoNumber::Source)?;
+        let number = out
+            .number(&symbol)
+            .expect("it was announced just now, or before");
+        self.numbers
+            .insert((row.venue.clone(), row.symbol.clone()), number);
+        Ok(number)
+    }
+
+    fn instrument(&mut self, row: &Row) -> Result<Instrument, NoNumber> {
+        let symbol = self.wire(row)?;
+        let (price_scale, qty_scale) = match &row.what {
+            What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
+            What::Quote(quote) => quote
+                .bid
+                .or(quote.ask)
+                .map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
+        };
+        let spelling = row.symbol.venue_spelling();
+        let venue_symbol = (spelling != symbol.as_str()).then(|| Box::from(&*spelling));
+        Ok(Instrument {
+            symbol,
+            venue_symbol,
+            description: String::new(),
+            price_scale,
+            qty_scale,
+            src: SourceKind::Replay,
+            has_trades: self.has_trades,
+            has_quotes: self.has_quotes,
+            stale_after: None,
+            session_start: Duration::ZERO,
+        })
+    }
+
+    /// The name on the wire of a row's market.
+    fn wire(&mut self, row: &Row) -> Result<Symbol, NoNumber> {
+        let market = (row.venue.clone(), row.symbol.clone());
+        if let Some(wire) = self.wires.get(&market) {
+            return Ok(wire.clone());
+        }
+        if self.refused.contains(&market) {
+            return Err(NoNumber::Skipped(RowFault::new(Skip::Symbol, "")));
+        }
+        let prefix = match self.rule.as_ref().unwrap_or(&VenueRule::Auto) {
+            VenueRule::Named(venue) => Some(venue.clone()),
+            VenueRule::Never => None,
+            VenueRule::Always => row.venue.clone(),
+            VenueRule::Auto => {
+                let is_shared = self.shared.contains(&row.symbol);
+                row.venue.clone().filter(|_| is_shared)
+            }
+        };
+        let wire = match prefix {
+            None => row.symbol.clone(),
+            Some(venue) => match row.symbol.with_venue(&venue) {
+                Ok(wire) => wire,
+                Err(error) => {
+                    self.refused.insert(market);
+                    let text = format!("with its venue in front, {error}");
+                    return Err(NoNumber::Skipped(RowFault::new(Skip::Symbol, text)));
+                }
+            },
+        };
+        if self.rule == Some(VenueRule::Always) && row.venue.is_none() {
+            let text =
+                format!("`venue: always`, but no venue is known of {wire}; write `venue: NAME`");
+            return Err(NoNumber::Source(SourceError::Final(text)));
+        }
+        if let Some(first) = self.take(&wire, row.venue.as_ref()) {
+            let second = row.venue.clone().unwrap_or_else(|| wire.clone());
+            let mixed = Mixed {
+                wire,
+                first,
+                second,
+            };
+            return Err(NoNumber::Source(SourceError::Final(mixed.to_string())));
+        }
+        self.wires.insert(market, wire.clone());
+        Ok(wire)
+    }
+
+    /// Takes a name for a venue; the other venue where it is taken already. A file that names no venue goes with any.
+    fn take(&mut self, wire: &Symbol, venue: Option<&Symbol>) -> Option<Symbol> {
+        let owner = self.taken.entry(wire.clone()).or_default();
+        match (owner.as_ref(), venue) {
+            (Some(owner), Some(venue)) if owner != venue => Some(owner.clone()),
+            (Some(_), _) => None,
+            (None, _) => {
+                *owner = venue.cloned();
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A recording as chunks of rows, read by a thread of its own.
+
+use std::io::BufReader;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::account::{RowFault, Skip, SkipCounts};
+use super::form::{Form, read_line};
+use super::inputs::{Input, Listing, Opened, with_text};
+use super::order::{SORTED_ROWS_MAX, Sequencer};
+use super::record::{Cells, LINE_BYTES_MAX, Line, Lines};
+use super::row::Row;
+use super::{ReplayConfig, ReplayError};
+use crate::market::UnixNanos;
+
+/// Rows handed over at once.
+const CHUNK_ROWS: usize = 1000;
+/// Lines read after which a chunk is handed over, whatever is in it.
+const CHUNK_LINES: u64 = 50_000;
+/// Chunks that may wait, so that memory doesn't grow with the file.
+const CHUNKS_MAX: usize = 4;
+
+/// How far a file was played.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FilePosition {
+    /// The file, as [`Input::name`] has it.
+    pub file: String,
+    pub mark: Mark,
+    /// The rows were sorted by time, so that `mark` counts sorted rows.
+    pub is_sorted: bool,
+}
+
+/// A row's place in its file, and what the file holds up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// Rows up to this one, it included.
+    pub rows: u64,
+    /// CRC-32 of their lines; of all lines of a sorted file.
+    pub fingerprint: u32,
+}
+
+/// A row and its place.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub mark: Mark,
+    pub row: Row,
+}
+
+/// Why a row was skipped, for the log and for `max_bad`.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// How many rows of the chunk come before it.
+    pub before: usize,
+    pub line: u64,
+    pub fault: RowFault,
+}
+
+/// Some rows of a file, in its order.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub rows: Vec<Placed>,
+    /// Lines that were read for this chunk.
+    pub read: u64,
+    /// Skipped rows by reason, but for those in `notes`.
+    pub skipped: SkipCounts,
+    /// Every bad row, and the first row of each other reason.
+    pub notes: Vec<Note>,
+    /// The file can't be read any further.
+    pub fault: Option<String>,
+    /// What an operator should know of the file.
+    pub remark: Option<&'static str>,
+    /// The file does not hold any more what was played before.
+    pub has_changed: bool,
+}
+
+/// A file that is being read.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub name: Arc<str>,
+    pub has_trades: bool,
+    pub has_quotes: bool,
+    pub chunks: mpsc::Receiver<Chunk>,
+    /// Whether the rows come sorted; known once the first chunk is there.
+    pub is_sorted: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// All recordings of a source, and the names that were left out.
+pub(super) type OpenedAll = (Vec<Recording>, Vec<(String, String)>);
+
+/// Opens all that is listed. `resume`: where each file was, and the time up to which files that are new since count as played.
+pub(super) fn open_all(
+    config: &ReplayConfig,
+    listing: Listing,
+    positions: &[FilePosition],
+    resumed_at: Option<UnixNanos>,
+) -> Result<OpenedAll, ReplayError> {
+    let (mut recordings, mut left_out) = (Vec::new(), listing.left_out);
+    let mut positions: Vec<Option<&FilePosition>> = positions.iter().map(Some).collect();
+    for input in &listing.inputs {
+        let name = input.name();
+        let found = positions
+            .iter_mut()
+            .find(|position| position.is_some_and(|position| position.file == name));
+        let position = found.and_then(Option::take).cloned();
+        let from = From {
+            not_before: resumed_at.filter(|_| position.is_none()),
+            position,
+        };
+        match open(input, config, from) {
+            Ok(recording) => recordings.push(recording),
+            Err(error) if input.is_explicit || !error.is_final => return Err(error),
+            Err(error) => left_out.push((name, error.error)),
+        }
+    }
+    if recordings.is_empty() {
+        let path = config.files.first().map_or(Path::new(""), |path| path);
+        let each = left_out.iter();
+        let each: Vec<String> = each.map(|(name, why)| format!("{name}: {why}")).collect();
+        let error = format!("none of these can be played: {}", each.join("; "));
+        return Err(ReplayError::new(path, error, true));
+    }
+    Ok((recordings, left_out))
+}
+
+/// From where a file is played.
+#[derive(Debug, Clone, Default)]
+struct From {
+    position: Option<FilePosition>,
+    not_before: Option<UnixNanos>,
+}
+
+/// Opens a file and looks at it; its rows come from a thread.
+fn open(input: &Input, config: &ReplayConfig, from: From) -> Result<Recording, ReplayError> {
+    let fail = |error: String, is_final| ReplayError::new(&input.path, error, is_final);
+    let (looked, looks) = std::sync::mpsc::sync_channel(1);
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    let is_sorted = Arc::<std::sync::atomic::AtomicBool>::default();
+    let (own, own_config, sorted) = (input.clone(), config.clone(), Arc::clone(&is_sorted));
+    let read = move || {
+        let told = looked.clone();
+        let read = with_text(&own, |opened, name| {
+            let start = String::from_utf8_lossy(&opened.start);
+            let form = Form::detect(&start, name, &own_config)
+                .map_err(|error| ReplayError::new(Path::new(&own.name()), error, true))?;
+            let has = (form.rows.trade.is_some(), form.rows.quote.is_some());
+            // The opener waits for exactly this, and may have given up.
+            let _gave_up = told.send(Ok(has));
+            Reader::new(form, from, chunks, sorted).run(opened);
+            Ok(())
+        });
+        if let Err(error) = read {
+            let _gave_up = looked.send(Err(error));
+        }
+    };
+    std::thread::Builder::new()
+        .name("replay".to_owned())
+        .spawn(read)
+        .map_err(|error| fail(error.to_string(), false))?;
+    let (has_trades, has_quotes) = looks
+        .recv()
+        .map_err(|_wrong| fail("it can't be read".to_owned(), false))??;
+    Ok(Recording {
+        name: input.name().into(),
+        has_trades,
+        has_quotes,
+        chunks: receiver,
+        is_sorted,
+    })
+}
+
+/// Nobody takes the rows any more.
+struct Abandoned;
+
+struct Reader {
+    form: Form,
+    cells: Cells,
+    from: From,
+    chunks: mpsc::Sender<Chunk>,
+    chunk: Chunk,
+    noted: [bool; Skip::COUNT],
+    crc: crc32fast::Hasher,
+    rows: u64,
+    order: Sequencer,
+    is_sorted: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Reader {
+    fn new(
+        form: Form,
+        from: From,
+        chunks: mpsc::Sender<Chunk>,
+        is_sorted: Arc<std::sync::atomic::AtomicBool>,
+    ) -> Self {
+        let was_sorted = from.position.as_ref().is_some_and(|at| at.is_sorted);
+        Self {
+            form,
+            cells: Cells::default(),
+            from,
+            chunks,
+            chunk: Chunk::default(),
+            noted: [false; Skip::COUNT],
+            crc: crc32fast::Hasher::new(),
+            rows: 0,
+            order: Sequencer::new(was_sorted),
+            is_sorted,
+        }
+    }
+
+    fn run(mut self, opened: Opened<'_>) {
+        let reader = BufReader::with_capacity(64 * 1024, opened.reader);
+        // A source that has stopped takes no more.
+        let _abandoned = self.read_all(Lines::new(reader));
+    }
+
+    fn read_all<R: std::io::BufRead>(&mut self, mut lines: Lines<R>) -> Result<(), Abandoned> {
+        let mut is_first = self.form.header.is_some();
+        loop {
+            let next = match lines.next() {
+                Ok(next) => next,
+                Err(error) => {
+                    if !lines.line().is_empty() {
+                        self.chunk.read += 1;
+                        let fault = RowFault::new(Skip::Cut, "the row is cut");
+                        self.skip(lines.number() + 1, fault)?;
+                    }
+                    let row = lines.number();
+                    self.chunk.fault = Some(format!(
+                        "the file is damaged or cut after line {row}: {error}"
+                    ));
+                    break;
+                }
+            };
+            let Some(line) = next else { break };
+            if std::mem::take(&mut is_first) {
+                continue;
+            }
+            self.chunk.read += 1;
+            self.take(lines.number(), line, lines.line())?;
+            if self.order.held() > SORTED_ROWS_MAX {
+                self.chunk.skipped[Skip::Order as usize] += self.order.held() as u64;
+                self.chunk.fault = Some(format!(
+                    "the rows are in descending order and more than {SORTED_ROWS_MAX}; sort the file by time first"
+                ));
+                return self.hand_over();
+            }
+            if self.chunk.read >= CHUNK_LINES {
+                self.hand_over()?;
+            }
+        }
+        self.finish()
+    }
+
+    /// Takes one line: a row that is played, or a reason to skip it.
+    fn take(&mut self, number: u64, line: Line, bytes: &[u8]) -> Result<(), Abandoned> {
+        self.crc.update(bytes);
+        self.crc.update(b"\n");
+        self.rows += 1;
+        let mark = Mark {
+            rows: self.rows,
+            fingerprint: self.crc.clone().finalize(),
+        };
+        let resume = self.from.position.as_ref().filter(|at| !at.is_sorted);
+        if let Some(at) = resume.map(|at| at.mark).filter(|at| mark.rows <= at.rows) {
+            self.chunk.has_changed |= mark.rows == at.rows && mark.fingerprint != at.fingerprint;
+            self.chunk.skipped[Skip::PlayedBefore as usize] += 1;
+            return Ok(());
+        }
+        let read = match line {
+            Line::TooLong => Err(RowFault::new(
+                Skip::TooLong,
+                format!("the line is longer than {LINE_BYTES_MAX} bytes"),
+            )),
+            Line::Whole => read_line(&mut self.form, &mut self.cells, bytes),
+        };
+        match read {
+            Err(fault) => self.skip(number, fault),
+            Ok(row) => {
+                let ordered = self.order.push(number, Placed { mark, row });
+                self.pass(ordered)
+            }
+        }
+    }
+
+    /// Hands rows on that have their place in time now.
+    fn pass(&mut self, ordered: Vec<Result<Placed, (u64, RowFault)>>) -> Result<(), Abandoned> {
+        for one in ordered {
+            match one {
+                Err((line, fault)) => self.skip(line, fault)?,
+                Ok(placed) if self.from.not_before.is_some_and(|at| placed.row.ts() < at) => {
+                    let why = "older than where the replay went on, in a file that was added since";
+                    self.skip(placed.mark.rows, RowFault::new(Skip::BeforePosition, why))?;
+                }
+                Ok(placed) => {
+                    self.chunk.rows.push(placed);
+                    if self.chunk.rows.len() >= CHUNK_ROWS {
+                        self.hand_over()?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, line: u64, fault: RowFault) -> Result<(), Abandoned> {
+        let reason = fault.skip as usize;
+        if !fault.skip.is_bad() && std::mem::replace(&mut self.noted[reason], true) {
+            self.chunk.skipped[reason] += 1;
+            return Ok(());
+        }
+        let before = self.chunk.rows.len();
+        self.chunk.notes.push(Note {
+            before,
+            line,
+            fault,
+        });
+        if self.chunk.notes.len() >= CHUNK_ROWS {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Abandoned> {
+        let fingerprint = self.crc.clone().finalize();
+        let ordered = self.order.finish(fingerprint);
+        self.is_sorted
+            .store(self.order.is_sorted(), std::sync::atomic::Ordering::Relaxed);
+        let resume = self.from.position.clone().map(|at| (at.mark, at.is_sorted));
+        let mut ordered = ordered;
+        if self.order.is_sorted() {
+            let text = "rows in descending order of time; sorted before they are played";
+            self.chunk.remark = Some(text);
+        }
+        if let Some((at, true)) = resume {
+            let has_rows = ordered.iter().filter(|one| one.is_ok()).count() as u64 >= at.rows;
+            self.chunk.has_changed |= fingerprint != at.fingerprint || !has_rows;
+            let before = |one: &Result<Placed, _>| {
+                one.as_ref()
+                    .is_ok_and(|placed: &Placed| placed.mark.rows <= at.rows)
+            };
+            let played = ordered.iter().filter(|one| before(one)).count() as u64;
+            self.chunk.skipped[Skip::PlayedBefore as usize] += played;
+            ordered.retain(|one| !before(one));
+        }
+        if let Some((at, false)) = resume {
+            self.chunk.has_changed |= self.rows < at.rows;
+        }
+        // The fault is the last thing that is said of a file.
+        let fault = self.chunk.fault.take();
+        self.pass(ordered)?;
+        self.chunk.fault = fault;
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> Result<(), Abandoned> {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.chunks.blocking_send(chunk).map_err(|_gone| Abandoned)
+    }
+}
