@@ -210,7 +210,7 @@ async fn a_row_is_an_event_or_skipped_for_a_reason() -> Result<()> {
         .app
         .admin_address()
         .context("an admin address")?;
-    let request = b"GET /v1/admin/sources HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = b"GET /v1/admin/sources HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = crate::harness::exchange(admin, request).await?;
     assert!(answer.contains("\"zero_quantity\":100"), "{answer}");
     Ok(())
