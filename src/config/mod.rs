@@ -497,7 +497,7 @@ mod tests {
         let text = "listen: here\nbus:\n  queue: 64\n  queeu: 1MiB\nsession: {heartbeat: 5}\nlimits: {topics: 0, topics: 5}\nsources:\n  - name: s\n    kind: sim\n    seed: -1\n    instruments:\n      - {symbol: \"A B\", start: x, model: {gmb: {}}}\n";
         let found = problems(text);
         let expect = [
-            "1:9: listen \"here\" is not right; write an address and a port",
+            "1:9: listen \"here\" is not right; write HOST:PORT",
             "3:10: bus.queue \"64\" is not right; write a size from 1MiB to 4GiB",
             "4:10: bus.queeu is unknown; did you mean queue?",
             "5:22: session.heartbeat \"5\" is not right; write a length of time",

@@ -224,16 +224,16 @@ pub(super) const LIMITS: &[Key] = &[
         "127.0.0.1:8081",
         "Where metrics and health are served for operators; off for nowhere.",
     )),
-    without_default(
-        "ready.require",
-        Kind::Texts,
-        "Names of sources that must have started for `/readyz` to answer 200; any other source may fail.",
-    ),
     key(
         "admin.metrics_on_feed",
         Kind::Flag,
         "false",
         "Serve /metrics on the feed's port too, to clients of this machine only, and never through a proxy.",
+    ),
+    without_default(
+        "ready.require",
+        Kind::Texts,
+        "Names of sources that must have started for `/readyz` to answer 200; any other source may fail.",
     ),
     key(
         "drain.deadline",
