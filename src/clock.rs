@@ -3,8 +3,8 @@
 //! One clock for everything: monotonic, anchored to the wall when it is made, so that times on the wire are of the world
 //! and never run backwards. Code that decides is handed `now`; only the shells around it read the clock.
 //!
-//! The wall clock may be set while the server runs. [`Clock::follow`] then brings this clock back to it: a clock that is behind
-//! by more than [`STEP_MIN`] is set forward at once, any other difference is made up by running up to a tenth faster or slower.
+//! The wall clock may be set while the server runs. `Clock::follow` then brings this clock back to it: a clock that is behind
+//! by more than a second is set forward at once, any other difference is made up by running up to a tenth faster or slower.
 
 use std::io;
 use std::os::fd::OwnedFd;

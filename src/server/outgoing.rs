@@ -98,7 +98,7 @@ impl Body for Outgoing {
     }
 }
 
-/// A rate of requests over all clients, with a burst of [`BURST`]: the time until which it is used up.
+/// A rate of requests over all clients, with a bounded burst: the time until which it is used up.
 #[derive(Debug, Default)]
 pub struct RequestRate(Mutex<UnixNanos>);
 

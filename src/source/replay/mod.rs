@@ -2,7 +2,7 @@
 //!
 //! Invariant: the same files give the same events. The source's time is the newest event time so far; an event that is
 //! older than one before it comes at once, in the file's order. A row that was read is an event, or is skipped for a reason that is
-//! counted and logged ([`account`]).
+//! counted and logged (`account`).
 
 mod account;
 mod checkpoint;
