@@ -104,10 +104,15 @@ pub fn main() -> ExitCode {
             print(version.as_bytes())
         }
     };
-    let exit = done.unwrap_or_else(|error| {
-        complain(&sentence(&error));
-        Exit::Failed
-    });
+    let exit = match done {
+        Ok(exit) => exit,
+        // The reader of a pipe has seen enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => Exit::Ok,
+        Err(error) => {
+            complain(&sentence(&error));
+            Exit::Failed
+        }
+    };
     ExitCode::from(exit as u8)
 }
 
@@ -124,14 +129,17 @@ fn man(folder: Option<&Path>) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Writes bytes to standard output; a pipe that is closed has read enough.
+/// Writes bytes to standard output.
 fn print(bytes: &[u8]) -> Result<Exit> {
-    match std::io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("can't write to standard output")
-        }
-        _ => Ok(Exit::Ok),
-    }
+    let written = std::io::stdout().write_all(bytes);
+    written.context("can't write to standard output")?;
+    Ok(Exit::Ok)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An address of this machine, by number or by name, as in a config.

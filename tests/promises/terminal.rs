@@ -299,6 +299,28 @@ fn tail_reconnects_after_a_restart_and_resumes_without_a_hole() -> Result<()> {
 }
 
 #[test]
+fn a_pipe_that_is_closed_early_is_no_failure() -> Result<()> {
+    let served = serve(&["--sim-instruments", "3", "--sim-rate", "500"])?;
+    for arguments in [
+        &["check", "--keys"][..],
+        &["man"],
+        &["tail", "--json", "--connect", &served.address],
+    ] {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output = Command::new(TICKCAST)
+            .args(arguments)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()?
+            .wait_with_output()?;
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn connections_that_fail_say_so_in_one_sentence() -> Result<()> {
     for command in [
         &["tail", "--connect"][..],

@@ -104,18 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         interval_ms: mode.interval_ms(),
         on_slow: None,
     };
-    let ended = runtime.block_on(tail(arguments, wish));
-    match ended {
-        // The reader of a pipe has seen enough, as `head` does.
-        Err(error) if is_broken_pipe(&error) => Ok(Exit::Ok),
-        other => other,
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    runtime.block_on(tail(arguments, wish))
 }
 
 async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
