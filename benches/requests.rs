@@ -268,7 +268,7 @@ fn subscribe_cases() -> Vec<Case> {
     ]
 }
 
-/// What is held, and what holds no name at all.
+/// Topics that are held, and those that no name covers.
 fn other_cases() -> Vec<Case> {
     let all = || topics("subscribe", (0..1024).map(held));
     let nothing = |n: usize| format!("bar:Z{n}*:1m");

@@ -42,7 +42,7 @@ pub struct Clock {
     course: &'static ArcSwap<Course>,
 }
 
-/// How the clock runs: one rate up to a moment, another from then on. Times are since the anchor.
+/// Course of the clock: one rate up to a moment, another from then on. Times are since the anchor.
 #[derive(Debug, Clone, Copy)]
 struct Course {
     before: Stretch,
@@ -59,7 +59,7 @@ struct Stretch {
     faster: i64,
 }
 
-/// What following the wall clock did.
+/// Result of following the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Followed {
     /// Wall clock less this clock before the correction, in nanoseconds.
@@ -86,7 +86,7 @@ impl Stretch {
         self.from + self.real(left)
     }
 
-    /// How long it takes until so much has passed on the clock.
+    /// Real time in which so much passes on the clock.
     fn real(&self, shown: Duration) -> Duration {
         if self.faster == 0 {
             return shown;

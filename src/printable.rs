@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character changes what a terminal shows beyond itself: control characters, line and paragraph separators, and
+/// True if a character changes what a terminal shows beyond itself: control characters, line and paragraph separators, and
 /// the marks that turn the direction of text (Unicode Bidirectional Algorithm, UAX #9).
 fn is_unsafe(character: char) -> bool {
     character.is_control()

@@ -80,7 +80,7 @@ pub struct App {
     state_dir: Option<StateDir>,
 }
 
-/// How a server ended.
+/// Outcome of a server's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// In order.

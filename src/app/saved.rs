@@ -1,4 +1,4 @@
-//! What the last server left in `state_dir`, given to the parts of this one.
+//! Restores the state that the last server saved in `state_dir`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(super) fn open_state_dir(
     Ok((dir, left))
 }
 
-/// What the bus goes on from, and the sources' places; a source with another config starts over.
+/// Saved state for the bus and resume positions for the sources; a source with another config starts over.
 pub(super) fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
     let mut saved: HashMap<String, SavedSource> = state
         .sources

@@ -82,7 +82,7 @@ struct Sequencer {
     replica: Replica,
     catalog: Arc<Catalog>,
     items: Vec<LogItem>,
-    /// Where the batch announces its topics.
+    /// Position of the batch's announcement of topics.
     topics_at: Option<usize>,
     tx: UnixNanos,
     published: [u64; Channel::COUNT],

@@ -158,12 +158,12 @@ fn time(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a length of time, as in 250ms, 10s or 5m".to_owned())
 }
 
-/// Whether the terminal can move its cursor and show colours.
+/// True if the terminal can move its cursor and show colours.
 fn is_smart_terminal() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Whether colours are wanted: not by `NO_COLOR` (no-color.org), and not on a dumb terminal.
+/// True if colours are wanted: not by `NO_COLOR` (no-color.org), and not on a dumb terminal.
 fn wants_colors() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_smart_terminal()
 }

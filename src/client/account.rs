@@ -12,7 +12,7 @@ use crate::topic::{Channel, Kind, TopicName};
 pub struct Account {
     /// The topic's epoch.
     pub epoch: String,
-    /// Where the account began.
+    /// Sequence number at which the account began.
     pub start: u64,
     /// The last number taken in: by an event, a gap or a snapshot.
     pub head: u64,
@@ -120,13 +120,13 @@ impl Account {
         (self.start, self.head) = (seq, seq);
     }
 
-    /// Whether a permission of earlier settings still holds for the next event.
+    /// True if a permission of earlier settings still holds for the next event.
     fn allowed_earlier(&self, permission: bool) -> bool {
         let until = &self.earlier.until;
         permission && (self.epoch != until.epoch || self.head < until.seq)
     }
 
-    /// Whether a permission of earlier settings covers events up to `last`.
+    /// True if a permission of earlier settings covers events up to `last`.
     fn covered_earlier(&self, permission: bool, last: u64) -> bool {
         let until = &self.earlier.until;
         permission && (self.epoch != until.epoch || last <= until.seq)

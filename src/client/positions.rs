@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::protocol::{Control, Entry, From, ServerMessage};
 
-/// Where a client stands on each topic, kept from the messages it receives; after a disconnect,
+/// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
 /// [`from`](Self::from) is what `subscribe` needs to go on without a hole.
 ///
 /// ```

@@ -148,7 +148,7 @@ pub struct Config {
     pub drop_after: Duration,
     /// How long a message may take.
     pub message_timeout: Duration,
-    /// How long a client that is closed may take what stands before its close frame.
+    /// Time limit for a closed client to take what stands before its close frame.
     pub close_timeout: Duration,
     /// Time without reading after which a client is disconnected.
     pub stall_timeout: Duration,

@@ -54,7 +54,7 @@ impl Authority {
         self.host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
     }
 
-    /// Whether the host is `localhost` or a loopback address.
+    /// True if the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.ip().is_some_and(|ip| ip.is_loopback())
     }
@@ -95,7 +95,7 @@ impl HostRule {
         Authority::parse(text).map(Self::One)
     }
 
-    /// Whether the rule covers a host; an entry without a port covers every port.
+    /// True if the rule covers a host; an entry without a port covers every port.
     pub fn covers(&self, host: &Authority) -> bool {
         match self {
             Self::Any => true,

@@ -56,7 +56,7 @@ struct Objective {
 pub struct Verdict {
     /// The objective as it was written.
     pub objective: String,
-    /// What was measured; latencies in nanoseconds; `None` where nothing was.
+    /// Measured value, latencies in nanoseconds; `None` if nothing was measured.
     pub measured: Option<f64>,
     /// The same with its unit, as in `1.83 ms` or `8 000/s`.
     pub measured_text: String,

@@ -21,7 +21,7 @@ pub struct Quote {
 }
 
 impl Quote {
-    /// Whether the bid is above the ask.
+    /// True if the bid is above the ask.
     pub fn is_crossed(&self) -> bool {
         matches!((self.bid, self.ask), (Some(bid), Some(ask)) if bid.px > ask.px)
     }

@@ -33,7 +33,7 @@ pub enum SymbolError {
     Character(String, String),
 }
 
-/// Whether a text for people may contain `c`: everything visible, and the plain space.
+/// True if a text for people may contain `c`: everything visible, and the plain space.
 pub fn is_printable(c: char) -> bool {
     c == ' ' || is_visible(c)
 }
@@ -81,7 +81,7 @@ impl Symbol {
         Ok(Self(text.into()))
     }
 
-    /// Whether `c` may stand in a symbol.
+    /// True if `c` may stand in a symbol.
     pub fn allows(c: char) -> bool {
         !matches!(c, ':' | '*' | ',') && is_visible(c)
     }

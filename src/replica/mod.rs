@@ -19,7 +19,7 @@ use crate::topic::{Channel, Kind};
 pub const CLOSED_BARS_KEPT: usize = 500;
 /// How many trades a snapshot holds where the request doesn't say.
 pub const SNAPSHOT_TRADES: usize = 50;
-/// How many ended epochs of each topic are known, so that a reader that was overrun can say what it missed of its own.
+/// Number of ended epochs kept for each topic, so that an overrun reader can name what it missed of its own.
 pub const ENDED_EPOCHS_KEPT: usize = 16;
 /// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
 const EVICTION_STEPS: usize = 64;

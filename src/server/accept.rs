@@ -23,9 +23,9 @@ use crate::shard::{Command, ShardHandle};
 const BACKLOG: i32 = 4096;
 /// How long one HTTP connection may last.
 const HTTP_TIME: Duration = Duration::from_secs(60);
-/// How long a write may wait for the other side to take something.
+/// Time limit for a write of which the other side takes nothing.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// How long a head may take on the admin address.
+/// Time limit for a request head on the admin address.
 const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long accepting rests when the system has no more sockets to give.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -258,7 +258,7 @@ fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
     }
 }
 
-/// Whether a write has waited for the client for too long.
+/// True if a write has waited for the client for too long.
 fn is_unread(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     cause.is_some_and(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::TimedOut)

@@ -96,7 +96,7 @@ struct SourcesAnswer {
 #[derive(Debug, Serialize)]
 struct SourceReport {
     name: String,
-    /// Whether it has announced its instruments.
+    /// True if it has announced its instruments.
     started: bool,
     /// Why it has failed for good.
     #[serde(skip_serializing_if = "Option::is_none")]

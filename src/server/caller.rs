@@ -34,7 +34,7 @@ impl Listener {
         Self { address, hostname }
     }
 
-    /// Whether only this machine can reach it.
+    /// True if only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         self.address.ip().to_canonical().is_loopback()
     }
@@ -96,7 +96,7 @@ impl Caller {
         })
     }
 
-    /// Whether a page of the request's `Origin` may open the feed. Programs send none, browsers always do.
+    /// True if a page of the request's `Origin` may open the feed. Programs send none, browsers always do.
     pub(super) fn may_use(&self, rules: &[OriginRule], headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         let Some(origin) = origins.next() else {
@@ -148,7 +148,7 @@ fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, Answer> {
     }
 }
 
-/// Whether a proxy left its mark.
+/// True if a proxy left its mark.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     FORWARDING.iter().any(|name| headers.contains_key(name))
         || headers

@@ -117,7 +117,7 @@ impl LineEnds {
 pub(super) struct Guarded<S> {
     socket: S,
     lines: LineEnds,
-    /// How long a write may wait for the other side to take something.
+    /// Time limit for a write of which the other side takes nothing.
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }

@@ -14,7 +14,7 @@ use super::http::{Answer, refusal};
 use crate::config::PUBLISH_BODIES;
 use crate::metrics::Refused;
 
-/// How long a body may take at most, and how long one may take however slow it is.
+/// Longest time for a body, and the time that even the slowest body is given.
 const TIME_MAX: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(3);
 /// The least rate after that.
@@ -49,7 +49,7 @@ impl Drop for Held {
     }
 }
 
-/// How long after its beginning a body of which so much has come may go on.
+/// Time limit, from its beginning, for a body of which so much has come.
 fn time_for(bytes: usize) -> Duration {
     let earned = Duration::from_secs(bytes as u64) / BYTES_PER_SECOND_MIN;
     TIME_MAX.min(GRACE + earned)

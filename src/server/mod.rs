@@ -189,7 +189,7 @@ impl Server {
         readiness
     }
 
-    /// Whether every push source takes prices; other sources don't matter to publishers.
+    /// True if every push source takes prices; other sources don't matter to publishers.
     pub fn takes_publishes(&self) -> bool {
         let settings = self.settings.load();
         let mut inlets = settings.publisher_statuses.iter();

@@ -24,12 +24,12 @@ pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After
 #[derive(Debug)]
 pub(super) struct Reserve {
     held: Option<File>,
-    /// When descriptors ran out last.
+    /// Time at which descriptors ran out last.
     exhausted: Option<UnixNanos>,
     refused: u64,
 }
 
-/// Whether an error of `accept` means that the process or the system has no more descriptors.
+/// True if an error of `accept` means that the process or the system has no more descriptors.
 pub(super) fn is_exhausted(error: &std::io::Error) -> bool {
     let number = error.raw_os_error();
     [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]

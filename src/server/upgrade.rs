@@ -141,7 +141,7 @@ struct Accepted {
     by_subprotocol: bool,
 }
 
-/// Whether a request asks for a WebSocket.
+/// True if a request asks for a WebSocket.
 pub(super) fn is_asked(headers: &HeaderMap) -> bool {
     has_token(headers, &UPGRADE, "websocket")
 }

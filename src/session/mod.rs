@@ -161,7 +161,7 @@ impl Session {
         }
     }
 
-    /// Whether a request is only partly answered.
+    /// True if a request is only partly answered.
     pub fn is_busy(&self) -> bool {
         self.work.is_some()
     }

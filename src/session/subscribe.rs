@@ -48,7 +48,7 @@ struct Places {
 struct Taken {
     ok: Vec<Entry>,
     joins: Vec<Action>,
-    /// How many of them hold a topic more.
+    /// Number of them that hold one topic more.
     holds: usize,
 }
 

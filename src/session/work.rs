@@ -100,7 +100,7 @@ impl Distinct {
         self.texts.len() == 0
     }
 
-    /// Whether the request had this one, as far as it has been read.
+    /// True if the request had this one, as far as it has been read.
     pub(super) fn had(&self, text: &str) -> bool {
         self.seen.contains(text)
     }

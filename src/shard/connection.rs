@@ -228,13 +228,13 @@ impl Connection {
         }
     }
 
-    /// Whether requests are left unanswered until the answers before them are out.
+    /// True if requests are left unanswered until the answers before them are out.
     pub(super) fn holds_requests(&self, control_max: usize) -> bool {
         self.outbox.asked_bytes() > control_max
             || (self.outbox.wire.blocked && self.outbox.answers_wait())
     }
 
-    /// Whether so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
+    /// True if so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
     /// goes on, for the control frames between and behind them.
     pub(super) fn reading_paused(&self, message_bytes_max: usize) -> bool {
         let inbox = &self.peer.inbox;
@@ -283,7 +283,7 @@ impl Connection {
         }
     }
 
-    /// Whether the kernel has sent all that it took. From the beginning of the close on, any byte that it hasn't sent
+    /// True if the kernel has sent all that it took. From the beginning of the close on, any byte that it hasn't sent
     /// makes the socket unwritable.
     pub(super) fn is_sent(&self) -> bool {
         let mut looked_at = [PollFd::new(&self.stream, PollFlags::OUT)];

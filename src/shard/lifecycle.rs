@@ -12,9 +12,9 @@ use crate::protocol::{Bye, Code, Control, LagLevel, encode_control};
 
 /// Over how long clients that are sent away are asked to come back.
 const JITTER_MS: u64 = 1000;
-/// How long a client may take to close its side after ours.
+/// Time limit for a client to close its side after ours.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// How often a closing connection is checked for bytes that the kernel hasn't sent.
+/// Interval at which a closing connection is checked for bytes that the kernel hasn't sent.
 const CLOSE_LOOK: Duration = Duration::from_millis(100);
 /// Reasons for 4407.
 pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscriptions; subscribe to fewer topics, or with mode conflate";

@@ -13,7 +13,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Measures by how much turns are late.
 #[derive(Debug, Default)]
 pub(super) struct PauseDetector {
-    /// When the next turn is due at the latest; `None`: nothing is.
+    /// Latest time of the next turn; `None` if nothing is due.
     due: Option<UnixNanos>,
     /// The latest pause, and until when events may be older by it.
     latest: (Duration, UnixNanos),

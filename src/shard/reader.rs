@@ -107,7 +107,7 @@ impl Walk {
     }
 }
 
-/// Whether a length was written in more bytes than it needs; `second` is the header's second byte.
+/// True if a length was written in more bytes than it needs; `second` is the header's second byte.
 const fn is_padded(second: u8, payload: u64) -> bool {
     match second & 0x7f {
         126 => payload < 126,

@@ -60,7 +60,7 @@ pub struct Tuning {
     pub history: HistoryLimits,
     /// What a client may ask; what it was told when it came holds for it.
     pub limits: Limits,
-    /// How often a heartbeat goes out; what a client was told when it came holds for it.
+    /// Heartbeat interval; a client keeps the one that its `welcome` named.
     pub heartbeat: Duration,
     /// After how long a silence a client is pinged.
     pub ping_after: Duration,
@@ -68,7 +68,7 @@ pub struct Tuning {
     pub drop_after: Duration,
     /// How long a message may take from its first byte to its last.
     pub message_timeout: Duration,
-    /// How long a client that is closed may take what stands before its close frame.
+    /// Time limit for a closed client to take what stands before its close frame.
     pub close_timeout: Duration,
     /// After how long a client is closed whose socket takes nothing of what waits.
     pub stall_timeout: Duration,

@@ -165,7 +165,7 @@ impl PushBatch {
         }
     }
 
-    /// Whether nothing is in it.
+    /// True if nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }

@@ -75,12 +75,12 @@ impl SourceStatus {
         self.set(|_| Some(Condition::Failed(error)));
     }
 
-    /// Whether the source has announced its instruments, and has not failed since.
+    /// True if the source has announced its instruments, and has not failed since.
     pub fn has_started(&self) -> bool {
         matches!(self.get(), Condition::Started)
     }
 
-    /// Whether the source has neither started nor failed yet.
+    /// True if the source has neither started nor failed yet.
     pub fn is_starting(&self) -> bool {
         matches!(self.get(), Condition::Starting)
     }

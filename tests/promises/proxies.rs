@@ -12,7 +12,7 @@ use crate::harness::{DEADLINE, Feed, Stopwatch, market};
 const GUIDE: &str = include_str!("../../docs/proxies.md");
 const NAME: &str = "feed.example.com";
 
-/// Whether all of these programs are there; `./check` installs them.
+/// True if all of these programs are there; `./check` installs them.
 fn have(programs: &[&str]) -> Result<bool> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path)

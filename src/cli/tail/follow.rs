@@ -83,7 +83,7 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// How long ago the last message came.
+    /// Time since the last message.
     pub(super) fn silence(&self) -> Duration {
         self.clock.now().since(self.last_message)
     }

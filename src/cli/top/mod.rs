@@ -348,7 +348,7 @@ fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
     Ok(())
 }
 
-/// What a look found, for scripts: rates per second, and the connections as the server lists them.
+/// One sample for scripts: rates per second, and the connections as the server lists them.
 #[derive(Debug, serde::Serialize)]
 struct Look<'a> {
     published_per_s: f64,

@@ -76,7 +76,7 @@ impl Entry {
         }
     }
 
-    /// Whether the client asked for it: then it doesn't count against the client, and bounds what is read of it.
+    /// True if the client asked for it: then it doesn't count against the client, and bounds what is read of it.
     pub(super) fn is_asked(&self) -> bool {
         match self {
             Self::Event(_) => false,
@@ -86,7 +86,7 @@ impl Entry {
         }
     }
 
-    /// Whether an epoch begins with it.
+    /// True if an epoch begins with it.
     pub(super) fn begins_epoch(&self) -> bool {
         matches!(self, Self::Snapshot(snapshot) if snapshot.epoch.is_some())
     }

@@ -141,7 +141,7 @@ impl Slot {
         (self.marked, self.catching_up) = (false, false);
     }
 
-    /// Whether the shard was overrun while the history was being read.
+    /// True if the shard was overrun while the history was being read.
     pub fn overran(&self) -> bool {
         self.more.as_ref().is_some_and(|more| more.overran)
     }

@@ -21,7 +21,7 @@ pub(super) struct Waiting {
     pub reads_until: UnixNanos,
     /// With what the client asked for on the wire: how many bytes the socket will have taken at its end.
     pub asked_ends_at: Option<u64>,
-    /// When the socket had taken all that the client asked for.
+    /// Time at which the socket had taken all that the client asked for.
     pub asked_until: UnixNanos,
     /// What the lane came to when it was shed last, or less since.
     pub shed_left: usize,

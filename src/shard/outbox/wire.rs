@@ -73,7 +73,7 @@ impl Wire {
         self.message_max as usize
     }
 
-    /// Whether events of so many bytes fit into one array.
+    /// True if events of so many bytes fit into one array.
     pub const fn fits_an_array(&self, bytes: usize) -> bool {
         bytes + FRONT <= self.frame as usize
     }

@@ -99,7 +99,7 @@ impl Skip {
         }
     }
 
-    /// Whether the row counts against `max_bad`: the file is not what it should be.
+    /// True if the row counts against `max_bad`: the file is not what it should be.
     pub const fn is_bad(self) -> bool {
         matches!(
             self,
@@ -164,7 +164,7 @@ pub struct FileReport {
     /// Why the file could not be read to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Whether all of it was read and played.
+    /// True if all of it was read and played.
     pub done: bool,
 }
 

@@ -101,7 +101,7 @@ impl Form {
         })
     }
 
-    /// Whether a row is the header again, as in files that were put together.
+    /// True if a row is the header again, as in files that were put together.
     pub(super) fn is_header(&self, cells: &Cells) -> bool {
         self.header
             .as_ref()
@@ -139,7 +139,7 @@ fn tardis(header: &str, config: &ReplayConfig) -> Option<RowReader> {
     Some(rows)
 }
 
-/// Whether the market of a Binance file is the spot market.
+/// True if the market of a Binance file is the spot market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Market {
     Spot,

@@ -286,7 +286,7 @@ fn with_plain<'r>(
     then(Opened { start, reader }, name)
 }
 
-/// Whether a name is meant by a pattern in which each `*` stands for any characters.
+/// True if a name is meant by a pattern in which each `*` stands for any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == name;

@@ -103,7 +103,7 @@ impl Sequencer {
     }
 }
 
-/// Whether nearly every change of time in these rows is backwards.
+/// True if nearly every change of time in these rows is backwards.
 fn is_newest_first(rows: &[Placed]) -> bool {
     let pairs = rows
         .windows(2)

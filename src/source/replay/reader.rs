@@ -83,7 +83,7 @@ pub(super) struct Recording {
     pub has_trades: bool,
     pub has_quotes: bool,
     pub chunks: mpsc::Receiver<Chunk>,
-    /// Whether the rows come sorted; known once the first chunk is there.
+    /// True if the rows come sorted; known once the first chunk is there.
     pub is_sorted: Arc<std::sync::atomic::AtomicBool>,
 }
 

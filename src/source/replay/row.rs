@@ -40,7 +40,7 @@ impl Row {
 pub(super) enum SideColumn {
     /// One of the words of [`side`].
     Word(usize),
-    /// Whether the buyer was the maker: then the seller was the aggressor.
+    /// True if the buyer was the maker: then the seller was the aggressor.
     BuyerIsMaker(usize),
     None,
 }
