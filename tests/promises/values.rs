@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 use tickcast::bus::Emit;
 use tickcast::market::{Body, UnixNanos};
-use tickcast::protocol::{DataEvent, Encoding};
+use tickcast::protocol::{Control, DataEvent, Encoding, ServerMessage};
 use tickcast::source::sim::Market;
 
 use crate::harness::{Feed, subscribe};
@@ -556,15 +556,18 @@ async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
     .await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["ticker:A"])).await?;
+    // The drops are counted before the ticker that follows them is in the log.
+    let ticker = |event: &DataEvent| match &event.body {
+        Body::Ticker(ticker) if ticker.n >= 79_228 => Some((ticker.vwap, ticker.n, ticker.vol.0)),
+        _ => None,
+    };
     let (vwap, n, vol) = client
-        .control("the ticker", |control| match control {
-            tickcast::protocol::Control::Snapshot(snapshot) => {
-                snapshot.events.first().and_then(|event| match &event.body {
-                    Body::Ticker(ticker) => Some((ticker.vwap, ticker.n, ticker.vol.0)),
-                    _ => None,
-                })
+        .until("the ticker", |message| match message {
+            ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                snapshot.events.first().and_then(ticker)
             }
-            _ => None,
+            ServerMessage::Events(events) => events.last().and_then(ticker),
+            ServerMessage::Control(_) => None,
         })
         .await?;
     assert_eq!((n, vol), (79_228, Decimal::from(79_228_000_000_000_u64)));
