@@ -7,28 +7,28 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
-use tickcast::bus::{
-    Batch, Bus, Catalog, Event, Heritage, InstrumentId, Log, LogItem, SourceId, SourceSpec,
-    TopicId, input_queue,
-};
+use tickcast::bus::{Bus, Heritage, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::load::scan::{Found, Scanner, Want};
+use tickcast::log::{
+    Batch, Catalog, DemandSignal, Event, HistoryLimits, InstrumentId, Log, LogItem, Replica,
+    SourceId, TopicId,
+};
 use tickcast::market::{
     Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId,
     UnixNanos,
 };
 use tickcast::metrics::Metrics;
+use tickcast::outbox::{Counts, Newest, Outbox, OutboxLimits, SlotId, View};
 use tickcast::protocol::{
     Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event,
 };
-use tickcast::replica::{HistoryLimits, Replica};
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
 use tickcast::shard::fresh::Fresh;
-use tickcast::shard::outbox::{Counts, Newest, Outbox, OutboxLimits, SlotId, View};
 use tickcast::shard::registry::{Registry, Subscriber};
 use tickcast::source::replay::{Replay, ReplayConfig, Speed};
-use tickcast::source::{Gate, SourceTask, supervise};
+use tickcast::source::{SourceTask, supervise};
 use tickcast::topic::{Channel, TopicName, TopicPattern};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
@@ -349,8 +349,8 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         Heritage::default(),
     );
     let published = std::thread::spawn(move || bus.run(queue));
-    let gate = Arc::new(Gate::default());
-    gate.open();
+    let demand = Arc::new(DemandSignal::default());
+    demand.raise();
     let replay = ReplayConfig {
         speed: Speed::Max,
         max_bad: 0,
@@ -361,7 +361,7 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         clock,
         metrics: Arc::clone(&metrics),
         emitter,
-        gate,
+        demand,
         stale_after: Duration::from_secs(3600),
         status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::bus::{Bus, Emit, Heritage, Log, Next, SourceId, SourceSpec, input_queue};
+use tickcast::bus::{Bus, Emit, Heritage, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
+use tickcast::log::{Log, Next, SourceId};
 use tickcast::market::UnixNanos;
 use tickcast::metrics::Metrics;
 use tickcast::protocol::{Encoding, Epoch};

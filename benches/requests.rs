@@ -8,14 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tickcast::bus::{Catalog, LogItem, SourceId};
 use tickcast::clock::thread_cpu_time;
+use tickcast::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::metrics::Metrics;
+use tickcast::outbox::{Counts, Newest, Outbox, OutboxLimits, View};
 use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
-use tickcast::replica::{HistoryLimits, Replica};
 use tickcast::session::{Action, Session};
-use tickcast::shard::outbox::{Counts, Newest, Outbox, OutboxLimits, View};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 const OUTBOX: OutboxLimits = OutboxLimits {

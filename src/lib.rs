@@ -4,10 +4,10 @@
 //! source ──emit──▶ bus ──one log──▶ shard ──▶ outbox ──▶ socket
 //! ```
 //!
-//! A [`source`] speaks a venue's or a file's language and emits market values. The [`bus`] derives tickers and bars, gives
-//! every event its topic's next number, and puts batches onto one log. Each [`shard`] owns its clients' sockets, keeps a
-//! [`replica`] of all topics, and routes events to its subscribers' outboxes, which keep the ledger. What a client says and is
-//! answered is a [`session`]; the way from a new socket to a shard is the [`server`]'s.
+//! A [`source`] reads a venue's or a file's format and emits market values. The [`bus`] derives tickers and bars, numbers
+//! every event within its topic and appends batches to the one [`log`]. Each [`shard`] owns its clients' sockets, keeps a
+//! [replica](log::Replica) of all topics, and routes events to its subscribers' [outboxes](outbox), which keep the ledger. A
+//! [`session`] turns a client's requests into actions; the [`server`] takes a new socket to its shard.
 //!
 //! The invariants, each with the test that bears its name, stand in `ARCHITECTURE.md`. Public and documented for other
 //! programs: [`market`], [`topic`], [`protocol`], [`client`], [`load`].
@@ -26,14 +26,16 @@ pub mod config;
 mod fatal;
 mod files;
 pub mod load;
+#[doc(hidden)]
+pub mod log;
 pub mod market;
 #[doc(hidden)]
 pub mod metrics;
 #[doc(hidden)]
+pub mod outbox;
+#[doc(hidden)]
 pub mod printable;
 pub mod protocol;
-#[doc(hidden)]
-pub mod replica;
 #[doc(hidden)]
 pub mod server;
 #[doc(hidden)]

@@ -22,8 +22,8 @@ use crate::bus::derive::SavedInstrument;
 use crate::bus::{Remains, SavedTime};
 use crate::clock::{BootTime, Moment};
 use crate::files::refuse_special;
+use crate::log::SavedTopic;
 use crate::market::UnixNanos;
-use crate::replica::SavedTopic;
 
 /// What the file begins with; the digit is the form's version.
 const MAGIC: &[u8; 16] = b"tickcast state 2";

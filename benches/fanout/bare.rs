@@ -9,8 +9,8 @@ use std::task::{Context as TaskContext, Wake, Waker};
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
-use tickcast::bus::{Catalog, LogItem};
 use tickcast::config::Config;
+use tickcast::log::{Catalog, LogItem};
 use tickcast::protocol::Encoding;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tickcast::bus::{Batch, Bus, Heritage, Log, Next, SourceId, SourceSpec, input_queue};
+use tickcast::bus::{Bus, Heritage, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
+use tickcast::log::{Batch, DemandSignal, Log, Next, SourceId};
 use tickcast::metrics::Metrics;
 use tickcast::protocol::Epoch;
 use tickcast::source::sim::Sim;
-use tickcast::source::{Gate, SourceTask, supervise};
+use tickcast::source::{SourceTask, supervise};
 
 /// The generator's end of the log.
 pub(crate) struct Generator {
@@ -49,7 +50,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         clock,
         metrics: Arc::clone(&metrics),
         emitter: emitter.of(SourceId(0)),
-        gate: Arc::new(Gate::default()),
+        demand: Arc::new(DemandSignal::default()),
         stale_after: Duration::from_secs(3600),
         status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,

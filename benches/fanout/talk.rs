@@ -1,6 +1,6 @@
 //! The few words of the protocol that a server must say so that the load tester counts its events.
 
-use tickcast::bus::{Catalog, TopicId};
+use tickcast::log::{Catalog, TopicId};
 use tickcast::protocol::{
     Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome,
     decode_request, encode_control,

@@ -18,15 +18,16 @@ use tokio::task::JoinHandle;
 
 pub use reload::Reloaded;
 
-use crate::bus::{Bus, Emitter, Heritage, Log, Remains, input_queue};
+use crate::bus::{Bus, Emitter, Heritage, Remains, input_queue};
 use crate::clock::Clock;
 use crate::config::{ADMIN_CONNECTIONS, Config};
+use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{Listener, RequestRate, Server, Settings, accept_loop, admin_loop, bind};
 use crate::shard::{Command, ShardConfig, ShardHandle};
+use crate::source::SourceStatus;
 use crate::source::replay::FileReport;
-use crate::source::{Gate, SourceStatus};
 use crate::state::{State, StateDir};
 use keep_time::keep_time;
 use reload::tuning_of;
@@ -147,7 +148,7 @@ impl App {
             &log,
             &emitter,
             &metrics,
-            &sources.gates(),
+            &sources.demand(),
         )?;
         places.resize(config.sources.len(), None);
         for (source, place) in config.sources.iter().zip(places) {
@@ -349,13 +350,13 @@ fn start_shards(
     log: &Arc<Log>,
     bus: &Emitter,
     metrics: &Arc<Metrics>,
-    gates: &Arc<[Arc<Gate>]>,
+    demand: &Arc<[Arc<DemandSignal>]>,
 ) -> Result<Vec<ShardHandle>, StartError> {
     let shard_config = ShardConfig {
         clock,
         epoch,
         tuning: tuning_of(config),
-        gates: Arc::clone(gates),
+        demand: Arc::clone(demand),
     };
     let start = |number| {
         let started = crate::shard::spawn(

@@ -46,13 +46,13 @@ impl App {
         let mut next = config.clone();
         next.keep_what_needs_a_restart(&self.config);
         self.sources.prepare(&next.sources);
-        let (tuning, gates) = (tuning_of(&next), self.sources.gates());
+        let (tuning, demand) = (tuning_of(&next), self.sources.demand());
         for shard in &self.server.shards {
             let (done, told) = tokio::sync::oneshot::channel();
             shard
                 .send(Command::Tune {
                     tuning,
-                    gates: Arc::clone(&gates),
+                    demand: Arc::clone(&demand),
                     done,
                 })
                 .await;

@@ -7,15 +7,16 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::bus::{Emit, Emitter, SourceId, SourceSpec};
+use crate::bus::{Emit, Emitter, SourceSpec};
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceDetails};
+use crate::log::{DemandSignal, SourceId};
 use crate::metrics::Metrics;
 use crate::server::PushSource;
 use crate::source::push::{Push, PushInlet};
 use crate::source::replay::{Begin, Replay};
 use crate::source::sim::Sim;
-use crate::source::{Gate, Source, SourceStatus, SourceTask, supervise};
+use crate::source::{Source, SourceStatus, SourceTask, supervise};
 use crate::state::config_sum;
 
 /// How long a source may take to stop at a place from which it can go on.
@@ -37,7 +38,7 @@ pub(super) struct Sources {
     clock: Clock,
     metrics: Arc<Metrics>,
     bus: Emitter,
-    gates: Vec<Arc<Gate>>,
+    demand: Vec<Arc<DemandSignal>>,
     runs: Vec<Run>,
 }
 
@@ -56,20 +57,20 @@ fn sum_of(source: &SourceConfig) -> Bytes {
 }
 
 impl Sources {
-    /// None yet, with gates for so many.
+    /// None yet, with demand for so many.
     pub(super) fn new(clock: Clock, metrics: Arc<Metrics>, bus: Emitter, count: usize) -> Self {
         Self {
             clock,
             metrics,
             bus,
-            gates: (0..count).map(|_| Arc::default()).collect(),
+            demand: (0..count).map(|_| Arc::default()).collect(),
             runs: Vec::new(),
         }
     }
 
     /// By source: opened by the first who listens.
-    pub(super) fn gates(&self) -> Arc<[Arc<Gate>]> {
-        self.gates.clone().into()
+    pub(super) fn demand(&self) -> Arc<[Arc<DemandSignal>]> {
+        self.demand.clone().into()
     }
 
     /// Those that take what is published over HTTP.
@@ -108,13 +109,13 @@ impl Sources {
 
     fn run(&self, at: usize, config: SourceConfig, place: Option<Vec<u8>>) -> Run {
         let emitter = self.bus.of(SourceId(at as u16));
-        let gate = Arc::clone(&self.gates[at]);
+        let demand = Arc::clone(&self.demand[at]);
         let mut push = None;
         let source: Box<dyn Source> = match &config.details {
             SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), place)),
             SourceDetails::Replay(replay) => {
                 if replay.begin == Begin::Now {
-                    gate.open();
+                    demand.raise();
                 }
                 Box::new(Replay::new(replay.clone(), place))
             }
@@ -138,7 +139,7 @@ impl Sources {
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
             emitter,
-            gate,
+            demand,
             stale_after: config.stale_after,
             status: Arc::clone(&status),
             stop: stopped,
@@ -152,13 +153,14 @@ impl Sources {
         }
     }
 
-    /// Adds gates for sources that are new in a config; shards must have them before the sources begin.
+    /// Adds demand for sources that are new in a config; shards must have them before the sources begin.
     pub(super) fn prepare(&mut self, config: &[SourceConfig]) {
         let new = config
             .iter()
             .filter(|source| self.place_of(&source.name).is_none())
             .count();
-        self.gates.extend((0..new).map(|_| Arc::<Gate>::default()));
+        self.demand
+            .extend((0..new).map(|_| Arc::<DemandSignal>::default()));
     }
 
     fn place_of(&self, name: &str) -> Option<usize> {

@@ -11,7 +11,7 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 
 use super::saved::SavedTime;
-use super::{Catalog, InstrumentId, InstrumentInfo, TopicId};
+use crate::log::{Catalog, InstrumentId, InstrumentInfo, TopicId};
 use crate::market::{
     Bar, Body, Interval, Price, PriceFault, SourceKind, Status, Ticker, Trade, TradingState,
     UnixNanos,

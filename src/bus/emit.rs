@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::SourceSpec;
 use super::derive::SessionSoFar;
-use super::{SourceId, SourceSpec};
 use crate::clock::Clock;
+use crate::log::{Checkpoint, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
-use crate::replica::Checkpoint;
 
 /// What a source can say. Instruments are meant by the source's own numbers, in the order in which it told them.
 #[derive(Debug, Clone, PartialEq)]

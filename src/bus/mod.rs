@@ -5,20 +5,14 @@
 //!
 //! Invariant: it never waits for a shard, a session or a socket.
 
-mod batch;
-mod catalog;
 pub mod derive;
 mod emit;
-mod log;
 mod meters;
 mod saved;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, Encoded, Event, LogItem};
-pub use catalog::{Catalog, InstrumentId, InstrumentInfo, NotAdded, SourceId, TopicId, TopicInfo};
 pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
-pub use log::{Log, Next};
 pub use saved::{Heritage, Remains, SavedTime};
 
 use std::collections::{HashMap, HashSet};
@@ -30,10 +24,13 @@ use rust_decimal::Decimal;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::log::{
+    Batch, Catalog, Checkpoint, Event, HistoryLimits, InstrumentId, Log, LogItem, NotAdded,
+    Replica, RestoredTopic, SourceId, TopicId,
+};
 use crate::market::{Body, Instrument, Symbol, TradingState, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, SourceCondition, SourceState};
-use crate::replica::{Checkpoint, HistoryLimits, Replica, RestoredTopic};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
 use emit::Input;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::derive::SavedInstrument;
-use super::{Catalog, InstrumentId, NotAdded, TopicId};
+use crate::log::{Catalog, InstrumentId, NotAdded, RestoredTopic, SavedTopic, TopicId};
 use crate::market::UnixNanos;
-use crate::replica::{RestoredTopic, SavedTopic};
 
 /// A source's own time, as the bus knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
-use super::{Bus, Emit, Heritage, Log, LogItem, Next, SourceId, SourceSpec, input_queue};
+use super::{Bus, Emit, Heritage, SourceSpec, input_queue};
 use crate::clock::{Clock, thread_cpu_time};
+use crate::log::{Log, LogItem, Next, SourceId};
 use crate::market::{
     Aggressor, Instrument, Price, Qty, SourceKind, Symbol, Trade, TradeId, UnixNanos,
 };

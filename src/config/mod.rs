@@ -27,9 +27,9 @@ pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 use ipnet::IpNet;
 
 use crate::files::read_regular;
+use crate::log::HistoryLimits;
+use crate::outbox::OutboxLimits;
 use crate::protocol::Limits;
-use crate::replica::HistoryLimits;
-use crate::shard::outbox::OutboxLimits;
 use reader::Section;
 use yaml::Mark;
 
@@ -240,7 +240,7 @@ impl Config {
             + 3 * self.outbox.frame
             + subscriptions
             + CLIENT_BYTES;
-        let bars = topics * 5 / 9 * crate::replica::CLOSED_BARS_KEPT * EVENT_BYTES;
+        let bars = topics * 5 / 9 * crate::log::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.history.bytes * self.shards + bars * copies;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
@@ -308,7 +308,7 @@ const CLIENT_BYTES: usize = 4 << 10;
 /// Memory of a topic that a client holds, with its share of an answer that waits.
 const SUBSCRIPTION_BYTES: usize = 512;
 /// Memory of one kept event.
-const EVENT_BYTES: usize = size_of::<crate::bus::Event>();
+const EVENT_BYTES: usize = size_of::<crate::log::Event>();
 
 fn read(root: &Section<'_>) -> Config {
     let listen = root.address("listen");

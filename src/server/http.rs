@@ -19,10 +19,11 @@ use super::incoming::busy;
 use super::outgoing::Outgoing;
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
-use crate::bus::Catalog;
+use crate::log::Catalog;
 use crate::metrics::Refused;
+use crate::outbox::instrument_entry;
 use crate::protocol::{Control, Encoding, Instruments, encode_control};
-use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle, instrument_entry};
+use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
 
 pub(super) type Answer = Response<Outgoing>;
 

@@ -2,7 +2,7 @@
 
 use super::subscribe::events_by_default;
 use super::{Action, Join, Session, View, topic_entry};
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::protocol::{Code, Control, Refusal, TopicsChange};
 
 impl Session {

@@ -6,7 +6,7 @@ use super::names::Name;
 use super::subscribe::{events_by_default, unknown_topic};
 use super::work::{Budget, Distinct, Pieces, Slice, Work};
 use super::{Action, Session, View, topic_entry};
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Id, Mode, Refusal, Settings, Subscribed, Subscriptions,
     TopicsAsked, Unsubscribed,

@@ -15,13 +15,12 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::{Catalog, TopicId};
+use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
     Request, Settings, decode_request,
 };
-use crate::replica::Replica;
 use budget::{Bucket, Strikes};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
 use names::Names;

@@ -1,7 +1,7 @@
 //! The names a client subscribed to, and which of them decides for a topic.
 
 use super::{View, topic_entry};
-use crate::bus::{Catalog, TopicId};
+use crate::log::{Catalog, TopicId};
 use crate::protocol::{Entry, Settings};
 use crate::topic::{Channel, Topic, TopicName, TopicPattern};
 

@@ -6,12 +6,11 @@ use super::change::subscribed;
 use super::names::{Name, Names, PatternMap};
 use super::work::{Budget, Distinct, Pieces, Slice, Work};
 use super::{Action, Join, Session, View};
-use crate::bus::TopicId;
+use crate::log::{SNAPSHOT_TRADES, TopicId};
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Settings,
     SnapshotWish, Subscribe,
 };
-use crate::replica::SNAPSHOT_TRADES;
 use crate::topic::{Channel, Kind, TopicName, TopicPattern};
 
 /// Topics looked at for a pattern that cost as much as a name.

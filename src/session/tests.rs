@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, Held, Session, View};
-use crate::bus::{Catalog, LogItem, SourceId, TopicId};
 use crate::clock::thread_cpu_time;
+use crate::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::protocol::{Control, Encoding, Epoch, Limits};
-use crate::replica::{HistoryLimits, Replica};
 
 const LIMITS: Limits = Limits {
     topics: 1024,

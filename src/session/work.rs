@@ -7,7 +7,7 @@ use super::change::{Listing, Modifying, Resyncing, Unsubscribing};
 use super::names::Name;
 use super::subscribe::Subscribing;
 use super::{Action, Session, View};
-use crate::bus::TopicId;
+use crate::log::TopicId;
 
 /// Names and topics of one slice: about a quarter of a millisecond.
 pub(super) const SLICE: usize = 256;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::command::{Command, SnapshotAnswer};
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
 use super::lifecycle::TOO_SLOW;
-use super::outbox::{Outbox, View};
 use super::registry::Subscriber;
 use super::turn::Shard;
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::market::UnixNanos;
+use crate::outbox::{Outbox, View};
 use crate::protocol::{
     Bye, Code, Control, Encoding, LagLevel, Refusal, SnapshotHead, Welcome, encode_control,
     encode_event, encode_parts, write_snapshot,
@@ -37,10 +37,10 @@ impl Shard {
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
             Command::Tune {
                 tuning,
-                gates,
+                demand,
                 done,
             } => {
-                self.tune(tuning, gates);
+                self.tune(tuning, demand);
                 _ = done.send(());
             }
             Command::Save(reply) => {
@@ -201,12 +201,12 @@ impl Shard {
                         .outbox
                         .set_place(slot, place);
                     self.metrics.subscriptions.inc();
-                    if let Some(gate) = self
+                    if let Some(demand) = self
                         .config
-                        .gates
+                        .demand
                         .get(self.replica.catalog().topic(topic).source.0 as usize)
                     {
-                        gate.open();
+                        demand.raise();
                     }
                 }
                 Action::Set(topic, settings) => self.with_outbox(key, |outbox, view| {
@@ -369,7 +369,7 @@ impl Shard {
     /// How many events at most a snapshot over HTTP holds.
     fn events_of_snapshot(&self, topic: TopicId, events: Option<usize>) -> usize {
         let most = match self.replica.catalog().topic(topic).topic.channel.kind() {
-            Kind::Event => events.unwrap_or(crate::replica::SNAPSHOT_TRADES),
+            Kind::Event => events.unwrap_or(crate::log::SNAPSHOT_TRADES),
             Kind::State => 1,
             Kind::Bar => events.unwrap_or(1),
         };

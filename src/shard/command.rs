@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Adopted;
-use super::outbox::Totals;
 use super::turn::Tuning;
-use crate::bus::Catalog;
+use crate::log::DemandSignal;
+use crate::log::{Catalog, SavedTopic};
+use crate::outbox::Totals;
 use crate::protocol::{Encoding, LagLevel};
-use crate::replica::SavedTopic;
-use crate::source::Gate;
 
 /// What others want of a shard; done between batches.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub enum Command {
         /// Which.
         tuning: Tuning,
         /// By source, those that are new included.
-        gates: Arc<[Arc<Gate>]>,
+        demand: Arc<[Arc<DemandSignal>]>,
         /// Answered once it is so.
         done: oneshot::Sender<()>,
     },

@@ -11,12 +11,12 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
-use super::outbox::{Outbox, Relief, View};
 use super::read::READ_BYTES;
 use super::reader::{FloodGuard, Partial};
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::outbox::{Outbox, Relief, View};
 use crate::protocol::{Encoding, LagLevel};
 use crate::session::{Held, Session};
 

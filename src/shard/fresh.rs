@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use super::connection::ConnectionKey;
-use super::outbox::{Place, Run, SlotId};
 use super::registry::Registry;
-use crate::bus::{Batch, Event, TopicId};
+use crate::log::{Batch, Event, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::outbox::{Place, Run, SlotId};
 use crate::protocol::Encoding;
 
 const NONE: u32 = u32::MAX;
@@ -245,7 +245,7 @@ pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8]
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Catalog, LogItem};
+    use crate::log::{Catalog, LogItem};
     use crate::market::{Body, Quote};
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
             venue_symbol: None,
         };
         let mut catalog = Catalog::default();
-        catalog.add(crate::bus::SourceId(0), vec![instrument]);
+        catalog.add(crate::log::SourceId(0), vec![instrument]);
         let event = |topic, seq| {
             let quote = Quote {
                 ts: UnixNanos(1),

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::connection::{Closing, ConnectionKey, Permit};
-use super::outbox::{Opcode, SlotId};
 use super::timers::{Due, Timer};
 use super::turn::Shard;
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::market::UnixNanos;
+use crate::outbox::{Opcode, SlotId};
 use crate::protocol::{Bye, Code, Control, LagLevel, encode_control};
 
 /// Over how long clients that are sent away are asked to come back.

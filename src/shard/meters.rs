@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::outbox::TELL_EVERY;
 use crate::market::UnixNanos;
 use crate::metrics::ShardMeters;
+use crate::outbox::TELL_EVERY;
 
 /// The longest turn is remembered for one to two of these.
 const SPAN: Duration = Duration::from_secs(30);

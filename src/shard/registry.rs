@@ -1,8 +1,8 @@
 //! Who listens to a topic: flat lists of (connection, slot), and nothing else.
 
 use super::connection::ConnectionKey;
-use super::outbox::SlotId;
-use crate::bus::TopicId;
+use crate::log::TopicId;
+use crate::outbox::SlotId;
 
 /// One subscription of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

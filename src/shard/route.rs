@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::connection::ConnectionKey;
 use super::fresh::newest_of;
-use super::outbox::{Admitted, Outbox, View, instrument_entry};
 use super::turn::Shard;
-use crate::bus::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
+use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
+use crate::outbox::{Admitted, Outbox, View, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, encode_control};
 
 /// Connections whose memory is fetched at once before they are delivered to.

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::connection::{ConnectionKey, Generation};
-use super::outbox::SlotId;
 use crate::market::UnixNanos;
+use crate::outbox::SlotId;
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,20 +12,20 @@ use super::connection::{Connection, ConnectionKey, Flushed, Generation};
 use super::fresh::{Fresh, Rotation};
 use super::lifecycle::TOO_SLOW;
 use super::meters::Meters;
-use super::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use super::pause::{LOOK_EVERY, PauseDetector};
 use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
 use super::registry::Registry;
 use super::timers::{Due, Timer, Timers};
-use crate::bus::{Emitter, Log, Next, SourceId};
+use crate::bus::Emitter;
 use crate::clock::Clock;
+use crate::log::DemandSignal;
+use crate::log::{Checkpoint, HistoryLimits, Log, Next, Replica, SourceId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
 use crate::protocol::{Code, Epoch, Limits};
-use crate::replica::{Checkpoint, HistoryLimits, Replica};
-use crate::source::Gate;
 
 /// Items of the log after which sockets are served; the last batch of a turn is taken whole.
 const ITEMS_A_TURN: usize = 2048;
@@ -48,7 +48,7 @@ pub struct ShardConfig {
     /// What a reload may change.
     pub tuning: Tuning,
     /// By source: opened by the first subscription to one of its topics.
-    pub gates: Arc<[Arc<Gate>]>,
+    pub demand: Arc<[Arc<DemandSignal>]>,
 }
 
 /// Bounds and times that may change while a shard runs.
@@ -182,9 +182,9 @@ pub fn spawn(
 
 impl Shard {
     /// Goes by other bounds and times.
-    pub(super) fn tune(&mut self, tuning: Tuning, gates: Arc<[Arc<Gate>]>) {
+    pub(super) fn tune(&mut self, tuning: Tuning, demand: Arc<[Arc<DemandSignal>]>) {
         self.config.tuning = tuning;
-        self.config.gates = gates;
+        self.config.demand = demand;
         self.limits = Arc::new(tuning.limits);
         self.replica.limit(tuning.history);
     }
@@ -533,7 +533,7 @@ impl Shard {
 
     /// A buffer for a connection that has something to write: the one used last, so that few are warm.
     pub(super) fn lend_buffer(
-        wire: &mut super::outbox::Wire,
+        wire: &mut crate::outbox::Wire,
         pool: &mut Vec<Vec<u8>>,
         pool_bytes: &mut usize,
     ) {
@@ -547,7 +547,7 @@ impl Shard {
 
     /// Takes back the buffer of a connection that has nothing more to write.
     pub(super) fn keep_buffer(
-        wire: &mut super::outbox::Wire,
+        wire: &mut crate::outbox::Wire,
         pool: &mut Vec<Vec<u8>>,
         pool_bytes: &mut usize,
     ) {

@@ -12,12 +12,13 @@ use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
+use crate::log::DemandSignal;
 use crate::market::{Instrument, Symbol};
 use crate::metrics::Metrics;
 
@@ -50,30 +51,6 @@ pub enum SourceError {
     Final(String),
 }
 
-/// Holds a source back until somebody listens.
-#[derive(Debug, Default)]
-pub struct Gate {
-    is_open: AtomicBool,
-    opened: Notify,
-}
-
-impl Gate {
-    /// Lets the source begin.
-    pub fn open(&self) {
-        if !self.is_open.swap(true, Ordering::Relaxed) {
-            self.opened.notify_waiters();
-        }
-    }
-
-    /// Waits until it is open.
-    pub async fn passed(&self) {
-        let opened = self.opened.notified();
-        if !self.is_open.load(Ordering::Relaxed) {
-            opened.await;
-        }
-    }
-}
-
 /// A source's way to the bus, kept over its restarts.
 #[derive(Debug)]
 pub struct Output {
@@ -84,7 +61,7 @@ pub struct Output {
     /// The source's name in the config.
     pub name: Arc<str>,
     /// Opens when somebody listens.
-    pub gate: Arc<Gate>,
+    pub demand: Arc<DemandSignal>,
     emitter: Emitter,
     announced: HashMap<Symbol, u32>,
     /// When a time mark was emitted last; read by the supervisor.

@@ -9,9 +9,10 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::watch;
 
-use super::{Gate, Output, Source, SourceError, SourceStatus};
+use super::{Output, Source, SourceError, SourceStatus};
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
+use crate::log::DemandSignal;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::SourceState;
@@ -36,7 +37,7 @@ pub struct SourceTask {
     /// Its way to the bus.
     pub emitter: Emitter,
     /// Opens when somebody listens.
-    pub gate: Arc<Gate>,
+    pub demand: Arc<DemandSignal>,
     /// After how long without a time mark it counts as silent.
     pub stale_after: Duration,
     /// Its condition, for readiness checks and operators.
@@ -52,7 +53,7 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
         clock: task.clock,
         metrics: Arc::clone(&task.metrics),
         name: Arc::clone(&task.name),
-        gate: Arc::clone(&task.gate),
+        demand: Arc::clone(&task.demand),
         emitter: task.emitter.clone(),
         announced: HashMap::new(),
         alive: Arc::clone(&alive),

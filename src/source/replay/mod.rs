@@ -140,7 +140,7 @@ impl Replay {
                 // It goes on in the epoch in which it was.
             } else if round == 0 {
                 tokio::select! {
-                    () = out.gate.passed() => {}
+                    () = out.demand.wait() => {}
                     () = out.stopping() => return Err(SourceError::Stopped),
                 }
             } else {

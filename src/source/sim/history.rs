@@ -9,8 +9,8 @@ use super::instrument::SimInstrument;
 use super::model::year_spread;
 use super::stream::{Role, Stream};
 use crate::bus::derive::SessionSoFar;
+use crate::log::CLOSED_BARS_KEPT;
 use crate::market::{Bar, Interval, UnixNanos};
-use crate::replica::CLOSED_BARS_KEPT;
 
 /// The last stretch, which is made of seconds.
 const FINE: Duration = Duration::from_secs(600);

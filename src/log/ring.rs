@@ -127,7 +127,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::Catalog;
+    use crate::log::Catalog;
 
     fn batch() -> Batch {
         Batch::new(Vec::new(), Arc::new(Catalog::default()))

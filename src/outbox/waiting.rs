@@ -91,7 +91,7 @@ impl DerefMut for Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::outbox::lane::Entry;
+    use crate::outbox::lane::Entry;
 
     #[test]
     fn memory_is_given_back_once_nothing_waits() {

@@ -1,73 +1,8 @@
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::{Catalog, InstrumentId, SourceId, TopicId};
-use crate::market::{Body, TradeId, UnixNanos};
+use super::{Catalog, LogItem};
 use crate::metrics::Metrics;
-use crate::protocol::{Encoding, Epoch, SourceCondition, encode_event};
-use crate::replica::RestoredTopic;
-
-/// One event, numbered and stamped.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// Whose.
-    pub topic: TopicId,
-    /// Its number within the topic's epoch.
-    pub seq: u64,
-    /// When the bus published it.
-    pub tx: UnixNanos,
-    /// What it says.
-    pub body: Body,
-}
-
-impl Event {
-    /// About how many bytes of memory it takes.
-    pub fn footprint(&self) -> usize {
-        let text = match &self.body {
-            Body::Trade(trade) => match &trade.id {
-                TradeId::Text(text) => text.len(),
-                TradeId::None | TradeId::Number(_) => 0,
-            },
-            _ => 0,
-        };
-        size_of::<Self>() + text
-    }
-
-    /// Whether this is the last event of a bar, which no mode swallows.
-    pub fn closes_bar(&self) -> bool {
-        matches!(&self.body, Body::Bar(bar) if bar.done)
-    }
-}
-
-/// What the log says, in order.
-#[derive(Debug)]
-pub enum LogItem {
-    /// An event of a topic.
-    Event(Event),
-    /// Topics that are new; the batch's catalog knows them.
-    Topics {
-        /// Their numbers.
-        new: Range<u32>,
-        /// Those of them that don't begin with nothing, because the server was there before.
-        restored: Vec<(TopicId, Arc<RestoredTopic>)>,
-    },
-    /// Instruments that are described otherwise now; the batch's catalog has their description.
-    Instruments(Vec<InstrumentId>),
-    /// A topic begins a new epoch at sequence number 0.
-    Epoch {
-        /// Which topic.
-        topic: TopicId,
-        /// Its epoch from here on.
-        epoch: Epoch,
-    },
-    /// A source changed its state.
-    Source {
-        /// Which source.
-        source: SourceId,
-        /// Its state from here on.
-        condition: SourceCondition,
-    },
-}
+use crate::protocol::{Encoding, encode_event};
 
 /// The bytes of a batch's events in one encoding, one after the other.
 #[derive(Debug)]

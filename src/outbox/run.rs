@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::bus::{Batch, Event, LogItem};
+use crate::log::{Batch, Event, LogItem};
 use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 

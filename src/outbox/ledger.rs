@@ -2,7 +2,7 @@
 
 use super::lane::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, encode_parts};
 
 impl Outbox {

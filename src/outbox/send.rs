@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lane::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Control, InstrumentsLeft, Outbox, SlotId, View};
-use crate::bus::Event;
+use crate::log::Event;
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode,
     SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,

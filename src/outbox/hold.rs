@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::lane::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
-use crate::bus::{Event, TopicId};
+use crate::log::{Event, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Mode, Settings};
 use crate::session::Join;
@@ -243,7 +243,7 @@ impl Outbox {
         let state = &mut self.slots[slot.index()];
         state.enqueue_epoch(epoch, seq);
         let events = if state.kind == Kind::Event {
-            crate::replica::SNAPSHOT_TRADES
+            crate::log::SNAPSHOT_TRADES
         } else {
             1
         };

@@ -13,8 +13,8 @@ use super::super::{
     Replica, Run, SlotId, TopicId, UnixNanos, View,
 };
 use super::truth::Truth;
-use crate::bus::{Batch, Event, LogItem, SourceId};
 use crate::client::Accounts;
+use crate::log::{Batch, Event, HistoryLimits, LogItem, SourceId};
 use crate::market::{
     Aggressor, Bar, Body, Instrument, Interval, Price, Qty, Quote, SourceKind, Symbol, Trade,
     TradeId,
@@ -23,7 +23,6 @@ use crate::protocol::{
     Control, Encoding, Epoch, From, Gap, Id, Limits, Op, Request, ServerMessage, Subscribe,
     decode_server_message, encode_parts, encode_request,
 };
-use crate::replica::HistoryLimits;
 use crate::session::{Action, Join, Session};
 use crate::topic::{Kind, TopicName};
 

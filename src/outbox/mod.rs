@@ -33,11 +33,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::{Catalog, TopicId};
+use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
-use crate::replica::Replica;
 use lane::Entry;
 use waiting::Queues;
 

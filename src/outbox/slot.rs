@@ -1,4 +1,4 @@
-use crate::bus::TopicId;
+use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Mode, OnSlow, Settings};
 use crate::topic::Kind;

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Replica, TopicState};
-use crate::bus::{Event, TopicId, TopicInfo};
+use super::Replica;
+use super::topic_state::TopicState;
+use crate::log::{Event, TopicId, TopicInfo};
 use crate::protocol::{
     DataEvent, Encoding, Epoch, ServerMessage, decode_server_message, encode_event,
 };

@@ -1,9 +1,8 @@
 //! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not once a client.
 
-use crate::bus::{Event, TopicId};
+use crate::log::{Event, Replica, TopicId};
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, encode_event};
-use crate::replica::Replica;
 
 #[derive(Debug, Default)]
 struct Kept {

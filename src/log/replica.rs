@@ -2,23 +2,18 @@
 //!
 //! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
 
-mod saved;
-
-pub use saved::{RestoredTopic, SavedTopic};
-
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bus::{Catalog, Event, LogItem, TopicId};
+use super::topic_state::TopicState;
+use super::{Catalog, Event, LogItem, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceCondition};
 use crate::topic::{Channel, Kind};
 
 /// How many closed bars of each topic are kept.
 pub const CLOSED_BARS_KEPT: usize = 500;
-/// How many trades a snapshot holds where the request doesn't say.
-pub const SNAPSHOT_TRADES: usize = 50;
 /// Number of ended epochs kept for each topic, so that an overrun reader can name what it missed of its own.
 pub const ENDED_EPOCHS_KEPT: usize = 16;
 /// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
@@ -36,75 +31,6 @@ pub struct HistoryLimits {
     pub bytes: usize,
     /// Age of an event.
     pub age: Duration,
-}
-
-#[derive(Debug, Clone)]
-struct TopicState {
-    epoch: Epoch,
-    head: u64,
-    /// Consecutive events, the newest last; never empty once something was published.
-    recent: VecDeque<Event>,
-    /// The last events of closed bars, the newest last; only of `bar` topics.
-    closed: VecDeque<Event>,
-    /// The last event of the newest closed bar that is no longer kept.
-    closed_evicted: u64,
-    /// The newest epochs before this one, the newest last: turn and last sequence number of each.
-    ended: VecDeque<(u32, u64)>,
-    kind: Kind,
-}
-
-impl TopicState {
-    fn new(epoch: Epoch, channel: Channel) -> Self {
-        Self {
-            epoch,
-            head: 0,
-            recent: VecDeque::new(),
-            closed: VecDeque::new(),
-            closed_evicted: 0,
-            ended: VecDeque::new(),
-            kind: channel.kind(),
-        }
-    }
-
-    /// How many of the recent events snapshots need.
-    const fn floor(&self) -> usize {
-        match self.kind {
-            Kind::Event => SNAPSHOT_TRADES,
-            Kind::State | Kind::Bar => 1,
-        }
-    }
-
-    /// Forgets events beyond so many, or published before `oldest`, but for what snapshots need; returns their memory.
-    fn trim(&mut self, events: usize, oldest: UnixNanos) -> usize {
-        let mut bytes = 0;
-        while self.recent.len() > self.floor()
-            && (self.recent.len() > events
-                || self.recent.front().is_some_and(|event| event.tx < oldest))
-        {
-            bytes += self.recent.pop_front().map_or(0, |old| old.footprint());
-        }
-        bytes
-    }
-
-    fn trimmed(&self) -> Self {
-        let skip = self.recent.len().saturating_sub(self.floor());
-        Self {
-            recent: self.recent.iter().skip(skip).cloned().collect(),
-            ..self.clone_without_recent()
-        }
-    }
-
-    fn clone_without_recent(&self) -> Self {
-        Self {
-            epoch: self.epoch,
-            head: self.head,
-            recent: VecDeque::new(),
-            closed: self.closed.clone(),
-            closed_evicted: self.closed_evicted,
-            ended: self.ended.clone(),
-            kind: self.kind,
-        }
-    }
 }
 
 /// A replica as of one place in the log, with what snapshots need and nothing else; shared by whoever was overrun.
@@ -142,8 +68,8 @@ impl Checkpoint {
 pub struct Replica {
     origin: Epoch,
     limits: HistoryLimits,
-    catalog: Arc<Catalog>,
-    topics: Vec<TopicState>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) topics: Vec<TopicState>,
     sources: Vec<Option<SourceCondition>>,
     bytes: usize,
     /// The next topic to be asked for memory.
@@ -419,7 +345,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::SourceId;
+    use crate::log::SourceId;
     use crate::market::{Body, Instrument, Quote, SourceKind, Symbol};
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::SlotId;
-use crate::bus::Event;
+use crate::log::Event;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Id};
 

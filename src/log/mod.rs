@@ -1,0 +1,24 @@
+//! The log: every event in its one order, and the state of every topic as a function of it.
+//!
+//! The bus is the only writer. It appends a [`Batch`] of [`LogItem`]s to the [`Log`], a bounded ring with one cursor for
+//! each reader, and never waits for a reader. A [`Replica`] folds the items into the state of all topics: the bus keeps
+//! one to number events by, every shard keeps one to answer clients from. A reader that the ring has overrun continues from
+//! a [`Checkpoint`].
+
+mod batch;
+mod catalog;
+mod demand;
+mod event;
+mod replica;
+mod ring;
+mod saved_topic;
+mod topic_state;
+
+pub use batch::{Batch, Encoded};
+pub use catalog::{Catalog, InstrumentId, InstrumentInfo, NotAdded, SourceId, TopicId, TopicInfo};
+pub use demand::DemandSignal;
+pub use event::{Event, LogItem};
+pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, HistoryLimits, Replica};
+pub use ring::{Log, Next};
+pub use saved_topic::{RestoredTopic, SavedTopic};
+pub use topic_state::SNAPSHOT_TRADES;

@@ -1,0 +1,79 @@
+use std::collections::VecDeque;
+
+use super::Event;
+use crate::market::UnixNanos;
+use crate::protocol::Epoch;
+use crate::topic::{Channel, Kind};
+
+/// Number of trades in a snapshot where the request names no number.
+pub const SNAPSHOT_TRADES: usize = 50;
+
+/// State of one topic as of an item of the log.
+#[derive(Debug, Clone)]
+pub(super) struct TopicState {
+    pub(super) epoch: Epoch,
+    pub(super) head: u64,
+    /// Consecutive events, the newest last; never empty once something was published.
+    pub(super) recent: VecDeque<Event>,
+    /// The last events of closed bars, the newest last; only of `bar` topics.
+    pub(super) closed: VecDeque<Event>,
+    /// The last event of the newest closed bar that is no longer kept.
+    pub(super) closed_evicted: u64,
+    /// The newest epochs before this one, the newest last: turn and last sequence number of each.
+    pub(super) ended: VecDeque<(u32, u64)>,
+    pub(super) kind: Kind,
+}
+
+impl TopicState {
+    pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
+        Self {
+            epoch,
+            head: 0,
+            recent: VecDeque::new(),
+            closed: VecDeque::new(),
+            closed_evicted: 0,
+            ended: VecDeque::new(),
+            kind: channel.kind(),
+        }
+    }
+
+    /// How many of the recent events snapshots need.
+    pub(super) const fn floor(&self) -> usize {
+        match self.kind {
+            Kind::Event => SNAPSHOT_TRADES,
+            Kind::State | Kind::Bar => 1,
+        }
+    }
+
+    /// Forgets events beyond so many, or published before `oldest`, but for what snapshots need; returns their memory.
+    pub(super) fn trim(&mut self, events: usize, oldest: UnixNanos) -> usize {
+        let mut bytes = 0;
+        while self.recent.len() > self.floor()
+            && (self.recent.len() > events
+                || self.recent.front().is_some_and(|event| event.tx < oldest))
+        {
+            bytes += self.recent.pop_front().map_or(0, |old| old.footprint());
+        }
+        bytes
+    }
+
+    pub(super) fn trimmed(&self) -> Self {
+        let skip = self.recent.len().saturating_sub(self.floor());
+        Self {
+            recent: self.recent.iter().skip(skip).cloned().collect(),
+            ..self.clone_without_recent()
+        }
+    }
+
+    fn clone_without_recent(&self) -> Self {
+        Self {
+            epoch: self.epoch,
+            head: self.head,
+            recent: VecDeque::new(),
+            closed: self.closed.clone(),
+            closed_evicted: self.closed_evicted,
+            ended: self.ended.clone(),
+            kind: self.kind,
+        }
+    }
+}
