@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::bus::derive::SavedInstrument;
-use crate::bus::{SavedState, SavedTime};
+use crate::bus::{Remains, SavedTime};
 use crate::clock::{BootTime, Moment};
 use crate::files::refuse_special;
 use crate::log::SavedTopic;
@@ -80,7 +80,7 @@ impl State {
     pub fn new(
         stopped: UnixNanos,
         origin: u64,
-        remains: SavedState,
+        remains: Remains,
         sources: Vec<(String, Bytes, Option<Bytes>)>,
         topics: Vec<SavedTopic>,
     ) -> Self {
@@ -97,7 +97,7 @@ impl State {
                 time,
                 place,
             });
-        let topics = topics.into_iter().chain(remains.carried_over).collect();
+        let topics = topics.into_iter().chain(remains.unclaimed).collect();
         Self {
             stopped,
             tx: remains.tx,
@@ -403,9 +403,9 @@ mod tests {
     use super::*;
 
     fn state() -> State {
-        let remains = SavedState {
+        let remains = Remains {
             tx: UnixNanos(9),
-            ..SavedState::default()
+            ..Remains::default()
         };
         State::new(
             UnixNanos(10),

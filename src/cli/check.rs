@@ -11,7 +11,7 @@ pub(super) struct Arguments {
     /// The config file
     #[arg(default_value = "feeds.yaml")]
     config: PathBuf,
-    /// Print the reference of all keys as a Markdown table, and check nothing
+    /// Print the configuration reference as Markdown instead of validating a file
     #[arg(long)]
     keys: bool,
     /// Print the result as JSON

@@ -1,6 +1,7 @@
 //! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
 
 mod changes;
+mod guide;
 mod probe;
 mod reader;
 mod sources;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::changes;
+pub use guide::guide;
 pub use probe::FilesError;
-pub use reader::guide;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;

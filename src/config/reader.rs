@@ -528,37 +528,3 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         .min()
         .map(|(_, other)| other)
 }
-
-/// What the guide says of every key, as a Markdown table.
-pub fn guide() -> String {
-    let mut out =
-        String::from("| key | value | default | reload | meaning |\n|---|---|---|---|---|\n");
-    for key in table::keys() {
-        let value = match key.kind {
-            Kind::Text => "text".to_owned(),
-            Kind::Flag => "true, false".to_owned(),
-            Kind::Integer(least, u64::MAX) => format!("whole number from {least}"),
-            Kind::Integer(least, most) => format!("whole number, {least} to {most}"),
-            Kind::Number(least, most) => format!("number, {least} to {most}"),
-            Kind::Decimal => "decimal".to_owned(),
-            Kind::Duration(least, most) => format!("time, {least} to {most}"),
-            Kind::Size(least, most) => format!("size, {least} to {most}"),
-            Kind::Rate => "rate, as in 20/s".to_owned(),
-            Kind::Address => "address:port".to_owned(),
-            Kind::Time => "UTC time".to_owned(),
-            Kind::Texts => "list of texts".to_owned(),
-            Kind::Word(words) => words.join(", "),
-            Kind::Section => "section".to_owned(),
-        };
-        let default = match key.default {
-            None => "none".to_owned(),
-            Some("") => "empty".to_owned(),
-            Some(text) => format!("`{text}`"),
-        };
-        let reload = if key.needs_restart { "restart" } else { "yes" };
-        out.extend([
-            "| `", key.path, "` | ", &value, " | ", &default, " | ", reload, " | ", key.doc, " |\n",
-        ]);
-    }
-    out
-}

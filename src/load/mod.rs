@@ -15,20 +15,20 @@
 //! # }
 //! ```
 
-mod connection;
+mod course;
 mod handshake;
 mod hdr;
 mod html;
+mod link;
 mod machine;
 mod outcome;
 mod plan;
-mod preflight;
 mod probe;
 mod raw;
 mod request;
 #[doc(hidden)]
 pub mod scan;
-mod scenario;
+mod scout;
 mod slo;
 mod stats;
 mod table;
@@ -47,9 +47,9 @@ pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
 pub use plan::{
     Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode,
 };
-pub use preflight::ClockCheck;
 pub use raw::{RawPlan, TimePath};
 pub use scan::FrameError;
+pub use scout::ClockCheck;
 pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
@@ -59,7 +59,7 @@ use crate::clock::Clock;
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::topic::TopicError;
-use connection::TestSettings;
+use link::Terms;
 use worker::{End, Job, Order, Report, Worker};
 
 /// How long all connections may take to join, beyond the ramp.
@@ -169,7 +169,7 @@ impl Plan {
 pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
     let clock = Clock::start();
     let scouted = match &plan.dialect {
-        Dialect::Tickcast => Some(preflight::preflight(plan, clock)?),
+        Dialect::Tickcast => Some(scout::scout(plan, clock)?),
         Dialect::Raw(_) => None,
     };
     let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
@@ -214,7 +214,7 @@ fn run_known(
         .map_or((String::new(), None, false), |(name, check, simulated)| {
             (name, Some(check), simulated)
         });
-    let settings = Arc::new(TestSettings {
+    let terms = Arc::new(Terms {
         dialect: plan.dialect.clone(),
         encoding: plan.encoding,
         host: plan.host.clone(),
@@ -223,9 +223,9 @@ fn run_known(
         due_is_known,
         ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),
     });
-    let mut workers = Workers::start(plan, topics, &settings, clock)?;
-    let totals = workers.run_scenario(plan, watch)?;
-    Ok(Outcome::new(plan, server, clock_check, totals))
+    let mut crew = Crew::start(plan, topics, &terms, clock)?;
+    let told = crew.conduct(plan, watch)?;
+    Ok(Outcome::new(plan, server, clock_check, told))
 }
 
 fn check_files(plan: &Plan) -> Result<(), LoadError> {
@@ -241,7 +241,7 @@ fn check_files(plan: &Plan) -> Result<(), LoadError> {
 
 /// All that the workers told.
 #[derive(Debug, Default)]
-pub(crate) struct Totals {
+pub(crate) struct Told {
     pub begun: UnixNanos,
     pub measured: Duration,
     pub seconds: Vec<(Duration, Span)>,
@@ -261,23 +261,23 @@ pub(crate) struct Totals {
 
 /// The workers, and how they are reached.
 #[derive(Debug)]
-struct Workers {
+struct Crew {
     clock: Clock,
     orders: Vec<(SyncSender<Order>, Arc<mio::Waker>)>,
     reports: Receiver<Report>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
-    totals: Totals,
+    told: Told,
     /// Spans of the workers for the same second, until all are there.
     span: Span,
     spans: usize,
     measuring_since: UnixNanos,
 }
 
-impl Workers {
+impl Crew {
     fn start(
         plan: &Plan,
         topics: &[String],
-        settings: &Arc<TestSettings>,
+        terms: &Arc<Terms>,
         clock: Clock,
     ) -> Result<Self, LoadError> {
         let workers = plan.workers.clamp(1, plan.connections.max(1));
@@ -294,7 +294,7 @@ impl Workers {
             let waker = Arc::new(mio::Waker::new(poll.registry(), worker::wake_token())?);
             let job = Job {
                 clock,
-                settings: Arc::clone(settings),
+                terms: Arc::clone(terms),
                 assignments,
                 orders: receiver,
                 reports: report.clone(),
@@ -305,17 +305,17 @@ impl Workers {
             threads.push(thread.spawn(move || worker.run(LEDGER_PATIENCE))?);
             orders.push((order, waker));
         }
-        let totals = Totals {
+        let told = Told {
             begun: clock.now(),
             workers,
-            ..Totals::default()
+            ..Told::default()
         };
         Ok(Self {
             clock,
             orders,
             reports,
             threads,
-            totals,
+            told,
             span: Span::default(),
             spans: 0,
             measuring_since: UnixNanos::default(),
@@ -331,17 +331,17 @@ impl Workers {
     }
 
     /// From the first connection to the last ledger.
-    fn run_scenario(
+    fn conduct(
         &mut self,
         plan: &Plan,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
-    ) -> Result<Totals, LoadError> {
+    ) -> Result<Told, LoadError> {
         let begun = self.clock.now();
         self.announce(Update::Opening, watch);
         if !self.joined_by(begun.plus(plan.ramp + plan.silence + JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(plan.connections));
         }
-        self.totals.joining = self.clock.now().since(begun);
+        self.told.joining = self.clock.now().since(begun);
         self.announce(Update::WarmingUp, watch);
         self.pass(plan.warmup, watch)?;
         self.order(Order::Measure)?;
@@ -353,23 +353,23 @@ impl Workers {
             self.storm(plan.connections, watch)?;
         }
         self.pass(since.plus(plan.duration).since(self.clock.now()), watch)?;
-        self.totals.measured = self.clock.now().since(since);
+        self.told.measured = self.clock.now().since(since);
         self.order(Order::Finish)?;
         watch(Update::Closing);
         self.gather_ends(watch)?;
         // A worker that is late counts on until it hears of the end; what it counted belongs to all of that time.
-        if let Some((until, _)) = self.totals.seconds.last() {
-            self.totals.measured = *until;
+        if let Some((until, _)) = self.told.seconds.last() {
+            self.told.measured = *until;
         }
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_panicked| LoadError::Worker)??;
         }
-        Ok(std::mem::take(&mut self.totals))
+        Ok(std::mem::take(&mut self.told))
     }
 
     /// Tells of a stage; the answer may end the test early.
     fn announce(&mut self, stage: Update<'_>, watch: &mut dyn FnMut(Update<'_>) -> bool) {
-        self.totals.interrupted |= watch(stage);
+        self.told.interrupted |= watch(stage);
     }
 
     fn storm(
@@ -377,7 +377,7 @@ impl Workers {
         connections: usize,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<(), LoadError> {
-        if self.totals.interrupted {
+        if self.told.interrupted {
             return Ok(());
         }
         self.order(Order::Gather)?;
@@ -389,7 +389,7 @@ impl Workers {
         if !self.joined_by(cut.plus(JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(connections));
         }
-        self.totals.storm = (!self.totals.interrupted).then(|| self.clock.now().since(cut));
+        self.told.storm = (!self.told.interrupted).then(|| self.clock.now().since(cut));
         Ok(())
     }
 
@@ -410,7 +410,7 @@ impl Workers {
         wanted: &dyn Fn(&Report) -> bool,
     ) -> Result<bool, LoadError> {
         let mut left = self.orders.len();
-        while left > 0 && !self.totals.interrupted {
+        while left > 0 && !self.told.interrupted {
             let Some(report) = self.next_report(until)? else {
                 return Ok(false);
             };
@@ -427,7 +427,7 @@ impl Workers {
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<(), LoadError> {
         let until = self.clock.now().plus(time);
-        while !self.totals.interrupted
+        while !self.told.interrupted
             && let Some(report) = self.next_report(until)?
         {
             self.take(report, watch);
@@ -454,14 +454,14 @@ impl Workers {
         }
         self.spans = 0;
         let whole = std::mem::take(&mut self.span);
-        self.totals.interrupted |= watch(Update::Second(&whole));
+        self.told.interrupted |= watch(Update::Second(&whole));
         if whole.is_measured {
-            self.totals.total.add(&whole);
-            self.totals
+            self.told.total.add(&whole);
+            self.told
                 .seconds
                 .push((self.clock.now().since(self.measuring_since), whole));
         } else {
-            self.totals.outside.add(&whole.tally);
+            self.told.outside.add(&whole.tally);
         }
     }
 
@@ -476,9 +476,9 @@ impl Workers {
                         failures,
                         ledger,
                     } = *end;
-                    self.totals.outside.add(&span.tally);
-                    self.totals.failures.extend(failures);
-                    self.totals.ledger.add(&ledger);
+                    self.told.outside.add(&span.tally);
+                    self.told.failures.extend(failures);
+                    self.told.ledger.add(&ledger);
                     left -= 1;
                 }
                 report => self.take(report, watch),

@@ -17,9 +17,8 @@ use crate::protocol::{
 pub struct SavedTopic {
     /// The topic as a text.
     pub topic: String,
-    /// Generation of its epoch.
-    #[serde(alias = "generation")]
-    pub generation: u32,
+    /// The turn of its epoch.
+    pub turn: u32,
     /// Its newest event's number.
     pub head: u64,
     ended_at: u64,
@@ -69,12 +68,12 @@ impl Replica {
             .topics
             .iter()
             .enumerate()
-            .filter(|(_, state)| state.head > 0 || state.epoch.generation > 0);
+            .filter(|(_, state)| state.head > 0 || state.epoch.turn > 0);
         let save = |(at, state): (usize, &TopicState)| {
             let info = self.catalog.topic(TopicId(at as u32));
             SavedTopic {
                 topic: info.text.to_string(),
-                generation: state.epoch.generation,
+                turn: state.epoch.turn,
                 head: state.head,
                 ended_at: state.ended.back().map_or(0, |(_, seq)| *seq),
                 closed_evicted: state.closed_evicted,
@@ -101,16 +100,16 @@ impl RestoredTopic {
         Some(Self(TopicState {
             epoch: Epoch {
                 origin,
-                generation: saved.generation,
+                turn: saved.turn,
             },
             head: saved.head,
             recent,
             closed,
             closed_evicted: saved.closed_evicted,
             ended: saved
-                .generation
+                .turn
                 .checked_sub(1)
-                .map(|generation| (generation, saved.ended_at))
+                .map(|turn| (turn, saved.ended_at))
                 .into_iter()
                 .collect(),
             kind: info.topic.channel.kind(),
@@ -121,11 +120,11 @@ impl RestoredTopic {
     pub fn starts_over(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Self {
         let epoch = Epoch {
             origin,
-            generation: saved.generation,
+            turn: saved.turn,
         }
         .next();
         Self(TopicState {
-            ended: VecDeque::from([(saved.generation, saved.head)]),
+            ended: VecDeque::from([(saved.turn, saved.head)]),
             ..TopicState::new(epoch, info.topic.channel)
         })
     }

@@ -37,7 +37,7 @@ pub struct Metrics {
     pub stale: IntGauge,
     /// Connections open.
     pub connections: IntGauge,
-    /// Connections that were opened.
+    /// Connections opened.
     pub opened: IntCounter,
     /// Connections that are late now: warn, degraded.
     pub late: [IntGauge; 2],
@@ -73,13 +73,13 @@ pub struct Metrics {
     pub lag: [IntCounter; 3],
     /// Connections closed by the server, by the code's index; the last is "other".
     pub closed: IntCounterVec,
-    /// Bytes that wait in outboxes.
+    /// Bytes queued in outboxes.
     pub queued_bytes: IntGauge,
-    /// Requests answered by an error.
+    /// Requests answered with an error, by code.
     pub request_errors: IntCounterVec,
     /// Input that was refused, by reason.
     pub bad_input: IntCounterVec,
-    /// Times a shard was overrun by the log.
+    /// Shard overruns: the shard fell behind the bus by more than bus.log.
     pub overruns: IntCounter,
     /// Rows of recordings, by source and outcome.
     pub replay_rows: IntCounterVec,
@@ -91,11 +91,11 @@ pub struct Metrics {
     pub source_up: IntGaugeVec,
     /// A source's state: 1 where it holds.
     pub source_state: IntGaugeVec,
-    /// Events that sources emitted and the bus did not publish, by reason.
+    /// Events emitted by sources but not published by the bus, by reason.
     source_dropped: IntCounterVec,
     /// What sources emitted.
     source_events: IntCounterVec,
-    /// 1 while the server stops.
+    /// 1 during graceful shutdown.
     pub draining: IntGauge,
     /// Reloads of the config, by outcome.
     pub reloads: IntCounterVec,
@@ -131,7 +131,7 @@ pub struct ShardMeters {
     pub paused: prometheus::Counter,
 }
 
-const FANOUT_HELP: &str = "Fan-out latency, from the log to the client's socket, by mode and by whether the client keeps up or lags: interval waits included, resumed events not.";
+const FANOUT_HELP: &str = "Fan-out latency from publication to the client's socket, by delivery mode and by whether the client keeps up or lags. Includes interval waits, excludes resumed events.";
 
 /// Clients that keep up, and those whose socket was full or that were told of a lag when the events were written.
 const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
@@ -303,7 +303,7 @@ impl Metrics {
         let all = Catalogue(Registry::new());
         let published = all.counters(
             "tickcast_events_published_total",
-            "Events that the bus published.",
+            "Events published by the bus.",
             "channel",
             [],
         );
@@ -312,13 +312,13 @@ impl Metrics {
         ];
         let encoded = all.counters(
             "tickcast_events_encoded_total",
-            "Events made into bytes, once an encoding.",
+            "Events encoded, once per encoding.",
             "encoding",
             [],
         );
         let lost = all.counters(
             "tickcast_events_lost_total",
-            "Events named in gaps, by cause.",
+            "Events lost, as reported in gaps, by cause.",
             "cause",
             [],
         );
@@ -330,30 +330,30 @@ impl Metrics {
         );
         let late = all.gauges(
             "tickcast_connections_late",
-            "Connections that were told that they are late, by level.",
+            "Connections currently lagging, by level.",
             &["level"],
         );
         let build = all.gauges(
             "tickcast_build_info",
-            "1; its label tells the version.",
+            "Constant 1, labelled with the version.",
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let source_events = Opts::new(
             "tickcast_source_events_total",
-            "Trades and quotes that sources emitted.",
+            "Trades and quotes emitted by sources.",
         );
         let source_events = IntCounterVec::new(source_events, &["source", "channel"])
             .expect("names of the catalogue are valid");
         let source_dropped = Opts::new(
             "tickcast_source_dropped_total",
-            "Events that sources emitted and the bus did not publish, by reason.",
+            "Events emitted by sources but not published by the bus, by reason.",
         );
         let source_dropped = IntCounterVec::new(source_dropped, &["source", "reason"])
             .expect("names of the catalogue are valid");
         let replay_rows = Opts::new(
             "tickcast_replay_rows_total",
-            "Rows of recorded files, by outcome: emitted as a trade or a quote, or skipped for a reason.",
+            "Rows of recorded files, by outcome: emitted as a trade or quote, or skipped, by reason.",
         );
         let replay_rows = IntCounterVec::new(replay_rows, &["source", "outcome"])
             .expect("names of the catalogue are valid");
@@ -366,21 +366,21 @@ impl Metrics {
             lost: GapCause::ALL.map(|cause| lost.with_label_values(&[cause.name()])),
             lag: ["ok", "warn", "degraded"].map(|level| lag.with_label_values(&[level])),
             late: ["warn", "degraded"].map(|level| late.with_label_values(&[level])),
-            bus_time: all.histogram("tickcast_bus_seconds", "From a source's hand to the log: waiting in the queue included.", TIMES),
-            batch_items: all.histogram("tickcast_batch_items", "What the bus publishes at once: events and news of topics.", NUMBERS),
-            queue_fill: all.ratio("tickcast_bus_queue_ratio", "How full the bus' queue is, 0 to 1."),
-            log_bytes: all.gauge("tickcast_log_bytes", "Memory of the batches on the log."),
-            topics: all.gauge("tickcast_topics", "Topics there are."),
+            bus_time: all.histogram("tickcast_bus_seconds", "Ingest-to-publish latency, including queueing.", TIMES),
+            batch_items: all.histogram("tickcast_batch_items", "Items per published batch: events and topic changes.", NUMBERS),
+            queue_fill: all.ratio("tickcast_bus_queue_ratio", "Fill level of the bus input queue, 0 to 1."),
+            log_bytes: all.gauge("tickcast_log_bytes", "Memory of the batches in the log."),
+            topics: all.gauge("tickcast_topics", "Topics in the catalog."),
             stale: all.gauge(
                 "tickcast_instruments_stale",
-                "Instruments that say nothing though they should; not those that are closed or halted.",
+                "Instruments without events for longer than stale_after, excluding closed and halted ones.",
             ),
-            connections: all.gauge("tickcast_connections", "Connections open."),
-            opened: all.counter("tickcast_connections_opened_total", "Connections that were opened."),
-            subscriptions: all.gauge("tickcast_subscriptions", "Topics held, over all connections."),
-            delivered: all.counter("tickcast_events_delivered_total", "Events put into data arrays, over all connections."),
-            merged: all.counter("tickcast_events_merged_total", "Events replaced by newer ones, over all connections."),
-            written_bytes: all.counter("tickcast_written_bytes_total", "Bytes written to clients' sockets."),
+            connections: all.gauge("tickcast_connections", "Open connections."),
+            opened: all.counter("tickcast_connections_opened_total", "Connections opened."),
+            subscriptions: all.gauge("tickcast_subscriptions", "Subscribed topics, over all connections."),
+            delivered: all.counter("tickcast_events_delivered_total", "Events delivered in data arrays, over all connections."),
+            merged: all.counter("tickcast_events_merged_total", "Events conflated (replaced by newer ones), over all connections."),
+            written_bytes: all.counter("tickcast_written_bytes_total", "Bytes written to client sockets."),
             fanout_time: std::array::from_fn(|at| {
                 let modes = Mode::NAMES.len();
                 let labels = [("client", FANOUT_CLIENTS[at / modes]), ("mode", Mode::NAMES[at % modes])];
@@ -388,74 +388,74 @@ impl Metrics {
             }),
             queue_age: all.histogram(
                 "tickcast_queue_age_seconds",
-                "Age of the oldest event that waits, at each look at a blocked client.",
+                "Age of the oldest queued event, sampled for blocked clients.",
                 TIMES,
             ),
-            flush_bytes: all.histogram("tickcast_flush_bytes", "Bytes that a client's socket took in one turn.", SIZES),
-            snapshot_time: all.histogram("tickcast_snapshot_seconds", "From the request of a snapshot to the wire.", TIMES),
+            flush_bytes: all.histogram("tickcast_flush_bytes", "Bytes accepted by a client socket per turn.", SIZES),
+            snapshot_time: all.histogram("tickcast_snapshot_seconds", "Snapshot latency from request to write.", TIMES),
             resumes: all.counters(
                 "tickcast_resumes_total",
-                "Topics that a client went on with after a reconnect, by outcome.",
+                "Topics resumed after a reconnect, by outcome.",
                 "outcome",
                 ["recovered", "expired", "new_epoch"],
             ),
             unaccounted: all.counter(
                 "tickcast_events_unaccounted_total",
-                "Events that a ledger has neither as delivered nor merged nor lost; 0, or there is a bug.",
+                "Events missing from a ledger: neither delivered, merged nor lost. Anything but 0 is a bug.",
             ),
             closed: all.counters(
                 "tickcast_connections_closed_total",
-                "Connections closed, by code; client: by the client; a number: for a violation of RFC 6455.",
+                "Connections closed, by code; client means closed by the client, a number a violation of RFC 6455.",
                 "code",
                 codes().into_iter().chain(["client", "1002", "1007", "1009"]),
             ),
-            queued_bytes: all.gauge("tickcast_queued_bytes", "Bytes that wait in outboxes."),
-            memory_bound: all.gauge("tickcast_memory_bound_bytes", "What the memory formula allows with this config."),
+            queued_bytes: all.gauge("tickcast_queued_bytes", "Bytes queued in outboxes."),
+            memory_bound: all.gauge("tickcast_memory_bound_bytes", "Upper bound of memory by the memory formula."),
             memory_limit: all.gauge(
                 "tickcast_memory_limit_bytes",
-                "Memory of the machine, or of the container where that is less; 0 where it can't be read.",
+                "Memory of the machine, or the container limit if lower; 0 if unknown.",
             ),
-            connections_limit: all.gauge("tickcast_connections_limit", "Connections that `limits.connections` allows."),
-            request_errors: all.counters("tickcast_request_errors_total", "Requests answered by an error.", "code", codes()),
-            bad_input: all.counters("tickcast_bad_input_total", "What sources said that was refused.", "reason", BAD_INPUT),
-            overruns: all.counter("tickcast_shard_overruns_total", "Times a shard was overrun by the log."),
+            connections_limit: all.gauge("tickcast_connections_limit", "Connection limit (`limits.connections`)."),
+            request_errors: all.counters("tickcast_request_errors_total", "Requests answered with an error, by code.", "code", codes()),
+            bad_input: all.counters("tickcast_bad_input_total", "Input records rejected, by reason.", "reason", BAD_INPUT),
+            overruns: all.counter("tickcast_shard_overruns_total", "Shard overruns: the shard fell behind the bus by more than bus.log."),
             replay_rows: all.register(replay_rows),
-            source_restarts: all.counter("tickcast_source_restarts_total", "Times a source was started again."),
+            source_restarts: all.counter("tickcast_source_restarts_total", "Source restarts."),
             handshakes_refused: all.counters(
                 "tickcast_handshakes_refused_total",
-                "Handshakes and HTTP requests refused or cut off, by reason.",
+                "Handshakes and HTTP requests rejected or aborted, by reason.",
                 "reason",
                 Refused::ALL.map(Refused::name),
             ),
-            source_up: all.gauges("tickcast_source_up", "1 where the source runs.", &["source"]),
-            source_state: all.gauges("tickcast_source_state", "1 for the state that a source is in.", &["source", "state"]),
+            source_up: all.gauges("tickcast_source_up", "1 while the source runs.", &["source"]),
+            source_state: all.gauges("tickcast_source_state", "1 for the current state of a source, 0 for the others.", &["source", "state"]),
             source_events: all.register(source_events),
             source_dropped: all.register(source_dropped),
             reloads: all.counters(
                 "tickcast_config_reloads_total",
-                "Times the config was read again, by outcome.",
+                "Config reloads, by outcome.",
                 "outcome",
                 ["taken", "refused"],
             ),
             reload_failed: all
-                .gauge("tickcast_config_reload_failed", "1 where the config as it is now was refused, and an older one holds."),
+                .gauge("tickcast_config_reload_failed", "1 while the current config file is rejected and an older config is in force."),
             clock_skew: all.ratio(
                 "tickcast_clock_skew_seconds",
-                "Wall clock less the server's clock, which is brought back to it without going back.",
+                "Wall clock minus server clock; the server clock is slewed towards the wall clock and never steps back.",
             ),
             clock_steps: all.counters(
                 "tickcast_clock_steps_total",
-                "Steps of the wall clock by a second or more, while the server ran or between two runs.",
+                "Wall-clock steps of a second or more, while running or between two runs, by direction.",
                 "direction",
                 ["forward", "back"],
             ),
             states_refused: all.counters(
                 "tickcast_states_refused_total",
-                "Saved states that were not taken up at the start, by reason.",
+                "Saved states rejected at start, by reason.",
                 "reason",
                 STATE_REFUSED,
             ),
-            draining: all.gauge("tickcast_draining", "1 while the server stops."),
+            draining: all.gauge("tickcast_draining", "1 during graceful shutdown."),
             catalogue: all,
         }
     }
@@ -464,7 +464,7 @@ impl Metrics {
     pub fn add_source(&self, name: &str) -> SourceMeters {
         let lag = self.catalogue.labelled(
             "tickcast_source_lag_seconds",
-            "From an event's time to its arrival here.",
+            "Source latency from event time to receipt.",
             &[("source", name)],
         );
         for state in SourceState::ALL {
@@ -488,18 +488,18 @@ impl Metrics {
         let label = ("shard", &*number.to_string());
         let turn = self.catalogue.labelled(
             "tickcast_shard_turn_seconds",
-            "How long a turn of a shard's loop takes.",
+            "Duration of a turn of the shard's event loop.",
             &[label],
         );
         let opts = Opts::new(
             "tickcast_shard_paused_seconds_total",
-            "Time by which turns of a shard's loop were late, where that was more than a second: the process or machine was paused.",
+            "Total time by which turns were more than a second late because the process or machine was paused.",
         );
         let paused = prometheus::Counter::with_opts(opts.const_label(label.0, label.1))
             .expect("names of the catalogue are valid");
         let opts = Opts::new(
             "tickcast_shard_longest_turn_seconds",
-            "The longest turn of the last half to whole minute.",
+            "Longest turn of the last 30 to 60 seconds.",
         );
         let longest = Gauge::with_opts(opts.const_label(label.0, label.1))
             .expect("names of the catalogue are valid");

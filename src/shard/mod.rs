@@ -5,10 +5,10 @@
 //!
 //! Invariant: a connection is touched by its shard's thread alone; what others want comes as a [`Command`].
 
-mod actions;
+mod act;
 mod command;
 mod connection;
-mod event_loop;
+pub mod fresh;
 mod inspect;
 mod lifecycle;
 mod meters;
@@ -19,9 +19,9 @@ mod ready;
 pub mod registry;
 mod route;
 mod timers;
-pub mod turn_events;
+mod turn;
 
-pub use actions::SNAPSHOT_NAMES_MAX;
+pub use act::SNAPSHOT_NAMES_MAX;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
-pub use event_loop::{Shard, ShardConfig, Tuning, spawn};
+pub use turn::{Shard, ShardConfig, Tuning, spawn};

@@ -1,6 +1,6 @@
 //! Words that must agree: codes, config keys, metrics and the papers that tell of them.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tickcast::config::{guide, keys};
 use tickcast::protocol::Code;
 
@@ -18,12 +18,29 @@ fn every_error_code_is_in_the_protocol_reference() {
     }
 }
 
+/// Reads the page at `docs/` from disk, so that `TICKCAST_GOLDEN=write` can write it first.
+fn generated(page: &str, text: &str) -> Result<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(page);
+    if std::env::var_os("TICKCAST_GOLDEN").is_some() {
+        std::fs::write(&path, text)?;
+    }
+    Ok(std::fs::read_to_string(path)?)
+}
+
 #[test]
-fn the_operations_guide_has_every_config_key_as_the_table_says() {
+fn the_operations_guide_has_every_config_key_as_the_table_says() -> Result<()> {
     assert!(
-        OPERATIONS.contains(&guide()),
-        "docs/operations.md differs from `tickcast check --keys`"
+        generated("configuration.md", &guide())? == guide(),
+        "docs/configuration.md differs from the table of keys; \
+         TICKCAST_GOLDEN=write cargo test --test promises papers writes it"
     );
+    Ok(())
+}
+
+#[test]
+fn the_example_config_shows_every_key() {
     let file = include_str!("../../feeds.yaml");
     for key in keys().filter(|key| {
         !key.path.contains("sources.") && !matches!(key.kind, tickcast::config::Kind::Section)
@@ -41,14 +58,17 @@ fn the_operations_guide_has_every_config_key_as_the_table_says() {
 async fn every_metric_is_in_the_operations_guide() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let scraped = String::from_utf8(feed.app.metrics().render())?;
-    let names = scraped
+    let entries = scraped
         .lines()
-        .filter_map(|line| line.strip_prefix("# HELP "))
-        .filter_map(|line| line.split(' ').next());
-    for name in names {
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    for (name, help) in entries {
+        let row = OPERATIONS
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` |")))
+            .with_context(|| format!("{name} is not in docs/operations.md"))?;
         assert!(
-            OPERATIONS.contains(&format!("`{name}`")),
-            "{name} is not in docs/operations.md"
+            row.ends_with(&format!("| {help} |")),
+            "docs/operations.md says of {name}: {row}; the catalogue says: {help}"
         );
     }
     Ok(())

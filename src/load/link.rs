@@ -24,7 +24,7 @@ use crate::protocol::{
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// What all connections of a test share.
 #[derive(Debug)]
-pub(super) struct TestSettings {
+pub(super) struct Terms {
     pub dialect: Dialect,
     pub encoding: Encoding,
     pub host: String,
@@ -81,7 +81,7 @@ pub(super) enum Turn {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct LoadConnection {
+pub(super) struct Link {
     pub assignment: Assignment,
     pub stream: TcpStream,
     phase: Phase,
@@ -101,7 +101,7 @@ pub(super) struct LoadConnection {
 
 /// Where a connection's findings go.
 #[derive(Debug)]
-pub(super) struct Recorder<'a> {
+pub(super) struct Sink<'a> {
     pub tally: &'a mut Tally,
     pub latency: &'a mut Latency,
     pub failures: &'a mut Vec<String>,
@@ -109,7 +109,7 @@ pub(super) struct Recorder<'a> {
     pub measures: bool,
 }
 
-impl LoadConnection {
+impl Link {
     /// A connection that has begun to connect.
     pub(super) fn new(
         assignment: Assignment,
@@ -155,7 +155,7 @@ impl LoadConnection {
     }
 
     /// The socket is writable, or may be.
-    pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
+    pub(super) fn on_writable(&mut self, terms: &Terms) -> Result<(), LinkError> {
         if matches!(self.phase, Phase::Connecting) {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error.into());
@@ -168,7 +168,7 @@ impl LoadConnection {
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
-            let request = handshake::request(settings, &self.key);
+            let request = handshake::request(terms, &self.key);
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }
@@ -176,9 +176,9 @@ impl LoadConnection {
     }
 
     /// Asks for a WebSocket, if it waited to be told.
-    pub(super) fn speak(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
+    pub(super) fn speak(&mut self, terms: &Terms) -> Result<(), LinkError> {
         self.is_silent = false;
-        self.on_writable(settings)
+        self.on_writable(terms)
     }
 
     /// Reads once into `buffer`. `None`: nothing is there now.
@@ -202,10 +202,10 @@ impl LoadConnection {
         &mut self,
         bytes: &[u8],
         now: UnixNanos,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
     ) -> Result<Turn, LinkError> {
-        recorder.tally.bytes += bytes.len() as u64;
+        sink.tally.bytes += bytes.len() as u64;
         let behind;
         let mut turn = Turn::On;
         let bytes = match &mut self.phase {
@@ -221,13 +221,13 @@ impl LoadConnection {
                 };
                 behind = answer.split_off(end + 4);
                 handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
-                recorder.tally.opened += 1;
-                turn = self.begin(settings)?;
+                sink.tally.opened += 1;
+                turn = self.begin(terms)?;
                 &behind[..]
             }
             _ => bytes,
         };
-        let want = match (&settings.dialect, &self.probe) {
+        let want = match (&terms.dialect, &self.probe) {
             (Dialect::Raw(raw), _) if raw.timestamp.is_none() => Want::Messages,
             (Dialect::Raw(_), _) | (_, Some(_)) => Want::Whole,
             _ => Want::Count,
@@ -235,7 +235,7 @@ impl LoadConnection {
         let mut scanner = std::mem::take(&mut self.scanner);
         let mut failed = None;
         let fed = scanner.feed(bytes, want, &mut |found| match self
-            .on_found(found, now, settings, recorder)
+            .on_found(found, now, terms, sink)
         {
             Ok(Turn::On) => {}
             Ok(other) => turn = other,
@@ -252,8 +252,8 @@ impl LoadConnection {
     }
 
     /// The handshake is done.
-    fn begin(&mut self, settings: &TestSettings) -> Result<Turn, LinkError> {
-        match &settings.dialect {
+    fn begin(&mut self, terms: &Terms) -> Result<Turn, LinkError> {
+        match &terms.dialect {
             // Subscribed once welcome has come.
             Dialect::Tickcast => {
                 self.phase = Phase::Joining(0);
@@ -274,37 +274,37 @@ impl LoadConnection {
         &mut self,
         found: Found<'_>,
         now: UnixNanos,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
     ) -> Result<Turn, LinkError> {
         match found {
             Found::Counted(events) => {
                 self.delivered += u64::from(events);
-                recorder.tally.delivered += u64::from(events);
-                recorder.tally.messages += 1;
+                sink.tally.delivered += u64::from(events);
+                sink.tally.messages += 1;
             }
             Found::Message => {
-                recorder.tally.delivered += 1;
-                recorder.tally.messages += 1;
+                sink.tally.delivered += 1;
+                sink.tally.messages += 1;
             }
             Found::Whole(payload) => {
-                recorder.tally.messages += 1;
-                return match &settings.dialect {
-                    Dialect::Tickcast => self.on_message(payload, now, settings, recorder),
+                sink.tally.messages += 1;
+                return match &terms.dialect {
+                    Dialect::Tickcast => self.on_message(payload, now, terms, sink),
                     Dialect::Raw(raw) => {
-                        recorder.tally.delivered += 1;
-                        let totals = raw
+                        sink.tally.delivered += 1;
+                        let told = raw
                             .timestamp
                             .as_ref()
                             .and_then(|path| path.find(payload))
-                            .filter(|_| recorder.measures);
-                        if let Some(totals) = totals {
+                            .filter(|_| sink.measures);
+                        if let Some(told) = told {
                             super::probe::record(
-                                &mut recorder.latency.published,
-                                totals,
+                                &mut sink.latency.published,
+                                told,
                                 now,
-                                settings,
-                                &mut recorder.tally.negative,
+                                terms,
+                                &mut sink.tally.negative,
                             );
                         }
                         Ok(Turn::On)
@@ -325,53 +325,46 @@ impl LoadConnection {
         &mut self,
         payload: &[u8],
         now: UnixNanos,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
+        terms: &Terms,
+        sink: &mut Sink<'_>,
     ) -> Result<Turn, LinkError> {
         if self.probe.is_none()
-            && let Some(events) = count_json(payload, settings.encoding)
+            && let Some(events) = count_json(payload, terms.encoding)
         {
             self.delivered += events;
-            recorder.tally.delivered += events;
+            sink.tally.delivered += events;
             return Ok(Turn::On);
         }
-        let message = decode_server_message(payload, settings.encoding)?;
+        let message = decode_server_message(payload, terms.encoding)?;
         if let Some(probe) = &mut self.probe {
-            probe.take(&message, now, settings, recorder);
+            probe.take(&message, now, terms, sink);
         }
         match message {
             ServerMessage::Events(events) => {
                 self.delivered += events.len() as u64;
-                recorder.tally.delivered += events.len() as u64;
+                sink.tally.delivered += events.len() as u64;
                 Ok(Turn::On)
             }
-            ServerMessage::Control(control) => Ok(self.on_control(control, settings, recorder)),
+            ServerMessage::Control(control) => Ok(self.on_control(control, terms, sink)),
         }
     }
 
-    fn on_control(
-        &mut self,
-        control: Control,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
+    fn on_control(&mut self, control: Control, terms: &Terms, sink: &mut Sink<'_>) -> Turn {
         match control {
             Control::Welcome(welcome) => {
                 self.epoch = welcome.epoch;
-                self.subscribe(settings);
+                self.subscribe(terms);
             }
-            Control::Subscribed(answer) => return self.on_subscribed(&answer, recorder),
+            Control::Subscribed(answer) => return self.on_subscribed(&answer, sink),
             Control::Gap(gap) => {
-                recorder.tally.gaps += 1;
-                recorder.tally.lost += gap.n;
+                sink.tally.gaps += 1;
+                sink.tally.lost += gap.n;
             }
-            Control::Lag(lag) => {
-                recorder.tally.degraded += u64::from(lag.level == LagLevel::Degraded);
-            }
+            Control::Lag(lag) => sink.tally.degraded += u64::from(lag.level == LagLevel::Degraded),
             Control::Heartbeat(heartbeat) if heartbeat.delivered != self.delivered => {
                 let counted = self.delivered;
                 self.fail(
-                    recorder,
+                    sink,
                     &format!(
                         "the server says {} delivered, but {counted} came",
                         heartbeat.delivered
@@ -379,9 +372,9 @@ impl LoadConnection {
                 );
                 self.delivered = heartbeat.delivered;
             }
-            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, recorder),
+            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, sink),
             Control::Error(error) => self.fail(
-                recorder,
+                sink,
                 &format!(
                     "the server answered {} {}: {}",
                     error.code, error.name, error.message
@@ -392,15 +385,11 @@ impl LoadConnection {
         Turn::On
     }
 
-    fn on_subscribed(
-        &mut self,
-        answer: &crate::protocol::Subscribed,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
+    fn on_subscribed(&mut self, answer: &crate::protocol::Subscribed, sink: &mut Sink<'_>) -> Turn {
         for refused in &answer.err {
-            recorder.tally.refused += 1;
+            sink.tally.refused += 1;
             self.fail(
-                recorder,
+                sink,
                 &format!(
                     "{} was refused with {}: {}",
                     refused.topic, refused.code, refused.message
@@ -414,8 +403,8 @@ impl LoadConnection {
                 .unwrap_or(std::slice::from_ref(entry))
         }) {
             match entry.recovered {
-                Some(true) => recorder.tally.recovered += 1,
-                Some(false) => recorder.tally.expired += 1,
+                Some(true) => sink.tally.recovered += 1,
+                Some(false) => sink.tally.expired += 1,
                 None => {}
             }
         }
@@ -433,12 +422,7 @@ impl LoadConnection {
         Turn::Joined
     }
 
-    fn on_ledger(
-        &mut self,
-        topics: Vec<LedgerEntry>,
-        more: bool,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
+    fn on_ledger(&mut self, topics: Vec<LedgerEntry>, more: bool, sink: &mut Sink<'_>) -> Turn {
         let Phase::Closing(entries) = &mut self.phase else {
             return Turn::On;
         };
@@ -450,7 +434,7 @@ impl LoadConnection {
         for entry in &entries {
             if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
                 self.fail(
-                    recorder,
+                    sink,
                     &format!(
                         "{}: the server's ledger doesn't come out at zero: {entry:?}",
                         entry.topic
@@ -486,14 +470,14 @@ impl LoadConnection {
         }
     }
 
-    fn fail(&self, recorder: &mut Recorder<'_>, what: &str) {
+    fn fail(&self, sink: &mut Sink<'_>, what: &str) {
         super::worker::add_failure(
-            recorder.failures,
+            sink.failures,
             format!("connection {}: {what}", self.assignment.number),
         );
     }
 
-    fn subscribe(&mut self, settings: &TestSettings) {
+    fn subscribe(&mut self, terms: &Terms) {
         let mut requests = 0;
         // Trades are never merged, so they are always asked for raw.
         let (trades, states): (Vec<_>, Vec<_>) = self
@@ -519,7 +503,7 @@ impl LoadConnection {
                     from,
                     ..Subscribe::default()
                 });
-                self.ask(op, requests, settings.encoding);
+                self.ask(op, requests, terms.encoding);
             }
         }
         if let (Some(probe), Some(from)) = (&mut self.probe, &self.from) {
@@ -529,12 +513,12 @@ impl LoadConnection {
     }
 
     /// Asks for the ledger; what comes before it still counts. Returns whether it could be asked.
-    pub(super) fn ask_ledger(&mut self, settings: &TestSettings) -> Result<bool, LinkError> {
+    pub(super) fn ask_ledger(&mut self, terms: &Terms) -> Result<bool, LinkError> {
         if !self.is_open() {
             return Ok(false);
         }
         self.phase = Phase::Closing(Vec::new());
-        self.ask(Op::Ledger, 0, settings.encoding);
+        self.ask(Op::Ledger, 0, terms.encoding);
         self.flush()?;
         Ok(true)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::connection::{LinkError, LoadConnection, Turn};
+use super::link::{Link, LinkError, Turn};
 use super::plan::Role;
 use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
 use crate::market::UnixNanos;
@@ -19,7 +19,7 @@ const LIFE_SIGN: Duration = Duration::from_secs(15);
 
 /// Why a connection that is asked for its ledger comes to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DisconnectReason {
+pub(super) enum Cut {
     /// To come back alone, at once.
     Churn,
     /// To come back with all others.
@@ -56,7 +56,7 @@ impl Worker {
         let role = self.places[at].assignment.role;
         let now = self.clock.now();
         if self.stage == Stage::Finishing {
-            return self.ask_ledger(at, DisconnectReason::End);
+            return self.ask_ledger(at, Cut::End);
         }
         if matches!(role, Role::Slow | Role::Stalled) {
             self.places[at].is_held_back = true;
@@ -82,7 +82,7 @@ impl Worker {
     fn lose(&mut self, at: usize) {
         self.places[at].link = None;
         if let Some(cut) = self.places[at].cut.take()
-            && cut != DisconnectReason::Churn
+            && cut != Cut::Churn
         {
             self.count_awaited();
         }
@@ -96,22 +96,22 @@ impl Worker {
         }
     }
 
-    fn ask_ledger(&mut self, at: usize, cut: DisconnectReason) {
+    fn ask_ledger(&mut self, at: usize, cut: Cut) {
         let place = &mut self.places[at];
         let Some(link) = &mut place.link else { return };
         if place.cut.is_some() {
             // On its way out already; the end counts it all the same.
-            if cut == DisconnectReason::End && place.cut == Some(DisconnectReason::Churn) {
-                place.cut = Some(DisconnectReason::End);
+            if cut == Cut::End && place.cut == Some(Cut::Churn) {
+                place.cut = Some(Cut::End);
                 self.awaited += 1;
             }
             return;
         }
-        match link.ask_ledger(&self.settings) {
+        match link.ask_ledger(&self.terms) {
             Ok(false) => {}
             Ok(true) => {
                 place.cut = Some(cut);
-                self.awaited += usize::from(cut != DisconnectReason::Churn);
+                self.awaited += usize::from(cut != Cut::Churn);
             }
             Err(error) => self.settle(at, Err(error)),
         }
@@ -122,7 +122,7 @@ impl Worker {
         let Some(link) = &mut place.link else { return };
         let (entries, from) = link.ledger();
         match place.cut.take() {
-            Some(DisconnectReason::End) => {
+            Some(Cut::End) => {
                 let sums = &mut self.end.ledger;
                 sums.connections += 1;
                 sums.topics += entries.len() as u64;
@@ -135,12 +135,12 @@ impl Worker {
                 place.link = None;
                 self.count_awaited();
             }
-            Some(DisconnectReason::Storm) => {
+            Some(Cut::Storm) => {
                 place.from = from;
                 place.is_held_back = true;
                 self.count_awaited();
             }
-            Some(DisconnectReason::Churn) => {
+            Some(Cut::Churn) => {
                 place.from = from;
                 self.open(at);
             }
@@ -148,7 +148,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn handle(&mut self, order: Order) {
+    pub(super) fn obey(&mut self, order: Order) {
         match order {
             Order::Measure => {
                 self.tell_span();
@@ -164,7 +164,7 @@ impl Worker {
                     .filter(|at| reading(&self.places[*at]))
                     .collect();
                 for at in all {
-                    self.ask_ledger(at, DisconnectReason::Storm);
+                    self.ask_ledger(at, Cut::Storm);
                 }
                 if self.awaited == 0 {
                     self.tell(Report::Gathered);
@@ -194,15 +194,12 @@ impl Worker {
         self.tell_span();
         self.stage = Stage::Finishing;
         for at in 0..self.places.len() {
-            let is_open = self.places[at]
-                .link
-                .as_ref()
-                .is_some_and(LoadConnection::is_open);
-            if !self.settings.ledger && is_open {
+            let is_open = self.places[at].link.as_ref().is_some_and(Link::is_open);
+            if !self.terms.ledger && is_open {
                 self.places[at].link = None;
                 continue;
             }
-            self.ask_ledger(at, DisconnectReason::End);
+            self.ask_ledger(at, Cut::End);
             if std::mem::take(&mut self.places[at].is_held_back) {
                 self.again.push(at);
             }
@@ -246,7 +243,7 @@ impl Worker {
         self.stage = Stage::Open;
         for at in 0..self.places.len() {
             if let Some(link) = &mut self.places[at].link {
-                let spoken = link.speak(&self.settings).map(|()| Turn::On);
+                let spoken = link.speak(&self.terms).map(|()| Turn::On);
                 self.settle(at, spoken);
             }
         }
@@ -263,9 +260,9 @@ impl Worker {
             let place = &self.places[chosen];
             if !place.is_held_back
                 && place.cut.is_none()
-                && place.link.as_ref().is_some_and(LoadConnection::is_open)
+                && place.link.as_ref().is_some_and(Link::is_open)
             {
-                return self.ask_ledger(chosen, DisconnectReason::Churn);
+                return self.ask_ledger(chosen, Cut::Churn);
             }
         }
     }
