@@ -12,7 +12,7 @@ use tickcast::clock::thread_cpu_time;
 use tickcast::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::metrics::Metrics;
-use tickcast::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, View};
+use tickcast::outbox::{Counts, Newest, Outbox, OutboxLimits, View};
 use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
 use tickcast::session::{Action, Session};
 
@@ -36,7 +36,7 @@ struct Rig {
     session: Session,
     outbox: Outbox,
     replica: Replica,
-    last_values: LastValueCache,
+    newest: Newest,
     counts: Counts,
     metrics: Metrics,
     now: UnixNanos,
@@ -52,13 +52,7 @@ impl Rig {
             bytes: 1 << 20,
             age: Duration::from_secs(60),
         };
-        let mut replica = Replica::new(
-            Epoch {
-                origin: 1,
-                generation: 0,
-            },
-            history,
-        );
+        let mut replica = Replica::new(Epoch { origin: 1, turn: 0 }, history);
         let topics = LogItem::Topics {
             new: 0..catalog.len() as u32,
             restored: Vec::new(),
@@ -69,7 +63,7 @@ impl Rig {
             session: Session::new(Arc::new(LIMITS), NOW),
             outbox: Outbox::new(Encoding::Json, OUTBOX.frame),
             replica,
-            last_values: LastValueCache::default(),
+            newest: Newest::default(),
             counts: Counts::new(&metrics),
             metrics,
             now: NOW,
@@ -110,7 +104,7 @@ impl Rig {
         let mut timers = Vec::new();
         let mut view = View {
             replica: &self.replica,
-            last_values: &mut self.last_values,
+            newest: &mut self.newest,
             limits: &OUTBOX,
             metrics: &self.metrics,
             counts: &mut self.counts,
@@ -119,18 +113,18 @@ impl Rig {
         };
         let outbox = &mut self.outbox;
         match action {
-            Action::Respond(control) | Action::Notify(control) => {
-                let bytes_max = outbox.frames.message_max();
+            Action::Answer(control) | Action::Notice(control) => {
+                let bytes_max = outbox.wire.message_max();
                 for part in encode_parts(control, Encoding::Json, bytes_max) {
-                    outbox.respond(part);
+                    outbox.answer(part);
                 }
             }
-            Action::Subscribe(topic, settings, join) => {
-                outbox.subscribe(topic, settings, join, &mut view);
+            Action::Hold(topic, settings, join) => {
+                outbox.hold(topic, settings, join, &mut view);
             }
-            Action::Modify(topic, settings) => {
+            Action::Set(topic, settings) => {
                 if let Some(slot) = outbox.slot_of(topic) {
-                    outbox.modify(slot, settings, &mut view);
+                    outbox.set(slot, settings, &mut view);
                 }
             }
             Action::Snapshot(topic, events) => {
@@ -138,13 +132,13 @@ impl Rig {
                     outbox.snapshot(slot, events, &mut view);
                 }
             }
-            Action::Unsubscribe(topic) => _ = outbox.unsubscribe(topic),
-            Action::Ledger(id) => outbox.respond_ledger(id),
+            Action::Drop(topic) => _ = outbox.release(topic),
+            Action::Ledger(id) => outbox.answer_ledger(id),
             Action::Instruments(id, pattern) => {
                 let catalog = Arc::clone(self.replica.catalog());
-                outbox.respond_instruments(id, catalog, &pattern);
+                outbox.answer_instruments(id, catalog, &pattern);
             }
-            Action::LimitMessages(bytes) => outbox.frames.limit_messages(bytes),
+            Action::LimitMessages(bytes) => outbox.wire.limit_messages(bytes),
             Action::Close(..) => {}
         }
     }
@@ -156,7 +150,7 @@ impl Rig {
             let mut timers = Vec::new();
             let mut view = View {
                 replica: &self.replica,
-                last_values: &mut self.last_values,
+                newest: &mut self.newest,
                 limits: &OUTBOX,
                 metrics: &self.metrics,
                 counts: &mut self.counts,
@@ -167,9 +161,9 @@ impl Rig {
             let is_over = self.outbox.fill(&mut view);
             let took = thread_cpu_time().saturating_sub(begun);
             (longest, sum, fills) = (longest.max(took), sum + took, fills + 1);
-            self.outbox.frames.seal();
-            let len = self.outbox.frames.len();
-            self.outbox.frames.advance(len);
+            self.outbox.wire.seal();
+            let len = self.outbox.wire.len();
+            self.outbox.wire.advance(len);
             if is_over {
                 return (longest, sum, fills);
             }

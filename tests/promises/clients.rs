@@ -1,5 +1,7 @@
 //! The clients of the README run as they stand there, with stock libraries and their default limits.
 
+use std::io::Read;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,17 +24,49 @@ fn block(language: &str) -> Result<String> {
         .to_owned())
 }
 
+/// Whether the program is installed; fails under `./check`, which installs it.
+fn is_installed(program: &Path) -> Result<bool> {
+    if program.exists() {
+        return Ok(true);
+    }
+    anyhow::ensure!(
+        std::env::var_os("TICKCAST_CHECK").is_none(),
+        "{} is not there, though ./check installs it",
+        program.display()
+    );
+    eprintln!(
+        "skipped: {} is not there; ./check installs it",
+        program.display()
+    );
+    Ok(false)
+}
+
+/// Runs a client until its output is as wanted, and returns the output.
+fn run_until(client: &mut Command, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    let mut child = client
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let begun = Stopwatch::start();
+    let mut lines = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().context("piped")?);
+    while !wanted(&lines) && begun.elapsed() < Duration::from_secs(30) {
+        if std::io::BufRead::read_line(&mut out, &mut lines)? == 0 {
+            break;
+        }
+    }
+    child.kill()?;
+    let errors = std::io::read_to_string(child.stderr.take().context("piped")?)?;
+    child.wait()?;
+    assert!(
+        wanted(&lines),
+        "the client printed {lines:?} and reported {errors}"
+    );
+    Ok(lines)
+}
+
 fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()> {
-    if !program.exists() {
-        anyhow::ensure!(
-            std::env::var_os("TICKCAST_CHECK").is_none(),
-            "{} is not there, though ./check installs it",
-            program.display()
-        );
-        eprintln!(
-            "skipped: {} is not there; ./check installs it",
-            program.display()
-        );
+    if !is_installed(program)? {
         return Ok(());
     }
     let served = serve(&["--config", "feeds.yaml"])?;
@@ -42,28 +76,79 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
     let deps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps");
     let libraries = folder.path().join("node_modules");
     std::os::unix::fs::symlink(deps.join("node_modules"), libraries)?;
-    let mut child = Command::new(program)
-        .arg(file)
-        .current_dir(folder.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let begun = Stopwatch::start();
-    let mut lines = String::new();
-    let mut out = std::io::BufReader::new(child.stdout.take().context("piped")?);
-    while lines.lines().count() < 30 && begun.elapsed() < Duration::from_secs(30) {
-        if std::io::BufRead::read_line(&mut out, &mut lines)? == 0 {
-            break;
-        }
-    }
-    child.kill()?;
-    let errors = std::io::read_to_string(child.stderr.take().context("piped")?)?;
-    child.wait()?;
-    assert!(
-        lines.lines().count() >= 30,
-        "it printed {lines:?} and said {errors}"
-    );
+    let mut client = Command::new(program);
+    client.arg(file).current_dir(folder.path());
+    let lines = run_until(&mut client, |lines| lines.lines().count() >= 30)?;
     assert!(lines.contains("BTC-USD"), "{lines}");
+    Ok(())
+}
+
+/// Bytes from the server after which the first connection is cut: the snapshots and some events.
+const CUT_AFTER_BYTES: u64 = 20_000;
+
+/// A TCP relay that cuts its first connection and leaves all others alone; returns its address.
+fn cutting_relay(server: String) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let mut limit = CUT_AFTER_BYTES;
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client?, TcpStream::connect(&server)?);
+            let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+            std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let relayed = std::io::copy(&mut (&mut server).take(limit), &mut client);
+                client.shutdown(Shutdown::Both)?;
+                server.shutdown(Shutdown::Both)?;
+                relayed.map(|_| ())
+            });
+            limit = u64::MAX;
+        }
+        Ok(())
+    });
+    Ok(address)
+}
+
+#[test]
+fn the_python_guides_client_resumes_after_a_disconnect() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("tests/.deps/python/bin/python");
+    if !is_installed(&python)? {
+        return Ok(());
+    }
+    let served = serve(&["--config", "feeds.yaml"])?;
+    let code = include_str!("../../docs/clients/resume.py");
+    let code = code.replace("127.0.0.1:8080", &cutting_relay(served.address.clone())?);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("resume.py");
+    std::fs::write(&file, code)?;
+    let resumed = |lines: &str| {
+        let subscribed = lines.lines().filter(|line| line.ends_with(" resumed"));
+        subscribed
+            .skip(1)
+            .any(|line| line == "subscribed to 24 topics, 24 resumed")
+    };
+    let lines = run_until(Command::new(python).arg(file), resumed)?;
+    assert!(!lines.contains("lost"), "{lines}");
+    Ok(())
+}
+
+#[test]
+fn the_rust_guides_client_resumes_after_a_disconnect() -> Result<()> {
+    let program = Path::new(env!("CARGO_BIN_EXE_tickcast"))
+        .with_file_name("examples")
+        .join("subscribe");
+    if !program.exists() {
+        eprintln!(
+            "skipped: cargo test without --test builds {}",
+            program.display()
+        );
+        return Ok(());
+    }
+    let served = serve(&["--config", "feeds.yaml"])?;
+    let address = cutting_relay(served.address.clone())?;
+    let resumed = |lines: &str| lines.contains("recovered: Some(true)");
+    run_until(Command::new(program).arg(address), resumed)?;
     Ok(())
 }
 
