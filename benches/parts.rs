@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
-use tickcast::bus::{Bus, Heritage, SourceSpec, input_queue};
+use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::load::scan::{Found, Scanner, Want};
 use tickcast::log::{
@@ -19,14 +19,14 @@ use tickcast::market::{
     UnixNanos,
 };
 use tickcast::metrics::Metrics;
-use tickcast::outbox::{Counts, Newest, Outbox, OutboxLimits, SlotId, View};
+use tickcast::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, SlotId, View};
 use tickcast::protocol::{
     Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event,
 };
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
-use tickcast::shard::fresh::Fresh;
 use tickcast::shard::registry::{Registry, Subscriber};
+use tickcast::shard::turn_events::TurnEvents;
 use tickcast::source::replay::{Replay, ReplayConfig, Speed};
 use tickcast::source::{SourceTask, supervise};
 use tickcast::topic::{Channel, TopicName, TopicPattern};
@@ -169,7 +169,10 @@ fn outbox(criterion: &mut Criterion) {
     let (catalog, metrics) = (catalog(10), Metrics::new());
     let topics = quotes_of(&catalog);
     let mut replica = Replica::new(
-        Epoch { origin: 1, turn: 0 },
+        Epoch {
+            origin: 1,
+            generation: 0,
+        },
         HistoryLimits {
             events: 100,
             bytes: 1 << 20,
@@ -184,56 +187,60 @@ fn outbox(criterion: &mut Criterion) {
         &catalog,
     );
     let batch = batch(&catalog, &topics, 20);
-    let (mut newest, mut counts, mut timers) =
-        (Newest::default(), Counts::new(&Metrics::new()), Vec::new());
+    let (mut last_values, mut counts, mut timers) = (
+        LastValueCache::default(),
+        Counts::new(&Metrics::new()),
+        Vec::new(),
+    );
     let settings = Settings {
         mode: Mode::Raw,
         on_slow: OnSlow::Conflate,
     };
-    let fresh_outbox = |newest: &mut Newest, counts: &mut Counts, timers: &mut Vec<_>| {
-        let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
-        let mut view = View {
-            replica: &replica,
-            newest,
-            limits: &LIMITS,
-            metrics: &metrics,
-            counts,
-            now: NOW,
-            timers,
+    let fresh_outbox =
+        |last_values: &mut LastValueCache, counts: &mut Counts, timers: &mut Vec<_>| {
+            let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
+            let mut view = View {
+                replica: &replica,
+                last_values,
+                limits: &LIMITS,
+                metrics: &metrics,
+                counts,
+                now: NOW,
+                timers,
+            };
+            for topic in &topics {
+                outbox.subscribe(*topic, settings, Join::Live, &mut view);
+            }
+            outbox
         };
-        for topic in &topics {
-            outbox.hold(*topic, settings, Join::Live, &mut view);
-        }
-        outbox
-    };
     let mut group = criterion.benchmark_group("outbox");
     group.throughput(Throughput::Elements(200));
-    let mut fresh = Fresh::default();
+    let mut turn_events = TurnEvents::default();
     for (at, item) in batch.items.iter().enumerate() {
         if let LogItem::Event(event) = item {
-            fresh.push(&batch, at, event);
+            turn_events.push(&batch, at, event);
         }
     }
     group.bench_function("admit_and_seal_200_of_10_topics", |bencher| {
         bencher.iter_batched_ref(
             || {
                 fresh_outbox(
-                    &mut Newest::default(),
+                    &mut LastValueCache::default(),
                     &mut Counts::new(&Metrics::new()),
                     &mut Vec::new(),
                 )
             },
             |outbox| {
                 for slot in 0..10 {
-                    let run = fresh.run(slot, Encoding::Msgpack, &metrics);
+                    let run = turn_events.run(slot, Encoding::Msgpack, &metrics);
                     outbox.admit(SlotId(slot), &run, NOW, &LIMITS, &mut counts, &mut timers);
                 }
-                outbox.wire.seal();
+                outbox.frames.seal();
             },
             BatchSize::SmallInput,
         );
     });
-    drop(fresh_outbox(&mut newest, &mut counts, &mut timers));
+    drop(fresh_outbox(&mut last_values, &mut counts, &mut timers));
     group.finish();
 }
 
@@ -254,23 +261,23 @@ fn routing(criterion: &mut Criterion) {
         }
     }
     let batch = batch(&catalog, &topics, 20);
-    let (mut fresh, mut order) = (Fresh::default(), Vec::new());
+    let (mut turn_events, mut order) = (TurnEvents::default(), Vec::new());
     let mut group = criterion.benchmark_group("route");
     group.throughput(Throughput::Elements(2_000 * 100));
     group.bench_function("2000_events_of_100_topics_to_1000_connections", |bencher| {
         bencher.iter(|| {
             for (at, item) in batch.items.iter().enumerate() {
                 if let LogItem::Event(event) = item {
-                    fresh.push(&batch, at, event);
+                    turn_events.push(&batch, at, event);
                 }
             }
-            fresh.deal(&registry, &mut order, |len| len / 3);
+            turn_events.assign(&registry, &mut order, |len| len / 3);
             let dealt = order.drain(..).map(|key| {
-                let first = fresh.take_first(key);
-                std::iter::successors(first, |dealt| fresh.after(*dealt)).count()
+                let first = turn_events.take_first(key);
+                std::iter::successors(first, |dealt| turn_events.after(*dealt)).count()
             });
             let dealt: usize = dealt.sum();
-            fresh.clear();
+            turn_events.clear();
             dealt
         });
     });
@@ -345,8 +352,11 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         Arc::clone(&log),
         Arc::clone(&metrics),
         vec![spec],
-        Epoch { origin: 1, turn: 0 },
-        Heritage::default(),
+        Epoch {
+            origin: 1,
+            generation: 0,
+        },
+        RestoredState::default(),
     );
     let published = std::thread::spawn(move || bus.run(queue));
     let demand = Arc::new(DemandSignal::default());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tickcast::bus::{Bus, Emit, Heritage, SourceSpec, input_queue};
+use tickcast::bus::{Bus, Emit, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
 use tickcast::log::{Log, Next, SourceId};
@@ -59,8 +59,11 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
         Arc::clone(&log),
         Arc::clone(&metrics),
         vec![spec],
-        Epoch { origin: 1, turn: 0 },
-        Heritage::default(),
+        Epoch {
+            origin: 1,
+            generation: 0,
+        },
+        RestoredState::default(),
     );
     let (emitter, queue) = input_queue(1 << 30, clock);
     let source = emitter.of(SourceId(0));

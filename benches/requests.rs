@@ -12,7 +12,7 @@ use tickcast::clock::thread_cpu_time;
 use tickcast::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::metrics::Metrics;
-use tickcast::outbox::{Counts, Newest, Outbox, OutboxLimits, View};
+use tickcast::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, View};
 use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
 use tickcast::session::{Action, Session};
 
@@ -36,7 +36,7 @@ struct Rig {
     session: Session,
     outbox: Outbox,
     replica: Replica,
-    newest: Newest,
+    last_values: LastValueCache,
     counts: Counts,
     metrics: Metrics,
     now: UnixNanos,
@@ -52,7 +52,13 @@ impl Rig {
             bytes: 1 << 20,
             age: Duration::from_secs(60),
         };
-        let mut replica = Replica::new(Epoch { origin: 1, turn: 0 }, history);
+        let mut replica = Replica::new(
+            Epoch {
+                origin: 1,
+                generation: 0,
+            },
+            history,
+        );
         let topics = LogItem::Topics {
             new: 0..catalog.len() as u32,
             restored: Vec::new(),
@@ -63,7 +69,7 @@ impl Rig {
             session: Session::new(Arc::new(LIMITS), NOW),
             outbox: Outbox::new(Encoding::Json, OUTBOX.frame),
             replica,
-            newest: Newest::default(),
+            last_values: LastValueCache::default(),
             counts: Counts::new(&metrics),
             metrics,
             now: NOW,
@@ -104,7 +110,7 @@ impl Rig {
         let mut timers = Vec::new();
         let mut view = View {
             replica: &self.replica,
-            newest: &mut self.newest,
+            last_values: &mut self.last_values,
             limits: &OUTBOX,
             metrics: &self.metrics,
             counts: &mut self.counts,
@@ -113,18 +119,18 @@ impl Rig {
         };
         let outbox = &mut self.outbox;
         match action {
-            Action::Answer(control) | Action::Notice(control) => {
-                let bytes_max = outbox.wire.message_max();
+            Action::Respond(control) | Action::Notify(control) => {
+                let bytes_max = outbox.frames.message_max();
                 for part in encode_parts(control, Encoding::Json, bytes_max) {
-                    outbox.answer(part);
+                    outbox.respond(part);
                 }
             }
-            Action::Hold(topic, settings, join) => {
-                outbox.hold(topic, settings, join, &mut view);
+            Action::Subscribe(topic, settings, join) => {
+                outbox.subscribe(topic, settings, join, &mut view);
             }
-            Action::Set(topic, settings) => {
+            Action::Modify(topic, settings) => {
                 if let Some(slot) = outbox.slot_of(topic) {
-                    outbox.set(slot, settings, &mut view);
+                    outbox.modify(slot, settings, &mut view);
                 }
             }
             Action::Snapshot(topic, events) => {
@@ -132,13 +138,13 @@ impl Rig {
                     outbox.snapshot(slot, events, &mut view);
                 }
             }
-            Action::Drop(topic) => _ = outbox.release(topic),
-            Action::Ledger(id) => outbox.answer_ledger(id),
+            Action::Unsubscribe(topic) => _ = outbox.unsubscribe(topic),
+            Action::Ledger(id) => outbox.respond_ledger(id),
             Action::Instruments(id, pattern) => {
                 let catalog = Arc::clone(self.replica.catalog());
-                outbox.answer_instruments(id, catalog, &pattern);
+                outbox.respond_instruments(id, catalog, &pattern);
             }
-            Action::LimitMessages(bytes) => outbox.wire.limit_messages(bytes),
+            Action::LimitMessages(bytes) => outbox.frames.limit_messages(bytes),
             Action::Close(..) => {}
         }
     }
@@ -150,7 +156,7 @@ impl Rig {
             let mut timers = Vec::new();
             let mut view = View {
                 replica: &self.replica,
-                newest: &mut self.newest,
+                last_values: &mut self.last_values,
                 limits: &OUTBOX,
                 metrics: &self.metrics,
                 counts: &mut self.counts,
@@ -161,9 +167,9 @@ impl Rig {
             let is_over = self.outbox.fill(&mut view);
             let took = thread_cpu_time().saturating_sub(begun);
             (longest, sum, fills) = (longest.max(took), sum + took, fills + 1);
-            self.outbox.wire.seal();
-            let len = self.outbox.wire.len();
-            self.outbox.wire.advance(len);
+            self.outbox.frames.seal();
+            let len = self.outbox.frames.len();
+            self.outbox.frames.advance(len);
             if is_over {
                 return (longest, sum, fills);
             }

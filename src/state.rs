@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::bus::derive::SavedInstrument;
-use crate::bus::{Remains, SavedTime};
+use crate::bus::{SavedState, SavedTime};
 use crate::clock::{BootTime, Moment};
 use crate::files::refuse_special;
 use crate::log::SavedTopic;
@@ -80,7 +80,7 @@ impl State {
     pub fn new(
         stopped: UnixNanos,
         origin: u64,
-        remains: Remains,
+        remains: SavedState,
         sources: Vec<(String, Bytes, Option<Bytes>)>,
         topics: Vec<SavedTopic>,
     ) -> Self {
@@ -97,7 +97,7 @@ impl State {
                 time,
                 place,
             });
-        let topics = topics.into_iter().chain(remains.unclaimed).collect();
+        let topics = topics.into_iter().chain(remains.carried_over).collect();
         Self {
             stopped,
             tx: remains.tx,
@@ -403,9 +403,9 @@ mod tests {
     use super::*;
 
     fn state() -> State {
-        let remains = Remains {
+        let remains = SavedState {
             tx: UnixNanos(9),
-            ..Remains::default()
+            ..SavedState::default()
         };
         State::new(
             UnixNanos(10),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tickcast::bus::{Bus, Heritage, SourceSpec, input_queue};
+use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
 use tickcast::log::{Batch, DemandSignal, Log, Next, SourceId};
@@ -39,8 +39,11 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         Arc::clone(&log),
         Arc::clone(&metrics),
         vec![spec],
-        Epoch { origin: 1, turn: 0 },
-        Heritage::default(),
+        Epoch {
+            origin: 1,
+            generation: 0,
+        },
+        RestoredState::default(),
     );
     std::thread::Builder::new()
         .name("bus".to_owned())

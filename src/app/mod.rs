@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 pub use reload::Reloaded;
 
-use crate::bus::{Bus, Emitter, Heritage, Remains, input_queue};
+use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
 use crate::config::{ADMIN_CONNECTIONS, Config};
 use crate::log::{DemandSignal, Log};
@@ -67,7 +67,7 @@ pub struct App {
     server: Arc<Server>,
     admin: Option<SocketAddr>,
     bus: Emitter,
-    bus_thread: std::thread::JoinHandle<Remains>,
+    bus_thread: std::thread::JoinHandle<SavedState>,
     epoch: Epoch,
     sources: Sources,
     /// As it holds now.
@@ -107,7 +107,7 @@ impl App {
             .transpose()?;
         let (state_dir, left) = state_dir.map_or((None, None), |(dir, left)| (Some(dir), left));
         let (heritage, mut places) = left.map_or_else(
-            || (Heritage::default(), Vec::new()),
+            || (RestoredState::default(), Vec::new()),
             |left| inherit(*left, config),
         );
         let origin = if heritage.origin == 0 {
@@ -115,7 +115,10 @@ impl App {
         } else {
             heritage.origin
         };
-        let epoch = Epoch { origin, turn: 0 };
+        let epoch = Epoch {
+            origin,
+            generation: 0,
+        };
         let log = Log::new(config.log_bytes, config.shards);
         let (emitter, queue) = input_queue(config.queue_bytes, clock);
         let specs = config.sources.iter().map(spec_of).collect();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::StartError;
 use super::sources::Sources;
-use crate::bus::Heritage;
+use crate::bus::RestoredState;
 use crate::clock::Clock;
 use crate::config::{Config, SourceConfig};
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ pub(super) fn open_state_dir(
 }
 
 /// Saved state for the bus and resume positions for the sources; a source with another config starts over.
-pub(super) fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Vec<u8>>>) {
+pub(super) fn inherit(state: State, config: &Config) -> (RestoredState, Vec<Option<Vec<u8>>>) {
     let mut saved: HashMap<String, SavedSource> = state
         .sources
         .into_iter()
@@ -70,7 +70,7 @@ pub(super) fn inherit(state: State, config: &Config) -> (Heritage, Vec<Option<Ve
         .iter()
         .map(|source| of(source).unzip())
         .unzip();
-    let heritage = Heritage {
+    let heritage = RestoredState {
         origin: state.origin,
         tx: state.tx,
         sources,

@@ -17,7 +17,7 @@ pub enum Emit {
     /// The best bid and offer.
     Quote(u32, Quote),
     /// The source's time has come to this; at least every 100 ms of it.
-    Mark(UnixNanos),
+    Watermark(UnixNanos),
     /// More instruments, numbered on from those before.
     Instruments(Vec<Instrument>),
     /// The venue opened, halted or closed an instrument.

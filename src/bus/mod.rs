@@ -13,7 +13,7 @@ mod saved;
 mod tests;
 
 pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
-pub use saved::{Heritage, Remains, SavedTime};
+pub use saved::{RestoredState, SavedState, SavedTime};
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -66,9 +66,9 @@ pub struct Bus {
     derive: Derive,
     out: Sequencer,
     meters: Meters,
-    heritage: Heritage,
+    heritage: RestoredState,
     /// By source that began anew: the instruments that it had before, until it tells its own.
-    unclaimed: HashMap<usize, Vec<InstrumentId>>,
+    carried_over: HashMap<usize, Vec<InstrumentId>>,
     /// Closed, because their source has given them up.
     free: HashSet<InstrumentId>,
 }
@@ -180,7 +180,7 @@ impl Bus {
         metrics: Arc<Metrics>,
         sources: Vec<SourceSpec>,
         origin: Epoch,
-        heritage: Heritage,
+        heritage: RestoredState,
     ) -> Self {
         let limits = HistoryLimits {
             events: 0,
@@ -225,7 +225,7 @@ impl Bus {
             sources,
             meters,
             heritage,
-            unclaimed: HashMap::new(),
+            carried_over: HashMap::new(),
             free: HashSet::new(),
         }
     }
@@ -237,14 +237,14 @@ impl Bus {
     }
 
     /// Publishes until every emitter is gone or the queue says stop; returns what is to be kept.
-    pub fn run(mut self, mut queue: InputQueue) -> Remains {
+    pub fn run(mut self, mut queue: InputQueue) -> SavedState {
         self.publish_until_stopped(&mut queue);
         let (times, instruments) = self.derive.save(&self.out.catalog);
-        Remains {
+        SavedState {
             times,
             instruments,
             tx: self.out.tx,
-            unclaimed: self.heritage.topics.into_values().collect(),
+            carried_over: self.heritage.topics.into_values().collect(),
         }
     }
 
@@ -338,7 +338,7 @@ impl Bus {
                 }
                 self.out.publish(topic, Body::Quote(quote));
             }
-            Emit::Mark(now) => self.derive.on_mark(at, now, &mut self.out),
+            Emit::Watermark(now) => self.derive.on_mark(at, now, &mut self.out),
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
                 let Some(id) = self.own(at, local, 1) else {
@@ -420,7 +420,7 @@ impl Bus {
         self.instruments[at].clear();
         let had = self.out.catalog.of_source(SourceId(at as u16));
         self.free.extend(&had);
-        self.unclaimed.insert(at, had);
+        self.carried_over.insert(at, had);
         self.start_over(at);
     }
 
@@ -463,11 +463,11 @@ impl Bus {
         }
         self.metrics.topics.set(self.out.catalog.len() as i64);
         // What a source that began anew doesn't tell any more.
-        if let Some(mut unclaimed) = self.unclaimed.remove(&(source.0 as usize)) {
-            unclaimed.retain(|id| {
+        if let Some(mut carried_over) = self.carried_over.remove(&(source.0 as usize)) {
+            carried_over.retain(|id| {
                 !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
             });
-            self.close(unclaimed, now);
+            self.close(carried_over, now);
         }
     }
 
@@ -567,7 +567,7 @@ impl Bus {
         let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
         self.begin_epochs(topics);
         // What it had by an earlier config, and has no more, stays closed.
-        if !self.unclaimed.contains_key(&source) {
+        if !self.carried_over.contains_key(&source) {
             let told: HashSet<InstrumentId> =
                 self.instruments[source].iter().flatten().copied().collect();
             let mut others = self.out.catalog.of_source(SourceId(source as u16));

@@ -18,7 +18,7 @@ pub struct SavedTime {
 
 /// What a stopped bus leaves behind.
 #[derive(Debug, Default)]
-pub struct Remains {
+pub struct SavedState {
     /// By the source's number.
     pub times: Vec<SavedTime>,
     /// By symbol.
@@ -26,12 +26,12 @@ pub struct Remains {
     /// The newest publishing time.
     pub tx: UnixNanos,
     /// Topics of before that no source told of in this run: should one tell of them later, their numbers must not come again.
-    pub unclaimed: Vec<SavedTopic>,
+    pub carried_over: Vec<SavedTopic>,
 }
 
 /// What a bus begins with, taken up symbol by symbol as its sources tell them.
 #[derive(Debug, Default)]
-pub struct Heritage {
+pub struct RestoredState {
     /// The origin of its epochs.
     pub origin: u64,
     /// Publishing times don't begin before.
@@ -44,7 +44,7 @@ pub struct Heritage {
     pub topics: HashMap<String, SavedTopic>,
 }
 
-impl Heritage {
+impl RestoredState {
     /// Takes what is there of new topics.
     pub(super) fn take(
         &mut self,

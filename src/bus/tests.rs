@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
-use super::{Bus, Emit, Heritage, SourceSpec, input_queue};
+use super::{Bus, Emit, RestoredState, SourceSpec, input_queue};
 use crate::clock::{Clock, thread_cpu_time};
 use crate::log::{Log, LogItem, Next, SourceId};
 use crate::market::{
@@ -64,8 +64,11 @@ async fn publish(
         Arc::clone(&log),
         Arc::clone(&metrics),
         vec![spec("first"), spec("second")],
-        Epoch { origin: 7, turn: 0 },
-        Heritage::default(),
+        Epoch {
+            origin: 7,
+            generation: 0,
+        },
+        RestoredState::default(),
     )
     .limit_instruments(instruments_max);
     let run = move || {

@@ -2,21 +2,21 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::link::Terms;
+use super::connection::TestSettings;
 use super::plan::Dialect;
 
 /// How the load tester calls itself, so that operators know what this load is.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
 /// Asks for a WebSocket.
-pub(super) fn request(terms: &Terms, key: &str) -> String {
-    let host = &terms.host;
-    let (path, protocol) = match &terms.dialect {
+pub(super) fn request(settings: &TestSettings, key: &str) -> String {
+    let host = &settings.host;
+    let (path, protocol) = match &settings.dialect {
         Dialect::Tickcast => (
-            terms.path.as_str(),
+            settings.path.as_str(),
             format!(
                 "Sec-WebSocket-Protocol: {}\r\n",
-                terms.encoding.subprotocol()
+                settings.encoding.subprotocol()
             ),
         ),
         Dialect::Raw(raw) => (raw.path.as_str(), String::new()),

@@ -15,20 +15,20 @@
 //! # }
 //! ```
 
-mod course;
+mod connection;
 mod handshake;
 mod hdr;
 mod html;
-mod link;
 mod machine;
 mod outcome;
 mod plan;
+mod preflight;
 mod probe;
 mod raw;
 mod request;
 #[doc(hidden)]
 pub mod scan;
-mod scout;
+mod scenario;
 mod slo;
 mod stats;
 mod table;
@@ -47,9 +47,9 @@ pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
 pub use plan::{
     Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode,
 };
+pub use preflight::ClockCheck;
 pub use raw::{RawPlan, TimePath};
 pub use scan::FrameError;
-pub use scout::ClockCheck;
 pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
@@ -59,7 +59,7 @@ use crate::clock::Clock;
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::topic::TopicError;
-use link::Terms;
+use connection::TestSettings;
 use worker::{End, Job, Order, Report, Worker};
 
 /// How long all connections may take to join, beyond the ramp.
@@ -169,7 +169,7 @@ impl Plan {
 pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
     let clock = Clock::start();
     let scouted = match &plan.dialect {
-        Dialect::Tickcast => Some(scout::scout(plan, clock)?),
+        Dialect::Tickcast => Some(preflight::preflight(plan, clock)?),
         Dialect::Raw(_) => None,
     };
     let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
@@ -214,7 +214,7 @@ fn run_known(
         .map_or((String::new(), None, false), |(name, check, simulated)| {
             (name, Some(check), simulated)
         });
-    let terms = Arc::new(Terms {
+    let settings = Arc::new(TestSettings {
         dialect: plan.dialect.clone(),
         encoding: plan.encoding,
         host: plan.host.clone(),
@@ -223,9 +223,9 @@ fn run_known(
         due_is_known,
         ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),
     });
-    let mut crew = Crew::start(plan, topics, &terms, clock)?;
-    let told = crew.conduct(plan, watch)?;
-    Ok(Outcome::new(plan, server, clock_check, told))
+    let mut workers = Workers::start(plan, topics, &settings, clock)?;
+    let totals = workers.run_scenario(plan, watch)?;
+    Ok(Outcome::new(plan, server, clock_check, totals))
 }
 
 fn check_files(plan: &Plan) -> Result<(), LoadError> {
@@ -241,7 +241,7 @@ fn check_files(plan: &Plan) -> Result<(), LoadError> {
 
 /// All that the workers told.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Totals {
     pub begun: UnixNanos,
     pub measured: Duration,
     pub seconds: Vec<(Duration, Span)>,
@@ -261,23 +261,23 @@ pub(crate) struct Told {
 
 /// The workers, and how they are reached.
 #[derive(Debug)]
-struct Crew {
+struct Workers {
     clock: Clock,
     orders: Vec<(SyncSender<Order>, Arc<mio::Waker>)>,
     reports: Receiver<Report>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
-    told: Told,
+    totals: Totals,
     /// Spans of the workers for the same second, until all are there.
     span: Span,
     spans: usize,
     measuring_since: UnixNanos,
 }
 
-impl Crew {
+impl Workers {
     fn start(
         plan: &Plan,
         topics: &[String],
-        terms: &Arc<Terms>,
+        settings: &Arc<TestSettings>,
         clock: Clock,
     ) -> Result<Self, LoadError> {
         let workers = plan.workers.clamp(1, plan.connections.max(1));
@@ -294,7 +294,7 @@ impl Crew {
             let waker = Arc::new(mio::Waker::new(poll.registry(), worker::wake_token())?);
             let job = Job {
                 clock,
-                terms: Arc::clone(terms),
+                settings: Arc::clone(settings),
                 assignments,
                 orders: receiver,
                 reports: report.clone(),
@@ -305,17 +305,17 @@ impl Crew {
             threads.push(thread.spawn(move || worker.run(LEDGER_PATIENCE))?);
             orders.push((order, waker));
         }
-        let told = Told {
+        let totals = Totals {
             begun: clock.now(),
             workers,
-            ..Told::default()
+            ..Totals::default()
         };
         Ok(Self {
             clock,
             orders,
             reports,
             threads,
-            told,
+            totals,
             span: Span::default(),
             spans: 0,
             measuring_since: UnixNanos::default(),
@@ -331,17 +331,17 @@ impl Crew {
     }
 
     /// From the first connection to the last ledger.
-    fn conduct(
+    fn run_scenario(
         &mut self,
         plan: &Plan,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
-    ) -> Result<Told, LoadError> {
+    ) -> Result<Totals, LoadError> {
         let begun = self.clock.now();
         self.announce(Update::Opening, watch);
         if !self.joined_by(begun.plus(plan.ramp + plan.silence + JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(plan.connections));
         }
-        self.told.joining = self.clock.now().since(begun);
+        self.totals.joining = self.clock.now().since(begun);
         self.announce(Update::WarmingUp, watch);
         self.pass(plan.warmup, watch)?;
         self.order(Order::Measure)?;
@@ -353,23 +353,23 @@ impl Crew {
             self.storm(plan.connections, watch)?;
         }
         self.pass(since.plus(plan.duration).since(self.clock.now()), watch)?;
-        self.told.measured = self.clock.now().since(since);
+        self.totals.measured = self.clock.now().since(since);
         self.order(Order::Finish)?;
         watch(Update::Closing);
         self.gather_ends(watch)?;
         // A worker that is late counts on until it hears of the end; what it counted belongs to all of that time.
-        if let Some((until, _)) = self.told.seconds.last() {
-            self.told.measured = *until;
+        if let Some((until, _)) = self.totals.seconds.last() {
+            self.totals.measured = *until;
         }
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_panicked| LoadError::Worker)??;
         }
-        Ok(std::mem::take(&mut self.told))
+        Ok(std::mem::take(&mut self.totals))
     }
 
     /// Tells of a stage; the answer may end the test early.
     fn announce(&mut self, stage: Update<'_>, watch: &mut dyn FnMut(Update<'_>) -> bool) {
-        self.told.interrupted |= watch(stage);
+        self.totals.interrupted |= watch(stage);
     }
 
     fn storm(
@@ -377,7 +377,7 @@ impl Crew {
         connections: usize,
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<(), LoadError> {
-        if self.told.interrupted {
+        if self.totals.interrupted {
             return Ok(());
         }
         self.order(Order::Gather)?;
@@ -389,7 +389,7 @@ impl Crew {
         if !self.joined_by(cut.plus(JOIN_PATIENCE), watch)? {
             return Err(LoadError::NotJoined(connections));
         }
-        self.told.storm = (!self.told.interrupted).then(|| self.clock.now().since(cut));
+        self.totals.storm = (!self.totals.interrupted).then(|| self.clock.now().since(cut));
         Ok(())
     }
 
@@ -410,7 +410,7 @@ impl Crew {
         wanted: &dyn Fn(&Report) -> bool,
     ) -> Result<bool, LoadError> {
         let mut left = self.orders.len();
-        while left > 0 && !self.told.interrupted {
+        while left > 0 && !self.totals.interrupted {
             let Some(report) = self.next_report(until)? else {
                 return Ok(false);
             };
@@ -427,7 +427,7 @@ impl Crew {
         watch: &mut dyn FnMut(Update<'_>) -> bool,
     ) -> Result<(), LoadError> {
         let until = self.clock.now().plus(time);
-        while !self.told.interrupted
+        while !self.totals.interrupted
             && let Some(report) = self.next_report(until)?
         {
             self.take(report, watch);
@@ -454,14 +454,14 @@ impl Crew {
         }
         self.spans = 0;
         let whole = std::mem::take(&mut self.span);
-        self.told.interrupted |= watch(Update::Second(&whole));
+        self.totals.interrupted |= watch(Update::Second(&whole));
         if whole.is_measured {
-            self.told.total.add(&whole);
-            self.told
+            self.totals.total.add(&whole);
+            self.totals
                 .seconds
                 .push((self.clock.now().since(self.measuring_since), whole));
         } else {
-            self.told.outside.add(&whole.tally);
+            self.totals.outside.add(&whole.tally);
         }
     }
 
@@ -476,9 +476,9 @@ impl Crew {
                         failures,
                         ledger,
                     } = *end;
-                    self.told.outside.add(&span.tally);
-                    self.told.failures.extend(failures);
-                    self.told.ledger.add(&ledger);
+                    self.totals.outside.add(&span.tally);
+                    self.totals.failures.extend(failures);
+                    self.totals.ledger.add(&ledger);
                     left -= 1;
                 }
                 report => self.take(report, watch),

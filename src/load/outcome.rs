@@ -5,9 +5,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::scout::ClockCheck;
+use super::preflight::ClockCheck;
 use super::stats::Latency;
-use super::{LedgerSums, Machine, Plan, Span, Tally, Told};
+use super::{LedgerSums, Machine, Plan, Span, Tally, Totals};
 
 /// A generator whose lateness is more than this share of the latency measured, in the mean, makes the run void …
 const LAG_SHARE_MAX: f64 = 0.1;
@@ -136,16 +136,16 @@ pub struct Outcome {
 }
 
 fn second((at, span): &(Duration, Span)) -> Second {
-    let felt = LatencySummary::of(span.latency.felt());
+    let end_to_end = LatencySummary::of(span.latency.end_to_end());
     Second {
         at_s: at.as_secs_f64(),
         delivered: span.tally.delivered,
         bytes: span.tally.bytes,
         lost: span.tally.lost,
         open: span.open,
-        p50: felt.map_or(0, |felt| felt.p50),
-        p99: felt.map_or(0, |felt| felt.p99),
-        max: felt.map_or(0, |felt| felt.max),
+        p50: end_to_end.map_or(0, |end_to_end| end_to_end.p50),
+        p99: end_to_end.map_or(0, |end_to_end| end_to_end.p99),
+        max: end_to_end.map_or(0, |end_to_end| end_to_end.max),
     }
 }
 
@@ -161,16 +161,17 @@ fn clocks_disagree(latency: &Latency, negative: u64) -> Option<String> {
 
 /// A generator that stalls hides what the server does.
 fn generator_stalled(latency: &Latency) -> Option<String> {
-    let (lag, felt) = (
+    let (lag, end_to_end) = (
         LatencySummary::of(&latency.lag)?,
         LatencySummary::of(&latency.due)?,
     );
-    let is_late = lag.mean > felt.mean * LAG_SHARE_MAX && lag.mean > LAG_ALLOWED.as_nanos() as f64;
+    let is_late =
+        lag.mean > end_to_end.mean * LAG_SHARE_MAX && lag.mean > LAG_ALLOWED.as_nanos() as f64;
     is_late.then(|| {
         format!(
             "the generator was late by {} in the mean, over a tenth of the {} measured: the latencies say more of it than of the server",
             super::table::time(lag.mean as u64),
-            super::table::time(felt.mean as u64),
+            super::table::time(end_to_end.mean as u64),
         )
     })
 }
@@ -188,8 +189,13 @@ fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
 }
 
 impl Outcome {
-    pub(super) fn new(plan: &Plan, server: String, clock: Option<ClockCheck>, told: Told) -> Self {
-        let Told {
+    pub(super) fn new(
+        plan: &Plan,
+        server: String,
+        clock: Option<ClockCheck>,
+        totals: Totals,
+    ) -> Self {
+        let Totals {
             begun,
             measured,
             seconds,
@@ -201,7 +207,7 @@ impl Outcome {
             storm,
             workers,
             interrupted,
-        } = told;
+        } = totals;
         let measured_s = measured.as_secs_f64();
         if !interrupted {
             failures.extend(nothing_to_judge(
@@ -271,7 +277,7 @@ impl Outcome {
     }
 
     /// What a user would call the latency.
-    pub fn felt(&self) -> Option<LatencySummary> {
+    pub fn end_to_end(&self) -> Option<LatencySummary> {
         self.due.or(self.published)
     }
 
@@ -311,22 +317,22 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
     });
     let us = |ns: u64| ns as f64 / 1e3;
     row("p50 µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.p50))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.p50))
     });
     row("p90 µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.p90))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.p90))
     });
     row("p99 µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.p99))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.p99))
     });
     row("p99.9 µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.p99_9))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.p99_9))
     });
     row("p99.99 µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.p99_99))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.p99_99))
     });
     row("max µs", &|outcome| {
-        outcome.felt().map(|felt| us(felt.max))
+        outcome.end_to_end().map(|end_to_end| us(end_to_end.max))
     });
     rows
 }

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::link::{Sink, Terms};
+use super::connection::{Recorder, TestSettings};
 use crate::client::Accounts;
 use crate::market::UnixNanos;
 use crate::protocol::{Control, DataEvent, From, ServerMessage};
@@ -24,10 +24,10 @@ pub(super) fn record(
     into: &mut Histogram<u64>,
     since: u64,
     now: UnixNanos,
-    terms: &Terms,
+    settings: &TestSettings,
     negative: &mut u64,
 ) {
-    let now = now.0.saturating_add_signed(terms.clock_offset_ns);
+    let now = now.0.saturating_add_signed(settings.clock_offset_ns);
     match now.checked_sub(since) {
         Some(latency) => into.saturating_record(latency.max(1)),
         None => *negative += 1,
@@ -53,20 +53,20 @@ impl Probe {
         &mut self,
         message: &ServerMessage,
         now: UnixNanos,
-        terms: &Terms,
-        sink: &mut Sink<'_>,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
     ) {
-        if let (ServerMessage::Events(events), true) = (message, sink.measures) {
+        if let (ServerMessage::Events(events), true) = (message, recorder.measures) {
             for event in events {
-                measure(event, now, terms, sink);
+                measure(event, now, settings, recorder);
             }
         }
-        if self.is_broken || !terms.ledger {
+        if self.is_broken || !settings.ledger {
             return;
         }
         if let Err(error) = self.accounts.take(message) {
             self.is_broken = true;
-            super::worker::add_failure(sink.failures, format!("a promise was broken: {error}"));
+            super::worker::add_failure(recorder.failures, format!("a promise was broken: {error}"));
         }
         if let ServerMessage::Control(Control::Subscribed(_)) = message {
             let accounts = &mut self.accounts;
@@ -84,25 +84,31 @@ impl Probe {
     }
 }
 
-fn measure(event: &DataEvent, now: UnixNanos, terms: &Terms, sink: &mut Sink<'_>) {
+fn measure(
+    event: &DataEvent,
+    now: UnixNanos,
+    settings: &TestSettings,
+    recorder: &mut Recorder<'_>,
+) {
     record(
-        &mut sink.latency.published,
+        &mut recorder.latency.published,
         event.tx.0,
         now,
-        terms,
-        &mut sink.tally.negative,
+        settings,
+        &mut recorder.tally.negative,
     );
     // What the server derives has times of another meaning.
-    if terms.due_is_known && matches!(event.topic.channel, Channel::Trade | Channel::Quote) {
+    if settings.due_is_known && matches!(event.topic.channel, Channel::Trade | Channel::Quote) {
         let due = event.body.ts();
         record(
-            &mut sink.latency.due,
+            &mut recorder.latency.due,
             due.0,
             now,
-            terms,
-            &mut sink.tally.negative,
+            settings,
+            &mut recorder.tally.negative,
         );
-        sink.latency
+        recorder
+            .latency
             .lag
             .saturating_record(event.tx.since(due).as_nanos().max(1) as u64);
     }

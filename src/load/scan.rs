@@ -417,7 +417,7 @@ mod tests {
         out
     }
 
-    fn told(pieces: &[&[u8]], want: Want) -> Vec<String> {
+    fn totals(pieces: &[&[u8]], want: Want) -> Vec<String> {
         let (mut scanner, mut list) = (Scanner::default(), Vec::new());
         for piece in pieces {
             let fed = scanner.feed(piece, want, &mut |found| list.push(format!("{found:?}")));
@@ -488,7 +488,7 @@ mod tests {
             let (first, second) = text.split_at(cut);
             let bytes = [frame(0x01, first), frame(0x80, second)].concat();
             for want in [Want::Count, Want::Whole, Want::Messages] {
-                let found = told(&bytes.chunks(1).collect::<Vec<_>>(), want);
+                let found = totals(&bytes.chunks(1).collect::<Vec<_>>(), want);
                 assert_eq!(found.len(), 1, "cut at {cut}: {found:?}");
             }
         }
@@ -510,8 +510,8 @@ mod tests {
                     rest = after;
                 }
                 pieces.push(rest);
-                let all = told(&[&bytes], want);
-                prop_assert_eq!(&told(&pieces, want), &all);
+                let all = totals(&[&bytes], want);
+                prop_assert_eq!(&totals(&pieces, want), &all);
                 let ping = format!("{:?}", Found::Ping(b"between"));
                 prop_assert!(all.contains(&"Close(1000)".to_owned()) && all.contains(&ping), "{all:?}");
                 let counted = format!("Counted({events})");
@@ -521,7 +521,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            told(&[&bytes], Want::Count);
+            totals(&[&bytes], Want::Count);
         }
     }
 }

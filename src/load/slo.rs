@@ -150,12 +150,13 @@ impl Slo {
 
 impl Objective {
     fn judge(&self, outcome: &Outcome) -> Verdict {
-        let felt = Some(outcome.latency.felt()).filter(|felt| !felt.is_empty());
+        let end_to_end =
+            Some(outcome.latency.end_to_end()).filter(|end_to_end| !end_to_end.is_empty());
         let measured = match self.figure {
             Figure::Percentile(percentile) => {
-                felt.map(|felt| felt.value_at_percentile(percentile) as f64)
+                end_to_end.map(|end_to_end| end_to_end.value_at_percentile(percentile) as f64)
             }
-            Figure::Max => felt.map(|felt| felt.max() as f64),
+            Figure::Max => end_to_end.map(|end_to_end| end_to_end.max() as f64),
             Figure::Loss => Some(outcome.tally.lost as f64),
             Figure::Merged => outcome.ledger.map(|ledger| ledger.merged as f64),
             Figure::Rate => Some(outcome.delivered_per_s()),

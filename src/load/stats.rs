@@ -117,7 +117,7 @@ impl Latency {
     }
 
     /// What a user would call the latency: from due, where that is known, else from publishing.
-    pub fn felt(&self) -> &Histogram<u64> {
+    pub fn end_to_end(&self) -> &Histogram<u64> {
         if self.due.is_empty() {
             &self.published
         } else {

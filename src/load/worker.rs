@@ -13,9 +13,9 @@ use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::course::{Cut, SLOW_READ, SPAN};
-use super::link::{Link, LinkError, Sink, Terms, Turn};
+use super::connection::{LinkError, LoadConnection, Recorder, TestSettings, Turn};
 use super::plan::{Assignment, Plan, PlanRng, Role};
+use super::scenario::{DisconnectReason, SLOW_READ, SPAN};
 use super::stats::{LedgerSums, Span};
 use crate::clock::{Clock, thread_cpu_time};
 use crate::market::UnixNanos;
@@ -104,8 +104,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Place {
     pub assignment: Assignment,
-    pub link: Option<Link>,
-    pub cut: Option<Cut>,
+    pub link: Option<LoadConnection>,
+    pub cut: Option<DisconnectReason>,
     /// It reads as its role says, not as the poll says.
     pub is_held_back: bool,
     pub from: Option<From>,
@@ -117,7 +117,7 @@ pub(super) struct Place {
 pub(super) struct Worker {
     pub(super) poll: Poll,
     pub(super) clock: Clock,
-    pub(super) terms: Arc<Terms>,
+    pub(super) settings: Arc<TestSettings>,
     pub(super) address: SocketAddr,
     pub(super) places: Vec<Place>,
     pub(super) due: BinaryHeap<Reverse<(UnixNanos, Due)>>,
@@ -147,7 +147,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(super) struct Job {
     pub clock: Clock,
-    pub terms: Arc<Terms>,
+    pub settings: Arc<TestSettings>,
     pub assignments: Vec<Assignment>,
     pub orders: Receiver<Order>,
     pub reports: SyncSender<Report>,
@@ -163,7 +163,7 @@ impl Worker {
     pub(super) fn new(plan: &Plan, job: Job, of: usize) -> Self {
         let Job {
             clock,
-            terms,
+            settings,
             assignments,
             orders,
             reports,
@@ -203,7 +203,7 @@ impl Worker {
         Self {
             poll,
             clock,
-            terms,
+            settings,
             address: plan.address,
             joining: places.len(),
             places,
@@ -255,7 +255,7 @@ impl Worker {
                 if order == Order::Finish {
                     until = Some(self.clock.now().plus(patience));
                 }
-                self.obey(order);
+                self.handle(order);
             }
         }
         self.finish();
@@ -282,7 +282,7 @@ impl Worker {
 
     fn on_event(&mut self, at: usize, is_writable: bool) {
         if is_writable && let Some(link) = &mut self.places[at].link {
-            let written = link.on_writable(&self.terms);
+            let written = link.on_writable(&self.settings);
             self.settle(at, written.map(|()| Turn::On));
         }
         self.read(at);
@@ -308,7 +308,7 @@ impl Worker {
             places,
             buffer,
             clock,
-            terms,
+            settings,
             span,
             end,
             stage,
@@ -326,13 +326,13 @@ impl Worker {
         let taken = if read == 0 {
             Ok(link.end())
         } else {
-            let mut sink = Sink {
+            let mut recorder = Recorder {
                 tally: &mut span.tally,
                 latency: &mut span.latency,
                 failures: &mut end.failures,
                 measures: *stage == Stage::Measuring,
             };
-            link.take(&buffer[..read], clock.now(), terms, &mut sink)
+            link.take(&buffer[..read], clock.now(), settings, &mut recorder)
         };
         self.settle(at, taken);
         self.places[at].link.as_ref().map(|_| read)
@@ -344,7 +344,7 @@ impl Worker {
         let from = place.from.take();
         match connect(self.address, &place.assignment, self.sources) {
             Ok(stream) => {
-                let mut link = Link::new(
+                let mut link = LoadConnection::new(
                     place.assignment.clone(),
                     stream,
                     from,

@@ -58,7 +58,7 @@ impl Checkpoint {
     pub fn ended_at(&self, topic: TopicId, epoch: Epoch) -> Option<u64> {
         let mut ended = self.topics[topic.index()].ended.iter();
         ended
-            .find(|(turn, _)| *turn == epoch.turn)
+            .find(|(generation, _)| *generation == epoch.generation)
             .map(|(_, seq)| *seq)
     }
 }
@@ -128,7 +128,7 @@ impl Replica {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
                 let mut ended = std::mem::take(&mut state.ended);
-                ended.push_back((state.epoch.turn, state.head));
+                ended.push_back((state.epoch.generation, state.head));
                 if ended.len() > ENDED_EPOCHS_KEPT {
                     ended.pop_front();
                 }
@@ -235,10 +235,10 @@ impl Replica {
     }
 
     /// The epoch of that turn, of any topic.
-    pub const fn epoch_of_turn(&self, turn: u32) -> Epoch {
+    pub const fn epoch_of_generation(&self, generation: u32) -> Epoch {
         Epoch {
             origin: self.origin.origin,
-            turn,
+            generation,
         }
     }
 
@@ -369,7 +369,13 @@ mod tests {
             bytes: usize::MAX,
             age: Duration::from_secs(60),
         };
-        let mut replica = Replica::new(Epoch { origin: 7, turn: 0 }, limits);
+        let mut replica = Replica::new(
+            Epoch {
+                origin: 7,
+                generation: 0,
+            },
+            limits,
+        );
         let quote = |symbol: &str| {
             let topic = crate::topic::Topic {
                 channel: Channel::Quote,

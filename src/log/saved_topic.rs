@@ -17,8 +17,9 @@ use crate::protocol::{
 pub struct SavedTopic {
     /// The topic as a text.
     pub topic: String,
-    /// The turn of its epoch.
-    pub turn: u32,
+    /// Generation of its epoch.
+    #[serde(alias = "generation")]
+    pub generation: u32,
     /// Its newest event's number.
     pub head: u64,
     ended_at: u64,
@@ -68,12 +69,12 @@ impl Replica {
             .topics
             .iter()
             .enumerate()
-            .filter(|(_, state)| state.head > 0 || state.epoch.turn > 0);
+            .filter(|(_, state)| state.head > 0 || state.epoch.generation > 0);
         let save = |(at, state): (usize, &TopicState)| {
             let info = self.catalog.topic(TopicId(at as u32));
             SavedTopic {
                 topic: info.text.to_string(),
-                turn: state.epoch.turn,
+                generation: state.epoch.generation,
                 head: state.head,
                 ended_at: state.ended.back().map_or(0, |(_, seq)| *seq),
                 closed_evicted: state.closed_evicted,
@@ -100,16 +101,16 @@ impl RestoredTopic {
         Some(Self(TopicState {
             epoch: Epoch {
                 origin,
-                turn: saved.turn,
+                generation: saved.generation,
             },
             head: saved.head,
             recent,
             closed,
             closed_evicted: saved.closed_evicted,
             ended: saved
-                .turn
+                .generation
                 .checked_sub(1)
-                .map(|turn| (turn, saved.ended_at))
+                .map(|generation| (generation, saved.ended_at))
                 .into_iter()
                 .collect(),
             kind: info.topic.channel.kind(),
@@ -120,11 +121,11 @@ impl RestoredTopic {
     pub fn starts_over(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Self {
         let epoch = Epoch {
             origin,
-            turn: saved.turn,
+            generation: saved.generation,
         }
         .next();
         Self(TopicState {
-            ended: VecDeque::from([(saved.turn, saved.head)]),
+            ended: VecDeque::from([(saved.generation, saved.head)]),
             ..TopicState::new(epoch, info.topic.channel)
         })
     }

@@ -5,7 +5,7 @@ use crate::metrics::{Histogram, LocalHistogram, Metrics};
 use crate::protocol::Mode;
 
 /// How often histograms are told.
-pub const TELL_EVERY: Duration = Duration::from_millis(100);
+pub const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 const MODES: usize = Mode::NAMES.len();
 
@@ -53,14 +53,14 @@ impl Counts {
     }
 
     /// When something that was recorded is to be told, if there is any.
-    pub fn tell_at(&self) -> Option<UnixNanos> {
+    pub fn report_at(&self) -> Option<UnixNanos> {
         let all = self
             .fanout
             .iter()
             .chain([&self.queue_age, &self.flush_bytes, &self.snapshot]);
         all.into_iter()
             .any(|histogram| !histogram.is_empty())
-            .then(|| self.told.plus(TELL_EVERY))
+            .then(|| self.told.plus(REPORT_EVERY))
     }
 
     /// What was delivered so far was so by this time.
@@ -115,8 +115,8 @@ impl Counts {
         self.snapshot.time(now.since(since));
     }
 
-    /// Tells the metrics; what takes longer to tell, once in [`TELL_EVERY`].
-    pub fn tell(&mut self, metrics: &Metrics) {
+    /// Tells the metrics; what takes longer to tell, once in [`REPORT_EVERY`].
+    pub fn report(&mut self, metrics: &Metrics) {
         let counters = [
             (&metrics.delivered, &mut self.delivered),
             (&metrics.merged, &mut self.merged),
@@ -127,7 +127,7 @@ impl Counts {
                 counter.inc_by(std::mem::take(count));
             }
         }
-        if self.now.since(self.told) < TELL_EVERY {
+        if self.now.since(self.told) < REPORT_EVERY {
             return;
         }
         self.told = self.now;

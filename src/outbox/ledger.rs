@@ -1,6 +1,6 @@
 //! The answer to `ledger`: every account at one instant.
 
-use super::lane::{Entry, ResumeEntry};
+use super::queue::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
 use crate::log::TopicId;
 use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, encode_parts};
@@ -18,12 +18,12 @@ impl Outbox {
             topics,
             more: false,
         });
-        for part in encode_parts(answer, self.wire.encoding(), self.wire.message_max()) {
-            self.wire.control(&part);
+        for part in encode_parts(answer, self.frames.encoding(), self.frames.message_max()) {
+            self.frames.control(&part);
         }
     }
 
-    /// `queued`: the newest of the account's epoch that is in the lane.
+    /// `queued`: the newest of the account's epoch that is in the queue.
     fn ledger_entry(
         &self,
         topic: TopicId,
@@ -32,7 +32,7 @@ impl Outbox {
         view: &View<'_>,
     ) -> LedgerEntry {
         let state = &self.slots[slot.index()];
-        let epoch = view.replica.epoch_of_turn(state.turn);
+        let epoch = view.replica.epoch_of_generation(state.generation);
         let is_current = view.replica.epoch(topic) == epoch;
         let newest = if is_current {
             view.replica.head(topic)
@@ -51,12 +51,12 @@ impl Outbox {
         }
     }
 
-    /// By slot: the newest event of its account's epoch that is in the lane, or before it. Of an epoch that has ended it is
+    /// By slot: the newest event of its account's epoch that is in the queue, or before it. Of an epoch that has ended it is
     /// the last.
     fn queued_of_epoch(&self) -> Vec<u64> {
         let mut newest: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
         let mut is_over = vec![false; newest.len()];
-        for entry in self.waiting.lane.entries() {
+        for entry in self.waiting.queue.entries() {
             let Some(id) = entry.slot().filter(|id| !is_over[id.index()]) else {
                 continue;
             };

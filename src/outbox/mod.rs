@@ -1,33 +1,33 @@
 //! One connection's way out: its subscriptions with their accounts, and what waits for the socket.
 //!
-//! Bytes leave in the order: control messages, then the *lane* (raw events, snapshots, missed events, in order), then the
-//! newest of what merges. While the socket takes everything, raw events go straight to the [`Wire`] and the lane is empty.
+//! Bytes leave in the order: control messages, then the *queue* (raw events, snapshots, missed events, in order), then the
+//! newest of what merges. While the socket takes everything, raw events go straight to the [`FrameBuffer`] and the queue is empty.
 //!
 //! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
-//! of its entries is in the lane. No I/O here, and no clock: `now` is handed in.
+//! of its entries is in the queue. No I/O here, and no clock: `now` is handed in.
 
+mod conflation;
 mod counts;
-mod hold;
-mod lane;
+mod drain;
+mod event_range;
+mod frame_buffer;
+mod last_value;
 mod ledger;
-mod newest;
 mod overflow;
-mod relief;
-mod run;
-mod send;
+mod queue;
 mod slot;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 mod waiting;
-mod wire;
 
-pub use counts::{Counts, TELL_EVERY};
-pub use newest::Newest;
-pub use relief::Relief;
-pub use run::{Place, Run};
-pub use send::instrument_entry;
+pub use counts::{Counts, REPORT_EVERY};
+pub use drain::instrument_entry;
+pub use event_range::{EventRange, EventRef};
+pub use frame_buffer::{FrameBuffer, Opcode};
+pub use last_value::LastValueCache;
+pub use overflow::OverflowAction;
 pub use slot::{Slot, SlotId};
-pub use wire::{Opcode, Wire};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
-use lane::Entry;
+use queue::Entry;
 use waiting::Queues;
 
 /// The bounds of every outbox (config `fanout`).
@@ -59,7 +59,7 @@ pub struct View<'a> {
     /// Topic states as of the batch that was routed last.
     pub replica: &'a Replica,
     /// Bytes of the newest events.
-    pub newest: &'a mut Newest,
+    pub last_values: &'a mut LastValueCache,
     /// The bounds.
     pub limits: &'a OutboxLimits,
     /// Counters.
@@ -75,7 +75,7 @@ pub struct View<'a> {
 /// What became of a live event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is on the wire, or in the lane, or waits in the history.
+    /// It is on the wire, or in the queue, or waits in the history.
     Queued,
     /// The subscription merges; the event's bytes are worth keeping.
     Marked,
@@ -95,9 +95,9 @@ pub struct Totals {
 #[derive(Debug)]
 enum Control {
     /// Answers, in order; reading stops while they wait.
-    Answer(Vec<u8>),
+    Response(Vec<u8>),
     /// What the client didn't ask for; bounded by `fanout.control`.
-    Notice(Vec<u8>),
+    Notification(Vec<u8>),
     /// A long answer, made as the socket drains.
     Instruments(Box<InstrumentsLeft>),
     /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
@@ -125,7 +125,7 @@ impl InstrumentsLeft {
 #[derive(Debug)]
 pub struct Outbox {
     /// The wire to the socket.
-    pub wire: Wire,
+    pub frames: FrameBuffer,
     slots: Vec<Slot>,
     free: Vec<SlotId>,
     /// Held topics in order, each with its slot.
@@ -141,7 +141,7 @@ impl Outbox {
     /// An empty one, whose data messages are ended at `frame` bytes.
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
         Self {
-            wire: Wire::new(encoding, frame),
+            frames: FrameBuffer::new(encoding, frame),
             slots: Vec::new(),
             free: Vec::new(),
             index: Vec::new(),
@@ -161,7 +161,7 @@ impl Outbox {
     }
 
     /// Topics held, in order, each with its slot.
-    pub fn held(&self) -> &[(TopicId, SlotId)] {
+    pub fn subscribed_topics(&self) -> &[(TopicId, SlotId)] {
         &self.index
     }
 
@@ -221,7 +221,7 @@ impl Outbox {
     pub fn admit(
         &mut self,
         slot: SlotId,
-        run: &Run<'_>,
+        run: &EventRange<'_>,
         now: UnixNanos,
         limits: &OutboxLimits,
         counts: &mut Counts,
@@ -229,24 +229,24 @@ impl Outbox {
     ) -> Admitted {
         let state = &mut self.slots[slot.index()];
         if state.merges(self.level == LagLevel::Degraded) {
-            self.mark(slot, now, timers);
+            self.set_pending(slot, now, timers);
             return Admitted::Marked;
         }
         if state.catching_up {
             return Admitted::Queued;
         }
-        if self.takes_at_once(slot, limits) && self.wire.fits_an_array(run.joined.len()) {
-            self.wire.events(run.joined, run.count() as u32);
+        if self.takes_at_once(slot, limits) && self.frames.fits_an_array(run.joined.len()) {
+            self.frames.events(run.joined, run.count() as u32);
             self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;
         }
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
-                self.wire.events(bytes, 1);
+                self.frames.events(bytes, 1);
                 self.count_delivered(slot, event.seq, event.seq, counts);
             } else {
                 self.slots[slot.index()].enqueue(Some(event.seq));
-                self.waiting.lane.push_event(slot, event, bytes);
+                self.waiting.queue.push_event(slot, event, bytes);
             }
         }
         Admitted::Queued
@@ -255,8 +255,8 @@ impl Outbox {
     /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
-        let is_free = !self.wire.blocked
-            && self.wire.len() <= 2 * limits.frame
+        let is_free = !self.frames.blocked
+            && self.frames.len() <= 2 * limits.frame
             && self.waiting.control.is_empty();
         is_free && self.slots[slot.index()].queued() == 0
     }
@@ -268,19 +268,19 @@ impl Outbox {
         counts.delivered += delivered;
     }
 
-    fn mark(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
+    fn set_pending(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
         let state = &mut self.slots[slot.index()];
-        if state.marked {
+        if state.is_pending {
             return;
         }
-        state.marked = true;
+        state.is_pending = true;
         if state.queued() > 0 {
             return;
         }
         if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due() {
             timers.push((state.next_due(), slot));
         } else {
-            self.waiting.marks.push_back((slot, now));
+            self.waiting.pending.push_back((slot, now));
         }
     }
 
@@ -289,27 +289,29 @@ impl Outbox {
         let Some(state) = self.slots.get(slot.index()) else {
             return;
         };
-        if state.marked && state.queued() == 0 && now >= state.next_due() {
-            self.waiting.marks.push_back((slot, now));
+        if state.is_pending && state.queued() == 0 && now >= state.next_due() {
+            self.waiting.pending.push_back((slot, now));
         }
     }
 
     /// An answer to a request, after those before it.
-    pub fn answer(&mut self, payload: Vec<u8>) {
-        self.waiting.answer_bytes += payload.len();
-        self.waiting.control.push_back(Control::Answer(payload));
+    pub fn respond(&mut self, payload: Vec<u8>) {
+        self.waiting.response_bytes += payload.len();
+        self.waiting.control.push_back(Control::Response(payload));
     }
 
-    /// A message that the client didn't ask for. Returns false where the control lane is full.
+    /// A message that the client didn't ask for. Returns false where the control queue is full.
     #[must_use]
-    pub fn notice(&mut self, payload: Vec<u8>, limits: &OutboxLimits) -> bool {
-        self.waiting.notice_bytes += payload.len();
-        self.waiting.control.push_back(Control::Notice(payload));
-        self.waiting.notice_bytes <= limits.control
+    pub fn notify(&mut self, payload: Vec<u8>, limits: &OutboxLimits) -> bool {
+        self.waiting.notification_bytes += payload.len();
+        self.waiting
+            .control
+            .push_back(Control::Notification(payload));
+        self.waiting.notification_bytes <= limits.control
     }
 
     /// The answer to `instruments`, made as the socket drains.
-    pub fn answer_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
+    pub fn respond_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
         let (prefix, exact) = pattern
             .strip_suffix('*')
             .map_or((pattern, true), |prefix| (prefix, false));
@@ -321,15 +323,15 @@ impl Outbox {
             prefix: prefix.into(),
             exact,
         };
-        self.waiting.answer_bytes += left.cost();
+        self.waiting.response_bytes += left.cost();
         self.waiting
             .control
             .push_back(Control::Instruments(Box::new(left)));
     }
 
     /// The answer to `ledger`, after all that waits now.
-    pub fn answer_ledger(&mut self, id: Option<Id>) {
-        self.waiting.lane.push(Entry::Ledger(Box::new(id)));
+    pub fn respond_ledger(&mut self, id: Option<Id>) {
+        self.waiting.queue.push(Entry::Ledger(Box::new(id)));
     }
 
     /// It is time for a heartbeat.
@@ -340,34 +342,34 @@ impl Outbox {
     }
 
     /// Whether answers wait, so that no further request should be read.
-    pub fn answers_wait(&self) -> bool {
-        self.waiting.answer_bytes > 0
+    pub fn responses_wait(&self) -> bool {
+        self.waiting.response_bytes > 0
     }
 
     /// Memory of what the client asked for and waits: answers, snapshots, missed events, ledgers.
     pub fn asked_bytes(&self) -> usize {
-        self.waiting.answer_bytes + self.waiting.lane.asked()
+        self.waiting.response_bytes + self.waiting.queue.asked()
     }
 
     /// Memory of all that waits for the socket, the wire's bytes included.
     pub fn queued_bytes(&self) -> usize {
-        self.wire.len()
-            + self.waiting.lane.cost()
-            + self.waiting.notice_bytes
+        self.frames.len()
+            + self.waiting.queue.cost()
+            + self.waiting.notification_bytes
             + self.asked_bytes()
-            + self.waiting.marks.len() * size_of::<(SlotId, UnixNanos)>()
+            + self.waiting.pending.len() * size_of::<(SlotId, UnixNanos)>()
     }
 
     /// Whether anything waits that could be put on the wire now.
     pub fn has_more(&self) -> bool {
         !self.waiting.control.is_empty()
-            || !self.waiting.lane.is_empty()
-            || !self.waiting.marks.is_empty()
+            || !self.waiting.queue.is_empty()
+            || !self.waiting.pending.is_empty()
     }
 
     /// Whether a flush would have something to do.
     pub fn is_due(&self) -> bool {
-        !self.wire.is_empty() || self.has_more()
+        !self.frames.is_empty() || self.has_more()
     }
 
     /// How old the oldest event is that waits. One behind what the client asked for ages from when that is sent, as long as
@@ -378,8 +380,13 @@ impl Outbox {
         if reads && waiting.asked_ends_at.is_some() {
             return Duration::ZERO;
         }
-        let marked = waiting.marks.front().map(|(_, since)| *since);
-        let oldest = waiting.lane.oldest(reads).into_iter().chain(marked).min();
+        let is_pending = waiting.pending.front().map(|(_, since)| *since);
+        let oldest = waiting
+            .queue
+            .oldest(reads)
+            .into_iter()
+            .chain(is_pending)
+            .min();
         oldest.map_or(Duration::ZERO, |oldest| {
             now.since(oldest.max(waiting.asked_until))
         })
@@ -387,15 +394,15 @@ impl Outbox {
 
     /// Notes whether the socket has taken something, and all that the client asked for.
     fn note_progress(&mut self, view: &View<'_>) {
-        let taken = self.wire.taken();
+        let taken = self.frames.taken();
         let waiting = &mut *self.waiting;
-        if taken != waiting.taken || !self.wire.blocked {
+        if taken != waiting.taken || !self.frames.blocked {
             waiting.taken = taken;
             waiting.reads_until = view.now.plus(view.limits.behind_max);
         }
         if waiting
             .asked_ends_at
-            .is_some_and(|ends_at| taken >= ends_at || self.wire.is_empty())
+            .is_some_and(|ends_at| taken >= ends_at || self.frames.is_empty())
         {
             waiting.asked_ends_at = None;
             waiting.asked_until = view.now;
@@ -403,19 +410,19 @@ impl Outbox {
     }
 
     /// Puts the answers that wait on the wire, because nothing comes after.
-    pub fn wire_up_answers(&mut self) {
+    pub fn frame_responses(&mut self) {
         if self.waiting.are_unused() {
             return;
         }
         for control in std::mem::take(&mut self.waiting.control) {
-            if let Control::Answer(payload) | Control::Notice(payload) = control {
-                self.wire.control(&payload);
+            if let Control::Response(payload) | Control::Notification(payload) = control {
+                self.frames.control(&payload);
             }
         }
         let waiting = &mut *self.waiting;
         (
-            waiting.answer_bytes,
-            waiting.notice_bytes,
+            waiting.response_bytes,
+            waiting.notification_bytes,
             waiting.heartbeat_waits,
         ) = (0, 0, false);
     }
@@ -427,15 +434,15 @@ impl Outbox {
     }
 
     /// Gives memory back that nothing needs now.
-    pub fn rest(&mut self) {
-        self.waiting.rest(false);
+    pub fn shrink(&mut self) {
+        self.waiting.shrink(false);
         self.slots.shrink_to_fit();
         self.free.shrink_to_fit();
         self.index.shrink_to_fit();
     }
 
     /// All is sent: gives memory back that isn't needed again soon.
-    pub fn rest_a_little(&mut self) {
-        self.waiting.rest(true);
+    pub fn release_idle_memory(&mut self) {
+        self.waiting.shrink(true);
     }
 }

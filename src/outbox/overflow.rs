@@ -1,317 +1,95 @@
-//! Thinning of the lane once it is over its bounds: conflation, dropping of the oldest into gaps, and skipping of epochs that
-//! ended before they began for the client.
-//!
-//! What remains afterwards is bounded by the number of subscriptions, by what the client asked for, and by
-//! `fanout.outbox`.
+//! What happens when a client can't keep up: told first, then by each subscription's `on_slow`.
 
-use std::collections::{HashSet, VecDeque};
+use super::queue::Entry;
+use super::{Outbox, SlotId, View};
+use crate::protocol::{LagLevel, Mode, OnSlow, encode_control};
 
-use super::lane::{Entry, GapEntry, ResumeEntry, Verdict};
-use super::{Outbox, Slot, SlotId, View};
-use crate::protocol::GapCause;
+/// The queue at which a client is warned, as a share of its bound.
+const WARN_SHARE: usize = 4;
 
-/// The plan for an entry of the lane.
+/// What became of a client that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It stays, unless the lane is too long or it is too old.
-    Open,
-    /// It stays.
-    Keep,
-    /// The last event of a closed bar, with something behind it that would swallow it: it stays, unless there are too many.
-    KeepBar,
-    /// It is taken out; a newer event replaces it, or nobody waits for it.
-    Merge,
-    /// It is taken out and named in a gap.
-    Lose,
+pub enum OverflowAction {
+    /// It goes on.
+    Done,
+    /// It is to be sent away: `on_slow: disconnect`.
+    Disconnect,
 }
-
-/// Entries of a subscription behind the one that is looked at.
-#[derive(Debug, Clone, Copy, Default)]
-struct Behind {
-    /// A snapshot or a gap, from which the account goes on.
-    moves_head: bool,
-    /// A new epoch begins.
-    epoch: bool,
-    /// The newest event or snapshot before that.
-    newest: bool,
-}
-
-impl Behind {
-    fn fate(&mut self, entry: &Entry, merges: bool) -> Fate {
-        match entry {
-            Entry::Event(event) if merges => {
-                let is_newest = !std::mem::replace(&mut self.newest, true);
-                if self.epoch && is_newest {
-                    Fate::Keep
-                } else if event.done && self.moves_head {
-                    Fate::KeepBar
-                } else {
-                    Fate::Merge
-                }
-            }
-            Entry::Event(_) => Fate::Open,
-            Entry::Snapshot(snapshot) => {
-                self.moves_head = true;
-                self.epoch |= snapshot.epoch.is_some();
-                self.newest = snapshot.epoch.is_none();
-                Fate::Keep
-            }
-            Entry::Gap(_) => {
-                self.moves_head = true;
-                Fate::Keep
-            }
-            Entry::Resume(_) | Entry::Ledger(_) => Fate::Keep,
-        }
-    }
-}
-
-/// By slot: the place in the new lane of its last gap, where nothing of the slot follows it.
-struct Gaps(Vec<Option<usize>>);
-
-impl Gaps {
-    fn last<'k>(
-        &self,
-        slot: SlotId,
-        kept: &'k mut VecDeque<Entry>,
-    ) -> Option<&'k mut Box<GapEntry>> {
-        match kept.get_mut(self.0[slot.index()]?) {
-            Some(Entry::Gap(gap)) => Some(gap),
-            _ => None,
-        }
-    }
-
-    /// Names an event as lost. Returns the memory that this takes.
-    fn add(&mut self, id: SlotId, seq: u64, kept: &mut VecDeque<Entry>, slot: &mut Slot) -> usize {
-        if let Some(gap) = self
-            .last(id, kept)
-            .filter(|gap| gap.cause == GapCause::Slow)
-        {
-            gap.to = seq;
-            return 0;
-        }
-        self.0[id.index()] = Some(kept.len());
-        slot.enqueue(None);
-        let gap = Entry::Gap(Box::new(GapEntry {
-            slot: id,
-            from: seq,
-            to: seq,
-            cause: GapCause::Slow,
-        }));
-        let cost = gap.cost();
-        kept.push_back(gap);
-        cost
-    }
-
-    /// Joins a gap with the one before it, where they are adjacent and have one cause; under pressure of memory any cause
-    /// gives way to `slow`.
-    fn join(&self, gap: &GapEntry, kept: &mut VecDeque<Entry>, under_pressure: bool) -> bool {
-        let Some(last) = self.last(gap.slot, kept) else {
-            return false;
-        };
-        let is_asked = [last.cause, gap.cause].contains(&GapCause::Expired);
-        let has_one_cause = last.cause == gap.cause;
-        if last.to + 1 != gap.from || is_asked || !(has_one_cause || under_pressure) {
-            return false;
-        }
-        last.to = gap.to;
-        if !has_one_cause {
-            last.cause = GapCause::Slow;
-        }
-        true
-    }
-}
-
-/// By slot: the places of what would be skipped, should another epoch begin.
-#[derive(Default)]
-struct Skippable(Option<Vec<usize>>);
 
 impl Outbox {
-    /// Takes out of the lane what merges, and the oldest of what drops, until it is half empty and half as old; then epochs
-    /// of which nothing is left but that they began.
-    pub(super) fn merge_and_drop(&mut self, view: &View<'_>) {
-        let degraded = self.degraded();
-        self.skip_epochs(|slot| slot.merges(degraded));
-        let thinned = self.thin(view);
-        self.skip_epochs(|_| false);
-        for (place, entry) in self.waiting.lane.entries().enumerate() {
-            if let Entry::Resume(ResumeEntry { slot, to }) = entry
-                && *to == ResumeEntry::OPEN
-            {
-                self.slots[slot.index()].set_resume_at(place as u32);
-            }
+    /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is wrong.
+    pub fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
+        if !self.waiting.are_unused() {
+            self.note_progress(view);
         }
-        self.settle_after_shed(thinned, view);
+        let cost = self.waiting.queue.cost();
+        let warn = view.limits.outbox / WARN_SHARE;
+        let behind = self.behind(view.now);
+        view.counts.waits(behind);
+        if cost < warn && behind * WARN_SHARE as u32 <= view.limits.behind_max {
+            return OverflowAction::Done;
+        }
+        self.warn(view);
+        let is_late = behind > view.limits.behind_max
+            && view.now.since(self.waiting.reduced_at) >= view.limits.behind_max / 8;
+        // What can't be taken out would else be walked over again with every event.
+        let left = self.waiting.left_after_reduction.min(cost);
+        self.waiting.left_after_reduction = left;
+        if cost <= view.limits.outbox.max(left + view.limits.outbox / 4) && !is_late {
+            return OverflowAction::Done;
+        }
+        self.waiting.reduced_at = view.now;
+        let relief = self.reduce(view);
+        self.waiting.left_after_reduction = self.waiting.queue.cost();
+        relief
     }
 
-    /// Takes out of the lane what waits of ended subscriptions, what merges, and the oldest of what drops. Returns the
-    /// subscriptions of which something was taken out.
-    fn thin(&mut self, view: &View<'_>) -> Vec<SlotId> {
-        let target = view.limits.outbox / 2;
-        let mut fates = self.fates(target).into_iter();
-        let reads = view.now <= self.waiting.reads_until;
-        let asked_until = self.waiting.asked_until;
-        // What stands behind something that was asked for hasn't begun to age.
-        let mut is_excused = reads && self.waiting.asked_ends_at.is_some();
-        let oldest = view.now.minus(view.limits.behind_max / 2);
-        let Self { waiting, slots, .. } = self;
-        let mut cost = waiting.lane.cost();
-        let mut gaps = Gaps(vec![None; slots.len()]);
-        let mut thinned = Vec::new();
-        waiting.lane.rebuild(|entry, kept| {
-            let fate = fates.next().unwrap_or(Fate::Keep);
-            is_excused |= reads && entry.is_asked();
-            let Some(id) = entry.slot() else {
-                kept.push_back(entry);
-                return Verdict::Kept;
-            };
-            let slot = &mut slots[id.index()];
-            let stays = match (&entry, fate) {
-                (_, Fate::Merge) => false,
-                (Entry::Event(event), Fate::Open | Fate::Lose) => {
-                    let is_old = event.tx.max(asked_until) < oldest && !is_excused;
-                    let stays = fate == Fate::Open && cost <= target && !is_old;
-                    if !stays {
-                        cost += gaps.add(id, event.seq, kept, slot);
-                    }
-                    stays
-                }
-                (Entry::Gap(gap), _) => !gaps.join(gap, kept, cost > target),
-                _ => true,
-            };
-            if stays {
-                gaps.0[id.index()] = matches!(entry, Entry::Gap(_)).then_some(kept.len());
-                kept.push_back(entry);
-                return Verdict::Kept;
-            }
-            cost = cost.saturating_sub(entry.cost());
-            slot.dequeue();
-            if thinned.last() != Some(&id) {
-                thinned.push(id);
-            }
-            Verdict::Dropped
-        });
-        thinned.sort_unstable();
-        thinned.dedup();
-        thinned
+    /// Tells the client that it is behind, unless it knows.
+    pub fn warn(&mut self, view: &View<'_>) {
+        if self.level == LagLevel::Ok {
+            self.notify_lag(LagLevel::Warn, view);
+        }
     }
 
-    /// By place in the lane: what is to become of each entry. Closed bars that must stay take at most `bars_max` bytes.
-    fn fates(&self, bars_max: usize) -> Vec<Fate> {
-        let degraded = self.degraded();
-        let mut behind = vec![Behind::default(); self.slots.len()];
-        let mut bars = 0;
-        let lane = &self.waiting.lane;
-        let mut fates: Vec<Fate> = lane
+    fn notify_lag(&mut self, level: LagLevel, view: &View<'_>) {
+        self.level = level;
+        let lag = encode_control(&self.lag(view), self.frames.encoding());
+        view.metrics.lag_of(level).inc();
+        // Not asked for, so it keeps no request waiting; changes of level are few, so it needs no bound of its own.
+        self.waiting.notification_bytes += lag.len();
+        self.waiting
+            .control
+            .push_back(super::Control::Notification(lag));
+    }
+
+    fn reduce(&mut self, view: &View<'_>) -> OverflowAction {
+        let waiting = |slot: SlotId| &self.slots[slot.index()];
+        let raw = self
+            .waiting
+            .queue
             .entries()
-            .rev()
-            .map(|entry| {
-                let Some(id) = entry.slot() else {
-                    return Fate::Keep;
-                };
-                let slot = &self.slots[id.index()];
-                if slot.dead {
-                    return Fate::Merge;
-                }
-                let fate = behind[id.index()].fate(entry, slot.merges(degraded));
-                if fate == Fate::KeepBar {
-                    bars += entry.cost();
-                }
-                fate
-            })
-            .collect();
-        fates.reverse();
-        for (fate, entry) in fates.iter_mut().zip(lane.entries()) {
-            if bars <= bars_max {
-                break;
-            }
-            if *fate == Fate::KeepBar {
-                *fate = Fate::Lose;
-                bars -= entry.cost();
-            }
+            .filter_map(|entry| match entry {
+                Entry::Event(event) => Some(waiting(event.slot)).filter(|slot| !slot.dead),
+                _ => None,
+            });
+        let is_pending = self
+            .waiting
+            .pending
+            .iter()
+            .map(|(slot, _)| waiting(*slot))
+            .filter(|slot| slot.is_pending && !slot.dead);
+        let (mut disconnects, mut degrades) = (false, self.degraded());
+        for settings in raw.chain(is_pending).map(|slot| slot.settings) {
+            disconnects |= settings.on_slow == OnSlow::Disconnect;
+            degrades |= settings.on_slow == OnSlow::Conflate && settings.mode == Mode::Raw;
         }
-        fates
-    }
-
-    /// Takes epochs out of the lane that ended before the client heard of their beginning: those of which only gaps wait,
-    /// and, of subscriptions that `merges` names, events too. Nothing that was asked for is taken out.
-    fn skip_epochs(&mut self, merges: impl Fn(&Slot) -> bool) {
-        if self.waiting.lane.epochs() < 2 {
-            return;
+        if disconnects {
+            return OverflowAction::Disconnect;
         }
-        let mut open: Vec<Skippable> = Vec::new();
-        open.resize_with(self.slots.len(), Skippable::default);
-        let mut skipped = HashSet::new();
-        for (place, entry) in self.waiting.lane.entries().enumerate() {
-            let Some(id) = entry.slot().filter(|id| !self.slots[id.index()].dead) else {
-                continue;
-            };
-            let Skippable(since) = &mut open[id.index()];
-            if entry.begins_epoch() {
-                skipped.extend(since.replace(vec![place]).into_iter().flatten());
-                continue;
-            }
-            let is_event = matches!(entry, Entry::Event(_));
-            if entry.is_asked() || (is_event && !merges(&self.slots[id.index()])) {
-                *since = None;
-            } else if let Some(since) = since {
-                since.push(place);
-            }
+        if degrades && !self.degraded() {
+            self.notify_lag(LagLevel::Degraded, view);
         }
-        if skipped.is_empty() {
-            return;
-        }
-        let Self { waiting, slots, .. } = self;
-        let mut places = 0..;
-        waiting.lane.rebuild(|entry, kept| {
-            let place = places.next().unwrap_or(usize::MAX);
-            match entry.slot().filter(|_| skipped.contains(&place)) {
-                Some(id) => {
-                    slots[id.index()].dequeue();
-                    Verdict::Dropped
-                }
-                None => {
-                    kept.push_back(entry);
-                    Verdict::Kept
-                }
-            }
-        });
-    }
-
-    /// Slots of which events were taken out: those of which nothing waits are freed, those that merge are marked.
-    fn settle_after_shed(&mut self, thinned: Vec<SlotId>, view: &View<'_>) {
-        let degraded = self.degraded();
-        let tails = self.queued_tails();
-        for slot in thinned {
-            let state = &mut self.slots[slot.index()];
-            if state.dead {
-                if state.queued() == 0 {
-                    self.free.push(slot);
-                }
-            } else if state.merges(degraded) {
-                state.set_tail(tails[slot.index()]);
-                state.marked = true;
-                if state.queued() == 0 {
-                    self.waiting.marks.push_back((slot, view.now));
-                }
-            }
-        }
-    }
-
-    /// By slot: the newest event that is in the lane, or before it.
-    fn queued_tails(&self) -> Vec<u64> {
-        let mut tails: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
-        for entry in self.waiting.lane.entries() {
-            match entry {
-                Entry::Event(event) => tails[event.slot.index()] = event.seq,
-                Entry::Gap(gap) => tails[gap.slot.index()] = gap.to,
-                Entry::Snapshot(snapshot) => tails[snapshot.slot.index()] = snapshot.seq,
-                Entry::Resume(resume) if resume.to != ResumeEntry::OPEN => {
-                    let tail = &mut tails[resume.slot.index()];
-                    *tail = resume.to.max(*tail);
-                }
-                Entry::Resume(_) | Entry::Ledger(_) => {}
-            }
-        }
-        tails
+        self.merge_and_drop(view);
+        OverflowAction::Done
     }
 }

@@ -25,16 +25,16 @@ pub struct Slot {
     /// Where it stands in the registry's list of its topic. Written by the registry.
     pub place: u32,
     /// The turn of the account's epoch.
-    pub turn: u32,
+    pub generation: u32,
     /// The settings in force.
     pub settings: Settings,
     /// How the topic's events relate.
     pub kind: Kind,
     /// Something newer than `head` waits to be merged into one event.
-    pub marked: bool,
+    pub is_pending: bool,
     /// The history is being read; live events wait there.
     pub catching_up: bool,
-    /// No longer held; freed once none of its entries is in the lane.
+    /// No longer held; freed once none of its entries is in the queue.
     pub dead: bool,
     /// Where the account began.
     pub start: u64,
@@ -46,15 +46,15 @@ pub struct Slot {
 
 #[derive(Debug, Default)]
 struct More {
-    /// Entries in the lane.
+    /// Entries in the queue.
     queued: u32,
     /// The turn of the epoch of what was queued last.
-    turn: u32,
-    /// While it is catching up: the place in the lane of the entry that reads the history.
+    generation: u32,
+    /// While it is catching up: the place in the queue of the entry that reads the history.
     resume_at: u32,
     /// The shard was overrun while the history was being read: what is missing of it is missing because of the bus.
     overran: bool,
-    /// The newest event that is in the lane or before it, in the epoch of what was queued last.
+    /// The newest event that is in the queue or before it, in the epoch of what was queued last.
     tail: u64,
     /// Events replaced by a newer one.
     merged: u64,
@@ -70,10 +70,10 @@ impl Slot {
         Self {
             topic,
             place: 0,
-            turn: epoch.turn,
+            generation: epoch.generation,
             settings,
             kind,
-            marked: false,
+            is_pending: false,
             catching_up: false,
             dead: false,
             start,
@@ -88,41 +88,41 @@ impl Slot {
     }
 
     fn more(&mut self) -> &mut More {
-        let (tail, turn) = (self.head, self.turn);
+        let (tail, generation) = (self.head, self.generation);
         self.more.get_or_insert_with(|| {
             Box::new(More {
-                turn,
+                generation,
                 tail,
                 ..More::default()
             })
         })
     }
 
-    /// Entries in the lane.
+    /// Entries in the queue.
     pub fn queued(&self) -> u32 {
         self.more.as_ref().map_or(0, |more| more.queued)
     }
 
-    /// One entry more in the lane; with it the newest event there has this number, where it has another than before.
+    /// One entry more in the queue; with it the newest event there has this number, where it has another than before.
     pub fn enqueue(&mut self, tail: Option<u64>) {
         let more = self.more();
         more.queued += 1;
         more.tail = tail.unwrap_or(more.tail);
     }
 
-    /// One entry less in the lane; how many are left.
+    /// One entry less in the queue; how many are left.
     pub fn dequeue(&mut self) -> u32 {
         let more = self.more();
         more.queued -= 1;
         more.queued
     }
 
-    /// The newest event that is in the lane or before it, in the epoch of what was queued last.
+    /// The newest event that is in the queue or before it, in the epoch of what was queued last.
     pub fn tail(&self) -> u64 {
         self.more.as_ref().map_or(self.head, |more| more.tail)
     }
 
-    /// Everything up to here is in the lane or before it.
+    /// Everything up to here is in the queue or before it.
     pub fn set_tail(&mut self, tail: u64) {
         if tail != self.tail() {
             self.more().tail = tail;
@@ -130,15 +130,17 @@ impl Slot {
     }
 
     /// The turn of the epoch of what was queued last.
-    pub fn queued_turn(&self) -> u32 {
-        self.more.as_ref().map_or(self.turn, |more| more.turn)
+    pub fn queued_generation(&self) -> u32 {
+        self.more
+            .as_ref()
+            .map_or(self.generation, |more| more.generation)
     }
 
-    /// One entry more in the lane: a new epoch's beginning, at `seq`.
+    /// One entry more in the queue: a new epoch's beginning, at `seq`.
     pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: u64) {
         self.enqueue(Some(seq));
-        self.more().turn = epoch.turn;
-        (self.marked, self.catching_up) = (false, false);
+        self.more().generation = epoch.generation;
+        (self.is_pending, self.catching_up) = (false, false);
     }
 
     /// True if the shard was overrun while the history was being read.
@@ -151,12 +153,12 @@ impl Slot {
         self.more().overran = overran;
     }
 
-    /// The place in the lane of the entry that reads the history.
+    /// The place in the queue of the entry that reads the history.
     pub fn resume_at(&self) -> u32 {
         self.more.as_ref().map_or(0, |more| more.resume_at)
     }
 
-    /// Sets the place in the lane of the entry that reads the history.
+    /// Sets the place in the queue of the entry that reads the history.
     pub fn set_resume_at(&mut self, place: u32) {
         self.more().resume_at = place;
     }
@@ -233,7 +235,7 @@ impl Slot {
 
     fn advance(&mut self, head: u64) {
         self.head = head;
-        // What is accounted for is behind the lane's beginning; its end may be further on.
+        // What is accounted for is behind the queue's beginning; its end may be further on.
         if let Some(more) = self.more.as_mut().filter(|more| more.queued == 0) {
             more.tail = head;
         }
@@ -241,7 +243,7 @@ impl Slot {
 
     /// Begins a new account.
     pub fn begin_epoch(&mut self, epoch: Epoch, start: u64) {
-        self.turn = epoch.turn;
+        self.generation = epoch.generation;
         (self.start, self.head) = (start, start);
         if let Some(more) = &mut self.more {
             (more.merged, more.lost, more.overran) = (0, 0, false);
@@ -249,7 +251,7 @@ impl Slot {
     }
 
     /// Gives memory back that says nothing any more.
-    pub fn rest(&mut self) {
+    pub fn shrink(&mut self) {
         let says_nothing = |more: &More| {
             (more.queued, more.merged, more.lost, more.next_due) == (0, 0, 0, UnixNanos::default())
         };

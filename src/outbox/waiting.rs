@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
-use super::lane::Lane;
+use super::queue::SendQueue;
 use super::{Control, SlotId};
 use crate::market::UnixNanos;
 
@@ -9,12 +9,12 @@ use crate::market::UnixNanos;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub control: VecDeque<Control>,
-    pub answer_bytes: usize,
-    pub notice_bytes: usize,
+    pub response_bytes: usize,
+    pub notification_bytes: usize,
     pub heartbeat_waits: bool,
-    pub lane: Lane,
+    pub queue: SendQueue,
     /// Subscriptions that have something newer and may send it now, each with since when.
-    pub marks: VecDeque<(SlotId, UnixNanos)>,
+    pub pending: VecDeque<(SlotId, UnixNanos)>,
     /// Bytes that the socket had taken when it was looked at last.
     pub taken: u64,
     /// Until when the client counts as one that reads.
@@ -23,26 +23,26 @@ pub(super) struct Waiting {
     pub asked_ends_at: Option<u64>,
     /// Time at which the socket had taken all that the client asked for.
     pub asked_until: UnixNanos,
-    /// What the lane came to when it was shed last, or less since.
-    pub shed_left: usize,
+    /// Size of the queue after the last reduction, or less since.
+    pub left_after_reduction: usize,
     /// When it was shed last, because that costs a walk over all that waits.
-    pub shed_at: UnixNanos,
+    pub reduced_at: UnixNanos,
 }
 
 impl Waiting {
     const NOTHING: Self = Self {
         control: VecDeque::new(),
-        answer_bytes: 0,
-        notice_bytes: 0,
+        response_bytes: 0,
+        notification_bytes: 0,
         heartbeat_waits: false,
-        lane: Lane::EMPTY,
-        marks: VecDeque::new(),
+        queue: SendQueue::EMPTY,
+        pending: VecDeque::new(),
         taken: 0,
         reads_until: UnixNanos(0),
         asked_ends_at: None,
         asked_until: UnixNanos(0),
-        shed_left: 0,
-        shed_at: UnixNanos(0),
+        left_after_reduction: 0,
+        reduced_at: UnixNanos(0),
     };
 }
 
@@ -61,15 +61,15 @@ impl Queues {
     }
 
     /// Gives memory back, where nothing waits. Those who merge will need it again, so they keep it `unless_merging`.
-    pub(super) fn rest(&mut self, unless_merging: bool) {
+    pub(super) fn shrink(&mut self, unless_merging: bool) {
         let Some(waiting) = &mut self.0 else { return };
         // The largest of it goes at once, whatever else waits.
-        if waiting.lane.is_empty() {
-            waiting.lane = Lane::EMPTY;
+        if waiting.queue.is_empty() {
+            waiting.queue = SendQueue::EMPTY;
         }
         let is_empty =
-            waiting.control.is_empty() && waiting.lane.is_empty() && waiting.marks.is_empty();
-        if is_empty && !(unless_merging && waiting.marks.capacity() > 0) {
+            waiting.control.is_empty() && waiting.queue.is_empty() && waiting.pending.is_empty();
+        if is_empty && !(unless_merging && waiting.pending.capacity() > 0) {
             self.0 = None;
         }
     }
@@ -91,33 +91,33 @@ impl DerefMut for Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::lane::Entry;
+    use crate::outbox::queue::Entry;
 
     #[test]
     fn memory_is_given_back_once_nothing_waits() {
         let mut queues = Queues::EMPTY;
-        queues.rest(false);
+        queues.shrink(false);
         assert!(
-            queues.are_unused() && queues.lane.is_empty(),
+            queues.are_unused() && queues.queue.is_empty(),
             "looking takes no memory"
         );
-        queues.marks.push_back((SlotId(0), UnixNanos(1)));
-        (0..1000).for_each(|_| _ = queues.lane.push(Entry::Ledger(Box::new(None))));
-        queues.rest(false);
-        assert!(!queues.lane.is_empty(), "what waits is kept");
-        while queues.lane.pop().is_some() {}
-        queues.marks.clear();
+        queues.pending.push_back((SlotId(0), UnixNanos(1)));
+        (0..1000).for_each(|_| _ = queues.queue.push(Entry::Ledger(Box::new(None))));
+        queues.shrink(false);
+        assert!(!queues.queue.is_empty(), "what waits is kept");
+        while queues.queue.pop().is_some() {}
+        queues.pending.clear();
         queues.control.push_back(Control::Heartbeat);
-        queues.rest(true);
+        queues.shrink(true);
         assert_eq!(
-            queues.lane.capacity(),
+            queues.queue.capacity(),
             0,
-            "a lane is given back though a heartbeat waits"
+            "a queue is given back though a heartbeat waits"
         );
         queues.control.clear();
-        queues.rest(true);
+        queues.shrink(true);
         assert!(!queues.are_unused(), "who merges will need it again");
-        queues.rest(false);
+        queues.shrink(false);
         assert!(queues.are_unused());
     }
 }

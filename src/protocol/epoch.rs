@@ -8,7 +8,7 @@ pub struct Epoch {
     /// Drawn when the server starts.
     pub origin: u64,
     /// How often the topic's source started over.
-    pub turn: u32,
+    pub generation: u32,
 }
 
 impl Epoch {
@@ -16,19 +16,25 @@ impl Epoch {
     pub const fn next(self) -> Self {
         Self {
             origin: self.origin,
-            turn: self.turn + 1,
+            generation: self.generation + 1,
         }
     }
 
     /// Reads what [`fmt::Display`] wrote; `None` where it never did.
     pub fn parse(text: &str) -> Option<Self> {
-        let (origin, turn) = match text.split_once('-') {
-            Some((origin, turn)) => (origin, turn.parse().ok().filter(|turn| *turn > 0)?),
+        let (origin, generation) = match text.split_once('-') {
+            Some((origin, generation)) => (
+                origin,
+                generation
+                    .parse()
+                    .ok()
+                    .filter(|generation| *generation > 0)?,
+            ),
             None => (text, 0),
         };
         let epoch = Self {
             origin: u64::from_str_radix(origin, 16).ok()?,
-            turn,
+            generation,
         };
         (epoch.to_string() == text).then_some(epoch)
     }
@@ -36,9 +42,9 @@ impl Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.turn {
+        match self.generation {
             0 => write!(f, "{:016x}", self.origin),
-            turn => write!(f, "{:016x}-{turn}", self.origin),
+            generation => write!(f, "{:016x}-{generation}", self.origin),
         }
     }
 }
@@ -50,10 +56,13 @@ mod tests {
     #[test]
     fn epochs_are_read_as_written_and_nothing_else() {
         for epoch in [
-            Epoch { origin: 0, turn: 0 },
+            Epoch {
+                origin: 0,
+                generation: 0,
+            },
             Epoch {
                 origin: u64::MAX,
-                turn: u32::MAX,
+                generation: u32::MAX,
             },
         ] {
             assert_eq!(Epoch::parse(&epoch.to_string()), Some(epoch));

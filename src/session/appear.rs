@@ -27,7 +27,7 @@ impl Session {
                     .push(Refusal::new(&*info.text, Code::TopicLimit, message));
             } else {
                 change.added.push(topic_entry(topic, settings, view));
-                actions.push(Action::Hold(
+                actions.push(Action::Subscribe(
                     topic,
                     settings,
                     Join::Snapshot(events_by_default(info.topic.channel)),
@@ -35,7 +35,7 @@ impl Session {
             }
         }
         if !(change.added.is_empty() && change.err.is_empty()) {
-            actions.insert(0, Action::Notice(Control::Topics(change)));
+            actions.insert(0, Action::Notify(Control::Topics(change)));
         }
         actions
     }

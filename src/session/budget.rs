@@ -11,14 +11,14 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     /// When the bucket would be full again.
     full_at: UnixNanos,
     /// At most a second.
     a_token_ns: u32,
 }
 
-impl Bucket {
+impl TokenBucket {
     pub(super) fn full(per_second: u64, now: UnixNanos) -> Self {
         Self {
             full_at: now,
@@ -58,9 +58,9 @@ impl Bucket {
 
 /// When something went wrong lately.
 #[derive(Debug, Default)]
-pub(super) struct Strikes(VecDeque<UnixNanos>);
+pub(super) struct AbuseCounter(VecDeque<UnixNanos>);
 
-impl Strikes {
+impl AbuseCounter {
     /// One more; returns how many there were within `span`.
     pub(super) fn strike(&mut self, now: UnixNanos, span: Duration) -> usize {
         while self.0.front().is_some_and(|at| now.since(*at) > span) {
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
         let mut now = UnixNanos(1_000_000_000_000);
-        let mut bucket = Bucket::full(10, now);
+        let mut bucket = TokenBucket::full(10, now);
         assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 50);
         assert_eq!(bucket.take(now), Err(Duration::from_millis(100)));
         now = now.plus(Duration::from_secs(1));
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_heavy_request_makes_the_next_ones_wait_but_never_for_long() {
         let now = UnixNanos(1_000_000_000_000);
-        let mut bucket = Bucket::full(10, now);
+        let mut bucket = TokenBucket::full(10, now);
         assert_eq!(bucket.take(now), Ok(()));
         bucket.charge(39, now);
         assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 10);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn old_strikes_are_forgiven() {
-        let (mut strikes, span) = (Strikes::default(), Duration::from_secs(10));
+        let (mut strikes, span) = (AbuseCounter::default(), Duration::from_secs(10));
         let at = |seconds| UnixNanos(0).plus(Duration::from_secs(seconds));
         assert_eq!(
             (

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::names::Name;
 use super::subscribe::{events_by_default, unknown_topic};
+use super::subscription_set::Name;
 use super::work::{Budget, Distinct, Pieces, Slice, Work};
 use super::{Action, Session, View, topic_entry};
 use crate::log::TopicId;
@@ -77,11 +77,11 @@ impl Unsubscribing {
                     match session.names.in_force(topic, view.catalog()) {
                         Some(settings) => {
                             ok.push(topic_entry(topic, settings, view));
-                            actions.push(Action::Set(topic, settings));
+                            actions.push(Action::Modify(topic, settings));
                         }
                         None => {
                             gone.push(view.catalog().topic(topic).text.to_string());
-                            actions.push(Action::Drop(topic));
+                            actions.push(Action::Unsubscribe(topic));
                         }
                     }
                 }
@@ -91,7 +91,7 @@ impl Unsubscribing {
         if is_last || !(gone.is_empty() && ok.is_empty() && err.is_empty()) {
             let count = (view.held.count() - gone.len()) as u64;
             // The drops come first: no event of a topic follows the answer that names it.
-            actions.push(Action::Answer(Control::Unsubscribed(Unsubscribed {
+            actions.push(Action::Respond(Control::Unsubscribed(Unsubscribed {
                 id: self.id.clone(),
                 topics: gone,
                 ok,
@@ -169,7 +169,7 @@ impl Modifying {
             for topic in piece {
                 let in_force = session.names.in_force(topic, view.catalog());
                 if let (Some(settings), true) = (in_force, self.seen.insert(topic)) {
-                    actions.push(Action::Set(topic, settings));
+                    actions.push(Action::Modify(topic, settings));
                 }
             }
         }
@@ -273,7 +273,7 @@ impl Listing {
             more: !is_last,
         });
         Slice {
-            actions: vec![Action::Answer(answer)],
+            actions: vec![Action::Respond(answer)],
             is_last,
         }
     }
@@ -289,7 +289,7 @@ pub(super) fn subscribed(
 ) -> Option<Action> {
     let says_something = is_last || !(ok.is_empty() && err.is_empty());
     says_something.then(|| {
-        Action::Answer(Control::Subscribed(Subscribed {
+        Action::Respond(Control::Subscribed(Subscribed {
             id: id.cloned(),
             ok,
             err,

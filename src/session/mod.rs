@@ -6,8 +6,8 @@
 mod appear;
 mod budget;
 mod change;
-mod names;
 mod subscribe;
+mod subscription_set;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -21,10 +21,10 @@ use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
     Request, Settings, decode_request,
 };
-use budget::{Bucket, Strikes};
+use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
-use names::Names;
 use subscribe::Subscribing;
+use subscription_set::SubscriptionSet;
 use work::{Budget, SLICE, Work};
 
 /// More bad requests, or requests over the rate, than so many in [`STRIKES_SPAN`] close the connection.
@@ -54,17 +54,17 @@ pub enum Join {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Send this, after the answers before it.
-    Answer(Control),
+    Respond(Control),
     /// Send this, which the client didn't ask for.
-    Notice(Control),
+    Notify(Control),
     /// Begin to hold a topic.
-    Hold(TopicId, Settings, Join),
+    Subscribe(TopicId, Settings, Join),
     /// Change the settings of a topic that is held.
-    Set(TopicId, Settings),
+    Modify(TopicId, Settings),
     /// Send a snapshot of at most so many events of a topic that is held.
     Snapshot(TopicId, usize),
     /// No longer hold a topic.
-    Drop(TopicId),
+    Unsubscribe(TopicId),
     /// Send the accounts, after what waits now.
     Ledger(Option<Id>),
     /// Send the instruments that the pattern means.
@@ -114,8 +114,8 @@ pub trait Held {
 #[derive(Debug)]
 pub struct Session {
     limits: Arc<Limits>,
-    names: Names,
-    requests: Bucket,
+    names: SubscriptionSet,
+    requests: TokenBucket,
     /// The rest of a long request; the next one is answered after it.
     work: Option<Box<Work>>,
     /// What a client that does nothing wrong has none of.
@@ -124,17 +124,17 @@ pub struct Session {
 
 #[derive(Debug, Default)]
 struct Faults {
-    bad: Strikes,
-    over_rate: Strikes,
+    bad: AbuseCounter,
+    over_rate: AbuseCounter,
 }
 
 impl Session {
     /// A conversation that begins now.
     pub fn new(limits: Arc<Limits>, now: UnixNanos) -> Self {
         Self {
-            requests: Bucket::full(limits.requests_per_s, now),
+            requests: TokenBucket::full(limits.requests_per_s, now),
             limits,
-            names: Names::default(),
+            names: SubscriptionSet::default(),
             work: None,
             faults: None,
         }
@@ -210,13 +210,13 @@ impl Session {
                 self.requests.charge(view.held.count() / SLICE, view.now);
                 vec![Action::Ledger(id)]
             }
-            Op::Ping { t } => vec![Action::Answer(Control::Pong(Pong {
+            Op::Ping { t } => vec![Action::Respond(Control::Pong(Pong {
                 id,
                 t,
                 ts: view.now.0,
             }))],
             Op::Auth { .. } => {
-                vec![Action::Answer(Control::Authenticated(Authenticated {
+                vec![Action::Respond(Control::Authenticated(Authenticated {
                     id,
                     expires: None,
                     limits: *self.limits,
@@ -227,7 +227,7 @@ impl Session {
 
     /// An `error` 400; too many of them close.
     fn refuse(&mut self, id: Option<Id>, message: String, now: UnixNanos) -> Vec<Action> {
-        let mut actions = vec![Action::Answer(Control::Error(ProtocolError::new(
+        let mut actions = vec![Action::Respond(Control::Error(ProtocolError::new(
             id,
             Code::BadRequest,
             message,
@@ -246,7 +246,7 @@ impl Session {
         let message = format!("more than {} requests a second", self.limits.requests_per_s);
         let mut error = ProtocolError::new(id, Code::RateLimit, message);
         error.retry_ms = Some(wait.as_millis().max(1) as u64);
-        let mut actions = vec![Action::Answer(Control::Error(error))];
+        let mut actions = vec![Action::Respond(Control::Error(error))];
         if self.faults().over_rate.strike(now, STRIKES_SPAN) > STRIKES_MAX {
             let message = format!(
                 "more than {STRIKES_MAX} requests over the rate in {} s",
@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// Gives memory back that nothing needs now.
-    pub fn rest(&mut self) {
+    pub fn shrink(&mut self) {
         self.names.rest();
     }
 

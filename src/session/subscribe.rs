@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::change::subscribed;
-use super::names::{Name, Names, PatternMap};
+use super::subscription_set::{Name, PatternMap, SubscriptionSet};
 use super::work::{Budget, Distinct, Pieces, Slice, Work};
 use super::{Action, Join, Session, View};
 use crate::log::{SNAPSHOT_TRADES, TopicId};
@@ -37,7 +37,7 @@ struct Places {
     epoch: String,
     epochs: HashMap<String, String>,
     /// The names that were asked for and not refused; made once all are known.
-    covering: Option<Names>,
+    covering: Option<SubscriptionSet>,
     refused: PatternMap<()>,
     seqs: HashMap<TopicId, (u64, Option<Epoch>)>,
 }
@@ -147,7 +147,7 @@ impl Subscribing {
         };
         let count = view.held.count() + taken.holds;
         let mut answer = subscribed(self.id.as_ref(), taken.ok, err, count, is_last);
-        if let Some(Action::Answer(Control::Subscribed(part))) = &mut answer {
+        if let Some(Action::Respond(Control::Subscribed(part))) = &mut answer {
             part.max_message = self.max_message;
         }
         // Before the first part of the answer, and once more does no harm.
@@ -184,7 +184,7 @@ impl Subscribing {
             places
                 .refused
                 .extend(refused.drain(..).map(|pattern| (pattern, ())));
-            let mut covering = Names::default();
+            let mut covering = SubscriptionSet::default();
             let names: Vec<_> = asked
                 .iter()
                 .map(|(_, one)| (one.name.clone(), one.settings))
@@ -296,7 +296,7 @@ impl Subscribing {
             _ => events_by_default(view.catalog().topic(topic).topic.channel),
         };
         if view.held.holds(topic) {
-            taken.joins.push(Action::Set(topic, settings));
+            taken.joins.push(Action::Modify(topic, settings));
             if matches!(
                 self.snapshot,
                 Some(SnapshotWish::Yes | SnapshotWish::Events(_))
@@ -320,7 +320,7 @@ impl Subscribing {
             }
         };
         taken.holds += 1;
-        taken.joins.push(Action::Hold(topic, settings, join));
+        taken.joins.push(Action::Subscribe(topic, settings, join));
     }
 }
 

@@ -52,7 +52,13 @@ impl Rig {
         let now = UnixNanos(1_767_225_600_000_000_000);
         let mut rig = Self {
             session: Session::new(Arc::new(LIMITS), now),
-            replica: Replica::new(Epoch { origin: 7, turn: 0 }, history),
+            replica: Replica::new(
+                Epoch {
+                    origin: 7,
+                    generation: 0,
+                },
+                history,
+            ),
             held: Holding::default(),
             now,
         };
@@ -89,8 +95,8 @@ impl Rig {
     fn hold(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Hold(topic, ..) => assert!(self.held.0.insert(*topic)),
-                Action::Drop(topic) => assert!(self.held.0.remove(topic)),
+                Action::Subscribe(topic, ..) => assert!(self.held.0.insert(*topic)),
+                Action::Unsubscribe(topic) => assert!(self.held.0.remove(topic)),
                 _ => {}
             }
         }
@@ -205,9 +211,9 @@ fn patterns_that_a_topic_is_not_of_cost_nothing_in_its_answers() {
 
 fn entries(action: &Action) -> (usize, Vec<&str>) {
     let (ok, err, gone) = match action {
-        Action::Answer(Control::Subscribed(part)) => (&part.ok, &part.err[..], &[][..]),
-        Action::Answer(Control::Unsubscribed(part)) => (&part.ok, &part.err[..], &part.topics[..]),
-        Action::Answer(Control::Subscriptions(part)) => (&part.ok, &[][..], &[][..]),
+        Action::Respond(Control::Subscribed(part)) => (&part.ok, &part.err[..], &[][..]),
+        Action::Respond(Control::Unsubscribed(part)) => (&part.ok, &part.err[..], &part.topics[..]),
+        Action::Respond(Control::Subscriptions(part)) => (&part.ok, &[][..], &[][..]),
         _ => return (0, Vec::new()),
     };
     let names = ok.iter().map(|entry| entry.topic.as_str());
@@ -238,12 +244,12 @@ fn a_long_request_is_answered_in_slices_and_each_name_in_exactly_one_list() {
         let answers: Vec<&Action> = slices
             .iter()
             .flatten()
-            .filter(|action| matches!(action, Action::Answer(_)))
+            .filter(|action| matches!(action, Action::Respond(_)))
             .collect();
         let is_last = |action: &Action| match action {
-            Action::Answer(Control::Subscribed(part)) => !part.more,
-            Action::Answer(Control::Unsubscribed(part)) => !part.more,
-            Action::Answer(Control::Subscriptions(part)) => !part.more,
+            Action::Respond(Control::Subscribed(part)) => !part.more,
+            Action::Respond(Control::Unsubscribed(part)) => !part.more,
+            Action::Respond(Control::Subscriptions(part)) => !part.more,
             _ => false,
         };
         let ends: Vec<usize> = (0..answers.len())
@@ -297,11 +303,11 @@ fn a_held_pattern_that_has_grown_past_the_limit_is_set_anew() {
     let actions: Vec<&Action> = slices.iter().flatten().collect();
     let listed: usize = actions.iter().map(|action| entries(action).0).sum();
     let refused = actions.iter().any(
-        |action| matches!(action, Action::Answer(Control::Subscribed(part)) if !part.err.is_empty()),
+        |action| matches!(action, Action::Respond(Control::Subscribed(part)) if !part.err.is_empty()),
     );
     let set = actions
         .iter()
-        .filter(|action| matches!(action, Action::Set(..)))
+        .filter(|action| matches!(action, Action::Modify(..)))
         .count();
     assert!(!refused && set == 1_024, "{set} are set anew");
     assert!(listed >= 1_024 + slices.len(), "{listed} are listed");

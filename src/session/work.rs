@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use super::change::{Listing, Modifying, Resyncing, Unsubscribing};
-use super::names::Name;
 use super::subscribe::Subscribing;
+use super::subscription_set::Name;
 use super::{Action, Session, View};
 use crate::log::TopicId;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Adopted;
-use super::turn::Tuning;
+use super::event_loop::Tuning;
 use crate::log::DemandSignal;
 use crate::log::{Catalog, SavedTopic};
 use crate::outbox::Totals;

@@ -12,11 +12,11 @@ use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
 use super::read::READ_BYTES;
-use super::reader::{FloodGuard, Partial};
+use super::reader::{FrameRateLimit, Partial};
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Relief, View};
+use crate::outbox::{Outbox, OverflowAction, View};
 use crate::protocol::{Encoding, LagLevel};
 use crate::session::{Held, Session};
 
@@ -92,7 +92,7 @@ pub(super) struct Connection {
 pub(super) struct Peer {
     pub session: Session,
     pub partial: Option<Box<Partial>>,
-    pub guard: FloodGuard,
+    pub guard: FrameRateLimit,
     pub waker: Waker,
     pub generation: Generation,
     /// When bytes came last.
@@ -151,11 +151,11 @@ impl Connection {
         let lags = self.waited || self.outbox.level() != LagLevel::Ok;
         view.counts.serve(lags);
         let flushed = loop {
-            if self.outbox.wire.blocked {
+            if self.outbox.frames.blocked {
                 break Flushed::Blocked;
             }
             let is_last = self.outbox.fill(view);
-            self.outbox.wire.seal();
+            self.outbox.frames.seal();
             match self.write(&mut written) {
                 Some(flushed) => break flushed,
                 None if is_last => break Flushed::All,
@@ -182,19 +182,19 @@ impl Connection {
 
     /// Writes what is on the wire. `None`: all of it was taken.
     fn write(&mut self, written: &mut usize) -> Option<Flushed> {
-        while !self.outbox.wire.is_empty() {
+        while !self.outbox.frames.is_empty() {
             // Straight to the socket: the runtime's own record of it is asked only once it refuses.
             let taken = match rustix::net::send(
                 &self.stream,
-                self.outbox.wire.unsent(),
+                self.outbox.frames.unsent(),
                 SendFlags::NOSIGNAL,
             ) {
-                Err(Errno::AGAIN) => self.stream.try_write(self.outbox.wire.unsent()),
+                Err(Errno::AGAIN) => self.stream.try_write(self.outbox.frames.unsent()),
                 sent => sent.map_err(std::io::Error::from),
             };
             match taken {
                 Ok(taken) => {
-                    self.outbox.wire.advance(taken);
+                    self.outbox.frames.advance(taken);
                     *written += taken;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -202,7 +202,7 @@ impl Connection {
                         .stream
                         .poll_write_ready(&mut Context::from_waker(&self.peer.waker));
                     if ready.is_pending() {
-                        self.outbox.wire.blocked = true;
+                        self.outbox.frames.blocked = true;
                         return Some(Flushed::Blocked);
                     }
                 }
@@ -215,15 +215,15 @@ impl Connection {
 
     /// The runtime says that something changed: is the socket writable again?
     pub(super) fn unblock(&mut self) {
-        if self.outbox.wire.blocked
+        if self.outbox.frames.blocked
             && self
                 .stream
                 .poll_write_ready(&mut Context::from_waker(&self.peer.waker))
                 .is_ready()
         {
-            self.outbox.wire.blocked = false;
+            self.outbox.frames.blocked = false;
             if let Some(pong) = self.peer.pong.take() {
-                self.outbox.wire.frames(&pong);
+                self.outbox.frames.frames(&pong);
             }
         }
     }
@@ -231,7 +231,7 @@ impl Connection {
     /// True if requests are left unanswered until the answers before them are out.
     pub(super) fn holds_requests(&self, control_max: usize) -> bool {
         self.outbox.asked_bytes() > control_max
-            || (self.outbox.wire.blocked && self.outbox.answers_wait())
+            || (self.outbox.frames.blocked && self.outbox.responses_wait())
     }
 
     /// True if so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
@@ -247,8 +247,8 @@ impl Connection {
     /// Puts pongs and the answer to a close on the wire. While the socket is full, only the latest pong is kept (RFC
     /// 6455, section 5.5.3), so that a client may ping as often as it likes.
     pub(super) fn reply(&mut self, frames: &[u8]) {
-        if !self.outbox.wire.blocked {
-            return self.outbox.wire.frames(frames);
+        if !self.outbox.frames.blocked {
+            return self.outbox.frames.frames(frames);
         }
         let mut rest = frames;
         // Control frames of a server: two bytes, then a payload of at most 125.
@@ -257,7 +257,7 @@ impl Connection {
             if first & 0x0f == PONG {
                 self.peer.pong = Some(frame.into());
             } else {
-                self.outbox.wire.frames(frame);
+                self.outbox.frames.frames(frame);
             }
             rest = behind;
         }
@@ -288,7 +288,7 @@ impl Connection {
     pub(super) fn is_sent(&self) -> bool {
         let mut looked_at = [PollFd::new(&self.stream, PollFlags::OUT)];
         let at_once = rustix::time::Timespec::default();
-        self.outbox.wire.is_empty()
+        self.outbox.frames.is_empty()
             && poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
@@ -313,11 +313,11 @@ impl Connection {
     }
 
     /// Looks whether the client is behind, if its socket is blocked.
-    pub(super) fn relieve(&mut self, view: &mut View<'_>) -> Relief {
-        if !self.outbox.wire.blocked || self.closing.is_some() {
-            return Relief::Done;
+    pub(super) fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
+        if !self.outbox.frames.blocked || self.closing.is_some() {
+            return OverflowAction::Done;
         }
-        self.outbox.relieve(view)
+        self.outbox.enforce_limits(view)
     }
 
     /// Tells the gauges what waits, and whether that is late.
@@ -357,7 +357,7 @@ impl Connection {
     pub(super) fn next_checkup(
         &self,
         silence: Duration,
-        tuning: &super::turn::Tuning,
+        tuning: &super::event_loop::Tuning,
     ) -> UnixNanos {
         let peer = &self.peer;
         let message_ends = peer
@@ -382,9 +382,12 @@ impl Held for Outbox {
         self.slot_of(topic).is_some()
     }
     fn count(&self) -> usize {
-        self.held().len()
+        self.subscribed_topics().len()
     }
     fn topics(&self) -> Vec<TopicId> {
-        self.held().iter().map(|(topic, _)| *topic).collect()
+        self.subscribed_topics()
+            .iter()
+            .map(|(topic, _)| *topic)
+            .collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::command::{ConnectionInfo, Rank};
 use super::connection::{Connection, ConnectionKey};
-use super::turn::Shard;
+use super::event_loop::Shard;
 
 impl Shard {
     /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.
@@ -34,12 +34,12 @@ impl Shard {
         let (outbox, peer) = (&connection.outbox, &connection.peer);
         let totals = outbox.totals();
         let mut modes = [0; 3];
-        for (_, slot) in outbox.held() {
+        for (_, slot) in outbox.subscribed_topics() {
             modes[outbox.slot(*slot).settings.mode.index()] += 1;
         }
         let waits_for = if connection.closing.is_some() {
             "its close"
-        } else if outbox.wire.blocked {
+        } else if outbox.frames.blocked {
             "its socket, which takes no more"
         } else if !peer.inbox.is_empty() {
             "room for the answers to its requests"
@@ -50,9 +50,9 @@ impl Shard {
             session: self.session_of(key, peer.generation.0),
             address: peer.address,
             agent: peer.agent.to_string(),
-            encoding: outbox.wire.encoding(),
+            encoding: outbox.frames.encoding(),
             since: peer.connected.0,
-            topics: outbox.held().len(),
+            topics: outbox.subscribed_topics().len(),
             modes,
             level: outbox.level(),
             late_since: peer.late_since.map(|since| since.0),

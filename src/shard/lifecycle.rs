@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::connection::{Closing, ConnectionKey, Permit};
+use super::event_loop::Shard;
 use super::timers::{Due, Timer};
-use super::turn::Shard;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Opcode, SlotId};
@@ -52,9 +52,9 @@ impl Shard {
             },
             ..bye.clone()
         };
-        let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.wire.encoding());
-        connection.outbox.wire_up_answers();
-        connection.outbox.wire.control(&bye_payload);
+        let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.frames.encoding());
+        connection.outbox.frame_responses();
+        connection.outbox.frames.control(&bye_payload);
         self.count_close(Some(code));
         self.close_frame(key, code.close_code(), code.name());
     }
@@ -64,12 +64,15 @@ impl Shard {
         let connection = &mut self.connections[key.0 as usize];
         let mut payload = code.to_be_bytes().to_vec();
         payload.extend_from_slice(reason.as_bytes());
-        connection.outbox.wire.frame(Opcode::Close, &payload);
+        connection.outbox.frames.frame(Opcode::Close, &payload);
         self.begin_closing(key, Closing::Flushing(self.now));
     }
 
     pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
+        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize]
+            .outbox
+            .subscribed_topics()
+            .to_vec();
         for (topic, _) in held {
             self.release(key, topic);
         }
@@ -100,7 +103,7 @@ impl Shard {
             let next = self.now.plus(CLOSE_LOOK);
             self.check_up_at(key, next.min(deadline));
         } else {
-            if !connection.outbox.wire.is_empty() {
+            if !connection.outbox.frames.is_empty() {
                 // The close frame never reached the kernel, so what the kernel holds is of no use either.
                 let _gone_already = connection.stream.set_zero_linger();
             }
@@ -121,7 +124,10 @@ impl Shard {
 
     /// Forgets a connection; its socket closes.
     pub(super) fn remove(&mut self, key: ConnectionKey) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize].outbox.held().to_vec();
+        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize]
+            .outbox
+            .subscribed_topics()
+            .to_vec();
         for (topic, _) in held {
             self.release(key, topic);
         }
@@ -186,7 +192,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn check_up(&mut self, key: ConnectionKey) {
+    pub(super) fn keepalive(&mut self, key: ConnectionKey) {
         let now = self.now;
         let connection = &mut self.connections[key.0 as usize];
         connection.peer.checkup_at = UnixNanos(u64::MAX);
@@ -227,16 +233,16 @@ impl Shard {
         if silent >= self.config.tuning.ping_after
             && !std::mem::replace(&mut connection.peer.pinged, true)
         {
-            connection.outbox.wire.frame(Opcode::Ping, b"");
+            connection.outbox.frames.frame(Opcode::Ping, b"");
             self.mark_dirty(key);
         }
         let connection = &mut self.connections[key.0 as usize];
         if now >= connection.peer.next_heartbeat {
             connection.peer.next_heartbeat = now.plus(connection.peer.heartbeat);
-            connection.outbox.rest();
+            connection.outbox.shrink();
             connection.outbox.heartbeat();
             connection.check_accounts(&self.metrics);
-            connection.peer.session.rest();
+            connection.peer.session.shrink();
             connection.peer.inbox.shrink_to_fit();
             self.mark_dirty(key);
         }

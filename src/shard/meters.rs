@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::market::UnixNanos;
 use crate::metrics::ShardMeters;
-use crate::outbox::TELL_EVERY;
+use crate::outbox::REPORT_EVERY;
 
 /// The longest turn is remembered for one to two of these.
 const SPAN: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ impl Meters {
     pub(super) fn turned(&mut self, begun: UnixNanos, ended: UnixNanos) {
         let took = ended.since(begun);
         self.told.turn.time(took);
-        if ended.since(self.handed_over) >= TELL_EVERY {
+        if ended.since(self.handed_over) >= REPORT_EVERY {
             self.handed_over = ended;
             self.told.turn.hand_over();
         }

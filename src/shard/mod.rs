@@ -5,10 +5,10 @@
 //!
 //! Invariant: a connection is touched by its shard's thread alone; what others want comes as a [`Command`].
 
-mod act;
+mod actions;
 mod command;
 mod connection;
-pub mod fresh;
+mod event_loop;
 mod inspect;
 mod lifecycle;
 mod meters;
@@ -19,9 +19,9 @@ mod ready;
 pub mod registry;
 mod route;
 mod timers;
-mod turn;
+pub mod turn_events;
 
-pub use act::SNAPSHOT_NAMES_MAX;
+pub use actions::SNAPSHOT_NAMES_MAX;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
-pub use turn::{Shard, ShardConfig, Tuning, spawn};
+pub use event_loop::{Shard, ShardConfig, Tuning, spawn};

@@ -3,8 +3,8 @@
 use std::task::Poll;
 
 use super::connection::{Closing, ConnectionKey};
+use super::event_loop::Shard;
 use super::reader::{Incoming, read_messages};
-use super::turn::Shard;
 use crate::protocol::{Bye, Code};
 use crate::session::View;
 
@@ -21,9 +21,9 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key.0 as usize) else {
             return;
         };
-        if connection.outbox.wire.blocked {
+        if connection.outbox.frames.blocked {
             connection.unblock();
-            if !connection.outbox.wire.blocked {
+            if !connection.outbox.frames.blocked {
                 self.mark_dirty(key);
             }
         }
@@ -186,7 +186,7 @@ impl Shard {
     fn begin_last_flush(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         connection.closing = Some(Closing::Answered);
-        if connection.outbox.wire.is_empty() {
+        if connection.outbox.frames.is_empty() {
             self.remove(key);
         } else {
             self.mark_dirty(key);

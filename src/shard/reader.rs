@@ -38,14 +38,14 @@ pub(super) enum Incoming {
 #[derive(Debug)]
 pub(super) struct Partial {
     context: WebSocketContext,
-    walk: Walk,
+    walk: FrameBoundary,
     /// When its first byte came.
     pub since: UnixNanos,
 }
 
 /// Follows frame borders.
 #[derive(Debug, Default)]
-struct Walk {
+struct FrameBoundary {
     /// Bytes of a frame's payload that are still to come.
     payload_left: u64,
     /// A header of which not all bytes are there.
@@ -62,7 +62,7 @@ struct PaddedLength {
     at: usize,
 }
 
-impl Walk {
+impl FrameBoundary {
     fn is_idle(&self) -> bool {
         self.payload_left == 0 && self.header.is_empty() && !self.in_message
     }
@@ -118,12 +118,12 @@ const fn is_padded(second: u8, payload: u64) -> bool {
 
 /// Counts small frames over a span of time.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FloodGuard {
+pub(super) struct FrameRateLimit {
     since: UnixNanos,
     frames: u32,
 }
 
-impl FloodGuard {
+impl FrameRateLimit {
     fn count(&mut self, frames: u32, now: UnixNanos) -> bool {
         if now.since(self.since) > SMALL_FRAMES_SPAN {
             *self = Self {
@@ -136,12 +136,12 @@ impl FloodGuard {
     }
 }
 
-struct Memory<'a> {
+struct InMemoryStream<'a> {
     input: &'a [u8],
     replies: &'a mut Vec<u8>,
 }
 
-impl Read for Memory<'_> {
+impl Read for InMemoryStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -150,7 +150,7 @@ impl Read for Memory<'_> {
     }
 }
 
-impl Write for Memory<'_> {
+impl Write for InMemoryStream<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.replies.write(buf)
     }
@@ -174,14 +174,14 @@ pub(super) fn read_messages(
     bytes: &[u8],
     partial: &mut Option<Box<Partial>>,
     config: WebSocketConfig,
-    guard: &mut FloodGuard,
+    guard: &mut FrameRateLimit,
     now: UnixNanos,
     replies: &mut Vec<u8>,
 ) -> Vec<Incoming> {
     let mut reading = partial.take().unwrap_or_else(|| {
         Box::new(Partial {
             context: WebSocketContext::new(Role::Server, Some(config)),
-            walk: Walk::default(),
+            walk: FrameBoundary::default(),
             since: now,
         })
     });
@@ -192,7 +192,7 @@ pub(super) fn read_messages(
     if guard.count(std::mem::take(&mut reading.walk.small_frames), now) {
         return vec![Incoming::Flood];
     }
-    let mut stream = Memory {
+    let mut stream = InMemoryStream {
         input: bytes,
         replies,
     };
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn feed(pieces: &[&[u8]]) -> (Vec<Incoming>, bool) {
-        let (mut partial, mut guard, mut replies) = (None, FloodGuard::default(), Vec::new());
+        let (mut partial, mut guard, mut replies) = (None, FrameRateLimit::default(), Vec::new());
         let mut found = Vec::new();
         for piece in pieces {
             found.extend(read_messages(

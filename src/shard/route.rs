@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::connection::ConnectionKey;
-use super::fresh::newest_of;
-use super::turn::Shard;
+use super::event_loop::Shard;
+use super::turn_events::last_values_of;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, View, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, encode_control};
@@ -21,7 +21,7 @@ impl Shard {
                 LogItem::Event(event) => {
                     self.replica.apply(item, &batch.catalog);
                     if !self.registry.of(event.topic).is_empty() {
-                        self.fresh.push(batch, at, event);
+                        self.turn_events.push(batch, at, event);
                     }
                     continue;
                 }
@@ -50,13 +50,13 @@ impl Shard {
     /// Takes the turn's events to everyone who listens, one connection after the other; each is flushed at once where
     /// `flushes`, while what it was given is in the cache.
     pub(super) fn deliver(&mut self, flushes: bool) {
-        if self.fresh.is_empty() {
+        if self.turn_events.is_empty() {
             return;
         }
         let mut order = std::mem::take(&mut self.order);
         let rotation = self.rotation.next();
-        self.fresh
-            .deal(&self.registry, &mut order, |len| rotation.first_of(len));
+        self.turn_events
+            .assign(&self.registry, &mut order, |len| rotation.first_of(len));
         for some in order.chunks(FETCHED_AT_ONCE) {
             for key in some {
                 self.fetch(*key);
@@ -68,32 +68,33 @@ impl Shard {
         }
         order.clear();
         self.order = order;
-        self.fresh.clear();
+        self.turn_events.clear();
     }
 
     /// Reads what delivering is about to need of a connection. With thousands of them none of it is in the cache; read for
     /// some at once, the memory is waited for once and not for each.
     fn fetch(&self, key: ConnectionKey) {
-        let (Some(connection), Some(dealt)) =
-            (self.connections.get(key.0 as usize), self.fresh.first(key))
-        else {
+        let (Some(connection), Some(assigned)) = (
+            self.connections.get(key.0 as usize),
+            self.turn_events.first(key),
+        ) else {
             return;
         };
         let outbox = &connection.outbox;
         std::hint::black_box((
             connection.queued_told,
             connection.dirty,
-            outbox.wire.len(),
+            outbox.frames.len(),
             outbox.totals(),
-            outbox.slot(dealt.slot).head,
+            outbox.slot(assigned.slot).head,
         ));
     }
 
     fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {
         let Self {
-            fresh,
+            turn_events,
             connections,
-            newest,
+            last_values,
             replica,
             pool,
             pool_bytes,
@@ -105,28 +106,35 @@ impl Shard {
         } = self;
         let connection = &mut connections[key.0 as usize];
         let outbox: &mut Outbox = &mut connection.outbox;
-        let encoding = outbox.wire.encoding();
-        Self::lend_buffer(&mut outbox.wire, pool, pool_bytes);
-        let mut next = fresh.take_first(key);
+        let encoding = outbox.frames.encoding();
+        Self::lend_buffer(&mut outbox.frames, pool, pool_bytes);
+        let mut next = turn_events.take_first(key);
         let (before, oldest) = (
             counts.delivered,
-            next.map(|dealt| fresh.published(dealt.run)),
+            next.map(|assigned| turn_events.published(assigned.run)),
         );
-        while let Some(dealt) = next {
-            next = fresh.after(dealt);
-            let run = fresh.run(dealt.run, encoding, metrics);
+        while let Some(assigned) = next {
+            next = turn_events.after(assigned);
+            let run = turn_events.run(assigned.run, encoding, metrics);
             if outbox.admit(
-                dealt.slot,
+                assigned.slot,
                 &run,
                 self.now,
                 &config.tuning.outbox,
                 counts,
                 intervals,
             ) == Admitted::Marked
-                && fresh.must_keep(dealt.run, encoding)
+                && turn_events.must_keep(assigned.run, encoding)
             {
-                for (event, bytes) in newest_of(&fresh.run(dealt.run, encoding, metrics)) {
-                    newest.keep(event, replica.epoch(event.topic).turn, encoding, bytes);
+                for (event, bytes) in
+                    last_values_of(&turn_events.run(assigned.run, encoding, metrics))
+                {
+                    last_values.keep(
+                        event,
+                        replica.epoch(event.topic).generation,
+                        encoding,
+                        bytes,
+                    );
                 }
             }
         }
@@ -138,7 +146,7 @@ impl Shard {
         // What waits for its interval needs no flush yet, and no buffer.
         let is_due = outbox.is_due();
         if !is_due {
-            Self::keep_buffer(&mut outbox.wire, pool, pool_bytes);
+            Self::keep_buffer(&mut outbox.frames, pool, pool_bytes);
         }
         self.arm_intervals(key);
         match (is_due, flushes) {
@@ -155,7 +163,7 @@ impl Shard {
             let Self {
                 connections,
                 replica,
-                newest,
+                last_values,
                 config,
                 metrics,
                 counts,
@@ -164,7 +172,7 @@ impl Shard {
             } = self;
             let mut view = View {
                 replica,
-                newest,
+                last_values,
                 limits: &config.tuning.outbox,
                 metrics,
                 counts,
@@ -227,7 +235,7 @@ impl Shard {
             concerned.dedup();
             let change = Control::Instrument(instrument_entry(&info.instrument));
             for key in concerned {
-                self.notice(key, |encoding| encode_control(&change, encoding));
+                self.notify(key, |encoding| encode_control(&change, encoding));
             }
         }
     }
@@ -250,14 +258,14 @@ impl Shard {
             .filter(|(_, connection)| {
                 connection
                     .outbox
-                    .held()
+                    .subscribed_topics()
                     .iter()
                     .any(|(topic, _)| catalog.topic(*topic).source == source)
             })
             .map(|(key, _)| ConnectionKey(key as u32))
             .collect();
         for key in concerned {
-            self.notice(key, |encoding| {
+            self.notify(key, |encoding| {
                 encode_control(&Control::Source(change.clone()), encoding)
             });
         }

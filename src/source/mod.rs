@@ -75,7 +75,10 @@ pub struct Output {
 impl Output {
     /// Emits in order, waiting while the bus' queue is full.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
-        if emitted.iter().any(|emit| matches!(emit, Emit::Mark(_))) {
+        if emitted
+            .iter()
+            .any(|emit| matches!(emit, Emit::Watermark(_)))
+        {
             self.alive.store(self.clock.now().0, Ordering::Relaxed);
         }
         if self.emitter.emit(emitted).await {

@@ -438,7 +438,7 @@ impl Source for Push {
             let clock: Clock = out.clock;
             let mut next = clock.now();
             loop {
-                out.emit(&mut vec![Emit::Mark(clock.now())]).await?;
+                out.emit(&mut vec![Emit::Watermark(clock.now())]).await?;
                 next = next.plus(MARK_EVERY).max(clock.now());
                 tokio::select! {
                     () = clock.sleep_until(next) => {}

@@ -143,7 +143,7 @@ fn simulation_gives_the_same_events_for_the_same_seed() -> Result<()> {
     );
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
-        hex, "b439f4fd74df6768ae523b317c08592521da19c67147c2cdda64e9f6088793b0",
+        hex, "293df7e9d6a0e5eed018cfe6f3abd5a53aabe895b683132e49c9a0af5d93a04e",
         "the first 100,000 events of the default market"
     );
     let other = SimConfig { seed: 8, ..config };

@@ -98,7 +98,7 @@ impl Outputs {
             hlog.write(|out| write_hlog(outcome, out))?;
         }
         if let Some(hgrm) = self.hgrm {
-            hgrm.write(|out| write_hgrm(outcome.latency.felt(), out))?;
+            hgrm.write(|out| write_hgrm(outcome.latency.end_to_end(), out))?;
         }
         if let Some(report) = self.report {
             report.write(|out| write_html(outcome, out))?;

@@ -86,7 +86,7 @@ impl Progress {
             "{} connections  {} deliveries/s  lost {}",
             span.open, span.tally.delivered, span.tally.lost
         );
-        let latency = span.latency.felt();
+        let latency = span.latency.end_to_end();
         if latency.is_empty() {
             return format!("{stage}  {counts}");
         }

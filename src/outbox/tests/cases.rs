@@ -40,7 +40,7 @@ fn block(rig: &mut Rig) {
     rig.room = 0;
     rig.outbox.heartbeat();
     rig.flush();
-    assert!(rig.outbox.wire.blocked);
+    assert!(rig.outbox.frames.blocked);
 }
 
 fn publish(rig: &mut Rig, topic: &str, events: usize) {
@@ -218,7 +218,7 @@ fn causes_of_catch_up(happens: impl FnOnce(&mut Rig)) -> Vec<GapCause> {
     publish(&mut rig, TRADE, 40);
     rig.reconnect(300);
     rig.flush();
-    assert!(rig.outbox.wire.blocked, "the catch-up waits");
+    assert!(rig.outbox.frames.blocked, "the catch-up waits");
     happens(&mut rig);
     let rig = settled(rig);
     rig.gaps.iter().map(|gap| gap.cause).collect()
@@ -313,7 +313,7 @@ fn a_gap_an_epoch_and_a_lag_message_do_not_pause_reading() {
         publish(&mut rig, "quote:A", 20);
     }
     assert_eq!(level(&rig), LagLevel::Degraded);
-    assert!(!rig.outbox.answers_wait());
+    assert!(!rig.outbox.responses_wait());
     assert_eq!(rig.outbox.asked_bytes(), 0);
     settled(rig);
 }

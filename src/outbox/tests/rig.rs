@@ -9,8 +9,8 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::super::{
-    Admitted, Catalog, Counts, LagLevel, Metrics, Newest, Outbox, OutboxLimits, Place, Relief,
-    Replica, Run, SlotId, TopicId, UnixNanos, View,
+    Admitted, Catalog, Counts, EventRange, EventRef, LagLevel, LastValueCache, Metrics, Outbox,
+    OutboxLimits, OverflowAction, Replica, SlotId, TopicId, UnixNanos, View,
 };
 use super::truth::Truth;
 use crate::client::Accounts;
@@ -36,7 +36,7 @@ pub(super) struct Rig {
     /// The state of all that was published; the shard's own may lack what an overrun hides.
     bus: Replica,
     pub(super) replica: Replica,
-    newest: Newest,
+    last_values: LastValueCache,
     metrics: Metrics,
     counts: Counts,
     pub(super) limits: OutboxLimits,
@@ -85,7 +85,10 @@ fn instrument(symbol: &str) -> Instrument {
 
 impl Rig {
     pub(super) fn new(encoding: Encoding) -> Self {
-        let origin = Epoch { origin: 7, turn: 0 };
+        let origin = Epoch {
+            origin: 7,
+            generation: 0,
+        };
         let mut catalog = Catalog::new(vec!["s".into()]);
         catalog.add(SourceId(0), vec![instrument("A"), instrument("B")]);
         let catalog = Arc::new(catalog);
@@ -107,7 +110,7 @@ impl Rig {
             catalog,
             bus,
             replica,
-            newest: Newest::default(),
+            last_values: LastValueCache::default(),
             metrics: Metrics::new(),
             counts: Counts::new(&Metrics::new()),
             limits: OutboxLimits {
@@ -195,14 +198,14 @@ impl Rig {
             return;
         };
         let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
-        let places = [Place {
+        let places = [EventRef {
             batch: 0,
             item: 0,
-            next: Place::END,
+            next: EventRef::END,
         }];
         let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
         let (encoding, metrics) = (self.encoding, &self.metrics);
-        let run = Run {
+        let run = EventRange {
             batches: &batches,
             places: &places,
             at: 0,
@@ -221,8 +224,9 @@ impl Rig {
             &mut self.timers,
         );
         if admitted == Admitted::Marked {
-            let turn = self.replica.epoch(topic).turn;
-            self.newest.keep(&event, turn, self.encoding, joined);
+            let generation = self.replica.epoch(topic).generation;
+            self.last_values
+                .keep(&event, generation, self.encoding, joined);
         }
     }
 
@@ -233,7 +237,7 @@ impl Rig {
         let Self {
             outbox,
             replica,
-            newest,
+            last_values,
             limits,
             metrics,
             counts,
@@ -245,7 +249,7 @@ impl Rig {
             outbox,
             &mut View {
                 replica,
-                newest,
+                last_values,
                 limits,
                 metrics,
                 counts,
@@ -256,24 +260,24 @@ impl Rig {
     }
 
     pub(super) fn flush(&mut self) {
-        while !self.outbox.wire.blocked {
+        while !self.outbox.frames.blocked {
             let is_last = self.with_view(Outbox::fill);
-            self.outbox.wire.seal();
-            let taken = self.outbox.wire.len().min(self.room);
+            self.outbox.frames.seal();
+            let taken = self.outbox.frames.len().min(self.room);
             self.received
-                .extend_from_slice(&self.outbox.wire.unsent()[..taken]);
-            self.outbox.wire.advance(taken);
+                .extend_from_slice(&self.outbox.frames.unsent()[..taken]);
+            self.outbox.frames.advance(taken);
             self.room -= taken;
-            self.outbox.wire.blocked = !self.outbox.wire.is_empty();
-            if self.outbox.wire.is_empty() {
-                drop(self.outbox.wire.reclaim());
+            self.outbox.frames.blocked = !self.outbox.frames.is_empty();
+            if self.outbox.frames.is_empty() {
+                drop(self.outbox.frames.reclaim());
                 if is_last {
                     break;
                 }
             }
         }
-        if self.outbox.wire.blocked {
-            assert_eq!(self.with_view(Outbox::relieve), Relief::Done);
+        if self.outbox.frames.blocked {
+            assert_eq!(self.with_view(Outbox::enforce_limits), OverflowAction::Done);
         }
         self.read();
     }
@@ -281,7 +285,7 @@ impl Rig {
     /// The socket takes so many bytes more.
     pub(super) fn unblock(&mut self, room: usize) {
         self.room = room;
-        self.outbox.wire.blocked = false;
+        self.outbox.frames.blocked = false;
         self.flush();
     }
 
@@ -367,20 +371,20 @@ impl Rig {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Answer(control) => {
-                for part in encode_parts(control, self.encoding, self.outbox.wire.message_max()) {
-                    self.outbox.answer(part);
+            Action::Respond(control) => {
+                for part in encode_parts(control, self.encoding, self.outbox.frames.message_max()) {
+                    self.outbox.respond(part);
                 }
             }
-            Action::Hold(topic, settings, join) => {
+            Action::Subscribe(topic, settings, join) => {
                 if !matches!(join, Join::Live | Join::Resume(_)) {
                     self.announce(topic);
                 }
-                _ = self.with_view(|outbox, view| outbox.hold(topic, settings, join, view));
+                _ = self.with_view(|outbox, view| outbox.subscribe(topic, settings, join, view));
             }
-            Action::Set(topic, settings) => self.with_view(|outbox, view| {
+            Action::Modify(topic, settings) => self.with_view(|outbox, view| {
                 let slot = outbox.slot_of(topic).expect("a held topic is set");
-                outbox.set(slot, settings, view);
+                outbox.modify(slot, settings, view);
             }),
             Action::Snapshot(topic, events) => {
                 self.announce(topic);
@@ -389,13 +393,13 @@ impl Rig {
                     outbox.snapshot(slot, events, view);
                 });
             }
-            Action::LimitMessages(bytes) => self.outbox.wire.limit_messages(bytes),
-            Action::Drop(topic) => {
+            Action::LimitMessages(bytes) => self.outbox.frames.limit_messages(bytes),
+            Action::Unsubscribe(topic) => {
                 let text = self.text(topic);
                 self.truth.snapshots.retain(|(topic, ..)| *topic != text);
-                self.outbox.release(topic);
+                self.outbox.unsubscribe(topic);
             }
-            Action::Ledger(id) => self.outbox.answer_ledger(id),
+            Action::Ledger(id) => self.outbox.respond_ledger(id),
             other => unreachable!("not asked for: {other:?}"),
         }
     }
@@ -428,7 +432,7 @@ impl Rig {
     /// The shard goes on from a checkpoint, as `Shard::restore` does.
     pub(super) fn restore(&mut self) {
         let checkpoint = self.bus.checkpoint(0);
-        for (topic, slot) in self.outbox.held().to_vec() {
+        for (topic, slot) in self.outbox.subscribed_topics().to_vec() {
             let known = self.replica.epoch(topic);
             if checkpoint.epoch(topic) != known {
                 let ended_at = checkpoint.ended_at(topic, known);
@@ -436,7 +440,7 @@ impl Rig {
             }
         }
         self.replica.restore(&checkpoint);
-        for (_, slot) in self.outbox.held().to_vec() {
+        for (_, slot) in self.outbox.subscribed_topics().to_vec() {
             self.with_view(|outbox, view| outbox.on_overrun(slot, view));
         }
     }
@@ -495,11 +499,11 @@ impl Rig {
         self.request(Op::Subscriptions);
         self.outbox.heartbeat();
         self.flush();
-        for (topic, slot) in self.outbox.held() {
+        for (topic, slot) in self.outbox.subscribed_topics() {
             let state = self.outbox.slot(*slot);
             let head = self.replica.head(*topic);
             assert_eq!(
-                (state.head, state.tail(), state.queued(), state.marked),
+                (state.head, state.tail(), state.queued(), state.is_pending),
                 (head, head, 0, false),
                 "{topic:?} has caught up"
             );
@@ -507,7 +511,7 @@ impl Rig {
         let free: HashSet<_> = self.outbox.free.iter().collect();
         assert_eq!(free.len(), self.outbox.free.len(), "a slot is freed once");
         assert_eq!(
-            free.len() + self.outbox.held().len(),
+            free.len() + self.outbox.subscribed_topics().len(),
             self.outbox.slots.len(),
             "no slot is forgotten"
         );

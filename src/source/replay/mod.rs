@@ -239,7 +239,7 @@ impl Replay {
             .merge(lanes, names, &mut progress, &mut emitted, out)
             .await;
         if matches!(ended, Ok(Ended::Over)) {
-            emitted.push(Emit::Mark(progress.last));
+            emitted.push(Emit::Watermark(progress.last));
         }
         // Also before an error: what was read before it is played.
         out.emit(&mut emitted).await?;
@@ -281,7 +281,7 @@ impl Replay {
                 if pace.wait(progress.next_mark, emitted, out).await? == Waited::Stopped {
                     return Ok(Ended::Stopped);
                 }
-                emitted.push(Emit::Mark(progress.next_mark));
+                emitted.push(Emit::Watermark(progress.next_mark));
                 progress.next_mark = pace.next_mark(progress.next_mark, due);
             }
             if pace.wait(due, emitted, out).await? == Waited::Stopped {

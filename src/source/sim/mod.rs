@@ -117,7 +117,7 @@ impl Market {
                     if self.next_mark > now {
                         return;
                     }
-                    out.push(Emit::Mark(self.next_mark));
+                    out.push(Emit::Watermark(self.next_mark));
                     self.next_mark = self.next_mark.plus(MARK_EVERY);
                 }
             }

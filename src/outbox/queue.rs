@@ -105,7 +105,7 @@ impl Entry {
 }
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct SendQueue {
     entries: VecDeque<Entry>,
     /// The place of the first entry; places count on, whatever was popped.
     first: u32,
@@ -119,7 +119,7 @@ pub(super) struct Lane {
     epochs: usize,
 }
 
-impl Lane {
+impl SendQueue {
     pub(super) const EMPTY: Self = Self {
         entries: VecDeque::new(),
         first: 0,
@@ -246,7 +246,7 @@ impl Lane {
         &self.bytes[from..self.read]
     }
 
-    /// Rebuilds the lane: `decide` sees each entry in order and says what becomes of it. Places count from 0 again.
+    /// Rebuilds the queue: `decide` sees each entry in order and says what becomes of it. Places count from 0 again.
     pub(super) fn rebuild(
         &mut self,
         mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,

@@ -24,7 +24,7 @@ use crate::protocol::{
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// What all connections of a test share.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(super) struct TestSettings {
     pub dialect: Dialect,
     pub encoding: Encoding,
     pub host: String,
@@ -81,7 +81,7 @@ pub(super) enum Turn {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LoadConnection {
     pub assignment: Assignment,
     pub stream: TcpStream,
     phase: Phase,
@@ -101,7 +101,7 @@ pub(super) struct Link {
 
 /// Where a connection's findings go.
 #[derive(Debug)]
-pub(super) struct Sink<'a> {
+pub(super) struct Recorder<'a> {
     pub tally: &'a mut Tally,
     pub latency: &'a mut Latency,
     pub failures: &'a mut Vec<String>,
@@ -109,7 +109,7 @@ pub(super) struct Sink<'a> {
     pub measures: bool,
 }
 
-impl Link {
+impl LoadConnection {
     /// A connection that has begun to connect.
     pub(super) fn new(
         assignment: Assignment,
@@ -155,7 +155,7 @@ impl Link {
     }
 
     /// The socket is writable, or may be.
-    pub(super) fn on_writable(&mut self, terms: &Terms) -> Result<(), LinkError> {
+    pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
         if matches!(self.phase, Phase::Connecting) {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error.into());
@@ -168,7 +168,7 @@ impl Link {
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
-            let request = handshake::request(terms, &self.key);
+            let request = handshake::request(settings, &self.key);
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }
@@ -176,9 +176,9 @@ impl Link {
     }
 
     /// Asks for a WebSocket, if it waited to be told.
-    pub(super) fn speak(&mut self, terms: &Terms) -> Result<(), LinkError> {
+    pub(super) fn speak(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
         self.is_silent = false;
-        self.on_writable(terms)
+        self.on_writable(settings)
     }
 
     /// Reads once into `buffer`. `None`: nothing is there now.
@@ -202,10 +202,10 @@ impl Link {
         &mut self,
         bytes: &[u8],
         now: UnixNanos,
-        terms: &Terms,
-        sink: &mut Sink<'_>,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
     ) -> Result<Turn, LinkError> {
-        sink.tally.bytes += bytes.len() as u64;
+        recorder.tally.bytes += bytes.len() as u64;
         let behind;
         let mut turn = Turn::On;
         let bytes = match &mut self.phase {
@@ -221,13 +221,13 @@ impl Link {
                 };
                 behind = answer.split_off(end + 4);
                 handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
-                sink.tally.opened += 1;
-                turn = self.begin(terms)?;
+                recorder.tally.opened += 1;
+                turn = self.begin(settings)?;
                 &behind[..]
             }
             _ => bytes,
         };
-        let want = match (&terms.dialect, &self.probe) {
+        let want = match (&settings.dialect, &self.probe) {
             (Dialect::Raw(raw), _) if raw.timestamp.is_none() => Want::Messages,
             (Dialect::Raw(_), _) | (_, Some(_)) => Want::Whole,
             _ => Want::Count,
@@ -235,7 +235,7 @@ impl Link {
         let mut scanner = std::mem::take(&mut self.scanner);
         let mut failed = None;
         let fed = scanner.feed(bytes, want, &mut |found| match self
-            .on_found(found, now, terms, sink)
+            .on_found(found, now, settings, recorder)
         {
             Ok(Turn::On) => {}
             Ok(other) => turn = other,
@@ -252,8 +252,8 @@ impl Link {
     }
 
     /// The handshake is done.
-    fn begin(&mut self, terms: &Terms) -> Result<Turn, LinkError> {
-        match &terms.dialect {
+    fn begin(&mut self, settings: &TestSettings) -> Result<Turn, LinkError> {
+        match &settings.dialect {
             // Subscribed once welcome has come.
             Dialect::Tickcast => {
                 self.phase = Phase::Joining(0);
@@ -274,37 +274,37 @@ impl Link {
         &mut self,
         found: Found<'_>,
         now: UnixNanos,
-        terms: &Terms,
-        sink: &mut Sink<'_>,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
     ) -> Result<Turn, LinkError> {
         match found {
             Found::Counted(events) => {
                 self.delivered += u64::from(events);
-                sink.tally.delivered += u64::from(events);
-                sink.tally.messages += 1;
+                recorder.tally.delivered += u64::from(events);
+                recorder.tally.messages += 1;
             }
             Found::Message => {
-                sink.tally.delivered += 1;
-                sink.tally.messages += 1;
+                recorder.tally.delivered += 1;
+                recorder.tally.messages += 1;
             }
             Found::Whole(payload) => {
-                sink.tally.messages += 1;
-                return match &terms.dialect {
-                    Dialect::Tickcast => self.on_message(payload, now, terms, sink),
+                recorder.tally.messages += 1;
+                return match &settings.dialect {
+                    Dialect::Tickcast => self.on_message(payload, now, settings, recorder),
                     Dialect::Raw(raw) => {
-                        sink.tally.delivered += 1;
-                        let told = raw
+                        recorder.tally.delivered += 1;
+                        let totals = raw
                             .timestamp
                             .as_ref()
                             .and_then(|path| path.find(payload))
-                            .filter(|_| sink.measures);
-                        if let Some(told) = told {
+                            .filter(|_| recorder.measures);
+                        if let Some(totals) = totals {
                             super::probe::record(
-                                &mut sink.latency.published,
-                                told,
+                                &mut recorder.latency.published,
+                                totals,
                                 now,
-                                terms,
-                                &mut sink.tally.negative,
+                                settings,
+                                &mut recorder.tally.negative,
                             );
                         }
                         Ok(Turn::On)
@@ -325,46 +325,53 @@ impl Link {
         &mut self,
         payload: &[u8],
         now: UnixNanos,
-        terms: &Terms,
-        sink: &mut Sink<'_>,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
     ) -> Result<Turn, LinkError> {
         if self.probe.is_none()
-            && let Some(events) = count_json(payload, terms.encoding)
+            && let Some(events) = count_json(payload, settings.encoding)
         {
             self.delivered += events;
-            sink.tally.delivered += events;
+            recorder.tally.delivered += events;
             return Ok(Turn::On);
         }
-        let message = decode_server_message(payload, terms.encoding)?;
+        let message = decode_server_message(payload, settings.encoding)?;
         if let Some(probe) = &mut self.probe {
-            probe.take(&message, now, terms, sink);
+            probe.take(&message, now, settings, recorder);
         }
         match message {
             ServerMessage::Events(events) => {
                 self.delivered += events.len() as u64;
-                sink.tally.delivered += events.len() as u64;
+                recorder.tally.delivered += events.len() as u64;
                 Ok(Turn::On)
             }
-            ServerMessage::Control(control) => Ok(self.on_control(control, terms, sink)),
+            ServerMessage::Control(control) => Ok(self.on_control(control, settings, recorder)),
         }
     }
 
-    fn on_control(&mut self, control: Control, terms: &Terms, sink: &mut Sink<'_>) -> Turn {
+    fn on_control(
+        &mut self,
+        control: Control,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
+    ) -> Turn {
         match control {
             Control::Welcome(welcome) => {
                 self.epoch = welcome.epoch;
-                self.subscribe(terms);
+                self.subscribe(settings);
             }
-            Control::Subscribed(answer) => return self.on_subscribed(&answer, sink),
+            Control::Subscribed(answer) => return self.on_subscribed(&answer, recorder),
             Control::Gap(gap) => {
-                sink.tally.gaps += 1;
-                sink.tally.lost += gap.n;
+                recorder.tally.gaps += 1;
+                recorder.tally.lost += gap.n;
             }
-            Control::Lag(lag) => sink.tally.degraded += u64::from(lag.level == LagLevel::Degraded),
+            Control::Lag(lag) => {
+                recorder.tally.degraded += u64::from(lag.level == LagLevel::Degraded);
+            }
             Control::Heartbeat(heartbeat) if heartbeat.delivered != self.delivered => {
                 let counted = self.delivered;
                 self.fail(
-                    sink,
+                    recorder,
                     &format!(
                         "the server says {} delivered, but {counted} came",
                         heartbeat.delivered
@@ -372,9 +379,9 @@ impl Link {
                 );
                 self.delivered = heartbeat.delivered;
             }
-            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, sink),
+            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, recorder),
             Control::Error(error) => self.fail(
-                sink,
+                recorder,
                 &format!(
                     "the server answered {} {}: {}",
                     error.code, error.name, error.message
@@ -385,11 +392,15 @@ impl Link {
         Turn::On
     }
 
-    fn on_subscribed(&mut self, answer: &crate::protocol::Subscribed, sink: &mut Sink<'_>) -> Turn {
+    fn on_subscribed(
+        &mut self,
+        answer: &crate::protocol::Subscribed,
+        recorder: &mut Recorder<'_>,
+    ) -> Turn {
         for refused in &answer.err {
-            sink.tally.refused += 1;
+            recorder.tally.refused += 1;
             self.fail(
-                sink,
+                recorder,
                 &format!(
                     "{} was refused with {}: {}",
                     refused.topic, refused.code, refused.message
@@ -403,8 +414,8 @@ impl Link {
                 .unwrap_or(std::slice::from_ref(entry))
         }) {
             match entry.recovered {
-                Some(true) => sink.tally.recovered += 1,
-                Some(false) => sink.tally.expired += 1,
+                Some(true) => recorder.tally.recovered += 1,
+                Some(false) => recorder.tally.expired += 1,
                 None => {}
             }
         }
@@ -422,7 +433,12 @@ impl Link {
         Turn::Joined
     }
 
-    fn on_ledger(&mut self, topics: Vec<LedgerEntry>, more: bool, sink: &mut Sink<'_>) -> Turn {
+    fn on_ledger(
+        &mut self,
+        topics: Vec<LedgerEntry>,
+        more: bool,
+        recorder: &mut Recorder<'_>,
+    ) -> Turn {
         let Phase::Closing(entries) = &mut self.phase else {
             return Turn::On;
         };
@@ -434,7 +450,7 @@ impl Link {
         for entry in &entries {
             if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
                 self.fail(
-                    sink,
+                    recorder,
                     &format!(
                         "{}: the server's ledger doesn't come out at zero: {entry:?}",
                         entry.topic
@@ -470,14 +486,14 @@ impl Link {
         }
     }
 
-    fn fail(&self, sink: &mut Sink<'_>, what: &str) {
+    fn fail(&self, recorder: &mut Recorder<'_>, what: &str) {
         super::worker::add_failure(
-            sink.failures,
+            recorder.failures,
             format!("connection {}: {what}", self.assignment.number),
         );
     }
 
-    fn subscribe(&mut self, terms: &Terms) {
+    fn subscribe(&mut self, settings: &TestSettings) {
         let mut requests = 0;
         // Trades are never merged, so they are always asked for raw.
         let (trades, states): (Vec<_>, Vec<_>) = self
@@ -503,7 +519,7 @@ impl Link {
                     from,
                     ..Subscribe::default()
                 });
-                self.ask(op, requests, terms.encoding);
+                self.ask(op, requests, settings.encoding);
             }
         }
         if let (Some(probe), Some(from)) = (&mut self.probe, &self.from) {
@@ -513,12 +529,12 @@ impl Link {
     }
 
     /// Asks for the ledger; what comes before it still counts. Returns whether it could be asked.
-    pub(super) fn ask_ledger(&mut self, terms: &Terms) -> Result<bool, LinkError> {
+    pub(super) fn ask_ledger(&mut self, settings: &TestSettings) -> Result<bool, LinkError> {
         if !self.is_open() {
             return Ok(false);
         }
         self.phase = Phase::Closing(Vec::new());
-        self.ask(Op::Ledger, 0, terms.encoding);
+        self.ask(Op::Ledger, 0, settings.encoding);
         self.flush()?;
         Ok(true)
     }

@@ -7,18 +7,18 @@ use crate::protocol::{Encoding, encode_event};
 #[derive(Debug, Default)]
 struct Kept {
     seq: u64,
-    turn: u32,
+    generation: u32,
     bytes: Vec<u8>,
 }
 
 /// The newest event and the newest closed bar of each topic, as bytes of one encoding each.
 #[derive(Debug, Default)]
-pub struct Newest {
+pub struct LastValueCache {
     topics: Vec<[[Kept; 2]; 2]>,
     scratch: Vec<u8>,
 }
 
-impl Newest {
+impl LastValueCache {
     fn place(&mut self, topic: TopicId, encoding: Encoding, closed: bool) -> &mut Kept {
         if self.topics.len() <= topic.index() {
             self.topics.resize_with(topic.index() + 1, Default::default);
@@ -27,9 +27,9 @@ impl Newest {
     }
 
     /// Keeps an event's bytes that the batch has already.
-    pub fn keep(&mut self, event: &Event, turn: u32, encoding: Encoding, bytes: &[u8]) {
+    pub fn keep(&mut self, event: &Event, generation: u32, encoding: Encoding, bytes: &[u8]) {
         let kept = self.place(event.topic, encoding, event.closes_bar());
-        (kept.seq, kept.turn) = (event.seq, turn);
+        (kept.seq, kept.generation) = (event.seq, generation);
         kept.bytes.clear();
         kept.bytes.extend_from_slice(bytes);
     }
@@ -42,13 +42,13 @@ impl Newest {
         encoding: Encoding,
         metrics: &Metrics,
     ) -> &[u8] {
-        let turn = replica.epoch(event.topic).turn;
+        let generation = replica.epoch(event.topic).generation;
         let closed = event.closes_bar();
         let kept = self.place(event.topic, encoding, closed);
-        if (kept.seq, kept.turn) == (event.seq, turn) {
+        if (kept.seq, kept.generation) == (event.seq, generation) {
             return &self.place(event.topic, encoding, closed).bytes;
         }
-        let is_newer = kept.turn != turn || kept.seq < event.seq;
+        let is_newer = kept.generation != generation || kept.seq < event.seq;
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         encode_event(
@@ -63,7 +63,7 @@ impl Newest {
         self.scratch = bytes;
         if is_newer {
             let bytes = std::mem::take(&mut self.scratch);
-            self.keep(event, turn, encoding, &bytes);
+            self.keep(event, generation, encoding, &bytes);
             self.scratch = bytes;
         }
         &self.scratch

@@ -8,14 +8,14 @@ use super::registry::Registry;
 use crate::log::{Batch, Event, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::outbox::{Place, Run, SlotId};
+use crate::outbox::{EventRange, EventRef, SlotId};
 use crate::protocol::Encoding;
 
 const NONE: u32 = u32::MAX;
 
 /// A topic's events of this turn.
 #[derive(Debug)]
-struct TopicRun {
+struct TopicEvents {
     topic: TopicId,
     /// Its first and last place.
     places: (u32, u32),
@@ -31,7 +31,7 @@ struct TopicRun {
 
 /// One subscription that has something new.
 #[derive(Debug, Clone, Copy)]
-pub struct Dealt {
+pub struct Assigned {
     /// Which subscription of the connection.
     pub slot: SlotId,
     /// Which topic's events.
@@ -42,19 +42,19 @@ pub struct Dealt {
 
 /// See the module. Its memory is that of one turn's events, and is used again.
 #[derive(Debug, Default)]
-pub struct Fresh {
+pub struct TurnEvents {
     batches: Vec<Arc<Batch>>,
-    places: Vec<Place>,
-    runs: Vec<TopicRun>,
+    places: Vec<EventRef>,
+    runs: Vec<TopicEvents>,
     /// By topic: its run.
     of_topic: Vec<u32>,
     joined: [Vec<u8>; 2],
-    dealt: Vec<Dealt>,
+    assigned: Vec<Assigned>,
     /// By connection: the first of what was dealt to it.
     of_connection: Vec<u32>,
 }
 
-impl Fresh {
+impl TurnEvents {
     /// Whether there is no event to deal out.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
@@ -69,10 +69,10 @@ impl Fresh {
         {
             self.batches.push(Arc::clone(batch));
         }
-        let place = Place {
+        let place = EventRef {
             batch: self.batches.len() as u32 - 1,
             item: item as u32,
-            next: Place::END,
+            next: EventRef::END,
         };
         let at = self.places.len() as u32;
         self.places.push(place);
@@ -83,7 +83,7 @@ impl Fresh {
         let Some(run) = self.runs.get_mut(self.of_topic[topic] as usize) else {
             self.of_topic[topic] = self.runs.len() as u32;
             let seqs = (event.seq, event.seq);
-            self.runs.push(TopicRun {
+            self.runs.push(TopicEvents {
                 topic: event.topic,
                 places: (at, at),
                 seqs,
@@ -99,7 +99,7 @@ impl Fresh {
 
     /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets something into `order`,
     /// once. `first_of` says who of a topic's subscribers comes first.
-    pub fn deal(
+    pub fn assign(
         &mut self,
         registry: &Registry,
         order: &mut Vec<ConnectionKey>,
@@ -113,11 +113,12 @@ impl Fresh {
                 if self.of_connection.len() <= at {
                     self.of_connection.resize(at + 1, NONE);
                 }
-                let next = std::mem::replace(&mut self.of_connection[at], self.dealt.len() as u32);
+                let next =
+                    std::mem::replace(&mut self.of_connection[at], self.assigned.len() as u32);
                 if next == NONE {
                     order.push(subscriber.connection);
                 }
-                self.dealt.push(Dealt {
+                self.assigned.push(Assigned {
                     slot: subscriber.slot,
                     run: run as u32,
                     next,
@@ -127,24 +128,29 @@ impl Fresh {
     }
 
     /// The first of what was dealt to a connection.
-    pub fn first(&self, key: ConnectionKey) -> Option<&Dealt> {
-        self.dealt
+    pub fn first(&self, key: ConnectionKey) -> Option<&Assigned> {
+        self.assigned
             .get(*self.of_connection.get(key.0 as usize)? as usize)
     }
 
     /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
-    pub fn take_first(&mut self, key: ConnectionKey) -> Option<Dealt> {
+    pub fn take_first(&mut self, key: ConnectionKey) -> Option<Assigned> {
         let first = std::mem::replace(self.of_connection.get_mut(key.0 as usize)?, NONE);
-        self.dealt.get(first as usize).copied()
+        self.assigned.get(first as usize).copied()
     }
 
     /// What was dealt to the same connection behind this.
-    pub fn after(&self, dealt: Dealt) -> Option<Dealt> {
-        self.dealt.get(dealt.next as usize).copied()
+    pub fn after(&self, assigned: Assigned) -> Option<Assigned> {
+        self.assigned.get(assigned.next as usize).copied()
     }
 
     /// A run in an encoding; its bytes are put together when the first needs them.
-    pub fn run<'a>(&'a mut self, run: u32, encoding: Encoding, metrics: &'a Metrics) -> Run<'a> {
+    pub fn run<'a>(
+        &'a mut self,
+        run: u32,
+        encoding: Encoding,
+        metrics: &'a Metrics,
+    ) -> EventRange<'a> {
         let Self {
             batches,
             places,
@@ -152,13 +158,13 @@ impl Fresh {
             joined,
             ..
         } = self;
-        let TopicRun {
+        let TopicEvents {
             places: (at, last_at),
             seqs: (first, last),
             joined: ranges,
             ..
         } = &mut runs[run as usize];
-        let mut found = Run {
+        let mut found = EventRange {
             batches,
             places,
             at: *at,
@@ -204,7 +210,7 @@ impl Fresh {
         }
         self.batches.clear();
         self.places.clear();
-        self.dealt.clear();
+        self.assigned.clear();
         for joined in &mut self.joined {
             joined.clear();
         }
@@ -230,7 +236,9 @@ impl Rotation {
 }
 
 /// The events that those who merge need of a run: the newest, and the newest closed bar.
-pub fn newest_of<'a>(run: &Run<'a>) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
+pub fn last_values_of<'a>(
+    run: &EventRange<'a>,
+) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
     let (mut last, mut closed) = (None, None);
     for (event, bytes) in run.events() {
         if event.closes_bar() {
@@ -295,9 +303,9 @@ mod tests {
         };
         let items = vec![event(0, 5), event(1, 9), event(0, 6), event(0, 7)];
         let batch = Arc::new(Batch::new(items, Arc::new(catalog)));
-        let (mut registry, mut fresh, mut order, metrics) = (
+        let (mut registry, mut turn_events, mut order, metrics) = (
             Registry::default(),
-            Fresh::default(),
+            TurnEvents::default(),
             Vec::new(),
             Metrics::new(),
         );
@@ -311,36 +319,36 @@ mod tests {
         for turn in 0..2 {
             for (at, item) in batch.items.iter().enumerate() {
                 if let LogItem::Event(event) = item {
-                    fresh.push(&batch, at, event);
+                    turn_events.push(&batch, at, event);
                 }
             }
-            fresh.deal(&registry, &mut order, |_| turn);
+            turn_events.assign(&registry, &mut order, |_| turn);
             assert_eq!(
                 order.drain(..).map(|key| key.0).collect::<Vec<_>>(),
                 if turn == 0 { [3, 1] } else { [1, 3] }
             );
             for (key, expected) in [(3, vec![(0, 5, 7)]), (1, vec![(1, 9, 9), (0, 5, 7)])] {
                 let mut got = Vec::new();
-                let mut next = fresh.take_first(ConnectionKey(key));
-                while let Some(dealt) = next {
-                    let run = fresh.run(dealt.run, Encoding::Json, &metrics);
-                    got.push((dealt.slot.0, run.first, run.last));
+                let mut next = turn_events.take_first(ConnectionKey(key));
+                while let Some(assigned) = next {
+                    let run = turn_events.run(assigned.run, Encoding::Json, &metrics);
+                    got.push((assigned.slot.0, run.first, run.last));
                     let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
                     assert_eq!(
                         run.joined,
                         events.join(&b','),
                         "a run stands as in an array"
                     );
-                    next = fresh.after(dealt);
+                    next = turn_events.after(assigned);
                 }
                 assert_eq!(got, expected);
                 assert!(
-                    fresh.take_first(ConnectionKey(key)).is_none(),
+                    turn_events.take_first(ConnectionKey(key)).is_none(),
                     "what is taken is taken"
                 );
             }
-            fresh.clear();
-            assert!(fresh.is_empty());
+            turn_events.clear();
+            assert!(turn_events.is_empty());
         }
     }
 }

@@ -45,7 +45,7 @@ fn is_own(address: IpAddr) -> bool {
     address.is_loopback() || TcpListener::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
-pub(super) fn scout(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
+pub(super) fn preflight(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -167,13 +167,13 @@ async fn compare_clocks(
     for t in 0..PINGS {
         let sent = clock.now();
         client.request(Op::Ping { t: t as i64 }).await?;
-        let told = control(client, |control| match control {
+        let totals = control(client, |control| match control {
             Control::Pong(pong) => Some(pong.ts),
             _ => None,
         });
-        let told = told.await?;
+        let totals = totals.await?;
         let round = clock.now().since(sent).as_nanos() as u64;
-        let offset = told as i64 - (sent.0 + round / 2) as i64;
+        let offset = totals as i64 - (sent.0 + round / 2) as i64;
         if best.is_none_or(|(shortest, _)| round < shortest) {
             best = Some((round, offset));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::link::{Link, LinkError, Turn};
+use super::connection::{LinkError, LoadConnection, Turn};
 use super::plan::Role;
 use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
 use crate::market::UnixNanos;
@@ -19,7 +19,7 @@ const LIFE_SIGN: Duration = Duration::from_secs(15);
 
 /// Why a connection that is asked for its ledger comes to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum DisconnectReason {
     /// To come back alone, at once.
     Churn,
     /// To come back with all others.
@@ -56,7 +56,7 @@ impl Worker {
         let role = self.places[at].assignment.role;
         let now = self.clock.now();
         if self.stage == Stage::Finishing {
-            return self.ask_ledger(at, Cut::End);
+            return self.ask_ledger(at, DisconnectReason::End);
         }
         if matches!(role, Role::Slow | Role::Stalled) {
             self.places[at].is_held_back = true;
@@ -82,7 +82,7 @@ impl Worker {
     fn lose(&mut self, at: usize) {
         self.places[at].link = None;
         if let Some(cut) = self.places[at].cut.take()
-            && cut != Cut::Churn
+            && cut != DisconnectReason::Churn
         {
             self.count_awaited();
         }
@@ -96,22 +96,22 @@ impl Worker {
         }
     }
 
-    fn ask_ledger(&mut self, at: usize, cut: Cut) {
+    fn ask_ledger(&mut self, at: usize, cut: DisconnectReason) {
         let place = &mut self.places[at];
         let Some(link) = &mut place.link else { return };
         if place.cut.is_some() {
             // On its way out already; the end counts it all the same.
-            if cut == Cut::End && place.cut == Some(Cut::Churn) {
-                place.cut = Some(Cut::End);
+            if cut == DisconnectReason::End && place.cut == Some(DisconnectReason::Churn) {
+                place.cut = Some(DisconnectReason::End);
                 self.awaited += 1;
             }
             return;
         }
-        match link.ask_ledger(&self.terms) {
+        match link.ask_ledger(&self.settings) {
             Ok(false) => {}
             Ok(true) => {
                 place.cut = Some(cut);
-                self.awaited += usize::from(cut != Cut::Churn);
+                self.awaited += usize::from(cut != DisconnectReason::Churn);
             }
             Err(error) => self.settle(at, Err(error)),
         }
@@ -122,7 +122,7 @@ impl Worker {
         let Some(link) = &mut place.link else { return };
         let (entries, from) = link.ledger();
         match place.cut.take() {
-            Some(Cut::End) => {
+            Some(DisconnectReason::End) => {
                 let sums = &mut self.end.ledger;
                 sums.connections += 1;
                 sums.topics += entries.len() as u64;
@@ -135,12 +135,12 @@ impl Worker {
                 place.link = None;
                 self.count_awaited();
             }
-            Some(Cut::Storm) => {
+            Some(DisconnectReason::Storm) => {
                 place.from = from;
                 place.is_held_back = true;
                 self.count_awaited();
             }
-            Some(Cut::Churn) => {
+            Some(DisconnectReason::Churn) => {
                 place.from = from;
                 self.open(at);
             }
@@ -148,7 +148,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn obey(&mut self, order: Order) {
+    pub(super) fn handle(&mut self, order: Order) {
         match order {
             Order::Measure => {
                 self.tell_span();
@@ -164,7 +164,7 @@ impl Worker {
                     .filter(|at| reading(&self.places[*at]))
                     .collect();
                 for at in all {
-                    self.ask_ledger(at, Cut::Storm);
+                    self.ask_ledger(at, DisconnectReason::Storm);
                 }
                 if self.awaited == 0 {
                     self.tell(Report::Gathered);
@@ -194,12 +194,15 @@ impl Worker {
         self.tell_span();
         self.stage = Stage::Finishing;
         for at in 0..self.places.len() {
-            let is_open = self.places[at].link.as_ref().is_some_and(Link::is_open);
-            if !self.terms.ledger && is_open {
+            let is_open = self.places[at]
+                .link
+                .as_ref()
+                .is_some_and(LoadConnection::is_open);
+            if !self.settings.ledger && is_open {
                 self.places[at].link = None;
                 continue;
             }
-            self.ask_ledger(at, Cut::End);
+            self.ask_ledger(at, DisconnectReason::End);
             if std::mem::take(&mut self.places[at].is_held_back) {
                 self.again.push(at);
             }
@@ -243,7 +246,7 @@ impl Worker {
         self.stage = Stage::Open;
         for at in 0..self.places.len() {
             if let Some(link) = &mut self.places[at].link {
-                let spoken = link.speak(&self.terms).map(|()| Turn::On);
+                let spoken = link.speak(&self.settings).map(|()| Turn::On);
                 self.settle(at, spoken);
             }
         }
@@ -260,9 +263,9 @@ impl Worker {
             let place = &self.places[chosen];
             if !place.is_held_back
                 && place.cut.is_none()
-                && place.link.as_ref().is_some_and(Link::is_open)
+                && place.link.as_ref().is_some_and(LoadConnection::is_open)
             {
-                return self.ask_ledger(chosen, Cut::Churn);
+                return self.ask_ledger(chosen, DisconnectReason::Churn);
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::protocol::Encoding;
 
 /// Where an event of this turn stands, and the next one of its topic.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct EventRef {
     /// Which of the turn's batches.
     pub batch: u32,
     /// Which item of it.
@@ -15,18 +15,18 @@ pub struct Place {
     pub next: u32,
 }
 
-impl Place {
+impl EventRef {
     /// No event follows.
     pub const END: u32 = u32::MAX;
 }
 
 /// Events of one topic and epoch that came in one turn, without a hole, as bytes of one encoding.
 #[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
+pub struct EventRange<'a> {
     /// The batches of the turn.
     pub batches: &'a [Arc<Batch>],
     /// The places of the turn.
-    pub places: &'a [Place],
+    pub places: &'a [EventRef],
     /// The place of the first event.
     pub at: u32,
     /// The sequence number of the first event.
@@ -41,7 +41,7 @@ pub struct Run<'a> {
     pub metrics: &'a Metrics,
 }
 
-impl<'a> Run<'a> {
+impl<'a> EventRange<'a> {
     /// How many events there are; at least one.
     pub const fn count(&self) -> u64 {
         self.last + 1 - self.first

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
+use super::queue::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
 use crate::log::{Event, TopicId};
 use crate::market::UnixNanos;
@@ -12,7 +12,7 @@ use crate::topic::Kind;
 
 impl Outbox {
     /// Begins to hold a topic; returns its slot, which the registry is to be told.
-    pub fn hold(
+    pub fn subscribe(
         &mut self,
         topic: TopicId,
         settings: Settings,
@@ -54,7 +54,7 @@ impl Outbox {
         let state = &mut self.slots[slot.index()];
         if state.merges(false) {
             if view.replica.head(state.topic) > state.head {
-                self.mark(slot, view.now, view.timers);
+                self.set_pending(slot, view.now, view.timers);
             }
             return;
         }
@@ -63,7 +63,7 @@ impl Outbox {
     }
 
     fn queue_resume(&mut self, slot: SlotId) {
-        let place = self.waiting.lane.push(Entry::Resume(ResumeEntry {
+        let place = self.waiting.queue.push(Entry::Resume(ResumeEntry {
             slot,
             to: ResumeEntry::OPEN,
         }));
@@ -85,7 +85,7 @@ impl Outbox {
         if catching_up {
             // What is missed goes on behind the snapshot.
             let place = state.resume_at();
-            self.waiting.lane.end_resume(place, seq);
+            self.waiting.queue.end_resume(place, seq);
         }
         let entry = SnapshotEntry {
             slot,
@@ -95,7 +95,7 @@ impl Outbox {
             since: view.now,
             epoch: None,
         };
-        self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
+        self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
         if catching_up {
             self.queue_resume(slot);
         }
@@ -103,7 +103,7 @@ impl Outbox {
 
     fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
         self.slots[slot.index()].enqueue(Some(to));
-        self.waiting.lane.push(Entry::Gap(Box::new(GapEntry {
+        self.waiting.queue.push(Entry::Gap(Box::new(GapEntry {
             slot,
             from,
             to,
@@ -112,7 +112,7 @@ impl Outbox {
     }
 
     /// Changes a subscription's settings; what waits goes by the old ones.
-    pub fn set(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
+    pub fn modify(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
         let merged_before = state.merges(degraded);
@@ -125,15 +125,15 @@ impl Outbox {
         }
         if merged_before && !state.merges(degraded) {
             self.materialize(slot, view);
-        } else if state.marked && state.queued() == 0 {
-            self.waiting.marks.push_back((slot, view.now));
+        } else if state.is_pending && state.queued() == 0 {
+            self.waiting.pending.push_back((slot, view.now));
         }
     }
 
-    /// Puts what waits to be merged into the lane, so that raw events or a new epoch can follow.
+    /// Puts what waits to be merged into the queue, so that raw events or a new epoch can follow.
     fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !std::mem::take(&mut state.marked) || state.catching_up {
+        if !std::mem::take(&mut state.is_pending) || state.catching_up {
             return;
         }
         let evicted = view.replica.closed_evicted(state.topic);
@@ -143,7 +143,7 @@ impl Outbox {
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
         let state = &mut self.slots[slot.index()];
-        let encoding = self.wire.encoding();
+        let encoding = self.frames.encoding();
         let last = view
             .replica
             .last(state.topic)
@@ -153,10 +153,10 @@ impl Outbox {
             .closed_after(state.topic, state.tail())
             .chain(last)
         {
-            self.waiting.lane.push_event(
+            self.waiting.queue.push_event(
                 slot,
                 event,
-                view.newest
+                view.last_values
                     .bytes(view.replica, event, encoding, view.metrics),
             );
             state.enqueue(Some(event.seq));
@@ -164,7 +164,7 @@ impl Outbox {
     }
 
     /// No longer holds a topic; what waits of it is dropped.
-    pub fn release(&mut self, topic: TopicId) -> Option<SlotId> {
+    pub fn unsubscribe(&mut self, topic: TopicId) -> Option<SlotId> {
         let place = self
             .index
             .binary_search_by_key(&topic, |(held, _)| *held)
@@ -172,7 +172,7 @@ impl Outbox {
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
         self.ended += state.accounted();
-        (state.dead, state.marked, state.catching_up) = (true, false, false);
+        (state.dead, state.is_pending, state.catching_up) = (true, false, false);
         if state.queued() == 0 {
             self.free.push(slot);
         }
@@ -200,7 +200,7 @@ impl Outbox {
             Some(ended_at) if reads_history => {
                 state.set_tail(ended_at);
                 let place = state.resume_at();
-                self.waiting.lane.end_resume(place, ended_at);
+                self.waiting.queue.end_resume(place, ended_at);
             }
             Some(ended_at) => {
                 let from = state.tail() + 1;
@@ -224,9 +224,9 @@ impl Outbox {
                 view.replica.head(state.topic)
             };
             state.set_tail(to);
-            state.marked = merges && view.replica.head(state.topic) > to;
+            state.is_pending = merges && view.replica.head(state.topic) > to;
             let place = state.resume_at();
-            self.waiting.lane.end_resume(place, to);
+            self.waiting.queue.end_resume(place, to);
         }
         self.materialize(slot, view);
     }
@@ -255,7 +255,7 @@ impl Outbox {
             since: now,
             epoch: Some(epoch),
         };
-        self.waiting.lane.push(Entry::Snapshot(Box::new(entry)));
+        self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
     }
 
     /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
@@ -263,7 +263,7 @@ impl Outbox {
         let degraded = self.degraded();
         let topic = self.slots[slot.index()].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
-        if self.slots[slot.index()].queued_turn() != epoch.turn {
+        if self.slots[slot.index()].queued_generation() != epoch.generation {
             self.begin_epoch(
                 slot,
                 epoch,
@@ -283,7 +283,7 @@ impl Outbox {
             return;
         }
         if state.merges(degraded) {
-            self.mark(slot, view.now, view.timers);
+            self.set_pending(slot, view.now, view.timers);
         } else {
             self.queue_gap(slot, newest + 1, head, GapCause::Bus);
         }

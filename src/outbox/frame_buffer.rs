@@ -30,7 +30,7 @@ struct OpenArray {
 
 /// Output in its final order. What is in here is on its way: it counts as delivered.
 #[derive(Debug)]
-pub struct Wire {
+pub struct FrameBuffer {
     encoding: Encoding,
     /// Bytes of an array at which it is ended.
     frame: u32,
@@ -45,7 +45,7 @@ pub struct Wire {
     pub blocked: bool,
 }
 
-impl Wire {
+impl FrameBuffer {
     /// An empty one, whose arrays are ended at `frame` bytes.
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
         Self {
@@ -274,8 +274,8 @@ mod tests {
     use super::*;
     use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
-    fn read_back(wire: &Wire) -> Vec<Vec<u8>> {
-        let mut stream = std::io::Cursor::new(wire.unsent().to_vec());
+    fn read_back(frames: &FrameBuffer) -> Vec<Vec<u8>> {
+        let mut stream = std::io::Cursor::new(frames.unsent().to_vec());
         let mut context = WebSocketContext::new(Role::Client, None);
         let mut messages = Vec::new();
         while let Ok(message) = context.read(&mut stream) {
@@ -291,13 +291,13 @@ mod tests {
     #[test]
     fn arrays_of_every_size_and_controls_between_them_are_read_back() {
         for events in [1usize, 15, 16, 200, 70_000] {
-            let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
+            let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
             for _ in 0..2 {
-                (0..events).for_each(|_| wire.events(&[7], 1));
-                wire.control(&[0x80]);
+                (0..events).for_each(|_| frames.events(&[7], 1));
+                frames.control(&[0x80]);
             }
-            wire.seal();
-            let messages = read_back(&wire);
+            frames.seal();
+            let messages = read_back(&frames);
             assert_eq!(messages.len(), 4);
             let array: Vec<u8> = rmp_serde::from_slice(&messages[0]).expect("an array of events");
             assert_eq!(array, vec![7; events]);
@@ -307,13 +307,13 @@ mod tests {
 
     #[test]
     fn json_arrays_have_commas_between_events() {
-        let mut wire = Wire::new(Encoding::Json, 1 << 20);
-        wire.events(b"{}", 1);
-        wire.events(b"{}", 1);
-        wire.control(b"{\"op\":1}");
-        wire.events(b"{}", 1);
-        wire.seal();
-        let texts: Vec<_> = read_back(&wire)
+        let mut frames = FrameBuffer::new(Encoding::Json, 1 << 20);
+        frames.events(b"{}", 1);
+        frames.events(b"{}", 1);
+        frames.control(b"{\"op\":1}");
+        frames.events(b"{}", 1);
+        frames.seal();
+        let texts: Vec<_> = read_back(&frames)
             .into_iter()
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .collect();
@@ -322,31 +322,31 @@ mod tests {
 
     #[test]
     fn an_array_behind_a_partly_sent_one_keeps_its_place() {
-        let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
-        wire.events(&[1], 1);
-        wire.seal();
-        let mut got = wire.unsent()[..2].to_vec();
-        wire.advance(2);
-        wire.events(&[2], 1);
-        wire.seal();
-        got.extend_from_slice(wire.unsent());
+        let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
+        frames.events(&[1], 1);
+        frames.seal();
+        let mut got = frames.unsent()[..2].to_vec();
+        frames.advance(2);
+        frames.events(&[2], 1);
+        frames.seal();
+        got.extend_from_slice(frames.unsent());
         assert_eq!(got, [0x82, 2, 0x91, 1, 0x82, 2, 0x91, 2]);
     }
 
     #[test]
     fn what_is_sent_is_dropped_though_the_client_is_always_a_little_behind() {
-        let mut wire = Wire::new(Encoding::Msgpack, 1 << 20);
+        let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
         for _ in 0..10_000 {
-            wire.events(&[7; 1000], 1);
-            wire.seal();
-            let taken = wire.len().min(1_003);
-            wire.advance(taken.saturating_sub(usize::from(wire.len() < 100_000)));
+            frames.events(&[7; 1000], 1);
+            frames.seal();
+            let taken = frames.len().min(1_003);
+            frames.advance(taken.saturating_sub(usize::from(frames.len() < 100_000)));
         }
         assert!(
-            wire.buf.capacity() < 1 << 20,
+            frames.buf.capacity() < 1 << 20,
             "{} bytes for {} that wait",
-            wire.buf.capacity(),
-            wire.len()
+            frames.buf.capacity(),
+            frames.len()
         );
     }
 }

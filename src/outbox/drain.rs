@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
+use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Control, InstrumentsLeft, Outbox, SlotId, View};
 use crate::log::Event;
 use crate::protocol::{
@@ -26,21 +26,21 @@ impl Outbox {
         let frame = view.limits.frame;
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
-            if self.wire.len() >= 2 * frame {
+            if self.frames.len() >= 2 * frame {
                 return false;
             }
         }
-        while self.wire.len() < frame
-            && let Some(entry) = self.waiting.lane.pop()
+        while self.frames.len() < frame
+            && let Some(entry) = self.waiting.queue.pop()
         {
             self.send(entry, view);
         }
-        // The newest have their own turn beside the lane, so that a long lane can't keep them back.
-        let room = self.wire.len().max(frame) + frame;
-        while self.wire.len() < room
-            && let Some((slot, _)) = self.waiting.marks.pop_front()
+        // The newest have their own turn beside the queue, so that a long queue can't keep them back.
+        let room = self.frames.len().max(frame) + frame;
+        while self.frames.len() < room
+            && let Some((slot, _)) = self.waiting.pending.pop_front()
         {
-            self.send_newest(slot, view);
+            self.send_last_value(slot, view);
         }
         self.fill_is_over(view)
     }
@@ -51,8 +51,8 @@ impl Outbox {
         if is_empty && self.level != LagLevel::Ok {
             self.level = LagLevel::Ok;
             let lag = self.lag(view);
-            self.wire
-                .control(&encode_control(&lag, self.wire.encoding()));
+            self.frames
+                .control(&encode_control(&lag, self.frames.encoding()));
             view.metrics.lag_of(LagLevel::Ok).inc();
         }
         is_empty
@@ -61,13 +61,13 @@ impl Outbox {
     fn send_control(&mut self, view: &View<'_>) -> bool {
         match self.waiting.control.pop_front() {
             None => return false,
-            Some(Control::Answer(payload)) => {
-                self.waiting.answer_bytes -= payload.len();
-                self.wire.control(&payload);
+            Some(Control::Response(payload)) => {
+                self.waiting.response_bytes -= payload.len();
+                self.frames.control(&payload);
             }
-            Some(Control::Notice(payload)) => {
-                self.waiting.notice_bytes -= payload.len();
-                self.wire.control(&payload);
+            Some(Control::Notification(payload)) => {
+                self.waiting.notification_bytes -= payload.len();
+                self.frames.control(&payload);
             }
             Some(Control::Heartbeat) => {
                 self.waiting.heartbeat_waits = false;
@@ -79,11 +79,11 @@ impl Outbox {
                     lost: totals.lost,
                     queued_bytes: self.queued_bytes() as u64,
                 });
-                self.wire
-                    .control(&encode_control(&heartbeat, self.wire.encoding()));
+                self.frames
+                    .control(&encode_control(&heartbeat, self.frames.encoding()));
             }
             Some(Control::Instruments(left)) => {
-                self.waiting.answer_bytes -= left.cost();
+                self.waiting.response_bytes -= left.cost();
                 self.send_instruments(left);
             }
         }
@@ -114,12 +114,12 @@ impl Outbox {
             instruments,
             more,
         });
-        let bytes_max = self.wire.message_max();
-        for part in encode_parts(part, self.wire.encoding(), bytes_max) {
-            self.wire.control(&part);
+        let bytes_max = self.frames.message_max();
+        for part in encode_parts(part, self.frames.encoding(), bytes_max) {
+            self.frames.control(&part);
         }
         if more {
-            self.waiting.answer_bytes += left.cost();
+            self.waiting.response_bytes += left.cost();
             self.waiting.control.push_front(Control::Instruments(left));
         }
     }
@@ -135,14 +135,14 @@ impl Outbox {
             Entry::Ledger(id) => self.send_ledger(*id, view),
         }
         if is_asked {
-            self.waiting.asked_ends_at = Some(self.wire.taken() + self.wire.len() as u64);
+            self.waiting.asked_ends_at = Some(self.frames.taken() + self.frames.len() as u64);
         }
         if let Some(slot) = slot.filter(|_| is_whole) {
             self.entry_left(slot, view);
         }
     }
 
-    /// One entry less of this slot in the lane: what merges may go on once there is none.
+    /// One entry less of this slot in the queue: what merges may go on once there is none.
     fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
@@ -152,22 +152,22 @@ impl Outbox {
         if state.dead {
             return self.free.push(slot);
         }
-        state.rest();
+        state.shrink();
         if state.merges(degraded) && view.replica.head(state.topic) > state.head {
-            state.marked = false;
-            self.mark(slot, view.now, view.timers);
+            state.is_pending = false;
+            self.set_pending(slot, view.now, view.timers);
         } else {
-            state.marked = false;
+            state.is_pending = false;
         }
     }
 
     fn send_event(&mut self, event: &EventEntry, view: &mut View<'_>) {
-        let bytes = self.waiting.lane.take_bytes(event.len);
+        let bytes = self.waiting.queue.take_bytes(event.len);
         let state = &mut self.slots[event.slot.index()];
         if state.dead {
             return;
         }
-        self.wire.events(bytes, 1);
+        self.frames.events(bytes, 1);
         let merged = state.deliver(event.seq);
         self.totals.merged += merged;
         self.totals.delivered += 1;
@@ -183,7 +183,7 @@ impl Outbox {
         self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
         let state = &self.slots[gap.slot.index()];
         let is_last =
-            state.queued() == 1 && !state.marked && view.replica.head(state.topic) == gap.to;
+            state.queued() == 1 && !state.is_pending && view.replica.head(state.topic) == gap.to;
         if is_last && state.kind != Kind::Event {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
@@ -196,7 +196,10 @@ impl Outbox {
         state.lose_to(to);
         let gap = Gap {
             topic: view.replica.catalog().topic(state.topic).text.to_string(),
-            epoch: view.replica.epoch_of_turn(state.turn).to_string(),
+            epoch: view
+                .replica
+                .epoch_of_generation(state.generation)
+                .to_string(),
             from,
             to,
             n: lost,
@@ -207,9 +210,9 @@ impl Outbox {
         view.counts.merged += merged;
         self.totals.lost += lost;
         view.metrics.lost[cause as usize].inc_by(lost);
-        self.wire.control(&encode_control(
+        self.frames.control(&encode_control(
             &protocol::Control::Gap(gap),
-            self.wire.encoding(),
+            self.frames.encoding(),
         ));
     }
 
@@ -243,8 +246,8 @@ impl Outbox {
         view: &mut View<'_>,
     ) {
         let state = &self.slots[slot.index()];
-        let (topic, encoding) = (state.topic, self.wire.encoding());
-        let epoch = view.replica.epoch_of_turn(state.turn);
+        let (topic, encoding) = (state.topic, self.frames.encoding());
+        let epoch = view.replica.epoch_of_generation(state.generation);
         let is_current = view.replica.epoch(topic) == epoch;
         let mut found = if is_current {
             view.replica.snapshot(topic, seq, events)
@@ -259,7 +262,7 @@ impl Outbox {
         let info = view.replica.catalog().topic(topic);
         for event in &found {
             if is_current {
-                bytes.extend_from_slice(view.newest.bytes(
+                bytes.extend_from_slice(view.last_values.bytes(
                     view.replica,
                     event,
                     encoding,
@@ -285,7 +288,10 @@ impl Outbox {
         };
         let mut payload = Vec::with_capacity(bytes.len() + 128);
         // Where the client takes no longer message, it has the newest that fit.
-        let room = self.wire.message_max().saturating_sub(SNAPSHOT_HEAD_BYTES);
+        let room = self
+            .frames
+            .message_max()
+            .saturating_sub(SNAPSHOT_HEAD_BYTES);
         let size_from = |at: usize| bytes.len() - ends[at] + found.len() - at;
         let skipped = (0..found.len())
             .take_while(|at| size_from(*at) > room)
@@ -293,11 +299,11 @@ impl Outbox {
         let (found, ends) = (&found[skipped..], &ends[skipped..]);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
         write_snapshot(&mut payload, encoding, &head, found.len(), events);
-        self.wire.control(&payload);
+        self.frames.control(&payload);
     }
 
     /// Sends what the history has after the account's head, up to the entry's last event. Returns whether that is done; if
-    /// not, the rest goes on from the lane's front.
+    /// not, the rest goes on from the queue's front.
     fn send_missed(&mut self, resume: ResumeEntry, view: &mut View<'_>) -> bool {
         let degraded = self.degraded();
         let ResumeEntry { slot, to } = resume;
@@ -306,7 +312,7 @@ impl Outbox {
         if state.dead || state.head >= to {
             return true;
         }
-        let is_current = view.replica.epoch(state.topic).turn == state.turn;
+        let is_current = view.replica.epoch(state.topic).generation == state.generation;
         if is_current && state.merges(degraded) {
             // The newest follows on its own, or stands in a snapshot.
             if is_open {
@@ -337,7 +343,7 @@ impl Outbox {
         }
         let Self {
             slots,
-            wire,
+            frames,
             totals,
             waiting,
             ..
@@ -345,17 +351,17 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed.take_while(|event| event.seq <= to) {
-            if wire.len() >= view.limits.frame {
+            if frames.len() >= view.limits.frame {
                 let rest = ResumeEntry { slot, to };
-                let place = waiting.lane.push_front(Entry::Resume(rest));
+                let place = waiting.queue.push_front(Entry::Resume(rest));
                 if to == ResumeEntry::OPEN {
                     state.set_resume_at(place);
                 }
                 return false;
             }
-            wire.events(
-                view.newest
-                    .bytes(view.replica, event, wire.encoding(), view.metrics),
+            frames.events(
+                view.last_values
+                    .bytes(view.replica, event, frames.encoding(), view.metrics),
                 1,
             );
             let merged = state.deliver(event.seq);
@@ -383,9 +389,9 @@ impl Outbox {
         self.put_gap(slot, from, to, cause, view);
     }
 
-    fn send_newest(&mut self, slot: SlotId, view: &mut View<'_>) {
+    fn send_last_value(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !state.marked || state.dead || state.queued() > 0 {
+        if !state.is_pending || state.dead || state.queued() > 0 {
             return;
         }
         if let Mode::Interval(ms) = state.settings.mode {
@@ -395,7 +401,7 @@ impl Outbox {
             }
             state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
         }
-        state.marked = false;
+        state.is_pending = false;
         self.send_merged(slot, u64::MAX, view);
         let state = &mut self.slots[slot.index()];
         state.set_tail(state.head);
@@ -411,7 +417,7 @@ impl Outbox {
         }
         let Self {
             slots,
-            wire,
+            frames,
             totals,
             ..
         } = self;
@@ -422,9 +428,9 @@ impl Outbox {
             .filter(|event| event.seq > state.head && !event.closes_bar());
         let merged = view.replica.closed_after(topic, state.head).chain(last);
         for event in merged.take_while(|event| event.seq <= to) {
-            wire.events(
-                view.newest
-                    .bytes(view.replica, event, wire.encoding(), view.metrics),
+            frames.events(
+                view.last_values
+                    .bytes(view.replica, event, frames.encoding(), view.metrics),
                 1,
             );
             let merged = state.deliver(event.seq);
@@ -448,8 +454,8 @@ impl Outbox {
         if self.level == LagLevel::Ok {
             self.level = LagLevel::Warn;
             let lag = self.lag(view);
-            self.wire
-                .control(&encode_control(&lag, self.wire.encoding()));
+            self.frames
+                .control(&encode_control(&lag, self.frames.encoding()));
             view.metrics.lag_of(LagLevel::Warn).inc();
         }
     }

@@ -130,13 +130,13 @@ impl<T> PatternMap<T> {
 
 /// All subscriptions of a client.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct SubscriptionSet {
     /// In the order of their topics.
     topics: Vec<(TopicId, Settings)>,
     patterns: PatternMap<Settings>,
 }
 
-impl Names {
+impl SubscriptionSet {
     /// How many patterns there are.
     pub(super) fn patterns(&self) -> usize {
         self.patterns.sorted.len()

@@ -9,7 +9,6 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::command::{Command, ShardHandle};
 use super::connection::{Connection, ConnectionKey, Flushed, Generation};
-use super::fresh::{Fresh, Rotation};
 use super::lifecycle::TOO_SLOW;
 use super::meters::Meters;
 use super::pause::{LOOK_EVERY, PauseDetector};
@@ -18,13 +17,14 @@ use super::reader::websocket_config;
 use super::ready::ReadyList;
 use super::registry::Registry;
 use super::timers::{Due, Timer, Timers};
+use super::turn_events::{Rotation, TurnEvents};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::DemandSignal;
 use crate::log::{Checkpoint, HistoryLimits, Log, Next, Replica, SourceId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::outbox::{Counts, Newest, Outbox, OutboxLimits, Relief, SlotId, View};
+use crate::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, OverflowAction, SlotId, View};
 use crate::protocol::{Code, Epoch, Limits};
 
 /// Items of the log after which sockets are served; the last batch of a turn is taken whole.
@@ -95,9 +95,9 @@ pub struct Shard {
     pub(super) registry: Registry,
     pub(super) connections: Slab<Connection>,
     pub(super) generation: u32,
-    pub(super) newest: Newest,
+    pub(super) last_values: LastValueCache,
     /// The events of this turn.
-    pub(super) fresh: Fresh,
+    pub(super) turn_events: TurnEvents,
     /// The connections that have some of them; used again.
     pub(super) order: Vec<ConnectionKey>,
     /// What connections did in this turn.
@@ -149,8 +149,8 @@ pub fn spawn(
         registry: Registry::default(),
         connections: Slab::new(),
         generation: 0,
-        newest: Newest::default(),
-        fresh: Fresh::default(),
+        last_values: LastValueCache::default(),
+        turn_events: TurnEvents::default(),
         order: Vec::new(),
         counts: Counts::new(&metrics),
         meters: Meters::new(metrics.add_shard(number)),
@@ -209,7 +209,7 @@ impl Shard {
             self.serve(&mut ready);
             let flushes = self.now >= self.flush_at;
             busy |= self.take_batches();
-            if flushes && !(self.fresh.is_empty() && self.dirty.is_empty()) {
+            if flushes && !(self.turn_events.is_empty() && self.dirty.is_empty()) {
                 self.flush_at = self.now.plus(self.config.tuning.flush_window);
             }
             self.deliver(flushes);
@@ -217,7 +217,7 @@ impl Shard {
             busy |= flushes && self.flush();
             let ended = self.config.clock.now();
             self.counts.settle(ended);
-            self.counts.tell(&self.metrics);
+            self.counts.report(&self.metrics);
             self.meters.turned(self.now, ended);
         }
     }
@@ -246,7 +246,7 @@ impl Shard {
             .into_iter()
             .chain(look)
             .chain(gathered)
-            .chain(self.counts.tell_at())
+            .chain(self.counts.report_at())
             .min()
             .map(|at| self.config.clock.instant_at(at));
         let timer = async {
@@ -378,7 +378,7 @@ impl Shard {
             let Self {
                 connections,
                 replica,
-                newest,
+                last_values,
                 config,
                 metrics,
                 counts,
@@ -390,7 +390,7 @@ impl Shard {
             };
             let mut view = View {
                 replica,
-                newest,
+                last_values,
                 limits: &config.tuning.outbox,
                 metrics,
                 counts,
@@ -399,7 +399,7 @@ impl Shard {
             };
             let slots: Vec<SlotId> = connection
                 .outbox
-                .held()
+                .subscribed_topics()
                 .iter()
                 .map(|(_, slot)| *slot)
                 .collect();
@@ -425,7 +425,7 @@ impl Shard {
                     connection.outbox.on_due(slot, self.now);
                     self.mark_dirty(key);
                 }
-                Due::Checkup if connection.peer.checkup_at == timer.at => self.check_up(key),
+                Due::Checkup if connection.peer.checkup_at == timer.at => self.keepalive(key),
                 Due::Checkup => {}
                 Due::Lag => self.check_lag(key),
             }
@@ -457,7 +457,7 @@ impl Shard {
         let Self {
             connections,
             replica,
-            newest,
+            last_values,
             config,
             metrics,
             counts,
@@ -470,10 +470,10 @@ impl Shard {
             return;
         };
         connection.dirty = false;
-        Self::lend_buffer(&mut connection.outbox.wire, pool, pool_bytes);
+        Self::lend_buffer(&mut connection.outbox.frames, pool, pool_bytes);
         let mut view = View {
             replica,
-            newest,
+            last_values,
             limits: &config.tuning.outbox,
             metrics,
             counts,
@@ -482,7 +482,7 @@ impl Shard {
         };
         let flushed = connection.flush(&mut view);
         view.now = self.pauses.excused(self.now);
-        let relief = connection.relieve(&mut view);
+        let relief = connection.enforce_limits(&mut view);
         view.now = self.now;
         connection.tell_queued(view.metrics, view.now);
         match flushed {
@@ -498,7 +498,7 @@ impl Shard {
             Flushed::Broken(error) => return self.end(key, Some(error)),
         }
         self.arm_intervals(key);
-        if relief == Relief::Disconnect {
+        if relief == OverflowAction::Disconnect {
             self.disconnect_slow_consumer(key, TOO_SLOW);
         }
     }
@@ -523,35 +523,35 @@ impl Shard {
     fn after_all_is_sent(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         Self::keep_buffer(
-            &mut connection.outbox.wire,
+            &mut connection.outbox.frames,
             &mut self.pool,
             &mut self.pool_bytes,
         );
-        connection.outbox.rest_a_little();
+        connection.outbox.release_idle_memory();
         self.after_flush_of_closing(key);
     }
 
     /// A buffer for a connection that has something to write: the one used last, so that few are warm.
     pub(super) fn lend_buffer(
-        wire: &mut crate::outbox::Wire,
+        frames: &mut crate::outbox::FrameBuffer,
         pool: &mut Vec<Vec<u8>>,
         pool_bytes: &mut usize,
     ) {
-        if wire.needs_buffer()
+        if frames.needs_buffer()
             && let Some(buffer) = pool.pop()
         {
             *pool_bytes -= buffer.capacity();
-            wire.lend(buffer);
+            frames.lend(buffer);
         }
     }
 
     /// Takes back the buffer of a connection that has nothing more to write.
     pub(super) fn keep_buffer(
-        wire: &mut crate::outbox::Wire,
+        frames: &mut crate::outbox::FrameBuffer,
         pool: &mut Vec<Vec<u8>>,
         pool_bytes: &mut usize,
     ) {
-        let buffer = wire.reclaim();
+        let buffer = frames.reclaim();
         let room = POOL_BYTES_MAX
             .saturating_sub(*pool_bytes)
             .min(POOLED_BUFFER_BYTES_MAX);
@@ -579,7 +579,7 @@ impl Shard {
     fn check_lag(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         connection.peer.watched = false;
-        if connection.outbox.wire.blocked {
+        if connection.outbox.frames.blocked {
             self.flush_one(key);
         }
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::command::{Command, SnapshotAnswer};
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
+use super::event_loop::Shard;
 use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
-use super::turn::Shard;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
@@ -72,7 +72,7 @@ impl Shard {
         } = adopted;
         let generation = self.next_generation();
         let mut outbox = Outbox::new(encoding, self.config.tuning.outbox.frame);
-        outbox.wire.limit_messages(message_max);
+        outbox.frames.limit_messages(message_max);
         let entry = self.connections.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
         let refused = permit.is_none();
@@ -88,7 +88,7 @@ impl Shard {
             peer: Box::new(Peer {
                 session: Session::new(Arc::clone(&self.limits), self.now),
                 partial: None,
-                guard: super::reader::FloodGuard::default(),
+                guard: super::reader::FrameRateLimit::default(),
                 waker: self.ready.waker(key),
                 generation,
                 received: self.now,
@@ -134,7 +134,7 @@ impl Shard {
             return self.on_ready(key);
         }
         let welcome = self.welcome(key, generation.0, encoding);
-        self.connections[key.0 as usize].outbox.answer(welcome);
+        self.connections[key.0 as usize].outbox.respond(welcome);
         self.mark_dirty(key);
         self.arm_checkup(key);
         if !read_ahead.is_empty() {
@@ -153,7 +153,7 @@ impl Shard {
             heartbeat_ms: self.config.tuning.heartbeat.as_millis() as u64,
             limits: self.config.tuning.limits,
             auth: "none".to_owned(),
-            max_message: self.connections[key.0 as usize].outbox.wire.message_max() as u64,
+            max_message: self.connections[key.0 as usize].outbox.frames.message_max() as u64,
         });
         encode_control(&welcome, encoding)
     }
@@ -162,7 +162,7 @@ impl Shard {
     pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
         let holds = actions
             .iter()
-            .filter(|action| matches!(action, Action::Hold(..)))
+            .filter(|action| matches!(action, Action::Subscribe(..)))
             .count();
         self.connections[key.0 as usize].outbox.reserve(holds);
         for action in actions {
@@ -171,7 +171,7 @@ impl Shard {
             }
             match action {
                 // Bounded by what the client holds, and needed before what it tells of.
-                Action::Answer(control) | Action::Notice(control) => {
+                Action::Respond(control) | Action::Notify(control) => {
                     if let Control::Error(error) = &control
                         && let Some(code) = Code::ALL
                             .into_iter()
@@ -180,16 +180,19 @@ impl Shard {
                         self.metrics.count_error(code);
                     }
                     let outbox = &mut self.connections[key.0 as usize].outbox;
-                    for part in
-                        encode_parts(control, outbox.wire.encoding(), outbox.wire.message_max())
-                    {
-                        outbox.answer(part);
+                    for part in encode_parts(
+                        control,
+                        outbox.frames.encoding(),
+                        outbox.frames.message_max(),
+                    ) {
+                        outbox.respond(part);
                     }
                 }
-                Action::Hold(topic, settings, join) => {
+                Action::Subscribe(topic, settings, join) => {
                     self.count_join(join);
-                    let slot = self
-                        .with_outbox(key, |outbox, view| outbox.hold(topic, settings, join, view));
+                    let slot = self.with_outbox(key, |outbox, view| {
+                        outbox.subscribe(topic, settings, join, view)
+                    });
                     let place = self.registry.add(
                         topic,
                         Subscriber {
@@ -209,9 +212,9 @@ impl Shard {
                         demand.raise();
                     }
                 }
-                Action::Set(topic, settings) => self.with_outbox(key, |outbox, view| {
+                Action::Modify(topic, settings) => self.with_outbox(key, |outbox, view| {
                     if let Some(slot) = outbox.slot_of(topic) {
-                        outbox.set(slot, settings, view);
+                        outbox.modify(slot, settings, view);
                     }
                 }),
                 Action::Snapshot(topic, events) => self.with_outbox(key, |outbox, view| {
@@ -219,17 +222,17 @@ impl Shard {
                         outbox.snapshot(slot, events, view);
                     }
                 }),
-                Action::Drop(topic) => self.release(key, topic),
-                Action::Ledger(id) => self.connections[key.0 as usize].outbox.answer_ledger(id),
+                Action::Unsubscribe(topic) => self.release(key, topic),
+                Action::Ledger(id) => self.connections[key.0 as usize].outbox.respond_ledger(id),
                 Action::Instruments(id, pattern) => {
                     let catalog = Arc::clone(self.replica.catalog());
                     self.connections[key.0 as usize]
                         .outbox
-                        .answer_instruments(id, catalog, &pattern);
+                        .respond_instruments(id, catalog, &pattern);
                 }
                 Action::LimitMessages(bytes) => self.connections[key.0 as usize]
                     .outbox
-                    .wire
+                    .frames
                     .limit_messages(bytes),
                 Action::Close(bye, code) => self.close(key, &bye, code),
             }
@@ -245,7 +248,7 @@ impl Shard {
         let Self {
             connections,
             replica,
-            newest,
+            last_values,
             config,
             metrics,
             counts,
@@ -254,7 +257,7 @@ impl Shard {
         } = self;
         let mut view = View {
             replica,
-            newest,
+            last_values,
             limits: &config.tuning.outbox,
             metrics,
             counts,
@@ -278,7 +281,7 @@ impl Shard {
 
     pub(super) fn release(&mut self, key: ConnectionKey, topic: TopicId) {
         let outbox = &mut self.connections[key.0 as usize].outbox;
-        let Some(slot) = outbox.release(topic) else {
+        let Some(slot) = outbox.unsubscribe(topic) else {
             return;
         };
         let place = outbox.slot(slot).place;
@@ -295,15 +298,15 @@ impl Shard {
     }
 
     /// Sends what the client didn't ask for; one that lets too much of it pile up is sent away.
-    pub(super) fn notice(&mut self, key: ConnectionKey, encode: impl FnOnce(Encoding) -> Vec<u8>) {
+    pub(super) fn notify(&mut self, key: ConnectionKey, encode: impl FnOnce(Encoding) -> Vec<u8>) {
         let connection = &mut self.connections[key.0 as usize];
         if connection.closing.is_some() {
             return;
         }
-        let payload = encode(connection.outbox.wire.encoding());
+        let payload = encode(connection.outbox.frames.encoding());
         let fits = connection
             .outbox
-            .notice(payload, &self.config.tuning.outbox);
+            .notify(payload, &self.config.tuning.outbox);
         self.mark_dirty(key);
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);
