@@ -33,7 +33,7 @@ fn paired(a: &[Round], b: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
 
 pub(crate) fn print_case(case: &Case, all: &Rounds) {
     println!(
-        "\n{}: {} connections x {} of {} topics, {:.0} events/s, {:.0} deliveries/s asked",
+        "\n{}: {} connections x {} of {} topics, {:.0} events/s, {:.0} deliveries/s offered",
         case.name,
         case.connections,
         case.topics_each,
@@ -173,14 +173,19 @@ fn figures(found: &Found<'_>) -> Vec<Figure> {
         false,
     );
     add(
-        "calm: CPU a delivery to bare",
+        "calm: CPU per delivery to bare",
         to("calm", Kind::Bare, cpu),
         1.10,
         false,
     );
-    add("calm: user CPU s a million", own("calm", user), 0.9, false);
     add(
-        "dense: user CPU s a million",
+        "calm: user CPU s per million",
+        own("calm", user),
+        0.9,
+        false,
+    );
+    add(
+        "dense: user CPU s per million",
         own("dense", user),
         0.15,
         false,
@@ -204,7 +209,7 @@ fn figures(found: &Found<'_>) -> Vec<Figure> {
         false,
     );
     add(
-        "9,500 connections: CPU a delivery to bare",
+        "9,500 connections: CPU per delivery to bare",
         to("many", Kind::Bare, cpu),
         1.15,
         false,
@@ -243,16 +248,16 @@ fn figures(found: &Found<'_>) -> Vec<Figure> {
         false,
     );
     let each = &|round: &Round| round.memory_each / 1024.0;
-    add("idle: KiB a connection", own("idle", each), 2.0, false);
+    add("idle: KiB per connection", own("idle", each), 2.0, false);
     add(
-        "9,500 handshakes at once: KiB a connection",
+        "9,500 handshakes at once: KiB per connection",
         own("handshakes", each),
         2.0,
         false,
     );
     let peak = &|round: &Round| round.memory_peak_bytes as f64 / f64::from(1 << 20);
     add(
-        "9,500 handshakes at once: MiB at the highest",
+        "9,500 handshakes at once: MiB at peak",
         own("handshakes", peak),
         64.0,
         false,
@@ -268,7 +273,7 @@ fn figures(found: &Found<'_>) -> Vec<Figure> {
 
 /// Prints the figures to reach; returns those missed by a factor of two.
 pub(crate) fn print_figures(found: &Found<'_>) -> Vec<String> {
-    println!("\n  {:<46}{:>10}{:>12}", "figure", "measured", "to reach");
+    println!("\n  {:<46}{:>10}{:>12}", "figure", "measured", "target");
     let mut missed = Vec::new();
     for figure in figures(found) {
         let sign = if figure.at_least { "≥" } else { "≤" };
