@@ -30,7 +30,7 @@ fn generated(page: &str, text: &str) -> Result<String> {
 }
 
 #[test]
-fn the_operations_guide_has_every_config_key_as_the_table_says() -> Result<()> {
+fn the_configuration_reference_is_what_the_table_of_keys_says() -> Result<()> {
     assert!(
         generated("configuration.md", &guide())? == guide(),
         "docs/configuration.md differs from the table of keys; \
