@@ -1,5 +1,7 @@
 //! Words that must agree: codes, config keys, metrics and the papers that tell of them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use tickcast::config::{guide, keys};
 use tickcast::protocol::Code;
@@ -20,7 +22,7 @@ fn every_error_code_is_in_the_protocol_reference() {
 
 /// Reads the page at `docs/` from disk, so that `TICKCAST_GOLDEN=write` can write it first.
 fn generated(page: &str, text: &str) -> Result<String> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("docs")
         .join(page);
     if std::env::var_os("TICKCAST_GOLDEN").is_some() {
@@ -77,4 +79,24 @@ async fn every_metric_is_in_the_operations_guide() -> Result<()> {
 #[test]
 fn the_readme_names_the_two_commands() {
     assert!(README.contains("cargo run --release") && README.contains("./check"));
+}
+
+#[test]
+fn every_file_that_the_architecture_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let architecture = include_str!("../../ARCHITECTURE.md");
+    let named = architecture.split('`').skip(1).step_by(2);
+    let files: Vec<_> = named
+        .filter(|name| {
+            let is_rust = Path::new(name).extension().is_some_and(|kind| kind == "rs");
+            is_rust || name.starts_with("src/")
+        })
+        .collect();
+    assert!(files.len() > 30, "{files:?}");
+    for name in files {
+        assert!(
+            root.join(name).exists() || root.join("src").join(name).exists(),
+            "ARCHITECTURE.md names {name}"
+        );
+    }
 }
