@@ -9,17 +9,17 @@ use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
 use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
+use tickcast::limits::{HistoryLimits, OutboxLimits};
 use tickcast::load::scan::{Found, Scanner, Want};
 use tickcast::log::{
-    Batch, Catalog, DemandSignal, Event, HistoryLimits, InstrumentId, Log, LogItem, Replica,
-    SourceId, TopicId,
+    Batch, Catalog, DemandSignal, Event, InstrumentId, Log, LogItem, Replica, SourceId, TopicId,
 };
 use tickcast::market::{
     Aggressor, Body, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId,
     UnixNanos,
 };
 use tickcast::metrics::Metrics;
-use tickcast::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, SlotId, View};
+use tickcast::outbox::{Counts, LastValueCache, Outbox, SlotId, View};
 use tickcast::protocol::{
     Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event,
 };
@@ -33,9 +33,9 @@ use tickcast::topic::{Channel, TopicName, TopicPattern};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 const LIMITS: OutboxLimits = OutboxLimits {
-    outbox: 1 << 20,
-    control: 1 << 16,
-    frame: 256 << 10,
+    outbox_bytes: 1 << 20,
+    control_bytes: 1 << 16,
+    frame_bytes: 256 << 10,
     behind_max: Duration::from_secs(10),
 };
 
@@ -198,7 +198,7 @@ fn outbox(criterion: &mut Criterion) {
     };
     let fresh_outbox =
         |last_values: &mut LastValueCache, counts: &mut Counts, timers: &mut Vec<_>| {
-            let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame);
+            let mut outbox = Outbox::new(Encoding::Msgpack, LIMITS.frame_bytes);
             let mut view = View {
                 replica: &replica,
                 last_values,

@@ -7,20 +7,21 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tickcast::limits::{HistoryLimits, OutboxLimits};
 
 use tickcast::clock::thread_cpu_time;
-use tickcast::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId};
+use tickcast::log::{Catalog, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::metrics::Metrics;
-use tickcast::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, View};
+use tickcast::outbox::{Counts, LastValueCache, Outbox, View};
 use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
 use tickcast::session::{Action, Session};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 const OUTBOX: OutboxLimits = OutboxLimits {
-    outbox: 1 << 20,
-    control: 1 << 16,
-    frame: 256 << 10,
+    outbox_bytes: 1 << 20,
+    control_bytes: 1 << 16,
+    frame_bytes: 256 << 10,
     behind_max: Duration::from_secs(10),
 };
 const LIMITS: Limits = Limits {
@@ -67,7 +68,7 @@ impl Rig {
         let metrics = Metrics::new();
         Self {
             session: Session::new(Arc::new(LIMITS), NOW),
-            outbox: Outbox::new(Encoding::Json, OUTBOX.frame),
+            outbox: Outbox::new(Encoding::Json, OUTBOX.frame_bytes),
             replica,
             last_values: LastValueCache::default(),
             counts: Counts::new(&metrics),

@@ -25,6 +25,8 @@ pub mod clock;
 pub mod config;
 mod fatal;
 mod files;
+#[doc(hidden)]
+pub mod limits;
 pub mod load;
 #[doc(hidden)]
 pub mod log;

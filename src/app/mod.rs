@@ -30,7 +30,6 @@ use crate::source::SourceStatus;
 use crate::source::replay::FileReport;
 use crate::state::{State, StateDir};
 use keep_time::keep_time;
-use reload::tuning_of;
 use saved::{inherit, open_state_dir};
 use sources::{Sources, spec_of};
 
@@ -358,7 +357,7 @@ fn start_shards(
     let shard_config = ShardConfig {
         clock,
         epoch,
-        tuning: tuning_of(config),
+        limits: config.limits,
         demand: Arc::clone(demand),
     };
     let start = |number| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, settings_of};
 use crate::config::{Config, changes};
-use crate::shard::{Command, Tuning};
+use crate::shard::Command;
 
 /// What became of a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,22 +13,6 @@ pub struct Reloaded {
     pub taken: Vec<String>,
     /// Keys that changed and wait for a restart.
     pub needs_restart: Vec<&'static str>,
-}
-
-/// What shards go by that a reload takes.
-pub(super) fn tuning_of(config: &Config) -> Tuning {
-    Tuning {
-        outbox: config.outbox,
-        history: config.history,
-        limits: config.limits,
-        heartbeat: config.heartbeat,
-        ping_after: config.ping_after,
-        drop_after: config.drop_after,
-        message_timeout: config.message_timeout,
-        close_timeout: config.close_timeout,
-        stall_timeout: config.stall_timeout,
-        flush_window: config.flush_window,
-    }
 }
 
 impl App {
@@ -46,12 +30,12 @@ impl App {
         let mut next = config.clone();
         next.keep_what_needs_a_restart(&self.config);
         self.sources.prepare(&next.sources);
-        let (tuning, demand) = (tuning_of(&next), self.sources.demand());
+        let (limits, demand) = (next.limits, self.sources.demand());
         for shard in &self.server.shards {
             let (done, told) = tokio::sync::oneshot::channel();
             shard
                 .send(Command::Tune {
-                    tuning,
+                    limits,
                     demand: Arc::clone(&demand),
                     done,
                 })

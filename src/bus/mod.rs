@@ -20,13 +20,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::HistoryLimits;
 use rust_decimal::Decimal;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::log::{
-    Batch, Catalog, Checkpoint, Event, HistoryLimits, InstrumentId, Log, LogItem, NotAdded,
-    Replica, RestoredTopic, SourceId, TopicId,
+    Batch, Catalog, Checkpoint, Event, InstrumentId, Log, LogItem, NotAdded, Replica,
+    RestoredTopic, SourceId, TopicId,
 };
 use crate::market::{Body, Instrument, Symbol, TradingState, UnixNanos};
 use crate::metrics::Metrics;

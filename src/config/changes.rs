@@ -1,130 +1,36 @@
+use super::Config;
 use super::table::{Key, keys};
-use super::{Config, SourceConfig};
 
-/// Keys of the config in whose values two differ; `sources` stands for all below it.
+/// Keys whose values differ between two configs; `sources` stands for all keys below it.
 pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
-    let sources = |config: &Config| {
-        config
-            .sources
-            .iter()
-            .map(|source: &SourceConfig| format!("{source:?}"))
-            .collect::<Vec<_>>()
+    let sources = |config: &Config| format!("{:?}", config.sources);
+    let differs = |key: &&Key| match key.path {
+        "sources" => sources(old) != sources(new),
+        path if path.starts_with("sources.") => false,
+        path => old.values.get(path) != new.values.get(path),
     };
-    let same = [
-        ("listen", old.listen == new.listen),
-        ("allowed_hosts", old.allowed_hosts == new.allowed_hosts),
-        (
-            "allowed_origins",
-            old.allowed_origins == new.allowed_origins,
-        ),
-        (
-            "trusted_proxies",
-            old.trusted_proxies == new.trusted_proxies,
-        ),
-        ("shards", old.shards == new.shards),
-        ("state_dir", old.state_dir == new.state_dir),
-        ("sources", sources(old) == sources(new)),
-        ("bus.queue", old.queue_bytes == new.queue_bytes),
-        ("bus.log", old.log_bytes == new.log_bytes),
-        (
-            "bus.history.events",
-            old.history.events == new.history.events,
-        ),
-        ("bus.history.bytes", old.history.bytes == new.history.bytes),
-        ("bus.history.age", old.history.age == new.history.age),
-        ("fanout.flush_window", old.flush_window == new.flush_window),
-        ("fanout.outbox", old.outbox.outbox == new.outbox.outbox),
-        ("fanout.control", old.outbox.control == new.outbox.control),
-        ("fanout.frame", old.outbox.frame == new.outbox.frame),
-        (
-            "fanout.behind",
-            old.outbox.behind_max == new.outbox.behind_max,
-        ),
-        ("fanout.unsent", old.unsent_bytes == new.unsent_bytes),
-        (
-            "fanout.stall_timeout",
-            old.stall_timeout == new.stall_timeout,
-        ),
-        ("session.heartbeat", old.heartbeat == new.heartbeat),
-        ("session.ping_after", old.ping_after == new.ping_after),
-        ("session.drop_after", old.drop_after == new.drop_after),
-        (
-            "session.message_timeout",
-            old.message_timeout == new.message_timeout,
-        ),
-        (
-            "session.close_timeout",
-            old.close_timeout == new.close_timeout,
-        ),
-        (
-            "limits.connections",
-            old.connections_max == new.connections_max,
-        ),
-        (
-            "limits.instruments",
-            old.instruments_max == new.instruments_max,
-        ),
-        ("limits.topics", old.limits.topics == new.limits.topics),
-        (
-            "limits.requests_per_s",
-            old.limits.requests_per_s == new.limits.requests_per_s,
-        ),
-        (
-            "limits.message",
-            old.limits.message_bytes == new.limits.message_bytes,
-        ),
-        (
-            "limits.snapshot_events",
-            old.limits.snapshot_events == new.limits.snapshot_events,
-        ),
-        (
-            "limits.handshake",
-            old.handshake_timeout == new.handshake_timeout,
-        ),
-        (
-            "limits.publish",
-            old.publish_bytes_max == new.publish_bytes_max,
-        ),
-        (
-            "limits.publish_events",
-            old.publish_events_max == new.publish_events_max,
-        ),
-        (
-            "limits.http_requests",
-            old.http_requests == new.http_requests,
-        ),
-        (
-            "limits.http_requests_per_s",
-            old.http_requests_per_s == new.http_requests_per_s,
-        ),
-        ("admin.listen", old.admin == new.admin),
-        (
-            "admin.metrics_on_feed",
-            old.metrics_on_feed == new.metrics_on_feed,
-        ),
-        ("ready.require", old.ready_require == new.ready_require),
-        ("drain.deadline", old.drain_deadline == new.drain_deadline),
-        ("drain.spread", old.drain_spread == new.drain_spread),
-    ];
-    let changed = same.iter().filter(|(_, same)| !same).map(|(path, _)| *path);
-    changed
-        .filter_map(|path| keys().find(|key| key.path == path))
-        .collect()
+    keys().filter(differs).collect()
 }
 
 impl Config {
-    /// What a running server can't change stays as it is there.
+    /// Takes the values of keys that need a restart from the running server.
     pub fn keep_what_needs_a_restart(&mut self, running: &Self) {
         self.listen = running.listen;
         self.shards = running.shards;
         self.state_dir.clone_from(&running.state_dir);
         self.queue_bytes = running.queue_bytes;
         self.log_bytes = running.log_bytes;
-        self.outbox.frame = running.outbox.frame;
+        self.limits.outbox.frame_bytes = running.limits.outbox.frame_bytes;
         self.instruments_max = running.instruments_max;
-        self.limits.message_bytes = running.limits.message_bytes;
+        self.limits.requests.message_bytes = running.limits.requests.message_bytes;
         self.admin = running.admin;
         self.http_requests = running.http_requests;
+        for key in keys().filter(|key| key.needs_restart) {
+            match running.values.get(key.path) {
+                Some(value) => self.values.insert(key.path.to_owned(), value.clone()),
+                None => self.values.remove(key.path),
+            };
+        }
     }
 }
 

@@ -10,7 +10,6 @@ mod units;
 mod web;
 mod yaml;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -25,13 +24,12 @@ pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
 pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
+use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
 use ipnet::IpNet;
 
 use crate::files::read_regular;
-use crate::log::HistoryLimits;
-use crate::outbox::OutboxLimits;
 use crate::protocol::Limits;
-use reader::Section;
+use reader::{Findings, Section, Values};
 use yaml::Mark;
 
 /// One thing that is wrong in a config.
@@ -133,30 +131,12 @@ pub struct Config {
     pub queue_bytes: usize,
     /// What the bus may be ahead of the slowest shard, in bytes.
     pub log_bytes: usize,
-    /// What is kept of the past.
-    pub history: HistoryLimits,
-    /// How long events may be gathered before they are written.
-    pub flush_window: Duration,
-    /// The bounds of each client's outbox.
-    pub outbox: OutboxLimits,
     /// Unsent bytes at which a socket counts as full.
     pub unsent_bytes: u32,
-    /// How often a heartbeat goes out.
-    pub heartbeat: Duration,
-    /// Silence after which a client is pinged.
-    pub ping_after: Duration,
-    /// Silence after which a client is dropped.
-    pub drop_after: Duration,
-    /// How long a message may take.
-    pub message_timeout: Duration,
-    /// Time limit for a closed client to take what stands before its close frame.
-    pub close_timeout: Duration,
-    /// Time without reading after which a client is disconnected.
-    pub stall_timeout: Duration,
     /// Connections at once.
     pub connections_max: usize,
-    /// What a client may ask.
-    pub limits: Limits,
+    /// Limits and timeouts of the shards.
+    pub limits: ShardLimits,
     /// Instruments over all sources.
     pub instruments_max: usize,
     /// How long a handshake may take.
@@ -175,6 +155,8 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// Over how long clients are asked to come back.
     pub drain_spread: Duration,
+    /// Value of every key, for comparison with another config.
+    values: Values,
 }
 
 impl Config {
@@ -207,14 +189,14 @@ impl Config {
         } else {
             yaml::parse(text, &mut found)
         };
-        let problems = RefCell::new(found);
+        let findings = Findings::new(found);
         let config = node.map(|node| {
-            let root = Section::root(&node, &problems);
+            let root = Section::root(&node, &findings);
             let config = read(&root);
             root.finish();
             config
         });
-        let mut problems = problems.into_inner();
+        let (mut problems, values) = findings.into_parts();
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if problems.len() > PROBLEMS_MAX {
             let more = problems.len() - PROBLEMS_MAX;
@@ -223,7 +205,7 @@ impl Config {
             problems.push(Problem::new(Mark::default(), "", message));
         }
         match config {
-            Some(config) if problems.is_empty() => Ok(config),
+            Some(config) if problems.is_empty() => Ok(Self { values, ..config }),
             _ => Err(ConfigError {
                 file: file.to_owned(),
                 problems,
@@ -233,17 +215,17 @@ impl Config {
 
     /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
-        let subscriptions = self.limits.topics as usize * SUBSCRIPTION_BYTES;
-        let message = 2 * self.limits.message_bytes as usize;
+        let subscriptions = self.limits.requests.topics as usize * SUBSCRIPTION_BYTES;
+        let message = 2 * self.limits.requests.message_bytes as usize;
         let a_client = message
-            + self.outbox.outbox
-            + self.outbox.control
-            + 3 * self.outbox.frame
+            + self.limits.outbox.outbox_bytes
+            + self.limits.outbox.control_bytes
+            + 3 * self.limits.outbox.frame_bytes
             + subscriptions
             + CLIENT_BYTES;
         let bars = topics * 5 / 9 * crate::log::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
-        let state = self.history.bytes * self.shards + bars * copies;
+        let state = self.limits.history.bytes * self.shards + bars * copies;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
         let answers = (self.http_requests + ADMIN_CONNECTIONS) * ANSWER_BYTES;
         // A body's buffer doubles as it grows.
@@ -265,7 +247,7 @@ impl Config {
             mib(self.queue_bytes),
             mib(self.log_bytes),
             self.shards,
-            mib(self.history.bytes),
+            mib(self.limits.history.bytes),
             copies,
             mib(bars),
             mib(sockets),
@@ -351,32 +333,34 @@ fn read(root: &Section<'_>) -> Config {
         sources,
         queue_bytes: bus.size("queue"),
         log_bytes: bus.size("log"),
-        history: HistoryLimits {
-            events: history.integer("events") as usize,
-            bytes: history.size("bytes"),
-            age: history.duration("age"),
-        },
-        flush_window: fanout.duration("flush_window"),
-        outbox: OutboxLimits {
-            outbox: fanout.size("outbox"),
-            control: fanout.size("control"),
-            frame: fanout.size("frame"),
-            behind_max: fanout.duration("behind"),
+        limits: ShardLimits {
+            outbox: OutboxLimits {
+                outbox_bytes: fanout.size("outbox"),
+                control_bytes: fanout.size("control"),
+                frame_bytes: fanout.size("frame"),
+                behind_max: fanout.duration("behind"),
+            },
+            history: HistoryLimits {
+                events: history.integer("events") as usize,
+                bytes: history.size("bytes"),
+                age: history.duration("age"),
+            },
+            requests: Limits {
+                topics: limits.integer("topics"),
+                requests_per_s: limits.integer("requests_per_s"),
+                message_bytes: limits.size("message") as u64,
+                snapshot_events: limits.integer("snapshot_events"),
+            },
+            heartbeat: session.duration("heartbeat"),
+            ping_after: session.duration("ping_after"),
+            drop_after: session.duration("drop_after"),
+            message_timeout: session.duration("message_timeout"),
+            close_timeout: session.duration("close_timeout"),
+            stall_timeout: fanout.duration("stall_timeout"),
+            flush_window: fanout.duration("flush_window"),
         },
         unsent_bytes: fanout.size("unsent") as u32,
-        heartbeat: session.duration("heartbeat"),
-        ping_after: session.duration("ping_after"),
-        drop_after: session.duration("drop_after"),
-        message_timeout: session.duration("message_timeout"),
-        close_timeout: session.duration("close_timeout"),
-        stall_timeout: fanout.duration("stall_timeout"),
         connections_max: limits.integer("connections") as usize,
-        limits: Limits {
-            topics: limits.integer("topics"),
-            requests_per_s: limits.integer("requests_per_s"),
-            message_bytes: limits.size("message") as u64,
-            snapshot_events: limits.integer("snapshot_events"),
-        },
         instruments_max: limits.integer("instruments") as usize,
         handshake_timeout: limits.duration("handshake"),
         publish_bytes_max: limits.size("publish"),
@@ -386,8 +370,9 @@ fn read(root: &Section<'_>) -> Config {
         ready_require: ready.texts("require"),
         drain_deadline: drain.duration("deadline"),
         drain_spread: drain.duration("spread"),
+        values: Values::new(),
     };
-    if config.drop_after <= config.ping_after {
+    if config.limits.drop_after <= config.limits.ping_after {
         session.problem(
             "drop_after",
             "must be longer than ping_after, or no client could answer a ping",
@@ -563,7 +548,7 @@ mod tests {
     fn defaults_of_the_table_are_right_themselves() {
         let config = Config::parse(SOURCES, "f").expect("only what must be given is given");
         assert_eq!(
-            (config.outbox.outbox, config.heartbeat),
+            (config.limits.outbox.outbox_bytes, config.limits.heartbeat),
             (1 << 20, Duration::from_secs(5))
         );
     }

@@ -1,6 +1,8 @@
 //! Takes values out of the tree, by the table, and gathers everything that is wrong.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +12,33 @@ use super::table::{self, Kind};
 use super::yaml::{Mark, Node, Value};
 use super::{PROBLEMS_MAX, Problem, units};
 use crate::market::{UnixNanos, parse_decimal};
+
+/// Values of the keys that were read, defaults included, by path in the table; sections of a list are left out.
+pub(super) type Values = BTreeMap<String, String>;
+
+/// Results of reading a file beside the config itself.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    problems: RefCell<Vec<Problem>>,
+    values: RefCell<Values>,
+}
+
+impl Findings {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self {
+            problems: RefCell::new(problems),
+            values: RefCell::default(),
+        }
+    }
+
+    fn problem(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<Problem>, Values) {
+        (self.problems.into_inner(), self.values.into_inner())
+    }
+}
 
 /// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
 pub(super) struct Section<'c> {
@@ -21,7 +50,7 @@ pub(super) struct Section<'c> {
     /// As the table has it: `sources.sim`.
     path: String,
     taken: RefCell<Vec<String>>,
-    problems: &'c RefCell<Vec<Problem>>,
+    findings: &'c Findings,
 }
 
 /// A value that was given, or the table's default.
@@ -31,32 +60,25 @@ struct Given<'c> {
 }
 
 impl<'c> Section<'c> {
-    pub(super) fn root(node: &'c Node, problems: &'c RefCell<Vec<Problem>>) -> Self {
-        let section = Self::of(node, String::new(), String::new(), problems);
+    pub(super) fn root(node: &'c Node, findings: &'c Findings) -> Self {
+        let section = Self::of(node, String::new(), String::new(), findings);
         section.unwrap_or(Self {
             entries: &[],
             mark: node.mark,
             shown: String::new(),
             path: String::new(),
             taken: RefCell::default(),
-            problems,
+            findings,
         })
     }
 
-    fn of(
-        node: &'c Node,
-        shown: String,
-        path: String,
-        problems: &'c RefCell<Vec<Problem>>,
-    ) -> Option<Self> {
+    fn of(node: &'c Node, shown: String, path: String, findings: &'c Findings) -> Option<Self> {
         let entries: &[(String, Node)] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
             other => {
                 let message = format!("must be a section of keys, but is {}", other.kind());
-                problems
-                    .borrow_mut()
-                    .push(Problem::new(node.mark, &shown, message));
+                findings.problem(Problem::new(node.mark, &shown, message));
                 return None;
             }
         };
@@ -66,7 +88,7 @@ impl<'c> Section<'c> {
             shown,
             path,
             taken: RefCell::default(),
-            problems,
+            findings,
         })
     }
 
@@ -89,9 +111,8 @@ impl<'c> Section<'c> {
     /// Says what is wrong with a key of this section.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let mark = self.node(key).map_or(self.mark, |node| node.mark);
-        self.problems
-            .borrow_mut()
-            .push(Problem::new(mark, &self.shown_path(key), message.into()));
+        self.findings
+            .problem(Problem::new(mark, &self.shown_path(key), message.into()));
     }
 
     fn node(&self, key: &str) -> Option<&'c Node> {
@@ -131,32 +152,41 @@ impl<'c> Section<'c> {
             }) => Some(Given { text, mark: *mark }),
             Some(Node { value, mark }) => {
                 let message = format!("must be one value, but is {}", value.kind());
-                self.problems.borrow_mut().push(Problem::new(
-                    *mark,
-                    &self.shown_path(key),
-                    message,
-                ));
+                self.findings
+                    .problem(Problem::new(*mark, &self.shown_path(key), message));
                 default()
             }
         }
     }
 
-    /// Reads a value; where it can't be, says so and goes on with the default.
-    fn read<T>(&self, key: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// Reads a value and records it. A value that is refused becomes a problem, and the default is taken.
+    fn read<T: Debug>(
+        &self,
+        key: &str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let given = self.given(key)?;
+        let path = self.table_path(key);
         if let Some(value) = parse(given.text) {
+            self.record(path, &value);
             return Some(value);
         }
         let message = format!(
             "\"{}\" is not right; write {wanted}",
             given.text.escape_debug()
         );
-        self.problems
-            .borrow_mut()
-            .push(Problem::new(given.mark, &self.shown_path(key), message));
-        table::find(&self.table_path(key))
+        self.findings
+            .problem(Problem::new(given.mark, &self.shown_path(key), message));
+        table::find(&path)
             .and_then(|entry| entry.default)
             .and_then(parse)
+    }
+
+    /// Keeps a value for comparison with that of another config.
+    fn record(&self, path: String, value: &impl Debug) {
+        let mut values = self.findings.values.borrow_mut();
+        values.insert(path, format!("{value:?}"));
     }
 
     fn kind(&self, key: &str) -> Kind {
@@ -172,7 +202,7 @@ impl<'c> Section<'c> {
     /// A text that must be there.
     pub(super) fn required(&self, key: &str) -> String {
         if !self.has(key) {
-            self.problems.borrow_mut().push(Problem::new(
+            self.findings.problem(Problem::new(
                 self.mark,
                 &self.shown_path(key),
                 "is missing".into(),
@@ -318,6 +348,12 @@ impl<'c> Section<'c> {
 
     /// A list of texts; one text counts as a list of it. A default of the table is split at its commas.
     pub(super) fn texts(&self, key: &str) -> Vec<String> {
+        let texts = self.given_texts(key);
+        self.record(self.table_path(key), &texts);
+        texts
+    }
+
+    fn given_texts(&self, key: &str) -> Vec<String> {
         match self.take(key) {
             None
             | Some(Node {
@@ -342,7 +378,7 @@ impl<'c> Section<'c> {
                     Value::Text(text) => Some(text.clone()),
                     other => {
                         let message = format!("must be a text, but is {}", other.kind());
-                        self.problems.borrow_mut().push(Problem::new(
+                        self.findings.problem(Problem::new(
                             item.mark,
                             &self.shown_path(key),
                             message,
@@ -367,14 +403,14 @@ impl<'c> Section<'c> {
         let (shown, path) = (self.shown_path(key), self.table_path(key));
         let found = self
             .take(key)
-            .and_then(|node| Self::of(node, shown.clone(), path.clone(), self.problems));
+            .and_then(|node| Self::of(node, shown.clone(), path.clone(), self.findings));
         found.unwrap_or(Section {
             entries: &[],
             mark: self.mark,
             shown,
             path,
             taken: RefCell::default(),
-            problems: self.problems,
+            findings: self.findings,
         })
     }
 
@@ -385,7 +421,7 @@ impl<'c> Section<'c> {
             Some((Value::List(items), _)) => {
                 let one = |(at, item): (usize, &'c Node)| {
                     let shown = format!("{}[{at}]", self.shown_path(key));
-                    Self::of(item, shown, self.table_path(key), self.problems)
+                    Self::of(item, shown, self.table_path(key), self.findings)
                 };
                 items.iter().enumerate().filter_map(one).collect()
             }
@@ -438,12 +474,12 @@ impl<'c> Section<'c> {
             shown: shown.clone(),
             path: path.clone(),
             taken: RefCell::default(),
-            problems: self.problems,
+            findings: self.findings,
         };
         Some((
             word,
             inner
-                .and_then(|inner| Self::of(inner, shown, path, self.problems))
+                .and_then(|inner| Self::of(inner, shown, path, self.findings))
                 .unwrap_or(empty),
         ))
     }
@@ -483,11 +519,8 @@ impl<'c> Section<'c> {
         for (at, (name, node)) in unknown.enumerate() {
             if at > PROBLEMS_MAX {
                 // Only counted: no report shows it.
-                self.problems.borrow_mut().push(Problem::new(
-                    node.mark,
-                    name,
-                    "is unknown".to_owned(),
-                ));
+                self.findings
+                    .problem(Problem::new(node.mark, name, "is unknown".to_owned()));
                 continue;
             }
             let known: Vec<&str> = taken.iter().map(String::as_str).collect();
@@ -496,34 +529,18 @@ impl<'c> Section<'c> {
                 |near| format!("did you mean {near}?"),
             );
             let message = format!("is unknown; {offer}");
-            self.problems.borrow_mut().push(Problem::new(
-                node.mark,
-                &self.shown_path(name),
-                message,
-            ));
+            self.findings
+                .problem(Problem::new(node.mark, &self.shown_path(name), message));
         }
     }
 }
 
-/// The known key that is most like `name`, if any is like it at all.
+/// The known key closest to `name`, if one is close at all.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let distance = |other: &str| {
-        let (a, b): (Vec<char>, Vec<char>) = (name.chars().collect(), other.chars().collect());
-        let mut row: Vec<usize> = (0..=b.len()).collect();
-        for (i, from) in a.iter().enumerate() {
-            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-            for (j, to) in b.iter().enumerate() {
-                let replaced = diagonal + usize::from(from != to);
-                diagonal = row[j + 1];
-                row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[b.len()]
-    };
     known
         .iter()
         .copied()
-        .map(|other| (distance(other), other))
+        .map(|other| (strsim::levenshtein(name, other), other))
         .filter(|(far, other)| *far <= other.len().max(3) / 3 + 1)
         .min()
         .map(|(_, other)| other)

@@ -18,7 +18,7 @@ pub use batch::{Batch, Encoded};
 pub use catalog::{Catalog, InstrumentId, InstrumentInfo, NotAdded, SourceId, TopicId, TopicInfo};
 pub use demand::DemandSignal;
 pub use event::{Event, LogItem};
-pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, HistoryLimits, Replica};
+pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
 pub use saved_topic::{RestoredTopic, SavedTopic};
 pub use topic_state::SNAPSHOT_TRADES;

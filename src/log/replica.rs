@@ -2,6 +2,7 @@
 //!
 //! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
 
+use crate::limits::HistoryLimits;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +22,6 @@ const EVICTION_STEPS: usize = 64;
 /// Topics that are looked at together for events that are too old, and the time from then to the next ones.
 const AGED_AT_ONCE: usize = 64;
 const AGED_EVERY: Duration = Duration::from_millis(10);
-
-/// How much of the past is kept, beside what snapshots need.
-#[derive(Debug, Clone, Copy)]
-pub struct HistoryLimits {
-    /// Events of each topic.
-    pub events: usize,
-    /// Memory over all topics.
-    pub bytes: usize,
-    /// Age of an event.
-    pub age: Duration,
-}
 
 /// A replica as of one place in the log, with what snapshots need and nothing else; shared by whoever was overrun.
 #[derive(Debug)]

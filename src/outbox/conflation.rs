@@ -146,7 +146,7 @@ impl Outbox {
     /// Takes out of the queue what waits of ended subscriptions, what merges, and the oldest of what drops. Returns the
     /// subscriptions of which something was taken out.
     fn thin(&mut self, view: &View<'_>) -> Vec<SlotId> {
-        let target = view.limits.outbox / 2;
+        let target = view.limits.outbox_bytes / 2;
         let mut fates = self.fates(target).into_iter();
         let reads = view.now <= self.waiting.reads_until;
         let asked_until = self.waiting.asked_until;

@@ -23,7 +23,7 @@ impl Outbox {
             return self.fill_is_over(view);
         }
         self.note_progress(view);
-        let frame = view.limits.frame;
+        let frame = view.limits.frame_bytes;
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
             if self.frames.len() >= 2 * frame {
@@ -351,7 +351,7 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed.take_while(|event| event.seq <= to) {
-            if frames.len() >= view.limits.frame {
+            if frames.len() >= view.limits.frame_bytes {
                 let rest = ResumeEntry { slot, to };
                 let place = waiting.queue.push_front(Entry::Resume(rest));
                 if to == ResumeEntry::OPEN {

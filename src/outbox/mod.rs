@@ -33,25 +33,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::OutboxLimits;
 use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
 use queue::Entry;
 use waiting::Queues;
-
-/// The bounds of every outbox (config `fanout`).
-#[derive(Debug, Clone, Copy)]
-pub struct OutboxLimits {
-    /// Bytes of live events that wait.
-    pub outbox: usize,
-    /// Bytes of control messages that wait and were not asked for.
-    pub control: usize,
-    /// Bytes of a data message.
-    pub frame: usize,
-    /// Age of the oldest waiting event at which the client counts as slow.
-    pub behind_max: Duration,
-}
 
 /// What an outbox reads while it fills: the shard's own state.
 #[derive(Debug)]
@@ -256,7 +244,7 @@ impl Outbox {
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
         let is_free = !self.frames.blocked
-            && self.frames.len() <= 2 * limits.frame
+            && self.frames.len() <= 2 * limits.frame_bytes
             && self.waiting.control.is_empty();
         is_free && self.slots[slot.index()].queued() == 0
     }
@@ -307,7 +295,7 @@ impl Outbox {
         self.waiting
             .control
             .push_back(Control::Notification(payload));
-        self.waiting.notification_bytes <= limits.control
+        self.waiting.notification_bytes <= limits.control_bytes
     }
 
     /// The answer to `instruments`, made as the socket drains.

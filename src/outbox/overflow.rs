@@ -23,7 +23,7 @@ impl Outbox {
             self.note_progress(view);
         }
         let cost = self.waiting.queue.cost();
-        let warn = view.limits.outbox / WARN_SHARE;
+        let warn = view.limits.outbox_bytes / WARN_SHARE;
         let behind = self.behind(view.now);
         view.counts.waits(behind);
         if cost < warn && behind * WARN_SHARE as u32 <= view.limits.behind_max {
@@ -35,7 +35,13 @@ impl Outbox {
         // What can't be taken out would else be walked over again with every event.
         let left = self.waiting.left_after_reduction.min(cost);
         self.waiting.left_after_reduction = left;
-        if cost <= view.limits.outbox.max(left + view.limits.outbox / 4) && !is_late {
+        if cost
+            <= view
+                .limits
+                .outbox_bytes
+                .max(left + view.limits.outbox_bytes / 4)
+            && !is_late
+        {
             return OverflowAction::Done;
         }
         self.waiting.reduced_at = view.now;

@@ -12,6 +12,7 @@ use hyper::header::{
     HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
@@ -289,7 +290,7 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (mut topics, mut events) = (Vec::new(), None);
     for (key, value) in pairs {
-        let value = percent_decoded(value);
+        let value = percent_decode_str(value).decode_utf8_lossy();
         match (key, value.parse::<usize>()) {
             ("topics", _) => topics.extend(
                 value
@@ -337,31 +338,6 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
     let mut answer = with_type(text(StatusCode::OK, ""), JSON);
     *answer.body_mut() = Outgoing::made(pieces);
     answer
-}
-
-/// `%3A` and the like; what is no such pair stays as it is.
-fn percent_decoded(value: &str) -> String {
-    let mut out = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let pair = after
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
-        match pair
-            .filter(|_| first == b'%')
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-        {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {

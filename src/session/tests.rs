@@ -1,5 +1,6 @@
 //! The cost of requests, by the processor time of this thread, which other work on the machine doesn't change.
 
+use crate::limits::HistoryLimits;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::{Action, Held, Session, View};
 use crate::clock::thread_cpu_time;
-use crate::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId, TopicId};
+use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::protocol::{Control, Encoding, Epoch, Limits};
 

@@ -36,11 +36,11 @@ impl Shard {
             } => _ = reply.send(self.http_snapshot(&topics, events)),
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
             Command::Tune {
-                tuning,
+                limits,
                 demand,
                 done,
             } => {
-                self.tune(tuning, demand);
+                self.tune(limits, demand);
                 _ = done.send(());
             }
             Command::Save(reply) => {
@@ -71,7 +71,7 @@ impl Shard {
             permit,
         } = adopted;
         let generation = self.next_generation();
-        let mut outbox = Outbox::new(encoding, self.config.tuning.outbox.frame);
+        let mut outbox = Outbox::new(encoding, self.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
         let entry = self.connections.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
@@ -94,10 +94,10 @@ impl Shard {
                 received: self.now,
                 pinged: false,
                 watched: false,
-                next_heartbeat: self.now.plus(self.config.tuning.heartbeat),
+                next_heartbeat: self.now.plus(self.config.limits.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
                 pong: None,
-                heartbeat: self.config.tuning.heartbeat,
+                heartbeat: self.config.limits.heartbeat,
                 paused_since: None,
                 stalled_since: None,
                 inbox: std::collections::VecDeque::new(),
@@ -150,8 +150,8 @@ impl Shard {
             epoch: self.config.epoch.to_string(),
             ts: self.now.0,
             encoding,
-            heartbeat_ms: self.config.tuning.heartbeat.as_millis() as u64,
-            limits: self.config.tuning.limits,
+            heartbeat_ms: self.config.limits.heartbeat.as_millis() as u64,
+            limits: self.config.limits.requests,
             auth: "none".to_owned(),
             max_message: self.connections[key.0 as usize].outbox.frames.message_max() as u64,
         });
@@ -258,7 +258,7 @@ impl Shard {
         let mut view = View {
             replica,
             last_values,
-            limits: &config.tuning.outbox,
+            limits: &config.limits.outbox,
             metrics,
             counts,
             now: self.now,
@@ -306,7 +306,7 @@ impl Shard {
         let payload = encode(connection.outbox.frames.encoding());
         let fits = connection
             .outbox
-            .notify(payload, &self.config.tuning.outbox);
+            .notify(payload, &self.config.limits.outbox);
         self.mark_dirty(key);
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);
@@ -376,7 +376,7 @@ impl Shard {
             Kind::State => 1,
             Kind::Bar => events.unwrap_or(1),
         };
-        most.min(self.config.tuning.limits.snapshot_events as usize)
+        most.min(self.config.limits.requests.snapshot_events as usize)
     }
 
     fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {

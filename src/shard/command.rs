@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::limits::ShardLimits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Adopted;
-use super::event_loop::Tuning;
 use crate::log::DemandSignal;
 use crate::log::{Catalog, SavedTopic};
 use crate::outbox::Totals;
@@ -32,7 +32,7 @@ pub enum Command {
     /// Go by other bounds and times.
     Tune {
         /// Which.
-        tuning: Tuning,
+        limits: ShardLimits,
         /// By source, those that are new included.
         demand: Arc<[Arc<DemandSignal>]>,
         /// Answered once it is so.

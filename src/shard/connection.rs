@@ -357,20 +357,20 @@ impl Connection {
     pub(super) fn next_checkup(
         &self,
         silence: Duration,
-        tuning: &super::event_loop::Tuning,
+        limits: &crate::limits::ShardLimits,
     ) -> UnixNanos {
         let peer = &self.peer;
         let message_ends = peer
             .partial
             .as_ref()
-            .map(|partial| partial.since.plus(tuning.message_timeout));
+            .map(|partial| partial.since.plus(limits.message_timeout));
         let of_reading = message_ends
             .into_iter()
             .chain([peer.received.plus(silence)])
             .filter(|_| peer.paused_since.is_none());
         let stall_ends = peer
             .stalled_since
-            .map(|since| since.plus(tuning.stall_timeout));
+            .map(|since| since.plus(limits.stall_timeout));
         of_reading
             .chain(stall_ends)
             .fold(peer.next_heartbeat, UnixNanos::min)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::ShardLimits;
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -21,10 +22,10 @@ use super::turn_events::{Rotation, TurnEvents};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::DemandSignal;
-use crate::log::{Checkpoint, HistoryLimits, Log, Next, Replica, SourceId};
+use crate::log::{Checkpoint, Log, Next, Replica, SourceId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, OverflowAction, SlotId, View};
+use crate::outbox::{Counts, LastValueCache, Outbox, OverflowAction, SlotId, View};
 use crate::protocol::{Code, Epoch, Limits};
 
 /// Items of the log after which sockets are served; the last batch of a turn is taken whole.
@@ -46,34 +47,9 @@ pub struct ShardConfig {
     /// The epoch in which topics begin.
     pub epoch: Epoch,
     /// What a reload may change.
-    pub tuning: Tuning,
+    pub limits: ShardLimits,
     /// By source: opened by the first subscription to one of its topics.
     pub demand: Arc<[Arc<DemandSignal>]>,
-}
-
-/// Bounds and times that may change while a shard runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Tuning {
-    /// The bounds of outboxes.
-    pub outbox: OutboxLimits,
-    /// What is kept of the past.
-    pub history: HistoryLimits,
-    /// What a client may ask; what it was told when it came holds for it.
-    pub limits: Limits,
-    /// Heartbeat interval; a client keeps the one that its `welcome` named.
-    pub heartbeat: Duration,
-    /// After how long a silence a client is pinged.
-    pub ping_after: Duration,
-    /// After how long a silence it is dropped.
-    pub drop_after: Duration,
-    /// How long a message may take from its first byte to its last.
-    pub message_timeout: Duration,
-    /// Time limit for a closed client to take what stands before its close frame.
-    pub close_timeout: Duration,
-    /// After how long a client is closed whose socket takes nothing of what waits.
-    pub stall_timeout: Duration,
-    /// How long events may be gathered before they are written.
-    pub flush_window: Duration,
 }
 
 /// See the module.
@@ -138,14 +114,14 @@ pub fn spawn(
     let (handle, commands) = ShardHandle::new(runtime.handle().clone());
     let shard = Shard {
         number,
-        limits: Arc::new(config.tuning.limits),
-        websocket: websocket_config(config.tuning.limits.message_bytes as usize),
+        limits: Arc::new(config.limits.requests),
+        websocket: websocket_config(config.limits.requests.message_bytes as usize),
         handle: handle.clone(),
         next: log.head(),
         log,
         bus,
         restoring: None,
-        replica: Replica::new(config.epoch, config.tuning.history),
+        replica: Replica::new(config.epoch, config.limits.history),
         registry: Registry::default(),
         connections: Slab::new(),
         generation: 0,
@@ -182,11 +158,11 @@ pub fn spawn(
 
 impl Shard {
     /// Goes by other bounds and times.
-    pub(super) fn tune(&mut self, tuning: Tuning, demand: Arc<[Arc<DemandSignal>]>) {
-        self.config.tuning = tuning;
+    pub(super) fn tune(&mut self, limits: ShardLimits, demand: Arc<[Arc<DemandSignal>]>) {
+        self.config.limits = limits;
         self.config.demand = demand;
-        self.limits = Arc::new(tuning.limits);
-        self.replica.limit(tuning.history);
+        self.limits = Arc::new(limits.requests);
+        self.replica.limit(limits.history);
     }
 
     /// Runs until nobody can command it any more.
@@ -210,7 +186,7 @@ impl Shard {
             let flushes = self.now >= self.flush_at;
             busy |= self.take_batches();
             if flushes && !(self.turn_events.is_empty() && self.dirty.is_empty()) {
-                self.flush_at = self.now.plus(self.config.tuning.flush_window);
+                self.flush_at = self.now.plus(self.config.limits.flush_window);
             }
             self.deliver(flushes);
             self.take_timers();
@@ -391,7 +367,7 @@ impl Shard {
             let mut view = View {
                 replica,
                 last_values,
-                limits: &config.tuning.outbox,
+                limits: &config.limits.outbox,
                 metrics,
                 counts,
                 now: self.now,
@@ -474,7 +450,7 @@ impl Shard {
         let mut view = View {
             replica,
             last_values,
-            limits: &config.tuning.outbox,
+            limits: &config.limits.outbox,
             metrics,
             counts,
             now: self.now,
@@ -515,7 +491,9 @@ impl Shard {
     /// Requests that were held back are answered once the answers before them are out, though the socket is full of data.
     fn answer_on(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key.0 as usize];
-        if connection.left_unread && !connection.holds_requests(self.config.tuning.outbox.control) {
+        if connection.left_unread
+            && !connection.holds_requests(self.config.limits.outbox.control_bytes)
+        {
             self.read_on(key);
         }
     }
@@ -565,7 +543,7 @@ impl Shard {
     fn watch(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key.0 as usize];
         if !std::mem::replace(&mut connection.peer.watched, true) {
-            let at = self.now.plus(self.config.tuning.outbox.behind_max / 8);
+            let at = self.now.plus(self.config.limits.outbox.behind_max / 8);
             let generation = connection.peer.generation;
             self.timers.push(Timer {
                 at,

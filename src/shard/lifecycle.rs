@@ -94,7 +94,7 @@ impl Shard {
 
     /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it in time is reset.
     fn await_close(&mut self, key: ConnectionKey, since: UnixNanos) {
-        let deadline = since.plus(self.config.tuning.close_timeout);
+        let deadline = since.plus(self.config.limits.close_timeout);
         let connection = &mut self.connections[key.0 as usize];
         if connection.is_sent() {
             connection.closing = Some(Closing::Sent(self.now));
@@ -155,7 +155,7 @@ impl Shard {
             "the server was paused; deadlines of clients are extended"
         );
         self.meters.paused(pause);
-        let until = self.now.plus(self.config.tuning.outbox.behind_max);
+        let until = self.now.plus(self.config.limits.outbox.behind_max);
         self.pauses.excuse(pause, until);
         for (_, connection) in &mut self.connections {
             connection.excuse_pause(pause);
@@ -180,13 +180,13 @@ impl Shard {
         if connection.closing.is_some() {
             return;
         }
-        let tuning = &self.config.tuning;
+        let limits = &self.config.limits;
         let silence = if connection.peer.pinged {
-            tuning.drop_after
+            limits.drop_after
         } else {
-            tuning.ping_after
+            limits.ping_after
         };
-        let at = connection.next_checkup(silence, tuning);
+        let at = connection.next_checkup(silence, limits);
         if at < connection.peer.checkup_at {
             self.check_up_at(key, at);
         }
@@ -207,16 +207,16 @@ impl Shard {
             };
         }
         let stalled = connection.peer.stalled_since.map(|since| now.since(since));
-        if stalled.is_some_and(|stalled| stalled >= self.config.tuning.stall_timeout) {
+        if stalled.is_some_and(|stalled| stalled >= self.config.limits.stall_timeout) {
             return self.disconnect_slow_consumer(key, STALLED);
         }
         // While reading is paused, the client can't be heard.
         let heard_until = connection.peer.paused_since.unwrap_or(now);
         let message_over = connection.peer.partial.as_ref().is_some_and(|partial| {
-            heard_until.since(partial.since) >= self.config.tuning.message_timeout
+            heard_until.since(partial.since) >= self.config.limits.message_timeout
         });
         let silent = heard_until.since(connection.peer.received);
-        if message_over || silent >= self.config.tuning.drop_after {
+        if message_over || silent >= self.config.limits.drop_after {
             let message = if message_over {
                 "incomplete message timed out"
             } else {
@@ -230,7 +230,7 @@ impl Shard {
             };
             return self.close(key, &bye, Code::Timeout);
         }
-        if silent >= self.config.tuning.ping_after
+        if silent >= self.config.limits.ping_after
             && !std::mem::replace(&mut connection.peer.pinged, true)
         {
             connection.outbox.frames.frame(Opcode::Ping, b"");

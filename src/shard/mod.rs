@@ -24,4 +24,4 @@ pub mod turn_events;
 pub use actions::SNAPSHOT_NAMES_MAX;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
-pub use event_loop::{Shard, ShardConfig, Tuning, spawn};
+pub use event_loop::{Shard, ShardConfig, spawn};

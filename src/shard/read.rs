@@ -46,7 +46,7 @@ impl Shard {
             if connection.closing.is_some() {
                 return connection.peer.inbox.clear();
             }
-            if connection.holds_requests(self.config.tuning.outbox.control) {
+            if connection.holds_requests(self.config.limits.outbox.control_bytes) {
                 // The flush that makes room comes back here.
                 connection.left_unread = true;
                 return;

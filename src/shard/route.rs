@@ -120,7 +120,7 @@ impl Shard {
                 assigned.slot,
                 &run,
                 self.now,
-                &config.tuning.outbox,
+                &config.limits.outbox,
                 counts,
                 intervals,
             ) == Admitted::Marked
@@ -173,7 +173,7 @@ impl Shard {
             let mut view = View {
                 replica,
                 last_values,
-                limits: &config.tuning.outbox,
+                limits: &config.limits.outbox,
                 metrics,
                 counts,
                 now: self.now,

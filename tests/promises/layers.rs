@@ -43,7 +43,7 @@ fn product_files() -> Result<Vec<(String, String)>> {
 }
 
 /// The modules that each module at the top level may use.
-const ALLOWED: [(&str, &str); 23] = [
+const ALLOWED: [(&str, &str); 24] = [
     // Vocabulary, and tools that know nothing of the product.
     ("fatal", ""),
     ("files", ""),
@@ -54,22 +54,23 @@ const ALLOWED: [(&str, &str); 23] = [
     ("protocol", "market topic"),
     ("metrics", "protocol topic"),
     // The path of an event.
-    ("log", "market metrics protocol topic"),
-    ("bus", "clock log market metrics protocol topic"),
+    ("limits", "protocol"),
+    ("log", "limits market metrics protocol topic"),
+    ("bus", "clock limits log market metrics protocol topic"),
     (
         "source",
         "bus clock files log market metrics printable protocol",
     ),
     ("session", "log market protocol topic"),
-    ("outbox", "log market metrics protocol session topic"),
+    ("outbox", "limits log market metrics protocol session topic"),
     (
         "shard",
-        "bus clock fatal log market metrics outbox protocol session topic",
+        "bus clock fatal limits log market metrics outbox protocol session topic",
     ),
     // Around it.
     (
         "config",
-        "files log market outbox printable protocol source",
+        "files limits log market printable protocol source",
     ),
     ("state", "bus clock files log market"),
     (

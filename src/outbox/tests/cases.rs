@@ -136,7 +136,7 @@ fn closed_bars_that_pile_up_before_snapshots_become_a_gap() {
     rig.flush();
     let asked = rig.outbox.asked_bytes();
     assert!(
-        rig.outbox.queued_bytes() < asked + 3 * rig.limits.outbox,
+        rig.outbox.queued_bytes() < asked + 3 * rig.limits.outbox_bytes,
         "{} bytes wait",
         rig.outbox.queued_bytes()
     );
@@ -268,7 +268,7 @@ fn epochs_that_begin_while_a_client_is_behind_do_not_pile_up() {
         }
         let queued = rig.outbox.queued_bytes();
         assert!(
-            queued < 2 * rig.limits.outbox + 4 * rig.limits.frame,
+            queued < 2 * rig.limits.outbox_bytes + 4 * rig.limits.frame_bytes,
             "{mode:?}, {on_slow:?}: {queued} bytes wait"
         );
         settled(rig);
@@ -362,7 +362,7 @@ fn a_client_that_stops_reading_what_it_asked_for_is_behind() {
 #[test]
 fn events_age_from_when_nothing_that_was_asked_for_stands_before_them() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
-    rig.limits.outbox = 100_000;
+    rig.limits.outbox_bytes = 100_000;
     publish(&mut rig, TRADE, 50);
     block(&mut rig);
     rig.request(resync(&[TRADE]));

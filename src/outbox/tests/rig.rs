@@ -5,16 +5,17 @@ use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits::{HistoryLimits, OutboxLimits};
 use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::super::{
     Admitted, Catalog, Counts, EventRange, EventRef, LagLevel, LastValueCache, Metrics, Outbox,
-    OutboxLimits, OverflowAction, Replica, SlotId, TopicId, UnixNanos, View,
+    OverflowAction, Replica, SlotId, TopicId, UnixNanos, View,
 };
 use super::truth::Truth;
 use crate::client::Accounts;
-use crate::log::{Batch, Event, HistoryLimits, LogItem, SourceId};
+use crate::log::{Batch, Event, LogItem, SourceId};
 use crate::market::{
     Aggressor, Bar, Body, Instrument, Interval, Price, Qty, Quote, SourceKind, Symbol, Trade,
     TradeId,
@@ -114,9 +115,9 @@ impl Rig {
             metrics: Metrics::new(),
             counts: Counts::new(&Metrics::new()),
             limits: OutboxLimits {
-                outbox: 6000,
-                control: 100_000,
-                frame: 2000,
+                outbox_bytes: 6000,
+                control_bytes: 100_000,
+                frame_bytes: 2000,
                 behind_max: Duration::from_millis(500),
             },
             now,
