@@ -388,7 +388,7 @@ impl Metrics {
             }),
             queue_age: all.histogram(
                 "tickcast_queue_age_seconds",
-                "Age of the oldest queued event, sampled for blocked clients.",
+                "Age of the oldest queued event or unanswered ping, sampled for clients that must read first.",
                 TIMES,
             ),
             flush_bytes: all.histogram("tickcast_flush_bytes", "Bytes accepted by a client socket per turn.", SIZES),

@@ -23,7 +23,7 @@ impl Outbox {
             return self.fill_is_over(view);
         }
         self.note_progress(view);
-        let frame = view.limits.frame_bytes;
+        let frame = view.limits.frame_bytes.min(self.frames.room());
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
             if self.frames.len() >= 2 * frame {
@@ -63,6 +63,7 @@ impl Outbox {
             None => return false,
             Some(Control::Response(payload)) => {
                 self.waiting.response_bytes -= payload.len();
+                self.frames.count_asked(payload.len());
                 self.frames.control(&payload);
             }
             Some(Control::Notification(payload)) => {
@@ -116,6 +117,7 @@ impl Outbox {
         });
         let bytes_max = self.frames.message_max();
         for part in encode_parts(part, self.frames.encoding(), bytes_max) {
+            self.frames.count_asked(part.len());
             self.frames.control(&part);
         }
         if more {
@@ -126,7 +128,7 @@ impl Outbox {
 
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
         let (slot, is_asked) = (entry.slot(), entry.is_asked());
-        let mut is_whole = true;
+        let (mut is_whole, before) = (true, self.frames.len());
         match entry {
             Entry::Event(event) => self.send_event(&event, view),
             Entry::Gap(gap) => self.send_gap(&gap, view),
@@ -135,6 +137,8 @@ impl Outbox {
             Entry::Ledger(id) => self.send_ledger(*id, view),
         }
         if is_asked {
+            let sent = self.frames.len().saturating_sub(before);
+            self.frames.count_asked(sent);
             self.waiting.asked_ends_at = Some(self.frames.taken() + self.frames.len() as u64);
         }
         if let Some(slot) = slot.filter(|_| is_whole) {
@@ -445,7 +449,7 @@ impl Outbox {
         protocol::Control::Lag(Lag {
             level: self.level,
             queued_bytes: self.queued_bytes() as u64,
-            behind_ms: self.behind(view.now).as_millis() as u64,
+            behind_ms: self.behind(view.now, view.limits.behind_max).as_millis() as u64,
         })
     }
 

@@ -8,6 +8,29 @@ const FRONT: usize = 15;
 /// What was sent is dropped once it is so much, and more than what still waits.
 const COMPACT_AT: usize = 64 * 1024;
 
+/// Part of a position that stands for a message, beside its bytes: clients spend time on each.
+pub(super) const MESSAGE_COST: u64 = 1024;
+
+/// Positions at which something is due before more is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendLimits {
+    /// A ping is put among the data, to learn how far the client has read.
+    pub ping_at: u64,
+    /// The client must have read before more is sent.
+    pub hold_at: u64,
+    /// Bytes that are put on the wire at once.
+    pub step: u64,
+}
+
+impl SendLimits {
+    /// No limits.
+    pub const NONE: Self = Self {
+        ping_at: u64::MAX,
+        hold_at: u64::MAX,
+        step: u64::MAX,
+    };
+}
+
 /// WebSocket opcodes (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
@@ -43,6 +66,11 @@ pub struct FrameBuffer {
     open: Option<OpenArray>,
     /// The socket refused bytes, and hasn't said since that it takes more.
     pub blocked: bool,
+    limits: SendLimits,
+    /// Costs of the messages so far.
+    message_costs: u64,
+    /// Bytes so far that the client asked for.
+    asked: u64,
 }
 
 impl FrameBuffer {
@@ -57,6 +85,9 @@ impl FrameBuffer {
             taken: 0,
             open: None,
             blocked: false,
+            limits: SendLimits::NONE,
+            message_costs: 0,
+            asked: 0,
         }
     }
 
@@ -96,6 +127,63 @@ impl FrameBuffer {
     /// Whether the socket has taken all.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Position behind what is on the wire: bytes since the connection began, and the costs of messages.
+    pub const fn position(&self) -> u64 {
+        self.taken + self.len() as u64 + self.message_costs
+    }
+
+    /// True if the client must read before more is sent to it.
+    pub const fn is_held(&self) -> bool {
+        self.position() >= self.limits.hold_at
+    }
+
+    /// True if a ping is due.
+    pub const fn is_ping_due(&self) -> bool {
+        self.position() >= self.limits.ping_at
+    }
+
+    /// Bytes that may be put on the wire before it is written; at least one.
+    pub fn room(&self) -> usize {
+        let left = self.limits.hold_at.saturating_sub(self.position());
+        left.min(self.limits.step).max(1) as usize
+    }
+
+    /// Sets the limits.
+    pub const fn limit_to(&mut self, limits: SendLimits) {
+        self.limits = limits;
+    }
+
+    /// A ping is due behind the next data, if it isn't already.
+    pub fn ping_next(&mut self) {
+        self.limits.ping_at = self.limits.ping_at.min(self.position() + 1);
+    }
+
+    /// No ping is due until its limits are set again.
+    pub const fn is_pinged(&mut self) {
+        self.limits.ping_at = u64::MAX;
+    }
+
+    /// Holds back all that is not on the wire.
+    pub const fn hold_here(&mut self) {
+        self.limits.hold_at = self.position();
+    }
+
+    /// Holds nothing back.
+    pub const fn release(&mut self) {
+        self.limits.hold_at = u64::MAX;
+        self.limits.step = u64::MAX;
+    }
+
+    /// Counts bytes that the client asked for.
+    pub const fn count_asked(&mut self, bytes: usize) {
+        self.asked += bytes as u64;
+    }
+
+    /// Bytes so far that the client asked for.
+    pub const fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// Whether it has no buffer of its own and needs one before events are put in.
@@ -151,6 +239,7 @@ impl FrameBuffer {
         let Some(OpenArray { at, events }) = self.open.take() else {
             return;
         };
+        self.message_costs += MESSAGE_COST;
         let at = at as usize;
         let mut front = [0; FRONT];
         let array = match self.encoding {
@@ -184,6 +273,7 @@ impl FrameBuffer {
     /// Puts a frame behind what is there.
     pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) {
         self.seal();
+        self.message_costs += MESSAGE_COST;
         let mut header = [0; 10];
         let len = frame_header(&mut header, opcode, payload.len());
         self.buf.extend_from_slice(&header[..len]);

@@ -14,7 +14,9 @@ mod frame_buffer;
 mod last_value;
 mod ledger;
 mod overflow;
+mod pings;
 mod queue;
+mod read_window;
 mod slot;
 mod subscribe;
 #[cfg(test)]
@@ -39,6 +41,7 @@ use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode};
 use queue::Entry;
+use read_window::ReadWindow;
 use waiting::Queues;
 
 /// What an outbox reads while it fills: the shard's own state.
@@ -123,6 +126,14 @@ pub struct Outbox {
     totals: Totals,
     /// What the accounts came to that have ended.
     ended: u64,
+    /// Subscriptions in a merging mode.
+    merging: u32,
+    /// A ping was sent, and no timer set for it.
+    pinged: bool,
+    /// Nothing is read of the client at present, so no pong can come.
+    is_unheard: bool,
+    /// Measures its reading, from its first subscription on.
+    read_window: Option<Box<ReadWindow>>,
 }
 
 impl Outbox {
@@ -141,6 +152,10 @@ impl Outbox {
                 lost: 0,
             },
             ended: 0,
+            merging: 0,
+            pinged: false,
+            is_unheard: false,
+            read_window: None,
         }
     }
 
@@ -243,7 +258,7 @@ impl Outbox {
     /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
-        let is_free = !self.frames.blocked
+        let is_free = !self.is_waiting()
             && self.frames.len() <= 2 * limits.frame_bytes
             && self.waiting.control.is_empty();
         is_free && self.slots[slot.index()].queued() == 0
@@ -360,9 +375,9 @@ impl Outbox {
         !self.frames.is_empty() || self.has_more()
     }
 
-    /// How old the oldest event is that waits. One behind what the client asked for ages from when that is sent, as long as
-    /// the client reads.
-    pub fn behind(&self, now: UnixNanos) -> Duration {
+    /// Age of the oldest event that waits, or of the oldest ping that the client has not answered. An event behind what the
+    /// client asked for ages from when that is sent, as long as the client reads.
+    pub fn behind(&self, now: UnixNanos, behind_max: Duration) -> Duration {
         let waiting = &*self.waiting;
         let reads = now <= waiting.reads_until;
         if reads && waiting.asked_ends_at.is_some() {
@@ -374,6 +389,7 @@ impl Outbox {
             .oldest(reads)
             .into_iter()
             .chain(is_pending)
+            .chain(self.unread_since(behind_max))
             .min();
         oldest.map_or(Duration::ZERO, |oldest| {
             now.since(oldest.max(waiting.asked_until))
@@ -384,7 +400,7 @@ impl Outbox {
     fn note_progress(&mut self, view: &View<'_>) {
         let taken = self.frames.taken();
         let waiting = &mut *self.waiting;
-        if taken != waiting.taken || !self.frames.blocked {
+        if taken != waiting.taken || !(self.frames.blocked || self.frames.is_held()) {
             waiting.taken = taken;
             waiting.reads_until = view.now.plus(view.limits.behind_max);
         }
@@ -419,6 +435,7 @@ impl Outbox {
     pub fn drop_waiting(&mut self) {
         self.waiting = Queues::EMPTY;
         self.level = LagLevel::Ok;
+        self.end_pings();
     }
 
     /// Gives memory back that nothing needs now.

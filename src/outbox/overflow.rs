@@ -24,7 +24,7 @@ impl Outbox {
         }
         let cost = self.waiting.queue.cost();
         let warn = view.limits.outbox_bytes / WARN_SHARE;
-        let behind = self.behind(view.now);
+        let behind = self.behind(view.now, view.limits.behind_max);
         view.counts.waits(behind);
         if cost < warn && behind * WARN_SHARE as u32 <= view.limits.behind_max {
             return OverflowAction::Done;

@@ -19,6 +19,8 @@ impl Outbox {
         join: Join,
         view: &mut View<'_>,
     ) -> SlotId {
+        self.merging += u32::from(settings.mode != Mode::Raw);
+        self.begin_pings(view);
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         let start = match join {
             Join::Snapshot(_) | Join::Anew(_) | Join::Live => head,
@@ -116,6 +118,8 @@ impl Outbox {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
         let merged_before = state.merges(degraded);
+        self.merging -= u32::from(state.settings.mode != Mode::Raw);
+        self.merging += u32::from(settings.mode != Mode::Raw);
         state.settings = settings;
         if let Mode::Interval(ms) = settings.mode {
             let soonest = view.now.plus(Duration::from_millis(ms.into()));
@@ -172,6 +176,7 @@ impl Outbox {
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
         self.ended += state.accounted();
+        self.merging -= u32::from(state.settings.mode != Mode::Raw);
         (state.dead, state.is_pending, state.catching_up) = (true, false, false);
         if state.queued() == 0 {
             self.free.push(slot);

@@ -93,7 +93,7 @@ impl Shard {
                 generation,
                 received: self.now,
                 pinged: false,
-                watched: false,
+                lag_at: UnixNanos(u64::MAX),
                 next_heartbeat: self.now.plus(self.config.limits.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
                 pong: None,

@@ -108,9 +108,9 @@ pub struct ConnectionInfo {
     pub level: LagLevel,
     /// Since when it is late, Unix nanoseconds.
     pub late_since: Option<u64>,
-    /// What it waits for: its socket takes no more, its requests are held back, or nothing.
+    /// What it waits for: its socket takes no more, it has not read what was sent, its requests are held back, or nothing.
     pub waits_for: String,
-    /// Age of the oldest event that waits, in milliseconds.
+    /// Age of the oldest event that waits, or of the oldest unanswered ping, in milliseconds.
     pub behind_ms: u64,
     /// Bytes that wait for its socket.
     pub queued_bytes: usize,

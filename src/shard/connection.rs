@@ -77,7 +77,7 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// Reading was paused; there may be requests in the socket.
     pub left_unread: bool,
-    /// Its socket was full, and has not taken everything since.
+    /// It had to be waited for, and has not been sent everything since.
     pub waited: bool,
     pub closing: Option<Closing>,
     /// What the gauge of queued bytes holds of it.
@@ -99,8 +99,8 @@ pub(super) struct Peer {
     pub received: UnixNanos,
     /// When a ping was sent that nothing came after.
     pub pinged: bool,
-    /// It is among the connections whose age is watched.
-    pub watched: bool,
+    /// When its lag is looked at next; timers of other times are void.
+    pub lag_at: UnixNanos,
     pub next_heartbeat: UnixNanos,
     /// When it is checked up next; timers of other times are void.
     pub checkup_at: UnixNanos,
@@ -110,7 +110,7 @@ pub(super) struct Peer {
     pub heartbeat: Duration,
     /// Since when reading has been paused; its silence doesn't count from then on.
     pub paused_since: Option<UnixNanos>,
-    /// Since when its socket has taken nothing of what waits.
+    /// Since when its socket has taken nothing of what waits, and no pong has come.
     pub stalled_since: Option<UnixNanos>,
     /// Requests that were read and are answered in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
@@ -129,7 +129,7 @@ pub(super) struct Peer {
 pub(super) enum Flushed {
     /// The socket took everything.
     All,
-    /// It takes no more now.
+    /// It takes no more now, or the client must read first.
     Blocked,
     /// There is more, but this turn has others to serve.
     More,
@@ -154,11 +154,16 @@ impl Connection {
             if self.outbox.frames.blocked {
                 break Flushed::Blocked;
             }
-            let is_last = self.outbox.fill(view);
+            let is_held = self.outbox.frames.is_held();
+            let is_last = !is_held && self.outbox.fill(view);
             self.outbox.frames.seal();
+            if self.outbox.frames.is_ping_due() {
+                self.outbox.ping(view.now, view.limits.behind_max);
+            }
             match self.write(&mut written) {
                 Some(flushed) => break flushed,
-                None if is_last => break Flushed::All,
+                None if is_held && self.outbox.has_more() => break Flushed::Blocked,
+                None if is_held || is_last => break Flushed::All,
                 None if written > TURN_BYTES_MAX => break Flushed::More,
                 None => {}
             }
@@ -231,7 +236,7 @@ impl Connection {
     /// True if requests are left unanswered until the answers before them are out.
     pub(super) fn holds_requests(&self, control_max: usize) -> bool {
         self.outbox.asked_bytes() > control_max
-            || (self.outbox.frames.blocked && self.outbox.responses_wait())
+            || (self.outbox.is_waiting() && self.outbox.responses_wait())
     }
 
     /// True if so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
@@ -263,8 +268,9 @@ impl Connection {
         }
     }
 
-    /// Its silence and the time of an incomplete message have stood still for so long.
+    /// Its silence, its pings and the time of an incomplete message have stood still for so long.
     pub(super) fn excuse(&mut self, pause: Duration) {
+        self.outbox.excuse(pause);
         self.peer.received = self.peer.received.plus(pause);
         if let Some(partial) = &mut self.peer.partial {
             partial.since = partial.since.plus(pause);
@@ -312,9 +318,9 @@ impl Connection {
         }
     }
 
-    /// Looks whether the client is behind, if its socket is blocked.
+    /// Looks whether the client is behind, if it must read before more is sent.
     pub(super) fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
-        if !self.outbox.frames.blocked || self.closing.is_some() {
+        if !self.outbox.is_waiting() || self.closing.is_some() {
             return OverflowAction::Done;
         }
         self.outbox.enforce_limits(view)

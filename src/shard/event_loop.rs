@@ -403,7 +403,8 @@ impl Shard {
                 }
                 Due::Checkup if connection.peer.checkup_at == timer.at => self.keepalive(key),
                 Due::Checkup => {}
-                Due::Lag => self.check_lag(key),
+                Due::Lag if connection.peer.lag_at == timer.at => self.check_lag(key),
+                Due::Lag => {}
             }
         }
     }
@@ -461,17 +462,27 @@ impl Shard {
         let relief = connection.enforce_limits(&mut view);
         view.now = self.now;
         connection.tell_queued(view.metrics, view.now);
+        let (pinged, waits) = (
+            connection.outbox.take_pinged(),
+            connection.outbox.is_waiting(),
+        );
         match flushed {
             Flushed::All => {
                 self.after_all_is_sent(key);
                 self.read_on(key);
             }
             Flushed::Blocked => {
-                self.watch(key);
+                let frames = &mut self.connections[key.0 as usize].outbox.frames;
+                if frames.is_empty() {
+                    Self::keep_buffer(frames, &mut self.pool, &mut self.pool_bytes);
+                }
                 self.answer_on(key);
             }
             Flushed::More => self.mark_dirty(key),
             Flushed::Broken(error) => return self.end(key, Some(error)),
+        }
+        if pinged || waits {
+            self.watch(key);
         }
         self.arm_intervals(key);
         if relief == OverflowAction::Disconnect {
@@ -536,29 +547,6 @@ impl Shard {
         if (1..=room).contains(&buffer.capacity()) {
             *pool_bytes += buffer.capacity();
             pool.push(buffer);
-        }
-    }
-
-    /// A blocked connection's age is looked at in good time.
-    fn watch(&mut self, key: ConnectionKey) {
-        let connection = &mut self.connections[key.0 as usize];
-        if !std::mem::replace(&mut connection.peer.watched, true) {
-            let at = self.now.plus(self.config.limits.outbox.behind_max / 8);
-            let generation = connection.peer.generation;
-            self.timers.push(Timer {
-                at,
-                connection: key,
-                generation,
-                due: Due::Lag,
-            });
-        }
-    }
-
-    fn check_lag(&mut self, key: ConnectionKey) {
-        let connection = &mut self.connections[key.0 as usize];
-        connection.peer.watched = false;
-        if connection.outbox.frames.blocked {
-            self.flush_one(key);
         }
     }
 

@@ -7,10 +7,11 @@ use super::event_loop::Shard;
 impl Shard {
     /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.
     pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
+        let behind_max = self.config.limits.outbox.behind_max;
         let rank = |connection: &Connection| {
             let (outbox, totals) = (&connection.outbox, connection.outbox.totals());
             let first = by.of(
-                outbox.behind(self.now).as_millis() as u64,
+                outbox.behind(self.now, behind_max).as_millis() as u64,
                 outbox.queued_bytes(),
                 totals,
             );
@@ -33,6 +34,7 @@ impl Shard {
         let connection = &self.connections[key.0 as usize];
         let (outbox, peer) = (&connection.outbox, &connection.peer);
         let totals = outbox.totals();
+        let behind_max = self.config.limits.outbox.behind_max;
         let mut modes = [0; 3];
         for (_, slot) in outbox.subscribed_topics() {
             modes[outbox.slot(*slot).settings.mode.index()] += 1;
@@ -41,6 +43,8 @@ impl Shard {
             "its close"
         } else if outbox.frames.blocked {
             "its socket, which takes no more"
+        } else if outbox.frames.is_held() {
+            "the client, which has not read what was sent"
         } else if !peer.inbox.is_empty() {
             "room for the answers to its requests"
         } else {
@@ -57,7 +61,7 @@ impl Shard {
             level: outbox.level(),
             late_since: peer.late_since.map(|since| since.0),
             waits_for: waits_for.to_owned(),
-            behind_ms: outbox.behind(self.now).as_millis() as u64,
+            behind_ms: outbox.behind(self.now, behind_max).as_millis() as u64,
             queued_bytes: outbox.queued_bytes(),
             delivered: totals.delivered,
             merged: totals.merged,

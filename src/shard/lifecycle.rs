@@ -16,6 +16,8 @@ const JITTER_MS: u64 = 1000;
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Interval at which a closing connection is checked for bytes that the kernel hasn't sent.
 const CLOSE_LOOK: Duration = Duration::from_millis(100);
+/// How often in `fanout.behind` the lag of a client is looked at for which more waits.
+const WATCHES: u32 = 8;
 /// Reasons for 4407.
 pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscriptions; subscribe to fewer topics, or with mode conflate";
 const STALLED: &str = "the client has stopped reading";
@@ -146,6 +148,44 @@ impl Shard {
         }
     }
 
+    /// The lag of a connection is looked at in good time: while more waits for it, and when a ping of it is overdue.
+    pub(super) fn watch(&mut self, key: ConnectionKey) {
+        let behind_max = self.config.limits.outbox.behind_max;
+        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            return;
+        };
+        let outbox = &connection.outbox;
+        let waits = outbox
+            .is_waiting()
+            .then(|| self.now.plus(behind_max / WATCHES));
+        let look = outbox.look_at(behind_max).filter(|at| *at > self.now);
+        let Some(at) = waits.into_iter().chain(look).min() else {
+            return;
+        };
+        if at < connection.peer.lag_at {
+            connection.peer.lag_at = at;
+            let generation = connection.peer.generation;
+            self.timers.push(Timer {
+                at,
+                connection: key,
+                generation,
+                due: Due::Lag,
+            });
+        }
+    }
+
+    pub(super) fn check_lag(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key.0 as usize];
+        connection.peer.lag_at = UnixNanos(u64::MAX);
+        let behind_max = self.config.limits.outbox.behind_max;
+        let next = connection.outbox.look(self.now, behind_max);
+        if connection.outbox.is_waiting() {
+            self.flush_one(key);
+        } else if next.is_some() {
+            self.watch(key);
+        }
+    }
+
     /// The shard did nothing for so long: nobody's deadline has run meanwhile.
     pub(super) fn excuse_pause(&mut self, pause: Duration) {
         let paused_ms = pause.as_millis() as u64;
@@ -233,7 +273,8 @@ impl Shard {
         if silent >= self.config.limits.ping_after
             && !std::mem::replace(&mut connection.peer.pinged, true)
         {
-            connection.outbox.frames.frame(Opcode::Ping, b"");
+            let payload = connection.outbox.keepalive_payload();
+            connection.outbox.frames.frame(Opcode::Ping, &payload);
             self.mark_dirty(key);
         }
         let connection = &mut self.connections[key.0 as usize];

@@ -5,6 +5,7 @@ use std::task::Poll;
 use super::connection::{Closing, ConnectionKey};
 use super::event_loop::Shard;
 use super::reader::{Incoming, read_messages};
+use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
 use crate::session::View;
 
@@ -85,6 +86,11 @@ impl Shard {
             if connection.reading_paused(self.limits.message_bytes as usize) {
                 connection.left_unread = true;
                 connection.peer.paused_since.get_or_insert(self.now);
+                let was_held = connection.outbox.frames.is_held();
+                connection.outbox.stop_hearing();
+                if was_held {
+                    self.mark_dirty(key);
+                }
                 return true;
             }
             if let Some(since) = connection.peer.paused_since.take() {
@@ -151,6 +157,7 @@ impl Shard {
                 .peer
                 .inbox
                 .push_back((bytes, encoding)),
+            Incoming::Pong(payload) => self.take_pong(key, &payload),
             Incoming::Closed => {
                 self.count_close(None);
                 self.begin_closing(key, Closing::Answered);
@@ -179,6 +186,26 @@ impl Shard {
                 };
                 self.close(key, &bye, Code::BadRequest);
             }
+        }
+    }
+
+    /// A pong of a ping among the data: the client has read so far.
+    fn take_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
+        let behind_max = self.config.limits.outbox.behind_max;
+        let connection = &mut self.connections[key.0 as usize];
+        let was_held = connection.outbox.frames.is_held();
+        if !connection.outbox.on_pong(payload, self.now, behind_max) {
+            return;
+        }
+        connection.peer.guard.forgive();
+        if let Some(since) = &mut connection.peer.stalled_since {
+            *since = self.now;
+        }
+        if was_held {
+            self.mark_dirty(key);
+        }
+        if self.connections[key.0 as usize].peer.lag_at == UnixNanos(u64::MAX) {
+            self.watch(key);
         }
     }
 

@@ -26,6 +26,8 @@ const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 pub(super) enum Incoming {
     /// A request, and the encoding that its frame tells.
     Request(Vec<u8>, Encoding),
+    /// An answer to a ping, or a sign of life.
+    Pong(Vec<u8>),
     /// The client closed; the answer is in the reply bytes.
     Closed,
     /// The client broke RFC 6455: the code to close with.
@@ -134,6 +136,11 @@ impl FrameRateLimit {
         self.frames += frames;
         self.frames > SMALL_FRAMES_MAX
     }
+
+    /// Takes one frame out of the count, because the server asked for it.
+    pub(super) const fn forgive(&mut self) {
+        self.frames = self.frames.saturating_sub(1);
+    }
 }
 
 struct InMemoryStream<'a> {
@@ -205,6 +212,7 @@ pub(super) fn read_messages(
             Ok(Message::Binary(data)) => {
                 found.push(Incoming::Request(data.to_vec(), Encoding::Msgpack));
             }
+            Ok(Message::Pong(payload)) => found.push(Incoming::Pong(payload.to_vec())),
             Ok(_) => {}
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {

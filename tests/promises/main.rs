@@ -11,6 +11,7 @@ mod http;
 mod index;
 mod invariants;
 mod join;
+mod lag;
 mod layers;
 mod ledger;
 mod load;

@@ -217,11 +217,11 @@ async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: boo
     let (mut events, mut largest, mut granted, mut has_ledger) = (0, 0, Vec::new(), false);
     while events < 6_000 || !has_ledger {
         let message = client.next().await.context("the feed ended")??;
-        let payload = message.into_data();
-        largest = payload.len().max(largest);
-        if payload.is_empty() {
+        if !(message.is_binary() || message.is_text()) {
             continue;
         }
+        let payload = message.into_data();
+        largest = payload.len().max(largest);
         match decode_server_message(&payload, encoding)? {
             tickcast::protocol::ServerMessage::Events(some) => events += some.len(),
             tickcast::protocol::ServerMessage::Control(Control::Welcome(welcome)) => {

@@ -102,7 +102,7 @@ pub(super) const LIMITS: &[Key] = &[
         "fanout.behind",
         Kind::Duration("50ms", "10m"),
         "10s",
-        "Age of the oldest queued event above which the on_slow policy of the subscription applies.",
+        "Age of the oldest queued event or unanswered ping above which the on_slow policy of the subscription applies.",
     ),
     key(
         "fanout.unsent",

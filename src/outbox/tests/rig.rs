@@ -58,6 +58,8 @@ pub(super) struct Rig {
     truth: Truth,
     /// Gaps that were received.
     pub(super) gaps: Vec<Gap>,
+    /// Answers to pings that have not reached the shard.
+    pongs: Vec<Vec<u8>>,
     /// The last message of each kind, newest last, for directed tests.
     pub(super) seen: Vec<ServerMessage>,
 }
@@ -133,6 +135,7 @@ impl Rig {
             resumed: Vec::new(),
             truth: Truth::default(),
             gaps: Vec::new(),
+            pongs: Vec::new(),
             seen: Vec::new(),
         }
     }
@@ -262,8 +265,12 @@ impl Rig {
 
     pub(super) fn flush(&mut self) {
         while !self.outbox.frames.blocked {
-            let is_last = self.with_view(Outbox::fill);
+            let is_held = self.outbox.frames.is_held();
+            let is_last = !is_held && self.with_view(Outbox::fill);
             self.outbox.frames.seal();
+            if self.outbox.frames.is_ping_due() {
+                self.outbox.ping(self.now, self.limits.behind_max);
+            }
             let taken = self.outbox.frames.len().min(self.room);
             self.received
                 .extend_from_slice(&self.outbox.frames.unsent()[..taken]);
@@ -272,12 +279,12 @@ impl Rig {
             self.outbox.frames.blocked = !self.outbox.frames.is_empty();
             if self.outbox.frames.is_empty() {
                 drop(self.outbox.frames.reclaim());
-                if is_last {
+                if is_last || is_held {
                     break;
                 }
             }
         }
-        if self.outbox.frames.blocked {
+        if self.outbox.is_waiting() {
             assert_eq!(self.with_view(Outbox::enforce_limits), OverflowAction::Done);
         }
         self.read();
@@ -290,8 +297,18 @@ impl Rig {
         self.flush();
     }
 
+    /// The answers to pings reach the shard.
+    pub(super) fn pong(&mut self) {
+        for payload in std::mem::take(&mut self.pongs) {
+            self.outbox
+                .on_pong(&payload, self.now, self.limits.behind_max);
+        }
+        self.flush();
+    }
+
     pub(super) fn tick(&mut self, time: Duration) {
         self.now = self.now.plus(time);
+        self.outbox.look(self.now, self.limits.behind_max);
         let due: Vec<_> = self
             .timers
             .iter()
@@ -311,6 +328,10 @@ impl Rig {
             let payload = match message {
                 Message::Binary(bytes) => bytes.to_vec(),
                 Message::Text(text) => text.as_bytes().to_vec(),
+                Message::Ping(payload) => {
+                    self.pongs.push(payload.to_vec());
+                    continue;
+                }
                 _ => continue,
             };
             let message =
@@ -473,6 +494,7 @@ impl Rig {
         (self.accounts, self.received) = (Accounts::with_every_bar(), Vec::new());
         self.room = room;
         self.timers.clear();
+        self.pongs.clear();
         self.truth.snapshots.clear();
         self.request(Op::Subscribe(Subscribe {
             topics: self.resumed_topics(),
@@ -495,11 +517,16 @@ impl Rig {
         for _ in 0..8 {
             self.unblock(usize::MAX);
             self.tick(Duration::from_millis(400));
+            self.pong();
+        }
+        while !self.pongs.is_empty() || self.outbox.frames.is_held() {
+            self.pong();
         }
         self.request(Op::Ledger);
         self.request(Op::Subscriptions);
         self.outbox.heartbeat();
-        self.flush();
+        self.pong();
+        self.pong();
         for (topic, slot) in self.outbox.subscribed_topics() {
             let state = self.outbox.slot(*slot);
             let head = self.replica.head(*topic);

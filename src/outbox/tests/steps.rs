@@ -27,6 +27,8 @@ pub(super) enum Step {
     Tick {
         ms: u16,
     },
+    /// The client's answers to pings arrive.
+    Pong,
     Subscribe {
         name: usize,
         mode: usize,
@@ -80,6 +82,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         8 => Just(Step::Flush),
         8 => (0usize..6000).prop_map(|room| Step::Unblock { room }),
         5 => (1u16..400).prop_map(|ms| Step::Tick { ms }),
+        4 => Just(Step::Pong),
         6 => (names.clone(), modes.clone(), on_slow(), any::<Option<bool>>()).prop_map(
             |(name, mode, on_slow, snapshot)| Step::Subscribe { name, mode, on_slow, snapshot }
         ),
@@ -151,6 +154,7 @@ impl Rig {
             Step::Flush => self.flush(),
             Step::Unblock { room } => self.unblock(room),
             Step::Tick { ms } => self.tick(Duration::from_millis(ms.into())),
+            Step::Pong => self.pong(),
             Step::Subscribe {
                 name,
                 mode,
