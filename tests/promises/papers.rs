@@ -1,5 +1,6 @@
 //! Words that must agree: codes, config keys, metrics and the papers that tell of them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -99,4 +100,30 @@ fn every_file_that_the_architecture_names_exists() {
             "ARCHITECTURE.md names {name}"
         );
     }
+}
+
+/// The load-testing chapter is about `load`; options of other commands are in the README alone.
+#[test]
+fn every_option_of_the_load_testing_chapter_exists() -> Result<()> {
+    let chapter = include_str!("../../docs/load-testing.md");
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tickcast"))
+        .args(["load", "--help"])
+        .output()?;
+    let help = String::from_utf8(help.stdout)?;
+    let is_of_a_name = |letter: char| letter.is_ascii_lowercase() || letter == '-';
+    let options: BTreeSet<&str> = chapter
+        .match_indices("--")
+        .map(|(at, _)| {
+            let end = chapter[at..]
+                .find(|letter| !is_of_a_name(letter))
+                .unwrap_or(chapter.len() - at);
+            &chapter[at..at + end]
+        })
+        .filter(|option| option.starts_with("--") && option.len() > 3 && !option.ends_with('-'))
+        .collect();
+    assert!(options.len() > 10, "{options:?}");
+    for option in options {
+        assert!(help.contains(option), "`tickcast load` has no {option}");
+    }
+    Ok(())
 }
