@@ -5,9 +5,11 @@
 
 mod code;
 mod control;
+mod decode;
 mod delivery;
 mod epoch;
 mod event;
+mod fields;
 mod message;
 mod read;
 mod request;
@@ -20,6 +22,7 @@ pub use control::{
     SourceChange, SourceCondition, SourceState, Subscribed, Subscriptions, TopicsChange,
     Unsubscribed, Welcome,
 };
+pub use decode::decode_request;
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
 pub use epoch::Epoch;
 pub use event::{DataEvent, EventHead, encode_event};
@@ -27,9 +30,7 @@ pub use message::{
     DecodeError, ServerMessage, SnapshotHead, decode_server_message, encode_control, encode_parts,
     encode_request, write_snapshot,
 };
-pub use request::{
-    BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked, decode_request,
-};
+pub use request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
 
 /// The most bytes of a server message's payload, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;

@@ -1,72 +1,39 @@
-//! A request's bytes as a small tree, the same for both encodings, with bounded depth and no trust in announced lengths.
+//! The shapes that a request's parts have, read straight from either encoding.
+//!
+//! Nothing that no request needs is kept: lists and maps of unknown fields are passed over, texts are borrowed from the
+//! message. The time of reading grows with the bytes, however many keys they hold.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::fmt;
-use std::io::Cursor;
+use std::hash::{BuildHasher as _, RandomState};
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Encoding;
 
-/// How deep a request may be nested; the deepest that the protocol knows is 3.
-const DEPTH_MAX: usize = 8;
-/// The most items that are reserved on a length's word alone.
-const RESERVE_MAX: usize = 16;
+/// How deep a request in MessagePack may be nested; the deepest that the protocol knows is 3. JSON is passed over without
+/// recursion.
+const DEPTH_MAX: usize = 16;
+/// Keys of a map up to which each is compared with all others.
+const KEYS_COMPARED: usize = 16;
+/// Characters of a foreign text that an error message repeats.
+const SHOWN_MAX: usize = 40;
 
+/// One value; of a list or a map only its kind.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum Value<'de> {
     Null,
     Bool(bool),
     Int(i128),
     Float,
-    Text(String),
+    Text(Cow<'de, str>),
     Bytes,
-    List(Vec<Value>),
-    Map(Vec<(String, Value)>),
+    List,
+    Map,
 }
 
-/// What was read, and what was wrong with it that doesn't keep it from being read.
-#[derive(Debug)]
-pub(super) struct Parsed {
-    pub value: Value,
-    pub fault: Option<String>,
-}
-
-impl Value {
-    pub(super) fn parse(bytes: &[u8], encoding: Encoding) -> Result<Parsed, String> {
-        let fault = RefCell::new(None);
-        let seed = Seed {
-            depth: 0,
-            fault: &fault,
-        };
-        let value = match encoding {
-            Encoding::Json => {
-                let mut de = serde_json::Deserializer::from_slice(bytes);
-                let value = seed
-                    .deserialize(&mut de)
-                    .map_err(|error| error.to_string())?;
-                de.end().map_err(|error| error.to_string())?;
-                value
-            }
-            Encoding::Msgpack => {
-                let mut de = rmp_serde::Deserializer::new(Cursor::new(bytes));
-                de.set_max_depth(DEPTH_MAX * 2);
-                let value = seed
-                    .deserialize(&mut de)
-                    .map_err(|error| error.to_string())?;
-                if de.get_ref().position() < bytes.len() as u64 {
-                    return Err("there are bytes after the map".into());
-                }
-                value
-            }
-        };
-        Ok(Parsed {
-            value,
-            fault: fault.into_inner(),
-        })
-    }
-
+impl Value<'_> {
     /// The word for an error message.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
@@ -76,95 +43,227 @@ impl Value {
             Self::Float => "a float",
             Self::Text(_) => "a text",
             Self::Bytes => "bytes",
-            Self::List(_) => "a list",
-            Self::Map(_) => "a map",
+            Self::List => "a list",
+            Self::Map => "a map",
         }
     }
 }
 
-#[derive(Clone, Copy)]
-struct Seed<'a> {
-    depth: usize,
-    fault: &'a RefCell<Option<String>>,
+/// A foreign text as an error message repeats it.
+pub(super) fn shown(text: &str) -> String {
+    text.chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_debug)
+        .collect()
 }
 
-impl Seed<'_> {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
-        if self.depth >= DEPTH_MAX {
-            return Err(E::custom(format!("nested deeper than {DEPTH_MAX}")));
-        }
-        Ok(Self {
-            depth: self.depth + 1,
-            ..self
-        })
+/// The first thing that was wrong with a message and doesn't keep the rest of it from being read.
+#[derive(Debug, Default)]
+pub(super) struct Fault(RefCell<Option<String>>);
+
+impl Fault {
+    fn note(&self, message: impl FnOnce() -> String) {
+        self.0.borrow_mut().get_or_insert_with(message);
+    }
+
+    pub(super) fn into_inner(self) -> Option<String> {
+        self.0.into_inner()
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = Value;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+/// Something to read a value into.
+pub(super) trait Shape<'de>: Sized {
+    type Out;
+
+    /// The value is no list or map, or one that this shape doesn't look into.
+    fn plain(self, value: Value<'de>) -> Self::Out;
+
+    fn list<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        while access.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self.plain(Value::List))
+    }
+
+    fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(self.plain(Value::Map))
+    }
+}
+
+/// Reads a value of any kind into a shape.
+pub(super) struct Any<S>(pub(super) S);
+
+impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Any<S> {
+    type Value = S::Out;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Out, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = Value;
+impl<'de, S: Shape<'de>> Visitor<'de> for Any<S> {
+    type Value = S::Out;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map, list, text, integer, boolean or null")
     }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Null))
     }
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E>(self) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Null))
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Bool(value)))
     }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Int(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Int(value.into())))
     }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Int(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Int(value.into())))
     }
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value::Float)
+    fn visit_f64<E>(self, _: f64) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Float))
     }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Text(Cow::Borrowed(value))))
     }
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Value, E> {
-        Ok(Value::Bytes)
+    fn visit_str<E>(self, value: &str) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Text(Cow::Owned(value.to_owned()))))
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut items = Vec::with_capacity(access.size_hint().unwrap_or(0).min(RESERVE_MAX));
-        while let Some(item) = access.next_element_seed(inner)? {
-            items.push(item);
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<S::Out, E> {
+        Ok(self.0.plain(Value::Bytes))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<S::Out, A::Error> {
+        self.0.list(access)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<S::Out, A::Error> {
+        self.0.map(access)
+    }
+}
+
+/// Reads a single value.
+pub(super) struct Plain;
+
+impl<'de> Shape<'de> for Plain {
+    type Out = Value<'de>;
+    fn plain(self, value: Value<'de>) -> Value<'de> {
+        value
+    }
+}
+
+/// Finds out whether another value begins; reads no more of it than that.
+struct Behind;
+
+impl<'de> Shape<'de> for Behind {
+    type Out = ();
+    fn plain(self, _: Value<'de>) {}
+    fn list<A: SeqAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        Ok(())
+    }
+    fn map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
+        Ok(())
+    }
+}
+
+/// The keys of a map: texts, each once.
+pub(super) struct Keys<'a, 'de> {
+    keys: Vec<Cow<'de, str>>,
+    fault: &'a Fault,
+}
+
+impl<'a, 'de> Keys<'a, 'de> {
+    pub(super) const fn new(fault: &'a Fault) -> Self {
+        Self {
+            keys: Vec::new(),
+            fault,
         }
-        Ok(Value::List(items))
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut entries = Vec::new();
-        let mut seen = HashSet::new();
-        while let Some(key) = access.next_key_seed(inner)? {
-            let value = access.next_value_seed(inner)?;
-            let Value::Text(key) = key else {
-                self.fault
-                    .borrow_mut()
-                    .get_or_insert_with(|| format!("a key is {}, not a text", key.kind()));
-                continue;
-            };
-            if !seen.insert(key.clone()) {
-                let shown: String = key.chars().take(40).flat_map(char::escape_debug).collect();
-                self.fault
-                    .borrow_mut()
-                    .get_or_insert_with(|| format!("the key \"{shown}\" stands twice"));
+
+    /// The next key; the value of a key that is no text is passed over.
+    pub(super) fn next<A: MapAccess<'de>>(
+        &mut self,
+        access: &mut A,
+    ) -> Result<Option<&Cow<'de, str>>, A::Error> {
+        while let Some(key) = access.next_key_seed(Any(Plain))? {
+            if let Value::Text(key) = key {
+                self.keys.push(key);
+                return Ok(self.keys.last());
             }
-            entries.push((key, value));
+            let kind = key.kind();
+            self.fault.note(|| format!("a key is {kind}, not a text"));
+            access.next_value::<IgnoredAny>()?;
         }
-        Ok(Value::Map(entries))
+        Ok(None)
+    }
+
+    /// All keys are read: notes one that stands twice.
+    pub(super) fn end(self) {
+        if let Some(key) = repeated(&self.keys) {
+            self.fault
+                .note(|| format!("the key \"{}\" stands twice", shown(key)));
+        }
+    }
+}
+
+/// A key that is equal to one before it, in a time that grows with the number of keys and the logarithm of that.
+fn repeated<'a>(keys: &'a [Cow<'_, str>]) -> Option<&'a str> {
+    if keys.len() <= KEYS_COMPARED {
+        let at = (1..keys.len()).find(|at| keys[..*at].contains(&keys[*at]))?;
+        return Some(&keys[at]);
+    }
+    // Keyed by a secret, so that nobody can choose keys of one hash.
+    let state = RandomState::new();
+    let mut hashes: Vec<(u64, usize)> = keys
+        .iter()
+        .enumerate()
+        .map(|(at, key)| (state.hash_one(&**key), at))
+        .collect();
+    hashes.sort_unstable();
+    let later = hashes.windows(2).filter(|two| two[0].0 == two[1].0);
+    let later = later
+        .filter(|two| keys[two[0].1] == keys[two[1].1])
+        .map(|two| two[1].1);
+    later.min().map(|at| &*keys[at])
+}
+
+/// Reads a whole message into a shape; bytes behind it are an error.
+pub(super) fn read<'de, S: Shape<'de>>(
+    bytes: &'de [u8],
+    encoding: Encoding,
+    shape: S,
+) -> Result<S::Out, String> {
+    match encoding {
+        Encoding::Json => {
+            let mut de = serde_json::Deserializer::from_slice(bytes);
+            let out = Any(shape).deserialize(&mut de);
+            let out = out.map_err(|error| error.to_string())?;
+            de.end().map_err(|error| error.to_string())?;
+            Ok(out)
+        }
+        Encoding::Msgpack => {
+            let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
+            de.set_max_depth(DEPTH_MAX);
+            let out = Any(shape).deserialize(&mut de);
+            let out = out.map_err(|error| error.to_string())?;
+            match Any(Behind).deserialize(&mut de) {
+                Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(out),
+                _ => Err("there are bytes after the map".into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_key_is_found_among_few_and_among_many() {
+        for count in [2usize, KEYS_COMPARED, KEYS_COMPARED + 1, 5_000] {
+            let mut keys: Vec<Cow<'_, str>> =
+                (0..count).map(|n| Cow::Owned(n.to_string())).collect();
+            assert_eq!(repeated(&keys), None, "{count} keys");
+            keys.push(Cow::Borrowed("1"));
+            assert_eq!(repeated(&keys), Some("1"), "{count} keys and one of them");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::subscribe::{events_by_default, unknown_topic};
 use super::subscription_set::Name;
-use super::work::{Budget, Distinct, Pieces, Slice, Work};
+use super::work::{Budget, Distinct, Pieces, Refused, Slice, Work};
 use super::{Action, Session, View, topic_entry};
 use crate::log::TopicId;
 use crate::protocol::{
@@ -69,7 +69,8 @@ impl Unsubscribing {
             let topics = self
                 .topics
                 .get_or_insert_with(|| Pieces::new(std::mem::take(removed)));
-            while let Some((_, piece)) = topics.next(budget, |name| name.held(view)) {
+            while let Some((_, piece)) = topics.next(budget, |name, budget| name.held(view, budget))
+            {
                 for topic in piece {
                     if !view.held.holds(topic) || !self.seen.insert(topic) {
                         continue;
@@ -111,7 +112,7 @@ pub(super) struct Modifying {
     texts: Distinct,
     wish: DeliveryWish,
     changed: Vec<(Name, Settings)>,
-    err: Vec<Refusal>,
+    err: Refused,
     topics: Option<Pieces>,
     seen: HashSet<TopicId>,
 }
@@ -123,7 +124,7 @@ impl Modifying {
             texts: Distinct::new(topics),
             wish,
             changed: Vec::new(),
-            err: Vec::new(),
+            err: Refused::default(),
             topics: None,
             seen: HashSet::new(),
         })
@@ -164,7 +165,8 @@ impl Modifying {
             Pieces::new(changed.drain(..).map(|(name, _)| name).collect())
         });
         let (mut ok, mut actions) = (Vec::new(), Vec::new());
-        while let Some((name, piece)) = topics.next(budget, |name| name.held(view)) {
+        while let Some((name, piece)) = topics.next(budget, |name, budget| name.held(view, budget))
+        {
             ok.extend(session.names.entry(&name, &piece, view));
             for topic in piece {
                 let in_force = session.names.in_force(topic, view.catalog());
@@ -173,8 +175,8 @@ impl Modifying {
                 }
             }
         }
-        let is_last = topics.is_empty();
-        let err = self.err.drain(..).collect();
+        let err = self.err.part();
+        let is_last = topics.is_empty() && self.err.is_empty();
         let answer = subscribed(self.id.as_ref(), ok, err, view.held.count(), is_last);
         actions.splice(0..0, answer);
         Slice { actions, is_last }
@@ -223,7 +225,9 @@ impl Resyncing {
             let topics = self
                 .topics
                 .get_or_insert_with(|| Pieces::new(std::mem::take(names)));
-            while let Some((name, piece)) = topics.next(budget, |name| name.held(view)) {
+            while let Some((name, piece)) =
+                topics.next(budget, |name, budget| name.held(view, budget))
+            {
                 ok.extend(session.names.entry(&name, &piece, view));
                 for topic in piece {
                     if self.seen.insert(topic) {
@@ -262,7 +266,10 @@ impl Listing {
         budget: &mut Budget,
     ) -> Slice {
         let mut ok = Vec::new();
-        while let Some((name, piece)) = self.names.next(budget, |name| name.held(view)) {
+        while let Some((name, piece)) = self
+            .names
+            .next(budget, |name, budget| name.held(view, budget))
+        {
             ok.extend(session.names.entry(&name, &piece, view));
         }
         let is_last = self.names.is_empty();

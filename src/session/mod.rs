@@ -25,13 +25,15 @@ use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
 use subscribe::Subscribing;
 use subscription_set::SubscriptionSet;
-use work::{Budget, SLICE, Work};
+use work::{Budget, Job, SLICE, Work};
 
 /// More bad requests, or requests over the rate, than so many in [`STRIKES_SPAN`] close the connection.
 const STRIKES_MAX: usize = 20;
 const STRIKES_SPAN: Duration = Duration::from_secs(10);
 /// Bytes of a request that cost as much of the rate limit as a request.
 const BYTES_A_TOKEN: usize = 16 * 1024;
+/// A request of more bytes is decoded in a slice of its own.
+const DECODED_ALONE_BYTES: usize = 4 * 1024;
 /// Instruments of a list that cost as much; they are listed as the socket drains, in long parts.
 const INSTRUMENTS_A_TOKEN: usize = 1024;
 
@@ -110,6 +112,15 @@ pub trait Held {
     fn topics(&self) -> Vec<TopicId>;
 }
 
+/// A request that was read.
+#[expect(clippy::large_enum_variant, reason = "it lives for one call")]
+enum Asked {
+    /// It is answered by these.
+    Answered(Vec<Action>),
+    /// It is answered in slices.
+    Work(Work),
+}
+
 /// One client's conversation. Small, because there are very many.
 #[derive(Debug)]
 pub struct Session {
@@ -117,7 +128,7 @@ pub struct Session {
     names: SubscriptionSet,
     requests: TokenBucket,
     /// The rest of a long request; the next one is answered after it.
-    work: Option<Box<Work>>,
+    work: Option<Box<Job>>,
     /// What a client that does nothing wrong has none of.
     faults: Option<Box<Faults>>,
 }
@@ -156,7 +167,17 @@ impl Session {
         self.requests.charge(bytes.len() / BYTES_A_TOKEN, view.now);
         match request {
             Err(bad) => self.refuse(bad.id, bad.message, view.now),
-            Ok(Request { id, op }) => self.on_op(id, op, view),
+            Ok(Request { id, op }) => {
+                let work = match self.on_op(id, op, view) {
+                    Asked::Answered(actions) => return actions,
+                    Asked::Work(work) => work,
+                };
+                self.work = Some(Box::new(Job::new(work)));
+                if bytes.len() > DECODED_ALONE_BYTES {
+                    return Vec::new();
+                }
+                self.slice(view)
+            }
         }
     }
 
@@ -165,62 +186,54 @@ impl Session {
         self.work.is_some()
     }
 
-    /// The next part of the answer to a long request. It costs as much of the rate limit as a request.
+    /// The next part of the answer to a long request. Each but the first costs as much of the rate limit as a request.
     pub fn go_on(&mut self, view: View<'_>) -> Vec<Action> {
-        self.requests.charge(1, view.now);
-        self.slice(view)
-    }
-
-    fn begin(&mut self, work: Work, view: View<'_>) -> Vec<Action> {
-        self.work = Some(Box::new(work));
+        if self.work.as_ref().is_some_and(|job| job.has_begun()) {
+            self.requests.charge(1, view.now);
+        }
         self.slice(view)
     }
 
     fn slice(&mut self, view: View<'_>) -> Vec<Action> {
-        let Some(mut work) = self.work.take() else {
+        let Some(mut job) = self.work.take() else {
             return Vec::new();
         };
-        let slice = work.step(self, view, &mut Budget::of_a_slice());
+        let slice = job.step(self, view, &mut Budget::of_a_slice());
         if !slice.is_last {
-            self.work = Some(work);
+            self.work = Some(job);
         }
         slice.actions
     }
 
-    fn on_op(&mut self, id: Option<Id>, op: Op, view: View<'_>) -> Vec<Action> {
+    fn on_op(&mut self, id: Option<Id>, op: Op, view: View<'_>) -> Asked {
         match op {
-            Op::Subscribe(subscribe) => self.begin(Subscribing::begin(id, subscribe), view),
-            Op::Unsubscribe(asked) => {
-                let work = Unsubscribing::begin(self, id, asked, view);
-                self.begin(work, view)
-            }
-            Op::Modify { topics, wish } => self.begin(Modifying::begin(id, topics, wish), view),
-            Op::Resync { topics } => self.begin(Resyncing::begin(id, topics), view),
-            Op::Subscriptions => {
-                let work = Listing::begin(id, self);
-                self.begin(work, view)
-            }
+            Op::Subscribe(subscribe) => Asked::Work(Subscribing::begin(id, subscribe)),
+            Op::Unsubscribe(asked) => Asked::Work(Unsubscribing::begin(self, id, asked, view)),
+            Op::Modify { topics, wish } => Asked::Work(Modifying::begin(id, topics, wish)),
+            Op::Resync { topics } => Asked::Work(Resyncing::begin(id, topics)),
+            Op::Subscriptions => Asked::Work(Listing::begin(id, self)),
             Op::Instruments { pattern } => {
                 let instruments = view.catalog().instruments().len();
                 self.requests
                     .charge(instruments / INSTRUMENTS_A_TOKEN, view.now);
-                vec![Action::Instruments(id, pattern)]
+                Asked::Answered(vec![Action::Instruments(id, pattern)])
             }
             Op::Ledger => {
                 self.requests.charge(view.held.count() / SLICE, view.now);
-                vec![Action::Ledger(id)]
+                Asked::Answered(vec![Action::Ledger(id)])
             }
-            Op::Ping { t } => vec![Action::Respond(Control::Pong(Pong {
-                id,
-                t,
-                ts: view.now.0,
-            }))],
+            Op::Ping { t } => {
+                let ts = view.now.0;
+                let pong = Control::Pong(Pong { id, t, ts });
+                Asked::Answered(vec![Action::Respond(pong)])
+            }
             Op::Auth { .. } => {
-                vec![Action::Respond(Control::Authenticated(Authenticated {
+                let answer = Control::Authenticated(Authenticated {
                     id,
                     expires: None,
                     limits: *self.limits,
-                }))]
+                });
+                Asked::Answered(vec![Action::Respond(answer)])
             }
         }
     }

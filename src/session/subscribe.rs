@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::subscribed;
 use super::subscription_set::{Name, PatternMap, SubscriptionSet};
-use super::work::{Budget, Distinct, Pieces, Slice, Work};
+use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, Work};
 use super::{Action, Join, Session, View};
 use crate::log::{SNAPSHOT_TRADES, TopicId};
 use crate::protocol::{
@@ -12,9 +12,6 @@ use crate::protocol::{
     SnapshotWish, Subscribe,
 };
 use crate::topic::{Channel, Kind, TopicName, TopicPattern};
-
-/// Topics looked at for a pattern that cost as much as a name.
-const TOPICS_A_STEP: usize = 8;
 
 /// A validated name of the request.
 #[derive(Debug)]
@@ -35,11 +32,18 @@ struct Added {
 struct Places {
     left: std::vec::IntoIter<(String, u64)>,
     epoch: String,
+    epochs_left: std::vec::IntoIter<(String, String)>,
     epochs: HashMap<String, String>,
     /// The names that were asked for and not refused; made once all are known.
     covering: Option<SubscriptionSet>,
     refused: PatternMap<()>,
     seqs: HashMap<TopicId, (u64, Option<Epoch>)>,
+}
+
+impl Places {
+    fn are_checked(&self) -> bool {
+        self.left.len() == 0 && self.epochs_left.len() == 0
+    }
 }
 
 /// The outcome of a slice for the topics themselves.
@@ -62,9 +66,7 @@ pub(super) struct Subscribing {
     /// Bytes of the largest message from the first part of the answer on.
     max_message: Option<u64>,
     asked: Vec<(String, Asked)>,
-    /// Refused patterns, where there is a `from`.
-    refused: Vec<TopicPattern>,
-    err: Vec<Refusal>,
+    err: Refused,
     added: Added,
     places: Option<Places>,
     /// From here on the names are the client's; its topics follow.
@@ -86,7 +88,8 @@ impl Subscribing {
         let places = request.from.map(|from| Places {
             left: from.seqs.into_iter(),
             epoch: from.epoch,
-            epochs: from.epochs.into_iter().collect(),
+            epochs: HashMap::with_capacity(from.epochs.len()),
+            epochs_left: from.epochs.into_iter(),
             covering: None,
             refused: PatternMap::default(),
             seqs: HashMap::new(),
@@ -101,8 +104,7 @@ impl Subscribing {
                 .max_message
                 .map(|bytes| bytes.min(MESSAGE_BYTES_MAX as u64)),
             asked: Vec::new(),
-            refused: Vec::new(),
-            err: Vec::new(),
+            err: Refused::default(),
             added: Added::default(),
             places,
             topics: None,
@@ -121,30 +123,28 @@ impl Subscribing {
         if self.texts.is_empty() {
             self.check_places(view, budget);
         }
-        let is_checked = self.texts.is_empty()
-            && self
-                .places
-                .as_ref()
-                .is_none_or(|places| places.left.len() == 0);
+        let is_checked =
+            self.texts.is_empty() && self.places.as_ref().is_none_or(Places::are_checked);
         if is_checked && self.topics.is_none() {
             self.commit(session);
         }
         let mut taken = Taken::default();
         if let Some(mut topics) = self.topics.take() {
             while let Some((name, piece)) =
-                topics.next(budget, |name| name.topics(view.catalog()).to_vec())
+                topics.next(budget, |name, _| name.topics(view.catalog()).to_vec())
             {
                 self.take_up(&name, piece, session, view, &mut taken);
             }
             self.topics = Some(topics);
         }
-        let is_last = self.topics.as_ref().is_some_and(Pieces::is_empty);
         // Whether an atomic request takes effect is known at its end.
         let err = if self.atomic && self.topics.is_none() {
             Vec::new()
         } else {
-            std::mem::take(&mut self.err)
+            self.err.part()
         };
+        let is_done = self.topics.as_ref().is_some_and(Pieces::is_empty);
+        let is_last = is_done && self.err.is_empty();
         let count = view.held.count() + taken.holds;
         let mut answer = subscribed(self.id.as_ref(), taken.ok, err, count, is_last);
         if let Some(Action::Respond(Control::Subscribed(part))) = &mut answer {
@@ -158,6 +158,7 @@ impl Subscribing {
     }
 
     fn check_names(&mut self, session: &Session, view: View<'_>, budget: &mut Budget) {
+        let mut refused = Vec::new();
         while let Some(text) = self.texts.next(budget) {
             let mut pattern = None;
             let checked = session
@@ -167,11 +168,12 @@ impl Subscribing {
                 Ok(one) => self.asked.push((text, one)),
                 Err(refusal) => {
                     self.err.push(refusal);
-                    if self.places.is_some() {
-                        self.refused.extend(pattern);
-                    }
+                    refused.extend(pattern.map(|pattern| (pattern, ())));
                 }
             }
+        }
+        if let Some(places) = &mut self.places {
+            places.refused.extend(refused);
         }
     }
 
@@ -179,11 +181,14 @@ impl Subscribing {
         let Some(places) = &mut self.places else {
             return;
         };
-        let (asked, refused) = (&self.asked, &mut self.refused);
+        while !budget.is_spent()
+            && let Some((topic, epoch)) = places.epochs_left.next()
+        {
+            budget.spend(1);
+            places.epochs.insert(topic, epoch);
+        }
+        let asked = &self.asked;
         let covering = places.covering.get_or_insert_with(|| {
-            places
-                .refused
-                .extend(refused.drain(..).map(|pattern| (pattern, ())));
             let mut covering = SubscriptionSet::default();
             let names: Vec<_> = asked
                 .iter()

@@ -1,5 +1,6 @@
 //! The names a client subscribed to, and which of them decides for a topic.
 
+use super::work::{Budget, TOPICS_A_STEP};
 use super::{View, topic_entry};
 use crate::log::{Catalog, TopicId};
 use crate::protocol::{Entry, Settings};
@@ -36,9 +37,10 @@ impl Name {
         }
     }
 
-    /// The topics it means that are held.
-    pub(super) fn held(&self, view: View<'_>) -> Vec<TopicId> {
+    /// The topics it means that are held; those that are looked at for it are spent.
+    pub(super) fn held(&self, view: View<'_>, budget: &mut Budget) -> Vec<TopicId> {
         let topics = self.topics(view.catalog());
+        budget.spend(topics.len().min(4 * view.held.count()) / TOPICS_A_STEP);
         match self {
             // A pattern over far more topics than a client may hold: the shorter list is searched.
             Self::Pattern(pattern) if topics.len() / 4 > view.held.count() => {

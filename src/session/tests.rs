@@ -149,6 +149,12 @@ fn request(op: &str, names: &[String]) -> Vec<u8> {
     format!("{{\"op\":\"{op}\",\"mode\":\"raw\",\"topics\":[{topics}]}}").into_bytes()
 }
 
+/// A `subscribe` that takes effect as a whole or not at all.
+fn atomic_request(names: &[String]) -> Vec<u8> {
+    let topics = list(names.iter().map(|name| format!("\"{name}\"")));
+    format!("{{\"op\":\"subscribe\",\"atomic\":true,\"topics\":[{topics}]}}").into_bytes()
+}
+
 /// Refused patterns beside names in `from.seqs` that none of them covers.
 fn refused_and_stray(count: usize) -> Vec<u8> {
     let topics = list((0..count).map(|n| format!("\"status:{n}*\"")));
@@ -232,6 +238,7 @@ fn a_long_request_is_answered_in_slices_and_each_name_in_exactly_one_list() {
     let requests = [
         request("subscribe", &asked),
         request("modify", &asked),
+        atomic_request(&asked),
         request("resync", &asked),
         br#"{"op":"subscriptions"}"#.to_vec(),
         br#"{"op":"subscribe","topics":["trade:AAAAAAAAAAAAAA*","ticker:AAAAAAAAAAAAAAAAAAAA*"]}"#
@@ -263,9 +270,8 @@ fn a_long_request_is_answered_in_slices_and_each_name_in_exactly_one_list() {
         );
         for slice in &slices {
             let listed: usize = slice.iter().map(|action| entries(action).0).sum();
-            // A modify keeps what it refuses until it takes effect.
             assert!(
-                listed <= super::SLICE + 1 || text.contains("modify"),
+                listed <= 2 * super::SLICE + 1,
                 "{text}: a slice lists {listed}"
             );
         }
@@ -312,4 +318,14 @@ fn a_held_pattern_that_has_grown_past_the_limit_is_set_anew() {
         .count();
     assert!(!refused && set == 1_024, "{set} are set anew");
     assert!(listed >= 1_024 + slices.len(), "{listed} are listed");
+}
+
+#[test]
+fn a_long_request_is_decoded_in_a_slice_of_its_own() {
+    let mut rig = Rig::new();
+    for (count, slices_at_least) in [(10, 1), (1_600, 7)] {
+        let (slices, _) = rig.ask(&request("subscribe", &names(count)));
+        assert_eq!(slices[0].is_empty(), count > 10, "{count} names");
+        assert!(slices.len() >= slices_at_least, "{} slices", slices.len());
+    }
 }

@@ -1,16 +1,19 @@
 //! Requests that name many topics are answered in slices, so that no request holds a shard for long: each slice goes
 //! through at most [`SLICE`] names and topics, and gives one part of the answer.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use super::change::{Listing, Modifying, Resyncing, Unsubscribing};
 use super::subscribe::Subscribing;
 use super::subscription_set::Name;
 use super::{Action, Session, View};
 use crate::log::TopicId;
+use crate::protocol::Refusal;
 
 /// Names and topics of one slice: about a quarter of a millisecond.
 pub(super) const SLICE: usize = 256;
+/// Topics looked at for a pattern that cost as much as a name.
+pub(super) const TOPICS_A_STEP: usize = 8;
 
 /// The rest of a request.
 #[expect(clippy::large_enum_variant, reason = "it is boxed as a whole")]
@@ -21,6 +24,60 @@ pub(super) enum Work {
     Modify(Modifying),
     Resync(Resyncing),
     List(Listing),
+}
+
+/// A request that is answered in slices.
+#[derive(Debug)]
+pub(super) struct Job {
+    work: Work,
+    has_begun: bool,
+}
+
+impl Job {
+    pub(super) const fn new(work: Work) -> Self {
+        Self {
+            work,
+            has_begun: false,
+        }
+    }
+
+    /// True from the first slice on.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(super) fn step(
+        &mut self,
+        session: &mut Session,
+        view: View<'_>,
+        budget: &mut Budget,
+    ) -> Slice {
+        self.has_begun = true;
+        self.work.step(session, view, budget)
+    }
+}
+
+/// Refused names that wait for the parts of the answer.
+#[derive(Debug, Default)]
+pub(super) struct Refused(VecDeque<Refusal>);
+
+impl Refused {
+    pub(super) fn push(&mut self, refusal: Refusal) {
+        self.0.push_back(refusal);
+    }
+
+    pub(super) fn extend(&mut self, refusals: impl IntoIterator<Item = Refusal>) {
+        self.0.extend(refusals);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As many of them as one part of an answer lists.
+    pub(super) fn part(&mut self) -> Vec<Refusal> {
+        self.0.drain(..self.0.len().min(SLICE)).collect()
+    }
 }
 
 /// The outcome of a slice.
@@ -52,12 +109,7 @@ impl Budget {
 }
 
 impl Work {
-    pub(super) fn step(
-        &mut self,
-        session: &mut Session,
-        view: View<'_>,
-        budget: &mut Budget,
-    ) -> Slice {
+    fn step(&mut self, session: &mut Session, view: View<'_>, budget: &mut Budget) -> Slice {
         match self {
             Self::Subscribe(work) => work.step(session, view, budget),
             Self::Unsubscribe(work) => work.step(session, view, budget),
@@ -126,7 +178,7 @@ impl Pieces {
     pub(super) fn next(
         &mut self,
         budget: &mut Budget,
-        topics_of: impl Fn(&Name) -> Vec<TopicId>,
+        topics_of: impl Fn(&Name, &mut Budget) -> Vec<TopicId>,
     ) -> Option<(Name, Vec<TopicId>)> {
         if budget.is_spent() {
             return None;
@@ -136,7 +188,7 @@ impl Pieces {
             None => {
                 let name = self.names.next()?;
                 budget.spend(1);
-                let topics = topics_of(&name);
+                let topics = topics_of(&name, budget);
                 (name, topics.into_iter())
             }
         };

@@ -1,0 +1,395 @@
+//! A client's message as a request, read field by field.
+
+use super::fields::{Fields, INTEGER_MAX, RequestShape};
+use super::request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
+use super::value::{Fault, Value, read, shown};
+use super::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
+
+const ID_TEXT_MAX: usize = 36;
+
+/// Reads one message of a client. Never panics, allocates no more than a small multiple of `bytes`, and takes a time that
+/// grows with them alone.
+pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRequest> {
+    let no_id = |message| BadRequest { id: None, message };
+    let fault = Fault::default();
+    let fields = read(bytes, encoding, RequestShape(&fault)).map_err(|error| {
+        no_id(format!(
+            "the message is no {} map: {error}",
+            encoding.name()
+        ))
+    })?;
+    let mut fields = fields
+        .map_err(|kind| no_id(format!("a request is a map with `op`, but this is {kind}")))?;
+    let id = fields.id().map_err(no_id)?;
+    let op = match fault.into_inner() {
+        Some(fault) => Err(fault),
+        None => decode_op(&mut fields),
+    };
+    match op {
+        Ok(op) => Ok(Request { id, op }),
+        Err(message) => Err(BadRequest { id, message }),
+    }
+}
+
+fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
+    let Some(op) = fields.text("op")? else {
+        return Err("`op` is missing".into());
+    };
+    match op.as_str() {
+        "subscribe" => Ok(Op::Subscribe(Subscribe {
+            topics: fields.topics()?,
+            wish: fields.wish(true)?,
+            snapshot: fields.snapshot()?,
+            from: fields.from()?,
+            atomic: fields.flag("atomic")?.unwrap_or(false),
+            max_message: fields.max_message()?,
+        })),
+        "unsubscribe" => match fields.flag("all")? {
+            Some(true) => Ok(Op::Unsubscribe(TopicsAsked::All)),
+            _ => Ok(Op::Unsubscribe(TopicsAsked::These(fields.topics()?))),
+        },
+        "modify" => {
+            let (topics, wish) = (fields.topics()?, fields.wish(false)?);
+            if wish == DeliveryWish::default() {
+                return Err("`modify` needs one of `mode`, `interval_ms`, `on_slow`".into());
+            }
+            Ok(Op::Modify { topics, wish })
+        }
+        "resync" => Ok(Op::Resync {
+            topics: fields.topics()?,
+        }),
+        "subscriptions" => Ok(Op::Subscriptions),
+        "instruments" => Ok(Op::Instruments {
+            pattern: fields.text("pattern")?.unwrap_or_else(|| "*".into()),
+        }),
+        "ledger" => Ok(Op::Ledger),
+        "ping" => {
+            let t = fields
+                .integer("t")?
+                .ok_or("`t` is missing; it is an integer that comes back in `pong`")?;
+            if t.abs() > INTEGER_MAX {
+                return Err("`t` must be an integer from -2^53 to 2^53".into());
+            }
+            Ok(Op::Ping { t: t as i64 })
+        }
+        "auth" => Ok(Op::Auth {
+            token: fields.text("token")?.ok_or("`token` is missing")?,
+        }),
+        other => Err(format!(
+            "`op` \"{}\" is unknown; there are subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping, auth",
+            shown(other)
+        )),
+    }
+}
+
+impl Fields<'_> {
+    fn text(&mut self, key: &str) -> Result<Option<String>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text.into_owned())),
+            Some(other) => Err(format!("`{key}` must be a text, but is {}", other.kind())),
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(format!(
+                "`{key}` must be true or false, but is {}",
+                other.kind()
+            )),
+        }
+    }
+
+    fn integer(&mut self, key: &str) -> Result<Option<i128>, String> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Int(value)) => Ok(Some(value)),
+            Some(other) => Err(format!(
+                "`{key}` must be an integer, but is {}",
+                other.kind()
+            )),
+        }
+    }
+
+    fn id(&mut self) -> Result<Option<Id>, String> {
+        match self.take("id") {
+            None => Ok(None),
+            Some(Value::Int(number)) if (0..INTEGER_MAX).contains(&number) => {
+                Ok(Some(Id::Number(number as u64)))
+            }
+            Some(Value::Text(text)) if text.chars().count() <= ID_TEXT_MAX => {
+                Ok(Some(Id::Text(text.into_owned())))
+            }
+            Some(_) => Err(
+                "`id` must be an integer from 0 to 2^53 - 1, or a text of up to 36 characters"
+                    .into(),
+            ),
+        }
+    }
+
+    fn topics(&mut self) -> Result<Vec<String>, String> {
+        self.topics.take().unwrap_or_else(|| {
+            Err("`topics` is missing; it is a list of topics or patterns".into())
+        })
+    }
+
+    /// `whole`: what isn't given has its default, so `interval` needs its `interval_ms` here.
+    fn wish(&mut self, whole: bool) -> Result<DeliveryWish, String> {
+        let interval_ms = self.integer("interval_ms")?;
+        let mode = match self.text("mode")?.as_deref() {
+            None => None,
+            Some("raw") => Some(Mode::Raw),
+            Some("conflate") => Some(Mode::Conflate),
+            Some("interval") => Some(Mode::Interval(0)),
+            Some(other) => return Err(unknown_value("mode", other, "raw, conflate, interval")),
+        };
+        let on_slow = match self.text("on_slow")?.as_deref() {
+            None => None,
+            Some("conflate") => Some(OnSlow::Conflate),
+            Some("gap") => Some(OnSlow::Gap),
+            Some("disconnect") => Some(OnSlow::Disconnect),
+            Some(other) => {
+                return Err(unknown_value("on_slow", other, "conflate, gap, disconnect"));
+            }
+        };
+        let counts = matches!(mode, Some(Mode::Interval(_))) || (mode.is_none() && !whole);
+        let interval_ms = match interval_ms.filter(|_| counts) {
+            None => None,
+            Some(ms) => Some(
+                INTERVALS_MS
+                    .into_iter()
+                    .find(|known| i128::from(*known) == ms)
+                    .ok_or_else(|| format!("`interval_ms` {ms} is not on the list: 10, 25, 50, 100, 250, 500, 1000, 5000"))?,
+            ),
+        };
+        if whole && matches!(mode, Some(Mode::Interval(_))) && interval_ms.is_none() {
+            return Err(
+                "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000"
+                    .into(),
+            );
+        }
+        Ok(DeliveryWish {
+            mode,
+            interval_ms,
+            on_slow,
+        })
+    }
+
+    fn max_message(&mut self) -> Result<Option<u64>, String> {
+        let bytes = self.integer("max_message")?;
+        if bytes.is_some_and(|bytes| !(MESSAGE_BYTES_LEAST as i128..INTEGER_MAX).contains(&bytes)) {
+            return Err(format!(
+                "`max_message` must be a number of bytes, at least {MESSAGE_BYTES_LEAST}"
+            ));
+        }
+        Ok(bytes.map(|bytes| bytes as u64))
+    }
+
+    fn snapshot(&mut self) -> Result<Option<SnapshotWish>, String> {
+        match self.take("snapshot") {
+            None => Ok(None),
+            Some(Value::Bool(true)) => Ok(Some(SnapshotWish::Yes)),
+            Some(Value::Bool(false)) => Ok(Some(SnapshotWish::No)),
+            Some(Value::Int(events)) if (1..INTEGER_MAX).contains(&events) => {
+                Ok(Some(SnapshotWish::Events(events as u64)))
+            }
+            Some(_) => {
+                Err("`snapshot` must be true, false, or how many events at most (from 1)".into())
+            }
+        }
+    }
+
+    fn from(&mut self) -> Result<Option<From>, String> {
+        let Some(from) = self.from.take().transpose()? else {
+            return Ok(None);
+        };
+        let epoch = match from.epoch {
+            None | Some(Value::Null) => Err("`from.epoch` is missing".to_owned()),
+            Some(Value::Text(epoch)) => Ok(epoch.into_owned()),
+            Some(other) => Err(format!(
+                "`from.epoch` must be a text, but is {}",
+                other.kind()
+            )),
+        };
+        Ok(Some(From {
+            epoch: epoch?,
+            seqs: from.seqs.transpose()?.unwrap_or_default(),
+            epochs: from.epochs.transpose()?.unwrap_or_default(),
+        }))
+    }
+}
+
+fn unknown_value(field: &str, given: &str, known: &str) -> String {
+    format!(
+        "`{field}` \"{}\" is unknown; there are {known}",
+        shown(given)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Result<Request, BadRequest> {
+        decode_request(text.as_bytes(), Encoding::Json)
+    }
+
+    fn error(text: &str) -> String {
+        json(text).map_or_else(|bad| bad.message, |_| String::new())
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_field() {
+        assert!(error("[]").contains("a list"));
+        assert!(error("{}").contains("`op` is missing"));
+        assert!(error(r#"{"op":"jump"}"#).contains("\"jump\" is unknown"));
+        assert!(error(r#"{"op":"subscribe"}"#).contains("`topics` is missing"));
+        assert!(error(r#"{"op":"subscribe","topics":[1]}"#).contains("holds an integer"));
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"mode":"interval"}"#)
+                .contains("needs `interval_ms`")
+        );
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"mode":"interval","interval_ms":11}"#)
+                .contains("not on the list")
+        );
+        assert!(error(r#"{"op":"ping","t":1.0}"#).contains("a float"));
+        assert!(error(r#"{"op":"ping","t":1,"t":2}"#).contains("stands twice"));
+        assert!(error(r#"{"op":"modify","topics":[]}"#).contains("needs one of"));
+        assert!(
+            error(r#"{"op":"subscribe","topics":[],"from":{"seqs":{}}}"#)
+                .contains("`from.epoch` is missing")
+        );
+    }
+
+    #[test]
+    fn an_id_is_read_though_the_rest_is_wrong() {
+        assert_eq!(
+            json(r#"{"id":7,"op":1}"#).map_err(|bad| bad.id),
+            Err(Some(Id::Number(7)))
+        );
+        assert_eq!(
+            json(r#"{"id":"a","op":"x","op":"y"}"#).map_err(|bad| bad.id),
+            Err(Some(Id::Text("a".into())))
+        );
+        assert_eq!(
+            json(r#"{"id":-1,"op":"ledger"}"#).map_err(|bad| bad.id),
+            Err(None)
+        );
+        assert_eq!(
+            json(r#"{"id":9007199254740992,"op":"ledger"}"#).map_err(|bad| bad.id),
+            Err(None)
+        );
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_wherever_it_stands() {
+        for text in [
+            r#"{"op":"ping","t":1,"later":2,"later":3}"#,
+            r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","epoch":"1"}}"#,
+            r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","seqs":{"a":1,"a":null}}}"#,
+            r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","epochs":{"a":"1","\u0061":"1"}}}"#,
+        ] {
+            assert!(error(text).contains("stands twice"), "{text}");
+        }
+        let twice = [0x82, 1, 1, 0xa2, b'o', b'p', 0xa1, b'x'];
+        let error = decode_request(&twice, Encoding::Msgpack).map_err(|bad| bad.message);
+        assert_eq!(error, Err("a key is an integer, not a text".to_owned()));
+    }
+
+    #[test]
+    fn of_what_no_request_needs_nothing_is_kept() {
+        let others: Vec<_> = (0..7_000)
+            .map(|n| format!("\"{n}\":[[1,2],{{}}]"))
+            .collect();
+        let text = format!("{{\"op\":\"ping\",\"t\":1,{}}}", others.join(","));
+        let fault = Fault::default();
+        let fields = read(text.as_bytes(), Encoding::Json, RequestShape(&fault));
+        let fields = fields.expect("JSON").expect("a map");
+        let kept = fields.plain.iter().flatten().collect::<Vec<_>>();
+        assert_eq!(
+            kept,
+            [&Value::Text("ping".into()), &Value::Int(1)],
+            "nothing of 7,000 lists"
+        );
+    }
+
+    #[test]
+    fn null_means_absent_and_unknown_keys_are_ignored() {
+        let request = json(
+            r#"{"id":null,"op":"subscribe","topics":["trade:A"],"mode":null,"colour":[1.5,{}]}"#,
+        );
+        let Ok(Request {
+            id: None,
+            op: Op::Subscribe(subscribe),
+        }) = request
+        else {
+            panic_free(&request)
+        };
+        assert_eq!(subscribe.wish, DeliveryWish::default());
+    }
+
+    #[expect(clippy::panic, reason = "a test says what it saw")]
+    fn panic_free(request: &Result<Request, BadRequest>) -> ! {
+        panic!("{request:?}")
+    }
+
+    #[test]
+    fn an_interval_beside_another_mode_is_ignored() {
+        let request = json(r#"{"op":"subscribe","topics":[],"mode":"raw","interval_ms":11}"#);
+        assert!(
+            matches!(request, Ok(Request { op: Op::Subscribe(s), .. }) if s.wish.mode == Some(Mode::Raw))
+        );
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        let deep = "[".repeat(60_000);
+        assert!(json(&deep).is_err());
+        let deep = vec![0x91u8; 60_000];
+        assert!(decode_request(&deep, Encoding::Msgpack).is_err());
+        assert!(decode_request(&[0xdd, 0xff, 0xff, 0xff, 0xff], Encoding::Msgpack).is_err());
+        assert!(decode_request(&[0xdf, 0xff, 0xff, 0xff, 0xff, 0xa1], Encoding::Msgpack).is_err());
+        assert!(decode_request(&[0x81, 0x01, 0x02], Encoding::Msgpack).is_err());
+        assert!(decode_request(&[0x81, 0xa2, b'o', b'p', 0xd4, 1, 2], Encoding::Msgpack).is_err());
+        for behind in [&[0xc0][..], &[0x91], &[0xd9], &[0x80]] {
+            let pong = [
+                &[0x82, 0xa2, b'o', b'p', 0xa4][..],
+                b"ping",
+                &[0xa1, b't', 1],
+            ]
+            .concat();
+            assert!(decode_request(&pong, Encoding::Msgpack).is_ok());
+            let longer = [&pong[..], behind].concat();
+            let error = decode_request(&longer, Encoding::Msgpack).map_err(|bad| bad.message);
+            assert!(
+                error.is_err_and(|message| message.contains("bytes after")),
+                "{behind:?}"
+            );
+        }
+        let wide = format!(
+            "{{{}}}",
+            (0..9_000)
+                .map(|n| format!("\"{n}\":0"))
+                .collect::<Vec<_>>()
+                .join(",")
+        );
+        assert!(json(&wide).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _json = decode_request(&bytes, Encoding::Json);
+            let _msgpack = decode_request(&bytes, Encoding::Msgpack);
+        }
+
+        #[test]
+        fn decoding_text_like_requests_never_panics(text in r#"[\{\}\[\]":,a-z0-9.\-\\ ]{0,200}"#) {
+            let _json = decode_request(text.as_bytes(), Encoding::Json);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The fields that a request may have, as they stand in the message.
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+
+use super::value::{Any, Fault, Keys, Plain, Shape, Value};
+
+/// The largest integer that every client can hold exactly: 2^53.
+pub(super) const INTEGER_MAX: i128 = 1 << 53;
+/// No topic or pattern is nearly as long.
+const TOPIC_BYTES_MAX: usize = 128;
+
+/// Fields of a single value; other known ones are `topics` and `from`.
+const PLAIN_KEYS: [&str; 12] = [
+    "id",
+    "op",
+    "mode",
+    "interval_ms",
+    "on_slow",
+    "snapshot",
+    "atomic",
+    "max_message",
+    "all",
+    "pattern",
+    "t",
+    "token",
+];
+
+/// A field that is absent where it is null or missing, or wrong in this way.
+pub(super) type Field<T> = Option<Result<T, String>>;
+/// A map by topic.
+pub(super) type ByTopic<T> = Vec<(String, T)>;
+
+/// A request's fields, each taken out as it is read; `null` means absent.
+#[derive(Default)]
+pub(super) struct Fields<'de> {
+    pub(super) plain: [Option<Value<'de>>; PLAIN_KEYS.len()],
+    pub(super) topics: Field<Vec<String>>,
+    pub(super) from: Field<RawFrom<'de>>,
+}
+
+/// The fields of `from`.
+#[derive(Default)]
+pub(super) struct RawFrom<'de> {
+    pub(super) epoch: Option<Value<'de>>,
+    pub(super) seqs: Field<ByTopic<u64>>,
+    pub(super) epochs: Field<ByTopic<String>>,
+}
+
+impl<'de> Fields<'de> {
+    pub(super) fn take(&mut self, key: &str) -> Option<Value<'de>> {
+        let at = PLAIN_KEYS.iter().position(|known| *known == key)?;
+        self.plain[at].take().filter(|value| *value != Value::Null)
+    }
+}
+
+/// Reads a request's map.
+pub(super) struct RequestShape<'a>(pub(super) &'a Fault);
+
+impl<'de> Shape<'de> for RequestShape<'_> {
+    /// The fields, or what it is instead of a map.
+    type Out = Result<Fields<'de>, &'static str>;
+
+    fn plain(self, value: Value<'de>) -> Self::Out {
+        Err(value.kind())
+    }
+
+    fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        let mut fields = Fields::default();
+        let mut keys = Keys::new(self.0);
+        while let Some(key) = keys.next(&mut access)? {
+            if let Some(at) = PLAIN_KEYS.iter().position(|known| *known == &**key) {
+                let value = access.next_value_seed(Any(Plain))?;
+                fields.plain[at].get_or_insert(value);
+            } else if *key == "topics" {
+                fields.topics = access.next_value_seed(Any(TopicsShape))?;
+            } else if *key == "from" {
+                fields.from = access.next_value_seed(Any(FromShape(self.0)))?;
+            } else {
+                access.next_value::<IgnoredAny>()?;
+            }
+        }
+        keys.end();
+        Ok(Ok(fields))
+    }
+}
+
+struct TopicsShape;
+
+impl<'de> Shape<'de> for TopicsShape {
+    type Out = Field<Vec<String>>;
+
+    fn plain(self, value: Value<'de>) -> Self::Out {
+        let message = || format!("`topics` must be a list of texts, but is {}", value.kind());
+        (value != Value::Null).then(|| Err(message()))
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        let mut texts = Ok(Vec::new());
+        while let Some(item) = access.next_element_seed(Any(Plain))? {
+            let Ok(list) = &mut texts else {
+                continue;
+            };
+            match item {
+                Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into_owned()),
+                Value::Text(_) => {
+                    texts = Err(format!(
+                        "`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes"
+                    ));
+                }
+                other => {
+                    texts = Err(format!(
+                        "`topics` must hold texts, but holds {}",
+                        other.kind()
+                    ));
+                }
+            }
+        }
+        Ok(Some(texts))
+    }
+}
+
+struct FromShape<'a>(&'a Fault);
+
+impl<'de> Shape<'de> for FromShape<'_> {
+    type Out = Field<RawFrom<'de>>;
+
+    fn plain(self, value: Value<'de>) -> Self::Out {
+        let message = || format!("`from` must be a map, but is {}", value.kind());
+        (value != Value::Null).then(|| Err(message()))
+    }
+
+    fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        let mut from = RawFrom::default();
+        let mut keys = Keys::new(self.0);
+        while let Some(key) = keys.next(&mut access)? {
+            match &**key {
+                "epoch" => from.epoch = Some(access.next_value_seed(Any(Plain))?),
+                "seqs" => from.seqs = access.next_value_seed(Any(self.by_topic("seqs", seq)))?,
+                "epochs" => {
+                    from.epochs = access.next_value_seed(Any(self.by_topic("epochs", epoch)))?;
+                }
+                _ => _ = access.next_value::<IgnoredAny>()?,
+            }
+        }
+        keys.end();
+        Ok(Some(Ok(from)))
+    }
+}
+
+impl<'a> FromShape<'a> {
+    const fn by_topic<T>(
+        &self,
+        name: &'static str,
+        convert: fn(&str, Value<'_>) -> Result<T, String>,
+    ) -> ByTopicShape<'a, T> {
+        ByTopicShape {
+            name,
+            convert,
+            fault: self.0,
+        }
+    }
+}
+
+/// An entry of `from.seqs`.
+fn seq(topic: &str, value: Value<'_>) -> Result<u64, String> {
+    match value {
+        Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => {
+            if topic.len() <= TOPIC_BYTES_MAX {
+                return Ok(seq as u64);
+            }
+            Err(format!(
+                "`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"
+            ))
+        }
+        _ => Err("`from.seqs` must hold an integer from 0 to 2^53 - 1 for each topic".to_owned()),
+    }
+}
+
+/// An entry of `from.epochs`.
+fn epoch(_: &str, value: Value<'_>) -> Result<String, String> {
+    match value {
+        Value::Text(epoch) => Ok(epoch.into_owned()),
+        _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
+    }
+}
+
+struct ByTopicShape<'a, T> {
+    name: &'static str,
+    convert: fn(&str, Value<'_>) -> Result<T, String>,
+    fault: &'a Fault,
+}
+
+impl<'de, T> Shape<'de> for ByTopicShape<'_, T> {
+    type Out = Field<ByTopic<T>>;
+
+    fn plain(self, value: Value<'de>) -> Self::Out {
+        let (name, kind) = (self.name, value.kind());
+        let message = || format!("`from.{name}` must be a map by topic, but is {kind}");
+        (value != Value::Null).then(|| Err(message()))
+    }
+
+    fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
+        let mut entries = Ok(Vec::new());
+        let mut keys = Keys::new(self.fault);
+        while let Some(key) = keys.next(&mut access)? {
+            let value = access.next_value_seed(Any(Plain))?;
+            let Ok(list) = &mut entries else {
+                continue;
+            };
+            if value == Value::Null {
+                continue;
+            }
+            match (self.convert)(key, value) {
+                Ok(value) => list.push((key.clone().into_owned(), value)),
+                Err(message) => entries = Err(message),
+            }
+        }
+        keys.end();
+        Ok(Some(entries))
+    }
+}
