@@ -165,6 +165,7 @@ impl Rig {
                 timers: &mut timers,
             };
             let begun = thread_cpu_time();
+            view.counts.begin_flush();
             let is_over = self.outbox.fill(&mut view);
             let took = thread_cpu_time().saturating_sub(begun);
             (longest, sum, fills) = (longest.max(took), sum + took, fills + 1);
@@ -251,6 +252,15 @@ fn subscribe_cases() -> Vec<Case> {
             topics("subscribe", (0..8_500).map(|n| format!("{n:x}"))),
         ),
         (
+            "subscribe, atomic: 8,500 names that are no topics",
+            vec![],
+            {
+                let names = list((0..8_500).map(|n| format!("{n:x}")));
+                format!("{{\"op\":\"subscribe\",\"atomic\":true,\"topics\":[{names}]}}")
+                    .into_bytes()
+            },
+        ),
+        (
             "subscribe: 4,700 unknown topics",
             vec![],
             topics("subscribe", (0..4_700).map(|n| format!("trade:{n:x}"))),
@@ -271,6 +281,11 @@ fn subscribe_cases() -> Vec<Case> {
             refused_patterns,
         ),
         ("subscribe: resume", vec![], resume),
+        ("subscribe: 3,000 epochs", vec![], {
+            let epochs: Vec<_> = (0..3_000).map(|n| format!("\"trade:{n}\":\"0\"")).collect();
+            let from = format!("{{\"epoch\":\"0\",\"epochs\":{{{}}}}}", epochs.join(","));
+            format!("{{\"op\":\"subscribe\",\"topics\":[],\"from\":{from}}}").into_bytes()
+        }),
     ]
 }
 
@@ -286,6 +301,11 @@ fn other_cases() -> Vec<Case> {
             "modify: 1,024 topics",
             vec![all()],
             topics("modify", (0..1024).map(held)),
+        ),
+        (
+            "modify: 8,500 names that are no topics",
+            vec![],
+            topics("modify", (0..8_500).map(|n| format!("{n:x}"))),
         ),
         (
             "resync: 1,024 topics",

@@ -66,6 +66,18 @@ impl Channel {
         }
     }
 
+    /// The name with the parameter: `trade`, `bar:1m`.
+    pub const fn full_name(self) -> &'static str {
+        match self {
+            Self::Bar(Interval::S1) => "bar:1s",
+            Self::Bar(Interval::M1) => "bar:1m",
+            Self::Bar(Interval::M5) => "bar:5m",
+            Self::Bar(Interval::H1) => "bar:1h",
+            Self::Bar(Interval::D1) => "bar:1d",
+            _ => self.name(),
+        }
+    }
+
     /// How its events relate.
     pub const fn kind(self) -> Kind {
         match self {
@@ -227,6 +239,16 @@ impl fmt::Display for TopicName {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_full_name_is_the_name_and_the_parameter() {
+        for channel in Channel::ALL {
+            let written = channel.param().map_or(channel.name().to_owned(), |param| {
+                format!("{}:{param}", channel.name())
+            });
+            assert_eq!(channel.full_name(), written);
+        }
+    }
 
     #[test]
     fn names_are_read_and_written_alike() {

@@ -134,9 +134,7 @@ fn meant(
         for channel in &instrument.channels {
             let (name, param) = channel
                 .split_once(':')
-                .map_or((channel.as_str(), None), |(name, param)| {
-                    (name, Some(param))
-                });
+                .map_or((&**channel, None), |(name, param)| (name, Some(param)));
             let text = match param {
                 Some(param) => format!("{name}:{}:{param}", instrument.symbol),
                 None => format!("{name}:{}", instrument.symbol),

@@ -1,5 +1,6 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::market::{Instrument, Symbol};
@@ -372,6 +373,30 @@ impl Catalog {
     /// All instruments, in the order of their symbols.
     pub fn instruments(&self) -> impl ExactSizeIterator<Item = &InstrumentInfo> {
         self.by_symbol.iter().map(|id| self.instrument(*id))
+    }
+
+    /// The instruments at some of these places.
+    pub fn instruments_at(
+        &self,
+        places: Range<usize>,
+    ) -> impl ExactSizeIterator<Item = &InstrumentInfo> {
+        self.by_symbol[places].iter().map(|id| self.instrument(*id))
+    }
+
+    /// The places that a symbol, or one that ends in `*`, has among the instruments.
+    pub fn symbols(&self, pattern: &str) -> Range<usize> {
+        let symbol = |id: &InstrumentId| self.instrument(*id).instrument.symbol.as_str();
+        let (prefix, is_pattern) = pattern
+            .strip_suffix('*')
+            .map_or((pattern, false), |prefix| (prefix, true));
+        let from = self.by_symbol.partition_point(|id| symbol(id) < prefix);
+        let rest = &self.by_symbol[from..];
+        let len = if is_pattern {
+            rest.partition_point(|id| symbol(id).starts_with(prefix))
+        } else {
+            rest.partition_point(|id| symbol(id) == prefix)
+        };
+        from..from + len
     }
 
     /// The topic of that name.

@@ -7,6 +7,9 @@ use crate::protocol::Mode;
 /// How often histograms are told.
 pub const REPORT_EVERY: Duration = Duration::from_millis(100);
 
+/// Bytes made for one client alone, out of a history or a catalog, before others are served: about half a millisecond.
+const WORK_A_FLUSH: usize = 128 * 1024;
+
 const MODES: usize = Mode::NAMES.len();
 
 /// What a shard's connections did, until the metrics are told: once a turn, not once a client.
@@ -18,6 +21,8 @@ pub struct Counts {
     pub merged: u64,
     /// Bytes that sockets took.
     pub written: u64,
+    /// Work done for one client alone since its flush began.
+    worked: usize,
     /// The time, read once for several connections.
     now: UnixNanos,
     /// When histograms were told last.
@@ -41,6 +46,7 @@ impl Counts {
             delivered: 0,
             merged: 0,
             written: 0,
+            worked: 0,
             now: UnixNanos::default(),
             told: UnixNanos::default(),
             latest: (UnixNanos::default(), 0, 0),
@@ -50,6 +56,21 @@ impl Counts {
             flush_bytes: metrics.flush_bytes.local(),
             snapshot: metrics.snapshot_time.local(),
         }
+    }
+
+    /// The flush of a connection begins.
+    pub fn begin_flush(&mut self) {
+        self.worked = 0;
+    }
+
+    /// So many bytes were made for one client alone, or something that takes as long.
+    pub fn work(&mut self, bytes: usize) {
+        self.worked += bytes;
+    }
+
+    /// True if others are to be served before more is made for this client.
+    pub fn has_worked_enough(&self) -> bool {
+        self.worked >= WORK_A_FLUSH
     }
 
     /// When something that was recorded is to be told, if there is any.

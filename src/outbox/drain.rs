@@ -1,9 +1,10 @@
 //! From what waits to the wire, and the accounts of it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
-use super::{Control, InstrumentsLeft, Outbox, SlotId, View};
+use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, View};
 use crate::log::Event;
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode,
@@ -12,7 +13,9 @@ use crate::protocol::{
 use crate::topic::Kind;
 
 /// Instruments in one part of a long answer.
-const INSTRUMENTS_A_PART: usize = 500;
+const INSTRUMENTS_A_PART: usize = 256;
+/// Work of a flush that an instrument of a list takes, in bytes of other messages.
+const INSTRUMENT_WORK: usize = 512;
 /// All of a snapshot but its events: the names of its fields, the longest topic and epoch.
 const SNAPSHOT_HEAD_BYTES: usize = 512;
 
@@ -26,14 +29,17 @@ impl Outbox {
         let frame = view.limits.frame_bytes.min(self.frames.room());
         // All of it first: a lag message stands before what it announces.
         while self.send_control(view) {
-            if self.frames.len() >= 2 * frame {
-                return false;
+            if self.frames.len() >= 2 * frame || view.counts.has_worked_enough() {
+                return !self.has_more() && self.fill_is_over(view);
             }
         }
         while self.frames.len() < frame
             && let Some(entry) = self.waiting.queue.pop()
         {
             self.send(entry, view);
+            if view.counts.has_worked_enough() {
+                break;
+            }
         }
         // The newest have their own turn beside the queue, so that a long queue can't keep them back.
         let room = self.frames.len().max(frame) + frame;
@@ -58,7 +64,7 @@ impl Outbox {
         is_empty
     }
 
-    fn send_control(&mut self, view: &View<'_>) -> bool {
+    fn send_control(&mut self, view: &mut View<'_>) -> bool {
         match self.waiting.control.pop_front() {
             None => return false,
             Some(Control::Response(payload)) => {
@@ -84,31 +90,22 @@ impl Outbox {
                     .control(&encode_control(&heartbeat, self.frames.encoding()));
             }
             Some(Control::Instruments(left)) => {
-                self.waiting.response_bytes -= left.cost();
-                self.send_instruments(left);
+                self.waiting.response_bytes -= InstrumentsLeft::COST;
+                self.send_instruments(left, view.counts);
             }
         }
         true
     }
 
-    fn send_instruments(&mut self, mut left: Box<InstrumentsLeft>) {
-        let mut instruments = Vec::new();
-        let meant = |symbol: &str| {
-            if left.exact {
-                *symbol == *left.prefix
-            } else {
-                symbol.starts_with(&*left.prefix)
-            }
-        };
-        for info in left.catalog.instruments().skip(left.rest.start) {
-            if instruments.len() == INSTRUMENTS_A_PART {
-                break;
-            }
-            left.rest.start += 1;
-            if meant(info.instrument.symbol.as_str()) {
-                instruments.push(instrument_entry(&info.instrument));
-            }
-        }
+    fn send_instruments(&mut self, mut left: Box<InstrumentsLeft>, counts: &mut Counts) {
+        let upto = left.rest.end.min(left.rest.start + INSTRUMENTS_A_PART);
+        let instruments: Vec<_> = left
+            .catalog
+            .instruments_at(left.rest.start..upto)
+            .map(|info| instrument_entry(&info.instrument))
+            .collect();
+        counts.work(instruments.len() * INSTRUMENT_WORK);
+        left.rest.start = upto;
         let more = !left.rest.is_empty();
         let part = protocol::Control::Instruments(Instruments {
             id: left.id.clone(),
@@ -121,7 +118,7 @@ impl Outbox {
             self.frames.control(&part);
         }
         if more {
-            self.waiting.response_bytes += left.cost();
+            self.waiting.response_bytes += InstrumentsLeft::COST;
             self.waiting.control.push_front(Control::Instruments(left));
         }
     }
@@ -303,6 +300,7 @@ impl Outbox {
         let (found, ends) = (&found[skipped..], &ends[skipped..]);
         let events = ends.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
         write_snapshot(&mut payload, encoding, &head, found.len(), events);
+        view.counts.work(payload.len());
         self.frames.control(&payload);
     }
 
@@ -355,7 +353,7 @@ impl Outbox {
         let state = &mut slots[slot.index()];
         let missed = view.replica.after(topic, state.head).into_iter().flatten();
         for event in missed.take_while(|event| event.seq <= to) {
-            if frames.len() >= view.limits.frame_bytes {
+            if frames.len() >= view.limits.frame_bytes || view.counts.has_worked_enough() {
                 let rest = ResumeEntry { slot, to };
                 let place = waiting.queue.push_front(Entry::Resume(rest));
                 if to == ResumeEntry::OPEN {
@@ -363,11 +361,11 @@ impl Outbox {
                 }
                 return false;
             }
-            frames.events(
-                view.last_values
-                    .bytes(view.replica, event, frames.encoding(), view.metrics),
-                1,
-            );
+            let bytes = view
+                .newest
+                .bytes(view.replica, event, frames.encoding(), view.metrics);
+            view.counts.work(bytes.len());
+            frames.events(bytes, 1);
             let merged = state.deliver(event.seq);
             totals.merged += merged;
             totals.delivered += 1;
@@ -472,11 +470,7 @@ pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEnt
         channels: instrument
             .channels()
             .into_iter()
-            .map(|channel| {
-                channel.param().map_or(channel.name().to_owned(), |param| {
-                    format!("{}:{param}", channel.name())
-                })
-            })
+            .map(|channel| Cow::Borrowed(channel.full_name()))
             .collect(),
         price_scale: instrument.price_scale,
         qty_scale: instrument.qty_scale,

@@ -5,8 +5,11 @@ use super::{Outbox, SlotId, View};
 use crate::log::TopicId;
 use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, encode_parts};
 
+/// Work of a flush that a byte of a ledger takes, in bytes of other messages.
+const LEDGER_WORK: usize = 2;
+
 impl Outbox {
-    pub(super) fn send_ledger(&mut self, id: Option<Id>, view: &View<'_>) {
+    pub(super) fn send_ledger(&mut self, id: Option<Id>, view: &mut View<'_>) {
         let queued = self.queued_of_epoch();
         let topics = self
             .index
@@ -19,6 +22,7 @@ impl Outbox {
             more: false,
         });
         for part in encode_parts(answer, self.frames.encoding(), self.frames.message_max()) {
+            view.counts.work(LEDGER_WORK * part.len());
             self.frames.control(&part);
         }
     }

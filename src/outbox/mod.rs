@@ -100,16 +100,13 @@ enum Control {
 struct InstrumentsLeft {
     id: Option<Id>,
     catalog: Arc<Catalog>,
+    /// Places in the catalog's order.
     rest: Range<usize>,
-    prefix: Box<str>,
-    exact: bool,
 }
 
 impl InstrumentsLeft {
     /// Memory that it takes.
-    fn cost(&self) -> usize {
-        size_of::<Self>() + self.prefix.len()
-    }
+    const COST: usize = size_of::<Self>();
 }
 
 /// See the module.
@@ -315,18 +312,9 @@ impl Outbox {
 
     /// The answer to `instruments`, made as the socket drains.
     pub fn respond_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
-        let (prefix, exact) = pattern
-            .strip_suffix('*')
-            .map_or((pattern, true), |prefix| (prefix, false));
-        let rest = 0..catalog.instruments().len();
-        let left = InstrumentsLeft {
-            id,
-            catalog,
-            rest,
-            prefix: prefix.into(),
-            exact,
-        };
-        self.waiting.response_bytes += left.cost();
+        let rest = catalog.symbols(pattern);
+        let left = InstrumentsLeft { id, catalog, rest };
+        self.waiting.response_bytes += InstrumentsLeft::COST;
         self.waiting
             .control
             .push_back(Control::Instruments(Box::new(left)));

@@ -4,6 +4,7 @@ mod cases;
 mod rig;
 mod steps;
 mod truth;
+mod work;
 
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
 //! What the server says beside data: one map a message, told apart by `op`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -255,7 +256,7 @@ pub struct InstrumentEntry {
     /// Its symbol.
     pub symbol: String,
     /// Its channels, with their params: `trade`, `bar:1m`.
-    pub channels: Vec<String>,
+    pub channels: Vec<Cow<'static, str>>,
     /// Usual decimals of a price.
     pub price_scale: u32,
     /// Usual decimals of a quantity.

@@ -248,7 +248,8 @@ impl InstrumentPieces {
 
     /// The message over some instruments, cut where its list begins and ends.
     fn message(&self, from: usize, most: usize) -> (Vec<u8>, usize) {
-        let some = self.catalog.instruments().skip(from).take(most);
+        let upto = self.catalog.instruments().len().min(from + most);
+        let some = self.catalog.instruments_at(from..upto);
         let instruments: Vec<_> = some
             .map(|info| instrument_entry(&info.instrument))
             .collect();

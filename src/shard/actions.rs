@@ -2,25 +2,20 @@
 
 use std::sync::Arc;
 
-use super::command::{Command, SnapshotAnswer};
+use super::command::Command;
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
 use super::event_loop::Shard;
 use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
+use super::snapshots::Snapshots;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
 use crate::protocol::{
-    Bye, Code, Control, Encoding, LagLevel, Refusal, SnapshotHead, Welcome, encode_control,
-    encode_event, encode_parts, write_snapshot,
+    Bye, Code, Control, Encoding, LagLevel, Welcome, encode_control, encode_parts,
 };
 use crate::session::{Action, Join, Session};
-use crate::topic::{Kind, TopicName};
 
-/// Events of one answer to `GET /v1/snapshot`, so that it holds nobody up.
-const HTTP_SNAPSHOT_EVENTS_MAX: usize = 2000;
-/// Topics and patterns that it may name.
-pub const SNAPSHOT_NAMES_MAX: usize = 100;
 /// The name and version in `welcome`.
 const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
 
@@ -28,12 +23,14 @@ impl Shard {
     pub(super) fn on_command(&mut self, command: Command) {
         match command {
             Command::Adopt(adopted) => self.adopt(*adopted),
-            // A caller that has gone away needs no answer.
             Command::Snapshot {
                 topics,
                 events,
                 reply,
-            } => _ = reply.send(self.http_snapshot(&topics, events)),
+            } => self
+                .snapshots
+                .push_back(Snapshots::begin(topics, events, reply)),
+            // A caller that has gone away needs no answer.
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
             Command::Tune {
                 limits,
@@ -311,106 +308,5 @@ impl Shard {
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);
         }
-    }
-
-    fn http_snapshot(&self, topics: &[String], events: Option<usize>) -> SnapshotAnswer {
-        let mut answer = SnapshotAnswer {
-            ok: Vec::new(),
-            err: Vec::new(),
-        };
-        let catalog = self.replica.catalog();
-        let mut left = HTTP_SNAPSHOT_EVENTS_MAX;
-        for text in topics.iter().take(SNAPSHOT_NAMES_MAX) {
-            let found = match TopicName::parse(text) {
-                Ok(TopicName::Topic(topic)) => catalog.find(&topic).map(|id| vec![id]),
-                Ok(TopicName::Pattern(pattern)) => Some(
-                    catalog
-                        .matching(&pattern)
-                        .iter()
-                        .take(left + 1)
-                        .copied()
-                        .collect(),
-                ),
-                Err(error) => {
-                    answer.err.push(Refusal::new(
-                        text.as_str(),
-                        Code::UnknownTopic,
-                        error.to_string(),
-                    ));
-                    continue;
-                }
-            };
-            let Some(found) = found else {
-                answer.err.push(Refusal::new(
-                    text.as_str(),
-                    Code::UnknownTopic,
-                    "there is no such topic",
-                ));
-                continue;
-            };
-            let most = |topic: &TopicId| self.events_of_snapshot(*topic, events);
-            let asked: usize = found.iter().take(left + 1).map(most).sum();
-            if asked > left {
-                let message = format!(
-                    "more than {HTTP_SNAPSHOT_EVENTS_MAX} events at once; ask for fewer topics or events"
-                );
-                answer
-                    .err
-                    .push(Refusal::new(text.as_str(), Code::TopicLimit, message));
-                continue;
-            }
-            left -= asked;
-            answer.ok.extend(
-                found
-                    .into_iter()
-                    .map(|topic| self.json_snapshot(topic, events)),
-            );
-        }
-        answer
-    }
-
-    /// How many events at most a snapshot over HTTP holds.
-    fn events_of_snapshot(&self, topic: TopicId, events: Option<usize>) -> usize {
-        let most = match self.replica.catalog().topic(topic).topic.channel.kind() {
-            Kind::Event => events.unwrap_or(crate::log::SNAPSHOT_TRADES),
-            Kind::State => 1,
-            Kind::Bar => events.unwrap_or(1),
-        };
-        most.min(self.config.limits.requests.snapshot_events as usize)
-    }
-
-    fn json_snapshot(&self, topic: TopicId, events: Option<usize>) -> Vec<u8> {
-        let info = self.replica.catalog().topic(topic);
-        let seq = self.replica.head(topic);
-        let found = self
-            .replica
-            .snapshot(topic, seq, self.events_of_snapshot(topic, events));
-        let encoded = found.iter().map(|event| {
-            let mut bytes = Vec::new();
-            encode_event(
-                &mut bytes,
-                Encoding::Json,
-                &info.head,
-                event.seq,
-                event.tx,
-                &event.body,
-            );
-            bytes
-        });
-        let encoded: Vec<_> = encoded.collect();
-        let head = SnapshotHead {
-            topic: &info.text,
-            epoch: &self.replica.epoch(topic).to_string(),
-            seq,
-        };
-        let mut payload = Vec::new();
-        write_snapshot(
-            &mut payload,
-            Encoding::Json,
-            &head,
-            encoded.len(),
-            encoded.iter().map(Vec::as_slice),
-        );
-        payload
     }
 }

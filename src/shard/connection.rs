@@ -150,6 +150,7 @@ impl Connection {
         let mut written = 0;
         let lags = self.waited || self.outbox.level() != LagLevel::Ok;
         view.counts.serve(lags);
+        view.counts.begin_flush();
         let flushed = loop {
             if self.outbox.frames.blocked {
                 break Flushed::Blocked;
@@ -165,6 +166,7 @@ impl Connection {
                 None if is_held && self.outbox.has_more() => break Flushed::Blocked,
                 None if is_held || is_last => break Flushed::All,
                 None if written > TURN_BYTES_MAX => break Flushed::More,
+                None if view.counts.has_worked_enough() => break Flushed::More,
                 None => {}
             }
         };

@@ -1,5 +1,6 @@
 //! The loop.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::read::READ_BYTES;
 use super::reader::websocket_config;
 use super::ready::ReadyList;
 use super::registry::Registry;
+use super::snapshots::Snapshots;
 use super::timers::{Due, Timer, Timers};
 use super::turn_events::{Rotation, TurnEvents};
 use crate::bus::Emitter;
@@ -33,7 +35,7 @@ const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 /// Time that a turn spends on requests; a single slice of a request is far shorter.
-const SERVING_MAX: Duration = Duration::from_micros(500);
+pub(super) const SERVING_MAX: Duration = Duration::from_micros(500);
 /// Memory of buffers kept for the next who has something to write.
 const POOL_BYTES_MAX: usize = 1024 * 1024;
 /// A buffer that grew larger isn't kept.
@@ -92,6 +94,8 @@ pub struct Shard {
     pub(super) now: UnixNanos,
     /// New clients are sent away.
     pub(super) draining: bool,
+    /// Answers to HTTP that are being made.
+    pub(super) snapshots: VecDeque<Snapshots>,
     /// Told when the last client has left.
     pub(super) drained: Option<oneshot::Sender<()>>,
     /// Shifts who is flushed first, so that nobody is always the last.
@@ -141,6 +145,7 @@ pub fn spawn(
         read_buffer: vec![0; READ_BYTES].into(),
         now: config.clock.now(),
         draining: false,
+        snapshots: VecDeque::new(),
         drained: None,
         rotation: Rotation::default(),
         flush_at: UnixNanos::default(),
@@ -181,6 +186,7 @@ impl Shard {
             }
             self.counts.settle(self.now);
             busy = self.take_commands(&mut commands);
+            busy |= self.make_snapshots();
             self.ready.take(&mut ready);
             self.serve(&mut ready);
             let flushes = self.now >= self.flush_at;

@@ -314,7 +314,10 @@ impl Shard {
                 reconnect: true,
                 after_ms,
             };
-            self.with_outbox(*key, |outbox, view| _ = outbox.fill(view));
+            self.with_outbox(*key, |outbox, view| {
+                view.counts.begin_flush();
+                outbox.fill(view)
+            });
             self.close(*key, &bye, Code::Draining);
         }
         if keys.is_empty() {

@@ -18,10 +18,11 @@ mod reader;
 mod ready;
 pub mod registry;
 mod route;
+mod snapshots;
 mod timers;
 pub mod turn_events;
 
-pub use actions::SNAPSHOT_NAMES_MAX;
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use event_loop::{Shard, ShardConfig, spawn};
+pub use snapshots::SNAPSHOT_NAMES_MAX;

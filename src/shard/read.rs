@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use super::connection::{Closing, ConnectionKey};
-use super::event_loop::Shard;
+use super::event_loop::{SERVING_MAX, Shard};
 use super::reader::{Incoming, read_messages};
 use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
@@ -40,7 +40,10 @@ impl Shard {
 
     /// Answers some of the requests that were read, in order; the others wait for the next turn, or for room.
     fn take_inbox(&mut self, key: ConnectionKey) {
-        for _ in 0..REQUESTS_A_TURN {
+        for taken in 0..REQUESTS_A_TURN {
+            if taken > 0 && self.config.clock.now().since(self.now) >= SERVING_MAX {
+                break;
+            }
             let Some(connection) = self.connections.get_mut(key.0 as usize) else {
                 return;
             };

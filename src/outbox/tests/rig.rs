@@ -266,7 +266,11 @@ impl Rig {
     pub(super) fn flush(&mut self) {
         while !self.outbox.frames.blocked {
             let is_held = self.outbox.frames.is_held();
-            let is_last = !is_held && self.with_view(Outbox::fill);
+            let is_last = !is_held
+                && self.with_view(|outbox, view| {
+                    view.counts.begin_flush();
+                    outbox.fill(view)
+                });
             self.outbox.frames.seal();
             if self.outbox.frames.is_ping_due() {
                 self.outbox.ping(self.now, self.limits.behind_max);

@@ -1,0 +1,246 @@
+//! Snapshots for HTTP, made some topics a turn, so that none of them holds up a client of the feed.
+
+use tokio::sync::oneshot;
+
+use super::command::SnapshotAnswer;
+use super::event_loop::Shard;
+use crate::log::{Replica, SNAPSHOT_TRADES, TopicId};
+use crate::protocol::{Code, Encoding, Refusal, SnapshotHead, encode_event, write_snapshot};
+use crate::topic::{Channel, Kind, TopicName};
+
+/// Events of one answer to `GET /v1/snapshot`.
+const EVENTS_MAX: usize = 2000;
+/// Topics and patterns that it may name.
+pub const SNAPSHOT_NAMES_MAX: usize = 100;
+/// Work of one turn, counted in events: about a third of a millisecond.
+const STEPS_A_TURN: usize = 1024;
+/// Work of a name, and of a snapshot without its events.
+const STEPS_A_TOPIC: usize = 8;
+
+/// A request for snapshots that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    names: std::vec::IntoIter<String>,
+    /// The topics of the name before.
+    topics: std::vec::IntoIter<TopicId>,
+    /// Events of one topic at most, as the request says.
+    events: Option<usize>,
+    /// Events that the answer has room for.
+    left: usize,
+    answer: SnapshotAnswer,
+    reply: oneshot::Sender<SnapshotAnswer>,
+}
+
+impl Snapshots {
+    pub(super) fn begin(
+        names: Vec<String>,
+        events: Option<usize>,
+        reply: oneshot::Sender<SnapshotAnswer>,
+    ) -> Self {
+        let mut names = names;
+        names.truncate(SNAPSHOT_NAMES_MAX);
+        Self {
+            names: names.into_iter(),
+            topics: Vec::new().into_iter(),
+            events,
+            left: EVENTS_MAX,
+            answer: SnapshotAnswer {
+                ok: Vec::new(),
+                err: Vec::new(),
+            },
+            reply,
+        }
+    }
+
+    /// Does a turn's work. Returns what is left of it; `None` once it is answered, or nobody waits for it any more.
+    fn step(mut self, replica: &Replica, events_max: usize) -> Option<Self> {
+        if self.reply.is_closed() {
+            return None;
+        }
+        let mut steps = 0;
+        while steps < STEPS_A_TURN {
+            if let Some(topic) = self.topics.next() {
+                let channel = replica.catalog().topic(topic).topic.channel;
+                let most = self.most(channel, events_max);
+                steps += STEPS_A_TOPIC + self.make(topic, most, replica);
+            } else if let Some(name) = self.names.next() {
+                steps += STEPS_A_TOPIC;
+                match self.resolve(&name, replica, events_max) {
+                    Ok(topics) => self.topics = topics.into_iter(),
+                    Err(refusal) => self.answer.err.push(refusal),
+                }
+            } else {
+                // A caller that has gone away needs no answer.
+                let _gone = self.reply.send(self.answer);
+                return None;
+            }
+        }
+        Some(self)
+    }
+
+    /// Events that a snapshot of this channel holds at most.
+    fn most(&self, channel: Channel, events_max: usize) -> usize {
+        let most = match channel.kind() {
+            Kind::Event => self.events.unwrap_or(SNAPSHOT_TRADES),
+            Kind::State => 1,
+            Kind::Bar => self.events.unwrap_or(1),
+        };
+        most.min(events_max)
+    }
+
+    /// The topics of a name, if the answer has room for their events.
+    fn resolve(
+        &mut self,
+        name: &str,
+        replica: &Replica,
+        events_max: usize,
+    ) -> Result<Vec<TopicId>, Refusal> {
+        let unknown = |why: String| Refusal::new(name, Code::UnknownTopic, why);
+        let catalog = replica.catalog();
+        let parsed = TopicName::parse(name).map_err(|error| unknown(error.to_string()))?;
+        let known;
+        let (channel, topics) = match &parsed {
+            TopicName::Topic(topic) => {
+                known = catalog
+                    .find(topic)
+                    .ok_or_else(|| unknown("there is no such topic".to_owned()))?;
+                (topic.channel, std::slice::from_ref(&known))
+            }
+            TopicName::Pattern(pattern) => (pattern.channel, catalog.matching(pattern)),
+        };
+        let asked = topics.len().saturating_mul(self.most(channel, events_max));
+        let Some(left) = self.left.checked_sub(asked) else {
+            let message =
+                format!("more than {EVENTS_MAX} events at once; ask for fewer topics or events");
+            return Err(Refusal::new(name, Code::TopicLimit, message));
+        };
+        self.left = left;
+        Ok(topics.to_vec())
+    }
+
+    /// Makes one snapshot; returns the number of its events.
+    fn make(&mut self, topic: TopicId, events: usize, replica: &Replica) -> usize {
+        let info = replica.catalog().topic(topic);
+        let seq = replica.head(topic);
+        let found = replica.snapshot(topic, seq, events);
+        let mut bytes = Vec::new();
+        let ends: Vec<usize> = found
+            .iter()
+            .map(|event| {
+                encode_event(
+                    &mut bytes,
+                    Encoding::Json,
+                    &info.head,
+                    event.seq,
+                    event.tx,
+                    &event.body,
+                );
+                bytes.len()
+            })
+            .collect();
+        let head = SnapshotHead {
+            topic: &info.text,
+            epoch: &replica.epoch(topic).to_string(),
+            seq,
+        };
+        let mut payload = Vec::with_capacity(bytes.len() + 128);
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        let encoded = begins.zip(&ends).map(|(from, to)| &bytes[from..*to]);
+        write_snapshot(&mut payload, Encoding::Json, &head, found.len(), encoded);
+        self.answer.ok.push(payload);
+        found.len()
+    }
+}
+
+impl Shard {
+    /// Makes some of the snapshots that HTTP asks for. Returns whether there are more.
+    pub(super) fn make_snapshots(&mut self) -> bool {
+        if let Some(snapshots) = self.snapshots.pop_front() {
+            let events_max = self.config.tuning.limits.snapshot_events as usize;
+            self.snapshots
+                .extend(snapshots.step(&self.replica, events_max));
+        }
+        !self.snapshots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::{Catalog, HistoryLimits, LogItem, SourceId};
+    use crate::market::{Instrument, SourceKind, Symbol};
+    use crate::protocol::Epoch;
+
+    fn replica(instruments: usize) -> Replica {
+        let instrument = |n: usize| Instrument {
+            symbol: Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
+            venue_symbol: None,
+            description: String::new(),
+            price_scale: 2,
+            qty_scale: 0,
+            src: SourceKind::Sim,
+            has_trades: true,
+            has_quotes: true,
+            stale_after: None,
+            session_start: Duration::ZERO,
+        };
+        let history = HistoryLimits {
+            events: 10,
+            bytes: usize::MAX,
+            age: Duration::MAX,
+        };
+        let mut catalog = Catalog::new(vec!["sim".into()]);
+        catalog.add(SourceId(0), (0..instruments).map(instrument).collect());
+        let mut replica = Replica::new(
+            Epoch {
+                origin: 7,
+                generation: 0,
+            },
+            history,
+        );
+        let new = 0..catalog.len() as u32;
+        let restored = Vec::new();
+        replica.apply(&LogItem::Topics { new, restored }, &Arc::new(catalog));
+        replica
+    }
+
+    #[test]
+    fn a_turn_makes_a_bounded_number_of_snapshots() {
+        let replica = replica(20_000);
+        for (names, topics, refused) in [
+            (vec!["quote:S00*", "quote:S01*"], 2_000, 0),
+            (vec!["quote:*"; 100], 0, 100),
+            (
+                vec!["trade:S0000*", "trade:S001*", "x", "quote:S00001"],
+                11,
+                2,
+            ),
+        ] {
+            let (reply, mut answer) = oneshot::channel();
+            let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+            let mut work = Some(Snapshots::begin(names, None, reply));
+            let (mut turns, mut made) = (0, 0);
+            while let Some(before) = work.take() {
+                work = before.step(&replica, 1_000);
+                let now = work.as_ref().map_or(made, |left| left.answer.ok.len());
+                assert!(now - made <= STEPS_A_TURN / STEPS_A_TOPIC);
+                (turns, made) = (turns + 1, now);
+            }
+            let answer = answer.try_recv().expect("the answer");
+            assert_eq!((answer.ok.len(), answer.err.len()), (topics, refused));
+            assert!(turns >= topics * STEPS_A_TOPIC / STEPS_A_TURN);
+        }
+    }
+
+    #[test]
+    fn a_caller_that_has_gone_costs_nothing_more() {
+        let replica = replica(100);
+        let (reply, answer) = oneshot::channel();
+        let work = Snapshots::begin(vec!["quote:*".to_owned()], None, reply);
+        drop(answer);
+        assert!(work.step(&replica, 1_000).is_none());
+    }
+}
