@@ -361,9 +361,9 @@ impl Outbox {
                 }
                 return false;
             }
-            let bytes = view
-                .newest
-                .bytes(view.replica, event, frames.encoding(), view.metrics);
+            let bytes =
+                view.last_values
+                    .bytes(view.replica, event, frames.encoding(), view.metrics);
             view.counts.work(bytes.len());
             frames.events(bytes, 1);
             let merged = state.deliver(event.seq);
