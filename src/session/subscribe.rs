@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::subscribed;
 use super::subscription_set::{Name, PatternMap, SubscriptionSet};
-use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, Work};
+use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextIndex, Work};
 use super::{Action, Join, Session, View};
 use crate::log::{SNAPSHOT_TRADES, TopicId};
 use crate::protocol::{
@@ -32,8 +32,10 @@ struct Added {
 struct Places {
     left: std::vec::IntoIter<(String, u64)>,
     epoch: String,
-    epochs_left: std::vec::IntoIter<(String, String)>,
-    epochs: HashMap<String, String>,
+    /// Topics of another epoch, with it; the first ones are in the index.
+    epochs: Vec<(String, String)>,
+    epochs_indexed: usize,
+    epoch_index: TextIndex,
     /// The names that were asked for and not refused; made once all are known.
     covering: Option<SubscriptionSet>,
     refused: PatternMap<()>,
@@ -42,7 +44,13 @@ struct Places {
 
 impl Places {
     fn are_checked(&self) -> bool {
-        self.left.len() == 0 && self.epochs_left.len() == 0
+        self.left.len() == 0 && self.epochs_indexed == self.epochs.len()
+    }
+
+    /// The client's epoch in a topic.
+    fn epoch(&self, topic: &str) -> &str {
+        let found = self.epoch_index.find(topic, |at| &self.epochs[at].0);
+        found.map_or(&self.epoch, |at| &self.epochs[at].1)
     }
 }
 
@@ -88,8 +96,9 @@ impl Subscribing {
         let places = request.from.map(|from| Places {
             left: from.seqs.into_iter(),
             epoch: from.epoch,
-            epochs: HashMap::with_capacity(from.epochs.len()),
-            epochs_left: from.epochs.into_iter(),
+            epoch_index: TextIndex::with_capacity(from.epochs.len()),
+            epochs_indexed: 0,
+            epochs: from.epochs,
             covering: None,
             refused: PatternMap::default(),
             seqs: HashMap::new(),
@@ -181,14 +190,16 @@ impl Subscribing {
         let Some(places) = &mut self.places else {
             return;
         };
-        while !budget.is_spent()
-            && let Some((topic, epoch)) = places.epochs_left.next()
-        {
+        while !budget.is_spent() && places.epochs_indexed < places.epochs.len() {
             budget.spend(1);
-            places.epochs.insert(topic, epoch);
+            let epochs = &places.epochs;
+            places
+                .epoch_index
+                .add(places.epochs_indexed, |at| &epochs[at].0);
+            places.epochs_indexed += 1;
         }
         let asked = &self.asked;
-        let covering = places.covering.get_or_insert_with(|| {
+        places.covering.get_or_insert_with(|| {
             let mut covering = SubscriptionSet::default();
             let names: Vec<_> = asked
                 .iter()
@@ -205,12 +216,14 @@ impl Subscribing {
                 Ok(TopicName::Topic(topic)) => Some(topic),
                 _ => None,
             };
+            let covers = |topic: &TopicId| {
+                let covering = places.covering.as_ref();
+                covering.is_some_and(|names| names.in_force(*topic, view.catalog()).is_some())
+            };
             let known = topic.as_ref().and_then(|topic| view.catalog().find(topic));
-            if let Some(known) =
-                known.filter(|known| covering.in_force(*known, view.catalog()).is_some())
-            {
-                let epoch = places.epochs.get(&text).unwrap_or(&places.epoch);
-                places.seqs.insert(known, (seq, Epoch::parse(epoch)));
+            if let Some(known) = known.filter(covers) {
+                let epoch = Epoch::parse(places.epoch(&text));
+                places.seqs.insert(known, (seq, epoch));
                 continue;
             }
             let was_refused = self.texts.had(&text)

@@ -1,7 +1,11 @@
 //! Requests that name many topics are answered in slices, so that no request holds a shard for long: each slice goes
 //! through at most [`SLICE`] names and topics, and gives one part of the answer.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::change::{Listing, Modifying, Resyncing, Unsubscribing};
 use super::subscribe::Subscribing;
@@ -120,41 +124,85 @@ impl Work {
     }
 }
 
+/// An index of texts that are kept elsewhere, with room for all of them from the beginning: it never grows, and is freed at
+/// once.
+#[derive(Debug)]
+pub(super) struct TextIndex {
+    /// Keyed by a secret, so that nobody can choose texts of one hash.
+    state: RandomState,
+    places: HashTable<usize>,
+}
+
+impl TextIndex {
+    pub(super) fn with_capacity(texts: usize) -> Self {
+        Self {
+            state: RandomState::new(),
+            places: HashTable::with_capacity(texts),
+        }
+    }
+
+    /// Adds the text at a place; returns false where an equal one is there already.
+    pub(super) fn add<'a>(&mut self, place: usize, text_at: impl Fn(usize) -> &'a str) -> bool {
+        let hash = |place: &usize| self.state.hash_one(text_at(*place));
+        let text = text_at(place);
+        let entry = self
+            .places
+            .entry(hash(&place), |known| text_at(*known) == text, hash);
+        match entry {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(place);
+                true
+            }
+        }
+    }
+
+    /// The place of a text.
+    pub(super) fn find<'a>(&self, text: &str, text_at: impl Fn(usize) -> &'a str) -> Option<usize> {
+        let hash = self.state.hash_one(text);
+        let found = self.places.find(hash, |known| text_at(*known) == text);
+        found.copied()
+    }
+}
+
 /// The names of a request, each once and in order.
 #[derive(Debug)]
 pub(super) struct Distinct {
-    texts: std::vec::IntoIter<String>,
-    seen: HashSet<String>,
+    texts: Vec<String>,
+    next: usize,
+    seen: TextIndex,
 }
 
 impl Distinct {
     pub(super) fn new(texts: Vec<String>) -> Self {
         Self {
-            texts: texts.into_iter(),
-            seen: HashSet::new(),
+            seen: TextIndex::with_capacity(texts.len()),
+            next: 0,
+            texts,
         }
     }
 
     /// The next one. A repeated name costs as much as another.
     pub(super) fn next(&mut self, budget: &mut Budget) -> Option<String> {
         while !budget.is_spent() {
-            let text = self.texts.next()?;
+            let text = self.texts.get(self.next)?;
             budget.spend(1);
-            if !self.seen.contains(&text) {
-                self.seen.insert(text.clone());
-                return Some(text);
+            let is_new = self.seen.add(self.next, |at| &self.texts[at]);
+            self.next += 1;
+            if is_new {
+                return Some(text.clone());
             }
         }
         None
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.texts.len() == 0
+        self.next == self.texts.len()
     }
 
     /// True if the request had this one, as far as it has been read.
     pub(super) fn had(&self, text: &str) -> bool {
-        self.seen.contains(text)
+        self.seen.find(text, |at| &self.texts[at]).is_some()
     }
 }
 
@@ -202,5 +250,21 @@ impl Pieces {
 
     pub(super) fn is_empty(&self) -> bool {
         self.names.len() == 0 && self.open.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_comes_once_and_is_found_again() {
+        let texts = ["b", "a", "b", "c", "a"].map(str::to_owned).to_vec();
+        let mut names = Distinct::new(texts);
+        let mut budget = Budget::of_a_slice();
+        let read: Vec<String> = std::iter::from_fn(|| names.next(&mut budget)).collect();
+        assert_eq!(read, ["b", "a", "c"]);
+        assert!(names.is_empty() && names.had("c") && !names.had("d"));
+        assert_eq!(budget.left(), SLICE - 5);
     }
 }
