@@ -156,7 +156,7 @@ impl Shard {
     /// Makes some of the snapshots that HTTP asks for. Returns whether there are more.
     pub(super) fn make_snapshots(&mut self) -> bool {
         if let Some(snapshots) = self.snapshots.pop_front() {
-            let events_max = self.config.tuning.limits.snapshot_events as usize;
+            let events_max = self.config.limits.requests.snapshot_events as usize;
             self.snapshots
                 .extend(snapshots.step(&self.replica, events_max));
         }
@@ -170,7 +170,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::log::{Catalog, HistoryLimits, LogItem, SourceId};
+    use crate::limits::HistoryLimits;
+    use crate::log::{Catalog, LogItem, SourceId};
     use crate::market::{Instrument, SourceKind, Symbol};
     use crate::protocol::Epoch;
 

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Catalog, HistoryLimits, LogItem, Replica, SourceId, TopicId};
+use crate::limits::{HistoryLimits, OutboxLimits};
+use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::metrics::Metrics;
-use crate::outbox::{Counts, LastValueCache, Outbox, OutboxLimits, View};
+use crate::outbox::{Counts, LastValueCache, Outbox, View};
 use crate::protocol::{Encoding, Epoch, Settings};
 use crate::session::Join;
 use crate::topic::Channel;
 
 const LIMITS: OutboxLimits = OutboxLimits {
-    outbox: 1 << 20,
-    control: 1 << 16,
-    frame: 256 << 10,
+    outbox_bytes: 1 << 20,
+    control_bytes: 1 << 16,
+    frame_bytes: 256 << 10,
     behind_max: Duration::from_secs(10),
 };
 
@@ -66,7 +67,7 @@ fn flushes(instruments: usize, ask: impl Fn(&mut Outbox, &mut View<'_>)) -> Vec<
         now: UnixNanos(1_767_225_600_000_000_000),
         timers: &mut timers,
     };
-    let mut outbox = Outbox::new(Encoding::Json, LIMITS.frame);
+    let mut outbox = Outbox::new(Encoding::Json, LIMITS.frame_bytes);
     ask(&mut outbox, &mut view);
     let mut flushes = Vec::new();
     loop {
