@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tickcast::config::{guide, keys};
-use tickcast::protocol::Code;
+use tickcast::protocol::{
+    Code, Control, Encoding, ServerMessage, decode_request, decode_server_message,
+};
 
 use crate::harness::Feed;
 
@@ -126,4 +128,29 @@ fn every_option_of_the_load_testing_chapter_exists() -> Result<()> {
         assert!(help.contains(option), "`tickcast load` has no {option}");
     }
     Ok(())
+}
+
+#[test]
+fn every_message_of_the_concepts_is_one_of_the_protocol() {
+    let pages = [
+        include_str!("../../docs/concepts/delivery.md"),
+        include_str!("../../docs/concepts/ledger.md"),
+        include_str!("../../docs/concepts/resume.md"),
+    ];
+    let blocks = pages
+        .iter()
+        .flat_map(|page| page.split("```json\n").skip(1))
+        .filter_map(|block| block.split("```").next());
+    let messages: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert!(messages.len() > 5, "{messages:?}");
+    for message in messages {
+        let is_request = decode_request(message.as_bytes(), Encoding::Json).is_ok();
+        let from_server = decode_server_message(message.as_bytes(), Encoding::Json);
+        let is_of_the_server = match from_server {
+            Ok(ServerMessage::Control(Control::Unknown)) | Err(_) => false,
+            Ok(ServerMessage::Events(events)) => !events.is_empty(),
+            Ok(ServerMessage::Control(_)) => true,
+        };
+        assert!(is_request || is_of_the_server, "{message}");
+    }
 }
