@@ -76,6 +76,10 @@ impl Outbox {
                 self.waiting.notification_bytes -= payload.len();
                 self.frames.control(&payload);
             }
+            Some(Control::Change(payload)) => {
+                self.waiting.change_bytes -= payload.len();
+                self.frames.control(&payload);
+            }
             Some(Control::Heartbeat) => {
                 self.waiting.heartbeat_waits = false;
                 let totals = self.totals;

@@ -89,6 +89,8 @@ enum Control {
     Response(Vec<u8>),
     /// What the client didn't ask for; bounded by `fanout.control`.
     Notification(Vec<u8>),
+    /// Changes of what the client holds, which it didn't ask for.
+    Change(Vec<u8>),
     /// A long answer, made as the socket drains.
     Instruments(Box<InstrumentsLeft>),
     /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
@@ -325,6 +327,17 @@ impl Outbox {
         self.waiting.queue.push(Entry::Ledger(Box::new(id)));
     }
 
+    /// Whether the client has taken so much of the changes before that it is told of another one, however long.
+    pub fn has_room_for_change(&self, limits: &OutboxLimits) -> bool {
+        self.waiting.change_bytes <= limits.control_bytes
+    }
+
+    /// A message about what the client holds from now on, before the data that it announces. It doesn't pause reading.
+    pub fn notify_change(&mut self, payload: Vec<u8>) {
+        self.waiting.change_bytes += payload.len();
+        self.waiting.control.push_back(Control::Change(payload));
+    }
+
     /// It is time for a heartbeat.
     pub fn heartbeat(&mut self) {
         if !std::mem::replace(&mut self.waiting.heartbeat_waits, true) {
@@ -342,11 +355,17 @@ impl Outbox {
         self.waiting.response_bytes + self.waiting.queue.asked()
     }
 
+    /// Memory of what the client's own requests have queued: with too much of it no further request is answered.
+    pub fn requested_bytes(&self) -> usize {
+        self.asked_bytes() - self.waiting.queue.offered()
+    }
+
     /// Memory of all that waits for the socket, the wire's bytes included.
     pub fn queued_bytes(&self) -> usize {
         self.frames.len()
             + self.waiting.queue.cost()
             + self.waiting.notification_bytes
+            + self.waiting.change_bytes
             + self.asked_bytes()
             + self.waiting.pending.len() * size_of::<(SlotId, UnixNanos)>()
     }
@@ -407,7 +426,10 @@ impl Outbox {
             return;
         }
         for control in std::mem::take(&mut self.waiting.control) {
-            if let Control::Response(payload) | Control::Notification(payload) = control {
+            if let Control::Response(payload)
+            | Control::Notification(payload)
+            | Control::Change(payload) = control
+            {
                 self.frames.control(&payload);
             }
         }
@@ -415,8 +437,9 @@ impl Outbox {
         (
             waiting.response_bytes,
             waiting.notification_bytes,
+            waiting.change_bytes,
             waiting.heartbeat_waits,
-        ) = (0, 0, false);
+        ) = (0, 0, 0, false);
     }
 
     /// Forgets what waits; what is on the wire still goes out.

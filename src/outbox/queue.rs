@@ -32,6 +32,8 @@ pub(super) struct SnapshotEntry {
     pub events: usize,
     /// When it was asked for.
     pub since: UnixNanos,
+    /// The client didn't ask for it: a pattern of it has come to mean the topic.
+    pub offered: bool,
     /// A new account begins with this snapshot.
     pub epoch: Option<Epoch>,
 }
@@ -86,6 +88,14 @@ impl Entry {
         }
     }
 
+    /// Memory of a snapshot that a pattern's new topic begins with.
+    fn offered(&self) -> usize {
+        match self {
+            Self::Snapshot(snapshot) if snapshot.offered => self.cost(),
+            _ => 0,
+        }
+    }
+
     /// True if an epoch begins with it.
     pub(super) fn begins_epoch(&self) -> bool {
         matches!(self, Self::Snapshot(snapshot) if snapshot.epoch.is_some())
@@ -115,6 +125,8 @@ pub(super) struct SendQueue {
     /// Memory of what isn't an event: asked for by the client, and not.
     asked: usize,
     unasked: usize,
+    /// Of what counts as asked for, the snapshots of topics that have appeared.
+    offered: usize,
     /// Entries with which an epoch begins.
     epochs: usize,
 }
@@ -128,6 +140,7 @@ impl SendQueue {
         events: 0,
         asked: 0,
         unasked: 0,
+        offered: 0,
         epochs: 0,
     };
 
@@ -143,6 +156,11 @@ impl SendQueue {
     /// Memory of what the client asked for.
     pub(super) fn asked(&self) -> usize {
         self.asked
+    }
+
+    /// Memory of the snapshots of topics that have appeared, which doesn't pause reading.
+    pub(super) fn offered(&self) -> usize {
+        self.offered
     }
 
     /// Entries with which an epoch begins.
@@ -214,6 +232,7 @@ impl SendQueue {
             &mut self.unasked
         };
         *kind += entry.cost();
+        self.offered += entry.offered();
         self.epochs += usize::from(entry.begins_epoch());
     }
 
@@ -224,6 +243,7 @@ impl SendQueue {
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
         self.first = self.first.wrapping_add(1);
+        self.offered -= entry.offered();
         match &entry {
             Entry::Event(_) => self.events -= 1,
             other if other.is_asked() => self.asked -= other.cost(),

@@ -23,7 +23,7 @@ impl Outbox {
         self.begin_pings(view);
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
         let start = match join {
-            Join::Snapshot(_) | Join::Anew(_) | Join::Live => head,
+            Join::Snapshot(_) | Join::Offered(_) | Join::Anew(_) | Join::Live => head,
             Join::Resume(seq) | Join::Expired(seq, _) => seq,
         };
         let kind = view.replica.catalog().topic(topic).topic.channel.kind();
@@ -43,6 +43,7 @@ impl Outbox {
         match join {
             Join::Live => {}
             Join::Snapshot(events) | Join::Anew(events) => self.snapshot(slot, events, view),
+            Join::Offered(events) => self.queue_snapshot(slot, events, true, view),
             Join::Resume(_) => self.resume(slot, view),
             Join::Expired(seq, events) => {
                 self.queue_gap(slot, seq + 1, head, GapCause::Expired);
@@ -76,6 +77,10 @@ impl Outbox {
 
     /// Sends a snapshot of at most so many events, at this place in the stream.
     pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &mut View<'_>) {
+        self.queue_snapshot(slot, events, false, view);
+    }
+
+    fn queue_snapshot(&mut self, slot: SlotId, events: usize, offered: bool, view: &mut View<'_>) {
         if self.slots[slot.index()].kind == Kind::Bar {
             // A snapshot must not swallow closed bars that wait.
             self.materialize(slot, view);
@@ -95,6 +100,7 @@ impl Outbox {
             last: view.replica.last(self.slots[slot.index()].topic).cloned(),
             events,
             since: view.now,
+            offered,
             epoch: None,
         };
         self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
@@ -258,6 +264,7 @@ impl Outbox {
             last,
             events,
             since: now,
+            offered: false,
             epoch: Some(epoch),
         };
         self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));

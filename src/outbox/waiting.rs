@@ -11,6 +11,8 @@ pub(super) struct Waiting {
     pub control: VecDeque<Control>,
     pub response_bytes: usize,
     pub notification_bytes: usize,
+    /// Messages about what the client holds.
+    pub change_bytes: usize,
     pub heartbeat_waits: bool,
     pub queue: SendQueue,
     /// Subscriptions that have something newer and may send it now, each with since when.
@@ -34,6 +36,7 @@ impl Waiting {
         control: VecDeque::new(),
         response_bytes: 0,
         notification_bytes: 0,
+        change_bytes: 0,
         heartbeat_waits: false,
         queue: SendQueue::EMPTY,
         pending: VecDeque::new(),

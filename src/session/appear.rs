@@ -30,7 +30,7 @@ impl Session {
                 actions.push(Action::Subscribe(
                     topic,
                     settings,
-                    Join::Snapshot(events_by_default(info.topic.channel)),
+                    Join::Offered(events_by_default(info.topic.channel)),
                 ));
             }
         }

@@ -44,6 +44,8 @@ pub enum Join {
     Snapshot(usize),
     /// With the next event.
     Live,
+    /// With a snapshot of at most so many events that the client didn't ask for: a pattern of it means the topic now.
+    Offered(usize),
     /// With a snapshot, because the place from which to go on is of another epoch.
     Anew(usize),
     /// With what came after this number.

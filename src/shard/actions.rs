@@ -167,8 +167,9 @@ impl Shard {
                 return;
             }
             match action {
+                Action::Notify(control) => self.notify_change(key, control),
                 // Bounded by what the client holds, and needed before what it tells of.
-                Action::Respond(control) | Action::Notify(control) => {
+                Action::Respond(control) => {
                     if let Control::Error(error) = &control
                         && let Some(code) = Code::ALL
                             .into_iter()
@@ -266,9 +267,22 @@ impl Shard {
         changed
     }
 
+    /// Says that what the client holds has changed. A client that hasn't taken the changes before is sent away.
+    fn notify_change(&mut self, key: ConnectionKey, control: Control) {
+        let outbox = &mut self.connections[key.0 as usize].outbox;
+        let fits = outbox.has_room_for_change(&self.config.limits.outbox);
+        let (encoding, bytes_max) = (outbox.frames.encoding(), outbox.frames.message_max());
+        for part in encode_parts(control, encoding, bytes_max) {
+            outbox.notify_change(part);
+        }
+        if !fits {
+            self.disconnect_slow_consumer(key, TOO_SLOW);
+        }
+    }
+
     fn count_join(&self, join: Join) {
         let outcome = match join {
-            Join::Snapshot(_) | Join::Live => return,
+            Join::Snapshot(_) | Join::Offered(_) | Join::Live => return,
             Join::Anew(_) => "new_epoch",
             Join::Resume(_) => "recovered",
             Join::Expired(..) => "expired",

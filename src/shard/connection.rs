@@ -237,7 +237,7 @@ impl Connection {
 
     /// True if requests are left unanswered until the answers before them are out.
     pub(super) fn holds_requests(&self, control_max: usize) -> bool {
-        self.outbox.asked_bytes() > control_max
+        self.outbox.requested_bytes() > control_max
             || (self.outbox.is_waiting() && self.outbox.responses_wait())
     }
 

@@ -122,3 +122,24 @@ fn a_flush_makes_a_bounded_number_of_snapshots() {
     let most = flushes.iter().map(String::len).max().unwrap_or_default();
     assert!(most <= 192 << 10, "{most} bytes were made in one flush");
 }
+
+#[test]
+fn topics_that_appear_do_not_pause_reading() {
+    _ = flushes(1_000, |outbox, view| {
+        assert!(outbox.has_room_for_change(&LIMITS));
+        outbox.notify_change(vec![b'x'; 2 * LIMITS.control_bytes]);
+        for topic in (0..view.replica.len() as u32).map(TopicId) {
+            let channel = view.replica.catalog().topic(topic).topic.channel;
+            if channel == Channel::Quote {
+                let settings = Settings::default_of(channel);
+                outbox.subscribe(topic, settings, Join::Offered(1), view);
+            }
+        }
+        assert!(!outbox.responses_wait() && outbox.requested_bytes() == 0);
+        assert!(outbox.queued_bytes() > 2 * LIMITS.control_bytes + 1_000 * 64);
+        assert!(
+            !outbox.has_room_for_change(&LIMITS),
+            "a client that takes none of them is sent away"
+        );
+    });
+}
