@@ -75,16 +75,19 @@ pub struct State {
     pub topics: Vec<SavedTopic>,
 }
 
+/// A source's name, the digest of its config, and its checkpoint.
+pub type StoppedSource = (String, Bytes, Option<Bytes>);
+
 impl State {
     /// Puts together what the parts of a stopped server left; `sources`: name, config's sum, place.
     pub fn new(
         stopped: UnixNanos,
         origin: u64,
-        remains: SavedState,
-        sources: Vec<(String, Bytes, Option<Bytes>)>,
+        bus: SavedState,
+        sources: Vec<StoppedSource>,
         topics: Vec<SavedTopic>,
     ) -> Self {
-        let times = remains
+        let times = bus
             .times
             .into_iter()
             .chain(std::iter::repeat(SavedTime::default()));
@@ -97,13 +100,13 @@ impl State {
                 time,
                 place,
             });
-        let topics = topics.into_iter().chain(remains.carried_over).collect();
+        let topics = topics.into_iter().chain(bus.carried_over).collect();
         Self {
             stopped,
-            tx: remains.tx,
+            tx: bus.tx,
             origin,
             sources: sources.collect(),
-            instruments: remains.instruments,
+            instruments: bus.instruments,
             topics,
         }
     }
@@ -403,14 +406,14 @@ mod tests {
     use super::*;
 
     fn state() -> State {
-        let remains = SavedState {
+        let bus = SavedState {
             tx: UnixNanos(9),
             ..SavedState::default()
         };
         State::new(
             UnixNanos(10),
             7,
-            remains,
+            bus,
             vec![(
                 "sim".to_owned(),
                 config_sum(&1),

@@ -17,7 +17,7 @@ use crate::source::push::{Push, PushInlet};
 use crate::source::replay::{Begin, Replay};
 use crate::source::sim::Sim;
 use crate::source::{Source, SourceStatus, SourceTask, supervise};
-use crate::state::config_sum;
+use crate::state::{StoppedSource, config_sum};
 
 /// How long a source may take to stop at a place from which it can go on.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -213,7 +213,7 @@ impl Sources {
     }
 
     /// Stops all of them: name, config's sum, and the place from which each can go on.
-    pub(super) async fn stop(self) -> Vec<(String, Bytes, Option<Bytes>)> {
+    pub(super) async fn stop(self) -> Vec<StoppedSource> {
         let stop = async |mut run: Run| {
             let place = run.stop().await;
             (

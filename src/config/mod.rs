@@ -2,8 +2,10 @@
 
 mod changes;
 mod guide;
+mod memory;
 mod probe;
 mod reader;
+mod server;
 mod sources;
 mod table;
 mod units;
@@ -11,24 +13,27 @@ mod web;
 mod yaml;
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::changes;
 pub use guide::guide;
+pub use memory::{
+    ADMIN_CONNECTIONS, HEAD_BYTES_MAX, PUBLISH_BODIES, PUBLISHES_AT_ONCE, SPARE_SOCKETS,
+};
 pub use probe::FilesError;
+pub use server::{parse_address, parse_shards};
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
 pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
-use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
 use ipnet::IpNet;
 
 use crate::files::read_regular;
-use crate::protocol::Limits;
+use crate::limits::ShardLimits;
 use reader::{Findings, Section, Values};
 use yaml::Mark;
 
@@ -192,7 +197,7 @@ impl Config {
         let findings = Findings::new(found);
         let config = node.map(|node| {
             let root = Section::root(&node, &findings);
-            let config = read(&root);
+            let config = server::read(&root);
             root.finish();
             config
         });
@@ -211,241 +216,6 @@ impl Config {
                 problems,
             }),
         }
-    }
-
-    /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
-    pub fn memory_formula(&self, topics: usize) -> (u64, String) {
-        let subscriptions = self.limits.requests.topics as usize * SUBSCRIPTION_BYTES;
-        let message = 2 * self.limits.requests.message_bytes as usize;
-        let a_client = message
-            + self.limits.outbox.outbox_bytes
-            + self.limits.outbox.control_bytes
-            + 3 * self.limits.outbox.frame_bytes
-            + subscriptions
-            + CLIENT_BYTES;
-        let bars = topics * 5 / 9 * crate::log::CLOSED_BARS_KEPT * EVENT_BYTES;
-        let copies = self.shards + 1;
-        let state = self.limits.history.bytes * self.shards + bars * copies;
-        let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
-        let answers = (self.http_requests + ADMIN_CONNECTIONS) * ANSWER_BYTES;
-        // A body's buffer doubles as it grows.
-        let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
-        let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
-        let total = self.connections_max * a_client
-            + self.queue_bytes
-            + self.log_bytes
-            + state
-            + sockets
-            + answers
-            + bodies
-            + publishing;
-        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-        let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + HTTP ({} MiB sockets + {} MiB answers + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
-            self.connections_max,
-            a_client >> 10,
-            mib(self.queue_bytes),
-            mib(self.log_bytes),
-            self.shards,
-            mib(self.limits.history.bytes),
-            copies,
-            mib(bars),
-            mib(sockets),
-            mib(answers),
-            mib(bodies),
-            PUBLISHES_AT_ONCE,
-            mib(self.publish_cost()),
-            mib(total),
-        );
-        (total as u64, text)
-    }
-}
-
-impl Config {
-    /// The most memory of one publish request beside its body: its events, and the errors told.
-    const fn publish_cost(&self) -> usize {
-        self.publish_events_max * crate::source::push::PushBatch::EVENT_BYTES + PUBLISH_ERRORS_BYTES
-    }
-}
-
-/// Publish requests that are decoded at once.
-pub const PUBLISHES_AT_ONCE: usize = 4;
-/// Memory of the errors that one report names, and of the report.
-const PUBLISH_ERRORS_BYTES: usize = 2 << 20;
-/// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
-pub const SPARE_SOCKETS: usize = 1024;
-/// Connections that the admin address may have at once.
-pub const ADMIN_CONNECTIONS: usize = 64;
-/// The longest head of a request, and so what a socket of HTTP may hold of what it has read.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Bodies of publish requests, each of the longest, that may be held at once.
-pub const PUBLISH_BODIES: usize = 8;
-/// Memory of a socket in a handshake or serving HTTP: a head, and a piece that is about to be written.
-const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
-/// Memory of an answer that is being given: at most 2,000 events of a snapshot.
-const ANSWER_BYTES: usize = 1 << 20;
-/// A published event takes so many times its bytes in the bus' queue, at most.
-const PUBLISH_SHARE: usize = 8;
-/// A client's own memory beside its queues: session, subscriptions, socket.
-const CLIENT_BYTES: usize = 4 << 10;
-/// Memory of a topic that a client holds, with its share of an answer that waits.
-const SUBSCRIPTION_BYTES: usize = 512;
-/// Memory of one kept event.
-const EVENT_BYTES: usize = size_of::<crate::log::Event>();
-
-fn read(root: &Section<'_>) -> Config {
-    let listen = root.address("listen");
-    let shards = shards(root);
-    let sources = sources::read(root);
-    let bus = root.section("bus");
-    let history = bus.section("history");
-    let fanout = root.section("fanout");
-    let session = root.section("session");
-    let limits = root.section("limits");
-    let auth = root.section("auth");
-    let admin = root.section("admin");
-    let drain = root.section("drain");
-    let ready = root.section("ready");
-    auth.word("scheme");
-    let config = Config {
-        listen,
-        admin: admin_address(&admin),
-        allowed_hosts: root.list(
-            "allowed_hosts",
-            "a host name without scheme and path, as in feed.example.com, *.example.com or *",
-            HostRule::parse,
-        ),
-        allowed_origins: root.list(
-            "allowed_origins",
-            "an origin, as in https://app.example.com, or self, loopback or *",
-            OriginRule::parse,
-        ),
-        trusted_proxies: root.list(
-            "trusted_proxies",
-            "an address or a network, as in 127.0.0.1 or 10.0.0.0/8",
-            web::parse_proxy,
-        ),
-        metrics_on_feed: admin.flag("metrics_on_feed"),
-        shards,
-        state_dir: Some(root.text("state_dir"))
-            .filter(|folder| !folder.is_empty())
-            .map(PathBuf::from),
-        sources,
-        queue_bytes: bus.size("queue"),
-        log_bytes: bus.size("log"),
-        limits: ShardLimits {
-            outbox: OutboxLimits {
-                outbox_bytes: fanout.size("outbox"),
-                control_bytes: fanout.size("control"),
-                frame_bytes: fanout.size("frame"),
-                behind_max: fanout.duration("behind"),
-            },
-            history: HistoryLimits {
-                events: history.integer("events") as usize,
-                bytes: history.size("bytes"),
-                age: history.duration("age"),
-            },
-            requests: Limits {
-                topics: limits.integer("topics"),
-                requests_per_s: limits.integer("requests_per_s"),
-                message_bytes: limits.size("message") as u64,
-                snapshot_events: limits.integer("snapshot_events"),
-            },
-            heartbeat: session.duration("heartbeat"),
-            ping_after: session.duration("ping_after"),
-            drop_after: session.duration("drop_after"),
-            message_timeout: session.duration("message_timeout"),
-            close_timeout: session.duration("close_timeout"),
-            stall_timeout: fanout.duration("stall_timeout"),
-            flush_window: fanout.duration("flush_window"),
-        },
-        unsent_bytes: fanout.size("unsent") as u32,
-        connections_max: limits.integer("connections") as usize,
-        instruments_max: limits.integer("instruments") as usize,
-        handshake_timeout: limits.duration("handshake"),
-        publish_bytes_max: limits.size("publish"),
-        publish_events_max: limits.integer("publish_events") as usize,
-        http_requests: limits.integer("http_requests") as usize,
-        http_requests_per_s: limits.integer("http_requests_per_s") as u32,
-        ready_require: ready.texts("require"),
-        drain_deadline: drain.duration("deadline"),
-        drain_spread: drain.duration("spread"),
-        values: Values::new(),
-    };
-    if config.limits.drop_after <= config.limits.ping_after {
-        session.problem(
-            "drop_after",
-            "must be longer than ping_after, or no client could answer a ping",
-        );
-    }
-    if config
-        .admin
-        .is_some_and(|admin| admin == config.listen && admin.port() != 0)
-    {
-        admin.problem("listen", "is the feed's own address; give another, or off");
-    }
-    if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
-        limits.problem(
-            "publish",
-            format!(
-                "must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"
-            ),
-        );
-    }
-    for name in &config.ready_require {
-        if !config.sources.iter().any(|source| *source.name == **name) {
-            let names: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
-            ready.problem(
-                "require",
-                format!(
-                    "\"{}\" is the name of no source; there are {}",
-                    name.escape_debug(),
-                    names.join(", ")
-                ),
-            );
-        }
-    }
-    for section in [
-        &bus, &history, &fanout, &session, &limits, &auth, &admin, &drain, &ready,
-    ] {
-        section.finish();
-    }
-    config
-}
-
-/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
-pub fn parse_address(text: &str) -> Option<SocketAddr> {
-    text.to_socket_addrs().ok()?.next()
-}
-
-/// `auto` or a number from 1 to 256; the forms of `shards` in a config and of `--shards`.
-pub fn parse_shards(text: &str) -> Option<usize> {
-    if text == "auto" {
-        let cores = std::thread::available_parallelism();
-        return Some(cores.map_or(1, |cores| cores.get().saturating_sub(1).max(1)));
-    }
-    let shards = text.parse().ok()?;
-    (1..=256).contains(&shards).then_some(shards)
-}
-
-fn shards(root: &Section<'_>) -> usize {
-    let text = root.text("shards");
-    parse_shards(&text).unwrap_or_else(|| {
-        root.problem(
-            "shards",
-            format!(
-                "\"{}\" is not right; write auto, or a number from 1 to 256",
-                text.escape_debug()
-            ),
-        );
-        1
-    })
-}
-
-fn admin_address(admin: &Section<'_>) -> Option<SocketAddr> {
-    match admin.text("listen").as_str() {
-        "off" => None,
-        _ => Some(admin.address("listen")),
     }
 }
 

@@ -303,7 +303,7 @@ impl<'c> Section<'c> {
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {
         let wanted = "HOST:PORT, as in 127.0.0.1:8080, [::1]:8080 or localhost:8080";
-        self.read(key, wanted, super::parse_address)
+        self.read(key, wanted, super::server::parse_address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 

@@ -1,0 +1,202 @@
+//! Start of the server: state, bus, shards, sources, then the listeners.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use super::keep_time::keep_time;
+use super::saved::{inherit, open_state_dir};
+use super::sources::{Sources, spec_of};
+use super::{App, START_PATIENCE, StartError, settings_of};
+use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
+use crate::clock::Clock;
+use crate::config::{ADMIN_CONNECTIONS, Config};
+use crate::log::{DemandSignal, Log};
+use crate::metrics::Metrics;
+use crate::protocol::Epoch;
+use crate::server::{Listener, RequestRate, Server, accept_loop, admin_loop, bind};
+use crate::shard::{ShardConfig, ShardHandle};
+use crate::source::SourceStatus;
+
+/// The running bus, and what its readers need.
+struct RunningBus {
+    emitter: Emitter,
+    log: Arc<Log>,
+    epoch: Epoch,
+    thread: JoinHandle<SavedState>,
+}
+
+impl App {
+    /// Starts everything; the feed answers when this returns.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let listen = |address| bind(address).map_err(|error| StartError::Listen { address, error });
+        let feed = listen(config.listen)?;
+        let admin = config.admin.map(listen).transpose()?;
+        let address = feed.local_addr().unwrap_or(config.listen);
+
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::new());
+        let state_dir = config
+            .state_dir
+            .as_deref()
+            .map(|folder| open_state_dir(folder, clock, &metrics))
+            .transpose()?;
+        let (state_dir, saved) = state_dir.map_or((None, None), |(dir, saved)| (Some(dir), saved));
+        let (restored, mut places) = saved.map_or_else(
+            || (RestoredState::default(), Vec::new()),
+            |saved| inherit(*saved, config),
+        );
+        let bus = start_bus(config, clock, &metrics, restored)?;
+        let mut sources = Sources::new(
+            clock,
+            Arc::clone(&metrics),
+            bus.emitter.clone(),
+            config.sources.len(),
+        );
+        let shards = start_shards(config, clock, &bus, &metrics, &sources.demand())?;
+        places.resize(config.sources.len(), None);
+        for (source, place) in config.sources.iter().zip(places) {
+            sources.start(source.clone(), place);
+        }
+        let server = Arc::new(Server {
+            clock,
+            shards,
+            metrics,
+            settings: ArcSwap::from_pointee(settings_of(config, &sources)),
+            publish_turns: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
+            body_bytes: Arc::default(),
+            http_turns: Arc::new(Semaphore::new(config.http_requests)),
+            http_rate: RequestRate::default(),
+            admin_turns: Semaphore::new(ADMIN_CONNECTIONS),
+            listener: Listener::new(address),
+            connections: Arc::new(AtomicUsize::new(0)),
+            sockets: Arc::new(AtomicUsize::new(0)),
+            dealt: AtomicUsize::new(0),
+            is_draining: AtomicBool::new(false),
+        });
+        let mut app = Self {
+            admin: admin
+                .as_ref()
+                .and_then(|listener| listener.local_addr().ok()),
+            server: Arc::clone(&server),
+            bus: bus.emitter,
+            bus_thread: bus.thread,
+            epoch: bus.epoch,
+            sources,
+            config: config.clone(),
+            accepting: None,
+            admin_task: admin
+                .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
+            time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
+            drain: (config.drain_spread, config.drain_deadline),
+            state_dir,
+        };
+        app.wait_until_ready(clock).await;
+        // Earlier clients wait in the backlog: a client that resumes after a restart must find its topics.
+        app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
+        app.show_bounds().await;
+        Ok(app)
+    }
+
+    /// Waits until the sources have announced their instruments, for at most [`START_PATIENCE`].
+    pub(super) async fn wait_for(&self, sources: &[(Arc<str>, Arc<SourceStatus>)]) {
+        let clock = self.server.clock;
+        let patience = clock.now().plus(START_PATIENCE);
+        while sources.iter().any(|(_, status)| status.is_starting()) && clock.now() < patience {
+            clock
+                .sleep_until(clock.now().plus(Duration::from_millis(2)))
+                .await;
+        }
+    }
+
+    async fn wait_until_ready(&self, clock: Clock) {
+        let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
+        self.wait_for(&self.server.settings.load_full().sources)
+            .await;
+        // What the sources told must have come through the bus to every shard.
+        let Some(checkpoint) = self.bus.checkpoint().await else {
+            return;
+        };
+        for shard in &self.server.shards {
+            while shard
+                .catalog()
+                .await
+                .is_some_and(|catalog| catalog.len() < checkpoint.topics())
+            {
+                a_moment().await;
+            }
+        }
+    }
+}
+
+fn start_bus(
+    config: &Config,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+    restored: RestoredState,
+) -> Result<RunningBus, StartError> {
+    let origin = if restored.origin == 0 {
+        rand::random()
+    } else {
+        restored.origin
+    };
+    let epoch = Epoch {
+        origin,
+        generation: 0,
+    };
+    let log = Log::new(config.log_bytes, config.shards);
+    let (emitter, queue) = input_queue(config.queue_bytes, clock);
+    let specs = config.sources.iter().map(spec_of).collect();
+    let bus = Bus::new(
+        clock,
+        Arc::clone(&log),
+        Arc::clone(metrics),
+        specs,
+        epoch,
+        restored,
+    )
+    .limit_instruments(config.instruments_max);
+    let run = move || {
+        let _fatal = crate::fatal::FatalPanic("bus");
+        bus.run(queue)
+    };
+    let thread = std::thread::Builder::new().name("bus".to_owned());
+    Ok(RunningBus {
+        emitter,
+        log,
+        epoch,
+        thread: thread.spawn(run).map_err(StartError::Thread)?,
+    })
+}
+
+fn start_shards(
+    config: &Config,
+    clock: Clock,
+    bus: &RunningBus,
+    metrics: &Arc<Metrics>,
+    demand: &Arc<[Arc<DemandSignal>]>,
+) -> Result<Vec<ShardHandle>, StartError> {
+    let shard_config = ShardConfig {
+        clock,
+        epoch: bus.epoch,
+        limits: config.limits,
+        demand: Arc::clone(demand),
+    };
+    let start = |number| {
+        let started = crate::shard::spawn(
+            number,
+            shard_config.clone(),
+            Arc::clone(&bus.log),
+            bus.emitter.clone(),
+            Arc::clone(metrics),
+        );
+        started
+            .map(|(handle, _thread)| handle)
+            .map_err(StartError::Thread)
+    };
+    (0..config.shards).map(start).collect()
+}

@@ -1,0 +1,102 @@
+//! Graceful shutdown: not ready, then `bye` to every client, then the sources, the bus, and the state for the next run.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{App, Stopped};
+use crate::bus::SavedState;
+use crate::server::Server;
+use crate::shard::Command;
+use crate::state::{State, StateDir, StoppedSource};
+
+impl App {
+    /// Stops the server: `bye` with a reconnect slot for each client, then flush and close, by the deadline at the latest; then
+    /// saves the state.
+    pub async fn stop(self) -> Stopped {
+        let (spread, deadline) = self.drain;
+        self.server.is_draining.store(true, Ordering::Relaxed);
+        self.server.metrics.draining.set(1);
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+        let drained = drain_shards(&self.server, spread);
+        if tokio::time::timeout(deadline, drained).await.is_err() {
+            tracing::warn!("clients are still connected at drain.deadline; disconnecting them");
+        }
+        let sources = self.sources.stop().await;
+        self.bus.stop().await;
+        self.time_keeper.abort();
+        let bus_thread = self.bus_thread;
+        let bus_state = tokio::task::spawn_blocking(move || bus_thread.join()).await;
+        if let Some(admin) = self.admin_task {
+            admin.abort();
+        }
+        let Some(dir) = self.state_dir else {
+            return Stopped::Complete;
+        };
+        let Ok(Ok(bus_state)) = bus_state else {
+            tracing::error!(
+                "the bus failed; no state is saved, and the next start begins a new epoch"
+            );
+            return Stopped::WithoutState;
+        };
+        save(&self.server, dir, self.epoch.origin, bus_state, sources).await
+    }
+}
+
+/// Sends every shard's clients away, with slots spread over all of them.
+async fn drain_shards(server: &Server, spread: Duration) {
+    let mut drained = Vec::new();
+    let of = server.shards.len();
+    for (turn, shard) in server.shards.iter().enumerate() {
+        let (done, all_left) = oneshot::channel();
+        shard
+            .send(Command::Drain {
+                spread,
+                turn,
+                of,
+                done,
+            })
+            .await;
+        drained.push(all_left);
+    }
+    for all_left in drained {
+        // A shard that has ended has no clients left.
+        let _ended = all_left.await;
+    }
+}
+
+/// Saves the topics of a shard, the bus' state and the sources' places.
+async fn save(
+    server: &Arc<Server>,
+    dir: StateDir,
+    origin: u64,
+    bus_state: SavedState,
+    sources: Vec<StoppedSource>,
+) -> Stopped {
+    let (reply, saved) = oneshot::channel();
+    server.shards[0].send(Command::Save(reply)).await;
+    let Ok(topics) = saved.await else {
+        tracing::error!(
+            "a shard was overrun; no state is saved, and the next start begins a new epoch"
+        );
+        return Stopped::WithoutState;
+    };
+    let count = topics.len();
+    let now = server.clock.moment();
+    let state = State::new(now.wall, origin, bus_state, sources, topics);
+    match tokio::task::spawn_blocking(move || dir.leave(&state, &now)).await {
+        Ok(Ok(())) => {
+            tracing::info!(topics = count, "state saved for the next start");
+            return Stopped::Complete;
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the state cannot be saved; the next start begins a new epoch");
+        }
+        Err(error) => tracing::error!(%error, "saving the state panicked; this is a bug"),
+    }
+    Stopped::WithoutState
+}

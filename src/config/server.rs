@@ -1,0 +1,214 @@
+//! The server's own keys: addresses, limits, delivery, shutdown.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use super::memory::PUBLISH_SHARE;
+use super::reader::{Section, Values};
+use super::web::{self, HostRule, OriginRule};
+use super::{Config, sources};
+use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
+use crate::protocol::Limits;
+
+/// Sections of the file below its root.
+struct Sections<'c> {
+    bus: Section<'c>,
+    history: Section<'c>,
+    fanout: Section<'c>,
+    session: Section<'c>,
+    limits: Section<'c>,
+    auth: Section<'c>,
+    admin: Section<'c>,
+    drain: Section<'c>,
+    ready: Section<'c>,
+}
+
+impl<'c> Sections<'c> {
+    fn of(root: &Section<'c>) -> Self {
+        let bus = root.section("bus");
+        Self {
+            history: bus.section("history"),
+            bus,
+            fanout: root.section("fanout"),
+            session: root.section("session"),
+            limits: root.section("limits"),
+            auth: root.section("auth"),
+            admin: root.section("admin"),
+            drain: root.section("drain"),
+            ready: root.section("ready"),
+        }
+    }
+
+    /// Reports the keys that nobody took.
+    fn finish(&self) {
+        for section in [
+            &self.bus,
+            &self.history,
+            &self.fanout,
+            &self.session,
+            &self.limits,
+            &self.auth,
+            &self.admin,
+            &self.drain,
+            &self.ready,
+        ] {
+            section.finish();
+        }
+    }
+}
+
+/// Reads the whole config.
+pub(super) fn read(root: &Section<'_>) -> Config {
+    let listen = root.address("listen");
+    let shards = shards(root);
+    let sources = sources::read(root);
+    let sections = Sections::of(root);
+    sections.auth.word("scheme");
+    let config = Config {
+        listen,
+        admin: admin_address(&sections.admin),
+        allowed_hosts: root.list(
+            "allowed_hosts",
+            "a host name without scheme and path, as in feed.example.com, *.example.com or *",
+            HostRule::parse,
+        ),
+        allowed_origins: root.list(
+            "allowed_origins",
+            "an origin, as in https://app.example.com, or self, loopback or *",
+            OriginRule::parse,
+        ),
+        trusted_proxies: root.list(
+            "trusted_proxies",
+            "an address or a network, as in 127.0.0.1 or 10.0.0.0/8",
+            web::parse_proxy,
+        ),
+        metrics_on_feed: sections.admin.flag("metrics_on_feed"),
+        shards,
+        state_dir: Some(root.text("state_dir"))
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from),
+        sources,
+        queue_bytes: sections.bus.size("queue"),
+        log_bytes: sections.bus.size("log"),
+        limits: shard_limits(&sections),
+        unsent_bytes: sections.fanout.size("unsent") as u32,
+        connections_max: sections.limits.integer("connections") as usize,
+        instruments_max: sections.limits.integer("instruments") as usize,
+        handshake_timeout: sections.limits.duration("handshake"),
+        publish_bytes_max: sections.limits.size("publish"),
+        publish_events_max: sections.limits.integer("publish_events") as usize,
+        http_requests: sections.limits.integer("http_requests") as usize,
+        http_requests_per_s: sections.limits.integer("http_requests_per_s") as u32,
+        ready_require: sections.ready.texts("require"),
+        drain_deadline: sections.drain.duration("deadline"),
+        drain_spread: sections.drain.duration("spread"),
+        values: Values::new(),
+    };
+    check(&config, &sections);
+    sections.finish();
+    config
+}
+
+fn shard_limits(sections: &Sections<'_>) -> ShardLimits {
+    ShardLimits {
+        outbox: OutboxLimits {
+            outbox_bytes: sections.fanout.size("outbox"),
+            control_bytes: sections.fanout.size("control"),
+            frame_bytes: sections.fanout.size("frame"),
+            behind_max: sections.fanout.duration("behind"),
+        },
+        history: HistoryLimits {
+            events: sections.history.integer("events") as usize,
+            bytes: sections.history.size("bytes"),
+            age: sections.history.duration("age"),
+        },
+        requests: Limits {
+            topics: sections.limits.integer("topics"),
+            requests_per_s: sections.limits.integer("requests_per_s"),
+            message_bytes: sections.limits.size("message") as u64,
+            snapshot_events: sections.limits.integer("snapshot_events"),
+        },
+        heartbeat: sections.session.duration("heartbeat"),
+        ping_after: sections.session.duration("ping_after"),
+        drop_after: sections.session.duration("drop_after"),
+        message_timeout: sections.session.duration("message_timeout"),
+        close_timeout: sections.session.duration("close_timeout"),
+        stall_timeout: sections.fanout.duration("stall_timeout"),
+        flush_window: sections.fanout.duration("flush_window"),
+    }
+}
+
+/// Reports values that contradict each other.
+fn check(config: &Config, sections: &Sections<'_>) {
+    if config.limits.drop_after <= config.limits.ping_after {
+        sections.session.problem(
+            "drop_after",
+            "must be longer than ping_after, or no client could answer a ping",
+        );
+    }
+    if config
+        .admin
+        .is_some_and(|admin| admin == config.listen && admin.port() != 0)
+    {
+        sections
+            .admin
+            .problem("listen", "is the feed's own address; give another, or off");
+    }
+    if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
+        sections.limits.problem(
+            "publish",
+            format!(
+                "must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"
+            ),
+        );
+    }
+    for name in &config.ready_require {
+        if !config.sources.iter().any(|source| *source.name == **name) {
+            let names: Vec<&str> = config.sources.iter().map(|source| &*source.name).collect();
+            sections.ready.problem(
+                "require",
+                format!(
+                    "\"{}\" is the name of no source; there are {}",
+                    name.escape_debug(),
+                    names.join(", ")
+                ),
+            );
+        }
+    }
+}
+
+/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    text.to_socket_addrs().ok()?.next()
+}
+
+/// `auto` or a number from 1 to 256; the forms of `shards` in a config and of `--shards`.
+pub fn parse_shards(text: &str) -> Option<usize> {
+    if text == "auto" {
+        let cores = std::thread::available_parallelism();
+        return Some(cores.map_or(1, |cores| cores.get().saturating_sub(1).max(1)));
+    }
+    let shards = text.parse().ok()?;
+    (1..=256).contains(&shards).then_some(shards)
+}
+
+fn shards(root: &Section<'_>) -> usize {
+    let text = root.text("shards");
+    parse_shards(&text).unwrap_or_else(|| {
+        root.problem(
+            "shards",
+            format!(
+                "\"{}\" is not right; write auto, or a number from 1 to 256",
+                text.escape_debug()
+            ),
+        );
+        1
+    })
+}
+
+fn admin_address(admin: &Section<'_>) -> Option<SocketAddr> {
+    match admin.text("listen").as_str() {
+        "off" => None,
+        _ => Some(admin.address("listen")),
+    }
+}
