@@ -5,6 +5,7 @@ mod guide;
 mod memory;
 mod probe;
 mod reader;
+mod recorded;
 mod server;
 mod sources;
 mod table;

@@ -312,9 +312,13 @@ impl<'c> Section<'c> {
             self.taken.borrow_mut().push(key.to_owned());
             return None;
         }
-        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| {
-            UnixNanos::parse_utc(text).ok()
-        })
+        Some(self.time(key))
+    }
+
+    pub(super) fn time(&self, key: &str) -> UnixNanos {
+        let parse = |text: &str| UnixNanos::parse_utc(text).ok();
+        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", parse)
+            .unwrap_or_default()
     }
 
     pub(super) fn word(&self, key: &str) -> &'static str {

@@ -14,7 +14,7 @@ use crate::market::{
     parse_decimal,
 };
 use crate::source::push::PushRules;
-use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, VenueRule};
+use crate::source::replay::ReplayConfig;
 use crate::source::sim::{Arrivals, Hours, Model, SimConfig, SimInstrument};
 
 /// One source.
@@ -128,7 +128,7 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     let section = section.also(kind);
     let details = match kind {
         "sim" => SourceDetails::Sim(read_sim(&section)),
-        "replay" => SourceDetails::Replay(read_replay(&section)),
+        "replay" => SourceDetails::Replay(super::recorded::read(&section)),
         _ => read_push(&section),
     };
     section.finish();
@@ -396,15 +396,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
         }
         return zone;
     }
-    let zone = offset.split_at_checked(1).and_then(|(sign, rest)| {
-        let seconds = i32::try_from(clock_minutes(rest)?.checked_mul(60)?).ok()?;
-        let seconds = match sign {
-            "+" => seconds,
-            "-" => seconds.checked_neg()?,
-            _ => return None,
-        };
-        Offset::from_seconds(seconds).ok().map(TimeZone::fixed)
-    });
+    let zone = fixed_offset(&offset);
     if zone.is_none() {
         section.problem(
             "utc_offset",
@@ -415,6 +407,18 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
         );
     }
     zone
+}
+
+/// The zone of an offset such as -05:00.
+pub(super) fn fixed_offset(text: &str) -> Option<TimeZone> {
+    let (sign, rest) = text.split_at_checked(1)?;
+    let seconds = i32::try_from(clock_minutes(rest)?.checked_mul(60)?).ok()?;
+    let seconds = match sign {
+        "+" => seconds,
+        "-" => seconds.checked_neg()?,
+        _ => return None,
+    };
+    Offset::from_seconds(seconds).ok().map(TimeZone::fixed)
 }
 
 /// Minutes after midnight, up to 24:00.
@@ -437,94 +441,6 @@ fn days(text: &str) -> Option<[bool; 7]> {
         days[from..=to].fill(true);
     }
     Some(days)
-}
-
-fn read_replay(section: &Section<'_>) -> ReplayConfig {
-    let files = section.texts("files");
-    if files.is_empty() {
-        section.problem("files", "needs at least one file");
-    }
-    let text = section.text("speed");
-    let speed = Speed::parse(&text).unwrap_or_else(|| {
-        section.problem(
-            "speed",
-            format!(
-                "\"{}\" is not right; write a number from 0.1 to 1000, or max",
-                text.escape_debug()
-            ),
-        );
-        Speed::Max
-    });
-    let symbol = section.text("symbol");
-    let symbol = (!symbol.is_empty()).then(|| {
-        Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string()))
-    });
-    let text = section.text("venue");
-    let venue = VenueRule::parse(&text).unwrap_or_else(|| {
-        section.problem(
-            "venue",
-            format!(
-                "\"{}\" is no venue; write auto, always, never, or a name, as in binance",
-                text.escape_debug()
-            ),
-        );
-        VenueRule::Auto
-    });
-    ReplayConfig {
-        files: files.into_iter().map(Into::into).collect(),
-        speed,
-        repeat: section.flag("loop"),
-        begin: if section.word("begin") == "now" {
-            Begin::Now
-        } else {
-            Begin::FirstSubscriber
-        },
-        symbol: symbol.and_then(Result::ok),
-        venue,
-        max_bad: section.integer("max_bad"),
-        prices: price_rules(section),
-        columns: section
-            .has("columns")
-            .then(|| read_columns(&section.section("columns"))),
-    }
-}
-
-fn read_columns(section: &Section<'_>) -> Columns {
-    let name = |key: &str| Some(section.text(key)).filter(|name| !name.is_empty());
-    let columns = Columns {
-        time: section.required("time"),
-        symbol: name("symbol"),
-        venue: name("venue"),
-        row_type: name("type"),
-        trade: section.text("trade"),
-        quote: section.text("quote"),
-        price: name("price"),
-        qty: name("qty"),
-        side: name("side"),
-        id: name("id"),
-        bid: name("bid"),
-        bid_qty: name("bid_qty"),
-        ask: name("ask"),
-        ask_qty: name("ask_qty"),
-    };
-    let (trades, quotes) = (
-        columns.price.is_some() && columns.qty.is_some(),
-        columns.bid.is_some() || columns.ask.is_some(),
-    );
-    if !trades && !quotes {
-        section.problem(
-            "price",
-            "is missing: name price and qty for trades, or bid and ask for quotes",
-        );
-    }
-    if trades && quotes && columns.row_type.is_none() {
-        section.problem(
-            "type",
-            "is missing: with trades and quotes in one file, name the column that tells them apart",
-        );
-    }
-    section.finish();
-    columns
 }
 
 fn read_push(section: &Section<'_>) -> SourceDetails {
@@ -564,7 +480,7 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     }
 }
 
-fn price_rules(section: &Section<'_>) -> PriceRules {
+pub(super) fn price_rules(section: &Section<'_>) -> PriceRules {
     PriceRules {
         negative: section.flag("negative_prices"),
         zero: section.flag("zero_prices"),

@@ -4,6 +4,7 @@ mod clients;
 mod config_files;
 mod descriptors;
 mod errors;
+mod file_times;
 mod golden;
 mod handshake;
 mod harness;

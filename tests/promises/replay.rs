@@ -20,13 +20,19 @@ pub(crate) struct Played {
     pub(crate) end: SourceChange,
 }
 
+/// A source at full speed, unless `more` names another.
 pub(crate) fn source(files: &[PathBuf], more: &str) -> String {
+    let speed = if more.contains("speed: ") {
+        ""
+    } else {
+        "speed: max, "
+    };
     let files: Vec<String> = files
         .iter()
         .map(|file| format!("{:?}", file.display().to_string()))
         .collect();
     format!(
-        "sources: [{{name: tape, kind: replay, speed: max, begin: first-subscriber, files: [{}]{more}}}]",
+        "sources: [{{name: tape, kind: replay, {speed}begin: first-subscriber, files: [{}]{more}}}]",
         files.join(", ")
     )
 }
@@ -123,7 +129,7 @@ fn a_server_whose_source_failed_for_good_exits_with_one() -> Result<()> {
     Ok(())
 }
 
-const TARDIS: &str = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
+pub(crate) const TARDIS: &str = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
 
 /// A row of a Tardis file, `ms` after the start of 2025.
 pub(crate) fn tardis(venue: &str, symbol: &str, ms: u64, price: &str, amount: &str) -> String {
@@ -151,7 +157,7 @@ pub(crate) fn accounts(played: &Played) -> Vec<FileReport> {
     reports
 }
 
-fn gzip(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn gzip(text: &str) -> Result<Vec<u8>> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(text.as_bytes())?;
     Ok(packed.finish()?)
@@ -323,7 +329,7 @@ async fn a_newest_first_file_is_played_in_order_of_time() -> Result<()> {
     Ok(())
 }
 
-fn symbols(played: &Played) -> Vec<String> {
+pub(crate) fn symbols(played: &Played) -> Vec<String> {
     let mut all: Vec<String> = played
         .events
         .iter()

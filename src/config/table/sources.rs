@@ -272,6 +272,36 @@ pub(super) const SOURCES: &[Key] = &[
         "false",
         "Accept zero prices.",
     ),
+    key(
+        "sources.replay.timezone",
+        Kind::Text,
+        "",
+        "Time zone of times without an offset: an IANA name such as America/New_York, or an offset such as -05:00.",
+    ),
+    key(
+        "sources.replay.time_format",
+        Kind::Text,
+        "",
+        "Format of times that are not detected, in strptime directives: \"%d.%m.%Y %H:%M:%S%.f\".",
+    ),
+    key(
+        "sources.replay.earliest_time",
+        Kind::Time,
+        "1990-01-01T00:00:00Z",
+        "Earliest accepted time; rows before it are skipped.",
+    ),
+    key(
+        "sources.replay.ahead",
+        Kind::Duration("0", "36500d"),
+        "1d",
+        "Max time of a row ahead of the server's clock; rows beyond it are skipped.",
+    ),
+    key(
+        "sources.replay.max_time_step",
+        Kind::Duration("1s", "36500d"),
+        "1d",
+        "Step ahead of the previous rows above which a row is skipped, unless the following rows confirm its time.",
+    ),
     without_default(
         "sources.replay.columns",
         Kind::Section,
@@ -280,7 +310,7 @@ pub(super) const SOURCES: &[Key] = &[
     without_default(
         "sources.replay.columns.time",
         Kind::Text,
-        "Column of the event time: seconds, ms, us or ns since 1970, detected by magnitude, or ISO 8601.",
+        "Column of the event time: seconds, ms, us or ns since 1970, detected by magnitude, or a date and time, year first.",
     ),
     key(
         "sources.replay.columns.symbol",

@@ -119,7 +119,7 @@ pub(super) fn map(
         });
     rows.trade = trade.map(|(px, qty)| TradeColumns { px, qty, side, id });
     rows.quote = (bid.is_some() || ask.is_some()).then_some(QuoteColumns { bid, ask });
-    if !names.by_number && super::times::read(&names.first[rows.time]).is_ok() {
+    if !names.by_number && config.times.is_time(&names.first[rows.time]) {
         return Err(format!(
             "its first line is a row and no header: {}; name the columns by their numbers from 1",
             shown(&names.first.join(","))
@@ -130,7 +130,7 @@ pub(super) fn map(
         || names
             .first
             .get(rows.time)
-            .is_none_or(|cell| super::times::read(cell).is_err());
+            .is_none_or(|cell| !config.times.is_time(cell));
     Ok(Mapping {
         delimiter,
         header: has_header.then_some(names.first),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::times::TimeRules;
 use super::{ReplayError, inputs, reader};
-use crate::market::{PriceRules, Symbol};
+use crate::market::{PriceRules, Symbol, UnixNanos};
 
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,6 +81,8 @@ pub struct ReplayConfig {
     pub max_bad: u64,
     /// Negative, zero and crossed prices.
     pub prices: PriceRules,
+    /// The form of times, and the band within which they are played.
+    pub times: TimeRules,
     /// Which column is what, for CSV of an unknown form.
     pub columns: Option<Columns>,
 }
@@ -136,6 +139,7 @@ impl ReplayConfig {
                 zero: false,
                 crossed: true,
             },
+            times: TimeRules::DEFAULT,
             columns: None,
         }
     }
@@ -145,7 +149,7 @@ impl ReplayConfig {
     pub fn probe(&self) -> Vec<ReplayError> {
         let probe = |pattern: &PathBuf| {
             let listing = inputs::list(std::slice::from_ref(pattern))?;
-            reader::open_all(self, listing, &[], None).map(|_opened| ())
+            reader::open_all(self, UnixNanos::END, listing, &[], None).map(|_opened| ())
         };
         let each = self.files.iter();
         each.filter_map(|pattern| probe(pattern).err()).collect()

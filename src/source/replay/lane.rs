@@ -34,6 +34,8 @@ pub(super) struct Lane {
     pub has_changed: bool,
     /// No row that is bad beyond the limit is passed over: the source ends here.
     pub limit: Option<String>,
+    /// The first row that was skipped with a reason in words.
+    pub first_fault: Option<String>,
     name: Arc<str>,
     /// Absent once the file has been read to its end.
     chunks: Option<tokio::sync::mpsc::Receiver<Chunk>>,
@@ -60,6 +62,7 @@ impl Lane {
             account: Arc::new(FileAccount::new(recording.name.to_string())),
             has_changed: false,
             limit: None,
+            first_fault: None,
             name: recording.name,
             chunks: Some(recording.chunks),
             is_sorted: recording.is_sorted,
@@ -159,6 +162,9 @@ impl Lane {
         strictness.logged += 1;
         let (source, file, reason) = (&*out.name, &*self.name, fault.skip.name());
         let error = fault.to_string();
+        if self.first_fault.is_none() && !error.is_empty() {
+            self.first_fault = Some(format!("{}:{line}: {error}", self.name));
+        }
         if error.is_empty() || strictness.logged > LOGGED_MAX {
             return;
         }

@@ -5,6 +5,7 @@
 //! counted and logged (`account`).
 
 mod account;
+mod band;
 mod checkpoint;
 mod columns;
 mod config;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub use account::{FileAccount, FileReport, Skip};
 pub use config::{Begin, Columns, ReplayConfig, Speed, VenueRule};
+pub use times::TimeRules;
 
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
@@ -138,6 +140,8 @@ impl Replay {
             let resumed = kept.take().map(|kept| kept.progress);
             if resumed.is_some() {
                 // It goes on in the epoch in which it was.
+            } else if lanes.iter().all(|lane| lane.rows.is_empty()) {
+                // Nobody can subscribe to a source without rows: its end is due at once.
             } else if round == 0 {
                 tokio::select! {
                     () = out.demand.wait() => {}
@@ -187,9 +191,11 @@ impl Replay {
         let (config, of_reader) = (self.config.clone(), positions.clone());
         // A disk that hangs must hold up nobody else.
         let (told, opening) = tokio::sync::oneshot::channel();
+        let now = out.clock.now();
         let open = move || {
-            let opened = inputs::list(&config.files)
-                .and_then(|listing| reader::open_all(&config, listing, &of_reader, resumed_at));
+            let opened = inputs::list(&config.files).and_then(|listing| {
+                reader::open_all(&config, now, listing, &of_reader, resumed_at)
+            });
             // The source may have been stopped meanwhile.
             let _stopped = told.send(opened);
         };
@@ -312,7 +318,7 @@ impl Replay {
         emitted: &mut Vec<Emit>,
         out: &mut Output,
     ) -> Result<(), SourceError> {
-        let Placed { mark, row } = placed;
+        let Placed { line, row, .. } = placed;
         let number = match names.known(&row) {
             Some(number) => number,
             None => {
@@ -321,7 +327,7 @@ impl Replay {
                 match names.number(&row, out).await {
                     Ok(number) => number,
                     Err(NoNumber::Skipped(fault)) => {
-                        lane.skip(mark.rows, &fault, &mut self.strictness, out);
+                        lane.skip(line, &fault, &mut self.strictness, out);
                         return Ok(());
                     }
                     Err(NoNumber::Source(error)) => return Err(error),
@@ -357,12 +363,17 @@ fn check(lanes: &[Lane], has_played: bool) -> Result<(), SourceError> {
     if !faults.is_empty() {
         return Err(SourceError::Final(faults.join("; ")));
     }
-    let reports = lanes.iter().map(|lane| lane.account.report());
+    if let Some(limit) = lanes.iter().find_map(|lane| lane.limit.clone()) {
+        return Err(SourceError::Final(limit));
+    }
     let (mut rows, mut events, mut reasons) = (0, 0, Vec::new());
-    for report in reports {
+    for lane in lanes {
+        let report = lane.account.report();
         rows += report.rows;
         events += report.trades + report.quotes;
-        reasons.push(report.skipped_text());
+        let first = lane.first_fault.iter();
+        let first = first.map(|fault| format!(" (the first: {fault})"));
+        reasons.push(report.skipped_text() + &first.collect::<String>());
     }
     if has_played || events > 0 {
         return Ok(());

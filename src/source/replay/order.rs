@@ -1,21 +1,17 @@
-//! The order of a file's rows in time: newest-first files are sorted, and rows far from those around them are refused.
+//! The order of a file's rows in time: newest-first files are sorted.
 
-use super::account::RowFault;
-use super::reader::{Mark, Placed};
+use super::reader::{Item, Mark, Placed};
 
 /// Rows by which the order of a file is judged.
 const JUDGED_BY: usize = 1000;
 /// The most rows of a newest-first file, because all of them are held to be sorted.
 pub(super) const SORTED_ROWS_MAX: usize = 250_000;
 
-/// What comes of a row, now or later: the row, or the line and why it is skipped.
-pub(super) type Ordered = Vec<Result<Placed, (u64, RowFault)>>;
-
 /// Decides about a file's order by its first rows.
 #[derive(Debug)]
 enum State {
     /// The first rows are gathered.
-    Judging(Vec<Placed>),
+    Judging(Vec<Item>),
     /// The file is in order, or nearly.
     Passing,
     /// It stands newest first; all of it is gathered.
@@ -52,40 +48,40 @@ impl Sequencer {
         }
     }
 
-    /// Takes a row; returns what has its place now.
-    pub(super) fn push(&mut self, _line: u64, placed: Placed) -> Ordered {
-        match &mut self.state {
-            State::Passing => vec![Ok(placed)],
-            State::Judging(rows) => {
-                rows.push(placed);
-                if rows.len() < JUDGED_BY {
-                    return Vec::new();
+    /// Takes a row or a refused line; appends what has its place now.
+    pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
+        match (&mut self.state, item) {
+            (State::Passing, item) => out.push(item),
+            (State::Judging(items), item) => {
+                items.push(item);
+                if items.len() >= JUDGED_BY {
+                    self.judge(out);
                 }
-                self.judge()
             }
-            State::Sorting(rows) => {
-                rows.push(placed);
-                Vec::new()
-            }
+            (State::Sorting(rows), Ok(placed)) => rows.push(placed),
+            (State::Sorting(_), refused) => out.push(refused),
         }
     }
 
-    fn judge(&mut self) -> Ordered {
-        let State::Judging(rows) = &mut self.state else {
-            return Vec::new();
+    fn judge(&mut self, out: &mut Vec<Item>) {
+        let State::Judging(items) = &mut self.state else {
+            return;
         };
-        let rows = std::mem::take(rows);
-        if is_newest_first(&rows) {
-            self.state = State::Sorting(rows);
-            return Vec::new();
+        let items = std::mem::take(items);
+        if is_newest_first(&items) {
+            let (rows, refused): (Vec<Item>, Vec<Item>) =
+                items.into_iter().partition(Result::is_ok);
+            self.state = State::Sorting(rows.into_iter().flatten().collect());
+            out.extend(refused);
+        } else {
+            self.state = State::Passing;
+            out.extend(items);
         }
-        self.state = State::Passing;
-        rows.into_iter().map(Ok).collect()
     }
 
-    /// The rows that are left. `fingerprint`: that of the whole file.
-    pub(super) fn finish(&mut self, fingerprint: u32) -> Ordered {
-        let mut ordered = self.judge();
+    /// Appends the rows that are left. `fingerprint`: that of the whole file.
+    pub(super) fn finish(&mut self, fingerprint: u32, out: &mut Vec<Item>) {
+        self.judge(out);
         if let State::Sorting(rows) = &mut self.state {
             let mut rows = std::mem::take(rows);
             // Rows of one time stand newest first as well.
@@ -97,14 +93,14 @@ impl Sequencer {
                     fingerprint,
                 };
             }
-            ordered.extend(rows.into_iter().map(Ok));
+            out.extend(rows.into_iter().map(Ok));
         }
-        ordered
     }
 }
 
 /// True if nearly every change of time in these rows is backwards.
-fn is_newest_first(rows: &[Placed]) -> bool {
+fn is_newest_first(items: &[Item]) -> bool {
+    let rows: Vec<&Placed> = items.iter().flatten().collect();
     let pairs = rows
         .windows(2)
         .map(|pair| (pair[0].row.ts(), pair[1].row.ts()));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::account::{RowFault, Skip, SkipCounts};
+use super::band::Band;
 use super::form::{Form, read_line};
 use super::inputs::{Input, Listing, Opened, with_text};
 use super::order::{SORTED_ROWS_MAX, Sequencer};
@@ -45,9 +46,13 @@ pub(super) struct Mark {
 /// A row and its place.
 #[derive(Debug)]
 pub(super) struct Placed {
+    pub line: u64,
     pub mark: Mark,
     pub row: Row,
 }
+
+/// A row, or a line that is refused and the reason.
+pub(super) type Item = Result<Placed, (u64, RowFault)>;
 
 /// Why a row was skipped, for the log and for `max_bad`.
 #[derive(Debug)]
@@ -90,9 +95,11 @@ pub(super) struct Recording {
 /// All recordings of a source, and the names that were left out.
 pub(super) type OpenedAll = (Vec<Recording>, Vec<(String, String)>);
 
-/// Opens all that is listed. `resume`: where each file was, and the time up to which files that are new since count as played.
+/// Opens all that is listed, at a time of the server's clock. `resume`: where each file was, and the time up to which files
+/// that are new since count as played.
 pub(super) fn open_all(
     config: &ReplayConfig,
+    now: UnixNanos,
     listing: Listing,
     positions: &[FilePosition],
     resumed_at: Option<UnixNanos>,
@@ -108,6 +115,7 @@ pub(super) fn open_all(
         let from = From {
             not_before: resumed_at.filter(|_| position.is_none()),
             position,
+            now,
         };
         match open(input, config, from) {
             Ok(recording) => recordings.push(recording),
@@ -130,6 +138,8 @@ pub(super) fn open_all(
 struct From {
     position: Option<FilePosition>,
     not_before: Option<UnixNanos>,
+    /// The server's clock.
+    now: UnixNanos,
 }
 
 /// Opens a file and looks at it; its rows come from a thread.
@@ -148,7 +158,8 @@ fn open(input: &Input, config: &ReplayConfig, from: From) -> Result<Recording, R
             let has = (form.rows.trade.is_some(), form.rows.quote.is_some());
             // The opener waits for exactly this, and may have given up.
             let _gave_up = told.send(Ok(has));
-            Reader::new(form, from, chunks, sorted).run(opened);
+            let band = Band::new(&own_config.times, from.now);
+            Reader::new(form, band, from, chunks, sorted).run(opened);
             Ok(())
         });
         if let Err(error) = read {
@@ -183,13 +194,18 @@ struct Reader {
     noted: [bool; Skip::COUNT],
     crc: crc32fast::Hasher,
     rows: u64,
+    band: Band,
     order: Sequencer,
+    /// What the band has let pass, and what has its place in time; empty between two lines.
+    passed: Vec<Item>,
+    ordered: Vec<Item>,
     is_sorted: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Reader {
     fn new(
         form: Form,
+        band: Band,
         from: From,
         chunks: mpsc::Sender<Chunk>,
         is_sorted: Arc<std::sync::atomic::AtomicBool>,
@@ -204,6 +220,9 @@ impl Reader {
             noted: [false; Skip::COUNT],
             crc: crc32fast::Hasher::new(),
             rows: 0,
+            band,
+            passed: Vec::new(),
+            ordered: Vec::new(),
             order: Sequencer::new(was_sorted),
             is_sorted,
         }
@@ -275,23 +294,35 @@ impl Reader {
             )),
             Line::Whole => read_line(&mut self.form, &mut self.cells, bytes),
         };
-        match read {
-            Err(fault) => self.skip(number, fault),
-            Ok(row) => {
-                let ordered = self.order.push(number, Placed { mark, row });
-                self.pass(ordered)
-            }
+        let item = match read {
+            Err(fault) => Err((number, fault)),
+            Ok(row) => Ok(Placed {
+                line: number,
+                mark,
+                row,
+            }),
+        };
+        self.band.push(item, &mut self.passed);
+        self.order()
+    }
+
+    /// Puts what the band has let pass in its place in time.
+    fn order(&mut self) -> Result<(), Abandoned> {
+        for item in self.passed.drain(..) {
+            self.order.push(item, &mut self.ordered);
         }
+        self.pass()
     }
 
     /// Hands rows on that have their place in time now.
-    fn pass(&mut self, ordered: Vec<Result<Placed, (u64, RowFault)>>) -> Result<(), Abandoned> {
-        for one in ordered {
+    fn pass(&mut self) -> Result<(), Abandoned> {
+        let mut ordered = std::mem::take(&mut self.ordered);
+        for one in ordered.drain(..) {
             match one {
                 Err((line, fault)) => self.skip(line, fault)?,
                 Ok(placed) if self.from.not_before.is_some_and(|at| placed.row.ts() < at) => {
                     let why = "older than where the replay went on, in a file that was added since";
-                    self.skip(placed.mark.rows, RowFault::new(Skip::BeforePosition, why))?;
+                    self.skip(placed.line, RowFault::new(Skip::BeforePosition, why))?;
                 }
                 Ok(placed) => {
                     self.chunk.rows.push(placed);
@@ -301,6 +332,7 @@ impl Reader {
                 }
             }
         }
+        self.ordered = ordered;
         Ok(())
     }
 
@@ -324,32 +356,30 @@ impl Reader {
 
     fn finish(&mut self) -> Result<(), Abandoned> {
         let fingerprint = self.crc.clone().finalize();
-        let ordered = self.order.finish(fingerprint);
+        self.band.finish(&mut self.passed);
+        self.order()?;
+        self.order.finish(fingerprint, &mut self.ordered);
         self.is_sorted
             .store(self.order.is_sorted(), std::sync::atomic::Ordering::Relaxed);
         let resume = self.from.position.clone().map(|at| (at.mark, at.is_sorted));
-        let mut ordered = ordered;
         if self.order.is_sorted() {
             let text = "rows in descending order of time; sorted before they are played";
             self.chunk.remark = Some(text);
         }
         if let Some((at, true)) = resume {
-            let has_rows = ordered.iter().filter(|one| one.is_ok()).count() as u64 >= at.rows;
-            self.chunk.has_changed |= fingerprint != at.fingerprint || !has_rows;
-            let before = |one: &Result<Placed, _>| {
-                one.as_ref()
-                    .is_ok_and(|placed: &Placed| placed.mark.rows <= at.rows)
-            };
-            let played = ordered.iter().filter(|one| before(one)).count() as u64;
+            let rows = self.ordered.iter().flatten().count() as u64;
+            self.chunk.has_changed |= fingerprint != at.fingerprint || rows < at.rows;
+            let before = |one: &Item| one.as_ref().is_ok_and(|row| row.mark.rows <= at.rows);
+            let played = self.ordered.iter().filter(|one| before(one)).count() as u64;
             self.chunk.skipped[Skip::PlayedBefore as usize] += played;
-            ordered.retain(|one| !before(one));
+            self.ordered.retain(|one| !before(one));
         }
         if let Some((at, false)) = resume {
             self.chunk.has_changed |= self.rows < at.rows;
         }
         // The fault is the last thing that is said of a file.
         let fault = self.chunk.fault.take();
-        self.pass(ordered)?;
+        self.pass()?;
         self.chunk.fault = fault;
         self.hand_over()
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::ReplayConfig;
 use super::account::{RowFault, Skip, shown};
 use super::record::Cells;
-use super::times;
+use super::times::TimeRules;
 use crate::market::{
     Aggressor, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, Trade, TradeId, UnixNanos,
     parse_decimal,
@@ -90,6 +90,7 @@ pub(super) struct RowReader {
     pub trade: Option<TradeColumns>,
     pub quote: Option<QuoteColumns>,
     prices: PriceRules,
+    times: TimeRules,
     /// Symbols seen, so that each is checked and allocated once.
     known: HashMap<String, Symbol>,
 }
@@ -104,6 +105,7 @@ impl RowReader {
             trade: None,
             quote: None,
             prices: config.prices,
+            times: config.times.clone(),
             known: HashMap::new(),
         }
     }
@@ -120,7 +122,7 @@ impl RowReader {
                 )
             }
         };
-        let ts = times::read(cell(cells, self.time)?)?;
+        let ts = self.times.read(cell(cells, self.time)?)?;
         let what = if let Some(columns) = trade {
             let trade = read_trade(cells, columns, ts)?;
             let checked = self.prices.check_trade(&trade);

@@ -1,16 +1,482 @@
-//! Times as recordings have them.
+//! Times as recordings have them: numbers since 1970, dates with a time of day, and forms that the config names.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+use std::time::Duration;
+
+use jiff::civil::{Date, DateTime, Time};
+use jiff::fmt::strtime::BrokenDownTime;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 
 use super::account::{RowFault, Skip, shown};
 use crate::market::UnixNanos;
 
-/// A time: ISO, or a number since 1970 whose unit its size tells (from 10^17 on ns, 10^14 µs, 10^11 ms, else seconds, which
-/// may have decimals).
-pub(super) fn read(text: &str) -> Result<UnixNanos, RowFault> {
-    let time = match (text.parse::<u64>(), text.split_once('.')) {
-        (Ok(number), _) => UnixNanos::of_any_unit(number),
-        (Err(_), Some((whole, fraction))) => UnixNanos::of_seconds(whole, fraction),
-        (Err(_), None) => None,
+/// Rules for the times of a recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimeRules {
+    /// Time zone of times that are written without an offset.
+    pub zone: Option<TimeZone>,
+    /// Form of the times (`strptime` directives), where it is not one of those that are recognised.
+    pub format: Option<String>,
+    /// The earliest time that is played.
+    pub earliest: UnixNanos,
+    /// Bound of times ahead of the server's clock.
+    pub ahead: Duration,
+    /// Step ahead of the newest time before it from which a row must be confirmed by the rows after it.
+    pub max_step: Duration,
+}
+
+/// Reason for which a text can't be read as a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimeFault {
+    Unknown,
+    NoZone,
+    Skipped,
+    OutOfRange,
+}
+
+impl TimeRules {
+    /// 1990-01-01T00:00:00Z.
+    const EARLIEST: UnixNanos = UnixNanos(631_152_000_000_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+    /// The rules of a source whose config gives none.
+    pub const DEFAULT: Self = Self {
+        zone: None,
+        format: None,
+        earliest: Self::EARLIEST,
+        ahead: Self::DAY,
+        max_step: Self::DAY,
     };
-    time.or_else(|| UnixNanos::parse_utc(text).ok())
-        .ok_or_else(|| RowFault::new(Skip::Time, format!("\"{}\" is no time", shown(text))))
+
+    /// True if a `strptime` form has all that a time needs: it is written and read back once.
+    pub fn is_format(format: &str) -> bool {
+        let sample = DateTime::constant(2021, 12, 31, 22, 58, 59, 0);
+        let Ok(zoned) = sample.to_zoned_datetime(TimeZone::UTC) else {
+            return false;
+        };
+        let written = jiff::fmt::strtime::format(format, &zoned);
+        let read = written.map_err(|_wrong| TimeFault::Unknown);
+        let read = read.and_then(|text| formatted(format, &text, Some(&TimeZone::UTC)));
+        // A form without seconds, or of a date alone, is a form too.
+        read.is_ok_and(|at| at.floor(Self::DAY) == UnixNanos(1_640_908_800_000_000_000))
+    }
+
+    /// Reads the cell of a time.
+    pub(super) fn read(&self, text: &str) -> Result<UnixNanos, RowFault> {
+        self.parse(text)
+            .map_err(|fault| self.row_fault(fault, text))
+    }
+
+    /// True if a cell holds a time rather than the header of one, be it a time that is refused.
+    pub(super) fn is_time(&self, text: &str) -> bool {
+        self.parse(text) != Err(TimeFault::Unknown)
+    }
+
+    fn parse(&self, text: &str) -> Result<UnixNanos, TimeFault> {
+        if let Some(format) = &self.format {
+            return formatted(format, text, self.zone.as_ref());
+        }
+        if let Some(time) = number(text) {
+            return time;
+        }
+        let (local, sub_second, offset) = calendar(text).ok_or(TimeFault::Unknown)?;
+        instant(local, offset, self.zone.as_ref())
+            .and_then(|at| bounded(at.as_nanosecond().checked_add(sub_second)))
+    }
+
+    fn row_fault(&self, fault: TimeFault, text: &str) -> RowFault {
+        let shown = shown(text);
+        let (skip, why) = match fault {
+            TimeFault::Unknown => (
+                Skip::Time,
+                match &self.format {
+                    Some(format) => {
+                        format!("\"{shown}\" is not a time of the form {format} (`time_format`)")
+                    }
+                    None => format!(
+                        "\"{shown}\" is not a time; expected a number since 1970 or a date and time such as \
+                         2026-01-31T09:30:00Z; name other forms with `time_format`"
+                    ),
+                },
+            ),
+            TimeFault::NoZone => (
+                Skip::Time,
+                format!(
+                    "the time \"{shown}\" has no offset; name the file's zone, for example `timezone: UTC` or \
+                     `timezone: America/New_York`"
+                ),
+            ),
+            TimeFault::Skipped => (
+                Skip::Time,
+                format!(
+                    "the local time \"{shown}\" does not exist: clocks were set forward over it"
+                ),
+            ),
+            TimeFault::OutOfRange => (
+                Skip::TimeBand,
+                format!("the time \"{shown}\" lies outside the years 1970 to 2499"),
+            ),
+        };
+        RowFault::new(skip, why)
+    }
+}
+
+/// A number since 1970 whose unit its size tells, or seconds with decimals; `None` where the text is no number.
+fn number(text: &str) -> Option<Result<UnixNanos, TimeFault>> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let time = if fraction.bytes().all(|b| b == b'0') {
+        whole.parse().ok().and_then(UnixNanos::of_any_unit)
+    } else {
+        UnixNanos::of_seconds(whole, fraction)
+    };
+    match time {
+        None if fraction.len() > 9 => None,
+        time => Some(time.ok_or(TimeFault::OutOfRange)),
+    }
+}
+
+fn bounded(nanos: Option<i128>) -> Result<UnixNanos, TimeFault> {
+    nanos
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .and_then(UnixNanos::bounded)
+        .ok_or(TimeFault::OutOfRange)
+}
+
+/// The instant of a local time. Of an hour that comes twice, at the end of summer time, it is the first.
+fn instant(
+    local: DateTime,
+    offset: Option<Offset>,
+    zone: Option<&TimeZone>,
+) -> Result<jiff::Timestamp, TimeFault> {
+    let offset = match (offset, zone) {
+        (Some(offset), _) => offset,
+        (None, None) => return Err(TimeFault::NoZone),
+        (None, Some(zone)) => match zone.to_ambiguous_timestamp(local).offset() {
+            AmbiguousOffset::Unambiguous { offset } => offset,
+            AmbiguousOffset::Fold { before, .. } => before,
+            AmbiguousOffset::Gap { .. } => return Err(TimeFault::Skipped),
+        },
+    };
+    let at = offset.to_timestamp(local);
+    at.map_err(|_wrong| TimeFault::OutOfRange)
+}
+
+fn formatted(format: &str, text: &str, zone: Option<&TimeZone>) -> Result<UnixNanos, TimeFault> {
+    let unknown = |_wrong: jiff::Error| TimeFault::Unknown;
+    let parsed = BrokenDownTime::parse(format, text).map_err(unknown)?;
+    if let Some(at) = parsed.timestamp() {
+        return bounded(Some(at.as_nanosecond()));
+    }
+    let date = parsed.to_date().map_err(unknown)?;
+    let time = if parsed.hour().is_some() {
+        parsed.to_time().map_err(unknown)?
+    } else {
+        Time::midnight()
+    };
+    let at = instant(date.to_datetime(time), parsed.offset(), zone)?;
+    bounded(Some(at.as_nanosecond()))
+}
+
+/// What is left of a text while its parts are taken.
+struct Rest<'t>(&'t str);
+
+impl Rest<'_> {
+    fn take(&mut self, one_of: &[char]) -> Option<char> {
+        let first = self.0.chars().next().filter(|c| one_of.contains(c))?;
+        self.0 = self.0.strip_prefix(first)?;
+        Some(first)
+    }
+
+    /// A number of exactly so many digits.
+    fn digits(&mut self, count: usize) -> Option<i16> {
+        let (digits, rest) = self.0.split_at_checked(count)?;
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        self.0 = rest;
+        digits.parse().ok()
+    }
+
+    fn two(&mut self) -> Option<i8> {
+        self.digits(2).and_then(|number| i8::try_from(number).ok())
+    }
+
+    /// Up to nine digits of a second, as nanoseconds.
+    fn nanos(&mut self) -> Option<i128> {
+        let end = self.0.find(|c: char| !c.is_ascii_digit());
+        let (digits, rest) = self.0.split_at(end.unwrap_or(self.0.len()));
+        self.0 = rest;
+        if digits.len() > 9 {
+            return None;
+        }
+        format!("{digits:0<9}").parse().ok()
+    }
+
+    /// An offset from UTC, up to the end of the text.
+    fn offset(&mut self) -> Option<Offset> {
+        if ["Z", "z", "UTC", "GMT"].contains(&self.0) {
+            return Some(Offset::UTC);
+        }
+        let sign = self.take(&['+', '-'])?;
+        let hours = self.two()?;
+        let has_minutes = self.take(&[':']).is_some() || !self.0.is_empty();
+        let minutes = if has_minutes { self.two()? } else { 0 };
+        if !self.0.is_empty() || hours > 23 || minutes > 59 {
+            return None;
+        }
+        let seconds = i32::from(hours)
+            .checked_mul(3600)?
+            .checked_add(i32::from(minutes).checked_mul(60)?)?;
+        let seconds = if sign == '-' {
+            seconds.checked_neg()?
+        } else {
+            seconds
+        };
+        Offset::from_seconds(seconds).ok()
+    }
+}
+
+/// A date, year first, with a time of day: `2021-12-01T10:00:00.123+08:00`, `2021.12.01 10:00`, `20211201 100000123`. Returns
+/// the local time to the second, nanoseconds beyond it, and the offset.
+fn calendar(text: &str) -> Option<(DateTime, i128, Option<Offset>)> {
+    const SEPARATORS: &[char] = &['-', '.', '/'];
+    let mut rest = Rest(text);
+    let year = rest.digits(4)?;
+    let separator = rest.take(SEPARATORS);
+    let month = rest.two()?;
+    if rest.take(SEPARATORS) != separator {
+        return None;
+    }
+    let date = Date::new(year, month, rest.two()?).ok()?;
+    if rest.0.is_empty() && separator.is_some() {
+        return Some((date.to_datetime(Time::midnight()), 0, None));
+    }
+    rest.take(&['T', 't', ' '])?;
+    let hour = rest.two()?;
+    let is_compact = rest.take(&[':']).is_none();
+    let minute = rest.two()?;
+    let has_seconds = is_compact || rest.take(&[':']).is_some();
+    let second = if has_seconds { rest.two()? } else { 0 };
+    let has_fraction = has_seconds && rest.take(&['.', ',']).is_some();
+    let starts_digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let nanos = if has_fraction || (is_compact && starts_digit(rest.0)) {
+        rest.nanos()?
+    } else {
+        0
+    };
+    // A leap second is the last second, and one more.
+    let (second, leap) = if second == 60 {
+        (59, 1_000_000_000)
+    } else {
+        (second, 0)
+    };
+    let time = Time::new(hour, minute, second, 0).ok()?;
+    rest.0 = rest.0.trim_start_matches(' ');
+    let offset = if rest.0.is_empty() {
+        None
+    } else {
+        Some(rest.offset()?)
+    };
+    Some((date.to_datetime(time), nanos.checked_add(leap)?, offset))
+}
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rules(zone: &str, format: &str) -> TimeRules {
+        TimeRules {
+            zone: TimeZone::get(zone).ok(),
+            format: Some(format.to_owned()).filter(|format| !format.is_empty()),
+            ..TimeRules::DEFAULT
+        }
+    }
+
+    fn utc(text: &str) -> UnixNanos {
+        UnixNanos::parse_utc(text).expect("a UTC time")
+    }
+
+    #[test]
+    fn forms_of_one_instant_agree() {
+        let instant = utc("2024-08-08T23:54:15.342Z");
+        for text in [
+            "1723161255342000000",
+            "1723161255342000",
+            "1723161255342",
+            "1723161255342.0",
+            "1723161255.342",
+            "2024-08-08T23:54:15.342Z",
+            "2024-08-08t23:54:15.342z",
+            "2024-08-08 23:54:15.342000+00:00",
+            "2024-08-08 23:54:15.342 UTC",
+            "2024-08-09T07:54:15.342+08:00",
+            "2024-08-09T07:54:15,342+0800",
+            "2024-08-08T18:54:15.342-05",
+            "20240808 235415342Z",
+            "20240808 235415.342Z",
+            "20240808T235415.342Z",
+            "20240808 23:54:15.342Z",
+            "2024.08.08T23:54:15.342Z",
+            "2024/08/08 23:54:15.342 +00:00",
+        ] {
+            assert_eq!(TimeRules::DEFAULT.read(text), Ok(instant), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_without_an_offset_need_a_zone() {
+        let new_york = rules("America/New_York", "");
+        for (text, instant) in [
+            ("20211201 100000123", "2021-12-01T15:00:00.123Z"),
+            ("2021.12.01 10:00:00", "2021-12-01T15:00:00Z"),
+            ("2021.07.01T10:00", "2021-07-01T14:00:00Z"),
+            ("2021-07-01", "2021-07-01T04:00:00Z"),
+            ("2021-07-01T10:00:00Z", "2021-07-01T10:00:00Z"),
+            ("2016-12-31T18:59:60", "2017-01-01T00:00:00Z"),
+            // 01:30 came twice on that day; the first is in summer time.
+            ("2021-11-07 01:30:00", "2021-11-07T05:30:00Z"),
+        ] {
+            assert_eq!(new_york.read(text), Ok(utc(instant)), "{text}");
+            if !text.ends_with('Z') {
+                let fault = TimeRules::DEFAULT.read(text).expect_err("no zone");
+                assert_eq!(fault.skip, Skip::Time);
+                assert!(fault.text.contains("`timezone: UTC`"), "{}", fault.text);
+            }
+        }
+        let skipped = new_york.read("2021-03-14 02:30:00").expect_err("a gap");
+        assert!(skipped.text.contains("does not exist"), "{}", skipped.text);
+        // HistData: Eastern Standard Time all year.
+        let fixed = TimeRules {
+            zone: Some(TimeZone::fixed(jiff::tz::offset(-5))),
+            ..TimeRules::DEFAULT
+        };
+        assert_eq!(
+            fixed.read("20210701 100000123"),
+            Ok(utc("2021-07-01T15:00:00.123Z"))
+        );
+    }
+
+    #[test]
+    fn other_forms_are_read_by_their_format() {
+        for (format, zone, text, instant) in [
+            (
+                "%d.%m.%Y %H:%M:%S%.f",
+                "UTC",
+                "01.12.2021 10:00:00.123",
+                "2021-12-01T10:00:00.123Z",
+            ),
+            (
+                "%m/%d/%Y %I:%M:%S %p",
+                "Europe/Berlin",
+                "07/01/2021 03:30:00 PM",
+                "2021-07-01T13:30:00Z",
+            ),
+            (
+                "%d.%m.%Y %H:%M:%S GMT%z",
+                "",
+                "01.12.2021 10:00:00 GMT+0800",
+                "2021-12-01T02:00:00Z",
+            ),
+            (
+                "%Y%m%d%H%M%S",
+                "UTC",
+                "20211201100000",
+                "2021-12-01T10:00:00Z",
+            ),
+            ("%d.%m.%Y", "UTC", "01.12.2021", "2021-12-01T00:00:00Z"),
+            ("%s", "", "1638352800", "2021-12-01T10:00:00Z"),
+        ] {
+            assert!(TimeRules::is_format(format), "{format}");
+            assert_eq!(rules(zone, format).read(text), Ok(utc(instant)), "{text}");
+        }
+        let fault = rules("UTC", "%d.%m.%Y %H:%M:%S").read("2021-12-01 10:00:00");
+        assert!(fault.is_err_and(|fault| fault.text.contains("%d.%m.%Y")));
+        for wrong in ["", "%H:%M:%S", "soon", "%Q", "%"] {
+            assert!(!TimeRules::is_format(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_by_name() {
+        let zoned = rules("UTC", "");
+        for text in [
+            "",
+            "soon",
+            "1723161255.",
+            ".5",
+            "-5",
+            "1e9",
+            "01.12.2021 10:00:00",
+            "2021-12.01 10:00:00",
+            "2021-13-01 10:00:00",
+            "2021-02-29 10:00:00",
+            "2021-12-01 24:00:00",
+            "2021-12-01 10:00:00.0123456789",
+            "2021-12-01 10:00:00+8",
+            "2021-12-01 10:00:00+24:00",
+            "2021-12-01T",
+            "20211201 1000",
+        ] {
+            let fault = zoned.read(text).expect_err(text);
+            assert_eq!(fault.skip, Skip::Time, "{text}");
+            assert!(!zoned.is_time(text), "{text}");
+        }
+        for text in [
+            "1969-12-31T23:59:59Z",
+            "2500-01-01T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "18446744073.999999999",
+            "18446744073709551615",
+            "99999999999999999999999",
+            "1723161255342.5",
+        ] {
+            let fault = zoned.read(text).expect_err(text);
+            assert_eq!(fault.skip, Skip::TimeBand, "{text}");
+            assert!(zoned.is_time(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_that_are_written_are_read(
+            nanos in 0..UnixNanos::END.0,
+            form in 0..3usize,
+            zone in 0..4usize,
+        ) {
+            let zones = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"];
+            let zone = TimeZone::get(zones[zone]).expect("an IANA zone");
+            let at = jiff::Timestamp::from_nanosecond(i128::from(nanos)).expect("before 2500");
+            let forms = ["%Y-%m-%dT%H:%M:%S.%9f%:z", "%Y%m%d %H%M%S%9f%z", "%Y.%m.%d %H:%M:%S.%9f %:z"];
+            let text = jiff::fmt::strtime::format(forms[form], &at.to_zoned_datetime(zone)).expect("a form");
+            prop_assert_eq!(TimeRules::DEFAULT.read(&text), Ok(UnixNanos(nanos)), "{}", text);
+        }
+
+        #[test]
+        fn local_times_are_read_back_but_for_the_hour_that_comes_twice(seconds in 631_152_000u64..4_000_000_000) {
+            let zone = TimeZone::get("Europe/Berlin").expect("an IANA zone");
+            let at = jiff::Timestamp::from_second(seconds as i64).expect("a time");
+            let text = jiff::fmt::strtime::format("%Y-%m-%d %H:%M:%S", &at.to_zoned_datetime(zone)).expect("a form");
+            let read = rules("Europe/Berlin", "").read(&text).expect("a local time that was");
+            let wanted = UnixNanos(seconds * 1_000_000_000);
+            prop_assert!(read == wanted || read.plus(Duration::from_secs(3600)) == wanted);
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "[0-9 TZ:.+/-]{0,40}", other in "\\PC{0,40}") {
+            for text in [text, other] {
+                let _read_or_refused = rules("America/New_York", "").read(&text);
+                let _read_or_refused = rules("UTC", "%d.%m.%Y %H:%M:%S%.f").read(&text);
+                let _good_or_wrong = TimeRules::is_format(&text);
+            }
+        }
+    }
 }

@@ -1,0 +1,126 @@
+//! The keys of a replay: files, their columns and their times.
+
+use super::reader::Section;
+use super::sources::{fixed_offset, price_rules};
+use crate::market::{Symbol, excerpt};
+use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
+use crate::source::sim::Hours;
+
+pub(super) fn read(section: &Section<'_>) -> ReplayConfig {
+    let files = section.texts("files");
+    if files.is_empty() {
+        section.problem("files", "needs at least one file");
+    }
+    let text = section.text("speed");
+    let speed = Speed::parse(&text).unwrap_or_else(|| {
+        section.problem(
+            "speed",
+            format!(
+                "\"{}\" is not right; write a number from 0.1 to 1000, or max",
+                text.escape_debug()
+            ),
+        );
+        Speed::Max
+    });
+    let symbol = section.text("symbol");
+    let symbol = (!symbol.is_empty()).then(|| {
+        Symbol::new(&symbol).map_err(|error| section.problem("symbol", error.to_string()))
+    });
+    let text = section.text("venue");
+    let venue = VenueRule::parse(&text).unwrap_or_else(|| {
+        section.problem(
+            "venue",
+            format!(
+                "\"{}\" is no venue; write auto, always, never, or a name, as in binance",
+                text.escape_debug()
+            ),
+        );
+        VenueRule::Auto
+    });
+    ReplayConfig {
+        files: files.into_iter().map(Into::into).collect(),
+        speed,
+        repeat: section.flag("loop"),
+        begin: if section.word("begin") == "now" {
+            Begin::Now
+        } else {
+            Begin::FirstSubscriber
+        },
+        symbol: symbol.and_then(Result::ok),
+        venue,
+        max_bad: section.integer("max_bad"),
+        prices: price_rules(section),
+        times: read_times(section),
+        columns: section
+            .has("columns")
+            .then(|| read_columns(&section.section("columns"))),
+    }
+}
+
+fn read_times(section: &Section<'_>) -> TimeRules {
+    let (name, format) = (section.text("timezone"), section.text("time_format"));
+    let zone = Hours::zone(&name).or_else(|| fixed_offset(&name));
+    if zone.is_none() && !name.is_empty() {
+        section.problem(
+            "timezone",
+            format!(
+                "\"{}\" is no time zone; write an IANA name such as America/New_York, or an offset such as -05:00",
+                excerpt(&name)
+            ),
+        );
+    }
+    if !format.is_empty() && !TimeRules::is_format(&format) {
+        section.problem(
+            "time_format",
+            format!(
+                "\"{}\" is no form of a date with a time; write it with strptime directives, as in \"%d.%m.%Y %H:%M:%S%.f\"",
+                excerpt(&format)
+            ),
+        );
+    }
+    TimeRules {
+        zone,
+        format: Some(format).filter(|format| !format.is_empty()),
+        earliest: section.time("earliest_time"),
+        ahead: section.duration("ahead"),
+        max_step: section.duration("max_time_step"),
+    }
+}
+
+fn read_columns(section: &Section<'_>) -> Columns {
+    let name = |key: &str| Some(section.text(key)).filter(|name| !name.is_empty());
+    let columns = Columns {
+        time: section.required("time"),
+        symbol: name("symbol"),
+        venue: name("venue"),
+        row_type: name("type"),
+        trade: section.text("trade"),
+        quote: section.text("quote"),
+        price: name("price"),
+        qty: name("qty"),
+        side: name("side"),
+        id: name("id"),
+        bid: name("bid"),
+        bid_qty: name("bid_qty"),
+        ask: name("ask"),
+        ask_qty: name("ask_qty"),
+    };
+    let (trades, quotes) = (
+        columns.price.is_some() && columns.qty.is_some(),
+        columns.bid.is_some() || columns.ask.is_some(),
+    );
+    if !trades && !quotes {
+        section.problem(
+            "price",
+            "is missing: name price and qty for trades, or bid and ask for quotes",
+        );
+    }
+    if trades && quotes && columns.row_type.is_none() {
+        section.problem(
+            "type",
+            "is missing: with trades and quotes in one file, name the column that tells them apart",
+        );
+    }
+    section.finish();
+    columns
+}

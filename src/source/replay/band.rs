@@ -1,0 +1,328 @@
+//! The band of times that are played. A row outside the absolute band is refused; a row far ahead of those before it is held
+//! until the rows after it show a gap of the recording, or a lone outlier.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::account::{RowFault, Skip};
+use super::reader::{Item, Placed};
+use super::times::TimeRules;
+use crate::market::UnixNanos;
+
+/// Rows after an outlier by which it is judged.
+const JUDGED_BY: usize = 32;
+/// The most rows and refused lines that are held.
+const HELD_MAX: usize = 16 * JUDGED_BY;
+/// A last row, which nothing confirms, is refused from this multiple of the largest gap before it.
+const LAST_GAPS: u32 = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Band {
+    earliest: UnixNanos,
+    latest: UnixNanos,
+    max_step: Duration,
+    newest: Option<UnixNanos>,
+    /// The largest step ahead so far.
+    largest: Duration,
+    /// Rows passed so far.
+    rows: usize,
+    held: VecDeque<Item>,
+}
+
+impl Band {
+    /// The band at a time of the server's clock.
+    pub(super) fn new(rules: &TimeRules, now: UnixNanos) -> Self {
+        Self {
+            earliest: rules.earliest,
+            // A clock before that was not set yet and bounds nothing.
+            latest: if now < rules.earliest {
+                UnixNanos::END
+            } else {
+                now.plus(rules.ahead)
+            },
+            max_step: rules.max_step,
+            newest: None,
+            largest: Duration::ZERO,
+            rows: 0,
+            held: VecDeque::new(),
+        }
+    }
+
+    /// Takes a row or a refused line; appends everything that is decided by it, in the file's order.
+    pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
+        let item = item.and_then(|placed| self.check(placed));
+        if self.held.is_empty() && !self.is_far(&item) {
+            self.pass(item, out);
+            return;
+        }
+        self.held.push_back(item);
+        self.decide(false, out);
+    }
+
+    /// Decides all that is held at the end of the file.
+    pub(super) fn finish(&mut self, out: &mut Vec<Item>) {
+        self.decide(true, out);
+    }
+
+    fn check(&self, placed: Placed) -> Item {
+        let ts = placed.row.ts();
+        let fault = if ts < self.earliest {
+            let bound = shown(self.earliest);
+            format!(
+                "the time {} lies before {bound} (`earliest_time`)",
+                shown(ts)
+            )
+        } else if ts > self.latest {
+            let bound = shown(self.latest);
+            format!(
+                "the time {} lies after {bound} (`ahead` of the clock)",
+                shown(ts)
+            )
+        } else {
+            return Ok(placed);
+        };
+        Err((placed.line, RowFault::new(Skip::TimeBand, fault)))
+    }
+
+    fn is_far(&self, item: &Item) -> bool {
+        let Ok(placed) = item else { return false };
+        self.newest
+            .is_none_or(|newest| placed.row.ts() > newest.plus(self.max_step))
+    }
+
+    fn pass(&mut self, item: Item, out: &mut Vec<Item>) {
+        if let Ok(placed) = &item {
+            let ts = placed.row.ts();
+            let step = self
+                .newest
+                .map_or(Duration::ZERO, |newest| ts.since(newest));
+            self.largest = self.largest.max(step);
+            self.newest = self.newest.max(Some(ts));
+            self.rows += 1;
+        }
+        out.push(item);
+    }
+
+    fn decide(&mut self, is_end: bool, out: &mut Vec<Item>) {
+        while let Some(item) = self.held.front() {
+            let ts = match item {
+                Ok(placed) if self.is_far(item) => Some(placed.row.ts()),
+                Ok(_) | Err(_) => None,
+            };
+            let mut fault = None;
+            if let Some(ts) = ts {
+                let behind = self.held.iter().skip(1).flatten();
+                let times: Vec<UnixNanos> = behind
+                    .take(JUDGED_BY)
+                    .map(|placed| placed.row.ts())
+                    .collect();
+                let is_enough = times.len() >= JUDGED_BY || self.held.len() >= HELD_MAX;
+                if !is_enough && !is_end {
+                    return;
+                }
+                fault = self.outlier(ts, &times);
+            }
+            match (self.held.pop_front(), fault) {
+                (Some(Ok(placed)), Some(fault)) => out.push(Err((placed.line, fault))),
+                (Some(item), _) => self.pass(item, out),
+                (None, _) => return,
+            }
+        }
+    }
+
+    /// The fault of a row that the rows after it don't confirm.
+    fn outlier(&self, ts: UnixNanos, after: &[UnixNanos]) -> Option<RowFault> {
+        let most = |is: &dyn Fn(UnixNanos) -> bool| {
+            2 * after.iter().filter(|time| is(**time)).count() > after.len()
+        };
+        let Some(newest) = self.newest else {
+            // A first row is far ahead where the rows after it ascend; in a newest-first file they descend.
+            let steps =
+                |is: fn(&[UnixNanos]) -> bool| after.windows(2).filter(|two| is(two)).count();
+            let ascend = steps(|two| two[1] > two[0]) > steps(|two| two[1] < two[0]);
+            let is_ahead = ascend && most(&|time| time.plus(self.max_step) < ts);
+            return is_ahead.then(|| {
+                let bound = shown(after[0]);
+                let why = format!(
+                    "the time {} of the first row lies more than {:?} (`max_time_step`) ahead of the rows after it, \
+                     the next of which is of {bound}",
+                    shown(ts),
+                    self.max_step
+                );
+                RowFault::new(Skip::TimeBand, why)
+            });
+        };
+        let step = ts.since(newest);
+        let is_outlier = if after.is_empty() {
+            let usual = self.largest.max(self.max_step).saturating_mul(LAST_GAPS);
+            self.rows >= JUDGED_BY && step > usual
+        } else {
+            // Nearer to the time before the step than to the one behind it.
+            most(&|time| time < newest.plus(step / 2))
+        };
+        is_outlier.then(|| {
+            let why = format!(
+                "the time {} lies more than {:?} (`max_time_step`) ahead of the newest before it, {}, and the rows \
+                 after it do not agree with it",
+                shown(ts),
+                self.max_step,
+                shown(newest)
+            );
+            RowFault::new(Skip::TimeBand, why)
+        })
+    }
+}
+
+/// A time for a message.
+fn shown(time: UnixNanos) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0))
+        .map_or_else(|_far| time.0.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::Mark;
+    use super::super::row::{Row, What};
+    use super::*;
+    use crate::market::{Quote, Symbol};
+    use proptest::prelude::*;
+
+    const DAY: u64 = 86_400;
+    /// Noon of a Monday.
+    const START: u64 = 1_700_481_600;
+
+    fn placed(line: usize, seconds: u64) -> Placed {
+        Placed {
+            line: line as u64,
+            mark: Mark::default(),
+            row: Row {
+                venue: None,
+                symbol: Symbol::new("A").expect("a symbol"),
+                what: What::Quote(Quote {
+                    ts: UnixNanos(seconds * 1_000_000_000),
+                    bid: None,
+                    ask: None,
+                }),
+            },
+        }
+    }
+
+    /// Indices of the refused ones among rows of these times; all come out, in order.
+    fn refused(seconds: &[u64]) -> Vec<usize> {
+        let mut band = Band::new(&TimeRules::DEFAULT, UnixNanos(4_000_000_000_000_000_000));
+        let mut out = Vec::new();
+        for (at, seconds) in seconds.iter().enumerate() {
+            band.push(Ok(placed(at, *seconds)), &mut out);
+            assert!(band.held.len() <= HELD_MAX);
+        }
+        band.finish(&mut out);
+        let line = |item: &Item| match item {
+            Ok(placed) => placed.line as usize,
+            Err((line, _)) => *line as usize,
+        };
+        assert!(out.iter().map(line).eq(0..seconds.len()));
+        out.iter().filter(|item| item.is_err()).map(line).collect()
+    }
+
+    fn ticks(from: u64, count: u64) -> impl Iterator<Item = u64> + Clone {
+        (0..count).map(move |n| START + from + n)
+    }
+
+    #[test]
+    fn gaps_of_good_data_are_played() {
+        let daily = |days: &[u64]| days.iter().map(|day| START + day * DAY).collect::<Vec<_>>();
+        let trading_days: Vec<u64> = (0..90).filter(|day| day % 7 < 5).collect();
+        let monthly: Vec<u64> = (0..24).map(|month| month * 30).collect();
+        let weekend = ticks(4 * DAY, 50).chain(ticks(7 * DAY, 50));
+        let holidays = ticks(0, 50).chain(ticks(30 * DAY, 3));
+        let last_tick_after_a_weekend = ticks(4 * DAY, 50).chain(ticks(7 * DAY, 1));
+        let newest_first = |mut days: Vec<u64>| {
+            days.reverse();
+            days
+        };
+        let parts_in_wrong_order = ticks(9 * DAY, 50).chain(ticks(0, 50)).collect::<Vec<_>>();
+        let few_and_late_rows = ticks(9 * DAY, 40)
+            .chain([START])
+            .chain(ticks(9 * DAY + 40, 40));
+        for rows in [
+            daily(&trading_days),
+            daily(&monthly),
+            newest_first(daily(&trading_days)),
+            newest_first(daily(&monthly)),
+            weekend.clone().collect(),
+            newest_first(weekend.collect()),
+            holidays.collect(),
+            last_tick_after_a_weekend.collect(),
+            parts_in_wrong_order,
+            few_and_late_rows.collect(),
+            daily(&[0, 365]),
+            vec![START],
+            Vec::new(),
+        ] {
+            assert_eq!(refused(&rows), Vec::<usize>::new(), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn outliers_are_refused_wherever_they_stand() {
+        let late = 3 * 365 * DAY;
+        let rows = |before: u64, outliers: u64, after: u64| {
+            let outliers = ticks(late, outliers);
+            let rows = ticks(0, before).chain(outliers);
+            rows.chain(ticks(before, after)).collect::<Vec<_>>()
+        };
+        for (before, outliers, after) in [
+            (0, 1, 60),
+            (1, 1, 60),
+            (50, 1, 50),
+            (50, 5, 50),
+            (50, 1, 3),
+            (50, 1, 0),
+        ] {
+            let expected: Vec<u64> = (before..before + outliers).collect();
+            let found: Vec<u64> = refused(&rows(before, outliers, after))
+                .into_iter()
+                .map(|at| at as u64)
+                .collect();
+            assert_eq!(found, expected, "{before} {outliers} {after}");
+        }
+    }
+
+    #[test]
+    fn times_outside_the_absolute_band_are_refused_with_their_bounds() {
+        let now = UnixNanos(START * 1_000_000_000);
+        let mut band = Band::new(&TimeRules::DEFAULT, now);
+        let mut out = Vec::new();
+        for (line, seconds) in [(1, START), (2, 1), (3, START + 2 * DAY), (4, START + 1)] {
+            band.push(Ok(placed(line, seconds)), &mut out);
+        }
+        band.finish(&mut out);
+        let texts: Vec<String> = out
+            .into_iter()
+            .map(|item| item.map_or_else(|(_, fault)| fault.text, |placed| placed.line.to_string()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "1",
+                "the time 1970-01-01T00:00:01Z lies before 1990-01-01T00:00:00Z (`earliest_time`)",
+                "the time 2023-11-22T12:00:00Z lies after 2023-11-21T12:00:00Z (`ahead` of the clock)",
+                "4"
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn rows_in_order_are_never_refused(steps in proptest::collection::vec(0..40 * DAY, 0..200), is_newest_first: bool) {
+            let mut at = START;
+            let mut rows: Vec<u64> = steps.iter().map(|step| { at += step; at }).collect();
+            if is_newest_first {
+                rows.reverse();
+            }
+            let last = rows.len().saturating_sub(1);
+            prop_assert!(refused(&rows).iter().all(|row| *row == last));
+        }
+    }
+}
