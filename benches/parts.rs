@@ -72,7 +72,7 @@ fn quotes_of(catalog: &Catalog) -> Vec<TopicId> {
 fn quote(seq: u64) -> Body {
     let level = |cents: i64| Level {
         px: Price(Decimal::new(10_000 + cents, 2)),
-        qty: Qty(Decimal::from(seq % 50 + 1)),
+        qty: Some(Qty(Decimal::from(seq % 50 + 1))),
     };
     Body::Quote(Quote {
         ts: NOW,

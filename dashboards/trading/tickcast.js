@@ -32,9 +32,9 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
  * @property {"buy" | "sell" | "none"} [side] trade: the aggressor
  * @property {string} [id] trade: the source's own number
  * @property {string | null} [bid] quote: best bid; null where there is none
- * @property {string | null} [bidq] quote: quantity at the best bid
+ * @property {string | null} [bidq] quote: quantity at the best bid; absent where the source gives no sizes
  * @property {string | null} [ask] quote: best ask
- * @property {string | null} [askq] quote: quantity at the best ask
+ * @property {string | null} [askq] quote: quantity at the best ask; absent where the source gives no sizes
  * @property {string} [last] ticker: last price
  * @property {string} [open] ticker: first price of the session
  * @property {string} [high] ticker: highest of the session

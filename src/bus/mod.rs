@@ -335,7 +335,8 @@ impl Bus {
                 };
                 self.derive.on_quote(id, quote.ts, &mut self.out);
                 for level in [quote.bid, quote.ask].into_iter().flatten() {
-                    self.out.note_scales(id, level.px.0, level.qty.0);
+                    let qty = level.qty.map_or(Decimal::ZERO, |qty| qty.0);
+                    self.out.note_scales(id, level.px.0, qty);
                 }
                 self.out.publish(topic, Body::Quote(quote));
             }

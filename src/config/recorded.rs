@@ -2,7 +2,7 @@
 
 use super::reader::Section;
 use super::sources::{fixed_offset, price_rules};
-use crate::market::{Symbol, excerpt};
+use crate::market::{PriceRules, Symbol, excerpt};
 use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
 use crate::source::sim::Hours;
 
@@ -49,7 +49,10 @@ pub(super) fn read(section: &Section<'_>) -> ReplayConfig {
         symbol: symbol.and_then(Result::ok),
         venue,
         max_bad: section.integer("max_bad"),
-        prices: price_rules(section),
+        prices: PriceRules {
+            zero_size_is_empty: section.flag("zero_size_is_empty"),
+            ..price_rules(section)
+        },
         times: read_times(section),
         columns: section
             .has("columns")

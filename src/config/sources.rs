@@ -468,7 +468,10 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     distinct_symbols(&sections, section);
     let instruments = sections.iter().filter_map(read_push_instrument).collect();
     let rules = PushRules {
-        prices: price_rules(section),
+        prices: PriceRules {
+            zero_size_is_empty: section.flag("zero_size_is_empty"),
+            ..price_rules(section)
+        },
         late: section.flag("late"),
         ahead_max: section.duration("ahead"),
         behind_max: section.duration("behind"),
@@ -485,6 +488,7 @@ pub(super) fn price_rules(section: &Section<'_>) -> PriceRules {
         negative: section.flag("negative_prices"),
         zero: section.flag("zero_prices"),
         crossed: section.flag("crossed"),
+        zero_size_is_empty: false,
     }
 }
 

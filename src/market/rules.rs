@@ -13,6 +13,10 @@ const NOTIONAL_MAX: Decimal = Decimal::from_parts(0xa100_0000, 0x1bce_cced, 0x00
 
 /// Prices that a source lets pass. Refused by default: negative, zero, crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of the config, independent of the others"
+)]
 pub struct PriceRules {
     /// Negative prices, and zero between them.
     pub negative: bool,
@@ -20,6 +24,8 @@ pub struct PriceRules {
     pub zero: bool,
     /// Quotes whose bid is above their ask.
     pub crossed: bool,
+    /// A side of a quote with size zero is an empty side.
+    pub zero_size_is_empty: bool,
 }
 
 /// Reason for which a trade or a quote can't be published.
@@ -71,8 +77,18 @@ impl PriceRules {
         }
         self.check_level(&Level {
             px: trade.px,
-            qty: trade.qty,
+            qty: Some(trade.qty),
         })
+    }
+
+    /// The quote as these rules publish it.
+    pub fn admit_quote(self, quote: Quote) -> Result<Quote, PriceFault> {
+        let quote = if self.zero_size_is_empty {
+            quote.with_zero_sizes_empty()
+        } else {
+            quote
+        };
+        self.check_quote(&quote).map(|()| quote)
     }
 
     /// Checks a quote. A locked quote (bid = ask) is legal: venues send it.
@@ -87,7 +103,7 @@ impl PriceRules {
     }
 
     fn check_level(self, level: &Level) -> Result<(), PriceFault> {
-        let (px, qty) = (level.px.0, level.qty.0);
+        let (px, qty) = (level.px.0, level.qty.map_or(Decimal::ZERO, |qty| qty.0));
         if qty.is_sign_negative() && !qty.is_zero() {
             return Err(PriceFault::Quantity);
         }
@@ -135,7 +151,7 @@ mod tests {
         let level = |px| {
             Some(Level {
                 px: Price(decimal(px)),
-                qty: Qty(Decimal::ZERO),
+                qty: Some(Qty(Decimal::ZERO)),
             })
         };
         Quote {
@@ -183,6 +199,39 @@ mod tests {
         assert_eq!(
             strict.check_trade(&trade("5", "0")),
             Err(PriceFault::Quantity)
+        );
+    }
+
+    #[test]
+    fn a_side_of_size_zero_is_empty_where_the_rules_say_so() {
+        let rules = |zero_size_is_empty| PriceRules {
+            zero_size_is_empty,
+            ..PriceRules::default()
+        };
+        // Zero prices and crossed quotes stand for empty sides, too.
+        for (bid, ask) in [("5", "6"), ("0", "6"), ("5", "4")] {
+            let admitted = rules(true).admit_quote(quote(bid, ask));
+            let admitted = admitted.map(|quote| (quote.bid, quote.ask));
+            assert_eq!(admitted, Ok((None, None)), "{bid} {ask}");
+        }
+        assert_eq!(
+            rules(false).admit_quote(quote("5", "6")),
+            Ok(quote("5", "6"))
+        );
+        let without_size = |px| {
+            Some(Level {
+                px: Price(decimal(px)),
+                qty: None,
+            })
+        };
+        let without_sizes = Quote {
+            ts: UnixNanos(1),
+            bid: without_size("5"),
+            ask: without_size("6"),
+        };
+        assert_eq!(
+            rules(true).admit_quote(without_sizes.clone()),
+            Ok(without_sizes)
         );
     }
 

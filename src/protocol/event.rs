@@ -130,7 +130,9 @@ fn write_level<W: FieldWriter>(
     match level {
         Some(level) => {
             writer.decimal(px, level.px.0);
-            writer.decimal(qty, level.qty.0);
+            if let Some(size) = level.qty {
+                writer.decimal(qty, size.0);
+            }
         }
         None => {
             writer.null(px);
@@ -375,7 +377,9 @@ fn level(
     }
     Ok(Some(Level {
         px: Price(decimal(names[0], px)?),
-        qty: Qty(decimal(names[1], qty)?),
+        qty: qty
+            .map(|qty| decimal(names[1], Some(qty)).map(Qty))
+            .transpose()?,
     }))
 }
 

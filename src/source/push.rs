@@ -244,8 +244,7 @@ impl PushInlet {
                 Ok(Emit::Trade(number, trade))
             }
             "quote" => {
-                let quote = event.quote(ts)?;
-                self.rules.prices.check_quote(&quote)?;
+                let quote = self.rules.prices.admit_quote(event.quote(ts)?)?;
                 Ok(Emit::Quote(number, quote))
             }
             other => Err(PushFault::Channel(excerpt(other))),
@@ -363,7 +362,9 @@ fn level(
     }
     Ok(Some(Level {
         px: Price(decimal(names[0], px)?),
-        qty: Qty(decimal(names[1], qty)?),
+        qty: qty
+            .map(|qty| decimal(names[1], Some(qty)).map(Qty))
+            .transpose()?,
     }))
 }
 

@@ -39,7 +39,7 @@ fn qty(text: &str) -> Qty {
 fn level(price: &str, size: &str) -> Level {
     Level {
         px: px(price),
-        qty: qty(size),
+        qty: (!size.is_empty()).then(|| qty(size)),
     }
 }
 
@@ -109,6 +109,15 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
                 ts: TS,
                 bid: Some(level("0.00000001", "79228162514264337593543950335")),
                 ask: None,
+            }),
+        ),
+        (
+            "quote_without_sizes",
+            Channel::Quote,
+            Body::Quote(Quote {
+                ts: TS,
+                bid: Some(level("1.13412", "")),
+                ask: Some(level("1.13415", "")),
             }),
         ),
         ("ticker", Channel::Ticker, Body::Ticker(ticker)),

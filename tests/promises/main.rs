@@ -28,6 +28,7 @@ mod replay;
 mod requests;
 mod restart;
 mod resume;
+mod sizes;
 mod slow;
 mod sources;
 mod state_dir;

@@ -265,7 +265,8 @@ async fn binance_book_tickers_agree_with_their_facts() -> Result<()> {
         anyhow::bail!("a quote")
     };
     let (bid, ask) = (last.bid.context("a bid")?, last.ask.context("an ask")?);
-    let own = [bid.px.0, bid.qty.0, ask.px.0, ask.qty.0].map(|value| value.to_string());
+    let (bid_qty, ask_qty) = (bid.qty.context("a size")?, ask.qty.context("a size")?);
+    let own = [bid.px.0, bid_qty.0, ask.px.0, ask_qty.0].map(|value| value.to_string());
     assert_eq!(
         own.as_slice(),
         [1, 2, 3, 4]

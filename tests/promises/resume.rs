@@ -31,7 +31,7 @@ fn heads(client: &Tracked) -> HashMap<String, u64> {
 }
 
 /// Breaks a client off and brings it back with the same topics.
-async fn come_back(
+pub(crate) async fn come_back(
     feed: &Feed,
     old: Tracked,
     topics: &[&str],

@@ -10,7 +10,7 @@ use crate::harness::Stopwatch;
 
 pub(crate) const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
 
-fn run(arguments: &[&str]) -> Result<Output> {
+pub(crate) fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(TICKCAST).args(arguments).output()?)
 }
 

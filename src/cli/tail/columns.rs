@@ -110,7 +110,7 @@ pub(super) fn csv(event: &DataEvent) -> [String; CSV.len()] {
             for (px, qty, level) in [("bid", "bidq", quote.bid), ("ask", "askq", quote.ask)] {
                 if let Some(level) = level {
                     set(px, decimal(level.px.0));
-                    set(qty, decimal(level.qty.0));
+                    set(qty, level.qty.map(|qty| decimal(qty.0)).unwrap_or_default());
                 }
             }
         }

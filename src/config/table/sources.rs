@@ -273,6 +273,12 @@ pub(super) const SOURCES: &[Key] = &[
         "Accept zero prices.",
     ),
     key(
+        "sources.replay.zero_size_is_empty",
+        Kind::Flag,
+        "false",
+        "Treat a side of a quote with size zero as an empty side.",
+    ),
+    key(
         "sources.replay.timezone",
         Kind::Text,
         "",
@@ -376,7 +382,7 @@ pub(super) const SOURCES: &[Key] = &[
         "sources.replay.columns.bid_qty",
         Kind::Text,
         "",
-        "Column of the best bid quantity.",
+        "Column of the best bid quantity; without it the quotes have no sizes.",
     ),
     key(
         "sources.replay.columns.ask",
@@ -388,7 +394,7 @@ pub(super) const SOURCES: &[Key] = &[
         "sources.replay.columns.ask_qty",
         Kind::Text,
         "",
-        "Column of the best ask quantity.",
+        "Column of the best ask quantity; without it the quotes have no sizes.",
     ),
     key(
         "sources.push.token_sha256",
@@ -419,6 +425,12 @@ pub(super) const SOURCES: &[Key] = &[
         Kind::Flag,
         "false",
         "Accept zero prices.",
+    ),
+    key(
+        "sources.push.zero_size_is_empty",
+        Kind::Flag,
+        "false",
+        "Treat a side of a quote with size zero as an empty side.",
     ),
     key(
         "sources.push.late",

@@ -52,7 +52,22 @@ impl Names {
         match (self.optional(px)?, self.optional(qty)?) {
             (Some(px), Some(qty)) => Ok(Some((px, qty))),
             (None, None) => Ok(None),
-            _ => Err("a price and its quantity must be named together".to_owned()),
+            _ => Err("the price and the quantity of trades must be named together".to_owned()),
+        }
+    }
+
+    /// A side of quotes, which may have no size.
+    fn side(
+        &self,
+        px: Option<&String>,
+        qty: Option<&String>,
+    ) -> Result<Option<(usize, Option<usize>)>, String> {
+        match (self.optional(px)?, self.optional(qty)?) {
+            (Some(px), qty) => Ok(Some((px, qty))),
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err("the size of a side of quotes is named, but not its price".to_owned())
+            }
         }
     }
 }
@@ -101,8 +116,8 @@ pub(super) fn map(
         .map_or(SideColumn::None, SideColumn::Word);
     let id = names.optional(columns.id.as_ref())?;
     let (bid, ask) = (
-        names.pair(columns.bid.as_ref(), columns.bid_qty.as_ref())?,
-        names.pair(columns.ask.as_ref(), columns.ask_qty.as_ref())?,
+        names.side(columns.bid.as_ref(), columns.bid_qty.as_ref())?,
+        names.side(columns.ask.as_ref(), columns.ask_qty.as_ref())?,
     );
     let symbol = match names.optional(columns.symbol.as_ref())? {
         Some(at) => SymbolAt::Column(at),

@@ -138,6 +138,7 @@ impl ReplayConfig {
                 negative: false,
                 zero: false,
                 crossed: true,
+                zero_size_is_empty: false,
             },
             times: TimeRules::DEFAULT,
             columns: None,

@@ -109,6 +109,10 @@ impl Form {
     }
 }
 
+const fn sized((px, qty): (usize, usize)) -> (usize, Option<usize>) {
+    (px, Some(qty))
+}
+
 fn klines() -> String {
     "this holds klines (bars), which are not played; tickcast makes bars from trades".to_owned()
 }
@@ -121,8 +125,8 @@ fn tardis(header: &str, config: &ReplayConfig) -> Option<RowReader> {
         id: Some(id),
     };
     let quote = |bid, ask| QuoteColumns {
-        bid: Some(bid),
-        ask: Some(ask),
+        bid: Some(sized(bid)),
+        ask: Some(sized(ask)),
     };
     let (trade, quote) = if header == TARDIS_TRADES {
         (Some(trade(6, 7, 5, 4)), None)
@@ -202,8 +206,8 @@ fn binance(
         }
         None => {
             rows.quote = Some(QuoteColumns {
-                bid: Some((1, 2)),
-                ask: Some((3, 4)),
+                bid: Some(sized((1, 2))),
+                ask: Some(sized((3, 4))),
             });
         }
     }

@@ -157,10 +157,10 @@ impl Names {
         let symbol = self.wire(row)?;
         let (price_scale, qty_scale) = match &row.what {
             What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
-            What::Quote(quote) => quote
-                .bid
-                .or(quote.ask)
-                .map_or((0, 0), |level| (level.px.0.scale(), level.qty.0.scale())),
+            What::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| {
+                let qty_scale = level.qty.map_or(0, |qty| qty.0.scale());
+                (level.px.0.scale(), qty_scale)
+            }),
         };
         let spelling = row.symbol.venue_spelling();
         let venue_symbol = (spelling != symbol.as_str()).then(|| Box::from(&*spelling));

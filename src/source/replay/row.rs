@@ -53,11 +53,11 @@ pub(super) struct TradeColumns {
     pub id: Option<usize>,
 }
 
-/// Price and quantity of each side.
+/// Price and quantity of each side; a file may have no sizes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QuoteColumns {
-    pub bid: Option<(usize, usize)>,
-    pub ask: Option<(usize, usize)>,
+    pub bid: Option<(usize, Option<usize>)>,
+    pub ask: Option<(usize, Option<usize>)>,
 }
 
 /// Tells trades from quotes where both are in one file.
@@ -134,9 +134,8 @@ impl RowReader {
                 bid: level(cells, columns.bid)?,
                 ask: level(cells, columns.ask)?,
             };
-            let checked = self.prices.check_quote(&quote);
-            checked.map_err(|fault| refused(fault, false))?;
-            What::Quote(quote)
+            let admitted = self.prices.admit_quote(quote);
+            What::Quote(admitted.map_err(|fault| refused(fault, false))?)
         } else {
             return Err(RowFault::new(
                 Skip::OtherType,
@@ -257,18 +256,22 @@ fn maker_side(text: &str) -> Result<Aggressor, RowFault> {
     }
 }
 
-/// A side of a quote; an empty price is an empty side.
-fn level(cells: &Cells, columns: Option<(usize, usize)>) -> Result<Option<Level>, RowFault> {
+/// A side of a quote; an empty price is an empty side, an empty quantity is an unknown size.
+fn level(
+    cells: &Cells,
+    columns: Option<(usize, Option<usize>)>,
+) -> Result<Option<Level>, RowFault> {
     let Some((px, qty)) = columns else {
         return Ok(None);
     };
-    let (px, qty) = (cell(cells, px)?, cell(cells, qty)?);
+    let px = cell(cells, px)?;
+    let qty = qty.map_or(Ok(""), |at| cell(cells, at))?;
     if px.is_empty() {
         return Ok(None);
     }
-    let qty = if qty.is_empty() { "0" } else { qty };
+    let qty = Some(qty).filter(|qty| !qty.is_empty());
     Ok(Some(Level {
         px: Price(decimal(px)?),
-        qty: Qty(decimal(qty)?),
+        qty: qty.map(decimal).transpose()?.map(Qty),
     }))
 }

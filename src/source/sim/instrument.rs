@@ -307,11 +307,11 @@ impl Generator {
             ts: now,
             bid: Some(Level {
                 px: self.spec.px(bid),
-                qty: self.spec.qty(bid_lots),
+                qty: Some(self.spec.qty(bid_lots)),
             }),
             ask: Some(Level {
                 px: self.spec.px(ask),
-                qty: self.spec.qty(ask_lots),
+                qty: Some(self.spec.qty(ask_lots)),
             }),
         }
     }
