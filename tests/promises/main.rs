@@ -5,6 +5,7 @@ mod config_files;
 mod descriptors;
 mod errors;
 mod file_times;
+mod folders;
 mod golden;
 mod handshake;
 mod harness;

@@ -1,6 +1,6 @@
 //! Columns that the config names, by their header or by their number.
 
-use super::form::{Start, symbol_of};
+use super::form::{Start, UNCLOSED, symbol_of};
 use super::row::{QuoteColumns, RowReader, RowType, SideColumn, SymbolAt, TradeColumns, VenueAt};
 use super::{Columns, ReplayConfig, account::shown};
 
@@ -108,7 +108,7 @@ pub(super) fn map(
         by_number: all_numbers(columns),
     };
     if names.first.is_empty() {
-        return Err("a quoted cell of its first line is not closed".to_owned());
+        return Err(UNCLOSED.to_owned());
     }
     let trade = names.pair(columns.price.as_ref(), columns.qty.as_ref())?;
     let side = names

@@ -275,3 +275,36 @@ fn level(
         qty: qty.map(decimal).transpose()?.map(Qty),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_understood_as_venues_write_them_or_refused() {
+        for (text, aggressor) in [
+            ("buy", Aggressor::Buy),
+            ("B", Aggressor::Buy),
+            ("b", Aggressor::Buy),
+            ("BID", Aggressor::Buy),
+            ("1", Aggressor::Buy),
+            ("Sell", Aggressor::Sell),
+            ("s", Aggressor::Sell),
+            ("ask", Aggressor::Sell),
+            ("A", Aggressor::Sell),
+            ("-1", Aggressor::Sell),
+            ("", Aggressor::None),
+            ("N", Aggressor::None),
+            ("unknown", Aggressor::None),
+        ] {
+            assert_eq!(side(text), Ok(aggressor), "{text}");
+        }
+        for text in ["up", "2", "0", "buyy", "\r", "true"] {
+            assert_eq!(side(text).map_err(|fault| fault.skip), Err(Skip::Side));
+        }
+        for (text, aggressor) in [("True", Aggressor::Sell), ("FALSE", Aggressor::Buy)] {
+            assert_eq!(maker_side(text), Ok(aggressor));
+        }
+        assert_eq!(maker_side("1").map_err(|fault| fault.skip), Err(Skip::Side));
+    }
+}

@@ -28,6 +28,9 @@ const FUTURES_TRADES: [&str; 2] = [
 ];
 const FUTURES_AGG_TRADES: &str =
     "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
+/// The fault of a file whose first line can't be cut into cells.
+pub(super) const UNCLOSED: &str =
+    "a quoted cell of its first line has no closing quote on that line, or characters after it";
 const KNOWN: &str =
     "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
 
@@ -80,6 +83,9 @@ impl Form {
         }
         let delimiter = start.delimiter();
         let first = start.cells(0, delimiter);
+        if first.is_empty() {
+            return Err(UNCLOSED.to_owned());
+        }
         let names: Vec<&str> = first.iter().map(String::as_str).collect();
         let joined = names.join(",").to_ascii_lowercase();
         let known = unplayable::by_header(&names, name)
@@ -265,3 +271,6 @@ pub(super) fn read_line(
     }
     form.rows.row(cells)
 }
+
+#[cfg(test)]
+mod tests;
