@@ -34,6 +34,14 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The first characters of a text, with an ellipsis where there are more.
+pub fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 /// A JSON text with every unsafe character inside its strings as a JSON escape, so that it stays valid JSON.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
     // Between the strings of a JSON text only these three can stand.

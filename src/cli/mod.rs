@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod config_file;
 mod load;
+mod log_lines;
 mod ready;
 mod serve;
 mod tail;

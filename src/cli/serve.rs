@@ -8,6 +8,7 @@ use rust_decimal::Decimal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config_file::{ConfigReader, ConfigWatch};
+use super::log_lines::LogFormat;
 use super::{Exit, address, complain};
 use crate::app::{App, Reloaded, Stopped};
 use crate::config::{Config, SourceConfig, SourceDetails};
@@ -92,12 +93,6 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Human,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum ReplayStart {
     Now,
     FirstSubscriber,
@@ -149,12 +144,10 @@ fn start_logging(format: LogFormat) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal() && super::wants_colors())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .event_format(format);
     // A program that uses the library may have set its own before.
-    let _set_before = match format {
-        LogFormat::Human => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
+    let _set_before = lines.try_init();
 }
 
 /// The config, with what the arguments say instead, whose files are there; the error is the whole text to print.

@@ -17,6 +17,7 @@ mod lag;
 mod layers;
 mod ledger;
 mod load;
+mod log_lines;
 mod modes;
 mod papers;
 mod proxies;

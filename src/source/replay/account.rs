@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
+use crate::printable::{printable, shortened};
+
 /// Why a row is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Skip {
@@ -255,27 +257,7 @@ const SHOWN_CHARS_MAX: usize = 200;
 
 /// A text from a file, for a message: control characters escaped, cut to 200 characters.
 pub(super) fn shown(text: &str) -> String {
-    let mut out: String = text
-        .chars()
-        .take(SHOWN_CHARS_MAX)
-        .flat_map(|c| {
-            let is_plain = !c.is_control() && !is_invisible(c);
-            let escaped = (!is_plain).then(|| c.escape_default());
-            is_plain
-                .then_some(c)
-                .into_iter()
-                .chain(escaped.into_iter().flatten())
-        })
-        .collect();
-    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// Marks that change the direction of the text around them, and separators of lines.
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    printable(&shortened(text, SHOWN_CHARS_MAX)).into_owned()
 }
 
 #[cfg(test)]
