@@ -49,6 +49,7 @@ pub(super) fn read(section: &Section<'_>) -> ReplayConfig {
         symbol: symbol.and_then(Result::ok),
         venue,
         max_bad: section.integer("max_bad"),
+        expansion_max: section.integer("max_expansion"),
         prices: PriceRules {
             zero_size_is_empty: section.flag("zero_size_is_empty"),
             ..price_rules(section)

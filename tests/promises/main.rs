@@ -1,5 +1,6 @@
 //! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each test holds.
 
+mod bombs;
 mod clients;
 mod config_files;
 mod descriptors;

@@ -419,7 +419,7 @@ async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Re
 }
 
 /// The peak of a process' memory, in bytes.
-fn peak_bytes(process: u32) -> Result<u64> {
+pub(crate) fn peak_bytes(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()

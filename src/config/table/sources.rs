@@ -255,6 +255,12 @@ pub(super) const SOURCES: &[Key] = &[
         "Invalid lines after which the source stops with an error.",
     ),
     key(
+        "sources.replay.max_expansion",
+        Kind::Integer(10, 1_000_000),
+        "500",
+        "Max decompressed bytes per packed byte of a file, beyond its first 64 MiB; a file beyond it counts as damaged.",
+    ),
+    key(
         "sources.replay.crossed",
         Kind::Flag,
         "true",

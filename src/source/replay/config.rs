@@ -79,6 +79,8 @@ pub struct ReplayConfig {
     pub venue: VenueRule,
     /// Bad lines after which the source stops.
     pub max_bad: u64,
+    /// Bound of decompressed bytes for each packed byte of a file.
+    pub expansion_max: u64,
     /// Negative, zero and crossed prices.
     pub prices: PriceRules,
     /// The form of times, and the band within which they are played.
@@ -123,6 +125,8 @@ pub struct Columns {
 impl ReplayConfig {
     /// Bad lines after which a source stops, unless the config says otherwise.
     pub const MAX_BAD: u64 = 100;
+    /// Bound of decompressed bytes for each packed byte, unless the config says otherwise.
+    pub const EXPANSION_MAX: u64 = 500;
 
     /// These files at their own pace, with the defaults of all other keys.
     pub const fn of(files: Vec<PathBuf>) -> Self {
@@ -134,6 +138,7 @@ impl ReplayConfig {
             symbol: None,
             venue: VenueRule::Auto,
             max_bad: Self::MAX_BAD,
+            expansion_max: Self::EXPANSION_MAX,
             prices: PriceRules {
                 negative: false,
                 zero: false,

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use super::ReplayError;
+use super::metered::{Counted, Metered, PackedBytes};
 use super::unplayable;
 use crate::files::open_regular;
 
@@ -236,35 +237,47 @@ const LOOK_BYTES: usize = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Calls `then` with the decompressed text and the name that tells the form, of the file or of what is packed in it.
+/// `expansion_max`: bound of decompressed bytes for each packed byte.
 pub(super) fn with_text(
     input: &Input,
+    expansion_max: u64,
     then: impl FnOnce(Opened<'_>, &str) -> Result<(), ReplayError>,
 ) -> Result<(), ReplayError> {
     let file = open(&input.path)?;
     let Some((at, name)) = &input.entry else {
-        return with_plain(input, file, &file_name(&input.path), then);
+        return with_plain(input, file, &file_name(&input.path), expansion_max, then);
     };
     let fail = |error: zip::result::ZipError| {
         ReplayError::new(Path::new(&input.name()), error.to_string(), true)
     };
     let mut archive = zip::ZipArchive::new(file).map_err(fail)?;
     let packed = archive.by_index(*at).map_err(fail)?;
-    with_plain(input, packed, name.rsplit('/').next().unwrap_or(name), then)
+    let bytes = PackedBytes::of(packed.compressed_size());
+    let packed = Metered::new(packed, bytes, expansion_max);
+    let name = name.rsplit('/').next().unwrap_or(name);
+    with_plain(input, packed, name, expansion_max, then)
 }
 
 fn with_plain<'r>(
     input: &Input,
     reader: impl Read + 'r,
     name: &str,
+    expansion_max: u64,
     then: impl FnOnce(Opened<'_>, &str) -> Result<(), ReplayError>,
 ) -> Result<(), ReplayError> {
     let fail = |error: String| ReplayError::new(Path::new(&input.name()), error, true);
     let packed = peek(reader, MAGIC_BYTES);
+    let bytes = PackedBytes::default();
     let plain: Box<dyn Read + 'r> = match packed.head.get_ref()[..] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        [0x1f, 0x8b, ..] => {
+            let packed = Counted::new(packed, bytes.clone());
+            let decoder = flate2::read::MultiGzDecoder::new(packed);
+            Box::new(Metered::new(decoder, bytes, expansion_max))
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let packed = Counted::new(packed, bytes.clone());
             let decoder = zstd::Decoder::new(packed).map_err(|error| fail(error.to_string()))?;
-            Box::new(decoder)
+            Box::new(Metered::new(decoder, bytes, expansion_max))
         }
         _ => Box::new(packed),
     };

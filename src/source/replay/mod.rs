@@ -12,6 +12,7 @@ mod config;
 mod form;
 mod inputs;
 mod lane;
+mod metered;
 mod names;
 mod order;
 mod pace;

@@ -151,7 +151,7 @@ fn open(input: &Input, config: &ReplayConfig, from: From) -> Result<Recording, R
     let (own, own_config, sorted) = (input.clone(), config.clone(), Arc::clone(&is_sorted));
     let read = move || {
         let told = looked.clone();
-        let read = with_text(&own, |opened, name| {
+        let read = with_text(&own, own_config.expansion_max, |opened, name| {
             let start = String::from_utf8_lossy(&opened.start);
             let form = Form::detect(&start, name, &own_config)
                 .map_err(|error| ReplayError::new(Path::new(&own.name()), error, true))?;

@@ -62,6 +62,15 @@ impl<R: BufRead> Lines<R> {
                 self.inner.consume(1);
                 continue;
             }
+            if bytes == 0 {
+                // A run of empty lines is passed over at once.
+                let empty = buffer.iter().take_while(|byte| **byte == b'\n').count();
+                if empty > 0 {
+                    self.number += empty as u64;
+                    self.inner.consume(empty);
+                    continue;
+                }
+            }
             let end = memchr::memchr2(b'\n', b'\r', buffer);
             let part = &buffer[..end.unwrap_or(buffer.len())];
             let room = LINE_BYTES_MAX - self.line.len();

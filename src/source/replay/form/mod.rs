@@ -29,8 +29,8 @@ const FUTURES_TRADES: [&str; 2] = [
 const FUTURES_AGG_TRADES: &str =
     "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
 /// The fault of a file whose first line can't be cut into cells.
-pub(super) const UNCLOSED: &str =
-    "a quoted cell of its first line has no closing quote on that line, or characters after it";
+pub(super) const UNCLOSED: &str = "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \
+     its first line has no closing quote on that line, or characters after it";
 const KNOWN: &str =
     "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
 
