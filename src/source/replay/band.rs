@@ -140,7 +140,7 @@ impl Band {
             // A first row is far ahead where the rows after it ascend; in a newest-first file they descend.
             let steps =
                 |is: fn(&[UnixNanos]) -> bool| after.windows(2).filter(|two| is(two)).count();
-            let ascend = steps(|two| two[1] > two[0]) > steps(|two| two[1] < two[0]);
+            let ascend = steps(|two| two[1] > two[0]) > 9 * steps(|two| two[1] < two[0]);
             let is_ahead = ascend && most(&|time| time.plus(self.max_step) < ts);
             return is_ahead.then(|| {
                 let bound = shown(after[0]);
@@ -245,7 +245,13 @@ mod tests {
         let few_and_late_rows = ticks(9 * DAY, 40)
             .chain([START])
             .chain(ticks(9 * DAY + 40, 40));
+        // A venue's snapshot of instruments that traded last at any time.
+        let snapshot = |n: u64| START + 9 * DAY - n * 17 % 40 * DAY / 10;
+        let old_states_behind_a_new_one = std::iter::once(START + 9 * DAY)
+            .chain((1..40).map(snapshot))
+            .chain(ticks(9 * DAY, 40));
         for rows in [
+            old_states_behind_a_new_one.collect(),
             daily(&trading_days),
             daily(&monthly),
             newest_first(daily(&trading_days)),

@@ -33,6 +33,7 @@ pub use times::TimeRules;
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
 use crate::market::Instrument;
+use crate::printable::printable;
 use checkpoint::{Checkpoint, Progress};
 use lane::{Lane, Strictness};
 use names::{Names, NoNumber};
@@ -42,7 +43,7 @@ use row::What;
 
 /// A recorded file that can't be played.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", path.display())]
+#[error("{}", printable(&format!("{}: {error}", path.display())))]
 pub struct ReplayError {
     path: PathBuf,
     error: String,
