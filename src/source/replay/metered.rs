@@ -79,6 +79,10 @@ impl<R: Read> Read for Metered<R> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
 
