@@ -5,7 +5,6 @@ mod guide;
 mod memory;
 mod probe;
 mod reader;
-mod recorded;
 mod server;
 mod sources;
 mod table;

@@ -312,13 +312,9 @@ impl<'c> Section<'c> {
             self.taken.borrow_mut().push(key.to_owned());
             return None;
         }
-        Some(self.time(key))
-    }
-
-    pub(super) fn time(&self, key: &str) -> UnixNanos {
-        let parse = |text: &str| UnixNanos::parse_utc(text).ok();
-        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", parse)
-            .unwrap_or_default()
+        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| {
+            UnixNanos::parse_utc(text).ok()
+        })
     }
 
     pub(super) fn word(&self, key: &str) -> &'static str {

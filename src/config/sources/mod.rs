@@ -1,5 +1,7 @@
 //! The `sources` section.
 
+mod recorded;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +130,7 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     let section = section.also(kind);
     let details = match kind {
         "sim" => SourceDetails::Sim(read_sim(&section)),
-        "replay" => SourceDetails::Replay(super::recorded::read(&section)),
+        "replay" => SourceDetails::Replay(recorded::read(&section)),
         _ => read_push(&section),
     };
     section.finish();
@@ -410,7 +412,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
 }
 
 /// The zone of an offset such as -05:00.
-pub(super) fn fixed_offset(text: &str) -> Option<TimeZone> {
+fn fixed_offset(text: &str) -> Option<TimeZone> {
     let (sign, rest) = text.split_at_checked(1)?;
     let seconds = i32::try_from(clock_minutes(rest)?.checked_mul(60)?).ok()?;
     let seconds = match sign {
@@ -483,7 +485,7 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     }
 }
 
-pub(super) fn price_rules(section: &Section<'_>) -> PriceRules {
+fn price_rules(section: &Section<'_>) -> PriceRules {
     PriceRules {
         negative: section.flag("negative_prices"),
         zero: section.flag("zero_prices"),

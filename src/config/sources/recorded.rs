@@ -1,7 +1,7 @@
 //! The keys of a replay: files, their columns and their times.
 
-use super::reader::Section;
-use super::sources::{fixed_offset, price_rules};
+use super::super::reader::Section;
+use super::{fixed_offset, price_rules};
 use crate::market::{PriceRules, Symbol, excerpt};
 use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
 use crate::source::sim::Hours;
@@ -85,7 +85,9 @@ fn read_times(section: &Section<'_>) -> TimeRules {
     TimeRules {
         zone,
         format: Some(format).filter(|format| !format.is_empty()),
-        earliest: section.time("earliest_time"),
+        earliest: section
+            .time_if_any("earliest_time")
+            .unwrap_or(TimeRules::DEFAULT.earliest),
         ahead: section.duration("ahead"),
         max_step: section.duration("max_time_step"),
     }
