@@ -145,11 +145,12 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let clients = 1_000;
     let folder = tempfile::tempdir()?;
     let spread_ms = 2_000;
+    // So few events that the clients read them all the while, on a machine that does other things, too.
     let config = market(
         1,
-        40,
+        8,
         &format!(
-            "drain: {{deadline: 10s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}\nadmin: {{metrics_on_feed: true}}"
+            "drain: {{deadline: 30s, spread: {spread_ms}ms}}\nlimits: {{requests_per_s: 1000}}\nadmin: {{metrics_on_feed: true}}"
         ),
     );
     let file = folder.path().join("feeds.yaml").display().to_string();
