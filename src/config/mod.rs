@@ -1,6 +1,7 @@
 //! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
 
 mod changes;
+mod findings;
 mod guide;
 mod memory;
 mod probe;
@@ -34,7 +35,8 @@ use ipnet::IpNet;
 
 use crate::files::read_regular;
 use crate::limits::ShardLimits;
-use reader::{Findings, Section, Values};
+use findings::{Findings, Values};
+use reader::Section;
 use yaml::Mark;
 
 /// One thing that is wrong in a config.

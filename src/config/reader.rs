@@ -1,44 +1,17 @@
 //! Takes values out of the tree, by the table, and gathers everything that is wrong.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::findings::Findings;
 use super::table::{self, Kind};
 use super::yaml::{Mark, Node, Value};
 use super::{PROBLEMS_MAX, Problem, units};
 use crate::market::{UnixNanos, parse_decimal};
-
-/// Values of the keys that were read, defaults included, by path in the table; sections of a list are left out.
-pub(super) type Values = BTreeMap<String, String>;
-
-/// Results of reading a file beside the config itself.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    problems: RefCell<Vec<Problem>>,
-    values: RefCell<Values>,
-}
-
-impl Findings {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
-        Self {
-            problems: RefCell::new(problems),
-            values: RefCell::default(),
-        }
-    }
-
-    fn problem(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
-    }
-
-    pub(super) fn into_parts(self) -> (Vec<Problem>, Values) {
-        (self.problems.into_inner(), self.values.into_inner())
-    }
-}
 
 /// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
 pub(super) struct Section<'c> {

@@ -3,8 +3,9 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
-use super::reader::{Section, Values};
+use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
 use super::{Config, sources};
 use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};

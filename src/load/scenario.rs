@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::connection::{LinkError, LoadConnection, Turn};
+use super::connection::{ConnectionError, LoadConnection, Turn};
 use super::plan::Role;
 use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
 use crate::market::UnixNanos;
@@ -30,7 +30,7 @@ pub(super) enum DisconnectReason {
 
 impl Worker {
     /// Does what a connection's turn asks for.
-    pub(super) fn settle(&mut self, at: usize, turn: Result<Turn, LinkError>) {
+    pub(super) fn settle(&mut self, at: usize, turn: Result<Turn, ConnectionError>) {
         match turn {
             Ok(Turn::On) => {}
             Ok(Turn::Joined) => self.on_joined(at),

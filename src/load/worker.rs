@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connection::{LinkError, LoadConnection, Recorder, TestSettings, Turn};
+use super::connection::{ConnectionError, LoadConnection, Recorder, TestSettings, Turn};
 use super::plan::{Assignment, Plan, PlanRng, Role};
 use super::scenario::{DisconnectReason, SLOW_READ, SPAN};
 use super::stats::{LedgerSums, Span};
@@ -356,7 +356,10 @@ impl Worker {
                     Interest::READABLE | Interest::WRITABLE,
                 );
                 place.link = Some(link);
-                self.settle(at, registered.map(|()| Turn::On).map_err(LinkError::from));
+                self.settle(
+                    at,
+                    registered.map(|()| Turn::On).map_err(ConnectionError::from),
+                );
             }
             Err(error) => self.settle(at, Err(error.into())),
         }

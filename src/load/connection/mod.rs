@@ -1,5 +1,7 @@
 //! One connection of a load test: from the handshake to the ledger at its end.
 
+mod messages;
+
 use std::io::{self, Read, Write};
 
 use mio::net::TcpStream;
@@ -11,14 +13,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use super::handshake;
 use super::plan::{Assignment, Dialect, Role};
 use super::probe::Probe;
-use super::request::{chunks, part_of};
 use super::scan::{Found, FrameError, Scanner, Want};
 use super::stats::{Latency, Tally};
 use crate::market::UnixNanos;
-use crate::protocol::{
-    Control, DecodeError, Encoding, From, Id, LagLevel, LedgerEntry, Op, Request, ServerMessage,
-    Subscribe, decode_server_message, encode_request,
-};
+use crate::protocol::{DecodeError, Encoding, From, Id, LedgerEntry, Op, Request, encode_request};
 
 /// The longest answer to a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
@@ -39,7 +37,7 @@ pub(super) struct TestSettings {
 
 /// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(super) enum ConnectionError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -143,7 +141,7 @@ impl LoadConnection {
     }
 
     /// Whether the socket has bytes of ours that it didn't take.
-    fn flush(&mut self) -> Result<(), LinkError> {
+    fn flush(&mut self) -> Result<(), ConnectionError> {
         while !self.out.is_empty() {
             match self.stream.write(&self.out) {
                 Ok(taken) => _ = self.out.drain(..taken),
@@ -155,7 +153,7 @@ impl LoadConnection {
     }
 
     /// The socket is writable, or may be.
-    pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
+    pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), ConnectionError> {
         if matches!(self.phase, Phase::Connecting) {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error.into());
@@ -176,7 +174,7 @@ impl LoadConnection {
     }
 
     /// Asks for a WebSocket, if it waited to be told.
-    pub(super) fn speak(&mut self, settings: &TestSettings) -> Result<(), LinkError> {
+    pub(super) fn speak(&mut self, settings: &TestSettings) -> Result<(), ConnectionError> {
         self.is_silent = false;
         self.on_writable(settings)
     }
@@ -204,7 +202,7 @@ impl LoadConnection {
         now: UnixNanos,
         settings: &TestSettings,
         recorder: &mut Recorder<'_>,
-    ) -> Result<Turn, LinkError> {
+    ) -> Result<Turn, ConnectionError> {
         recorder.tally.bytes += bytes.len() as u64;
         let behind;
         let mut turn = Turn::On;
@@ -214,13 +212,15 @@ impl LoadConnection {
                 let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
                     let is_long = answer.len() > HANDSHAKE_BYTES_MAX;
                     return if is_long {
-                        Err(LinkError::Handshake("its head is too long".to_owned()))
+                        Err(ConnectionError::Handshake(
+                            "its head is too long".to_owned(),
+                        ))
                     } else {
                         Ok(Turn::On)
                     };
                 };
                 behind = answer.split_off(end + 4);
-                handshake::check(answer, &self.key).map_err(LinkError::Handshake)?;
+                handshake::check(answer, &self.key).map_err(ConnectionError::Handshake)?;
                 recorder.tally.opened += 1;
                 turn = self.begin(settings)?;
                 &behind[..]
@@ -252,7 +252,7 @@ impl LoadConnection {
     }
 
     /// The handshake is done.
-    fn begin(&mut self, settings: &TestSettings) -> Result<Turn, LinkError> {
+    fn begin(&mut self, settings: &TestSettings) -> Result<Turn, ConnectionError> {
         match &settings.dialect {
             // Subscribed once welcome has come.
             Dialect::Tickcast => {
@@ -276,7 +276,7 @@ impl LoadConnection {
         now: UnixNanos,
         settings: &TestSettings,
         recorder: &mut Recorder<'_>,
-    ) -> Result<Turn, LinkError> {
+    ) -> Result<Turn, ConnectionError> {
         match found {
             Found::Counted(events) => {
                 self.delivered += u64::from(events);
@@ -321,160 +321,6 @@ impl LoadConnection {
         Ok(Turn::On)
     }
 
-    fn on_message(
-        &mut self,
-        payload: &[u8],
-        now: UnixNanos,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<Turn, LinkError> {
-        if self.probe.is_none()
-            && let Some(events) = count_json(payload, settings.encoding)
-        {
-            self.delivered += events;
-            recorder.tally.delivered += events;
-            return Ok(Turn::On);
-        }
-        let message = decode_server_message(payload, settings.encoding)?;
-        if let Some(probe) = &mut self.probe {
-            probe.take(&message, now, settings, recorder);
-        }
-        match message {
-            ServerMessage::Events(events) => {
-                self.delivered += events.len() as u64;
-                recorder.tally.delivered += events.len() as u64;
-                Ok(Turn::On)
-            }
-            ServerMessage::Control(control) => Ok(self.on_control(control, settings, recorder)),
-        }
-    }
-
-    fn on_control(
-        &mut self,
-        control: Control,
-        settings: &TestSettings,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
-        match control {
-            Control::Welcome(welcome) => {
-                self.epoch = welcome.epoch;
-                self.subscribe(settings);
-            }
-            Control::Subscribed(answer) => return self.on_subscribed(&answer, recorder),
-            Control::Gap(gap) => {
-                recorder.tally.gaps += 1;
-                recorder.tally.lost += gap.n;
-            }
-            Control::Lag(lag) => {
-                recorder.tally.degraded += u64::from(lag.level == LagLevel::Degraded);
-            }
-            Control::Heartbeat(heartbeat) if heartbeat.delivered != self.delivered => {
-                let counted = self.delivered;
-                self.fail(
-                    recorder,
-                    &format!(
-                        "the server says {} delivered, but {counted} came",
-                        heartbeat.delivered
-                    ),
-                );
-                self.delivered = heartbeat.delivered;
-            }
-            Control::Ledger(answer) => return self.on_ledger(answer.topics, answer.more, recorder),
-            Control::Error(error) => self.fail(
-                recorder,
-                &format!(
-                    "the server answered {} {}: {}",
-                    error.code, error.name, error.message
-                ),
-            ),
-            _ => {}
-        }
-        Turn::On
-    }
-
-    fn on_subscribed(
-        &mut self,
-        answer: &crate::protocol::Subscribed,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
-        for refused in &answer.err {
-            recorder.tally.refused += 1;
-            self.fail(
-                recorder,
-                &format!(
-                    "{} was refused with {}: {}",
-                    refused.topic, refused.code, refused.message
-                ),
-            );
-        }
-        for entry in answer.ok.iter().flat_map(|entry| {
-            entry
-                .matched
-                .as_deref()
-                .unwrap_or(std::slice::from_ref(entry))
-        }) {
-            match entry.recovered {
-                Some(true) => recorder.tally.recovered += 1,
-                Some(false) => recorder.tally.expired += 1,
-                None => {}
-            }
-        }
-        let Phase::Joining(left) = &mut self.phase else {
-            return Turn::On;
-        };
-        if answer.more {
-            return Turn::On;
-        }
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return Turn::On;
-        }
-        self.phase = Phase::Open;
-        Turn::Joined
-    }
-
-    fn on_ledger(
-        &mut self,
-        topics: Vec<LedgerEntry>,
-        more: bool,
-        recorder: &mut Recorder<'_>,
-    ) -> Turn {
-        let Phase::Closing(entries) = &mut self.phase else {
-            return Turn::On;
-        };
-        entries.extend(topics);
-        if more {
-            return Turn::On;
-        }
-        let entries = std::mem::take(entries);
-        for entry in &entries {
-            if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
-                self.fail(
-                    recorder,
-                    &format!(
-                        "{}: the server's ledger doesn't come out at zero: {entry:?}",
-                        entry.topic
-                    ),
-                );
-            }
-        }
-        let seqs = entries
-            .iter()
-            .map(|entry| (entry.topic.clone(), entry.head))
-            .collect();
-        let other = entries.iter().filter(|entry| entry.epoch != self.epoch);
-        let epochs = other
-            .map(|entry| (entry.topic.clone(), entry.epoch.clone()))
-            .collect();
-        self.from = Some(From {
-            epoch: self.epoch.clone(),
-            seqs,
-            epochs,
-        });
-        self.phase = Phase::Closing(entries);
-        Turn::Ledger
-    }
-
     /// The accounts that the ledger told, and where a connection that comes back goes on.
     pub(super) fn ledger(&mut self) -> (Vec<LedgerEntry>, Option<From>) {
         match std::mem::replace(&mut self.phase, Phase::Over) {
@@ -486,50 +332,8 @@ impl LoadConnection {
         }
     }
 
-    fn fail(&self, recorder: &mut Recorder<'_>, what: &str) {
-        super::worker::add_failure(
-            recorder.failures,
-            format!("connection {}: {what}", self.assignment.number),
-        );
-    }
-
-    fn subscribe(&mut self, settings: &TestSettings) {
-        let mut requests = 0;
-        // Trades are never merged, so they are always asked for raw.
-        let (trades, states): (Vec<_>, Vec<_>) = self
-            .assignment
-            .topics
-            .iter()
-            .cloned()
-            .partition(|topic| topic.starts_with("trade:"));
-        for (topics, is_trade) in [(trades, true), (states, false)] {
-            let mut wish = self.assignment.wish;
-            if is_trade {
-                (wish.mode, wish.interval_ms) = (None, None);
-                wish.on_slow = wish
-                    .on_slow
-                    .filter(|on_slow| *on_slow != crate::protocol::OnSlow::Conflate);
-            }
-            for topics in chunks(topics) {
-                let from = self.from.as_ref().map(|from| part_of(from, &topics));
-                requests += 1;
-                let op = Op::Subscribe(Subscribe {
-                    topics,
-                    wish,
-                    from,
-                    ..Subscribe::default()
-                });
-                self.ask(op, requests, settings.encoding);
-            }
-        }
-        if let (Some(probe), Some(from)) = (&mut self.probe, &self.from) {
-            probe.resume(from);
-        }
-        self.phase = Phase::Joining(requests as usize);
-    }
-
     /// Asks for the ledger; what comes before it still counts. Returns whether it could be asked.
-    pub(super) fn ask_ledger(&mut self, settings: &TestSettings) -> Result<bool, LinkError> {
+    pub(super) fn ask_ledger(&mut self, settings: &TestSettings) -> Result<bool, ConnectionError> {
         if !self.is_open() {
             return Ok(false);
         }
@@ -540,7 +344,7 @@ impl LoadConnection {
     }
 
     /// Shows that it lives, without having read anything.
-    pub(super) fn show_life(&mut self) -> Result<(), LinkError> {
+    pub(super) fn show_life(&mut self) -> Result<(), ConnectionError> {
         self.send_control(ControlOpcode::Pong, Vec::new());
         self.flush()
     }
@@ -588,12 +392,4 @@ impl LoadConnection {
         frame.header_mut().mask = Some(rand::random());
         frame.format(&mut self.out).expect("a Vec takes all");
     }
-}
-
-/// How many events a JSON array holds: each begins with its channel, and no text in an event can hold a bare quote.
-fn count_json(payload: &[u8], encoding: Encoding) -> Option<u64> {
-    if encoding != Encoding::Json || payload.first() != Some(&b'[') {
-        return None;
-    }
-    Some(memchr::memmem::find_iter(payload, b"{\"ch\":\"").count() as u64)
 }
