@@ -42,7 +42,7 @@ pub(super) fn open_state_dir(
         }
         Found::Refused(refusal) => {
             let reason = refusal.reason();
-            metrics.states_refused.with_label_values(&[reason]).inc();
+            metrics.states_rejected.with_label_values(&[reason]).inc();
             tracing::warn!(reason, why = %refusal, "begins a new epoch");
             None
         }

@@ -83,7 +83,8 @@ async fn publish(
 
 fn dropped(metrics: &Metrics, source: &str, reason: &str) -> String {
     let text = String::from_utf8(metrics.render()).expect("metrics are text");
-    let name = format!("tickcast_source_dropped_total{{reason=\"{reason}\",source=\"{source}\"}} ");
+    let name =
+        format!("tickcast_source_events_dropped_total{{reason=\"{reason}\",source=\"{source}\"}} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&*name));
     line.unwrap_or("none").to_owned()
 }

@@ -54,7 +54,7 @@ pub struct Metrics {
     /// Published → written: by mode for clients that keep up, then by mode for those that lag.
     pub fanout_time: [Histogram; 2 * Mode::NAMES.len()],
     /// Age of the oldest event that waits for a blocked client.
-    pub queue_age: Histogram,
+    pub outbox_age: Histogram,
     /// Bytes written at once.
     pub flush_bytes: Histogram,
     /// Asked for → on the wire.
@@ -86,7 +86,7 @@ pub struct Metrics {
     /// Restarts of sources.
     pub source_restarts: IntCounter,
     /// Handshakes refused, by reason.
-    handshakes_refused: IntCounterVec,
+    handshakes_rejected: IntCounterVec,
     /// A source's task runs.
     pub source_up: IntGaugeVec,
     /// A source's state: 1 where it holds.
@@ -106,7 +106,7 @@ pub struct Metrics {
     /// Steps of the wall clock, by direction.
     pub clock_steps: IntCounterVec,
     /// Saved states that were refused, by reason.
-    pub states_refused: IntCounterVec,
+    pub states_rejected: IntCounterVec,
 }
 
 /// A source's own.
@@ -329,7 +329,7 @@ impl Metrics {
             [],
         );
         let late = all.gauges(
-            "tickcast_connections_late",
+            "tickcast_slow_consumers",
             "Connections currently lagging, by level.",
             &["level"],
         );
@@ -346,7 +346,7 @@ impl Metrics {
         let source_events = IntCounterVec::new(source_events, &["source", "channel"])
             .expect("names of the catalogue are valid");
         let source_dropped = Opts::new(
-            "tickcast_source_dropped_total",
+            "tickcast_source_events_dropped_total",
             "Events emitted by sources but not published by the bus, by reason.",
         );
         let source_dropped = IntCounterVec::new(source_dropped, &["source", "reason"])
@@ -366,7 +366,7 @@ impl Metrics {
             lost: GapCause::ALL.map(|cause| lost.with_label_values(&[cause.name()])),
             lag: ["ok", "warn", "degraded"].map(|level| lag.with_label_values(&[level])),
             late: ["warn", "degraded"].map(|level| late.with_label_values(&[level])),
-            bus_time: all.histogram("tickcast_bus_seconds", "Ingest-to-publish latency, including queueing.", TIMES),
+            bus_time: all.histogram("tickcast_bus_latency_seconds", "Ingest-to-publish latency, including queueing.", TIMES),
             batch_items: all.histogram("tickcast_batch_items", "Items per published batch: events and topic changes.", NUMBERS),
             queue_fill: all.ratio("tickcast_bus_queue_ratio", "Fill level of the bus input queue, 0 to 1."),
             log_bytes: all.gauge("tickcast_log_bytes", "Memory of the batches in the log."),
@@ -384,15 +384,15 @@ impl Metrics {
             fanout_time: std::array::from_fn(|at| {
                 let modes = Mode::NAMES.len();
                 let labels = [("client", FANOUT_CLIENTS[at / modes]), ("mode", Mode::NAMES[at % modes])];
-                all.labelled("tickcast_fanout_seconds", FANOUT_HELP, &labels)
+                all.labelled("tickcast_fanout_latency_seconds", FANOUT_HELP, &labels)
             }),
-            queue_age: all.histogram(
-                "tickcast_queue_age_seconds",
+            outbox_age: all.histogram(
+                "tickcast_outbox_age_seconds",
                 "Age of the oldest queued event or unanswered ping, sampled for clients that must read first.",
                 TIMES,
             ),
             flush_bytes: all.histogram("tickcast_flush_bytes", "Bytes accepted by a client socket per turn.", SIZES),
-            snapshot_time: all.histogram("tickcast_snapshot_seconds", "Snapshot latency from request to write.", TIMES),
+            snapshot_time: all.histogram("tickcast_snapshot_latency_seconds", "Snapshot latency from request to write.", TIMES),
             resumes: all.counters(
                 "tickcast_resumes_total",
                 "Topics resumed after a reconnect, by outcome.",
@@ -409,7 +409,7 @@ impl Metrics {
                 "code",
                 codes().into_iter().chain(["client", "1002", "1007", "1009"]),
             ),
-            queued_bytes: all.gauge("tickcast_queued_bytes", "Bytes queued in outboxes."),
+            queued_bytes: all.gauge("tickcast_outbox_bytes", "Bytes queued in outboxes."),
             memory_bound: all.gauge("tickcast_memory_bound_bytes", "Upper bound of memory by the memory formula."),
             memory_limit: all.gauge(
                 "tickcast_memory_limit_bytes",
@@ -417,12 +417,12 @@ impl Metrics {
             ),
             connections_limit: all.gauge("tickcast_connections_limit", "Connection limit (`limits.connections`)."),
             request_errors: all.counters("tickcast_request_errors_total", "Requests answered with an error, by code.", "code", codes()),
-            bad_input: all.counters("tickcast_bad_input_total", "Input records rejected, by reason.", "reason", BAD_INPUT),
+            bad_input: all.counters("tickcast_rejected_input_total", "Input records rejected, by reason.", "reason", BAD_INPUT),
             overruns: all.counter("tickcast_shard_overruns_total", "Shard overruns: the shard fell behind the bus by more than bus.log."),
             replay_rows: all.register(replay_rows),
             source_restarts: all.counter("tickcast_source_restarts_total", "Source restarts."),
-            handshakes_refused: all.counters(
-                "tickcast_handshakes_refused_total",
+            handshakes_rejected: all.counters(
+                "tickcast_handshakes_rejected_total",
                 "Handshakes and HTTP requests rejected or aborted, by reason.",
                 "reason",
                 Refused::ALL.map(Refused::name),
@@ -449,8 +449,8 @@ impl Metrics {
                 "direction",
                 ["forward", "back"],
             ),
-            states_refused: all.counters(
-                "tickcast_states_refused_total",
+            states_rejected: all.counters(
+                "tickcast_states_rejected_total",
                 "Saved states rejected at start, by reason.",
                 "reason",
                 STATE_REFUSED,
@@ -463,7 +463,7 @@ impl Metrics {
     /// The metrics of a source.
     pub fn add_source(&self, name: &str) -> SourceMeters {
         let lag = self.catalogue.labelled(
-            "tickcast_source_lag_seconds",
+            "tickcast_source_latency_seconds",
             "Source latency from event time to receipt.",
             &[("source", name)],
         );
@@ -487,7 +487,7 @@ impl Metrics {
     pub fn add_shard(&self, number: usize) -> ShardMeters {
         let label = ("shard", &*number.to_string());
         let turn = self.catalogue.labelled(
-            "tickcast_shard_turn_seconds",
+            "tickcast_shard_turn_duration_seconds",
             "Duration of a turn of the shard's event loop.",
             &[label],
         );
@@ -498,7 +498,7 @@ impl Metrics {
         let paused = prometheus::Counter::with_opts(opts.const_label(label.0, label.1))
             .expect("names of the catalogue are valid");
         let opts = Opts::new(
-            "tickcast_shard_longest_turn_seconds",
+            "tickcast_shard_turn_duration_max_seconds",
             "Longest turn of the last 30 to 60 seconds.",
         );
         let longest = Gauge::with_opts(opts.const_label(label.0, label.1))
@@ -551,7 +551,7 @@ impl Metrics {
     /// Counts a connection or request that is refused or cut off.
     pub fn count_refused(&self, reason: Refused) {
         let labels = [reason.name()];
-        self.handshakes_refused.with_label_values(&labels).inc();
+        self.handshakes_rejected.with_label_values(&labels).inc();
     }
 
     /// Counts a request that was answered by an error.

@@ -34,7 +34,7 @@ pub struct Counts {
     fanout: [LocalHistogram; 2 * MODES],
     /// Where the histograms of the client that is served begin.
     client: usize,
-    queue_age: LocalHistogram,
+    outbox_age: LocalHistogram,
     flush_bytes: LocalHistogram,
     snapshot: LocalHistogram,
 }
@@ -52,7 +52,7 @@ impl Counts {
             latest: (UnixNanos::default(), 0, 0),
             client: 0,
             fanout: metrics.fanout_time.each_ref().map(Histogram::local),
-            queue_age: metrics.queue_age.local(),
+            outbox_age: metrics.outbox_age.local(),
             flush_bytes: metrics.flush_bytes.local(),
             snapshot: metrics.snapshot_time.local(),
         }
@@ -78,7 +78,7 @@ impl Counts {
         let all = self
             .fanout
             .iter()
-            .chain([&self.queue_age, &self.flush_bytes, &self.snapshot]);
+            .chain([&self.outbox_age, &self.flush_bytes, &self.snapshot]);
         all.into_iter()
             .any(|histogram| !histogram.is_empty())
             .then(|| self.told.plus(REPORT_EVERY))
@@ -128,7 +128,7 @@ impl Counts {
 
     /// A blocked client's oldest event has this age.
     pub fn waits(&mut self, age: Duration) {
-        self.queue_age.time(age);
+        self.outbox_age.time(age);
     }
 
     /// A snapshot went onto the wire that was asked for at `since`.
@@ -153,7 +153,7 @@ impl Counts {
         }
         self.told = self.now;
         let others = [
-            &mut self.queue_age,
+            &mut self.outbox_age,
             &mut self.flush_bytes,
             &mut self.snapshot,
         ];

@@ -166,7 +166,7 @@ async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
             "{answer}"
         );
     }
-    assert!(feed.metric("tickcast_handshakes_refused_total") >= 1.0);
+    assert!(feed.metric("tickcast_handshakes_rejected_total") >= 1.0);
     assert_eq!(feed.get("/healthz").await?, "ok\n");
     Ok(())
 }
@@ -198,7 +198,7 @@ async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
         // A head that is refused in the middle ends by a reset.
         let _answer = exchange(feed.address, bytes.as_bytes()).await;
         feed.until(reason, |feed| {
-            feed.counted("handshakes_refused", reason) == 1
+            feed.counted("handshakes_rejected", reason) == 1
         })
         .await?;
     }
@@ -206,10 +206,10 @@ async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
     stream.write_all(b"GET / HTTP/1.1\r\nHos").await?;
     stream.shutdown().await?;
     feed.until("incomplete", |feed| {
-        feed.counted("handshakes_refused", "incomplete") == 1
+        feed.counted("handshakes_rejected", "incomplete") == 1
     })
     .await?;
-    let all = feed.metric("tickcast_handshakes_refused_total");
+    let all = feed.metric("tickcast_handshakes_rejected_total");
     assert!((7.5..8.5).contains(&all), "each once, not {all}");
     Ok(())
 }

@@ -118,7 +118,7 @@ impl Feed {
         text.lines().filter(of_name).filter_map(value).sum()
     }
 
-    /// A counter's value by its one label: `counted("handshakes_refused", "host")`.
+    /// A counter's value by its one label: `counted("handshakes_rejected", "host")`.
     pub(crate) fn counted(&self, name: &str, label: &str) -> u64 {
         let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
         let (start, label) = (

@@ -113,7 +113,7 @@ async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Res
             "{refused}"
         );
     }
-    assert_eq!(feed.counted("handshakes_refused", "busy"), 2);
+    assert_eq!(feed.counted("handshakes_rejected", "busy"), 2);
     assert_eq!(feed.get("/healthz").await?, "ok\n");
     assert!(feed.get("/").await?.contains("<title>"));
     drop(unread);
@@ -148,7 +148,7 @@ async fn answers_have_a_rate_over_all_clients() -> Result<()> {
         refused += u64::from(feed.http(request).await?.starts_with("HTTP/1.1 429"));
     }
     assert!(refused > 0, "five at once, and one a second");
-    assert_eq!(feed.counted("handshakes_refused", "rate"), refused);
+    assert_eq!(feed.counted("handshakes_rejected", "rate"), refused);
     let names = vec!["trade:S1"; 101].join(",");
     let many = feed.get(&format!("/v1/snapshot?topics={names}")).await?;
     assert!(!many.contains("\"ok\""), "{many}");
@@ -314,7 +314,7 @@ async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<
             );
         }
     }
-    assert_eq!(feed.counted("handshakes_refused", "host"), 20);
+    assert_eq!(feed.counted("handshakes_rejected", "host"), 20);
     Ok(())
 }
 

@@ -98,7 +98,7 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
             (12, 400)
         ]
     );
-    assert!(feed.metric("tickcast_bad_input_total") >= 10.0);
+    assert!(feed.metric("tickcast_rejected_input_total") >= 10.0);
     let events = client.events(3).await?;
     let trade = events.iter().find_map(|event| match &event.body {
         Body::Trade(trade) => Some((trade.px.0.to_string(), trade.id.text())),
@@ -234,7 +234,7 @@ async fn slow_bodies_hold_up_nobody() -> Result<()> {
     drop(slow);
     let answer = exchange(feed.address, format!("{head} ").as_bytes()).await?;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert_eq!(feed.counted("handshakes_refused", "slow_body"), 1);
+    assert_eq!(feed.counted("handshakes_rejected", "slow_body"), 1);
     Ok(())
 }
 

@@ -517,7 +517,7 @@ async fn bad_lines_are_skipped_until_there_are_too_many() -> Result<()> {
     );
     let feed = Feed::start(&format!("sources: [{source}]")).await?;
     feed.until("the source has stopped", |feed| {
-        feed.metric("tickcast_bad_input_total") >= 2.0
+        feed.metric("tickcast_rejected_input_total") >= 2.0
     })
     .await?;
     assert_eq!(feed.get("/healthz").await?, "ok\n");

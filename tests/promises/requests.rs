@@ -211,7 +211,7 @@ async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: boo
         client.send(Message::binary(payload)).await?;
     }
     feed.until("the client is behind", |feed| {
-        feed.metric("tickcast_queued_bytes") > 300_000.0
+        feed.metric("tickcast_outbox_bytes") > 300_000.0
     })
     .await?;
     let (mut events, mut largest, mut granted, mut has_ledger) = (0, 0, Vec::new(), false);

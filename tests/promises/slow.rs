@@ -165,12 +165,12 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
     // Invariant 4: what waits for the sleepers stays within their bounds.
     let bound = 20.0 * (64.0 + 64.0 + 2.0 * 16.0 + 32.0) * 1024.0;
     assert!(
-        feed.metric("tickcast_queued_bytes") < bound,
+        feed.metric("tickcast_outbox_bytes") < bound,
         "{} bytes wait",
-        feed.metric("tickcast_queued_bytes")
+        feed.metric("tickcast_outbox_bytes")
     );
     assert!(
-        feed.metric("tickcast_queued_bytes") > 0.0,
+        feed.metric("tickcast_outbox_bytes") > 0.0,
         "the sleepers do sleep"
     );
     Ok(())
@@ -233,7 +233,7 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     named.write_all(handshake.as_bytes()).await?;
     let _slow = stalled(&feed, &["quote:*"], OnSlow::Conflate).await?;
     feed.until("somebody is degraded", |feed| {
-        feed.metric("tickcast_connections_late") > 0.0
+        feed.metric("tickcast_slow_consumers") > 0.0
     })
     .await?;
     feed.until("all are counted", |feed| {

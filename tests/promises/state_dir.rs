@@ -42,7 +42,7 @@ async fn look(app: &App) -> Result<(String, UnixNanos)> {
 fn refused(app: &App, reason: &str) -> bool {
     let text = String::from_utf8_lossy(&app.metrics().render()).into_owned();
     text.contains(&format!(
-        "tickcast_states_refused_total{{reason=\"{reason}\"}} 1"
+        "tickcast_states_rejected_total{{reason=\"{reason}\"}} 1"
     ))
 }
 

@@ -551,7 +551,7 @@ async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
     let report = publish(&feed, &line.repeat(80_000)).await?;
     assert_eq!(report["accepted"], 80_000);
     feed.until("refused trades", |feed| {
-        feed.metric("tickcast_source_dropped_total") >= 772.0
+        feed.metric("tickcast_source_events_dropped_total") >= 772.0
     })
     .await?;
     let mut client = feed.client(Encoding::Json).await?;

@@ -96,24 +96,24 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     };
     let (gap, disconnect) = (plan("gap", "70%", 0.0)?, plan("disconnect", "0%", 40.0)?);
     let testing = std::thread::spawn(move || run(&gap, &mut |_| false));
-    prometheus.alert("TickcastLosing")?;
+    prometheus.alert("TickcastEventLoss")?;
     // The bound covers more than these clients can take: the process itself holds the rest.
     let ballast = std::hint::black_box(vec![1_u8; BALLAST_BYTES]);
-    prometheus.alert("TickcastMemoryNearBound")?;
+    prometheus.alert("TickcastMemoryNearLimit")?;
     drop(ballast);
     prometheus.alert("TickcastSlowConsumers")?;
     testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
     let testing = std::thread::spawn(move || run(&disconnect, &mut |_| false));
-    prometheus.alert("TickcastSlowClientsSentAway")?;
+    prometheus.alert("TickcastSlowConsumersDisconnected")?;
     prometheus.alert("TickcastReconnectStorm")?;
     testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
     // Slow clients are late for themselves alone.
     let firing = prometheus.firing()?;
-    for name in ["TickcastUnaccounted", "TickcastLateFast"] {
+    for name in ["TickcastUnaccountedEvents", "TickcastLatencyBudgetBurnFast"] {
         assert!(!firing.contains(&name.to_owned()), "{firing:?}");
     }
     Ok(())
@@ -150,7 +150,10 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     let labels = prometheus.alert("TickcastShardSaturated")?;
     assert_eq!(labels["shard"], "0", "{labels}");
     // Its clients read what comes at once, and yet it comes late.
-    for name in ["TickcastLateFast", "TickcastLateSlow"] {
+    for name in [
+        "TickcastLatencyBudgetBurnFast",
+        "TickcastLatencyBudgetBurnSlow",
+    ] {
         prometheus.alert(name)?;
     }
     stop.store(true, Ordering::Relaxed);
@@ -223,7 +226,9 @@ fn a_refused_config_raises_an_alert() -> Result<()> {
             .parse()?;
         let prometheus = Prometheus::start(admin)?;
         std::fs::write(&file, "sources: []")?;
-        prometheus.alert("TickcastConfigNotTaken").map(|_labels| ())
+        prometheus
+            .alert("TickcastConfigReloadFailed")
+            .map(|_labels| ())
     };
     let raised = raised();
     server.kill()?;
@@ -242,7 +247,7 @@ fn a_running_source_that_publishes_nothing_raises_an_alert() -> Result<()> {
         "sources: [{name: sim, kind: sim, stale_after: 30d, instruments: [{symbol: A, start: 100, rate: 1/m}]}]",
     )?;
     let prometheus = Prometheus::start(feed.admin)?;
-    prometheus.alert("TickcastNothingPublished")?;
+    prometheus.alert("TickcastNoEventsPublished")?;
     Ok(())
 }
 
@@ -256,11 +261,11 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
     let (here, rules_alone) = (
         include_str!("alerts.rs"),
         [
-            "TickcastUnaccounted",
-            "TickcastQueueNearBound",
+            "TickcastUnaccountedEvents",
+            "TickcastBusQueueNearLimit",
             "TickcastCrashLoop",
             "TickcastConnectionsHalved",
-            "TickcastFilesNearLimit",
+            "TickcastFileDescriptorsNearLimit",
         ],
     );
     for name in alerts

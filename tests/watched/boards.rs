@@ -333,7 +333,7 @@ fn bucket(seconds: f64) -> usize {
 const WIDE: &str = "sources: [{name: sim, kind: sim, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 20/s}]}]";
 
 /// The p99 of the boards, over the time of one test.
-const P99: &str = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_seconds_bucket{mode=\"raw\"}[8s])))";
+const P99: &str = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_latency_seconds_bucket{mode=\"raw\"}[8s])))";
 /// How often the two are compared until they agree.
 const ROUNDS: usize = 3;
 

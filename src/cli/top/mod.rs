@@ -218,7 +218,7 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     [
         vec![
             ("connections", count(now.connections.count as f64)),
-            ("late", count(now.value("tickcast_connections_late"))),
+            ("late", count(now.value("tickcast_slow_consumers"))),
             ("topics held", count(now.value("tickcast_subscriptions"))),
             ("opened/s", rate("tickcast_connections_opened_total")),
             ("memory", bytes(now.value("process_resident_memory_bytes"))),
@@ -242,10 +242,13 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
             ),
         ],
         vec![
-            ("p50/p99: source", quantiles("tickcast_source_lag_seconds")),
-            ("bus", quantiles("tickcast_bus_seconds")),
-            ("fan-out", quantiles("tickcast_fanout_seconds")),
-            ("turn", quantiles("tickcast_shard_turn_seconds")),
+            (
+                "p50/p99: source",
+                quantiles("tickcast_source_latency_seconds"),
+            ),
+            ("bus", quantiles("tickcast_bus_latency_seconds")),
+            ("fan-out", quantiles("tickcast_fanout_latency_seconds")),
+            ("turn", quantiles("tickcast_shard_turn_duration_seconds")),
         ],
     ]
 }
