@@ -13,6 +13,7 @@ mod harness;
 mod http;
 mod index;
 mod invariants;
+mod isolation;
 mod join;
 mod lag;
 mod layers;
