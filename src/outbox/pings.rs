@@ -41,7 +41,7 @@ impl Outbox {
         };
         self.pinged = true;
         self.frames.frame(Opcode::Ping, &payload);
-        if let Some(limits) = window.first_limits(pace) {
+        if let Some(limits) = window.first_limits(pace).filter(|_| !self.is_unheard) {
             self.frames.limit_to(limits);
         }
     }
@@ -109,9 +109,13 @@ impl Outbox {
         self.frames.release();
     }
 
-    /// The client could not be heard for so long, and can be now.
-    pub fn excuse(&mut self, pause: Duration) {
+    /// Reading of the client goes on.
+    pub const fn hear(&mut self) {
         self.is_unheard = false;
+    }
+
+    /// The client could not be heard for so long.
+    pub fn excuse(&mut self, pause: Duration) {
         if let Some(window) = &mut self.read_window {
             window.excuse(pause);
         }

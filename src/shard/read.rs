@@ -97,6 +97,7 @@ impl Shard {
                 return true;
             }
             if let Some(since) = connection.peer.paused_since.take() {
+                connection.outbox.hear();
                 connection.excuse(self.now.since(since));
                 self.arm_checkup(key);
                 continue;

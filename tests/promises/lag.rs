@@ -257,3 +257,29 @@ async fn a_client_that_never_answers_pings_gets_its_data() -> Result<()> {
     assert_eq!(feed.counted("lag_changes", "warn"), 0);
     Ok(())
 }
+
+/// While reading is paused, pongs can't be read, so they hold nothing back.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_at_once_are_answered_while_data_flows() -> Result<()> {
+    const REQUESTS: usize = 300;
+    let rest = "fanout: {behind: 1s}\nlimits: {requests_per_s: 1000, message: 1KiB}";
+    let feed = Feed::start(&market(100, 1000, rest)).await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    let request = Subscribe {
+        wish: wish(Mode::Conflate, None),
+        ..subscribe(&["quote:*", "ticker:*"])
+    };
+    client.ask(Op::Subscribe(request)).await?;
+    for _ in 0..REQUESTS {
+        client.ask(Op::Subscriptions).await?;
+    }
+    for _ in 0..REQUESTS {
+        client
+            .control("an answer", |control| {
+                matches!(control, Control::Subscriptions(part) if !part.more).then_some(())
+            })
+            .await?;
+    }
+    client.ledger().await?;
+    Ok(())
+}
