@@ -143,7 +143,7 @@ fn simulation_gives_the_same_events_for_the_same_seed() -> Result<()> {
     );
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
-        hex, "293df7e9d6a0e5eed018cfe6f3abd5a53aabe895b683132e49c9a0af5d93a04e",
+        hex, "e5708167766b971ccc5a8578e311e463b23e7c8d213880df65abfae835e850ad",
         "the first 100,000 events of the default market"
     );
     let other = SimConfig { seed: 8, ..config };
