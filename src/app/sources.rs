@@ -170,6 +170,13 @@ impl Sources {
     /// Takes another config: what changed starts over, what is new begins, what is gone ends. Returns what was done.
     pub(super) async fn reload(&mut self, config: &[SourceConfig]) -> Vec<String> {
         let mut done = Vec::new();
+        let expected = config
+            .iter()
+            .flat_map(|source| source.details.symbols())
+            .collect();
+        self.bus
+            .emit(&mut vec![Emit::Expect(Arc::new(expected))])
+            .await;
         for at in 0..self.runs.len() {
             let name = Arc::clone(&self.runs[at].config.name);
             if self.runs[at].task.is_some() && !config.iter().any(|source| source.name == name) {

@@ -75,6 +75,8 @@ struct State {
     session_start: Duration,
     session: Option<Session>,
     bars: [Option<OpenBar>; Interval::ALL.len()],
+    /// Its source has given it up: it is on no list.
+    removed: bool,
     /// Whether it stands in its source's list of what to publish at the next mark.
     changed: bool,
     ticker_changed: bool,
@@ -118,6 +120,11 @@ impl Derive {
             state.stale_after = info.instrument.stale_after.unwrap_or(stale_after);
             state.session_start = info.instrument.session_start;
             (state.topics, state.src) = (info.topics, info.instrument.src);
+            if std::mem::take(&mut state.removed) {
+                let source = &mut self.sources[info.source.0 as usize];
+                state.last_seen = source.present;
+                source.instruments.push(id);
+            }
             return;
         }
         let source = &mut self.sources[info.source.0 as usize];
@@ -131,6 +138,7 @@ impl Derive {
             session_start: info.instrument.session_start,
             session: None,
             bars: [const { None }; Interval::ALL.len()],
+            removed: false,
             changed: false,
             ticker_changed: false,
             trading: None,
@@ -304,6 +312,22 @@ impl Derive {
             .flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
     }
 
+    /// The instruments are gone; nothing is derived of them until they are added again, as new ones.
+    pub fn remove(&mut self, ids: &[InstrumentId]) {
+        let gone: HashSet<InstrumentId> = ids.iter().copied().collect();
+        for time in &mut self.sources {
+            time.instruments.retain(|known| !gone.contains(known));
+            time.changed.retain(|known| !gone.contains(known));
+        }
+        for id in gone {
+            let state = &mut self.states[id.0 as usize];
+            state.session = None;
+            state.bars = [const { None }; Interval::ALL.len()];
+            (state.changed, state.ticker_changed, state.trading) = (false, false, None);
+            state.removed = true;
+        }
+    }
+
     /// Another source has these instruments from now on: they begin as new ones. Returns their topics.
     pub fn move_to(&mut self, ids: &HashSet<InstrumentId>, source: usize) -> Vec<TopicId> {
         for time in &mut self.sources {
@@ -318,6 +342,7 @@ impl Derive {
             state.bars = [const { None }; Interval::ALL.len()];
             (state.changed, state.ticker_changed, state.trading) = (false, false, None);
             state.last_seen = self.sources[source].present;
+            state.removed = false;
             topics.extend(state.topics.into_iter().flatten());
         }
         topics

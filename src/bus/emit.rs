@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -6,7 +7,7 @@ use super::SourceSpec;
 use super::derive::SessionSoFar;
 use crate::clock::Clock;
 use crate::log::{Checkpoint, SourceId};
-use crate::market::{Bar, Instrument, Interval, Quote, Trade, TradingState, UnixNanos};
+use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
 
 /// What a source can say. Instruments are meant by the source's own numbers, in the order in which it told them.
@@ -28,10 +29,13 @@ pub enum Emit {
     Session(u32, SessionSoFar),
     /// The source begins again: every topic of it gets a new epoch.
     StartOver,
+    /// Symbols that the config lists from now on: they are not removed though one source gives them up, because another one
+    /// announces them.
+    Expect(Arc<HashSet<Symbol>>),
     /// A source that is new, or the same with another config: it numbers its instruments anew, and starts over. What it had
-    /// before and doesn't tell at first is closed.
+    /// before and doesn't tell at first is closed and removed.
     Begin(SourceSpec),
-    /// The source is there no more: its instruments are closed.
+    /// The source is there no more: its instruments are closed and removed.
     Retire,
     /// The source is live, silent, being restarted, or at its end.
     State(SourceState),

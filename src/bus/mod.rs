@@ -72,6 +72,8 @@ pub struct Bus {
     carried_over: HashMap<usize, Vec<InstrumentId>>,
     /// Closed, because their source has given them up.
     free: HashSet<InstrumentId>,
+    /// Symbols that the config lists.
+    expected: Arc<HashSet<Symbol>>,
 }
 
 /// Numbers events and gathers them for the next batch.
@@ -228,6 +230,7 @@ impl Bus {
             heritage,
             carried_over: HashMap::new(),
             free: HashSet::new(),
+            expected: Arc::default(),
         }
     }
 
@@ -366,10 +369,14 @@ impl Bus {
                 self.derive.on_session(id, so_far, &mut self.out);
             }
             Emit::StartOver => self.start_over(at),
+            Emit::Expect(symbols) => self.expected = symbols,
             Emit::Begin(spec) => self.begin(at, spec),
             Emit::Retire => {
-                self.close(self.out.catalog.of_source(source), received);
+                let gone = self.out.catalog.of_source(source);
+                self.instruments[at].clear();
+                self.close(gone.clone(), received);
                 self.change_source(source, SourceState::Ended, received, None);
+                self.remove(gone);
             }
             Emit::State(state) => self.change_source(source, state, received, None),
             Emit::Failed(error) => {
@@ -438,7 +445,7 @@ impl Bus {
     fn take_over(&mut self, source: SourceId, instruments: &[Instrument]) {
         let known = instruments
             .iter()
-            .filter_map(|instrument| self.out.catalog.of_symbol(&instrument.symbol));
+            .filter_map(|instrument| self.out.catalog.known(&instrument.symbol));
         let mut moved: HashSet<InstrumentId> = known.collect();
         moved.retain(|id| self.free.remove(id));
         moved.retain(|id| self.out.catalog.instrument(*id).source != source);
@@ -463,14 +470,30 @@ impl Bus {
             }
             self.publish();
         }
-        self.metrics.topics.set(self.out.catalog.len() as i64);
+        self.metrics.topics.set(self.out.catalog.listed() as i64);
         // What a source that began anew doesn't tell any more.
         if let Some(mut carried_over) = self.carried_over.remove(&(source.0 as usize)) {
             carried_over.retain(|id| {
                 !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
             });
-            self.close(carried_over, now);
+            self.close(carried_over.clone(), now);
+            self.remove(carried_over);
         }
+    }
+
+    /// Takes instruments off the catalog that their source has given up, unless the config lists them elsewhere.
+    fn remove(&mut self, mut gone: Vec<InstrumentId>) {
+        gone.retain(|id| {
+            let symbol = &self.out.catalog.instrument(*id).instrument.symbol;
+            !self.expected.contains(symbol)
+        });
+        self.derive.remove(&gone);
+        for some in gone.chunks(ANNOUNCED_AT_ONCE) {
+            self.out.catalog().remove(some);
+            self.out.push(LogItem::Removed(some.to_vec()));
+            self.publish();
+        }
+        self.metrics.topics.set(self.out.catalog.listed() as i64);
     }
 
     fn add_some(
@@ -481,6 +504,10 @@ impl Bus {
     ) {
         self.take_over(source, &instruments);
         let symbols: Vec<Symbol> = instruments.iter().map(|one| one.symbol.clone()).collect();
+        let removed = symbols
+            .iter()
+            .filter_map(|symbol| self.out.catalog.removed(symbol));
+        let mut returned: Vec<InstrumentId> = removed.collect();
         let first = self.out.catalog.len() as u32;
         let added = self.out.catalog().add(source, instruments);
         let topics = first..self.out.catalog.len() as u32;
@@ -505,6 +532,10 @@ impl Bus {
         claimed.extend(added.iter().flatten());
         self.instruments[at].extend(added);
         self.out.announce(topics, restored);
+        returned.retain(|id| self.out.catalog.is_there(*id));
+        if !returned.is_empty() {
+            self.out.push(LogItem::Returned(returned));
+        }
     }
 
     /// Symbols that are left out: their events are dropped, and counted.

@@ -1,8 +1,8 @@
-use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::shared_list::{Shared, merge};
 use crate::market::{Instrument, Symbol};
 use crate::protocol::EventHead;
 use crate::topic::{Channel, Topic, TopicPattern};
@@ -61,70 +61,6 @@ pub enum NotAdded {
     Limit,
 }
 
-/// Entries of one piece of a [`Shared`] list.
-const PIECE: usize = 1024;
-
-/// A list that grows at its end and is copied in pieces: a copy shares them, and a change copies one.
-#[derive(Debug)]
-struct Shared<T> {
-    pieces: Vec<Arc<Vec<Arc<T>>>>,
-    len: usize,
-}
-
-impl<T> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        Self {
-            pieces: self.pieces.clone(),
-            len: self.len,
-        }
-    }
-}
-
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self {
-            pieces: Vec::new(),
-            len: 0,
-        }
-    }
-}
-
-impl<T> Shared<T> {
-    fn push(&mut self, entry: T) {
-        if self.len.is_multiple_of(PIECE) {
-            self.pieces.push(Arc::default());
-        }
-        if let Some(last) = self.pieces.last_mut() {
-            Arc::make_mut(last).push(Arc::new(entry));
-        }
-        self.len += 1;
-    }
-
-    fn get(&self, at: usize) -> &Arc<T> {
-        &self.pieces[at / PIECE][at % PIECE]
-    }
-
-    fn set(&mut self, at: usize, entry: T) {
-        Arc::make_mut(&mut self.pieces[at / PIECE])[at % PIECE] = Arc::new(entry);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.pieces.iter().flat_map(|piece| piece.iter())
-    }
-}
-
-/// Puts sorted entries into a sorted list: a search for each, and one pass over the list.
-fn merge<T: Copy>(list: &mut Vec<T>, new: &[T], order: impl Fn(&T, &T) -> Ordering) {
-    let mut end = list.len();
-    list.extend_from_slice(new);
-    for (before, entry) in new.iter().enumerate().rev() {
-        let at = list[..end].partition_point(|known| order(known, entry).is_lt());
-        list.copy_within(at..end, at + before + 1);
-        list[at + before] = *entry;
-        end = at;
-    }
-}
-
 /// All instruments and topics. Each batch of the log holds the catalog it was made with; a change makes a new one.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
@@ -136,6 +72,16 @@ pub struct Catalog {
     by_channel: [Vec<TopicId>; Channel::COUNT],
     /// Instruments in the order of their symbols.
     by_symbol: Vec<InstrumentId>,
+    /// Instruments that their source no longer has: neither a name nor a pattern finds their topics.
+    removed: HashMap<Symbol, InstrumentId>,
+}
+
+/// Instruments and topics that [`Catalog::add`] has to sort in.
+#[derive(Default)]
+struct Unsorted {
+    instruments: HashMap<Symbol, InstrumentId>,
+    /// Topics of instruments that had been removed.
+    topics: Vec<TopicId>,
 }
 
 impl Catalog {
@@ -159,10 +105,10 @@ impl Catalog {
         instruments: Vec<Instrument>,
     ) -> Vec<Result<InstrumentId, NotAdded>> {
         let first_topic = self.topics.len as u32;
-        let mut new = HashMap::new();
+        let mut unsorted = Unsorted::default();
         let added = instruments
             .into_iter()
-            .map(|instrument| self.add_one(source, instrument, &mut new))
+            .map(|instrument| self.add_one(source, instrument, &mut unsorted))
             .collect();
         let Self {
             instruments,
@@ -175,7 +121,7 @@ impl Catalog {
             let symbol = |id: &InstrumentId| &instruments.get(id.0 as usize).instrument.symbol;
             symbol(a).cmp(symbol(b))
         };
-        let mut new: Vec<InstrumentId> = new.into_values().collect();
+        let mut new: Vec<InstrumentId> = unsorted.instruments.into_values().collect();
         new.sort_unstable_by(by_name);
         merge(by_symbol, &new, by_name);
         let by_name = |a: &TopicId, b: &TopicId| {
@@ -183,7 +129,8 @@ impl Catalog {
             symbol(a).cmp(symbol(b))
         };
         let mut new = [const { Vec::new() }; Channel::COUNT];
-        for id in (first_topic..topics.len as u32).map(TopicId) {
+        let added_topics = (first_topic..topics.len as u32).map(TopicId);
+        for id in added_topics.chain(unsorted.topics) {
             new[topics.get(id.index()).topic.channel.index()].push(id);
         }
         for (list, mut new) in by_channel.iter_mut().zip(new) {
@@ -200,21 +147,32 @@ impl Catalog {
 
     /// The instruments of a source.
     pub fn of_source(&self, source: SourceId) -> Vec<InstrumentId> {
-        let of = |(at, info): (usize, &Arc<InstrumentInfo>)| {
-            (info.source == source).then_some(InstrumentId(at as u32))
-        };
-        self.instruments.iter().enumerate().filter_map(of).collect()
+        let is_of = |id: &InstrumentId| self.instrument(*id).source == source;
+        self.by_symbol.iter().copied().filter(is_of).collect()
     }
 
     fn add_one(
         &mut self,
         source: SourceId,
         instrument: Instrument,
-        new: &mut HashMap<Symbol, InstrumentId>,
+        unsorted: &mut Unsorted,
     ) -> Result<InstrumentId, NotAdded> {
         let known = self
             .of_symbol(&instrument.symbol)
-            .or_else(|| new.get(&instrument.symbol).copied());
+            .or_else(|| unsorted.instruments.get(&instrument.symbol).copied());
+        let is_full = self
+            .instruments_max
+            .is_some_and(|max| self.by_symbol.len() + unsorted.instruments.len() >= max);
+        if known.is_none() && is_full {
+            return Err(NotAdded::Limit);
+        }
+        let returned = self.removed.remove(&instrument.symbol);
+        if let Some(id) = returned {
+            unsorted.instruments.insert(instrument.symbol.clone(), id);
+            let topics = self.instrument(id).topics;
+            unsorted.topics.extend(topics.into_iter().flatten());
+        }
+        let known = known.or(returned);
         if let Some(id) = known {
             let known = self.instrument(id);
             if known.source != source {
@@ -230,15 +188,9 @@ impl Catalog {
             self.instruments.set(id.0 as usize, info);
             return Ok(id);
         }
-        if self
-            .instruments_max
-            .is_some_and(|max| self.instruments.len >= max)
-        {
-            return Err(NotAdded::Limit);
-        }
         let id = InstrumentId(self.instruments.len as u32);
         let topics = self.add_topics(&instrument, [None; Channel::COUNT], source);
-        new.insert(instrument.symbol.clone(), id);
+        unsorted.instruments.insert(instrument.symbol.clone(), id);
         self.instruments.push(InstrumentInfo {
             instrument,
             source,
@@ -300,6 +252,54 @@ impl Catalog {
             .map(|place| self.by_symbol[place])
     }
 
+    /// The instrument of that symbol, also one that was removed.
+    pub fn known(&self, symbol: &Symbol) -> Option<InstrumentId> {
+        self.of_symbol(symbol).or_else(|| self.removed(symbol))
+    }
+
+    /// The instrument of that symbol, if it was removed.
+    pub fn removed(&self, symbol: &Symbol) -> Option<InstrumentId> {
+        self.removed.get(symbol).copied()
+    }
+
+    /// Removes instruments: no name and no pattern finds their topics any more. They keep their numbers, for when a source
+    /// announces them again.
+    pub fn remove(&mut self, ids: &[InstrumentId]) {
+        let gone: HashSet<InstrumentId> = ids.iter().copied().collect();
+        self.by_symbol.retain(|id| !gone.contains(id));
+        for id in gone {
+            let info = Arc::clone(self.instruments.get(id.0 as usize));
+            self.removed.insert(info.instrument.symbol.clone(), id);
+        }
+        let Self {
+            topics,
+            by_channel,
+            removed,
+            ..
+        } = self;
+        let is_there = |id: &TopicId| !removed.contains_key(&topics.get(id.index()).topic.symbol);
+        for list in by_channel {
+            list.retain(is_there);
+        }
+    }
+
+    /// Whether the instrument has not been removed.
+    pub fn is_there(&self, id: InstrumentId) -> bool {
+        !self
+            .removed
+            .contains_key(&self.instrument(id).instrument.symbol)
+    }
+
+    /// Whether the topic's instrument has not been removed.
+    pub fn is_listed(&self, topic: TopicId) -> bool {
+        self.removed.is_empty() || !self.removed.contains_key(&self.topic(topic).topic.symbol)
+    }
+
+    /// How many topics names and patterns find.
+    pub fn listed(&self) -> usize {
+        self.by_channel.iter().map(Vec::len).sum()
+    }
+
     /// Gives an instrument to another source.
     pub fn move_to(&mut self, id: InstrumentId, source: SourceId) {
         let InstrumentInfo {
@@ -340,7 +340,7 @@ impl Catalog {
         })
     }
 
-    /// How many topics there are.
+    /// How many topics there are, those of removed instruments included.
     pub fn len(&self) -> usize {
         self.topics.len
     }
@@ -441,23 +441,5 @@ impl Catalog {
             .iter()
             .max_by_key(|id| common(id))
             .map(|id| &**self.topic(*id))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn merging_agrees_with_sorting(mut list in proptest::collection::vec(0u32..100, 0..40), mut new in proptest::collection::vec(0u32..100, 0..40)) {
-            list.sort_unstable();
-            new.sort_unstable();
-            let mut expected = [list.clone(), new.clone()].concat();
-            expected.sort_unstable();
-            merge(&mut list, &new, Ord::cmp);
-            prop_assert_eq!(list, expected);
-        }
     }
 }

@@ -51,6 +51,10 @@ pub enum LogItem {
     },
     /// Instruments that are described otherwise now; the batch's catalog has their description.
     Instruments(Vec<InstrumentId>),
+    /// Instruments that are no longer there: their topics end. The batch's catalog doesn't list them.
+    Removed(Vec<InstrumentId>),
+    /// Instruments that had been removed and are there again.
+    Returned(Vec<InstrumentId>),
     /// A topic begins a new epoch at sequence number 0.
     Epoch {
         /// Which topic.

@@ -12,6 +12,7 @@ mod event;
 mod replica;
 mod ring;
 mod saved_topic;
+mod shared_list;
 mod topic_state;
 
 pub use batch::{Batch, Encoded};

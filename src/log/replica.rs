@@ -113,7 +113,9 @@ impl Replica {
                 }
                 self.sources.resize(catalog.sources().len(), None);
             }
-            LogItem::Instruments(_) => self.catalog = Arc::clone(catalog),
+            LogItem::Instruments(_) | LogItem::Removed(_) | LogItem::Returned(_) => {
+                self.catalog = Arc::clone(catalog);
+            }
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();

@@ -1,6 +1,7 @@
-//! Topics that appear while a client holds patterns.
+//! Topics that appear and end while a client holds them.
 
-use super::subscribe::events_by_default;
+use super::subscribe::{TOPIC_ENDED, events_by_default};
+use super::subscription_set::Name;
 use super::{Action, Join, Session, View, topic_entry};
 use crate::log::TopicId;
 use crate::protocol::{Code, Control, Refusal, TopicsChange};
@@ -37,6 +38,28 @@ impl Session {
         if !(change.added.is_empty() && change.err.is_empty()) {
             actions.insert(0, Action::Notify(Control::Topics(change)));
         }
+        actions
+    }
+
+    /// The instruments of topics that are held are gone: the topics end, and the names that they were asked for by. Patterns
+    /// stay.
+    pub fn on_removed(&mut self, topics: &[TopicId], view: View<'_>) -> Vec<Action> {
+        let mut change = TopicsChange {
+            added: Vec::new(),
+            removed: Vec::new(),
+            err: Vec::new(),
+            more: false,
+        };
+        // First the topics: none of their events follows the message that names them.
+        let mut actions = Vec::new();
+        for topic in topics {
+            self.names.remove(&Name::Topic(*topic));
+            let text = &*view.catalog().topic(*topic).text;
+            let gone = Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED);
+            change.removed.push(gone);
+            actions.push(Action::Unsubscribe(*topic));
+        }
+        actions.push(Action::Notify(Control::Topics(change)));
         actions
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::subscribe::{events_by_default, unknown_topic};
+use super::subscribe::{TOPIC_ENDED, events_by_default, unknown_topic};
 use super::subscription_set::Name;
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, Work};
 use super::{Action, Session, View, topic_entry};
@@ -158,6 +158,19 @@ impl Modifying {
                 actions: Vec::new(),
                 is_last: false,
             };
+        }
+        if self.topics.is_none() {
+            // Topics may have ended since their names were checked.
+            let ended = self
+                .changed
+                .extract_if(.., |(name, _)| session.names.settings(name).is_none());
+            for (name, _) in ended {
+                if let Name::Topic(topic) = name {
+                    let text = &*view.catalog().topic(topic).text;
+                    self.err
+                        .push(Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED));
+                }
+            }
         }
         let changed = &mut self.changed;
         let topics = self.topics.get_or_insert_with(|| {

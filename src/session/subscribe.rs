@@ -54,6 +54,9 @@ impl Places {
     }
 }
 
+/// The message about a topic whose instrument was removed.
+pub(super) const TOPIC_ENDED: &str = "the source no longer lists this instrument";
+
 /// The outcome of a slice for the topics themselves.
 #[derive(Debug, Default)]
 struct Taken {
@@ -266,6 +269,15 @@ impl Subscribing {
         view: View<'_>,
         taken: &mut Taken,
     ) {
+        // It may have ended since the name was checked.
+        piece.retain(|topic| view.catalog().is_listed(*topic));
+        if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
+            session.names.remove(name);
+            let text = &*view.catalog().topic(*topic).text;
+            self.err
+                .push(Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED));
+            return;
+        }
         let mut room =
             (session.limits.topics as usize).saturating_sub(view.held.count() + taken.holds);
         // Checked for most names; a pattern that was held already may mean more topics than there is room for.

@@ -24,7 +24,7 @@ use super::turn_events::{Rotation, TurnEvents};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::DemandSignal;
-use crate::log::{Checkpoint, Log, Next, Replica, SourceId};
+use crate::log::{Checkpoint, Log, Next, Replica, SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache, Outbox, OverflowAction, SlotId, View};
@@ -337,8 +337,11 @@ impl Shard {
         self.replica.restore(checkpoint);
         self.next = checkpoint.next;
         self.each_slot(Outbox::on_overrun);
-        let topics = 0..self.replica.len() as u32;
-        self.offer_topics(topics);
+        let topics = (0..self.replica.len() as u32).map(TopicId);
+        let catalog = self.replica.catalog();
+        let (listed, gone): (Vec<_>, Vec<_>) = topics.partition(|topic| catalog.is_listed(*topic));
+        self.end_topics(&gone);
+        self.offer_topics(&listed);
         let catalog = Arc::clone(self.replica.catalog());
         let states = self.replica.sources().to_vec();
         for (at, state) in states.into_iter().enumerate() {

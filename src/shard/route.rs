@@ -1,6 +1,6 @@
 //! From the log to the outboxes: the way of every event.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connection::ConnectionKey;
@@ -12,6 +12,14 @@ use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, e
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;
+
+/// The topics of instruments.
+fn topics_of(catalog: &Catalog, ids: &[InstrumentId]) -> Vec<TopicId> {
+    ids.iter()
+        .flat_map(|id| catalog.instrument(*id).topics)
+        .flatten()
+        .collect()
+}
 
 impl Shard {
     /// Takes a batch into the replica, and its events to where they are dealt out from.
@@ -32,7 +40,16 @@ impl Shard {
                 LogItem::Event(_) => {}
                 LogItem::Topics { new, .. } => {
                     self.replica.apply(item, &batch.catalog);
-                    self.offer_topics(new.clone());
+                    let new: Vec<TopicId> = new.clone().map(TopicId).collect();
+                    self.offer_topics(&new);
+                }
+                LogItem::Removed(ids) => {
+                    self.replica.apply(item, &batch.catalog);
+                    self.end_topics(&topics_of(&batch.catalog, ids));
+                }
+                LogItem::Returned(ids) => {
+                    self.replica.apply(item, &batch.catalog);
+                    self.offer_topics(&topics_of(&batch.catalog, ids));
                 }
                 LogItem::Instruments(ids) => {
                     self.replica.apply(item, &batch.catalog);
@@ -194,7 +211,7 @@ impl Shard {
     }
 
     /// Topics have appeared: clients whose patterns mean them hold them now.
-    pub(super) fn offer_topics(&mut self, new: Range<u32>) {
+    pub(super) fn offer_topics(&mut self, new: &[TopicId]) {
         let waiting: Vec<ConnectionKey> = self
             .connections
             .iter()
@@ -212,10 +229,40 @@ impl Shard {
             };
             let held = &connection.outbox;
             let new = new
-                .clone()
-                .map(TopicId)
+                .iter()
+                .copied()
                 .filter(|topic| held.slot_of(*topic).is_none());
             let actions = connection.peer.session.on_topics(new, view);
+            self.act(key, actions);
+        }
+    }
+
+    /// Topics have ended: whoever holds one of them is told and holds it no longer.
+    pub(super) fn end_topics(&mut self, gone: &[TopicId]) {
+        let mut concerned: BTreeMap<ConnectionKey, Vec<TopicId>> = BTreeMap::new();
+        for topic in gone {
+            for subscriber in self.registry.of(*topic) {
+                let topics = concerned.entry(subscriber.connection).or_default();
+                topics.push(*topic);
+            }
+        }
+        for (key, topics) in concerned {
+            // What waits of them goes first, where the socket takes it: unlike a client that unsubscribes, this one didn't ask.
+            self.with_outbox(key, |outbox, view| {
+                view.counts.begin_flush();
+                while !outbox.frames.blocked
+                    && !outbox.fill(view)
+                    && !view.counts.has_worked_enough()
+                    && outbox.frames.len() < view.limits.frame_bytes
+                {}
+            });
+            let connection = &mut self.connections[key.0 as usize];
+            let view = crate::session::View {
+                replica: &self.replica,
+                held: &connection.outbox,
+                now: self.now,
+            };
+            let actions = connection.peer.session.on_removed(&topics, view);
             self.act(key, actions);
         }
     }

@@ -28,6 +28,7 @@ mod readers;
 mod readiness;
 mod recorded;
 mod reload;
+mod removal;
 mod replay;
 mod requests;
 mod restart;

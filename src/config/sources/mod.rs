@@ -68,6 +68,23 @@ pub enum SourceDetails {
     },
 }
 
+impl SourceDetails {
+    /// The symbols that the config lists; those of a replay stand in its files.
+    pub fn symbols(&self) -> Vec<Symbol> {
+        match self {
+            Self::Sim(sim) => sim
+                .instruments
+                .iter()
+                .map(|one| one.symbol.clone())
+                .collect(),
+            Self::Push { instruments, .. } => {
+                instruments.iter().map(|one| one.symbol.clone()).collect()
+            }
+            Self::Replay(_) => Vec::new(),
+        }
+    }
+}
+
 /// The most characters of a description.
 const DESCRIPTION_CHARS_MAX: usize = 200;
 /// The most ticks of a simulated price.
