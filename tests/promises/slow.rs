@@ -149,7 +149,7 @@ async fn a_reader_of_single_bytes_is_judged_by_the_age_of_what_waits() -> Result
 /// Invariant 3: the healthy ones get everything, on time, while others never read.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
-    let feed = Feed::start(&market(2, 10_000, TIGHT)).await?;
+    let feed = Feed::start(&market(2, 3_000, TIGHT)).await?;
     let mut sleepers = Vec::new();
     for at in 0..20 {
         let on_slow = [OnSlow::Gap, OnSlow::Conflate][at % 2];
@@ -159,7 +159,7 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
     healthy
         .subscribe(subscribe(&["trade:*", "quote:*"]))
         .await?;
-    healthy.events(50_000).await?;
+    healthy.events(15_000).await?;
     assert_eq!((healthy.accounts.merged, healthy.accounts.lost), (0, 0));
     healthy.ledger().await?;
     // Invariant 4: what waits for the sleepers stays within their bounds.
