@@ -343,7 +343,7 @@ impl Bus {
                 }
                 self.out.publish(topic, Body::Quote(quote));
             }
-            Emit::Watermark(now) => self.derive.on_mark(at, now, &mut self.out),
+            Emit::Watermark(now) => _ = self.derive.on_mark(at, now, &mut self.out),
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
                 let Some(id) = self.own(at, local, 1) else {
