@@ -12,7 +12,7 @@ impl Drop for FatalPanic {
             // Nobody is left to tell where standard error is gone.
             let _gone = writeln!(
                 std::io::stderr(),
-                "tickcast: the {} thread panicked; this is a bug, and the server ends",
+                "tickcast: thread {} panicked; this is a bug, the server exits",
                 self.0
             );
             std::process::abort();

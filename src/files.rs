@@ -25,7 +25,7 @@ pub(crate) fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>
         .take(bytes_max as u64 + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max {
-        let message = format!("it is larger than {} KiB", bytes_max >> 10);
+        let message = format!("file too large: expected at most {} KiB", bytes_max >> 10);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
@@ -49,7 +49,7 @@ pub(crate) fn refuse_special(found: &std::fs::Metadata) -> io::Result<()> {
     } else {
         "a device"
     };
-    let message = format!("it is {name}; only regular files are opened");
+    let message = format!("{name} where a regular file is expected");
     Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
@@ -75,6 +75,6 @@ mod tests {
         std::fs::write(&file, "12345678").expect("room");
         assert_eq!(read_regular(&file, 8).expect("it fits"), b"12345678");
         std::fs::write(&file, "123456789").expect("room");
-        assert!(refused(&file).contains("larger"));
+        assert!(refused(&file).contains("too large"));
     }
 }

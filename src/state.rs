@@ -121,25 +121,25 @@ pub fn config_sum(config: &impl std::fmt::Debug) -> Bytes {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The last run did not write one.
-    #[error("the last run ended without leaving its state, as after a crash")]
+    #[error("the last run ended without saving its state, for example in a crash")]
     Missing,
     /// The file can't be read.
-    #[error("the state can't be read: {0}")]
+    #[error("cannot read the state: {0}")]
     Unreadable(io::Error),
     /// The file is not what was written.
-    #[error("the state is damaged, or of another version: {0}")]
+    #[error("the state is damaged or has another version: {0}")]
     Damaged(String),
     /// It is of another run than the last one.
     #[error(
-        "the state is not the one of the last run; an older one was put back, or its lease file was removed"
+        "the state is not that of the last run; an older one was restored, or the lease file was removed"
     )]
     NotTheLast,
     /// It was saved too long ago.
-    #[error("the state is of {} minutes ago, and at most {} are caught up on", .0.as_secs() / 60, AGE_MAX.as_secs() / 60)]
+    #[error("the state is {} minutes old, expected at most {}", .0.as_secs() / 60, AGE_MAX.as_secs() / 60)]
     Old(Duration),
     /// It was saved at a time that has not come yet.
     #[error(
-        "the state is from the future, {0:?} ahead of the clock: the clock was ahead then, or has been set back"
+        "the state was saved in the future, {0:?} ahead of the clock: the clock was ahead then, or has been set back"
     )]
     Ahead(Duration),
 }
@@ -211,7 +211,7 @@ impl StateDir {
             .map_err(|error| named(LOCK, &error))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                let why = "another server that runs has it; stop that one first, or give each a folder of its own";
+                let why = "another running server uses it; stop that server, or give each its own directory";
                 io::Error::new(io::ErrorKind::ResourceBusy, why)
             }
             TryLockError::Error(error) => error,
@@ -329,7 +329,7 @@ fn open_own(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
     let file = File::from(opened.map_err(|error| match error {
         rustix::io::Errno::LOOP => io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is a symbolic link; only regular files are opened",
+            "symbolic link where a regular file is expected",
         ),
         other => other.into(),
     })?);
@@ -358,7 +358,7 @@ fn keep_private(folder: &Path, fd: &OwnedFd) -> io::Result<()> {
         tracing::warn!(
             folder = %folder.display(),
             mode = format!("{:o}", found.mode() & 0o7777),
-            "other users can write to state_dir and replace the state; chmod it to 0700"
+            "state_dir is writable by other users, who can replace the state; chmod it to 0700"
         );
     }
     Ok(())
@@ -368,11 +368,11 @@ fn parse(bytes: &[u8]) -> Result<Saved<State>, Refusal> {
     let damaged = |why: &str| Refusal::Damaged(why.to_owned());
     let head = MAGIC.len() + SUM_BYTES;
     if bytes.len() < head || &bytes[..MAGIC.len()] != MAGIC {
-        return Err(damaged("it doesn't begin as a state does"));
+        return Err(damaged("no state header"));
     }
     let payload = &bytes[head..];
     if Sha256::digest(payload)[..] != bytes[MAGIC.len()..head] {
-        return Err(damaged("its sum is another"));
+        return Err(damaged("checksum mismatch"));
     }
     rmp_serde::from_slice(payload).map_err(|error| Refusal::Damaged(error.to_string()))
 }
@@ -608,7 +608,7 @@ mod tests {
         let refused = StateDir::open(folder.path()).expect_err("it is taken");
         assert!(
             refused.kind() == io::ErrorKind::ResourceBusy
-                && refused.to_string().contains("stop that one first"),
+                && refused.to_string().contains("stop that server"),
             "{refused}"
         );
         drop(dir);

@@ -108,19 +108,19 @@ impl Channel {
         match (plain, param) {
             (None, _) => Err(TopicError::Channel(excerpt(name))),
             (Some(Self::Bar(_)), None) => Err(TopicError::Param(
-                "bar needs an interval, as in bar:BTC-USD:1m".into(),
+                "bar requires an interval, e.g. bar:BTC-USD:1m".into(),
             )),
             (Some(Self::Bar(_)), Some(text)) => {
                 Interval::parse(text).map(Self::Bar).ok_or_else(|| {
                     TopicError::Param(format!(
-                        "no interval \"{}\"; there are 1s, 1m, 5m, 1h, 1d",
+                        "unknown interval \"{}\": expected 1s, 1m, 5m, 1h or 1d",
                         excerpt(text)
                     ))
                 })
             }
             (Some(channel), None) => Ok(channel),
             (Some(_), Some(text)) => Err(TopicError::Param(format!(
-                "{name} takes no parameter, but has \"{}\"",
+                "{name} takes no parameter, got \"{}\"",
                 excerpt(text)
             ))),
         }
@@ -132,18 +132,18 @@ impl Channel {
 pub enum TopicError {
     /// Not `channel:symbol` at all.
     #[error(
-        "\"{0}\" is no topic; write channel:symbol or channel:symbol:param, as in trade:BTC-USD or bar:BTC-USD:1m"
+        "invalid topic \"{0}\": expected channel:symbol or channel:symbol:param, e.g. trade:BTC-USD or bar:BTC-USD:1m"
     )]
     Form(String),
     /// No such channel.
-    #[error("no channel \"{0}\"; there are trade, quote, ticker, bar, status")]
+    #[error("unknown channel \"{0}\": expected trade, quote, ticker, bar or status")]
     Channel(String),
     /// No such parameter.
     #[error("{0}")]
     Param(String),
     /// The symbol has a character that none has, or is too long.
     #[error(
-        "\"{0}\" is no symbol; expected 1 to 64 bytes of printable characters except `:`, `*`, `,` and white space, and, in a \
+        "invalid symbol \"{0}\": expected 1 to 64 bytes of printable characters except `:`, `*`, `,` and white space, and, in a \
          pattern, one * at the end"
     )]
     Symbol(String),
@@ -277,14 +277,14 @@ mod tests {
                 .err()
                 .unwrap_or_default()
         };
-        assert!(error("BTC-USD").contains("is no topic"));
-        assert!(error("trades:X").contains("no channel \"trades\""));
-        assert!(error("bar:X").contains("needs an interval"));
-        assert!(error("bar:X:2m").contains("no interval \"2m\""));
+        assert!(error("BTC-USD").contains("invalid topic"));
+        assert!(error("trades:X").contains("unknown channel \"trades\""));
+        assert!(error("bar:X").contains("requires an interval"));
+        assert!(error("bar:X:2m").contains("unknown interval \"2m\""));
         assert!(error("trade:X:1m").contains("takes no parameter"));
-        assert!(error("trade:").contains("is no symbol"));
-        assert!(error("trade:A*B").contains("is no symbol"));
-        assert!(error("trade:A B").contains("is no symbol"));
+        assert!(error("trade:").contains("invalid symbol"));
+        assert!(error("trade:A*B").contains("invalid symbol"));
+        assert!(error("trade:A B").contains("invalid symbol"));
         assert!(error("trade:\u{202e}A").contains("\\u{202e}A"));
     }
 

@@ -48,7 +48,7 @@ impl Case {
         }
     }
 
-    /// Deliveries a second that the workload asks for.
+    /// Deliveries per second that the workload asks for.
     pub(crate) fn asked(&self) -> f64 {
         self.rate * (self.connections * self.topics_each) as f64 / self.instruments as f64
     }

@@ -37,13 +37,13 @@ fn report(metrics: &Metrics, followed: Followed, before: i64) {
         tracing::warn!(
             seconds = skew,
             stepped = followed.stepped,
-            "the wall clock was set forward; the server's clock follows"
+            "wall clock stepped forward; the server clock follows"
         );
     } else if change <= -STEP_NANOS {
         metrics.clock_steps.with_label_values(&["back"]).inc();
         tracing::warn!(
             seconds = skew,
-            "the wall clock was set back; the server's clock runs a tenth slower until they agree"
+            "wall clock stepped back; the server clock runs 10 % slower until they agree"
         );
     }
 }

@@ -34,7 +34,7 @@ const START_PATIENCE: Duration = Duration::from_millis(1500);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address can't be listened on.
-    #[error("can't listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {error}")]
     Listen {
         /// Which one.
         address: SocketAddr,
@@ -42,10 +42,10 @@ pub enum StartError {
         error: std::io::Error,
     },
     /// A thread can't be started.
-    #[error("can't start a thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// The folder for the state can't be used.
-    #[error("can't use the folder {}: {error}; it is state_dir", folder.display())]
+    #[error("cannot use state_dir {}: {error}", folder.display())]
     State {
         /// Which one.
         folder: PathBuf,

@@ -51,7 +51,7 @@ impl App {
         self.wait_for(&settings.sources).await;
         // A server that was ready stays so while a new source is slow to start.
         for (_, status) in &settings.sources {
-            status.overdue("it has not started yet");
+            status.overdue("not started yet");
         }
         self.server.settings.store(Arc::new(settings));
         self.config = next;

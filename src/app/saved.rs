@@ -29,21 +29,18 @@ pub(super) fn open_state_dir(
             ClockStep::Back(by) => ("back", by),
         };
         metrics.clock_steps.with_label_values(&[direction]).inc();
-        tracing::warn!(direction, ?by, "the wall clock was set since the last run");
+        tracing::warn!(direction, ?by, "wall clock stepped since the last run");
     }
     let left = match found {
         Found::Nothing => None,
         Found::State(state) => {
-            tracing::info!(
-                topics = state.topics.len(),
-                "goes on from the state that was left"
-            );
+            tracing::info!(topics = state.topics.len(), "state restored");
             Some(state)
         }
         Found::Refused(refusal) => {
             let reason = refusal.reason();
             metrics.states_rejected.with_label_values(&[reason]).inc();
-            tracing::warn!(reason, why = %refusal, "begins a new epoch");
+            tracing::warn!(reason, why = %refusal, "starting a new epoch");
             None
         }
     };

@@ -186,7 +186,7 @@ impl Sources {
                     .of(SourceId(at as u16))
                     .emit(&mut vec![Emit::Retire])
                     .await;
-                done.push(format!("source {name} ended"));
+                done.push(format!("source {name} removed"));
             }
         }
         for source in config {
@@ -208,11 +208,11 @@ impl Sources {
             match at {
                 Some(at) => {
                     self.runs[at] = run;
-                    done.push(format!("source {} starts over", source.name));
+                    done.push(format!("source {} restarts in a new epoch", source.name));
                 }
                 None => {
                     self.runs.push(run);
-                    done.push(format!("source {} begins", source.name));
+                    done.push(format!("source {} added", source.name));
                 }
             }
         }

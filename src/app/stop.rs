@@ -24,7 +24,7 @@ impl App {
         }
         let drained = drain_shards(&self.server, spread);
         if tokio::time::timeout(deadline, drained).await.is_err() {
-            tracing::warn!("clients are still connected at drain.deadline; disconnecting them");
+            tracing::warn!("drain.deadline exceeded; disconnecting the remaining clients");
         }
         let sources = self.sources.stop().await;
         self.bus.stop().await;
@@ -38,9 +38,7 @@ impl App {
             return Stopped::Complete;
         };
         let Ok(Ok(bus_state)) = bus_state else {
-            tracing::error!(
-                "the bus failed; no state is saved, and the next start begins a new epoch"
-            );
+            tracing::error!("bus failed; state not saved, the next start begins a new epoch");
             return Stopped::WithoutState;
         };
         save(&self.server, dir, self.epoch.origin, bus_state, sources).await
@@ -81,7 +79,7 @@ async fn save(
     server.shards[0].send(Command::Save(reply)).await;
     let Ok(topics) = saved.await else {
         tracing::error!(
-            "a shard was overrun; no state is saved, and the next start begins a new epoch"
+            "shard overrun during shutdown; state not saved, the next start begins a new epoch"
         );
         return Stopped::WithoutState;
     };
@@ -90,13 +88,13 @@ async fn save(
     let state = State::new(now.wall, origin, bus_state, sources, topics);
     match tokio::task::spawn_blocking(move || dir.leave(&state, &now)).await {
         Ok(Ok(())) => {
-            tracing::info!(topics = count, "state saved for the next start");
+            tracing::info!(topics = count, "state saved for restart");
             return Stopped::Complete;
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "the state cannot be saved; the next start begins a new epoch");
+            tracing::error!(%error, "cannot save the state; the next start begins a new epoch");
         }
-        Err(error) => tracing::error!(%error, "saving the state panicked; this is a bug"),
+        Err(error) => tracing::error!(%error, "panic while saving the state; this is a bug"),
     }
     Stopped::WithoutState
 }

@@ -23,7 +23,7 @@ pub(super) fn get(server: SocketAddr, target: &str) -> Result<(u16, String)> {
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok())
-        .context("this is no answer of HTTP")?;
+        .context("not an HTTP response")?;
     Ok((
         status,
         answer

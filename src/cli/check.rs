@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError, guide};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The config file
+    /// Configuration file
     #[arg(default_value = "feeds.yaml")]
     config: PathBuf,
     /// Print the configuration reference as Markdown instead of validating a file

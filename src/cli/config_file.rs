@@ -39,7 +39,7 @@ impl ConfigReader {
             && matches!(overdue.try_recv(), Err(oneshot::error::TryRecvError::Empty))
         {
             return Err(
-                "the previous read of the config has not ended; a file system hangs".to_owned(),
+                "the previous config read has not finished; a file system may hang".to_owned(),
             );
         }
         let (done, mut result) = oneshot::channel();
@@ -50,15 +50,15 @@ impl ConfigReader {
         std::thread::Builder::new()
             .name("config".to_owned())
             .spawn(run)
-            .map_err(|error| format!("can't start a thread: {error}"))?;
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
         self.overdue = None;
         match tokio::time::timeout(self.timeout, &mut result).await {
             Ok(Ok(read)) => read,
-            Ok(Err(_panicked)) => Err("reading the config panicked; this is a bug".to_owned()),
+            Ok(Err(_panicked)) => Err("panic while reading the config; this is a bug".to_owned()),
             Err(_elapsed) => {
                 self.overdue = Some(result);
                 Err(format!(
-                    "the config, or a file that it names, could not be read within {:?}",
+                    "cannot read the config, or a file that it names, within {:?}",
                     self.timeout
                 ))
             }
@@ -142,7 +142,7 @@ mod tests {
         let error = reader.read(hangs).await.expect_err("it hangs");
         assert!(error.contains("within 20ms"), "{error}");
         let error = reader.read(|| unreachable!()).await.expect_err("it hangs");
-        assert!(error.contains("has not ended"), "{error}");
+        assert!(error.contains("has not finished"), "{error}");
         drop(release);
         reader.timeout = READ_TIMEOUT;
         let again = async {

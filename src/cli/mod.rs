@@ -22,26 +22,26 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::client::ClientError;
 use crate::config::{parse_address, parse_duration, parse_shards};
 
-/// What a script can tell by the exit code.
+/// Exit codes for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// All went well.
+    /// Success.
     Ok = 0,
-    /// It failed while running.
+    /// Runtime failure.
     Failed = 1,
-    /// The arguments or the config are wrong.
+    /// Invalid arguments or configuration.
     Usage = 2,
-    /// It was interrupted (SIGINT) before it was done.
+    /// Interrupted (SIGINT) before completion.
     Interrupted = 130,
 }
 
 /// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every event delivered, merged
 /// or declared lost.
 ///
-/// Without a command, serves the market of feeds.yaml.
+/// Without a command, serves the sources of feeds.yaml.
 ///
-/// Exit codes: 0 all went well, 1 it failed while running, 2 the arguments or the config are wrong,
-/// 130 it was interrupted before it was done.
+/// Exit codes: 0 success, 1 runtime failure, 2 invalid arguments or configuration,
+/// 130 interrupted before completion.
 #[derive(Debug, Parser)]
 #[command(name = "tickcast", version, args_conflicts_with_subcommands = true)]
 struct Tickcast {
@@ -55,24 +55,24 @@ struct Tickcast {
 enum Command {
     /// Serve the feed (the default command)
     Serve(Box<serve::Arguments>),
-    /// Subscribe from the terminal: a live table, or JSON lines
+    /// Subscribe from the terminal; prints a live table, JSON lines or CSV
     Tail(tail::Arguments),
-    /// Test what a feed can bear: many connections, latency histograms, and every ledger checked
+    /// Load-test a feed: many connections, latency histograms, verified ledgers
     Load(Box<load::Arguments>),
-    /// Look at a running server: rates, latencies, and who is slow
+    /// Monitor a running server: rates, latencies, slow consumers
     Top(top::Arguments),
-    /// Say whether a config is right, and where not
+    /// Validate a configuration file
     Check(check::Arguments),
-    /// Ask a server whether it is ready: exit code 0 if it is
+    /// Query the readiness of a server; exit code 0 if ready
     Ready(ready::Arguments),
-    /// Print a shell's completions
+    /// Print shell completions
     Completions {
-        /// bash, zsh, fish, elvish or powershell
+        /// Shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page (roff), or write one page per command into a folder
+    /// Print the manual page (roff), or write one page per command into a directory
     Man {
-        /// Existing folder for tickcast.1, tickcast-serve.1, …
+        /// Existing directory for tickcast.1, tickcast-serve.1, …
         folder: Option<PathBuf>,
     },
     /// Print the version
@@ -126,14 +126,14 @@ fn man(folder: Option<&Path>) -> Result<Exit> {
         return print(&page);
     };
     clap_mangen::generate_to(command, folder)
-        .with_context(|| format!("can't write manual pages to {}", folder.display()))?;
+        .with_context(|| format!("cannot write manual pages to {}", folder.display()))?;
     Ok(Exit::Ok)
 }
 
 /// Writes bytes to standard output.
 fn print(bytes: &[u8]) -> Result<Exit> {
     let written = std::io::stdout().write_all(bytes);
-    written.context("can't write to standard output")?;
+    written.context("cannot write to standard output")?;
     Ok(Exit::Ok)
 }
 
@@ -146,7 +146,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// An address of this machine, by number or by name, as in a config.
 fn address(text: &str) -> Result<SocketAddr, String> {
     parse_address(text)
-        .ok_or_else(|| "expected HOST:PORT, as in 127.0.0.1:8080 or localhost:8080".to_owned())
+        .ok_or_else(|| "expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080".to_owned())
 }
 
 /// A number of shards, as in a config.
@@ -156,7 +156,7 @@ fn shards(text: &str) -> Result<usize, String> {
 
 /// A length of time as an argument.
 fn time(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write a length of time, as in 250ms, 10s or 5m".to_owned())
+    parse_duration(text).ok_or_else(|| "expected a duration, e.g. 250ms, 10s or 5m".to_owned())
 }
 
 /// True if the terminal can move its cursor and show colours.
@@ -188,7 +188,7 @@ fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
     } else {
         ""
     };
-    anyhow::anyhow!("can't connect to {host}: {}{hint}", system_error(error))
+    anyhow::anyhow!("cannot connect to {host}: {}{hint}", system_error(error))
 }
 
 /// The same for a client of the feed.

@@ -4,7 +4,7 @@ use super::{Exit, address, ask, complain};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The admin address or the feed's
+    /// Admin address or feed address of the server
     #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
     server: std::net::SocketAddr,
 }

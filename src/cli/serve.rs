@@ -27,43 +27,43 @@ const THREADS_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "serve")]
 pub(super) struct Arguments {
-    /// The config file [default: feeds.yaml here, else the built-in market]
+    /// Configuration file [default: feeds.yaml in the current directory, else the built-in market]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the feed listens
+    /// Listen address of the feed
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// Where operators look, or off
+    /// Admin listen address (metrics, health), or off
     #[arg(long, value_name = "HOST:PORT|off")]
     admin: Option<String>,
-    /// Threads that own clients' sockets
+    /// Shard threads, which own the client sockets
     #[arg(long, value_name = "N|auto", value_parser = super::shards)]
     shards: Option<usize>,
-    /// Where a stopping server leaves its state for the next one
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory in which a stopping server saves its state for the next one
+    #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// How log lines on standard error are written
+    /// Log format on standard error
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     log_format: LogFormat,
-    /// Replay these files instead of the config's sources; their form is found out by looking
+    /// Replay these files instead of the config's sources; the format is auto-detected
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "sim_instruments")]
     replay: Vec<PathBuf>,
-    /// How fast: 0.1 to 1000 times the recorded time, or max
+    /// Replay speed: 0.1 to 1000 times the recorded pace, or max
     #[arg(long, value_name = "N|max", default_value = "1", requires = "replay")]
     speed: String,
-    /// When the replay begins
-    #[arg(long, value_name = "WHEN", default_value = "now", requires = "replay")]
+    /// Start of the replay
+    #[arg(long, value_name = "START", default_value = "now", requires = "replay")]
     replay_start: ReplayStart,
-    /// Begin the replay again at its end, in a new epoch
+    /// Restart the replay at its end, in a new epoch
     #[arg(long, requires = "replay")]
     replay_loop: bool,
-    /// The symbol of replayed files that tell none
+    /// Symbol for replayed files that contain none
     #[arg(long, value_name = "SYMBOL", requires = "replay")]
     symbol: Option<String>,
-    /// Simulate so many instruments (SIM0001, SIM0002, …) instead of the config's sources
+    /// Simulate this many instruments (SIM0001, SIM0002, …) instead of the config's sources
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sim_instruments: Option<u32>,
-    /// Their trades and quotes a second, over all of them
+    /// Simulated trades and quotes per second, over all instruments
     #[arg(
         long,
         value_name = "EVENTS_PER_S",
@@ -71,7 +71,7 @@ pub(super) struct Arguments {
         requires = "sim_instruments"
     )]
     sim_rate: f64,
-    /// The share of trades among them; the others are quotes
+    /// Share of trades among simulated events; the rest are quotes
     #[arg(
         long,
         value_name = "SHARE",
@@ -79,13 +79,13 @@ pub(super) struct Arguments {
         requires = "sim_instruments"
     )]
     sim_trades: f64,
-    /// Have events come together at multiples of this time; 0: each at a time of its own
+    /// Align simulated event times to this interval; 0 disables
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time, requires = "sim_instruments")]
     sim_every: Duration,
-    /// Their seed
+    /// Random seed of the simulation
     #[arg(
         long,
-        value_name = "S",
+        value_name = "SEED",
         default_value = "1",
         requires = "sim_instruments"
     )]
@@ -94,7 +94,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum ReplayStart {
+    /// At server start
     Now,
+    /// With the first subscription to one of its topics
     FirstSubscriber,
 }
 
@@ -111,7 +113,7 @@ impl Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     // Before the file is read: a change right after that is seen too.
-    let watch = ConfigWatch::start(arguments.file()).context("can't start a thread")?;
+    let watch = ConfigWatch::start(arguments.file()).context("cannot start a thread")?;
     let config = match load(arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -126,13 +128,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         tracing::warn!(
             limit = files,
             needed,
-            "the limit of open files is too low for limits.connections; raise it (ulimit -n, LimitNOFILE) or lower limits.connections"
+            "open-file limit too low for limits.connections; raise it (ulimit -n, LimitNOFILE) or lower limits.connections"
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("can't start the runtime")?;
+        .context("cannot start the runtime")?;
     let exit = runtime.block_on(serve(arguments, &config, watch, files));
     runtime.shutdown_timeout(THREADS_PATIENCE);
     exit
@@ -179,8 +181,12 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
 }
 
 fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
-    let speed = Speed::parse(&arguments.speed)
-        .ok_or_else(|| format!("--speed {}: write 0.1 to 1000, or max", arguments.speed))?;
+    let speed = Speed::parse(&arguments.speed).ok_or_else(|| {
+        format!(
+            "--speed {}: expected a number from 0.1 to 1000, or max",
+            arguments.speed
+        )
+    })?;
     let symbol = arguments
         .symbol
         .as_deref()
@@ -207,13 +213,13 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
 fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, String> {
     if !(arguments.sim_rate > 0.0 && arguments.sim_rate <= 1e8) {
         return Err(format!(
-            "--sim-rate {}: write a number above 0, up to 100000000",
+            "--sim-rate {}: expected a number above 0, up to 100000000",
             arguments.sim_rate
         ));
     }
     if !(0.0..=1.0).contains(&arguments.sim_trades) {
         return Err(format!(
-            "--sim-trades {}: write a share from 0 to 1",
+            "--sim-trades {}: expected a number from 0 to 1",
             arguments.sim_trades
         ));
     }
@@ -261,8 +267,8 @@ struct Stops {
 impl Stops {
     fn new() -> Result<Self> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("can't listen for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("can't listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
         })
     }
 
@@ -281,7 +287,7 @@ async fn serve(
     files: u64,
 ) -> Result<Exit> {
     let mut stops = Stops::new()?;
-    let mut hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let mut app = App::start(config).await?;
     announce(config, &app, files).await?;
     let keeps_state = config.state_dir.is_some();
@@ -309,13 +315,13 @@ async fn serve(
         }
     }
     let failed = app.failed_sources();
-    tracing::info!("stopping; a second signal stops at once");
+    tracing::info!("shutting down; a second signal exits immediately");
     let stopped = tokio::select! {
         stopped = app.stop() => stopped,
         () = stops.next() => Stopped::WithoutState,
     };
     for (name, error) in &failed {
-        tracing::error!(source = &**name, %error, "this source had failed");
+        tracing::error!(source = &**name, %error, "source had failed");
     }
     let is_complete = stopped == Stopped::Complete || !keeps_state;
     Ok(if is_complete && failed.is_empty() {
@@ -334,19 +340,25 @@ async fn reload(read: Result<Config, String>, app: &mut App) {
                 needs_restart,
             } = app.reload(&config).await;
             let taken = if taken.is_empty() {
-                "nothing new".to_owned()
+                "no changes".to_owned()
             } else {
                 taken.join(", ")
             };
-            tracing::info!(taken, "the config was read again");
+            tracing::info!(taken, "config reloaded");
             if !needs_restart.is_empty() {
-                tracing::warn!(keys = needs_restart.join(", "), "these wait for a restart");
+                tracing::warn!(
+                    keys = needs_restart.join(", "),
+                    "changes that require a restart"
+                );
             }
             "taken"
         }
         Err(why) => {
             for problem in why.lines() {
-                tracing::error!(problem, "the config is refused; the one before goes on");
+                tracing::error!(
+                    problem,
+                    "config reload rejected, keeping the previous config"
+                );
             }
             "refused"
         }
@@ -368,11 +380,11 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     });
     let memory_mib = config.memory_formula(topics).0.div_ceil(1 << 20);
     let text = format!(
-        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   {memory_mib} MiB at most by the limits of this config (operations guide, Memory)\n  files    {files} may be open at once\n",
+        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
         env!("CARGO_PKG_VERSION"),
         config.shards,
     );
     std::io::stdout()
         .write_all(text.as_bytes())
-        .context("can't print where the feed is")
+        .context("cannot print the addresses")
 }

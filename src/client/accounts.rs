@@ -16,10 +16,10 @@ use crate::protocol::{
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
     /// A topic that isn't held.
-    #[error("{0} is not held, but an event or message of it came")]
+    #[error("{0}: received an event or message without a subscription")]
     NotHeld(String),
     /// Not after what came before.
-    #[error("{topic}: {seq} came after {head}")]
+    #[error("{topic}: received seq {seq} after {head}")]
     Backwards {
         /// The topic.
         topic: String,
@@ -29,7 +29,7 @@ pub enum AccountError {
         head: u64,
     },
     /// A hole that no gap names, in a topic that doesn't merge.
-    #[error("{topic}: {from} to {to} were lost in silence")]
+    #[error("{topic}: events {from} to {to} are missing and no gap reports them")]
     Silent {
         /// The topic.
         topic: String,
@@ -39,7 +39,7 @@ pub enum AccountError {
         to: u64,
     },
     /// The last event of a closed bar was merged.
-    #[error("{topic}: a closed bar before {seq} was not delivered, and no gap names it")]
+    #[error("{topic}: a closed bar before seq {seq} was not delivered and no gap reports it")]
     Swallowed {
         /// The topic.
         topic: String,
@@ -47,7 +47,9 @@ pub enum AccountError {
         seq: u64,
     },
     /// A snapshot at a place that neither an acknowledgement nor a gap announced.
-    #[error("{topic}: a snapshot at {seq}, which no acknowledgement and no gap announced")]
+    #[error(
+        "{topic}: unexpected snapshot at seq {seq}, not announced by an acknowledgement or a gap"
+    )]
     Unannounced {
         /// The topic.
         topic: String,
@@ -55,7 +57,7 @@ pub enum AccountError {
         seq: u64,
     },
     /// A snapshot that doesn't show the state at its number.
-    #[error("{topic}: the snapshot at {seq} does not hold the state at {seq}")]
+    #[error("{topic}: the snapshot at seq {seq} does not contain the state at {seq}")]
     Contents {
         /// The topic.
         topic: String,
@@ -63,7 +65,7 @@ pub enum AccountError {
         seq: u64,
     },
     /// A message of an epoch that isn't the account's, or that has ended.
-    #[error("{topic}: a message of epoch {epoch}, which is not the topic's epoch at this place")]
+    #[error("{topic}: received a message of epoch {epoch}, which is not the topic's current epoch")]
     Epoch {
         /// The topic.
         topic: String,
@@ -71,16 +73,16 @@ pub enum AccountError {
         epoch: String,
     },
     /// A gap with cause `slow` without a warning.
-    #[error("{0}: a gap came without a lag message before it")]
+    #[error("{0}: gap without a preceding lag message")]
     Unwarned(String),
     /// A gap whose `n` isn't the number of events that it names.
     #[error("{0}: a gap's `n` is not the number of events from `from` to `to`")]
     GapCount(String),
     /// The topics of an answer, or their settings, aren't those that are held.
-    #[error("{0} is not listed with the settings that were acknowledged")]
+    #[error("{0}: the listed settings differ from the acknowledged ones")]
     Settings(String),
     /// An answer's `count`, or its list, doesn't agree with what is held.
-    #[error("the server counts {server} topics, the client holds {client}")]
+    #[error("the server counts {server} subscribed topics, the client {client}")]
     Count {
         /// The server's.
         server: u64,
@@ -88,7 +90,7 @@ pub enum AccountError {
         client: u64,
     },
     /// The server's account says something else.
-    #[error("{topic}: the server says {server:?}, the client counted {client:?}")]
+    #[error("{topic}: ledgers differ: server {server:?}, client {client:?}")]
     Differs {
         /// The topic.
         topic: String,
@@ -98,7 +100,9 @@ pub enum AccountError {
         client: Option<Box<Account>>,
     },
     /// The sums of a heartbeat differ from those of the accounts.
-    #[error("{heartbeat:?}, but {delivered} delivered, {merged} merged, {lost} lost were counted")]
+    #[error(
+        "heartbeat {heartbeat:?} differs from the client's count: {delivered} delivered, {merged} merged, {lost} lost"
+    )]
     Sums {
         /// The server's.
         heartbeat: Box<Heartbeat>,

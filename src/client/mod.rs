@@ -196,7 +196,7 @@ impl Client {
                 None => {
                     return Err(ClientError::Closed {
                         code: 1006,
-                        reason: "no close frame came".to_owned(),
+                        reason: "no close frame received".to_owned(),
                     });
                 }
             }

@@ -38,7 +38,7 @@ pub enum FeedUrlError {
     #[error("invalid feed address {0:?}: expected HOST:PORT or ws://HOST:PORT/v1/feed")]
     Form(String),
     /// A URL that asks for TLS.
-    #[error("{0:?} asks for TLS, which this client doesn't speak: expected ws:// or http://")]
+    #[error("TLS is not supported: {0:?}; expected ws:// or http://")]
     Tls(String),
 }
 

@@ -50,7 +50,7 @@ fn section_of(path: &str) -> usize {
 /// Type and bounds of a key's value.
 fn value_of(kind: Kind) -> String {
     match kind {
-        Kind::Text => "text".to_owned(),
+        Kind::Text => "string".to_owned(),
         Kind::Flag => "true, false".to_owned(),
         Kind::Integer(least, u64::MAX) => format!("integer from {least}"),
         Kind::Integer(least, most) => format!("integer, {least} to {most}"),
@@ -58,10 +58,10 @@ fn value_of(kind: Kind) -> String {
         Kind::Decimal => "decimal".to_owned(),
         Kind::Duration(least, most) => format!("duration, {least} to {most}"),
         Kind::Size(least, most) => format!("size, {least} to {most}"),
-        Kind::Rate => "rate, as in 20/s".to_owned(),
+        Kind::Rate => "rate, e.g. 20/s".to_owned(),
         Kind::Address => "address:port".to_owned(),
         Kind::Time => "UTC time".to_owned(),
-        Kind::Texts => "list of texts".to_owned(),
+        Kind::Texts => "list of strings".to_owned(),
         Kind::Word(words) => words.join(", "),
         Kind::Section => "section".to_owned(),
     }

@@ -85,8 +85,8 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, "{}:{}:", self.line, self.column)?;
         }
-        let space = if self.path.is_empty() { "" } else { " " };
-        write!(f, " {}{space}{}", self.path, self.message)
+        let colon = if self.path.is_empty() { "" } else { ": " };
+        write!(f, " {}{colon}{}", self.path, self.message)
     }
 }
 
@@ -175,9 +175,9 @@ impl Config {
             problems: vec![Problem::new(Mark::default(), "", message)],
         };
         let bytes = read_regular(path, FILE_BYTES_MAX)
-            .map_err(|error| refused(format!("can't be read: {error}")))?;
+            .map_err(|error| refused(format!("cannot read the file: {error}")))?;
         let text = String::from_utf8(bytes)
-            .map_err(|error| refused(format!("can't be read: it is not UTF-8: {error}")))?;
+            .map_err(|error| refused(format!("cannot read the file: invalid UTF-8: {error}")))?;
         Self::parse(&text, &file)
     }
 
@@ -190,7 +190,10 @@ impl Config {
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let mut found = Vec::new();
         let node = if text.len() > FILE_BYTES_MAX {
-            let message = format!("is larger than {} KiB", FILE_BYTES_MAX >> 10);
+            let message = format!(
+                "file too large: expected at most {} KiB",
+                FILE_BYTES_MAX >> 10
+            );
             found.push(Problem::new(Mark::default(), "", message));
             None
         } else {
@@ -208,7 +211,7 @@ impl Config {
         if problems.len() > PROBLEMS_MAX {
             let more = problems.len() - PROBLEMS_MAX;
             problems.truncate(PROBLEMS_MAX);
-            let message = format!("{more} more problems are not shown");
+            let message = format!("{more} more problems not shown");
             problems.push(Problem::new(Mark::default(), "", message));
         }
         match config {
@@ -255,16 +258,16 @@ mod tests {
         let text = "listen: here\nbus:\n  queue: 64\n  queeu: 1MiB\nsession: {heartbeat: 5}\nlimits: {topics: 0, topics: 5}\nsources:\n  - name: s\n    kind: sim\n    seed: -1\n    instruments:\n      - {symbol: \"A B\", start: x, model: {gmb: {}}}\n";
         let found = problems(text);
         let expect = [
-            "1:9: listen \"here\" is not right; write HOST:PORT",
-            "3:10: bus.queue \"64\" is not right; write a size from 1MiB to 4GiB",
-            "4:10: bus.queeu is unknown; did you mean queue?",
-            "5:22: session.heartbeat \"5\" is not right; write a length of time",
-            "6:18: limits.topics \"0\" is not right",
-            "6:21: limits.topics stands twice",
-            "10:11: sources[0].seed \"-1\" is not right; write a whole number from 0",
-            "12:18: sources[0].instruments[0].symbol \"A B\" is no symbol",
-            "sources[0].instruments[0].start \"x\" is not right; write a decimal",
-            "sources[0].instruments[0].model \"gmb\" is unknown; there are gbm, jump, mean_reverting",
+            "1:9: listen: invalid value \"here\": expected host:port",
+            "3:10: bus.queue: invalid value \"64\": expected a size from 1MiB to 4GiB",
+            "4:10: bus.queeu: unknown key; did you mean queue?",
+            "5:22: session.heartbeat: invalid value \"5\": expected a duration",
+            "6:18: limits.topics: invalid value \"0\"",
+            "6:21: limits.topics: duplicate key; first defined on line 6",
+            "10:11: sources[0].seed: invalid value \"-1\": expected an integer of at least 0",
+            "12:18: sources[0].instruments[0].symbol: invalid symbol \"A B\"",
+            "sources[0].instruments[0].start: invalid value \"x\": expected a decimal",
+            "sources[0].instruments[0].model: unknown value \"gmb\": expected one of gbm, jump, mean_reverting",
         ];
         for wanted in expect {
             assert!(
@@ -277,16 +280,16 @@ mod tests {
 
     #[test]
     fn a_config_without_sources_or_of_no_yaml_is_refused() {
-        assert!(problems("listen: 127.0.0.1:0")[0].contains("sources is missing"));
-        assert!(problems("a: [1")[0].contains("no YAML"));
-        assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("no YAML"));
+        assert!(problems("listen: 127.0.0.1:0")[0].contains("sources: missing"));
+        assert!(problems("a: [1")[0].contains("invalid YAML"));
+        assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("invalid YAML"));
     }
 
     #[test]
     fn required_sources_exist() {
         let found = problems(&format!("{SOURCES}ready: {{require: [s, t]}}\n"));
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("\"t\" is the name of no source; there are s"));
+        assert!(found[0].contains("unknown source \"t\": expected one of s"));
     }
 
     #[test]
@@ -301,9 +304,9 @@ mod tests {
         for bomb in [&block, &format!("a:\n  {block}"), &flow, &mixed, &indented] {
             assert!(!problems(bomb).is_empty());
         }
-        assert!(problems(&block)[0].contains("deeper than 64 levels"));
+        assert!(problems(&block)[0].contains("at most 64 levels"));
         let long = format!("{SOURCES}#{}", "x".repeat(1 << 20));
-        assert!(problems(&long)[0].contains("larger than 1024 KiB"));
+        assert!(problems(&long)[0].contains("at most 1024 KiB"));
     }
 
     #[test]

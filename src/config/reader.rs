@@ -50,7 +50,7 @@ impl<'c> Section<'c> {
             Value::Map(entries) => entries,
             Value::Null => &[],
             other => {
-                let message = format!("must be a section of keys, but is {}", other.kind());
+                let message = format!("expected a section of keys, got {}", other.kind());
                 findings.problem(Problem::new(node.mark, &shown, message));
                 return None;
             }
@@ -124,7 +124,7 @@ impl<'c> Section<'c> {
                 mark,
             }) => Some(Given { text, mark: *mark }),
             Some(Node { value, mark }) => {
-                let message = format!("must be one value, but is {}", value.kind());
+                let message = format!("expected a single value, got {}", value.kind());
                 self.findings
                     .problem(Problem::new(*mark, &self.shown_path(key), message));
                 default()
@@ -146,7 +146,7 @@ impl<'c> Section<'c> {
             return Some(value);
         }
         let message = format!(
-            "\"{}\" is not right; write {wanted}",
+            "invalid value \"{}\": expected {wanted}",
             given.text.escape_debug()
         );
         self.findings
@@ -178,7 +178,7 @@ impl<'c> Section<'c> {
             self.findings.problem(Problem::new(
                 self.mark,
                 &self.shown_path(key),
-                "is missing".into(),
+                "missing; this key is required".into(),
             ));
         }
         self.text(key)
@@ -198,9 +198,9 @@ impl<'c> Section<'c> {
             return 0;
         };
         let wanted = if most == u64::MAX {
-            format!("a whole number from {least}")
+            format!("an integer of at least {least}")
         } else {
-            format!("a whole number from {least} to {most}")
+            format!("an integer from {least} to {most}")
         };
         self.read(key, &wanted, |text| {
             text.parse()
@@ -224,7 +224,7 @@ impl<'c> Section<'c> {
     }
 
     pub(super) fn decimal(&self, key: &str) -> Decimal {
-        self.read(key, "a decimal, as in \"64000.50\"", |text| {
+        self.read(key, "a decimal number, e.g. \"64000.50\"", |text| {
             parse_decimal(text).ok()
         })
         .unwrap_or_default()
@@ -246,7 +246,7 @@ impl<'c> Section<'c> {
         let Kind::Duration(least, most) = self.kind(key) else {
             return Duration::ZERO;
         };
-        let wanted = format!("a length of time from {least} to {most}, as in 250ms, 5s, 10m, 2d");
+        let wanted = format!("a duration from {least} to {most}, e.g. 250ms, 5s, 10m, 2d");
         let bounds = units::duration(least).unwrap_or_default()
             ..=units::duration(most).unwrap_or(Duration::MAX);
         self.read(key, &wanted, |text| {
@@ -259,7 +259,7 @@ impl<'c> Section<'c> {
         let Kind::Size(least, most) = self.kind(key) else {
             return 0;
         };
-        let wanted = format!("a size from {least} to {most}, as in 64KiB, 1MiB");
+        let wanted = format!("a size from {least} to {most}, e.g. 64KiB, 1MiB");
         let bounds =
             units::size(least).unwrap_or_default()..=units::size(most).unwrap_or(usize::MAX);
         self.read(key, &wanted, |text| {
@@ -270,12 +270,12 @@ impl<'c> Section<'c> {
 
     pub(super) fn rate(&self, key: &str) -> f64 {
         let positive = |text: &str| units::rate(text).filter(|rate| *rate > 0.0 && *rate <= 1e7);
-        self.read(key, "a rate above zero, as in 20/s, 30/m", positive)
+        self.read(key, "a rate above zero, e.g. 20/s, 30/m", positive)
             .unwrap_or(1.0)
     }
 
     pub(super) fn address(&self, key: &str) -> SocketAddr {
-        let wanted = "HOST:PORT, as in 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+        let wanted = "host:port, e.g. 127.0.0.1:8080, [::1]:8080 or localhost:8080";
         self.read(key, wanted, super::server::parse_address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
@@ -285,7 +285,7 @@ impl<'c> Section<'c> {
             self.taken.borrow_mut().push(key.to_owned());
             return None;
         }
-        self.read(key, "a UTC time, as in 2026-01-31T09:30:00Z", |text| {
+        self.read(key, "a UTC time, e.g. 2026-01-31T09:30:00Z", |text| {
             UnixNanos::parse_utc(text).ok()
         })
     }
@@ -312,7 +312,7 @@ impl<'c> Section<'c> {
             let parsed = parse(&text);
             if parsed.is_none() {
                 let found = text.escape_debug();
-                self.problem(key, format!("\"{found}\" is not right; write {wanted}"));
+                self.problem(key, format!("invalid value \"{found}\": expected {wanted}"));
             }
             parsed
         };
@@ -350,7 +350,7 @@ impl<'c> Section<'c> {
                 let text = |item: &Node| match &item.value {
                     Value::Text(text) => Some(text.clone()),
                     other => {
-                        let message = format!("must be a text, but is {}", other.kind());
+                        let message = format!("expected a string, got {}", other.kind());
                         self.findings.problem(Problem::new(
                             item.mark,
                             &self.shown_path(key),
@@ -365,7 +365,7 @@ impl<'c> Section<'c> {
                 value: Value::Map(_),
                 ..
             }) => {
-                self.problem(key, "must be a list, but is a section");
+                self.problem(key, "expected a list, got a section");
                 Vec::new()
             }
         }
@@ -399,7 +399,7 @@ impl<'c> Section<'c> {
                 items.iter().enumerate().filter_map(one).collect()
             }
             Some((other, _)) => {
-                self.problem(key, format!("must be a list, but is {}", other.kind()));
+                self.problem(key, format!("expected a list, got {}", other.kind()));
                 Vec::new()
             }
         }
@@ -421,7 +421,7 @@ impl<'c> Section<'c> {
                 self.problem(
                     key,
                     format!(
-                        "must be one of {}, with its parameters, but is {}",
+                        "expected one of {}, with its parameters; got {}",
                         known.join(", "),
                         other.kind()
                     ),
@@ -433,7 +433,7 @@ impl<'c> Section<'c> {
             self.problem(
                 key,
                 format!(
-                    "\"{}\" is unknown; there are {}",
+                    "unknown value \"{}\": expected one of {}",
                     word.escape_debug(),
                     known.join(", ")
                 ),
@@ -493,15 +493,15 @@ impl<'c> Section<'c> {
             if at > PROBLEMS_MAX {
                 // Only counted: no report shows it.
                 self.findings
-                    .problem(Problem::new(node.mark, name, "is unknown".to_owned()));
+                    .problem(Problem::new(node.mark, name, "unknown key".to_owned()));
                 continue;
             }
             let known: Vec<&str> = taken.iter().map(String::as_str).collect();
             let offer = nearest(name, &known).map_or_else(
-                || format!("there are {}", known.join(", ")),
+                || format!("expected one of {}", known.join(", ")),
                 |near| format!("did you mean {near}?"),
             );
-            let message = format!("is unknown; {offer}");
+            let message = format!("unknown key; {offer}");
             self.findings
                 .problem(Problem::new(node.mark, &self.shown_path(name), message));
         }

@@ -70,17 +70,17 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         admin: admin_address(&sections.admin),
         allowed_hosts: root.list(
             "allowed_hosts",
-            "a host name without scheme and path, as in feed.example.com, *.example.com or *",
+            "a host name without scheme and path, e.g. feed.example.com, *.example.com or *",
             HostRule::parse,
         ),
         allowed_origins: root.list(
             "allowed_origins",
-            "an origin, as in https://app.example.com, or self, loopback or *",
+            "an origin, e.g. https://app.example.com, or self, loopback or *",
             OriginRule::parse,
         ),
         trusted_proxies: root.list(
             "trusted_proxies",
-            "an address or a network, as in 127.0.0.1 or 10.0.0.0/8",
+            "an address or a network, e.g. 127.0.0.1 or 10.0.0.0/8",
             web::parse_proxy,
         ),
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
@@ -144,22 +144,23 @@ fn check(config: &Config, sections: &Sections<'_>) {
     if config.limits.drop_after <= config.limits.ping_after {
         sections.session.problem(
             "drop_after",
-            "must be longer than ping_after, or no client could answer a ping",
+            "must be longer than ping_after; otherwise no client can answer a ping in time",
         );
     }
     if config
         .admin
         .is_some_and(|admin| admin == config.listen && admin.port() != 0)
     {
-        sections
-            .admin
-            .problem("listen", "is the feed's own address; give another, or off");
+        sections.admin.problem(
+            "listen",
+            "already used by listen; expected another address, or off",
+        );
     }
     if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
         sections.limits.problem(
             "publish",
             format!(
-                "must be at most 1/{PUBLISH_SHARE} of bus.queue, or a full request would never fit"
+                "must be at most 1/{PUBLISH_SHARE} of bus.queue; otherwise a full request never fits"
             ),
         );
     }
@@ -169,7 +170,7 @@ fn check(config: &Config, sections: &Sections<'_>) {
             sections.ready.problem(
                 "require",
                 format!(
-                    "\"{}\" is the name of no source; there are {}",
+                    "unknown source \"{}\": expected one of {}",
                     name.escape_debug(),
                     names.join(", ")
                 ),
@@ -199,7 +200,7 @@ fn shards(root: &Section<'_>) -> usize {
         root.problem(
             "shards",
             format!(
-                "\"{}\" is not right; write auto, or a number from 1 to 256",
+                "invalid value \"{}\": expected auto, or a number from 1 to 256",
                 text.escape_debug()
             ),
         );

@@ -92,7 +92,7 @@ impl<'t> Events<'t, '_> {
                 self.problems.push(Problem::new(
                     mark,
                     "",
-                    format!("this is no YAML: {}", error.info()),
+                    format!("invalid YAML: {}", error.info()),
                 ));
                 None
             }
@@ -109,7 +109,7 @@ impl<'t> Events<'t, '_> {
                     return self.problems.push(Problem::new(
                         Mark::of(span),
                         "",
-                        "a config is one document; what follows is a second".into(),
+                        "unexpected second YAML document; a config file contains one".into(),
                     ));
                 }
             }
@@ -119,7 +119,7 @@ impl<'t> Events<'t, '_> {
     fn node(&mut self, event: Event<'t>, span: Span, path: &str, depth: usize) -> Option<Node> {
         let mark = Mark::of(span);
         if depth > DEPTH_MAX {
-            let message = format!("nested deeper than {DEPTH_MAX} levels");
+            let message = format!("nested too deeply; expected at most {DEPTH_MAX} levels");
             self.problems.push(Problem::new(mark, "", message));
             return None;
         }
@@ -134,7 +134,7 @@ impl<'t> Events<'t, '_> {
                 self.problems.push(Problem::new(
                     mark,
                     path,
-                    "aliases are not supported; write the value out".into(),
+                    "YAML aliases are not supported; repeat the value".into(),
                 ));
                 return None;
             }
@@ -165,8 +165,11 @@ impl<'t> Events<'t, '_> {
             }
             let mark = Mark::of(span);
             let Event::Scalar(key, ..) = event else {
-                self.problems
-                    .push(Problem::new(mark, path, "a key must be a word".into()));
+                self.problems.push(Problem::new(
+                    mark,
+                    path,
+                    "invalid key: expected a plain word".into(),
+                ));
                 return None;
             };
             let path = if path.is_empty() {
@@ -177,7 +180,7 @@ impl<'t> Events<'t, '_> {
             let (event, span) = self.next()?;
             let mut node = self.node(event, span, &path, depth)?;
             if let Some(first) = lines.get(key.as_ref()) {
-                let message = format!("stands twice; it is there in line {first} already");
+                let message = format!("duplicate key; first defined on line {first}");
                 self.problems.push(Problem::new(mark, &path, message));
                 continue;
             }

@@ -43,7 +43,7 @@ pub(super) fn check(head: &[u8], key: &str) -> Result<(), String> {
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
     if accept.is_none_or(|header| header.value != derive_accept_key(key.as_bytes()).as_bytes()) {
-        return Err("`Sec-WebSocket-Accept` doesn't answer the key".to_owned());
+        return Err("`Sec-WebSocket-Accept` does not match the key".to_owned());
     }
     Ok(())
 }

@@ -254,7 +254,7 @@ fn over_time(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let most = rates.iter().map(|(_, rate)| *rate).fold(1.0, f64::max);
     let up = Axis::linear(most, |rate| count(rate as u64));
     html.push_str(&chart(
-        "Deliveries a second",
+        "Deliveries per second",
         &across,
         &up,
         &[Line {
@@ -345,7 +345,7 @@ fn counts_table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
         ));
     }
     for (code, closed) in &outcome.tally.closed {
-        rows.push(("closed", count(*closed), format!("with {code}")));
+        rows.push(("closed", count(*closed), format!("code {code}")));
     }
     let mut html = String::from("<h2>Counts</h2>\n<div class=\"wide\"><table>\n");
     for (name, number, note) in rows {
@@ -374,7 +374,7 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     );
     writeln!(
         html,
-        "<p>{server} tested by {}; {topics}; {:.1} s measured.</p>",
+        "<p>Server {server}, tester {}; {topics}; {:.1} s measured.</p>",
         outcome.tester, outcome.measured_s
     )?;
     let (processor, kernel, memory) = (
@@ -384,14 +384,14 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     );
     writeln!(
         html,
-        "<p>Tester's machine: {processor}, {} cores, {memory}, Linux {kernel}.</p>",
+        "<p>Load generator: {processor}, {} cores, {memory}, Linux {kernel}.</p>",
         machine.cores
     )?;
     if let Some(clock) = outcome.clock.filter(|clock| clock.error_ns > 0) {
         let (offset, error) = (time(clock.offset_ns.unsigned_abs()), time(clock.error_ns));
         writeln!(
             html,
-            "<p>Clocks differ by {offset} by ping; latencies are corrected, and may be off by {error}.</p>"
+            "<p>Clock offset {offset}, estimated by ping; latencies are corrected with an error of up to {error}.</p>"
         )?;
     }
     let named = [
@@ -418,7 +418,7 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
 
 /// Writes the page.
 pub fn write_html(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
-    let html =
-        page(outcome).map_err(|_a_string_takes_all| io::Error::other("the page can't be made"))?;
+    let html = page(outcome)
+        .map_err(|_a_string_takes_all| io::Error::other("cannot format the report"))?;
     out.write_all(html.as_bytes())
 }

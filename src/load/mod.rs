@@ -82,18 +82,18 @@ pub enum LoadError {
     #[error(transparent)]
     Topic(#[from] TopicError),
     /// Nothing came in time.
-    #[error("{0} accepts, but says nothing; is it a tickcast? for another server give --raw")]
+    #[error("{0} accepted the connection but sent no welcome; for non-tickcast servers use --raw")]
     Silent(SocketAddr),
     /// The server refused what was asked before the test.
-    #[error("the server refused: {0}")]
+    #[error("request rejected by the server: {0}")]
     Refused(String),
     /// The names mean nothing at the server.
     #[error(
-        "{0} means no topic of this server; `tickcast tail --json --topics 'status:*'` shows what there is"
+        "no topic matches {0}; list the instruments with `tickcast tail --json --topics 'status:*'`"
     )]
     NoTopics(String),
     /// More topics a connection than there are.
-    #[error("{asked} topics a connection were asked for, but the names mean only {there}")]
+    #[error("requested {asked} topics per connection, but only {there} match")]
     TooFewTopics {
         /// What was asked for.
         asked: usize,
@@ -102,7 +102,7 @@ pub enum LoadError {
     },
     /// Too many connections for the limit of open files.
     #[error(
-        "{asked} connections need as many open files, and {limit} are allowed; raise the limit (ulimit -n)"
+        "{asked} connections exceed the open-file limit of {limit}; raise it (ulimit -n) or use fewer --connections"
     )]
     Files {
         /// What was asked for.
@@ -111,10 +111,10 @@ pub enum LoadError {
         limit: u64,
     },
     /// Connections didn't join in time.
-    #[error("{0} connections had not joined after a minute")]
+    #[error("{0} connections did not complete their subscription within a minute")]
     NotJoined(usize),
     /// A thread of the tester failed.
-    #[error("a worker of the tester ended too early")]
+    #[error("a load-generator thread ended unexpectedly")]
     Worker,
 }
 

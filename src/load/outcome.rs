@@ -154,7 +154,7 @@ fn clocks_disagree(latency: &Latency, negative: u64) -> Option<String> {
     let measured = latency.published.len() + latency.due.len() + negative;
     (negative as f64 > measured as f64 * NEGATIVE_SHARE_MAX).then(|| {
         format!(
-            "{negative} of {measured} latencies are below zero: the server's clock is ahead of this machine's; synchronize the clocks"
+            "{negative} of {measured} latencies are negative: the server's clock is ahead of this machine's; synchronize the clocks"
         )
     })
 }
@@ -169,7 +169,7 @@ fn generator_stalled(latency: &Latency) -> Option<String> {
         lag.mean > end_to_end.mean * LAG_SHARE_MAX && lag.mean > LAG_ALLOWED.as_nanos() as f64;
     is_late.then(|| {
         format!(
-            "the generator was late by {} in the mean, over a tenth of the {} measured: the latencies say more of it than of the server",
+            "the event source was late by {} on average, more than a tenth of the measured {}: the latencies describe the source rather than the server",
             super::table::time(lag.mean as u64),
             super::table::time(end_to_end.mean as u64),
         )
@@ -180,10 +180,10 @@ fn generator_stalled(latency: &Latency) -> Option<String> {
 fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
     let mut found = Vec::new();
     if total.tally.delivered == 0 {
-        found.push("no event was delivered in the measured time".to_owned());
+        found.push("no event was delivered during measurement".to_owned());
     }
     if last.is_some_and(|span| span.open == 0) {
-        found.push("no connection was open at the end of the measured time".to_owned());
+        found.push("no connection was open at the end of measurement".to_owned());
     }
     found
 }
@@ -218,7 +218,7 @@ impl Outcome {
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
             format!(
-                "the tester itself was the bottleneck: its threads worked {:.0} % of the time; give it more --workers, or fewer --probes",
+                "the load generator was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
                 busy_share * 100.0
             )
         });
@@ -271,7 +271,7 @@ impl Outcome {
         }
     }
 
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub fn delivered_per_s(&self) -> f64 {
         self.tally.delivered as f64 / self.measured_s.max(1e-9)
     }

@@ -109,7 +109,7 @@ pub enum Probes {
 
 /// Why an argument can't be read; says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is not right; write {right}")]
+#[error("expected {right}; got \"{text}\"")]
 pub struct PlanError {
     pub(super) text: String,
     pub(super) right: &'static str,
@@ -144,7 +144,7 @@ impl FromStr for Share {
         let share = number
             .filter(|percent| (0.0..=100.0).contains(percent))
             .map(|percent| Self(percent / 100.0));
-        share.ok_or_else(|| PlanError::new(text, "a share of the connections from 0% to 100%"))
+        share.ok_or_else(|| PlanError::new(text, "a percentage of connections from 0% to 100%"))
     }
 }
 
@@ -172,7 +172,7 @@ impl FromStr for Skew {
             (_, Some(Some(s))) if (0.0..=10.0).contains(&s) => Ok(Self::Zipf(s)),
             _ => Err(PlanError::new(
                 text,
-                "uniform, zipf, or zipf:S with an exponent S from 0 to 10",
+                "uniform, zipf, or zipf:S with exponent S from 0 to 10",
             )),
         }
     }
@@ -224,7 +224,7 @@ impl FromStr for ModeMix {
         let wrong = || {
             PlanError::new(
                 text,
-                "modes with weights, as in raw:80,interval-100ms:20 or conflate",
+                "modes with weights, e.g. raw:80,interval-100ms:20, or one mode, e.g. conflate",
             )
         };
         let mut mix = Vec::new();

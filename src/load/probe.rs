@@ -66,7 +66,7 @@ impl Probe {
         }
         if let Err(error) = self.accounts.take(message) {
             self.is_broken = true;
-            super::worker::add_failure(recorder.failures, format!("a promise was broken: {error}"));
+            super::worker::add_failure(recorder.failures, format!("protocol violation: {error}"));
         }
         if let ServerMessage::Control(Control::Subscribed(_)) = message {
             let accounts = &mut self.accounts;

@@ -26,7 +26,7 @@ impl FromStr for TimePath {
         if steps.iter().any(String::is_empty) {
             return Err(PlanError::new(
                 text,
-                "keys and places with dots between them, as in data.0.E",
+                "keys and indices separated by dots, e.g. data.0.E",
             ));
         }
         Ok(Self(steps))

@@ -30,10 +30,10 @@ pub enum Found<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A frame that no server may send (section 5).
-    #[error("the server broke RFC 6455: {0}")]
+    #[error("the server violated RFC 6455: {0}")]
     Protocol(&'static str),
     /// A text message or a close reason that is not UTF-8 (section 8.1).
-    #[error("the server broke RFC 6455: {0} is not valid UTF-8")]
+    #[error("the server violated RFC 6455: invalid UTF-8 in {0}")]
     Utf8(&'static str),
     /// A message longer than the tester gathers.
     #[error("the server sent a message longer than 64 MiB")]
@@ -146,14 +146,14 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
         return Ok(None);
     };
     if first & 0x70 != 0 {
-        return Err(FrameError::Protocol("a reserved bit is set"));
+        return Err(FrameError::Protocol("reserved bit set"));
     }
     if second & 0x80 != 0 {
-        return Err(FrameError::Protocol("a server's frame is masked"));
+        return Err(FrameError::Protocol("masked server frame"));
     }
     let (opcode, is_final) = (first & 0x0f, first & 0x80 != 0);
     if !matches!(opcode, CONTINUATION..=BINARY | CLOSE..=PONG) {
-        return Err(FrameError::Protocol("a reserved opcode"));
+        return Err(FrameError::Protocol("reserved opcode"));
     }
     let (len, payload, shortest) = match second & 0x7f {
         126 => match rest {
@@ -168,15 +168,15 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     };
     if payload < shortest {
         return Err(FrameError::Protocol(
-            "a length that is not in its shortest form",
+            "payload length not in its shortest form",
         ));
     }
     if payload > i64::MAX as u64 {
-        return Err(FrameError::Protocol("a length beyond 63 bits"));
+        return Err(FrameError::Protocol("payload length beyond 63 bits"));
     }
     if opcode >= CLOSE && (!is_final || payload > CONTROL_BYTES_MAX) {
         return Err(FrameError::Protocol(
-            "a control frame in fragments or longer than 125 bytes",
+            "control frame fragmented or longer than 125 bytes",
         ));
     }
     Ok(Some(Header {
@@ -303,7 +303,7 @@ impl Scanner {
         let is_data = header.opcode < CLOSE;
         if is_data && (header.opcode == CONTINUATION) != self.in_message {
             return Err(FrameError::Protocol(
-                "a message begins inside another, or goes on without a beginning",
+                "unexpected continuation frame, or a new message inside a fragmented one",
             ));
         }
         let counts = want == Want::Count && header.opcode == BINARY && header.is_final;
@@ -373,11 +373,11 @@ fn tell(
 fn close_code(payload: &[u8]) -> Result<u16, FrameError> {
     match payload {
         [] => Ok(1005),
-        [_] => Err(FrameError::Protocol("a close frame of one byte")),
+        [_] => Err(FrameError::Protocol("close frame of one byte")),
         [a, b, reason @ ..] => {
             let code = u16::from_be_bytes([*a, *b]);
             if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-                return Err(FrameError::Protocol("a close code that must not be sent"));
+                return Err(FrameError::Protocol("reserved close code"));
             }
             if std::str::from_utf8(reason).is_err() {
                 return Err(FrameError::Utf8("a close reason"));

@@ -17,7 +17,7 @@ enum Figure {
     Max,
     Loss,
     Merged,
-    /// Deliveries a second.
+    /// Deliveries per second.
     Rate,
     /// Connections that ended before the test did.
     Closed,
@@ -106,7 +106,7 @@ impl FromStr for Slo {
     type Err = PlanError;
     fn from_str(text: &str) -> Result<Self, PlanError> {
         let wrong = || {
-            let right = "objectives as in p99<5ms,p99.9<20ms,max<=1s,loss=0; there are p0 to p100, max, loss, merged, closed and rate";
+            let right = "objectives, e.g. p99<5ms,p99.9<20ms,max<=1s,loss=0; measures are p0 to p100, max, loss, merged, closed and rate";
             PlanError::new(text, right)
         };
         let relations = [

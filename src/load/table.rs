@@ -106,14 +106,14 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         let (recovered, expired) = (count(outcome.tally.recovered), count(outcome.tally.expired));
         writeln!(
             out,
-            "  came back   {recovered:>16}   topics recovered, {expired} expired, {} connections opened",
+            "  resumed     {recovered:>16}   topics recovered, {expired} expired, {} connections opened",
             count(outcome.tally.opened)
         )?;
     }
     if let Some(took) = outcome.storm_s {
         writeln!(
             out,
-            "  storm       {:>16}   until all had joined again",
+            "  storm       {:>16}   until all connections had resubscribed",
             time((took * 1e9) as u64)
         )?;
     }
@@ -121,7 +121,7 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         let name = if *code == 1006 {
             "without a close frame".to_owned()
         } else {
-            format!("with {code}")
+            format!("code {code}")
         };
         writeln!(out, "  closed      {:>16}   {name}", count(*closed))?;
     }
@@ -147,26 +147,26 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         };
         writeln!(
             out,
-            "  clock: the server's is {offset} {ahead} ours by ping; latencies are corrected, and may be off by {error}"
+            "  clock: the server is {offset} {ahead} this machine, estimated by ping; latencies are corrected with an error of up to {error}"
         )?;
     }
     if outcome.tally.negative > 0 {
         writeln!(
             out,
-            "  clock: {} latencies were below zero and are left out",
+            "  clock: {} negative latencies excluded",
             count(outcome.tally.negative)
         )?;
     }
     writeln!(
         out,
-        "  tester: busy {:.0} % of the time on {} threads",
+        "  load generator: {:.0} % busy, {} threads",
         outcome.busy_share * 100.0,
         outcome.workers
     )?;
     if outcome.interrupted {
         writeln!(
             out,
-            "  INTERRUPTED: the test ended early; the figures are of {:.1} s",
+            "  INTERRUPTED: figures cover the first {:.1} s",
             outcome.measured_s
         )?;
     }
@@ -180,7 +180,7 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
             let (topics, of) = (count(ledger.topics), count(ledger.connections));
             writeln!(
                 out,
-                "  ledger: zero for {topics} topics of {of} connections"
+                "  ledger: balanced for {topics} topics of {of} connections"
             )?;
         }
         _ => {}

@@ -398,7 +398,7 @@ impl Worker {
                 let number = place.assignment.number;
                 add_failure(
                     &mut self.end.failures,
-                    format!("connection {number}: its ledger didn't come in time"),
+                    format!("connection {number}: no ledger received in time"),
                 );
             }
         }

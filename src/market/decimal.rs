@@ -14,7 +14,7 @@ pub struct Qty(pub Decimal);
 
 /// Why a text is no decimal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no decimal number of at most 28 digits")]
+#[error("invalid number \"{0}\": expected a decimal of at most 28 digits")]
 pub struct DecimalError(pub String);
 
 /// Reads a decimal exactly, keeping its scale (`"64250.10"` has two decimals); also takes `6.4e4`, which some files write.

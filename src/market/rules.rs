@@ -32,18 +32,16 @@ pub struct PriceRules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PriceFault {
     /// The quantity of a trade is zero or less, or that of a quote is negative.
-    #[error("the quantity must be more than zero in a trade, and not negative in a quote")]
+    #[error("the quantity must be greater than zero in a trade, and not negative in a quote")]
     Quantity,
     /// A negative price.
-    #[error("the price is negative; `negative_prices: true` of the source lets it pass")]
+    #[error("the price is negative; allow it with `negative_prices: true` in the source")]
     NegativePrice,
     /// A price of zero.
-    #[error("the price is zero; `zero_prices: true` of the source lets it pass")]
+    #[error("the price is zero; allow it with `zero_prices: true` in the source")]
     ZeroPrice,
     /// The bid is above the ask.
-    #[error(
-        "the quote is crossed: its bid is above its ask; `crossed: true` of the source lets it pass"
-    )]
+    #[error("the quote is crossed (bid above ask); allow it with `crossed: true` in the source")]
     Crossed,
     /// Beyond [`VALUE_MAX`], or price × quantity beyond 10^24.
     #[error(

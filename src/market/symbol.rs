@@ -20,14 +20,14 @@ pub struct Symbol(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolError {
     /// No text at all.
-    #[error("a symbol is missing; expected 1 to 64 bytes, as in BTC-USD")]
+    #[error("missing symbol: expected 1 to 64 bytes, e.g. BTC-USD")]
     Empty,
     /// Longer than [`Symbol::BYTES_MAX`].
-    #[error("\"{0}\" is too long for a symbol; expected at most 64 bytes of UTF-8")]
+    #[error("symbol \"{0}\" is too long: expected at most 64 bytes of UTF-8")]
     Long(String),
     /// A character outside the alphabet; the second text is the spelling to use instead.
     #[error(
-        "\"{0}\" is no symbol: it contains a character that topics can't carry (`:`, `*`, `,`, white space, control or format \
+        "invalid symbol \"{0}\": it contains a character that topics cannot carry (`:`, `*`, `,`, white space, control or format \
          characters); write it as \"{1}\""
     )]
     Character(String, String),

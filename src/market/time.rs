@@ -23,7 +23,7 @@ pub struct UnixNanos(pub u64);
 /// Why a text is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{0}\" is no UTC time; write it as 2026-01-31T09:30:00Z, with up to nine digits after the seconds"
+    "invalid time \"{0}\": expected UTC, e.g. 2026-01-31T09:30:00Z, with up to nine fractional digits"
 )]
 pub struct TimeError(pub String);
 

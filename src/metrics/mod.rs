@@ -151,7 +151,7 @@ pub enum Refused {
     Malformed,
     /// The head is longer than heads may be.
     TooLarge,
-    /// `Host` is missing, twice, or not one of ours.
+    /// missing `Host` header: expected exactly one, twice, or not one of ours.
     Host,
     /// A page of this origin may not use the feed.
     Origin,

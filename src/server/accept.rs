@@ -120,8 +120,8 @@ async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, o
         .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service);
     match tokio::time::timeout(HTTP_TIME, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "an admin connection ended"),
-        Err(_) => tracing::debug!(%peer, "an admin connection took too long"),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "admin connection closed"),
+        Err(_) => tracing::debug!(%peer, "admin connection timed out"),
     }
 }
 
@@ -134,7 +134,7 @@ async fn rest_after(error: &std::io::Error) {
             | std::io::ErrorKind::Interrupted
     );
     if !is_the_clients {
-        tracing::warn!(%error, "accepting rests for {} ms", ACCEPT_REST.as_millis());
+        tracing::warn!(%error, "accept failed; retrying in {} ms", ACCEPT_REST.as_millis());
         tokio::time::sleep(ACCEPT_REST).await;
     }
 }
@@ -188,7 +188,7 @@ async fn serve(
         socket.set_tcp_notsent_lowat(settings.notsent_bytes),
     ];
     for error in options.into_iter().filter_map(Result::err) {
-        tracing::debug!(%error, "a socket option was refused");
+        tracing::debug!(%error, "cannot set a socket option");
     }
     // hyper's buffers come with the first byte, so that a silent socket costs nothing.
     let mut byte = [0];
@@ -233,9 +233,9 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
             if let Some(reason) = refused(&error, served.load(Ordering::Relaxed)) {
                 server.metrics.count_refused(reason);
             }
-            tracing::debug!(%peer, %error, "an HTTP connection ended");
+            tracing::debug!(%peer, %error, "HTTP connection closed");
         }
-        Err(_) => tracing::debug!(%peer, "an HTTP connection took too long"),
+        Err(_) => tracing::debug!(%peer, "HTTP connection timed out"),
     }
 }
 

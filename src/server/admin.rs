@@ -39,7 +39,7 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
                 Err(_) => {
                     return refusal(
                         StatusCode::BAD_REQUEST,
-                        "`by` is age, merged, lost, queued or delivered",
+                        "invalid `by`: expected age, merged, lost, queued or delivered",
                     );
                 }
             },
@@ -48,7 +48,7 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
                 _ => {
                     return refusal(
                         StatusCode::BAD_REQUEST,
-                        &format!("`top` is a number from 1 to {TOP_MAX}"),
+                        &format!("invalid `top`: expected a number from 1 to {TOP_MAX}"),
                     );
                 }
             },

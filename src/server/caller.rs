@@ -72,8 +72,12 @@ impl Caller {
             .trusted_proxies
             .iter()
             .any(|net| net.contains(&peer));
-        let asked = one_host(headers, &HOST)?
-            .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "`Host` is missing"))?;
+        let asked = one_host(headers, &HOST)?.ok_or_else(|| {
+            refusal(
+                StatusCode::BAD_REQUEST,
+                "missing `Host` header: expected exactly one",
+            )
+        })?;
         let (mut host, mut scheme) = (asked, Scheme::Http);
         if by_proxy {
             let forwarded = HeaderName::from_static(X_FORWARDED_HOST);
@@ -83,7 +87,7 @@ impl Caller {
         let is_allowed = |rule: &HostRule| rule.covers(&host);
         if !listener.is_own(&host) && !settings.allowed_hosts.iter().any(is_allowed) {
             let message = format!(
-                "this server is not {host}; add the name to allowed_hosts, or ask for the address it listens on"
+                "host {host} is not served here; add it to allowed_hosts, or use the address the server listens on"
             );
             return Err(refusal(StatusCode::MISDIRECTED_REQUEST, &message));
         }
@@ -126,7 +130,7 @@ fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>,
     };
     let host = value.to_str().ok().and_then(Authority::parse);
     if values.next().is_some() || host.is_none() {
-        let message = format!("`{name}` must be one host, as in feed.example.com:8080");
+        let message = format!("invalid `{name}`: expected one host, e.g. feed.example.com:8080");
         return Err(refusal(StatusCode::BAD_REQUEST, &message));
     }
     Ok(host)
@@ -143,7 +147,7 @@ fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, Answer> {
         (Some(b"https" | b"wss"), None) => Ok(Scheme::Https),
         _ => Err(refusal(
             StatusCode::BAD_REQUEST,
-            "`x-forwarded-proto` must be http or https, once",
+            "invalid `x-forwarded-proto`: expected http or https, once",
         )),
     }
 }

@@ -66,7 +66,10 @@ fn identify(
     request: &Request<Incoming>,
 ) -> Result<Caller, Answer> {
     if request.uri().authority().is_some() {
-        return Err(refusal(StatusCode::BAD_REQUEST, "this is no proxy"));
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "proxy requests are not supported",
+        ));
     }
     let settings = server.settings.load();
     let caller = Caller::identify(listener, &settings, peer.ip(), request.headers());
@@ -85,7 +88,7 @@ async fn route(
         return upgrade::answer(&server, &caller, request, &granted);
     }
     if upgrade::is_asked(request.headers()) {
-        let message = format!("there is no WebSocket at {path}; the feed is at {FEED}");
+        let message = format!("no WebSocket at {path}; connect to {FEED}");
         return refusal(StatusCode::NOT_FOUND, &message);
     }
     if path == "/v1/publish" {
@@ -129,7 +132,7 @@ async fn read(
     if !is_route && file.is_none() {
         return refusal(
             StatusCode::NOT_FOUND,
-            "there is /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz",
+            "not found; routes are /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -141,7 +144,7 @@ async fn read(
         (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "metrics are on the admin address; admin.metrics_on_feed shows them to this machine here too",
+                "metrics are served on the admin address; admin.metrics_on_feed also serves them here, to this machine only",
             );
         }
         (None, made) => made,
@@ -162,12 +165,12 @@ async fn read(
 fn turn(server: &Server) -> Result<OwnedSemaphorePermit, Answer> {
     let Ok(turn) = Arc::clone(&server.http_turns).try_acquire_owned() else {
         server.metrics.count_refused(Refused::Busy);
-        return Err(busy("too many requests at once (limits.http_requests)"));
+        return Err(busy("too many concurrent requests (limits.http_requests)"));
     };
     let per_second = server.settings.load().http_requests_per_s;
     if !server.http_rate.take(per_second, server.clock.now()) {
         server.metrics.count_refused(Refused::Rate);
-        let mut answer = busy("too many requests a second (limits.http_requests_per_s)");
+        let mut answer = busy("too many requests per second (limits.http_requests_per_s)");
         *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         return Err(answer);
     }
@@ -195,7 +198,7 @@ pub(super) async fn admin(
         "/v1/admin/sources" => admin::sources(&server),
         _ => refusal(
             StatusCode::NOT_FOUND,
-            "there is /metrics, /healthz, /readyz, /v1/admin/connections, /v1/admin/sources",
+            "not found; routes are /metrics, /healthz, /readyz, /v1/admin/connections, /v1/admin/sources",
         ),
     })
 }
@@ -301,19 +304,24 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
             ),
             ("events", Ok(number)) if number > 0 => events = Some(number),
             ("events", _) => {
-                return refusal(StatusCode::BAD_REQUEST, "`events` is a number from 1");
+                return refusal(
+                    StatusCode::BAD_REQUEST,
+                    "invalid `events`: expected a number of at least 1",
+                );
             }
             _ => {}
         }
     }
     if topics.len() > SNAPSHOT_NAMES_MAX {
-        let message = format!("name at most {SNAPSHOT_NAMES_MAX} topics and patterns at once");
+        let message = format!(
+            "too many names: expected at most {SNAPSHOT_NAMES_MAX} topics and patterns per request"
+        );
         return refusal(StatusCode::BAD_REQUEST, &message);
     }
     if topics.is_empty() {
         return refusal(
             StatusCode::BAD_REQUEST,
-            "name what is wanted: ?topics=trade:BTC-USD,quote:*",
+            "missing `topics`: expected e.g. ?topics=trade:BTC-USD,quote:*",
         );
     }
     let (reply, answer) = oneshot::channel();
@@ -368,7 +376,10 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
 }
 
 fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("use {methods}"));
+    let mut answer = refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("method not allowed; use {methods}"),
+    );
     answer
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(methods));
@@ -376,5 +387,8 @@ fn not_allowed(methods: &'static str) -> Answer {
 }
 
 pub(super) fn stopping() -> Answer {
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
+    refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the server is shutting down",
+    )
 }

@@ -59,7 +59,8 @@ fn time_for(bytes: usize) -> Duration {
 pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, Answer> {
     let bytes_max = server.settings.load().publish_bytes_max;
     let too_large = || {
-        let message = format!("at most {bytes_max} bytes at once (limits.publish)");
+        let message =
+            format!("body too large: expected at most {bytes_max} bytes (limits.publish)");
         refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
     };
     if body.size_hint().lower() > bytes_max as u64 {
@@ -75,15 +76,14 @@ pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, An
         let left = end.since(server.clock.now());
         let Ok(frame) = tokio::time::timeout(left, body.frame()).await else {
             server.metrics.count_refused(Refused::SlowBody);
-            let message = format!(
-                "the body came too slowly: at least {BYTES_PER_SECOND_MIN} bytes a second are expected"
-            );
+            let message =
+                format!("body too slow: expected at least {BYTES_PER_SECOND_MIN} bytes per second");
             return Err(refusal(StatusCode::REQUEST_TIMEOUT, &message));
         };
         let frame = match frame {
             None => return Ok(held),
             Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "the body broke off")),
+            Some(Err(_)) => return Err(refusal(StatusCode::BAD_REQUEST, "incomplete body")),
         };
         let Ok(data) = frame.into_data() else {
             continue;
@@ -93,7 +93,7 @@ pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, An
         }
         if !held.add(&data, PUBLISH_BODIES * bytes_max) {
             server.metrics.count_refused(Refused::Busy);
-            return Err(busy("too many publish requests at once"));
+            return Err(busy("too many concurrent publish requests"));
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn answer(
         server.metrics.count_refused(Refused::Origin);
         return refusal(
             StatusCode::FORBIDDEN,
-            "this page's origin may not publish (allowed_origins)",
+            "origin not allowed to publish (allowed_origins)",
         );
     }
     drop(settings);
@@ -75,12 +75,12 @@ pub(super) async fn answer(
         _ => {
             return refusal(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "publish application/x-ndjson or application/msgpack",
+                "unsupported Content-Type: expected application/x-ndjson or application/msgpack",
             );
         }
     };
     if !server.takes_publishes() {
-        return incoming::busy("the push sources are starting");
+        return incoming::busy("push sources are still starting; retry later");
     }
     let body = match incoming::read(server, request.into_body()).await {
         Ok(body) => body,
@@ -88,7 +88,7 @@ pub(super) async fn answer(
     };
     // A few at once, because decoding takes memory and time; a body that is still coming holds no turn.
     let Ok(_turn) = server.publish_turns.acquire().await else {
-        return incoming::busy("the server is stopping");
+        return incoming::busy("the server is shutting down");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
     // Elsewhere than on the shard's thread: a large body takes its time.
@@ -140,7 +140,9 @@ fn allowed_sources(
         };
         let opened: Vec<_> = sources.iter().filter(opened).cloned().collect();
         return if opened.is_empty() {
-            Err(unauthorized("the token is of no push source"))
+            Err(unauthorized(
+                "unknown token: no push source has its SHA-256",
+            ))
         } else {
             Ok(opened)
         };
@@ -151,12 +153,14 @@ fn allowed_sources(
         .cloned()
         .collect();
     if open.is_empty() {
-        return Err(unauthorized("publish with `Authorization: Bearer TOKEN`"));
+        return Err(unauthorized(
+            "missing token: expected `Authorization: Bearer TOKEN`",
+        ));
     }
     if !caller.is_local {
         return Err(refusal(
             StatusCode::FORBIDDEN,
-            "without a token, publish from the server's own machine, to a loopback address, and not through a proxy",
+            "publishing without a token requires a direct request from the server's machine to a loopback address",
         ));
     }
     Ok(open)
@@ -253,7 +257,7 @@ fn publish(
             }
             Err(_) if accepted == 0 => {
                 return Err(incoming::busy(
-                    "the bus' queue is full (bus.queue); nothing of this was taken",
+                    "bus queue full (bus.queue); no record was accepted",
                 ));
             }
             // Another source has taken its part already: these lines alone are to be sent again.

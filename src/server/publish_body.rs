@@ -88,9 +88,7 @@ impl BadRecord<'_> {
         let (what, record) = match self {
             Self::NotUtf8(line) => ("not UTF-8".to_owned(), line),
             Self::Json(line, error) if error.is_data() => (field_twice(&error.to_string()), line),
-            Self::Json(line, error) => {
-                (format!("not JSON from column {} on", error.column()), line)
-            }
+            Self::Json(line, error) => (format!("invalid JSON at column {}", error.column()), line),
             Self::NotAMap => ("not a map".to_owned(), &[][..]),
             Self::Msgpack(error) => (field_twice(&error.to_string()), &[][..]),
         };
@@ -105,7 +103,7 @@ impl BadRecord<'_> {
         } else {
             format!(", but got {quoted}")
         };
-        PushFault::Malformed(format!("{what}; expected an event, as in {EXAMPLE}{got}"))
+        PushFault::Malformed(format!("{what}; expected an event, e.g. {EXAMPLE}{got}"))
     }
 }
 
@@ -134,7 +132,7 @@ fn field_twice(error: &str) -> String {
         .split_once("duplicate field `")
         .and_then(|(_, rest)| rest.split_once('`'));
     name.map_or("not an object".to_owned(), |(name, _)| {
-        format!("`{name}` stands twice")
+        format!("duplicate field `{name}`")
     })
 }
 
@@ -355,9 +353,9 @@ mod tests {
             "{messages:?}"
         );
         assert!(
-            messages[0].starts_with("not JSON from column 1 on") && messages[0].contains("\\u{7}é")
+            messages[0].starts_with("invalid JSON at column 1") && messages[0].contains("\\u{7}é")
         );
-        assert!(messages[3].starts_with("`px` stands twice"));
+        assert!(messages[3].starts_with("duplicate field `px`"));
         assert_eq!(
             records(body.as_bytes(), BodyFormat::Ndjson, 4).err(),
             Some(BodyError::TooMany(4))

@@ -18,7 +18,7 @@ const OVER_AFTER: Duration = Duration::from_secs(60);
 const REQUEST_TIME: Duration = Duration::from_millis(50);
 /// Rest where not even the reserve helps.
 const REST: Duration = Duration::from_millis(100);
-pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server has no connections to give";
+pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server cannot accept connections";
 
 /// A listener's reserve, and whether it was needed of late.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Reserve {
     ) -> Option<(TcpStream, SocketAddr)> {
         if self.exhausted.replace(now).is_none() {
             tracing::warn!(
-                "out of file descriptors: new clients are refused with 503; raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections"
+                "out of file descriptors, rejecting new clients with 503; raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections"
             );
         }
         self.held = None;

@@ -156,31 +156,33 @@ fn check(
     if request.method() != Method::GET {
         return Err(refusal(
             StatusCode::METHOD_NOT_ALLOWED,
-            "the feed is opened with GET",
+            "the feed requires GET",
         ));
     }
     if request.version() != Version::HTTP_11 {
-        return bad("the feed is opened with HTTP/1.1");
+        return bad("the feed requires HTTP/1.1");
     }
     if headers.contains_key(TRANSFER_ENCODING)
         || headers
             .get(CONTENT_LENGTH)
             .is_some_and(|length| length != "0")
     {
-        return bad("a WebSocket handshake has no body");
+        return bad("a WebSocket handshake must not have a body");
     }
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         return Err(upgrade_required(
-            "this is a WebSocket; ask with `Connection: Upgrade` and `Upgrade: websocket`",
+            "not a WebSocket handshake: expected `Connection: Upgrade` and `Upgrade: websocket`",
         ));
     }
     if one(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(upgrade_required("`Sec-WebSocket-Version` must be 13, once"));
+        return Err(upgrade_required(
+            "invalid `Sec-WebSocket-Version`: expected 13, once",
+        ));
     }
     if !caller.may_use(&server.settings.load().allowed_origins, headers) {
         return Err(refusal(
             StatusCode::FORBIDDEN,
-            "this page's origin may not open the feed (allowed_origins; behind a proxy also trusted_proxies)",
+            "origin not allowed to open the feed (allowed_origins; behind a proxy also trusted_proxies)",
         ));
     }
     let is_key = |key: &&HeaderValue| {
@@ -189,7 +191,7 @@ fn check(
             .is_ok_and(|bytes| bytes.len() == KEY_BYTES)
     };
     let Some(key) = one(headers, &SEC_WEBSOCKET_KEY).filter(is_key) else {
-        return bad("`Sec-WebSocket-Key` must be 16 bytes in base64, once");
+        return bad("invalid `Sec-WebSocket-Key`: expected 16 bytes in base64, once");
     };
     let key = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .expect("base64 is a header value");
@@ -248,7 +250,7 @@ fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
         .ok_or_else(|| {
             refusal(
                 StatusCode::BAD_REQUEST,
-                &format!("`max_message` must be a whole number of bytes, at least {MESSAGE_BYTES_LEAST}, as in max_message=32768"),
+                &format!("invalid `max_message`: expected a number of bytes of at least {MESSAGE_BYTES_LEAST}, e.g. max_message=32768"),
             )
         })
 }
@@ -270,7 +272,10 @@ fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bo
         let unknown = || {
             refusal(
                 StatusCode::BAD_REQUEST,
-                &format!("no known subprotocol was offered; known are {}", known()),
+                &format!(
+                    "no supported subprotocol offered: expected one of {}",
+                    known()
+                ),
             )
         };
         return chosen.map(|encoding| (encoding, true)).ok_or_else(unknown);
@@ -280,7 +285,7 @@ fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bo
         Some(Some(encoding)) => Ok((encoding, false)),
         Some(None) => Err(refusal(
             StatusCode::BAD_REQUEST,
-            "`encoding` is msgpack or json",
+            "invalid `encoding`: expected msgpack or json",
         )),
     }
 }

@@ -78,22 +78,22 @@ pub enum PushFault {
     Malformed(String),
     /// Only trades and quotes can be published; the rest is made from them.
     #[error(
-        "channel \"{0}\" can't be published; trade and quote can, and the rest is made from them"
+        "channel \"{0}\" cannot be published: expected trade or quote; other channels are derived from them"
     )]
     Channel(String),
     /// The source has no such instrument.
-    #[error("no instrument \"{0}\" of a push source that this token publishes to")]
+    #[error("unknown symbol \"{0}\": no push source of this token lists it")]
     Symbol(String),
     /// See [`PriceFault`].
     #[error(transparent)]
     Price(#[from] PriceFault),
     /// The time lies before that of the event before.
     #[error(
-        "`ts` runs backwards: the event before was at {0}; `late: true` of the source lets it pass"
+        "`ts` is older than the previous event at {0}; allow it with `late: true` in the source"
     )]
     Late(u64),
     /// The time is of another unit than nanoseconds.
-    #[error("`ts` {ts} is a time in {}; write nanoseconds since 1970, as in {nanos}", unit.name())]
+    #[error("`ts` {ts} is in {}: expected nanoseconds since 1970, e.g. {nanos}", unit.name())]
     Unit {
         /// As it was written.
         ts: u64,
@@ -103,16 +103,16 @@ pub enum PushFault {
         nanos: u64,
     },
     /// The bus' queue has no room for this part of the request.
-    #[error("the bus' queue is full (bus.queue); send this line again")]
+    #[error("bus queue full (bus.queue); resend this line")]
     Full,
     /// The time lies too far ahead.
     #[error(
-        "`ts` is more than {0:?} ahead of the server's clock (`ahead` of the source); it is nanoseconds since 1970"
+        "`ts` is more than {0:?} ahead of the server's clock (`ahead` of the source): expected nanoseconds since 1970"
     )]
     Ahead(Duration),
     /// The time lies too far back.
     #[error(
-        "`ts` is more than {0:?} behind the server's clock (`behind` of the source); it is nanoseconds since 1970"
+        "`ts` is more than {0:?} behind the server's clock (`behind` of the source): expected nanoseconds since 1970"
     )]
     Behind(Duration),
 }
@@ -182,7 +182,7 @@ pub struct Published {
 
 /// The queue has no room for a batch; the places of its events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the bus' queue is full; its size is bus.queue")]
+#[error("bus queue full (bus.queue)")]
 pub struct BatchRefused(pub Vec<u32>);
 
 /// The newest times of an instrument's trades and quotes.
@@ -259,7 +259,7 @@ impl PushInlet {
         };
         let ts: u64 = ts.ok_or_else(|| {
             PushFault::Malformed(format!(
-                "`ts` is not a whole number; write nanoseconds since 1970, as in \"ts\": {}, or leave it out for now",
+                "invalid `ts`: expected integer nanoseconds since 1970, e.g. \"ts\": {}, or no `ts` for the current time",
                 now.0
             ))
         })?;
@@ -333,7 +333,7 @@ fn decimal(
 ) -> Result<rust_decimal::Decimal, PushFault> {
     let refused = |what: &str| {
         PushFault::Malformed(format!(
-            "`{name}` {what}; write it as text, as in \"{name}\": \"10.50\""
+            "`{name}` {what}: expected a string, e.g. \"{name}\": \"10.50\""
         ))
     };
     match field {
@@ -343,12 +343,12 @@ fn decimal(
         }
         Some(Field::Text(text) | Field::Number(text)) => parse_decimal(text).map_err(|_invalid| {
             refused(&format!(
-                "\"{}\" is no decimal of at most 28 digits",
+                "\"{}\" is not a decimal of at most 28 digits",
                 excerpt(text)
             ))
         }),
         Some(Field::Float) => Err(refused("is a float, which is not exact")),
-        Some(Field::Other) => Err(refused("is no decimal")),
+        Some(Field::Other) => Err(refused("is not a decimal")),
     }
 }
 
@@ -376,10 +376,10 @@ fn text<'f>(
     match field {
         Some(Field::Text(text)) => Ok(text),
         Some(_) => Err(PushFault::Malformed(format!(
-            "`{name}` is no text; write it in quotes, as in \"{name}\": \"{example}\""
+            "`{name}` is not a string: expected e.g. \"{name}\": \"{example}\""
         ))),
         None => Err(PushFault::Malformed(format!(
-            "`{name}` is missing; write it as in \"{name}\": \"{example}\""
+            "`{name}` is missing: expected e.g. \"{name}\": \"{example}\""
         ))),
     }
 }
@@ -402,11 +402,11 @@ impl PublishedEvent<'_> {
             px: Price(decimal("px", self.px.as_ref())?),
             qty: Qty(decimal("qty", self.qty.as_ref())?),
             side: side.ok_or_else(|| {
-                malformed("`side` is unknown; write \"buy\", \"sell\" or \"none\", or leave it out")
+                malformed("invalid `side`: expected \"buy\", \"sell\" or \"none\", or no `side`")
             })?,
             id: id.ok_or_else(|| {
                 malformed(
-                    "`id` is not valid; write up to 64 printable bytes, as in \"id\": \"42377944\"",
+                    "invalid `id`: expected up to 64 printable bytes, e.g. \"id\": \"42377944\"",
                 )
             })?,
         })

@@ -79,18 +79,18 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             .catch_unwind()
             .await;
         let ended = ended.unwrap_or_else(|_told_by_the_panic_hook| {
-            Err(SourceError::Failed("it panicked; this is a bug".to_owned()))
+            Err(SourceError::Failed("panicked; this is a bug".to_owned()))
         });
         up.set(0);
         out.alive.store(0, Ordering::Relaxed);
         let error = match ended {
             Ok(()) => {
-                tracing::info!(source = &*task.name, "ended");
+                tracing::info!(source = &*task.name, "source ended");
                 return tell(task, SourceState::Ended).await;
             }
             Err(SourceError::Stopped) => return,
             Err(SourceError::Final(error)) => {
-                tracing::error!(source = &*task.name, error, "stopped for good");
+                tracing::error!(source = &*task.name, error, "source failed permanently");
                 let error: Arc<str> = error.into();
                 task.status.fail(Arc::clone(&error));
                 task.emitter.emit(&mut vec![Emit::Failed(error)]).await;
@@ -105,7 +105,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
         tracing::warn!(
             source = &*task.name,
             error,
-            "failed; starts again in {wait:?}"
+            "source failed; restarting in {wait:?}"
         );
         task.status.retry(&error);
         tell(task, SourceState::Reconnecting).await;
@@ -129,8 +129,8 @@ async fn watch_start(task: &SourceTask) {
         .sleep_until(task.clock.now().plus(START_MAX))
         .await;
     if task.status.is_starting() {
-        let error = format!("it has not started within {} s", START_MAX.as_secs());
-        tracing::warn!(source = &*task.name, error);
+        let error = format!("not started within {} s", START_MAX.as_secs());
+        tracing::warn!(source = &*task.name, error, "source is slow to start");
         task.status.overdue(&error);
     }
     std::future::pending::<()>().await;

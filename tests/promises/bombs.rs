@@ -32,7 +32,7 @@ fn files_without_line_ends_or_that_expand_without_end_take_no_memory() -> Result
     let begun = Stopwatch::start();
     let logged = loop {
         let logged = std::fs::read_to_string(&log)?;
-        if logged.contains("stopped for good") {
+        if logged.contains("source failed permanently") {
             break logged;
         }
         anyhow::ensure!(begun.elapsed() < 2 * DEADLINE, "waited in vain: {logged}");

@@ -139,8 +139,11 @@ fn a_reload_that_names_a_missing_or_special_file_is_refused() -> Result<()> {
     ensure!(Command::new("mkfifo").arg(&fifo).status()?.success());
     for (file, wanted) in [
         (running.path("none.csv"), "No such file"),
-        (fifo, "it is a FIFO"),
-        ("/dev/zero".into(), "it is a device"),
+        (fifo, "a FIFO"),
+        (
+            "/dev/zero".into(),
+            "a device where a regular file is expected",
+        ),
     ] {
         running.write(&replay(&[&file]))?;
         running.until_log(&file.display().to_string())?;
@@ -159,16 +162,16 @@ fn a_config_that_is_a_fifo_or_a_bomb_leaves_the_server_in_control() -> Result<()
     let running = Running::start()?;
     let file = running.path("feeds.yaml");
     running.write(&"- ".repeat(20_000))?;
-    running.until_log("deeper than 64 levels")?;
+    running.until_log("at most 64 levels")?;
     running.write(&format!("{GOOD}#{}", "x".repeat(1 << 20)))?;
-    running.until_log("larger than 1024 KiB")?;
+    running.until_log("at most 1024 KiB")?;
     std::fs::remove_file(&file)?;
     ensure!(Command::new("mkfifo").arg(&file).status()?.success());
     running.hang_up()?;
-    running.until_log("it is a FIFO")?;
+    running.until_log("a FIFO where a regular file is expected")?;
     let path = file.display().to_string();
     let (code, said) = ends(&["check", &path])?;
-    assert!(code == Some(2) && said.contains("it is a FIFO"), "{said}");
+    assert!(code == Some(2) && said.contains("a FIFO"), "{said}");
     assert!(running.served.terminate()?.success());
     Ok(())
 }

@@ -159,7 +159,7 @@ fn wrong_zones_and_forms_are_config_errors() {
         ("time_format: \"%H:%M\"", "%d.%m.%Y"),
         ("time_format: today", "%d.%m.%Y"),
         ("earliest_time: yesterday", "2026-01-31T09:30:00Z"),
-        ("max_time_step: \"0\"", "length of time"),
+        ("max_time_step: \"0\"", "a duration"),
     ] {
         let text = format!("sources: [{{name: t, kind: replay, files: [a.csv], {key}}}]");
         let error = Config::parse(&text, "test").expect_err(key).to_string();

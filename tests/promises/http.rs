@@ -76,11 +76,7 @@ async fn instruments_and_health_are_served() -> Result<()> {
         ("ok\n".into(), "ok\n".into())
     );
     assert!(feed.get("/").await?.contains("<title>tickcast</title>"));
-    assert!(
-        feed.get("/v1/snapshot")
-            .await?
-            .contains("name what is wanted")
-    );
+    assert!(feed.get("/v1/snapshot").await?.contains("missing `topics`"));
     let refused = feed
         .http("DELETE /v1/instruments HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;

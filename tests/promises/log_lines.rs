@@ -26,7 +26,7 @@ fn log_of_a_hostile_file(format: &str) -> Result<String> {
     let arguments = ["--replay", &file, "--speed", "max", "--log-format", format];
     let served = serve_with(&arguments, Stdio::from(std::fs::File::create(&log)?))?;
     let begun = Stopwatch::start();
-    while !std::fs::read_to_string(&log)?.contains("stopped for good") {
+    while !std::fs::read_to_string(&log)?.contains("source failed permanently") {
         anyhow::ensure!(begun.elapsed() < DEADLINE, "waited in vain");
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     }

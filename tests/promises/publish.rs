@@ -56,7 +56,7 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
         r#"{"ch":"trade","sym":"A","px":"1","qty":"1","ts":1}"#,
         r#"{"ch":"trade","sym":"A","px":"1","qty":"1","ts":9999999999999999999}"#,
         r#"{"ch":"trade","sym":"A","px":1e0,"qty":"1"}"#,
-        "not JSON",
+        "invalid JSON",
         r#"{"ch":"quote","sym":"A","bid":"10.00","bidq":"1","ask":null,"askq":null}"#,
     ];
     let (status, body) = post(

@@ -50,9 +50,9 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     for taken in [
         "limits.connections",
         "limits.topics",
-        "source gone ended",
-        "source a starts over",
-        "source new begins",
+        "source gone removed",
+        "source a restarts in a new epoch",
+        "source new added",
     ] {
         assert!(
             reloaded.taken.contains(&taken.to_owned()),
@@ -133,7 +133,7 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     assert!(
         reloaded
             .taken
-            .contains(&"source gone starts over".to_owned()),
+            .contains(&"source gone restarts in a new epoch".to_owned()),
         "{reloaded:?}"
     );
     let answer = feed
@@ -162,8 +162,8 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     let renamed = BEFORE.replace("name: a,", "name: c,");
     let reloaded = reload(&mut feed.app, &renamed).await?;
     assert!(
-        reloaded.taken.contains(&"source a ended".to_owned())
-            && reloaded.taken.contains(&"source c begins".to_owned()),
+        reloaded.taken.contains(&"source a removed".to_owned())
+            && reloaded.taken.contains(&"source c added".to_owned()),
         "{reloaded:?}"
     );
     client
@@ -235,7 +235,7 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     assert!(
         said.contains("limits.connections")
             && said.contains("drain.spread")
-            && said.contains("the one before goes on"),
+            && said.contains("keeping the previous config"),
         "{said}"
     );
     // Right again, with something that needs a restart, by signal.
@@ -247,7 +247,7 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     assert!(
         said.contains("taken=\"limits.connections\"")
             && said.contains("bus.log")
-            && said.contains("wait for a restart"),
+            && said.contains("require a restart"),
         "{said}"
     );
     Ok(())

@@ -114,7 +114,7 @@ fn a_server_whose_source_failed_for_good_exits_with_one() -> Result<()> {
         "B-trades-2024-08-08.csv",
         row.to_owned() + &"x\n".repeat(200),
     )?;
-    for (file, code, line) in [(good, 0, "ended"), (bad, 1, "stopped for good")] {
+    for (file, code, line) in [(good, 0, "ended"), (bad, 1, "source failed permanently")] {
         let log = folder.path().join("log");
         let file = file.display().to_string();
         let arguments = ["--replay", &file, "--speed", "max"];

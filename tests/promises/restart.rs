@@ -516,7 +516,7 @@ fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
     let (second, said) = crate::terminal::serve_and_hear(&arguments)?;
     assert_ne!(epochs(&second)?, before);
     assert!(
-        said.contains("begins a new epoch") && said.contains("as after a crash"),
+        said.contains("starting a new epoch") && said.contains("for example in a crash"),
         "{said}"
     );
     Ok(())

@@ -289,14 +289,14 @@ async fn operators_see_who_is_slow_and_why() -> Result<()> {
     .await?;
     assert!(
         refused.starts_with("HTTP/1.1 400")
-            && refused.contains("age, merged, lost, queued or delivered"),
+            && refused.contains("expected age, merged, lost, queued or delivered"),
         "{refused}"
     );
     // On the feed's own port there is no such thing.
     assert!(
         feed.get("/v1/admin/connections")
             .await?
-            .contains("there is /, /v1/feed")
+            .contains("routes are /, /v1/feed")
     );
     Ok(())
 }

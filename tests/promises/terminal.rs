@@ -104,7 +104,7 @@ fn serve_listens_within_two_seconds_and_says_where() -> Result<()> {
         "health ",
         "24 instruments",
         "1 sources",
-        "MiB at most",
+        "MiB with this config",
     ] {
         assert!(
             served.banner.contains(wanted),
@@ -226,7 +226,7 @@ fn tail_fails_where_its_output_cannot_be_written() -> Result<()> {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr)?;
     assert!(
-        errors.contains("can't write to standard output: no space left on device"),
+        errors.contains("cannot write to standard output: no space left on device"),
         "{errors}"
     );
     Ok(())
@@ -294,7 +294,7 @@ fn tail_reconnects_after_a_restart_and_resumes_without_a_hole() -> Result<()> {
     check_trades(&mut lines, &mut last, 100)?;
     child.kill()?;
     let errors = String::from_utf8(child.wait_with_output()?.stderr)?;
-    assert!(errors.contains("connected again"), "{errors}");
+    assert!(errors.contains("reconnected"), "{errors}");
     Ok(())
 }
 
@@ -331,7 +331,7 @@ fn connections_that_fail_say_so_in_one_sentence() -> Result<()> {
         let output = run(&[command, &["127.0.0.1:1"]].concat())?;
         assert_eq!(
             String::from_utf8(output.stderr)?,
-            "tickcast: can't connect to 127.0.0.1:1: connection refused; is the server running?\n",
+            "tickcast: cannot connect to 127.0.0.1:1: connection refused; is the server running?\n",
             "{command:?}"
         );
     }
@@ -364,10 +364,10 @@ fn check_tells_every_problem_with_its_place() -> Result<()> {
     let output = run(&["check", &name])?;
     let text = String::from_utf8(output.stderr)?;
     for wanted in [
-        ":1:9: listen",
+        ":1:9: listen: invalid value \"nowhere\": expected host:port",
         ":2:14: bus.queue",
-        ":3:1: sources needs",
-        ":4:1: surces is unknown; did you mean sources?",
+        ":3:1: sources: expected at least one source",
+        ":4:1: surces: unknown key; did you mean sources?",
     ] {
         assert!(text.contains(wanted), "{wanted} is not in {text}");
     }

@@ -143,7 +143,7 @@ async fn a_run_in_which_nothing_came_or_all_were_closed_fails() -> Result<()> {
     .await?;
     assert_eq!(
         quiet.failures,
-        ["no event was delivered in the measured time"]
+        ["no event was delivered during measurement"]
     );
     let closed = tested(raw(scripted(Script::Close).await?)?).await?;
     assert!(
@@ -170,7 +170,7 @@ fn outputs_that_cannot_be_written_are_refused_before_the_test() -> Result<()> {
             .output()?;
         let errors = String::from_utf8(output.stderr)?;
         assert_eq!(output.status.code(), Some(2), "{flag}: {errors}");
-        assert!(errors.contains("can't write /nonexistent/x"), "{errors}");
+        assert!(errors.contains("cannot write /nonexistent/x"), "{errors}");
     }
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("new.json");

@@ -21,7 +21,7 @@ use crate::topic::TopicName;
 use outputs::Outputs;
 use progress::Progress;
 
-/// Where a test's topics come from without `--topics`.
+/// Default of `--topics`.
 const DEFAULT_TOPICS: &str = "quote:*";
 
 #[derive(Debug, clap::Args)]
@@ -34,103 +34,103 @@ pub(super) struct Arguments {
         env = "TICKCAST_CONNECT"
     )]
     connect: FeedUrl,
-    /// Connections
+    /// Number of connections
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Open them over this time
+    /// Time over which the connections are opened
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
     ramp: Duration,
-    /// Once they are connected let them say nothing for this time, then all at once
+    /// Hold all handshakes back for this long, then send them at once
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time)]
     silence: Duration,
-    /// Topics and patterns; each connection takes all of them, or draws out of them
+    /// Topics and patterns; each connection subscribes to all, or draws from them
     #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = DEFAULT_TOPICS)]
     topics: Vec<String>,
-    /// Each connection draws so many topics out of --topics
+    /// Topics that each connection draws from --topics
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     topics_per_connection: Option<u32>,
-    /// How they are drawn: uniform, zipf, or zipf:S with exponent S
+    /// Distribution of drawn topics: uniform, zipf, or zipf:S with exponent S
     #[arg(
         long,
-        value_name = "HOW",
+        value_name = "DISTRIBUTION",
         default_value = "uniform",
         requires = "topics_per_connection"
     )]
     draw: Skew,
-    /// msgpack or json
+    /// Wire encoding: msgpack or json
     #[arg(long, default_value = "msgpack", value_parser = encoding)]
     encoding: Encoding,
-    /// raw, conflate, an interval as in 100ms, or a mix with weights: raw:80,interval-100ms:20 (trades are always raw)
+    /// Delivery mode: raw, conflate, an interval such as 100ms, or a weighted mix such as raw:80,interval-100ms:20 (trades are always raw)
     #[arg(long, default_value = "raw")]
     mode: ModeMix,
-    /// conflate, gap or disconnect; each channel's default, where it isn't given
+    /// Slow-consumer policy: conflate, gap or disconnect [default: that of each channel]
     #[arg(long, value_parser = on_slow)]
     on_slow: Option<OnSlow>,
-    /// The share of connections that read slowly
+    /// Share of slow consumers among the connections
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
     slow: Share,
-    /// How fast those read, in bytes a second
+    /// Read rate of a slow consumer, in bytes per second
     #[arg(long, value_name = "BYTES", default_value_t = 10_240, value_parser = clap::value_parser!(u64).range(1..))]
     slow_rate: u64,
-    /// The share of connections that never read
+    /// Share of connections that never read
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
     stalled: Share,
-    /// Connections that are cut and come back with resume, a second
+    /// Connections per second that are cut, reconnect and resume
     #[arg(long, value_name = "N", default_value_t = 0.0)]
     churn: f64,
-    /// In the middle of the test cut all connections, and have them come back with resume at once
+    /// Cut all connections halfway through the test; they reconnect and resume at once
     #[arg(long)]
     storm: bool,
-    /// How long is measured
+    /// Measured time, after the warm-up
     #[arg(long, short = 'd', value_name = "TIME", default_value = "10s", value_parser = super::time)]
     duration: Duration,
-    /// How long before nothing is measured
+    /// Warm-up excluded from measurement
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = super::time)]
     warmup: Duration,
-    /// Decides all that is drawn
+    /// Random seed of all draws
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Connections that decode everything, measure and keep their ledger: a number, or all
+    /// Connections that decode all messages, measure latency and verify their ledger: a number, or all
     #[arg(long, value_name = "N|all", default_value = "10")]
     probes: Probes,
-    /// Threads of the tester
+    /// Load-generator threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
-    /// Look for what came again and again instead of waiting: steadier latencies, where a core is to spare
+    /// Busy-poll sockets; steadier latencies, uses a full core per worker
     #[arg(long)]
     spin: bool,
-    /// Test any other WebSocket server: count its messages
+    /// Test any other WebSocket server by counting its messages
     #[arg(long, value_name = "URL", conflicts_with_all = ["connect", "topics", "churn", "storm"])]
     raw: Option<String>,
-    /// A text to send once a connection is open; may stand several times
+    /// Text message to send once a connection is open; repeatable
     #[arg(long, value_name = "TEXT", requires = "raw")]
     send: Vec<String>,
-    /// Where a message tells its time, as in data.0.E; then latency is measured
+    /// Path of the timestamp in a message, such as data.0.E; enables latency measurement
     #[arg(long, value_name = "PATH", requires = "raw")]
     timestamp: Option<TimePath>,
-    /// Objectives that set the exit code: 'p99<5ms,p99.9<20ms,loss=0'
+    /// Service-level objectives; exit code 1 if one is missed: 'p99<5ms,p99.9<20ms,loss=0'
     #[arg(long, value_name = "OBJECTIVES")]
     slo: Option<Slo>,
-    /// Write the outcome as JSON, to a file or to standard output; files are opened before the test
+    /// Write the outcome as JSON to a file, or to standard output without FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Write the histograms: PREFIX.hlog (one a second) and PREFIX.hgrm (percentiles)
+    /// Write HDR histograms: PREFIX.hlog (one per second) and PREFIX.hgrm (percentiles)
     #[arg(long, value_name = "PREFIX")]
     hdr: Option<PathBuf>,
-    /// Write a page with curves and all figures
+    /// Write an HTML report with charts and all figures
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Compare two outcomes that --json wrote, instead of testing
+    /// Compare two outcomes written by --json instead of running a test
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"])]
     compare: Option<Vec<PathBuf>>,
 }
 
 fn encoding(text: &str) -> Result<Encoding, String> {
-    Encoding::parse(text).ok_or_else(|| "write msgpack or json".to_owned())
+    Encoding::parse(text).ok_or_else(|| "expected msgpack or json".to_owned())
 }
 
 fn on_slow(text: &str) -> Result<OnSlow, String> {
-    OnSlow::parse(text).ok_or_else(|| "write conflate, gap or disconnect".to_owned())
+    OnSlow::parse(text).ok_or_else(|| "expected conflate, gap or disconnect".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
@@ -175,7 +175,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         }
     };
     if arguments.json.as_deref() != Some(Path::new("-")) {
-        write_table(&outcome, &mut std::io::stdout().lock()).context("can't print the table")?;
+        write_table(&outcome, &mut std::io::stdout().lock()).context("cannot print the summary")?;
     }
     outputs.write(&outcome)?;
     judge(arguments, &outcome)
@@ -210,7 +210,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
     }
     if !(0.0..=100_000.0).contains(&arguments.churn) {
         return Err(format!(
-            "--churn {}: write a number from 0 to 100000",
+            "--churn {}: expected a number from 0 to 100000",
             arguments.churn
         ));
     }
@@ -257,20 +257,22 @@ fn address(host: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next());
-    found.ok_or_else(|| format!("{host}: write HOST:PORT, as in 127.0.0.1:8080 or localhost:8080"))
+    found.ok_or_else(|| {
+        format!("invalid address {host}: expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080")
+    })
 }
 
 /// The host and the rest of `ws://host[:port]/path`.
 fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect), String> {
-    let rest = url
-        .strip_prefix("ws://")
-        .ok_or_else(|| format!("--raw {url}: write ws://HOST:PORT/PATH (TLS isn't spoken)"))?;
+    let rest = url.strip_prefix("ws://").ok_or_else(|| {
+        format!("--raw {url}: expected ws://HOST:PORT/PATH (TLS is not supported)")
+    })?;
     let (host, path) = rest
         .find('/')
         .map_or((rest, "/"), |slash| rest.split_at(slash));
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Err(format!(
-            "--raw {}: a path has no blanks",
+            "--raw {}: expected a path without spaces and control characters",
             url.escape_debug()
         ));
     }
@@ -313,7 +315,7 @@ fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
         }
     }
     if outcome.void.is_some() && exit == Exit::Ok {
-        writeln!(out, "  slo: a void run proves nothing")?;
+        writeln!(out, "  slo: not met, the run is void")?;
         exit = Exit::Failed;
     }
     Ok(exit)
@@ -321,15 +323,19 @@ fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
 
 fn read_outcome(path: &Path) -> Result<Outcome> {
     let text =
-        std::fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
-    serde_json::from_str(&text)
-        .with_context(|| format!("{} is no outcome that --json wrote", path.display()))
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| {
+        format!(
+            "invalid outcome {}: expected a file written by --json",
+            path.display()
+        )
+    })
 }
 
 fn print_comparison(a: &Path, b: &Path) -> Result<Exit> {
     let rows = compare(&read_outcome(a)?, &read_outcome(b)?);
     if rows.is_empty() {
-        bail!("the two have no figure in common");
+        bail!("the two outcomes have no figure in common");
     }
     let mut out = std::io::stdout().lock();
     writeln!(

@@ -28,7 +28,7 @@ impl Output {
         });
         let file = file
             .transpose()
-            .with_context(|| format!("can't write {}", path.display()))?;
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -44,7 +44,7 @@ impl Output {
                 out.flush()
             }),
         };
-        written.with_context(|| format!("can't write {}", self.path.display()))
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Removes a file that is still empty.

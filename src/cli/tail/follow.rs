@@ -103,7 +103,7 @@ impl<'a> Feed<'a> {
         let id = Some(Id::Number(1));
         let request = Request { id, op };
         if encode_request(&request, self.encoding).len() > self.request_bytes_max {
-            note("too many topics to resume in one request; subscribing afresh");
+            note("too many topics to resume in one request; subscribing without resume");
             self.positions = Positions::default();
             op = subscribe(None);
         } else {
@@ -123,7 +123,7 @@ impl<'a> Feed<'a> {
             return Ok(None);
         }
         let Some(client) = &mut self.client else {
-            bail!("the connection is lost");
+            bail!("connection lost");
         };
         match client.next_payload().await {
             Ok(payload) => {
@@ -140,14 +140,11 @@ impl<'a> Feed<'a> {
 
     async fn retry(&mut self) -> Result<()> {
         match self.open().await {
-            Ok(()) => note("connected again"),
+            Ok(()) => note("reconnected"),
             Err(error) => {
                 let why = crate::cli::connect_error(self.arguments.connect.host(), error);
                 let wait = self.back_off();
-                note(&format!(
-                    "{why}; next attempt in {:.1} s",
-                    wait.as_secs_f64()
-                ));
+                note(&format!("{why}; retrying in {:.1} s", wait.as_secs_f64()));
             }
         }
         Ok(())
@@ -164,11 +161,14 @@ impl<'a> Feed<'a> {
             ServerMessage::Control(Control::Subscribed(answer)) => {
                 note_refusals(answer);
                 if answer.ok.is_empty() && !answer.more {
-                    bail!("the server granted none of the topics");
+                    bail!("the server rejected all topics");
                 }
             }
             ServerMessage::Control(Control::Error(error)) => {
-                bail!("the server refused: {}", printable(&error.message));
+                bail!(
+                    "request rejected by the server: {}",
+                    printable(&error.message)
+                );
             }
             ServerMessage::Control(Control::Bye(bye)) => self.bye = Some(bye.clone()),
             _ => {}
@@ -229,7 +229,10 @@ fn note_refusals(answer: &Subscribed) {
     }
     for entry in &answer.ok {
         if entry.matched.as_ref().is_some_and(Vec::is_empty) {
-            note(&format!("{} matches nothing yet", printable(&entry.topic)));
+            note(&format!(
+                "{}: no topic matches yet",
+                printable(&entry.topic)
+            ));
         }
     }
 }

@@ -24,7 +24,7 @@ use table::Table;
     reason = "flags of a command line are independent of each other"
 )]
 pub(super) struct Arguments {
-    /// Topics and patterns: trade:BTC-USD, ticker:*, bar:BTC-*:1m
+    /// Topics and patterns, such as trade:BTC-USD, ticker:* or bar:BTC-*:1m
     #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = "ticker:*")]
     topics: Vec<String>,
     /// Feed address: HOST:PORT, or a URL that the server prints
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
         env = "TICKCAST_CONNECT"
     )]
     connect: FeedUrl,
-    /// raw, conflate, or an interval: 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1000ms, 5000ms
+    /// Delivery mode: raw, conflate, or an interval of 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1000ms or 5000ms
     #[arg(long, default_value = "raw")]
     mode: String,
     /// Output format; table redraws itself on a terminal and prints lines elsewhere
@@ -47,13 +47,13 @@ pub(super) struct Arguments {
     /// Print data events only, no control messages (csv never prints any)
     #[arg(long)]
     events: bool,
-    /// Begin with the next event, without the state before it
+    /// Start with the next event, without a snapshot
     #[arg(long)]
     no_snapshot: bool,
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End with exit code 1 when the connection is lost, instead of reconnecting
+    /// End with exit code 1 when connection lost, instead of reconnecting
     #[arg(long)]
     no_reconnect: bool,
 }
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("can't start the runtime")?;
+        .context("cannot start the runtime")?;
     let wish = DeliveryWish {
         mode: Some(mode),
         interval_ms: mode.interval_ms(),
@@ -136,7 +136,7 @@ async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-const CANT_PRINT: &str = "can't write to standard output";
+const CANT_PRINT: &str = "cannot write to standard output";
 
 fn view(format: Format, events_only: bool) -> Box<dyn View> {
     let is_screen = std::io::stdout().is_terminal() && super::is_smart_terminal();

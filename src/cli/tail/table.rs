@@ -101,7 +101,7 @@ impl View for Table {
         });
         let silence = match feed.silence() {
             short if short < SILENCE => String::new(),
-            long => format!(" · nothing for {} s", long.as_secs()),
+            long => format!(" · no message for {} s", long.as_secs()),
         };
         let status = format!(
             "{} · {} topics · {} events{silence}",

@@ -24,19 +24,19 @@ use sample::Sample;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The server's admin address
+    /// Admin address of the server
     #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
     server: SocketAddr,
-    /// By what connections are ranked
-    #[arg(long, value_name = "WHAT", default_value = "age")]
+    /// Ranking of connections
+    #[arg(long, value_name = "RANK", default_value = "age")]
     by: By,
-    /// How often it looks
+    /// Refresh interval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
     every: Duration,
-    /// Look once, print it as text and end; without a terminal this is what happens
+    /// Print one sample as text and exit; the default without a terminal
     #[arg(long)]
     once: bool,
-    /// Look once and print it as JSON
+    /// Print one sample as JSON and exit
     #[arg(long)]
     json: bool,
 }
@@ -71,10 +71,10 @@ impl By {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Age => "age of what waits",
+            Self::Age => "age of the oldest queued event",
             Self::Merged => "merged",
             Self::Lost => "lost",
-            Self::Queued => "bytes that wait",
+            Self::Queued => "queued bytes",
             Self::Delivered => "delivered",
         }
     }
@@ -160,7 +160,7 @@ const COLUMNS: [(&str, u16); 11] = [
     ("ENC", 7),
     ("TOPICS r/c/i", 13),
     ("LEVEL", 8),
-    ("LATE FOR", 8),
+    ("SLOW FOR", 8),
     ("BEHIND", 8),
     ("QUEUED", 9),
     ("DELIVERED", 11),
@@ -173,7 +173,7 @@ const DROPPED_FIRST: [&str; 6] = [
     "AGENT",
     "ENC",
     "TOPICS r/c/i",
-    "LATE FOR",
+    "SLOW FOR",
     "DELIVERED",
     "MERGED",
 ];
@@ -218,8 +218,11 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     [
         vec![
             ("connections", count(now.connections.count as f64)),
-            ("late", count(now.value("tickcast_slow_consumers"))),
-            ("topics held", count(now.value("tickcast_subscriptions"))),
+            (
+                "slow consumers",
+                count(now.value("tickcast_slow_consumers")),
+            ),
+            ("subscriptions", count(now.value("tickcast_subscriptions"))),
             ("opened/s", rate("tickcast_connections_opened_total")),
             ("memory", bytes(now.value("process_resident_memory_bytes"))),
             (
@@ -277,7 +280,7 @@ fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: O
     let dim = Style::new().fg(Color::DarkGray);
     let lines = head(now, before).map(|pairs| {
         let spans = pairs.into_iter().flat_map(|(name, value)| {
-            let bad = matches!(name, "lost/s" | "late" | "unaccounted") && value != "0";
+            let bad = matches!(name, "lost/s" | "slow consumers" | "unaccounted") && value != "0";
             let style = if bad {
                 Style::new().fg(Color::Red)
             } else {
@@ -320,7 +323,7 @@ fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: O
         table,
     );
     let keys = trouble.map_or_else(
-        || Span::styled("q ends, s ranks by something else", dim),
+        || Span::styled("q quit   s change ranking", dim),
         |text| Span::styled(text.to_owned(), Color::Red),
     );
     frame.render_widget(Paragraph::new(keys), foot);

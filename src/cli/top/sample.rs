@@ -57,7 +57,7 @@ impl Sample {
         let mut sample = Self {
             sums: HashMap::new(),
             buckets: HashMap::new(),
-            connections: serde_json::from_str(&json).context("of another version")?,
+            connections: serde_json::from_str(&json).context("incompatible response; is the server incompatible response; is the server of another version??")?,
         };
         for (name, labels, value) in text
             .lines()

@@ -96,14 +96,17 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
     let sections = root.sections("sources");
     if sections.is_empty() {
         let message = if root.has("sources") {
-            "needs at least one source"
+            "expected at least one source"
         } else {
-            "is missing: say where prices come from"
+            "missing; expected at least one source of kind sim, replay or push"
         };
         root.problem("sources", message);
     }
     if sections.len() > SOURCES_MAX {
-        root.problem("sources", format!("are more than {SOURCES_MAX}"));
+        root.problem(
+            "sources",
+            format!("too many sources; expected at most {SOURCES_MAX}"),
+        );
     }
     let mut names = HashSet::new();
     let sources: Vec<SourceConfig> = sections
@@ -120,7 +123,7 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {
                 root.problem(
                     "sources",
                     format!(
-                        "\"{symbol}\" is a symbol of both {other} and {}",
+                        "duplicate symbol \"{symbol}\": listed by sources {other} and {}",
                         source.name
                     ),
                 );
@@ -135,7 +138,7 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     if !name.is_empty() && !names.insert(name.clone()) {
         section.problem(
             "name",
-            format!("\"{}\" is the name of another source", name.escape_debug()),
+            format!("duplicate source name \"{}\"", name.escape_debug()),
         );
     }
     section.required("kind");
@@ -173,7 +176,7 @@ fn description(section: &Section<'_>) -> String {
     if text.chars().count() > DESCRIPTION_CHARS_MAX || !text.chars().all(is_printable) {
         section.problem(
             "description",
-            format!("must be up to {DESCRIPTION_CHARS_MAX} printable characters, without control and format characters (such as U+202E)"),
+            format!("expected at most {DESCRIPTION_CHARS_MAX} printable characters, without control and format characters (such as U+202E)"),
         );
     }
     text
@@ -181,7 +184,7 @@ fn description(section: &Section<'_>) -> String {
 
 fn distinct_symbols(sections: &[Section<'_>], parent: &Section<'_>) {
     if sections.is_empty() {
-        parent.problem("instruments", "needs at least one instrument");
+        parent.problem("instruments", "expected at least one instrument");
     }
     let mut seen = HashSet::new();
     for section in sections {
@@ -189,7 +192,7 @@ fn distinct_symbols(sections: &[Section<'_>], parent: &Section<'_>) {
         if !text.is_empty() && !seen.insert(text.clone()) {
             section.problem(
                 "symbol",
-                format!("\"{}\" stands twice", text.escape_debug()),
+                format!("duplicate symbol \"{}\"", text.escape_debug()),
             );
         }
     }
@@ -229,7 +232,7 @@ fn read_sim_instrument(
     );
     for (key, value) in [("tick_size", tick_size), ("lot_size", lot_size)] {
         if value <= Decimal::ZERO {
-            section.problem(key, "must be more than zero");
+            section.problem(key, "must be greater than zero");
         }
         if value > VALUE_MAX {
             section.problem(key, "must be at most 10^15");
@@ -331,7 +334,7 @@ fn read_factor(section: &Section<'_>, factors: &mut Vec<String>) -> Option<(usiz
     let [(name, text)] = &pairs[..] else {
         section.problem(
             "factor",
-            "must name one factor and how closely it is followed, as in {crypto: 0.7}",
+            "expected one factor and the correlation with it, e.g. {crypto: 0.7}",
         );
         return None;
     };
@@ -339,7 +342,7 @@ fn read_factor(section: &Section<'_>, factors: &mut Vec<String>) -> Option<(usiz
         section.problem(
             "factor",
             format!(
-                "\"{}\" is not right; write a number from 0 to 1",
+                "invalid value \"{}\": expected a number from 0 to 1",
                 text.escape_debug()
             ),
         );
@@ -365,7 +368,7 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
             section.problem(
                 key,
                 format!(
-                    "\"{}\" is no time of day; write it as 09:30",
+                    "invalid time of day \"{}\": expected HH:MM, e.g. 09:30",
                     text.escape_debug()
                 ),
             );
@@ -380,7 +383,7 @@ fn read_hours(section: &Section<'_>) -> Option<Hours> {
         section.problem(
             "days",
             format!(
-                "\"{}\" is not right; write mon-fri, or mon,wed,sun",
+                "invalid value \"{}\": expected days, e.g. mon-fri or mon,wed,sun",
                 text.escape_debug()
             ),
         );
@@ -400,7 +403,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
         if section.has("utc_offset") {
             section.problem(
                 "utc_offset",
-                "can't stand beside timezone, which has its offsets",
+                "conflicts with timezone, which defines the offset; remove one of the two",
             );
         }
         let zone = Hours::zone(&name);
@@ -408,7 +411,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
             section.problem(
                 "timezone",
                 format!(
-                    "\"{}\" is no IANA time zone; write it as America/New_York or Europe/Berlin",
+                    "unknown time zone \"{}\": expected an IANA name, e.g. America/New_York or Europe/Berlin",
                     excerpt(&name)
                 ),
             );
@@ -420,7 +423,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
         section.problem(
             "utc_offset",
             format!(
-                "\"{}\" is no offset; write it as -05:00, or name the zone: timezone: America/New_York",
+                "invalid UTC offset \"{}\": expected e.g. -05:00, or a zone: timezone: America/New_York",
                 excerpt(&offset)
             ),
         );
@@ -468,17 +471,17 @@ fn read_push(section: &Section<'_>) -> SourceDetails {
     if token_sha256.is_none() && !text.is_empty() {
         section.problem(
             "token_sha256",
-            "must be 64 hexadecimal digits; make it with: printf %s TOKEN | sha256sum",
+            "expected 64 hexadecimal digits; generate them with: printf %s TOKEN | sha256sum",
         );
     }
     match (section.flag("open"), text.is_empty()) {
         (true, false) => section.problem(
             "open",
-            "contradicts token_sha256: a source takes its token, or none",
+            "conflicts with token_sha256; remove one of the two",
         ),
         (false, true) => section.problem(
             "token_sha256",
-            "is missing: give the SHA-256 of the publisher's token (printf %s TOKEN | sha256sum), or open: true \
+            "missing; expected the SHA-256 of the publisher's token (printf %s TOKEN | sha256sum), or open: true \
              to let every program on this machine publish",
         ),
         _ => {}

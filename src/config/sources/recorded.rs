@@ -9,14 +9,14 @@ use crate::source::sim::Hours;
 pub(super) fn read(section: &Section<'_>) -> ReplayConfig {
     let files = section.texts("files");
     if files.is_empty() {
-        section.problem("files", "needs at least one file");
+        section.problem("files", "expected at least one file");
     }
     let text = section.text("speed");
     let speed = Speed::parse(&text).unwrap_or_else(|| {
         section.problem(
             "speed",
             format!(
-                "\"{}\" is not right; write a number from 0.1 to 1000, or max",
+                "invalid value \"{}\": expected a number from 0.1 to 1000, or max",
                 text.escape_debug()
             ),
         );
@@ -31,7 +31,7 @@ pub(super) fn read(section: &Section<'_>) -> ReplayConfig {
         section.problem(
             "venue",
             format!(
-                "\"{}\" is no venue; write auto, always, never, or a name, as in binance",
+                "invalid value \"{}\": expected auto, always, never, or a venue name, e.g. binance",
                 text.escape_debug()
             ),
         );
@@ -68,7 +68,7 @@ fn read_times(section: &Section<'_>) -> TimeRules {
         section.problem(
             "timezone",
             format!(
-                "\"{}\" is no time zone; write an IANA name such as America/New_York, or an offset such as -05:00",
+                "unknown time zone \"{}\": expected an IANA name, e.g. America/New_York, or an offset, e.g. -05:00",
                 excerpt(&name)
             ),
         );
@@ -77,7 +77,7 @@ fn read_times(section: &Section<'_>) -> TimeRules {
         section.problem(
             "time_format",
             format!(
-                "\"{}\" is no form of a date with a time; write it with strptime directives, as in \"%d.%m.%Y %H:%M:%S%.f\"",
+                "invalid time format \"{}\": expected strptime directives for date and time, e.g. \"%d.%m.%Y %H:%M:%S%.f\"",
                 excerpt(&format)
             ),
         );
@@ -118,13 +118,13 @@ fn read_columns(section: &Section<'_>) -> Columns {
     if !trades && !quotes {
         section.problem(
             "price",
-            "is missing: name price and qty for trades, or bid and ask for quotes",
+            "missing; expected price and qty for trades, or bid and ask for quotes",
         );
     }
     if trades && quotes && columns.row_type.is_none() {
         section.problem(
             "type",
-            "is missing: with trades and quotes in one file, name the column that tells them apart",
+            "missing; a file with trades and quotes needs the column that distinguishes them",
         );
     }
     section.finish();

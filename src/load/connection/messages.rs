@@ -61,7 +61,7 @@ impl LoadConnection {
                 self.fail(
                     recorder,
                     &format!(
-                        "the server says {} delivered, but {counted} came",
+                        "heartbeat: {} events delivered, but {counted} received",
                         heartbeat.delivered
                     ),
                 );
@@ -71,7 +71,7 @@ impl LoadConnection {
             Control::Error(error) => self.fail(
                 recorder,
                 &format!(
-                    "the server answered {} {}: {}",
+                    "the server responded with {} {}: {}",
                     error.code, error.name, error.message
                 ),
             ),
@@ -86,7 +86,7 @@ impl LoadConnection {
             self.fail(
                 recorder,
                 &format!(
-                    "{} was refused with {}: {}",
+                    "{} rejected with {}: {}",
                     refused.topic, refused.code, refused.message
                 ),
             );
@@ -136,7 +136,7 @@ impl LoadConnection {
                 self.fail(
                     recorder,
                     &format!(
-                        "{}: the server's ledger doesn't come out at zero: {entry:?}",
+                        "{}: the server's ledger does not balance: {entry:?}",
                         entry.topic
                     ),
                 );

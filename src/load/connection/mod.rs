@@ -44,7 +44,7 @@ pub(super) enum ConnectionError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("the handshake was refused: {0}")]
+    #[error("handshake rejected: {0}")]
     Handshake(String),
 }
 
@@ -213,7 +213,7 @@ impl LoadConnection {
                     let is_long = answer.len() > HANDSHAKE_BYTES_MAX;
                     return if is_long {
                         Err(ConnectionError::Handshake(
-                            "its head is too long".to_owned(),
+                            "response head too long".to_owned(),
                         ))
                     } else {
                         Ok(Turn::On)

@@ -172,7 +172,7 @@ impl Sim {
 
     async fn play(&mut self, out: &mut Output) -> Result<(), SourceError> {
         let alarm = Alarm::new(out.clock)
-            .map_err(|error| SourceError::Failed(format!("can't have a timer: {error}")))?;
+            .map_err(|error| SourceError::Failed(format!("cannot create a timer: {error}")))?;
         let bytes = self.place.take();
         let kept: Option<Place> = bytes
             .as_ref()
@@ -210,7 +210,7 @@ impl Sim {
             let now = start.plus(out.clock.now().since(begun));
             if now.since(market.next_due()) > CATCH_UP_MAX {
                 let message =
-                    "the clock went on by more than two hours at once; the market begins anew";
+                    "clock jumped more than two hours; restarting the market in a new epoch";
                 return Err(SourceError::Failed(message.to_owned()));
             }
             market.advance(now, &mut emitted, EMIT_AT);
@@ -220,7 +220,7 @@ impl Sim {
                 let wake = market.next_due().max(now.plus(WAKE_EVERY));
                 tokio::select! {
                     slept = alarm.until(begun.plus(wake.since(start))) => {
-                        slept.map_err(|error| SourceError::Failed(format!("its timer failed: {error}")))?;
+                        slept.map_err(|error| SourceError::Failed(format!("timer failed: {error}")))?;
                     }
                     () = out.stopping() => {}
                 }
