@@ -8,7 +8,7 @@
  * An ES module for browsers and, with a `WebSocket` passed in, for Node 20. Its only dependency is the MessagePack decoder beside it.
  *
  * Prices and quantities are decimal strings, exact. Times (`ts`, `tx`, `start`, …) are nanoseconds since the Unix epoch, as numbers: off by up
- * to 128 ns, whole seconds exact. What the fields mean stands in docs/protocol.md.
+ * to 128 ns, whole seconds exact. docs/protocol.md defines the fields.
  *
  * @module tickcast
  */
@@ -16,11 +16,11 @@
 import { Decoder, Encoder } from "./vendor/msgpack.js";
 
 /** @typedef {"raw" | "conflate" | "interval"} Mode Every event · the newest as soon as the socket takes it · the newest, once an interval. */
-/** @typedef {"conflate" | "gap" | "disconnect"} OnSlow What the server does when this client can't keep up. */
+/** @typedef {"conflate" | "gap" | "disconnect"} OnSlow The server's action when this client is a slow consumer. */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State `waiting`: for the next attempt; `closed`: for good. */
 
 /**
- * An event of any channel; which fields it has is said by `ch`.
+ * An event of any channel; `ch` determines its fields.
  * @typedef {object} MarketEvent
  * @property {"trade" | "quote" | "ticker" | "bar" | "status" | "book"} ch channel
  * @property {string} sym symbol
@@ -69,7 +69,7 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
  * @property {"slow" | "bus" | "expired" | "source" | "unexplained"} cause why
  */
 
-/** @typedef {{topic: string, code: number, message: string}} Refusal What was refused, or is held no longer. */
+/** @typedef {{topic: string, code: number, message: string}} Refusal A topic or pattern that was rejected or is no longer subscribed. */
 
 /**
  * The settings in force for one topic.
@@ -85,7 +85,7 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
  */
 
 /**
- * How events are wanted.
+ * Requested delivery.
  * @typedef {object} Delivery
  * @property {Mode} [mode] default `raw`
  * @property {10 | 25 | 50 | 100 | 250 | 500 | 1000 | 5000} [intervalMs] with mode `interval`
@@ -95,7 +95,7 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
 /** @typedef {Delivery & {snapshot?: boolean | number}} Wish `snapshot`: true (default), false, or how many trades or bars. */
 
 /**
- * What a subscription tells. All are optional.
+ * Callbacks of a subscription, all optional.
  * @typedef {object} Handlers
  * @property {(event: MarketEvent) => void} [event] each event, in order within its topic
  * @property {(snapshot: Snapshot) => void} [snapshot] the state to begin with; again after a new epoch, a `resync`, a hidden tab
@@ -128,7 +128,7 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
  */
 
 /**
- * What happens to the connection, by name.
+ * Events of the connection, by name.
  * @typedef {object} FeedEvents
  * @property {{state: State, reason: string, retryMs: number | null}} state the connection's state changed; `reason`: as far as it is known
  * @property {any} welcome the server's first message of a connection
@@ -158,7 +158,7 @@ export function connect(url, options = {}) {
   return new Feed(url, options);
 }
 
-/** Whether a pattern or topic covers a topic: the symbol may be `*` or end in it.
+/** True if a pattern or topic covers a topic: the symbol may be `*` or end in it.
  * @param {string} name @param {string} topic */
 export function covers(name, topic) {
   const star = name.indexOf("*");
@@ -172,7 +172,7 @@ export function covers(name, topic) {
 const topicOf = (event) => (event.iv !== undefined ? `bar:${event.sym}:${event.iv}`
   : event.depth !== undefined ? `book:${event.sym}:${event.depth}` : `${event.ch}:${event.sym}`);
 
-/** What this client counted of a topic. */
+/** Counts of a topic as received by this client. */
 class Account {
   /** @param {string} topic @param {string} epoch @param {number} start */
   constructor(topic, epoch, start) {
@@ -220,7 +220,7 @@ export class Subscription {
     this.#feed = feed;
     /** The topics and patterns, as they were asked for. */
     this.names = names;
-    /** How events are wanted. Read it; change it by `modify`. */
+    /** Requested delivery; read-only, changed by `modify`. */
     this.wish = wish;
     this.handlers = handlers;
     /** Counted over all connections. */
@@ -273,7 +273,7 @@ export class Bars {
     /** In the order of their begins. @type {MarketEvent[]} */
     this.list = [];
     this.changed = changed;
-    /** How many are kept. */
+    /** Number of bars kept. */
     this.kept = 4 * history;
     let epoch = "";
     this.subscription = feed.subscribe([`bar:${symbol}:${interval}`], { ...delivery, snapshot: history }, {
@@ -446,7 +446,7 @@ export class Feed {
     this.url = url;
     this.encoding = options.encoding ?? "msgpack";
     this.#makeSocket = options.WebSocket ?? globalThis.WebSocket;
-    if (!this.#makeSocket) throw new Error("there is no WebSocket here: pass one as options.WebSocket (npm install ws)");
+    if (!this.#makeSocket) throw new Error("no WebSocket implementation: pass one as options.WebSocket (npm install ws)");
     /** @type {State} */
     this.state = "connecting";
     /** The server's first message: its limits, its epoch. @type {any} */
@@ -582,7 +582,7 @@ export class Feed {
     this.#queue = [];
     const failed = [...this.#asked.values()];
     this.#asked.clear();
-    for (const { failed: tell } of failed) tell?.(new Error("the connection ended before the answer came"));
+    for (const { failed: tell } of failed) tell?.(new Error("connection closed before the response"));
     if (this.lag !== "ok") this.#tell("lag", { level: this.lag = "ok", queued_bytes: 0, behind_ms: 0 });
     const bye = this.#bye;
     const why = this.#why(this.state === "open", bye?.message ?? reason);
@@ -599,9 +599,9 @@ export class Feed {
   /** The reason of a lost connection; that of an open one holds while attempts to open another fail for no known reason.
    * @param {boolean} wasOpen @param {string} reason as far as the server or the browser says it */
   #why(wasOpen, reason) {
-    if (wasOpen) return this.#lostBecause = reason || "the connection broke";
+    if (wasOpen) return this.#lostBecause = reason || "connection lost";
     if (reason) return reason;
-    return this.#lostBecause ? `${this.#lostBecause}; the server can't be reached` : "the server can't be reached";
+    return this.#lostBecause ? `${this.#lostBecause}; server unreachable` : "server unreachable";
   }
 
   /** @param {State} state @param {string} reason @param {number | null} [retryMs] */
@@ -668,7 +668,7 @@ export class Feed {
     let pingedAt = clockMs();
     this.#beat = setInterval(() => {
       const now = clockMs();
-      if (!this.isPatient && now - this.#heardAt > HEARTBEATS_MISSED * welcome.heartbeat_ms) return this.#giveUp("nothing was heard from the server");
+      if (!this.isPatient && now - this.#heardAt > HEARTBEATS_MISSED * welcome.heartbeat_ms) return this.#giveUp("no message from the server");
       if (this.#pings < FIRST_PINGS || now - pingedAt > PING_EVERY_MS) {
         pingedAt = now;
         this.#ping();
@@ -933,7 +933,7 @@ export class Feed {
     try {
       return typeof data === "string" ? JSON.parse(data) : this.#decoder.decode(new Uint8Array(data));
     } catch (error) {
-      this.#giveUp(`the server sent a message that can't be decoded (${/** @type {Error} */ (error).message})`);
+      this.#giveUp(`cannot decode a message of the server (${/** @type {Error} */ (error).message})`);
       return undefined;
     }
   }

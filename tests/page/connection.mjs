@@ -104,8 +104,8 @@ test("slowed down, one sees lag, merging and recovery, and the ledger stays at z
   await screen.shot("slow");
   await page.keyboard.press("s");
   await screen.untilHealth("lag", /^ok$/);
-  const said = await screen.text("#happenings");
-  for (const what of ["slowed down", "lag warn", "lag degraded", "let go", "lag ok"]) assert.ok(said.includes(what), said);
+  const said = await screen.text("#event_log");
+  for (const what of ["throttling on", "lag warn", "lag degraded", "throttling off", "lag ok"]) assert.ok(said.includes(what), said);
   await screen.untilHealth("ledger", /^0 ✓$/);
   const [line] = await screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].filter((row) => row.cells[0].textContent === "Everything").map((row) => [...row.cells].map((cell) => cell.textContent)));
   assert.ok(Number(line[4].replaceAll(",", "")) > 0, `merged, by this client's own count: ${line}`);
@@ -120,10 +120,10 @@ test("delivery is changed in mid-stream, and the account goes on", () => withScr
   const until = (holds) => screen.until(holds);
   await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[3].textContent.replaceAll(",", "")) > 100);
   assert.deepEqual((await quotes()).slice(2), [0, 0], "raw merges nothing");
-  await page.getByRole("radiogroup", { name: "Quotes come as" }).getByRole("radio", { name: "100 ms" }).click();
+  await page.getByRole("radiogroup", { name: "Delivery mode of Quotes" }).getByRole("radio", { name: "100 ms" }).click();
   await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[4].textContent.replaceAll(",", "")) > 20);
   assert.match(page.url(), /quotes=|symbol=/);
-  await page.getByRole("radiogroup", { name: "Quotes come as" }).getByRole("radio", { name: "Raw" }).click();
+  await page.getByRole("radiogroup", { name: "Delivery mode of Quotes" }).getByRole("radio", { name: "Raw" }).click();
   await screen.untilHealth("mode", /^raw$/);
   await screen.untilHealth("ledger", /^0 ✓$/);
   assert.equal((await quotes())[3], 0, "nothing is lost by it");

@@ -106,7 +106,7 @@ test("a lost connection counts down to the next attempt, and can be tried at onc
   await untilConnection(screen, "live", /^Live$/);
   await screen.untilHealth("p99", /\d/);
   await server.kill();
-  await screen.until(() => /^(Next attempt in \d+ s|Trying now), last update \d+ s ago$/.test(document.querySelector("#retry:not([hidden]) span")?.textContent ?? ""));
+  await screen.until(() => /^(Reconnecting in \d+ s|Reconnecting now), last update \d+ s ago$/.test(document.querySelector("#retry:not([hidden]) span")?.textContent ?? ""));
   for (const field of ["messages", "events", "rate", "p50", "p99", "ping", "lag", "merged", "lost", "ledger"]) assert.equal(await screen.health(field), "–", field);
   // Each attempt that fails waits longer: one is found that leaves time to press the button.
   await screen.until(() => Number(/in (\d+) s/.exec(document.querySelector("#retry span").textContent)?.[1] ?? 0) >= 4);
@@ -120,7 +120,7 @@ test("a lost connection counts down to the next attempt, and can be tried at onc
 test("the reason of a server that stops stays to be read while it is away", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
   await untilConnection(screen, "live", /^Live$/);
   await server.kill("SIGTERM");
-  await untilConnection(screen, "waiting", /^Connection lost: .+; the server can't be reached$/);
+  await untilConnection(screen, "waiting", /^Connection lost: .+; server unreachable$/);
 }));
 
 // --- Figures ---
@@ -211,13 +211,13 @@ test("a link's list is a view: one's own stays until one keeps the link's", () =
   // A list of one's own.
   await page.goto(`${screen.server.url}?symbols=AAPL,BTC-USD,TSLA`);
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
-  await action(screen, "Keep it as mine");
+  await action(screen, "Save as my watchlist");
   await screen.until(() => document.getElementById("watch-list").hidden);
   assert.deepEqual(await stored(screen), ["AAPL", "BTC-USD", "TSLA"]);
   // A link, changed while one looks at it.
   await page.goto(`${screen.server.url}?symbols=JPM,META&symbol=JPM`);
   await screen.untilSymbols(["JPM", "META"]);
-  await screen.until(() => document.getElementById("watch-list").textContent.startsWith("This list came with the link."));
+  await screen.until(() => document.getElementById("watch-list").textContent.startsWith("This watchlist comes from a link."));
   await screen.shot("link");
   await page.locator("#add").fill("GOOG");
   await page.locator("#add").press("Enter");
@@ -225,7 +225,7 @@ test("a link's list is a view: one's own stays until one keeps the link's", () =
   await page.keyboard.press("Escape");
   await page.locator("#theme-toggle").click();
   assert.deepEqual(await stored(screen), ["AAPL", "BTC-USD", "TSLA"]);
-  await action(screen, "Back to mine");
+  await action(screen, "Restore my watchlist");
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
   await page.goto(screen.server.url);
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
@@ -240,7 +240,7 @@ test("symbols are removed by mouse and by touch, brought back, and all of them a
   await line.hover();
   await line.getByRole("button", { name: "Remove BTC-USD" }).click();
   await screen.untilSymbols(["AAPL", "EUR-USD"]);
-  await screen.until(() => document.getElementById("watch-note").textContent.startsWith("BTC-USD is removed."));
+  await screen.until(() => document.getElementById("watch-note").textContent.startsWith("BTC-USD removed."));
   await action(screen, "Undo");
   await screen.untilSymbols(["AAPL", "BTC-USD", "EUR-USD"]);
   await screen.until(() => document.getElementById("watch-note").hidden);
@@ -248,7 +248,7 @@ test("symbols are removed by mouse and by touch, brought back, and all of them a
   await screen.until(() => document.getElementById("watch-count").textContent === "24 symbols" && document.getElementById("all").hidden);
   // From the list of all: what that means is said, and undone as well.
   await page.locator("#grid").press("Delete");
-  await screen.until(() => /is removed\. New symbols of the server no longer appear/.test(document.getElementById("watch-note").textContent));
+  await screen.until(() => / removed\. New symbols of the server are no longer added/.test(document.getElementById("watch-note").textContent));
   await action(screen, "Undo");
   await screen.until(() => document.getElementById("watch-count").textContent === "24 symbols" && document.getElementById("all").hidden);
 }));
@@ -338,19 +338,19 @@ test("an empty filter and a wrong link say what is so, and the way out", () => w
   await screen.until(() => document.getElementById("watch-count").textContent === "24 symbols" && document.getElementById("watch-empty").hidden);
   await page.locator("#add").fill("TSLB");
   await page.locator("#add").press("Enter");
-  await screen.until(() => document.querySelector("#watch-note:not([hidden]) span")?.textContent === "There is no TSLB here.");
+  await screen.until(() => document.querySelector("#watch-note:not([hidden]) span")?.textContent === "Unknown symbol TSLB.");
   // It goes by itself.
   await screen.until(() => document.getElementById("watch-note").hidden);
 
   await page.goto(`${screen.server.url}?symbols=NOPE-AT-ALL,BTC-USDD&symbol=NOPE-AT-ALL`);
-  await screen.until(() => document.querySelector("#watch-list:not([hidden]) span")?.textContent.startsWith("This server has no NOPE-AT-ALL, BTC-USDD."));
+  await screen.until(() => document.querySelector("#watch-list:not([hidden]) span")?.textContent.startsWith("Unknown symbols: NOPE-AT-ALL, BTC-USDD."));
   assert.equal(await screen.ask(() => document.title), "tickcast");
   await untilConnection(screen, "stale", /^No symbols$/);
   await screen.shot("wrong-link");
-  await action(screen, "BTC-USD instead of BTC-USDD");
+  await action(screen, "Replace BTC-USDD with BTC-USD");
   await screen.untilSymbols(["BTC-USD"]);
   await screen.until(() => document.getElementById("symbol").textContent === "BTC-USD");
-  await action(screen, "Remove from the list");
+  await action(screen, "Remove unknown symbols");
   await screen.until(() => !document.getElementById("watch-list").textContent.includes("NOPE"));
   await page.goto(`${screen.server.url}?symbols=NOPE-AT-ALL`);
   await action(screen, "All symbols");

@@ -37,7 +37,7 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await screen.until(() => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].every((cell) => /\d/.test(cell.textContent)));
   await page.locator("#add").fill("NO-SUCH");
   await page.locator("#add").press("Enter");
-  await screen.until(() => document.getElementById("watch-note").textContent === "There is no NO-SUCH here.");
+  await screen.until(() => document.getElementById("watch-note").textContent === "Unknown symbol NO-SUCH.");
   await page.locator("#add").fill("TSLA");
   await page.locator("#add").press("Enter");
   await screen.until(() => document.getElementById("watch-note").textContent.startsWith("TSLA is in the list"));
@@ -67,7 +67,7 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await screen.untilHealth("ledger", /0 ✓/);
 
   // The address has it, for others; the browser has it, for the next time, once it isn't a link's list any more.
-  await page.getByRole("button", { name: "Keep it as mine" }).click();
+  await page.getByRole("button", { name: "Save as my watchlist" }).click();
   await screen.until(() => document.getElementById("watch-list").hidden);
   await page.goto(screen.server.url);
   await screen.untilSymbols(["EUR-USD", "TSLA", "BTC-USD"]);

@@ -1,4 +1,4 @@
-/** What this server does and others don't: delivery by subscription, changed live; and a client that slows itself down. */
+/** The delivery panel: delivery mode and counts of each subscription, an event log, and the slow-consumer simulation. */
 
 import { byId, bytes, count, element, write } from "./format.js";
 import { delivery } from "./market.js";
@@ -11,14 +11,14 @@ import { canSlowDown, readAtMost } from "./socket.js";
 /** @typedef {import("./prefs.js").ModeName} ModeName */
 
 const TITLES = { raw: "Raw", conflate: "Conflated", "100ms": "100 ms" };
-/** What is read while slow: so much of what comes in once everything is asked for, which is measured first. */
+/** Share of the incoming rate that is read while slow; the rate is measured first, with everything subscribed. */
 const SLOW_SHARE = 0.25;
 const MEASURE_MS = 1000;
-/** Asked for while slow, so that even a quiet market is more than a slow client can take. */
+/** Topics subscribed while slow, so that even a quiet market exceeds what a slow consumer reads. */
 const EVERYTHING = ["quote:*", "ticker:*", "bar:*:1s", "bar:*:1m", "bar:*:5m", "bar:*:1h", "bar:*:1d"];
-const HAPPENINGS_KEPT = 50;
+const EVENT_LOG_LINES_MAX = 50;
 
-/** One choice of several, by mouse and arrow keys. @template {string} T @param {HTMLElement} place a radiogroup @param {readonly T[]} values
+/** A radio group, operated by mouse and arrow keys. @template {string} T @param {HTMLElement} place a radiogroup @param {readonly T[]} values
  * @param {(value: T) => string} title @param {T} chosen @param {(value: T) => void} chose */
 export function choice(place, values, title, chosen, chose) {
   const buttons = values.map((value) => {
@@ -64,7 +64,7 @@ export class DeliveryPanel {
     this.everything = null;
     const table = byId("subscriptions");
     const head = element("tr");
-    for (const title of ["Subscription", "Comes as", "Topics", "Delivered", "Merged", "Lost"]) head.append(element("th", "", title));
+    for (const title of ["Subscription", "Delivery", "Topics", "Delivered", "Merged", "Lost"]) head.append(element("th", "", title));
     table.append(head);
     this.lines = subscriptions.map(({ name, key, fixed = "", subscription }) => {
       const line = element("tr"), mode = element("td"), title = element("th", "", name);
@@ -73,7 +73,7 @@ export class DeliveryPanel {
       if (key) {
         const group = element("div", "choice");
         group.setAttribute("role", "radiogroup");
-        group.setAttribute("aria-label", `${name} come as`);
+        group.setAttribute("aria-label", `Delivery mode of ${name}`);
         choice(group, MODES, (one) => TITLES[one], prefs.modes[key], (/** @type {ModeName} */ chosen) => {
           prefs.modes[key] = chosen;
           subscription()?.modify(delivery(chosen));
@@ -94,10 +94,10 @@ export class DeliveryPanel {
     });
     const button = /** @type {HTMLButtonElement} */ (byId("slow"));
     button.disabled = !canSlowDown;
-    if (!canSlowDown) button.title = "A browser lets a page's worker sleep only on https or on loopback.";
+    if (!canSlowDown) button.title = "Requires HTTPS or loopback: elsewhere browsers do not allow a worker to block.";
     button.addEventListener("click", () => this.slow(!this.isSlow));
     feed.on("lag", ({ level, queued_bytes: queued, behind_ms: behind }) =>
-      this.say(`lag ${level}`, level === "ok" ? "caught up" : `${bytes(queued)} waiting, ${(behind / 1000).toFixed(1)} s behind`));
+      this.say(`lag ${level}`, level === "ok" ? "caught up" : `${bytes(queued)} queued, ${(behind / 1000).toFixed(1)} s behind`));
     feed.on("state", ({ state, reason }) => { if (state !== "connecting") this.say(state, reason); });
     feed.on("source", ({ name, state }) => this.say(`source ${name}`, state));
   }
@@ -123,7 +123,7 @@ export class DeliveryPanel {
     } else {
       this.everything?.close();
       readAtMost(0);
-      this.say("let go", "reads as fast as it comes");
+      this.say("throttling off", "reading at full speed");
     }
   }
 
@@ -131,19 +131,19 @@ export class DeliveryPanel {
   #throttle(incoming) {
     const rate = Math.max(1024, Math.round(incoming * SLOW_SHARE));
     readAtMost(rate);
-    this.say("slowed down", `reads ${bytes(rate)}/s of ${bytes(Math.round(incoming))}/s`);
+    this.say("throttling on", `reading ${bytes(rate)}/s of ${bytes(Math.round(incoming))}/s`);
   }
 
   /** @param {string} what @param {string} how */
   say(what, how) {
-    const list = byId("happenings"), line = element("li");
+    const list = byId("event_log"), line = element("li");
     line.append(element("time", "", new Date().toISOString().slice(11, 19)), element("strong", "", what), element("span", "", how));
     list.prepend(line);
-    while (list.children.length > HAPPENINGS_KEPT) list.lastElementChild?.remove();
+    while (list.children.length > EVENT_LOG_LINES_MAX) list.lastElementChild?.remove();
   }
 
-  /** Now and then. */
-  tell() {
+  /** Updates the counts; called periodically. */
+  refresh() {
     if (this.panel.hidden) return;
     for (const { subscription, numbers } of this.lines) {
       const held = subscription();

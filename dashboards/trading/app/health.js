@@ -1,4 +1,4 @@
-/** The health of the connection, always in view: state, rates, latency, and the ledger. */
+/** Connection health, always visible: state, rates, latency and the ledger. */
 
 import { byId, bytes, count, duration, element, latency, write } from "./format.js";
 import { shown } from "./state.js";
@@ -7,20 +7,20 @@ import { shown } from "./state.js";
 
 const LEDGER_EVERY_MS = 5000;
 
-/** The strip's fields, and what each means. */
+/** Fields of the status bar with their titles and tooltips. */
 const FIELDS = /** @type {const} */ ({
-  encoding: ["Encoding", "How messages are written"],
-  mode: ["Quotes", "The mode in which the watchlist's quotes come"],
-  messages: ["Messages/s", "WebSocket messages a second"],
-  events: ["Events/s", "Data events a second"],
-  rate: ["Received", "Bytes a second"],
-  p50: ["Latency p50", "From the bus to this page, over the last seconds, without the clocks' difference"],
-  p99: ["p99", "One event in a hundred took longer"],
-  ping: ["Ping", "The shortest of the last round trips"],
-  lag: ["Lag", "Whether the server finds this client late"],
-  merged: ["Merged", "Events that a newer one replaced, on this connection, by the server's account"],
-  lost: ["Lost", "Events that the server declared lost, on this connection"],
-  ledger: ["Ledger", "Published − delivered − merged − lost over all topics, and whether this page counted the same from the wire"],
+  encoding: ["Encoding", "Wire encoding of messages"],
+  mode: ["Quotes", "Delivery mode of the watchlist's quotes"],
+  messages: ["Messages/s", "WebSocket messages per second"],
+  events: ["Events/s", "Data events per second"],
+  rate: ["Received", "Bytes per second"],
+  p50: ["Latency p50", "Latency from publication to this page over the last seconds, corrected for clock offset"],
+  p99: ["p99", "99th percentile of the latency"],
+  ping: ["Ping", "Shortest recent round-trip time"],
+  lag: ["Lag", "Lag level reported by the server"],
+  merged: ["Merged", "Events conflated on this connection, as counted by the server"],
+  lost: ["Lost", "Events reported lost in gaps on this connection"],
+  ledger: ["Ledger", "Unaccounted events over all topics (published − delivered − merged − lost), verified against the counts of this page"],
 });
 
 export class Health {
@@ -32,15 +32,15 @@ export class Health {
     this.last = { at: performance.now(), messages: 0, events: 0, bytes: 0 };
     this.ledgerAt = -Infinity;
     this.isAsking = false;
-    /** Why the connection was lost, and when the next attempt is due, ms. */
+    /** Reason of the disconnect, and time of the next attempt, ms. */
     this.reason = "";
     this.retryAt = 0;
     this.heardAt = 0;
-    /** By the server's word, ms. */
+    /** Lag reported by the server, ms. */
     this.behindMs = 0;
-    /** The sources that were told of, by name, and their states. @type {Map<string, string>} */
+    /** States of the reported sources, by name. @type {Map<string, string>} */
     this.sources = new Map();
-    /** Whether what arrives is the present. */
+    /** True while incoming data is current. */
     this.isCurrent = false;
     const list = /** @type {HTMLElement} */ (byId("health").firstElementChild);
     this.fields = /** @type {Record<keyof typeof FIELDS, HTMLElement>} */ (Object.fromEntries(Object.entries(FIELDS).map(([id, [title, means]]) => {
@@ -71,7 +71,7 @@ export class Health {
     this.#turn(feed.state);
   }
 
-  /** A connection began or ended: no figure of an earlier one stands there as if it were the present. @param {import("../tickcast.js").State} state */
+  /** Handles the start or end of a connection; figures of an earlier connection are cleared. @param {import("../tickcast.js").State} state */
   #turn(state) {
     document.body.dataset.state = state === "connecting" && this.feed.counts.connections > 0 ? "waiting" : state;
     if (state === "open") {
@@ -90,7 +90,7 @@ export class Health {
     this.#state();
   }
 
-  /** The state of what is shown, and what happens next. */
+  /** Shows the state of the data and the next reconnect attempt. */
   #state() {
     const { state, text, isCurrent } = shown(this.feed, this.market, this);
     this.isCurrent = isCurrent;
@@ -101,7 +101,7 @@ export class Health {
     retry.hidden = state !== "waiting";
     if (state !== "waiting") return;
     const left = this.retryAt - performance.now(), silent = this.feed.silentMs;
-    const next = this.feed.state === "waiting" && left > 0 ? `Next attempt in ${duration(left)}` : "Trying now";
+    const next = this.feed.state === "waiting" && left > 0 ? `Reconnecting in ${duration(left)}` : "Reconnecting now";
     write(/** @type {Element} */ (retry.firstElementChild), `${next}${silent === null ? "" : `, last update ${duration(silent)} ago`}`);
   }
 
@@ -110,8 +110,8 @@ export class Health {
     value.classList.toggle("bad", isBad);
   }
 
-  /** Now and then. */
-  tell() {
+  /** Updates the fields; called periodically. */
+  refresh() {
     const { feed, fields, last } = this, now = performance.now();
     this.#state();
     write(fields.encoding, feed.encoding === "msgpack" ? "MessagePack" : "JSON");
@@ -132,7 +132,7 @@ export class Health {
     if (!this.isAsking && now - this.ledgerAt > LEDGER_EVERY_MS) this.#ask(now);
   }
 
-  /** The clocks' difference is known to half a round trip, so nothing below that is said. @param {number | null} ms */
+  /** Clock offset is known to half a round trip, so smaller latencies are shown as an upper bound. @param {number | null} ms */
   #measured(ms) {
     const error = (this.feed.clock.rtt ?? 0) / 2;
     return ms !== null && ms < error ? `< ${latency(error)}` : latency(ms);

@@ -1,8 +1,8 @@
-/** The trading screen: what it consists of, and one loop that draws it. All that it knows of the market comes through `tickcast.js`. */
+/** The trading screen: its components and the render loop. All market data comes through `tickcast.js`. */
 
 import { connect } from "../tickcast.js";
 import { DeliveryPanel, choice } from "./delivery.js";
-import { Desk } from "./desk.js";
+import { InstrumentPanel } from "./instrument_panel.js";
 import { byId, element, kind, write } from "./format.js";
 import { Health } from "./health.js";
 import { Market } from "./market.js";
@@ -11,34 +11,34 @@ import { INTERVALS, keepList, load, ownList, save } from "./prefs.js";
 import { PausableSocket } from "./socket.js";
 import { Watchlist } from "./watchlist.js";
 
-const TELL_EVERY_MS = 500;
+const REFRESH_EVERY_MS = 500;
 const MODE_TITLES = { raw: "raw", conflate: "conflated", "100ms": "100 ms" };
 
 const prefs = load();
 const encoding = new URL(location.href).searchParams.get("encoding") === "json" ? "json" : "msgpack";
-// The feed lies beside the page, also under a proxy's path prefix.
+// The feed is served next to the page, also under a proxy's path prefix.
 const feed = connect(new URL("../v1/feed", import.meta.url).href.replace(/^http/, "ws"), { encoding, WebSocket: PausableSocket });
 const note = new Note(byId("watch-note"));
 const market = new Market(feed, prefs.symbols, prefs.modes, (text) => note.say(text));
-const desk = new Desk(feed, market, prefs);
+const instrument = new InstrumentPanel(feed, market, prefs);
 const watchlist = new Watchlist(market, prefs, { chose: choose, changed, removed, filter: filterBy });
 const health = new Health(feed, market, () => MODE_TITLES[prefs.modes.quotes]);
 /** @type {DeliveryPanel} */
 const deliveries = new DeliveryPanel(feed, prefs, [
   { name: "Quotes", key: "quotes", subscription: () => market.quotes },
   { name: "Tickers", key: "tickers", subscription: () => market.tickers },
-  { name: "Bars", key: "bars", subscription: () => desk.bars?.subscription },
-  { name: "Trades", key: null, fixed: "Raw: a trade is never merged", subscription: () => desk.tape },
-  { name: "Statuses", key: null, fixed: "Conflated", subscription: () => market.statuses },
-  { name: "Everything", key: null, fixed: "Raw, while slowed down", subscription: () => deliveries.everything },
+  { name: "Bars", key: "bars", subscription: () => instrument.bars?.subscription },
+  { name: "Trades", key: null, fixed: "Raw; trades are never merged", subscription: () => instrument.tape },
+  { name: "Status", key: null, fixed: "Conflated", subscription: () => market.statuses },
+  { name: "Everything", key: null, fixed: "Raw, during the slow-consumer simulation", subscription: () => deliveries.everything },
 ], changed);
 const markInterval = choice(byId("intervals"), INTERVALS, (interval) => interval, prefs.interval, interval);
 
 /** @param {string} symbol */
 function choose(symbol) {
-  if (desk.symbol === symbol) return;
+  if (instrument.symbol === symbol) return;
   prefs.symbol = symbol;
-  desk.choose(symbol);
+  instrument.choose(symbol);
   changed();
 }
 
@@ -46,7 +46,7 @@ function choose(symbol) {
 function interval(chosen) {
   prefs.interval = chosen;
   markInterval(chosen);
-  if (desk.symbol) desk.choose(desk.symbol);
+  if (instrument.symbol) instrument.choose(instrument.symbol);
   changed();
 }
 
@@ -60,49 +60,49 @@ function changed() {
 /** @param {string[] | null} symbols null: all there are */
 function want(symbols) {
   market.want(symbols);
-  if (prefs.symbol && !market.rows.has(prefs.symbol)) desk.symbol = "";
+  if (prefs.symbol && !market.rows.has(prefs.symbol)) instrument.symbol = "";
   changed();
 }
 
 /** @param {string} symbol @param {string[] | null} before the list of before */
 function removed(symbol, before) {
-  const isOfAll = before === null ? " New symbols of the server no longer appear in the list." : "";
-  note.say(`${symbol} is removed.${isOfAll}`, [{ title: "Undo", does: () => want(before) }]);
+  const isOfAll = before === null ? " New symbols of the server are no longer added." : "";
+  note.say(`${symbol} removed.${isOfAll}`, [{ title: "Undo", does: () => want(before) }]);
 }
 
 function showAll() {
   const before = market.wanted;
   want(null);
-  note.say("The list has all symbols of the server.", [{ title: "Undo", does: () => want(before) }]);
+  note.say("Showing all symbols of the server.", [{ title: "Undo", does: () => want(before) }]);
 }
 byId("all").addEventListener("click", showAll);
 
-let toldList = "";
+let notedList = "";
 
-/** What is to be said of the list as long as it is so: it came by a link, or names symbols that aren't here. */
-function tellList() {
+/** Shows persistent notes on the watchlist: it comes from a link, or contains unknown symbols. */
+function noteList() {
   const key = `${market.version} ${prefs.isShared}`;
-  if (key === toldList) return;
-  toldList = key;
+  if (key === notedList) return;
+  notedList = key;
   byId("all").hidden = market.wanted === null || market.rows.size === 0;
   const texts = [], actions = [];
   const { missing } = market;
   if (market.isListed && missing.length > 0) {
     const names = missing.slice(0, 5).join(", ") + (missing.length > 5 ? ` and ${missing.length - 5} more` : "");
-    texts.push(`This server has no ${names}.`);
+    texts.push(`Unknown symbols: ${names}.`);
     for (const symbol of missing.slice(0, 2)) {
       const near = market.nearest(symbol);
       if (near === null || market.rows.has(near)) continue;
       const mended = [...new Set((market.wanted ?? []).map((one) => (one === symbol ? near : one)))];
-      actions.push({ title: `${near} instead of ${symbol}`, does: () => want(mended) });
+      actions.push({ title: `Replace ${symbol} with ${near}`, does: () => want(mended) });
     }
-    if (market.rows.size > 0) actions.push({ title: "Remove from the list", does: () => want((market.wanted ?? []).filter((symbol) => !missing.includes(symbol))) });
+    if (market.rows.size > 0) actions.push({ title: "Remove unknown symbols", does: () => want((market.wanted ?? []).filter((symbol) => !missing.includes(symbol))) });
     else actions.push({ title: "All symbols", does: showAll });
   }
   if (prefs.isShared) {
-    texts.push("This list came with the link.");
-    if (market.rows.size > 0) actions.push({ title: "Keep it as mine", does: () => { keepList(prefs); tellList(); } });
-    actions.push({ title: "Back to mine", does: () => { prefs.isShared = false; want(ownList()); } });
+    texts.push("This watchlist comes from a link.");
+    if (market.rows.size > 0) actions.push({ title: "Save as my watchlist", does: () => { keepList(prefs); noteList(); } });
+    actions.push({ title: "Restore my watchlist", does: () => { prefs.isShared = false; want(ownList()); } });
   }
   show(byId("watch-list"), texts.join(" "), actions);
 }
@@ -153,21 +153,21 @@ const isDark = () => document.documentElement.dataset.theme !== "light";
 const systemTheme = matchMedia("(prefers-color-scheme: light)");
 
 /** @param {"dark" | "light"} theme */
-function wear(theme) {
+function applyTheme(theme) {
   document.documentElement.dataset.theme = theme;
   write(byId("theme-toggle"), isDark() ? "Light" : "Dark");
   watchlist.inks();
-  desk.chart?.inks();
+  instrument.chart?.inks();
 }
 
 function turnTheme() {
   prefs.theme = isDark() ? "light" : "dark";
-  wear(prefs.theme);
+  applyTheme(prefs.theme);
   changed();
 }
 
 byId("theme-toggle").addEventListener("click", turnTheme);
-systemTheme.addEventListener("change", () => wear(prefs.theme ?? (systemTheme.matches ? "light" : "dark")));
+systemTheme.addEventListener("change", () => applyTheme(prefs.theme ?? (systemTheme.matches ? "light" : "dark")));
 const help = /** @type {HTMLDialogElement} */ (byId("help"));
 byId("help-toggle").addEventListener("click", () => help.showModal());
 
@@ -188,7 +188,7 @@ document.addEventListener("keydown", (key) => {
 
 // --- The loop ---
 
-/** Which kinds of prices are on the screen, for all to see. */
+/** Marks simulated and replayed prices. */
 function markKinds() {
   const kinds = new Set([...market.rows.values()].map(({ src }) => kind(src)).filter((one) => one === "Simulated" || one === "Replayed"));
   const place = byId("kind");
@@ -196,7 +196,7 @@ function markKinds() {
   write(place, `${[...kinds].join(" and ")} prices`);
 }
 
-/** The symbol that was chosen last, else the first; a symbol that is asked for may appear after others. */
+/** Selects the last selected symbol, else the first; a requested symbol may appear after others. */
 function chooseFirst() {
   if (prefs.symbol && market.rows.has(prefs.symbol)) choose(prefs.symbol);
   else if (market.isListed) {
@@ -205,8 +205,8 @@ function chooseFirst() {
   }
 }
 
-let toldAt = -Infinity;
-/** Whether prices were drawn already; when, stands among the page's performance marks. */
+let refreshedAt = -Infinity;
+/** True once prices were drawn; a performance mark records the time. */
 let isPriced = false;
 
 /** @param {number} now */
@@ -216,18 +216,18 @@ function frame(now) {
     isPriced = true;
     performance.mark("first prices");
   }
-  if (!desk.symbol) chooseFirst();
-  desk.isCurrent = health.isCurrent;
-  desk.frame(now);
-  if (now - toldAt > TELL_EVERY_MS) {
-    toldAt = now;
-    health.tell();
-    deliveries.tell();
+  if (!instrument.symbol) chooseFirst();
+  instrument.isCurrent = health.isCurrent;
+  instrument.frame(now);
+  if (now - refreshedAt > REFRESH_EVERY_MS) {
+    refreshedAt = now;
+    health.refresh();
+    deliveries.refresh();
     markKinds();
-    tellList();
+    noteList();
   }
   requestAnimationFrame(frame);
 }
 
-wear(isDark() ? "dark" : "light");
+applyTheme(isDark() ? "dark" : "light");
 requestAnimationFrame(frame);

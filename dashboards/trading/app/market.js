@@ -190,8 +190,8 @@ export class Market {
   /** @param {string} symbol @returns {string | null} what is wrong with it; null: it is there now */
   add(symbol) {
     const known = this.instruments.get(symbol) ?? [...this.instruments.values()].find((one) => one.symbol.toLowerCase() === symbol.toLowerCase());
-    if (!known) return `There is no ${symbol} here.`;
-    if (this.rows.has(known.symbol)) return `${known.symbol} is in the list already.`;
+    if (!known) return `Unknown symbol ${symbol}.`;
+    if (this.rows.has(known.symbol)) return `${known.symbol} is already in the list.`;
     if (this.wanted !== null) this.want([...this.wanted, known.symbol]);
     return null;
   }
@@ -367,7 +367,7 @@ export class Market {
   #refused({ topic, code, message }) {
     // The instrument is gone, or was never there: the list of instruments says so.
     if (code === 412) this.#listIn(0);
-    else this.say(`${symbolOf(topic)} has no ${topic.split(":")[0]} here: ${message}.`);
+    else this.say(`${symbolOf(topic)}: no ${topic.split(":")[0]} data (${message}).`);
   }
 }
 

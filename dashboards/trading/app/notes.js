@@ -1,4 +1,4 @@
-/** Messages of the watchlist, with what the user can do about them. */
+/** Notes on the watchlist, with actions. */
 
 import { element } from "./format.js";
 
@@ -20,7 +20,7 @@ export function show(place, text, actions) {
   }));
 }
 
-/** One message at a time, which goes by itself. */
+/** A note that disappears by itself; one at a time. */
 export class Note {
   /** @param {HTMLElement} place */
   constructor(place) {

@@ -6,7 +6,7 @@ const budget = typeof SharedArrayBuffer === "function" ? new Int32Array(new Shar
 let worker = null;
 let connections = 0;
 
-/** Whether this page can slow itself down: only where it is isolated, so on https and on loopback. */
+/** True where this page can throttle its reads: only when cross-origin isolated, so on HTTPS and on loopback. */
 export const canSlowDown = budget !== null;
 
 /** Reads so many bytes a second and no more; 0: as they come. Holds for later connections too. @param {number} rate */
@@ -16,7 +16,7 @@ export function readAtMost(rate) {
   Atomics.notify(budget, 0);
 }
 
-/** What `tickcast.js` needs of a `WebSocket`. */
+/** The part of the `WebSocket` interface that `tickcast.js` uses. */
 export class PausableSocket {
   /** @param {string} url @param {string[]} protocols */
   constructor(url, protocols) {
@@ -35,7 +35,7 @@ export class PausableSocket {
     };
     this.worker.onerror = () => {
       worker = null;
-      this.onclose({ code: 1006, reason: "the page's worker could not be loaded" });
+      this.onclose({ code: 1006, reason: "cannot load the page's worker" });
     };
     this.worker.postMessage({ open: url, protocols, budget, connection });
   }

@@ -1,4 +1,4 @@
-/** The state of what is shown: the worst of the connection, the age of what arrives, and the sources. */
+/** State of the data shown: the worst of connection state, lag and source states. */
 
 import { duration } from "./format.js";
 
@@ -27,7 +27,7 @@ function lateness(feed, behindMs) {
 
 const TITLES = /** @type {Record<string, string>} */ ({ stale: "Stale", halted: "Halted", closed: "Market closed" });
 
-/** What the sources' states make of the rows; null: all of them are live. @param {Market} market @param {Map<string, string>} sources by name */
+/** Text for rows that are not live; null: all of them are live. @param {Market} market @param {Map<string, string>} sources by name */
 function staleness(market, sources) {
   const rows = [...market.rows.values()];
   if (rows.length === 0) return market.isListed ? "No symbols" : "Waiting for the market";

@@ -1,4 +1,4 @@
-/** Everything about the chosen symbol: its chart, its session, best bid and offer, time and sales. */
+/** The selected instrument: chart, session figures, best bid and offer, time and sales. */
 
 import { byId, decimal, element, kind, moment, percent, short, sign, time, width, write } from "./format.js";
 import { delivery } from "./market.js";
@@ -9,18 +9,18 @@ import { delivery } from "./market.js";
 /** @typedef {import("./market.js").Market} Market */
 
 const TRADES_KEPT = 60;
-/** Nobody reads faster; trades of the meantime all come. */
+/** Redraw interval; trades that arrive in between are all shown. */
 const DRAW_EVERY_MS = 50;
 const HISTORY = 500;
 const LOAD_AGAIN_MS = 2000;
 
-/** What stands between the texts of a line, px: paddings, gaps, a scroll bar. */
+/** Space between the texts of a line, px: paddings, gaps, a scroll bar. */
 const TAPE_APART_PX = 64;
 const SIDE_APART_PX = 92;
 const { fontFamily } = getComputedStyle(document.body);
 const TEXT_FONT = `13px ${fontFamily}`, FIGURE_FONT = `600 13px ${fontFamily}`, PRICE_FONT = `700 16px ${fontFamily}`;
 
-export class Desk {
+export class InstrumentPanel {
   /** @param {Feed} feed @param {Market} market @param {Prefs} prefs */
   constructor(feed, market, prefs) {
     this.feed = feed;
@@ -39,13 +39,13 @@ export class Desk {
     this.tape = null;
     /** Newest first. @type {(MarketEvent | string)[]} */
     this.trades = [];
-    /** How many of them are not on the screen yet. */
+    /** Number of trades not yet drawn. */
     this.newTrades = 0;
     this.drawnAt = 0;
-    /** Whether the feed as a whole is up to date; what is shown is dimmed and dated where it, or the symbol, isn't. */
+    /** True while the feed is current; stale figures are dimmed and dated. */
     this.isCurrent = true;
     this.dated = "";
-    /** The widest texts so far, px, for which there has to be room. */
+    /** Widest texts so far, px; the layout reserves room for them. */
     this.widest = { side: 0, figure: 0 };
     this.#frame();
   }
@@ -94,7 +94,7 @@ export class Desk {
     this.tape = this.feed.subscribe([`trade:${symbol}`], { snapshot: 50 }, {
       event: (trade) => this.#print(trade),
       snapshot: ({ events }) => this.#replace(events.slice().reverse()),
-      gap: ({ n, cause }) => this.#print(n > 0 ? `${n} trades lost (${cause})` : "the source missed trades"),
+      gap: ({ n, cause }) => this.#print(n > 0 ? `${n} trades lost (${cause})` : "trades missing at the source"),
     });
     write(byId("symbol"), symbol);
     document.title = `${symbol} · tickcast`;
@@ -164,7 +164,7 @@ export class Desk {
     const { spread } = row;
     // In basis points of the middle's size; around zero that says nothing.
     const points = spread / Math.abs(Number(quote?.bid) + Number(quote?.ask)) * 2e4;
-    write(/** @type {Element} */ (this.between), Number.isNaN(spread) ? "One side is empty"
+    write(/** @type {Element} */ (this.between), Number.isNaN(spread) ? "One-sided quote"
       : `Spread ${decimal(spread.toFixed(row.scale))}${Number.isFinite(points) ? ` · ${points.toFixed(2)} bp` : ""}`);
     for (const value of Object.values(figures)) this.#room("figure", width(value.textContent ?? "", FIGURE_FONT));
     for (const { price, size } of Object.values(this.bbo)) {
@@ -201,12 +201,12 @@ export class Desk {
     while (lines.rows.length > this.trades.length) lines.deleteRow(-1);
     for (const trade of this.trades.slice(0, this.newTrades).reverse()) {
       const line = lines.rows.length < Math.min(this.trades.length, TRADES_KEPT) ? this.#line() : lines.rows[lines.rows.length - 1];
-      const isTold = typeof trade === "string";
-      line.className = isTold ? "told" : trade.side ?? "";
-      write(line.cells[0], isTold ? "" : time(trade.ts));
-      write(line.cells[1], isTold ? trade : `${trade.side === "buy" ? "▲" : trade.side === "sell" ? "▼" : "•"} ${decimal(trade.px)}`);
-      write(line.cells[2], isTold ? "" : decimal(trade.qty));
-      if (!isTold) this.#room("side", TAPE_APART_PX + [...line.cells].reduce((sum, cell) => sum + width(cell.textContent ?? "", TEXT_FONT), 0));
+      const isNotice = typeof trade === "string";
+      line.className = isNotice ? "told" : trade.side ?? "";
+      write(line.cells[0], isNotice ? "" : time(trade.ts));
+      write(line.cells[1], isNotice ? trade : `${trade.side === "buy" ? "▲" : trade.side === "sell" ? "▼" : "•"} ${decimal(trade.px)}`);
+      write(line.cells[2], isNotice ? "" : decimal(trade.qty));
+      if (!isNotice) this.#room("side", TAPE_APART_PX + [...line.cells].reduce((sum, cell) => sum + width(cell.textContent ?? "", TEXT_FONT), 0));
       lines.prepend(line);
     }
     this.newTrades = 0;
