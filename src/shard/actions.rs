@@ -31,7 +31,7 @@ impl Shard {
                 .snapshots
                 .push_back(Snapshots::begin(topics, events, reply)),
             // A caller that has gone away needs no answer.
-            Command::Catalog(reply) => _ = reply.send(Arc::clone(self.replica.catalog())),
+            Command::Catalog(reply) => _ = reply.send(Arc::clone(self.feed.replica.catalog())),
             Command::Tune {
                 limits,
                 demand,
@@ -44,7 +44,7 @@ impl Shard {
                 while self.take_batches() {}
                 // One that was overrun doesn't know all; the next server then begins a new epoch.
                 if self.is_up_to_date() {
-                    _ = reply.send(self.replica.save());
+                    _ = reply.send(self.feed.replica.save());
                 }
             }
             Command::Connections { by, top, reply } => _ = reply.send(self.connections(by, top)),
@@ -67,13 +67,12 @@ impl Shard {
             agent,
             permit,
         } = adopted;
-        let generation = self.next_generation();
-        let mut outbox = Outbox::new(encoding, self.config.limits.outbox.frame_bytes);
+        let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
-        let entry = self.connections.vacant_entry();
-        let key = ConnectionKey(entry.key() as u32);
         let refused = permit.is_none();
-        entry.insert(Connection {
+        let (feed, ready) = (&self.feed, &self.ready);
+        let session = Session::new(Arc::clone(&self.limits), feed.now);
+        let key = self.connections.insert(|key, generation| Connection {
             stream,
             outbox,
             dirty: false,
@@ -83,32 +82,32 @@ impl Shard {
             queued_told: 0,
             level_told: LagLevel::Ok,
             peer: Box::new(Peer {
-                session: Session::new(Arc::clone(&self.limits), self.now),
+                session,
                 partial: None,
                 guard: super::reader::FrameRateLimit::default(),
-                waker: self.ready.waker(key),
+                waker: ready.waker(key),
                 generation,
-                received: self.now,
+                received: feed.now,
                 pinged: false,
                 lag_at: UnixNanos(u64::MAX),
-                next_heartbeat: self.now.plus(self.config.limits.heartbeat),
+                next_heartbeat: feed.now.plus(feed.config.limits.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
                 pong: None,
-                heartbeat: self.config.limits.heartbeat,
+                heartbeat: feed.config.limits.heartbeat,
                 paused_since: None,
                 stalled_since: None,
                 inbox: std::collections::VecDeque::new(),
                 permit,
                 address: peer,
                 agent,
-                connected: self.now,
+                connected: feed.now,
                 late_since: None,
                 unaccounted: 0,
             }),
         });
         self.handle.set_connections(self.connections.len());
-        self.metrics.connections.inc();
-        self.metrics.opened.inc();
+        self.feed.metrics.connections.inc();
+        self.feed.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
         if refused || self.draining {
             let code = if refused {
@@ -130,9 +129,9 @@ impl Shard {
             );
             return self.on_ready(key);
         }
-        let welcome = self.welcome(key, generation.0, encoding);
-        self.connections[key.0 as usize].outbox.respond(welcome);
-        self.mark_dirty(key);
+        let welcome = self.welcome(key, self.connections[key].peer.generation.0, encoding);
+        self.connections[key].outbox.respond(welcome);
+        self.connections.mark_dirty(key);
         self.arm_checkup(key);
         if !read_ahead.is_empty() {
             self.take_bytes(key, &read_ahead);
@@ -144,13 +143,13 @@ impl Shard {
         let welcome = Control::Welcome(Welcome {
             server: SERVER.to_owned(),
             session: self.session_of(key, generation),
-            epoch: self.config.epoch.to_string(),
-            ts: self.now.0,
+            epoch: self.feed.config.epoch.to_string(),
+            ts: self.feed.now.0,
             encoding,
-            heartbeat_ms: self.config.limits.heartbeat.as_millis() as u64,
-            limits: self.config.limits.requests,
+            heartbeat_ms: self.feed.config.limits.heartbeat.as_millis() as u64,
+            limits: self.feed.config.limits.requests,
             auth: "none".to_owned(),
-            max_message: self.connections[key.0 as usize].outbox.frames.message_max() as u64,
+            max_message: self.connections[key].outbox.frames.message_max() as u64,
         });
         encode_control(&welcome, encoding)
     }
@@ -161,9 +160,9 @@ impl Shard {
             .iter()
             .filter(|action| matches!(action, Action::Subscribe(..)))
             .count();
-        self.connections[key.0 as usize].outbox.reserve(holds);
+        self.connections[key].outbox.reserve(holds);
         for action in actions {
-            if self.connections[key.0 as usize].closing.is_some() {
+            if self.connections[key].closing.is_some() {
                 return;
             }
             match action {
@@ -175,9 +174,9 @@ impl Shard {
                             .into_iter()
                             .find(|code| code.number() == error.code)
                     {
-                        self.metrics.count_error(code);
+                        self.feed.metrics.count_error(code);
                     }
-                    let outbox = &mut self.connections[key.0 as usize].outbox;
+                    let outbox = &mut self.connections[key].outbox;
                     for part in encode_parts(
                         control,
                         outbox.frames.encoding(),
@@ -191,21 +190,20 @@ impl Shard {
                     let slot = self.with_outbox(key, |outbox, view| {
                         outbox.subscribe(topic, settings, join, view)
                     });
-                    let place = self.registry.add(
+                    let place = self.fan_out.registry.add(
                         topic,
                         Subscriber {
                             connection: key,
                             slot,
                         },
                     );
-                    self.connections[key.0 as usize]
-                        .outbox
-                        .set_place(slot, place);
-                    self.metrics.subscriptions.inc();
+                    self.connections[key].outbox.set_place(slot, place);
+                    self.feed.metrics.subscriptions.inc();
                     if let Some(demand) = self
+                        .feed
                         .config
                         .demand
-                        .get(self.replica.catalog().topic(topic).source.0 as usize)
+                        .get(self.feed.replica.catalog().topic(topic).source.0 as usize)
                     {
                         demand.raise();
                     }
@@ -221,21 +219,20 @@ impl Shard {
                     }
                 }),
                 Action::Unsubscribe(topic) => self.release(key, topic),
-                Action::Ledger(id) => self.connections[key.0 as usize].outbox.respond_ledger(id),
+                Action::Ledger(id) => self.connections[key].outbox.respond_ledger(id),
                 Action::Instruments(id, pattern) => {
-                    let catalog = Arc::clone(self.replica.catalog());
-                    self.connections[key.0 as usize]
+                    let catalog = Arc::clone(self.feed.replica.catalog());
+                    self.connections[key]
                         .outbox
                         .respond_instruments(id, catalog, &pattern);
                 }
-                Action::LimitMessages(bytes) => self.connections[key.0 as usize]
-                    .outbox
-                    .frames
-                    .limit_messages(bytes),
+                Action::LimitMessages(bytes) => {
+                    self.connections[key].outbox.frames.limit_messages(bytes);
+                }
                 Action::Close(bye, code) => self.close(key, &bye, code),
             }
         }
-        self.mark_dirty(key);
+        self.connections.mark_dirty(key);
     }
 
     pub(super) fn with_outbox<T>(
@@ -244,33 +241,18 @@ impl Shard {
         change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T,
     ) -> T {
         let Self {
-            connections,
-            replica,
-            last_values,
-            config,
-            metrics,
-            counts,
-            intervals,
-            ..
+            connections, feed, ..
         } = self;
-        let mut view = View {
-            replica,
-            last_values,
-            limits: &config.limits.outbox,
-            metrics,
-            counts,
-            now: self.now,
-            timers: intervals,
-        };
-        let changed = change(&mut connections[key.0 as usize].outbox, &mut view);
+        let mut view = feed.view();
+        let changed = change(&mut connections[key].outbox, &mut view);
         self.arm_intervals(key);
         changed
     }
 
     /// Says that what the client holds has changed. A client that hasn't taken the changes before is sent away.
     fn notify_change(&mut self, key: ConnectionKey, control: Control) {
-        let outbox = &mut self.connections[key.0 as usize].outbox;
-        let fits = outbox.has_room_for_change(&self.config.limits.outbox);
+        let outbox = &mut self.connections[key].outbox;
+        let fits = outbox.has_room_for_change(&self.feed.config.limits.outbox);
         let (encoding, bytes_max) = (outbox.frames.encoding(), outbox.frames.message_max());
         for part in encode_parts(control, encoding, bytes_max) {
             outbox.notify_change(part);
@@ -287,11 +269,15 @@ impl Shard {
             Join::Resume(_) => "recovered",
             Join::Expired(..) => "expired",
         };
-        self.metrics.resumes.with_label_values(&[outcome]).inc();
+        self.feed
+            .metrics
+            .resumes
+            .with_label_values(&[outcome])
+            .inc();
     }
 
     pub(super) fn release(&mut self, key: ConnectionKey, topic: TopicId) {
-        let outbox = &mut self.connections[key.0 as usize].outbox;
+        let outbox = &mut self.connections[key].outbox;
         let Some(slot) = outbox.unsubscribe(topic) else {
             return;
         };
@@ -300,25 +286,23 @@ impl Shard {
     }
 
     fn unregister(&mut self, topic: TopicId, place: u32) {
-        self.metrics.subscriptions.dec();
-        if let Some(Subscriber { connection, slot }) = self.registry.remove(topic, place) {
-            self.connections[connection.0 as usize]
-                .outbox
-                .set_place(slot, place);
+        self.feed.metrics.subscriptions.dec();
+        if let Some(Subscriber { connection, slot }) = self.fan_out.registry.remove(topic, place) {
+            self.connections[connection].outbox.set_place(slot, place);
         }
     }
 
     /// Sends what the client didn't ask for; one that lets too much of it pile up is sent away.
     pub(super) fn notify(&mut self, key: ConnectionKey, encode: impl FnOnce(Encoding) -> Vec<u8>) {
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         if connection.closing.is_some() {
             return;
         }
         let payload = encode(connection.outbox.frames.encoding());
         let fits = connection
             .outbox
-            .notify(payload, &self.config.limits.outbox);
-        self.mark_dirty(key);
+            .notify(payload, &self.feed.config.limits.outbox);
+        self.connections.mark_dirty(key);
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);
         }

@@ -7,11 +7,11 @@ use super::event_loop::Shard;
 impl Shard {
     /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.
     pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
-        let behind_max = self.config.limits.outbox.behind_max;
+        let behind_max = self.feed.config.limits.outbox.behind_max;
         let rank = |connection: &Connection| {
             let (outbox, totals) = (&connection.outbox, connection.outbox.totals());
             let first = by.of(
-                outbox.behind(self.now, behind_max).as_millis() as u64,
+                outbox.behind(self.feed.now, behind_max).as_millis() as u64,
                 outbox.queued_bytes(),
                 totals,
             );
@@ -24,17 +24,14 @@ impl Shard {
             .collect();
         ranked.sort_unstable_by(|a, b| b.cmp(a));
         ranked.truncate(top);
-        ranked
-            .into_iter()
-            .map(|(_, key)| self.info(ConnectionKey(key as u32)))
-            .collect()
+        ranked.into_iter().map(|(_, key)| self.info(key)).collect()
     }
 
     fn info(&self, key: ConnectionKey) -> ConnectionInfo {
-        let connection = &self.connections[key.0 as usize];
+        let connection = &self.connections[key];
         let (outbox, peer) = (&connection.outbox, &connection.peer);
         let totals = outbox.totals();
-        let behind_max = self.config.limits.outbox.behind_max;
+        let behind_max = self.feed.config.limits.outbox.behind_max;
         let mut modes = [0; 3];
         for (_, slot) in outbox.subscribed_topics() {
             modes[outbox.slot(*slot).settings.mode.index()] += 1;
@@ -61,7 +58,7 @@ impl Shard {
             level: outbox.level(),
             late_since: peer.late_since.map(|since| since.0),
             waits_for: waits_for.to_owned(),
-            behind_ms: outbox.behind(self.now, behind_max).as_millis() as u64,
+            behind_ms: outbox.behind(self.feed.now, behind_max).as_millis() as u64,
             queued_bytes: outbox.queued_bytes(),
             delivered: totals.delivered,
             merged: totals.merged,

@@ -37,7 +37,7 @@ impl Shard {
 
     /// Says `bye` and closes: what is on the wire still goes out, what waits doesn't.
     pub(super) fn close(&mut self, key: ConnectionKey, bye: &Bye, code: Code) {
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         if connection.closing.is_some() {
@@ -63,31 +63,29 @@ impl Shard {
 
     /// Puts the close frame on the wire, and waits a little for the client's.
     pub(super) fn close_frame(&mut self, key: ConnectionKey, code: u16, reason: &str) {
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         let mut payload = code.to_be_bytes().to_vec();
         payload.extend_from_slice(reason.as_bytes());
         connection.outbox.frames.frame(Opcode::Close, &payload);
-        self.begin_closing(key, Closing::Flushing(self.now));
+        self.begin_closing(key, Closing::Flushing(self.feed.now));
     }
 
     pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize]
-            .outbox
-            .subscribed_topics()
-            .to_vec();
+        let held: Vec<(TopicId, SlotId)> =
+            self.connections[key].outbox.subscribed_topics().to_vec();
         for (topic, _) in held {
             self.release(key, topic);
         }
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         connection.outbox.drop_waiting();
         connection.closing = Some(closing);
         connection.expect_all_sent();
-        self.check_up_at(key, self.now.plus(CLOSE_GRACE));
-        self.mark_dirty(key);
+        self.check_up_at(key, self.feed.now.plus(CLOSE_GRACE));
+        self.connections.mark_dirty(key);
     }
 
     pub(super) fn after_flush_of_closing(&mut self, key: ConnectionKey) {
-        match self.connections[key.0 as usize].closing {
+        match self.connections[key].closing {
             Some(Closing::Answered) => self.remove(key),
             Some(Closing::Flushing(since)) => self.await_close(key, since),
             Some(Closing::Sent(_)) | None => {}
@@ -96,13 +94,13 @@ impl Shard {
 
     /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it in time is reset.
     fn await_close(&mut self, key: ConnectionKey, since: UnixNanos) {
-        let deadline = since.plus(self.config.limits.close_timeout);
-        let connection = &mut self.connections[key.0 as usize];
+        let deadline = since.plus(self.feed.config.limits.close_timeout);
+        let connection = &mut self.connections[key];
         if connection.is_sent() {
-            connection.closing = Some(Closing::Sent(self.now));
-            self.check_up_at(key, self.now.plus(CLOSE_GRACE));
-        } else if self.now < deadline {
-            let next = self.now.plus(CLOSE_LOOK);
+            connection.closing = Some(Closing::Sent(self.feed.now));
+            self.check_up_at(key, self.feed.now.plus(CLOSE_GRACE));
+        } else if self.feed.now < deadline {
+            let next = self.feed.now.plus(CLOSE_LOOK);
             self.check_up_at(key, next.min(deadline));
         } else {
             if !connection.outbox.frames.is_empty() {
@@ -115,7 +113,7 @@ impl Shard {
 
     /// The client's side has ended, or its connection is broken.
     pub(super) fn end(&mut self, key: ConnectionKey, broken: Option<std::io::ErrorKind>) {
-        if self.connections[key.0 as usize].closing.is_none() {
+        if self.connections[key].closing.is_none() {
             self.count_close(match broken {
                 Some(std::io::ErrorKind::TimedOut) => Some(Code::Timeout),
                 _ => None,
@@ -126,20 +124,22 @@ impl Shard {
 
     /// Forgets a connection; its socket closes.
     pub(super) fn remove(&mut self, key: ConnectionKey) {
-        let held: Vec<(TopicId, SlotId)> = self.connections[key.0 as usize]
-            .outbox
-            .subscribed_topics()
-            .to_vec();
+        let held: Vec<(TopicId, SlotId)> =
+            self.connections[key].outbox.subscribed_topics().to_vec();
         for (topic, _) in held {
             self.release(key, topic);
         }
-        let connection = self.connections.remove(key.0 as usize);
-        self.metrics.queued_bytes.sub(connection.queued_told.into());
-        self.metrics
+        let connection = self.connections.remove(key);
+        self.feed
+            .metrics
+            .queued_bytes
+            .sub(connection.queued_told.into());
+        self.feed
+            .metrics
             .change_late(connection.level_told, LagLevel::Ok);
         let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
-        self.metrics.connections.dec();
+        self.feed.metrics.connections.dec();
         if self.connections.is_empty()
             && let Some(done) = self.drained.take()
         {
@@ -150,15 +150,15 @@ impl Shard {
 
     /// The lag of a connection is looked at in good time: while more waits for it, and when a ping of it is overdue.
     pub(super) fn watch(&mut self, key: ConnectionKey) {
-        let behind_max = self.config.limits.outbox.behind_max;
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+        let behind_max = self.feed.config.limits.outbox.behind_max;
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let outbox = &connection.outbox;
         let waits = outbox
             .is_waiting()
-            .then(|| self.now.plus(behind_max / WATCHES));
-        let look = outbox.look_at(behind_max).filter(|at| *at > self.now);
+            .then(|| self.feed.now.plus(behind_max / WATCHES));
+        let look = outbox.look_at(behind_max).filter(|at| *at > self.feed.now);
         let Some(at) = waits.into_iter().chain(look).min() else {
             return;
         };
@@ -175,10 +175,10 @@ impl Shard {
     }
 
     pub(super) fn check_lag(&mut self, key: ConnectionKey) {
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         connection.peer.lag_at = UnixNanos(u64::MAX);
-        let behind_max = self.config.limits.outbox.behind_max;
-        let next = connection.outbox.look(self.now, behind_max);
+        let behind_max = self.feed.config.limits.outbox.behind_max;
+        let next = connection.outbox.look(self.feed.now, behind_max);
         if connection.outbox.is_waiting() {
             self.flush_one(key);
         } else if next.is_some() {
@@ -195,15 +195,18 @@ impl Shard {
             "the server was paused; deadlines of clients are extended"
         );
         self.meters.paused(pause);
-        let until = self.now.plus(self.config.limits.outbox.behind_max);
+        let until = self
+            .feed
+            .now
+            .plus(self.feed.config.limits.outbox.behind_max);
         self.pauses.excuse(pause, until);
-        for (_, connection) in &mut self.connections {
+        for connection in self.connections.iter_mut() {
             connection.excuse_pause(pause);
         }
     }
 
     fn check_up_at(&mut self, key: ConnectionKey, at: UnixNanos) {
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         connection.peer.checkup_at = at;
         let generation = connection.peer.generation;
         self.timers.push(Timer {
@@ -216,11 +219,11 @@ impl Shard {
 
     /// Sets when a connection is checked up, unless that is soon enough already.
     pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
-        let connection = &self.connections[key.0 as usize];
+        let connection = &self.connections[key];
         if connection.closing.is_some() {
             return;
         }
-        let limits = &self.config.limits;
+        let limits = &self.feed.config.limits;
         let silence = if connection.peer.pinged {
             limits.drop_after
         } else {
@@ -233,8 +236,8 @@ impl Shard {
     }
 
     pub(super) fn keepalive(&mut self, key: ConnectionKey) {
-        let now = self.now;
-        let connection = &mut self.connections[key.0 as usize];
+        let now = self.feed.now;
+        let connection = &mut self.connections[key];
         connection.peer.checkup_at = UnixNanos(u64::MAX);
         if let Some(closing) = connection.closing {
             return match closing {
@@ -247,16 +250,16 @@ impl Shard {
             };
         }
         let stalled = connection.peer.stalled_since.map(|since| now.since(since));
-        if stalled.is_some_and(|stalled| stalled >= self.config.limits.stall_timeout) {
+        if stalled.is_some_and(|stalled| stalled >= self.feed.config.limits.stall_timeout) {
             return self.disconnect_slow_consumer(key, STALLED);
         }
         // While reading is paused, the client can't be heard.
         let heard_until = connection.peer.paused_since.unwrap_or(now);
         let message_over = connection.peer.partial.as_ref().is_some_and(|partial| {
-            heard_until.since(partial.since) >= self.config.limits.message_timeout
+            heard_until.since(partial.since) >= self.feed.config.limits.message_timeout
         });
         let silent = heard_until.since(connection.peer.received);
-        if message_over || silent >= self.config.limits.drop_after {
+        if message_over || silent >= self.feed.config.limits.drop_after {
             let message = if message_over {
                 "incomplete message timed out"
             } else {
@@ -270,22 +273,22 @@ impl Shard {
             };
             return self.close(key, &bye, Code::Timeout);
         }
-        if silent >= self.config.limits.ping_after
+        if silent >= self.feed.config.limits.ping_after
             && !std::mem::replace(&mut connection.peer.pinged, true)
         {
             let payload = connection.outbox.keepalive_payload();
             connection.outbox.frames.frame(Opcode::Ping, &payload);
-            self.mark_dirty(key);
+            self.connections.mark_dirty(key);
         }
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         if now >= connection.peer.next_heartbeat {
             connection.peer.next_heartbeat = now.plus(connection.peer.heartbeat);
             connection.outbox.shrink();
             connection.outbox.heartbeat();
-            connection.check_accounts(&self.metrics);
+            connection.check_accounts(&self.feed.metrics);
             connection.peer.session.shrink();
             connection.peer.inbox.shrink_to_fit();
-            self.mark_dirty(key);
+            self.connections.mark_dirty(key);
         }
         self.arm_checkup(key);
     }
@@ -298,11 +301,7 @@ impl Shard {
         done: tokio::sync::oneshot::Sender<()>,
     ) {
         self.draining = true;
-        let keys: Vec<_> = self
-            .connections
-            .iter()
-            .map(|(key, _)| ConnectionKey(key as u32))
-            .collect();
+        let keys: Vec<_> = self.connections.iter().map(|(key, _)| key).collect();
         let slots = (keys.len() * of).max(1) as u64;
         let spread_ms = spread.as_millis() as u64;
         for (at, key) in keys.iter().enumerate() {

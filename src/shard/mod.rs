@@ -8,7 +8,10 @@
 mod actions;
 mod command;
 mod connection;
+mod connections;
 mod event_loop;
+mod feed;
+mod flush;
 mod inspect;
 mod lifecycle;
 mod meters;
@@ -16,6 +19,7 @@ mod pause;
 mod read;
 mod reader;
 mod ready;
+mod recovery;
 pub mod registry;
 mod route;
 mod snapshots;

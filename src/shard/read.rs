@@ -19,13 +19,13 @@ const READS_A_TURN: usize = 2;
 impl Shard {
     /// The runtime found a socket readable or writable.
     pub(super) fn on_ready(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         if connection.outbox.frames.blocked {
             connection.unblock();
             if !connection.outbox.frames.blocked {
-                self.mark_dirty(key);
+                self.connections.mark_dirty(key);
             }
         }
         self.take_inbox(key);
@@ -41,24 +41,24 @@ impl Shard {
     /// Answers some of the requests that were read, in order; the others wait for the next turn, or for room.
     fn take_inbox(&mut self, key: ConnectionKey) {
         for taken in 0..REQUESTS_A_TURN {
-            if taken > 0 && self.config.clock.now().since(self.now) >= SERVING_MAX {
+            if taken > 0 && self.feed.config.clock.now().since(self.feed.now) >= SERVING_MAX {
                 break;
             }
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
             if connection.closing.is_some() {
                 return connection.peer.inbox.clear();
             }
-            if connection.holds_requests(self.config.limits.outbox.control_bytes) {
+            if connection.holds_requests(self.feed.config.limits.outbox.control_bytes) {
                 // The flush that makes room comes back here.
                 connection.left_unread = true;
                 return;
             }
             let view = View {
-                replica: &self.replica,
+                replica: &self.feed.replica,
                 held: &connection.outbox,
-                now: self.now,
+                now: self.feed.now,
             };
             let actions = if connection.peer.session.is_busy() {
                 connection.peer.session.go_on(view)
@@ -69,13 +69,9 @@ impl Shard {
             };
             self.act(key, actions);
         }
-        if self
-            .connections
-            .get(key.0 as usize)
-            .is_some_and(|connection| {
-                connection.peer.session.is_busy() || !connection.peer.inbox.is_empty()
-            })
-        {
+        if self.connections.get(key).is_some_and(|connection| {
+            connection.peer.session.is_busy() || !connection.peer.inbox.is_empty()
+        }) {
             self.ready.push(key);
         }
     }
@@ -83,22 +79,22 @@ impl Shard {
     /// Reads what a socket has, up to a turn's worth. Returns false where there may be more.
     fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return true;
             };
             if connection.reading_paused(self.limits.message_bytes as usize) {
                 connection.left_unread = true;
-                connection.peer.paused_since.get_or_insert(self.now);
+                connection.peer.paused_since.get_or_insert(self.feed.now);
                 let was_held = connection.outbox.frames.is_held();
                 connection.outbox.stop_hearing();
                 if was_held {
-                    self.mark_dirty(key);
+                    self.connections.mark_dirty(key);
                 }
                 return true;
             }
             if let Some(since) = connection.peer.paused_since.take() {
                 connection.outbox.hear();
-                connection.excuse(self.now.since(since));
+                connection.excuse(self.feed.now.since(since));
                 self.arm_checkup(key);
                 continue;
             }
@@ -119,8 +115,8 @@ impl Shard {
     }
 
     pub(super) fn take_bytes(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        let connection = &mut self.connections[key.0 as usize];
-        connection.peer.received = self.now;
+        let connection = &mut self.connections[key];
+        connection.peer.received = self.feed.now;
         connection.peer.pinged = false;
         let had_partial = connection.peer.partial.is_some();
         let mut replies = Vec::new();
@@ -129,19 +125,19 @@ impl Shard {
             &mut connection.peer.partial,
             self.websocket,
             &mut connection.peer.guard,
-            self.now,
+            self.feed.now,
             &mut replies,
         );
         if !replies.is_empty() && connection.closing.is_none() {
             connection.reply(&replies);
-            self.mark_dirty(key);
+            self.connections.mark_dirty(key);
         }
-        let begun = !had_partial && self.connections[key.0 as usize].peer.partial.is_some();
+        let begun = !had_partial && self.connections[key].peer.partial.is_some();
         if begun {
             self.arm_checkup(key);
         }
         for incoming in found {
-            let Some(connection) = self.connections.get_mut(key.0 as usize) else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
             if connection.closing.is_some() {
@@ -157,7 +153,7 @@ impl Shard {
 
     fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
         match incoming {
-            Incoming::Request(bytes, encoding) => self.connections[key.0 as usize]
+            Incoming::Request(bytes, encoding) => self.connections[key]
                 .peer
                 .inbox
                 .push_back((bytes, encoding)),
@@ -174,7 +170,8 @@ impl Shard {
                     reason,
                     "closed for a violation of RFC 6455"
                 );
-                self.metrics
+                self.feed
+                    .metrics
                     .closed
                     .with_label_values(&[&code.to_string()])
                     .inc();
@@ -195,32 +192,35 @@ impl Shard {
 
     /// A pong of a ping among the data: the client has read so far.
     fn take_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
-        let behind_max = self.config.limits.outbox.behind_max;
-        let connection = &mut self.connections[key.0 as usize];
+        let behind_max = self.feed.config.limits.outbox.behind_max;
+        let connection = &mut self.connections[key];
         let was_held = connection.outbox.frames.is_held();
-        if !connection.outbox.on_pong(payload, self.now, behind_max) {
+        if !connection
+            .outbox
+            .on_pong(payload, self.feed.now, behind_max)
+        {
             return;
         }
         connection.peer.guard.forgive();
         if let Some(since) = &mut connection.peer.stalled_since {
-            *since = self.now;
+            *since = self.feed.now;
         }
         if was_held {
-            self.mark_dirty(key);
+            self.connections.mark_dirty(key);
         }
-        if self.connections[key.0 as usize].peer.lag_at == UnixNanos(u64::MAX) {
+        if self.connections[key].peer.lag_at == UnixNanos(u64::MAX) {
             self.watch(key);
         }
     }
 
     /// Both sides have closed: what is on the wire goes out, and that is it.
     fn begin_last_flush(&mut self, key: ConnectionKey) {
-        let connection = &mut self.connections[key.0 as usize];
+        let connection = &mut self.connections[key];
         connection.closing = Some(Closing::Answered);
         if connection.outbox.frames.is_empty() {
             self.remove(key);
         } else {
-            self.mark_dirty(key);
+            self.connections.mark_dirty(key);
         }
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::connection::ConnectionKey;
 use super::event_loop::Shard;
+use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
-use crate::outbox::{Admitted, Outbox, View, instrument_entry};
+use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, encode_control};
 
 /// Connections whose memory is fetched at once before they are delivered to.
@@ -27,9 +28,9 @@ impl Shard {
         for (at, item) in batch.items.iter().enumerate() {
             match item {
                 LogItem::Event(event) => {
-                    self.replica.apply(item, &batch.catalog);
-                    if !self.registry.of(event.topic).is_empty() {
-                        self.turn_events.push(batch, at, event);
+                    self.feed.replica.apply(item, &batch.catalog);
+                    if !self.fan_out.registry.of(event.topic).is_empty() {
+                        self.fan_out.events.push(batch, at, event);
                     }
                     continue;
                 }
@@ -39,25 +40,25 @@ impl Shard {
             match item {
                 LogItem::Event(_) => {}
                 LogItem::Topics { new, .. } => {
-                    self.replica.apply(item, &batch.catalog);
+                    self.feed.replica.apply(item, &batch.catalog);
                     let new: Vec<TopicId> = new.clone().map(TopicId).collect();
                     self.offer_topics(&new);
                 }
                 LogItem::Removed(ids) => {
-                    self.replica.apply(item, &batch.catalog);
+                    self.feed.replica.apply(item, &batch.catalog);
                     self.end_topics(&topics_of(&batch.catalog, ids));
                 }
                 LogItem::Returned(ids) => {
-                    self.replica.apply(item, &batch.catalog);
+                    self.feed.replica.apply(item, &batch.catalog);
                     self.offer_topics(&topics_of(&batch.catalog, ids));
                 }
                 LogItem::Instruments(ids) => {
-                    self.replica.apply(item, &batch.catalog);
+                    self.feed.replica.apply(item, &batch.catalog);
                     self.tell_instruments(&batch.catalog, ids);
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
                 LogItem::Source { source, condition } => {
-                    self.replica.apply(item, &batch.catalog);
+                    self.feed.replica.apply(item, &batch.catalog);
                     self.tell_source(&batch.catalog, *source, condition);
                 }
             }
@@ -67,13 +68,16 @@ impl Shard {
     /// Takes the turn's events to everyone who listens, one connection after the other; each is flushed at once where
     /// `flushes`, while what it was given is in the cache.
     pub(super) fn deliver(&mut self, flushes: bool) {
-        if self.turn_events.is_empty() {
+        if self.fan_out.events.is_empty() {
             return;
         }
-        let mut order = std::mem::take(&mut self.order);
-        let rotation = self.rotation.next();
-        self.turn_events
-            .assign(&self.registry, &mut order, |len| rotation.first_of(len));
+        let mut order = std::mem::take(&mut self.fan_out.order);
+        let rotation = self.fan_out.rotation.next();
+        self.fan_out
+            .events
+            .assign(&self.fan_out.registry, &mut order, |len| {
+                rotation.first_of(len)
+            });
         for some in order.chunks(FETCHED_AT_ONCE) {
             for key in some {
                 self.fetch(*key);
@@ -81,20 +85,19 @@ impl Shard {
             for key in some {
                 self.deliver_one(*key, flushes);
             }
-            self.counts.settle(self.config.clock.now());
+            self.feed.counts.settle(self.feed.config.clock.now());
         }
         order.clear();
-        self.order = order;
-        self.turn_events.clear();
+        self.fan_out.order = order;
+        self.fan_out.events.clear();
     }
 
     /// Reads what delivering is about to need of a connection. With thousands of them none of it is in the cache; read for
     /// some at once, the memory is waited for once and not for each.
     fn fetch(&self, key: ConnectionKey) {
-        let (Some(connection), Some(assigned)) = (
-            self.connections.get(key.0 as usize),
-            self.turn_events.first(key),
-        ) else {
+        let (Some(connection), Some(assigned)) =
+            (self.connections.get(key), self.fan_out.events.first(key))
+        else {
             return;
         };
         let outbox = &connection.outbox;
@@ -109,43 +112,46 @@ impl Shard {
 
     fn deliver_one(&mut self, key: ConnectionKey, flushes: bool) {
         let Self {
-            turn_events,
+            fan_out,
             connections,
-            last_values,
-            replica,
-            pool,
-            pool_bytes,
-            intervals,
-            metrics,
-            counts,
-            config,
+            feed,
             ..
         } = self;
-        let connection = &mut connections[key.0 as usize];
+        let Some(connection) = connections.lend_buffer(key) else {
+            return;
+        };
+        let events = &mut fan_out.events;
+        let Feed {
+            counts,
+            metrics,
+            intervals,
+            last_values,
+            replica,
+            config,
+            now,
+            ..
+        } = feed;
         let outbox: &mut Outbox = &mut connection.outbox;
         let encoding = outbox.frames.encoding();
-        Self::lend_buffer(&mut outbox.frames, pool, pool_bytes);
-        let mut next = turn_events.take_first(key);
+        let mut next = events.take_first(key);
         let (before, oldest) = (
             counts.delivered,
-            next.map(|assigned| turn_events.published(assigned.run)),
+            next.map(|assigned| events.published(assigned.run)),
         );
         while let Some(assigned) = next {
-            next = turn_events.after(assigned);
-            let run = turn_events.run(assigned.run, encoding, metrics);
+            next = events.after(assigned);
+            let run = events.run(assigned.run, encoding, metrics);
             if outbox.admit(
                 assigned.slot,
                 &run,
-                self.now,
+                *now,
                 &config.limits.outbox,
                 counts,
                 intervals,
             ) == Admitted::Marked
-                && turn_events.must_keep(assigned.run, encoding)
+                && events.must_keep(assigned.run, encoding)
             {
-                for (event, bytes) in
-                    last_values_of(&turn_events.run(assigned.run, encoding, metrics))
-                {
+                for (event, bytes) in last_values_of(&events.run(assigned.run, encoding, metrics)) {
                     last_values.keep(
                         event,
                         replica.epoch(event.topic).generation,
@@ -163,50 +169,35 @@ impl Shard {
         // What waits for its interval needs no flush yet, and no buffer.
         let is_due = outbox.is_due();
         if !is_due {
-            Self::keep_buffer(&mut outbox.frames, pool, pool_bytes);
+            connections.keep_buffer(key);
         }
         self.arm_intervals(key);
         match (is_due, flushes) {
             (true, true) => self.flush_one(key),
-            (true, false) => self.mark_dirty(key),
+            (true, false) => self.connections.mark_dirty(key),
             (false, _) => {}
         }
     }
 
     /// A topic begins again: what waits of the old epoch first, then the snapshot of the new one.
     fn route_epoch(&mut self, batch: &Batch, item: &LogItem, topic: TopicId, epoch: Epoch) {
-        let subscribers = self.registry.of(topic).to_vec();
+        let subscribers = self.fan_out.registry.of(topic).to_vec();
         for subscriber in &subscribers {
             let Self {
-                connections,
-                replica,
-                last_values,
-                config,
-                metrics,
-                counts,
-                intervals,
-                ..
+                connections, feed, ..
             } = self;
-            let mut view = View {
-                replica,
-                last_values,
-                limits: &config.limits.outbox,
-                metrics,
-                counts,
-                now: self.now,
-                timers: intervals,
-            };
-            connections[subscriber.connection.0 as usize]
+            let mut view = feed.view();
+            connections[subscriber.connection]
                 .outbox
                 .before_epoch(subscriber.slot, &mut view);
         }
-        self.replica.apply(item, &batch.catalog);
+        self.feed.replica.apply(item, &batch.catalog);
         for subscriber in subscribers {
-            let connection = &mut self.connections[subscriber.connection.0 as usize];
+            let connection = &mut self.connections[subscriber.connection];
             connection
                 .outbox
-                .begin_epoch(subscriber.slot, epoch, 0, None, self.now);
-            self.mark_dirty(subscriber.connection);
+                .begin_epoch(subscriber.slot, epoch, 0, None, self.feed.now);
+            self.connections.mark_dirty(subscriber.connection);
         }
     }
 
@@ -218,14 +209,14 @@ impl Shard {
             .filter(|(_, connection)| {
                 connection.peer.session.has_patterns() && connection.closing.is_none()
             })
-            .map(|(key, _)| ConnectionKey(key as u32))
+            .map(|(key, _)| key)
             .collect();
         for key in waiting {
-            let connection = &mut self.connections[key.0 as usize];
+            let connection = &mut self.connections[key];
             let view = crate::session::View {
-                replica: &self.replica,
+                replica: &self.feed.replica,
                 held: &connection.outbox,
-                now: self.now,
+                now: self.feed.now,
             };
             let held = &connection.outbox;
             let new = new
@@ -241,7 +232,7 @@ impl Shard {
     pub(super) fn end_topics(&mut self, gone: &[TopicId]) {
         let mut concerned: BTreeMap<ConnectionKey, Vec<TopicId>> = BTreeMap::new();
         for topic in gone {
-            for subscriber in self.registry.of(*topic) {
+            for subscriber in self.fan_out.registry.of(*topic) {
                 let topics = concerned.entry(subscriber.connection).or_default();
                 topics.push(*topic);
             }
@@ -256,11 +247,11 @@ impl Shard {
                     && outbox.frames.len() < view.limits.frame_bytes
                 {}
             });
-            let connection = &mut self.connections[key.0 as usize];
+            let connection = &mut self.connections[key];
             let view = crate::session::View {
-                replica: &self.replica,
+                replica: &self.feed.replica,
                 held: &connection.outbox,
-                now: self.now,
+                now: self.feed.now,
             };
             let actions = connection.peer.session.on_removed(&topics, view);
             self.act(key, actions);
@@ -275,7 +266,7 @@ impl Shard {
                 .topics
                 .iter()
                 .flatten()
-                .flat_map(|topic| self.registry.of(*topic))
+                .flat_map(|topic| self.fan_out.registry.of(*topic))
                 .map(|subscriber| subscriber.connection)
                 .collect();
             concerned.sort_unstable_by_key(|key| key.0);
@@ -309,7 +300,7 @@ impl Shard {
                     .iter()
                     .any(|(topic, _)| catalog.topic(*topic).source == source)
             })
-            .map(|(key, _)| ConnectionKey(key as u32))
+            .map(|(key, _)| key)
             .collect();
         for key in concerned {
             self.notify(key, |encoding| {

@@ -156,9 +156,9 @@ impl Shard {
     /// Makes some of the snapshots that HTTP asks for. Returns whether there are more.
     pub(super) fn make_snapshots(&mut self) -> bool {
         if let Some(snapshots) = self.snapshots.pop_front() {
-            let events_max = self.config.limits.requests.snapshot_events as usize;
+            let events_max = self.feed.config.limits.requests.snapshot_events as usize;
             self.snapshots
-                .extend(snapshots.step(&self.replica, events_max));
+                .extend(snapshots.step(&self.feed.replica, events_max));
         }
         !self.snapshots.is_empty()
     }

@@ -54,6 +54,17 @@ pub struct TurnEvents {
     of_connection: Vec<u32>,
 }
 
+/// Who gets the events of a turn, and in which order.
+#[derive(Debug, Default)]
+pub(super) struct FanOut {
+    pub registry: Registry,
+    pub events: TurnEvents,
+    /// Connections that have some of the events; kept for its memory.
+    pub order: Vec<ConnectionKey>,
+    /// Shifts which connection is first, so that none is always the last.
+    pub rotation: Rotation,
+}
+
 impl TurnEvents {
     /// Whether there is no event to deal out.
     pub fn is_empty(&self) -> bool {

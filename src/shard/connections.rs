@@ -1,0 +1,154 @@
+//! The connections of a shard, those with something due, and the buffers they write from.
+
+use std::ops::{Index, IndexMut};
+
+use slab::Slab;
+
+use super::connection::{Connection, ConnectionKey, Generation};
+use crate::outbox::FrameBuffer;
+
+/// Memory of idle buffers kept for the next connection that writes.
+const POOL_BYTES_MAX: usize = 1024 * 1024;
+/// Largest buffer that is kept.
+const POOLED_BUFFER_BYTES_MAX: usize = 512 * 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slab: Slab<Connection>,
+    generation: u32,
+    /// Connections whose sockets are due in this turn.
+    dirty: Vec<ConnectionKey>,
+    pool: BufferPool,
+}
+
+impl Connections {
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    pub(super) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.slab.get(key.0 as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.slab.get_mut(key.0 as usize)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionKey, &Connection)> {
+        let entries = self.slab.iter();
+        entries.map(|(key, connection)| (ConnectionKey(key as u32), connection))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.slab.iter_mut().map(|(_, connection)| connection)
+    }
+
+    pub(super) fn keys(&self) -> Vec<ConnectionKey> {
+        self.iter().map(|(key, _)| key).collect()
+    }
+
+    /// Adds the connection that `make` returns for its key and generation.
+    pub(super) fn insert(
+        &mut self,
+        make: impl FnOnce(ConnectionKey, Generation) -> Connection,
+    ) -> ConnectionKey {
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.slab.vacant_entry();
+        let key = ConnectionKey(entry.key() as u32);
+        entry.insert(make(key, Generation(self.generation)));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: ConnectionKey) -> Connection {
+        self.slab.remove(key.0 as usize)
+    }
+
+    /// Marks a connection whose socket is due in this turn.
+    pub(super) fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.slab.get_mut(key.0 as usize)
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Takes the marked connections, each of which may have been flushed meanwhile.
+    pub(super) fn take_dirty(&mut self) -> Vec<ConnectionKey> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Gives the list back for its memory; returns false where connections were marked meanwhile.
+    pub(super) fn put_back(&mut self, mut emptied: Vec<ConnectionKey>) -> bool {
+        emptied.clear();
+        let is_done = self.dirty.is_empty();
+        if is_done {
+            self.dirty = emptied;
+        }
+        is_done
+    }
+
+    /// Lends a buffer to a connection that has something to write.
+    pub(super) fn lend_buffer(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        let connection = self.slab.get_mut(key.0 as usize)?;
+        self.pool.lend(&mut connection.outbox.frames);
+        Some(connection)
+    }
+
+    /// Takes back the buffer of a connection that has nothing more to write.
+    pub(super) fn keep_buffer(&mut self, key: ConnectionKey) {
+        let frames = &mut self.slab[key.0 as usize].outbox.frames;
+        self.pool.keep(frames);
+    }
+}
+
+impl Index<ConnectionKey> for Connections {
+    type Output = Connection;
+
+    fn index(&self, key: ConnectionKey) -> &Connection {
+        &self.slab[key.0 as usize]
+    }
+}
+
+impl IndexMut<ConnectionKey> for Connections {
+    fn index_mut(&mut self, key: ConnectionKey) -> &mut Connection {
+        &mut self.slab[key.0 as usize]
+    }
+}
+
+/// Buffers for connections that write; the one used last goes first, so that few are warm.
+#[derive(Debug, Default)]
+struct BufferPool {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl BufferPool {
+    fn lend(&mut self, frames: &mut FrameBuffer) {
+        if frames.needs_buffer()
+            && let Some(buffer) = self.buffers.pop()
+        {
+            self.bytes -= buffer.capacity();
+            frames.lend(buffer);
+        }
+    }
+
+    fn keep(&mut self, frames: &mut FrameBuffer) {
+        let buffer = frames.reclaim();
+        let room = POOL_BYTES_MAX
+            .saturating_sub(self.bytes)
+            .min(POOLED_BUFFER_BYTES_MAX);
+        if (1..=room).contains(&buffer.capacity()) {
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+}

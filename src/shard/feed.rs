@@ -1,0 +1,48 @@
+//! A shard's side of the log: its cursor, its replica, and what outboxes read while they fill.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::ShardConfig;
+use crate::bus::Emitter;
+use crate::log::{Checkpoint, Log, Replica};
+use crate::market::UnixNanos;
+use crate::metrics::Metrics;
+use crate::outbox::{Counts, LastValueCache, SlotId, View};
+
+/// State of all topics as of the last batch that was routed, with the time and the counters of this turn.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub config: ShardConfig,
+    pub metrics: Arc<Metrics>,
+    pub log: Arc<Log>,
+    /// Number of the next batch to read.
+    pub next: u64,
+    pub bus: Emitter,
+    /// Checkpoint that was requested after an overrun.
+    pub restoring: Option<oneshot::Receiver<Arc<Checkpoint>>>,
+    pub replica: Replica,
+    pub last_values: LastValueCache,
+    /// Work of all connections in this turn.
+    pub counts: Counts,
+    /// Timers that outboxes requested while they filled.
+    pub intervals: Vec<(UnixNanos, SlotId)>,
+    /// Time of this turn.
+    pub now: UnixNanos,
+}
+
+impl Feed {
+    /// The part of the shard that an outbox may read and count in.
+    pub(super) fn view(&mut self) -> View<'_> {
+        View {
+            replica: &self.replica,
+            last_values: &mut self.last_values,
+            limits: &self.config.limits.outbox,
+            metrics: &self.metrics,
+            counts: &mut self.counts,
+            now: self.now,
+            timers: &mut self.intervals,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Recovery of a shard that the log has overrun: it asks the bus for a checkpoint and continues from there.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Shard;
+use crate::log::{Checkpoint, SourceId, TopicId};
+use crate::outbox::{Outbox, SlotId, View};
+
+impl Shard {
+    pub(super) fn on_overrun(&mut self) {
+        self.feed.metrics.overruns.inc();
+        tracing::warn!(
+            shard = self.number,
+            "overrun by the log; asking the bus for a checkpoint"
+        );
+        let (answer, receiver) = oneshot::channel();
+        self.feed.restoring = Some(receiver);
+        let bus = self.feed.bus.clone();
+        tokio::spawn(async move {
+            if let Some(checkpoint) = bus.checkpoint().await {
+                // A shard that has stopped meanwhile needs none.
+                let _stopped = answer.send(checkpoint);
+            }
+        });
+    }
+
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) {
+        let known = self.feed.replica.sources().to_vec();
+        self.each_slot(|outbox, slot, view| {
+            let topic = outbox.slot(slot).topic;
+            let known = view.replica.epoch(topic);
+            if checkpoint.epoch(topic) != known {
+                let ended_at = checkpoint.ended_at(topic, known);
+                outbox.before_overrun_epoch(slot, ended_at, view);
+            }
+        });
+        self.feed.replica.restore(checkpoint);
+        self.feed.next = checkpoint.next;
+        self.each_slot(Outbox::on_overrun);
+        let topics = (0..self.feed.replica.len() as u32).map(TopicId);
+        let catalog = self.feed.replica.catalog();
+        let (listed, gone): (Vec<_>, Vec<_>) = topics.partition(|topic| catalog.is_listed(*topic));
+        self.end_topics(&gone);
+        self.offer_topics(&listed);
+        let catalog = Arc::clone(self.feed.replica.catalog());
+        let states = self.feed.replica.sources().to_vec();
+        for (at, state) in states.into_iter().enumerate() {
+            let before = known.get(at).and_then(Option::as_ref);
+            if let Some(condition) = state.filter(|now| before != Some(now)) {
+                self.tell_source(&catalog, SourceId(at as u16), &condition);
+            }
+        }
+    }
+
+    /// Does something to every subscription of every connection.
+    fn each_slot(&mut self, mut change: impl FnMut(&mut Outbox, SlotId, &mut View<'_>)) {
+        for key in self.connections.keys() {
+            let Self {
+                connections, feed, ..
+            } = self;
+            let Some(connection) = connections.get_mut(key) else {
+                continue;
+            };
+            let mut view = feed.view();
+            let slots: Vec<SlotId> = connection
+                .outbox
+                .subscribed_topics()
+                .iter()
+                .map(|(_, slot)| *slot)
+                .collect();
+            for slot in slots {
+                change(&mut connection.outbox, slot, &mut view);
+            }
+            self.arm_intervals(key);
+            self.connections.mark_dirty(key);
+        }
+    }
+}
