@@ -1,4 +1,4 @@
-//! Boards, rules and the catalogue name the same things; panels keep to the usual linter's rules; all of their queries have data.
+//! Dashboards, rules and the catalogue name the same things; panels keep to the usual linter's rules; all of their queries have data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -10,9 +10,9 @@ use tickcast::load::{Plan, Probes, run};
 
 use crate::prometheus::{Feed, Prometheus, alone, get, has, path, until};
 
-const BOARDS: [&str; 3] = ["overview", "sources", "load"];
+const DASHBOARDS: [&str; 3] = ["overview", "sources", "load"];
 
-fn board(name: &str) -> Result<Value> {
+fn dashboard(name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&std::fs::read_to_string(
         path("dashboards/grafana").join(format!("{name}.json")),
     )?)?)
@@ -25,7 +25,7 @@ fn prometheus_file(name: &str) -> Result<String> {
 }
 
 struct Panel {
-    board: &'static str,
+    dashboard: &'static str,
     title: String,
     json: Value,
 }
@@ -42,15 +42,15 @@ impl Panel {
 
 fn panels() -> Result<Vec<Panel>> {
     let mut panels = Vec::new();
-    for name in BOARDS {
-        for json in board(name)?["panels"]
+    for name in DASHBOARDS {
+        for json in dashboard(name)?["panels"]
             .as_array()
             .context("panels")?
             .iter()
             .filter(|panel| panel["type"] != "row")
         {
             panels.push(Panel {
-                board: name,
+                dashboard: name,
                 title: json["title"].as_str().unwrap_or_default().to_owned(),
                 json: json.clone(),
             });
@@ -96,29 +96,29 @@ fn metric_of<'a>(series: &'a str, catalogue: &BTreeMap<String, String>) -> &'a s
 }
 
 #[test]
-fn boards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
+fn dashboards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
     let catalogue = catalogue()?;
     let queries: String = panels()?
         .iter()
         .flat_map(|panel| panel.queries().map(str::to_owned).collect::<Vec<_>>())
         .collect::<Vec<_>>()
         .join("\n");
-    let mut on_boards = BTreeSet::new();
+    let mut on_dashboards = BTreeSet::new();
     for series in named(&queries) {
         let metric = metric_of(&series, &catalogue).to_owned();
         assert!(
             catalogue.contains_key(&metric),
             "a panel asks for {series}, which the catalogue lacks"
         );
-        on_boards.insert(metric);
+        on_dashboards.insert(metric);
     }
     for metric in catalogue
         .keys()
         .filter(|name| name.starts_with("tickcast_"))
     {
         assert!(
-            on_boards.contains(metric) || metric == "tickcast_draining",
-            "{metric} is on no board"
+            on_dashboards.contains(metric) || metric == "tickcast_draining",
+            "{metric} is on no dashboard"
         );
     }
     for file in ["rules.yml", "alerts.yml", "tests.yml"] {
@@ -170,23 +170,23 @@ fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
 #[test]
 fn panels_keep_to_the_linters_rules() -> Result<()> {
     let catalogue = catalogue()?;
-    for name in BOARDS {
-        let board = board(name)?;
+    for name in DASHBOARDS {
+        let dashboard = dashboard(name)?;
         assert!(
-            board["uid"]
+            dashboard["uid"]
                 .as_str()
                 .is_some_and(|uid| uid.starts_with("tickcast-"))
-                && board["id"].is_null(),
+                && dashboard["id"].is_null(),
             "{name}"
         );
-        let variables: Vec<_> = board["templating"]["list"]
+        let variables: Vec<_> = dashboard["templating"]["list"]
             .as_array()
             .context("variables")?
             .iter()
             .map(|one| &one["name"])
             .collect();
         assert_eq!(variables, ["datasource", "job", "instance"], "{name}");
-        let ids: BTreeSet<_> = board["panels"]
+        let ids: BTreeSet<_> = dashboard["panels"]
             .as_array()
             .into_iter()
             .flatten()
@@ -194,12 +194,12 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
             .collect();
         assert_eq!(
             ids.len(),
-            board["panels"].as_array().map_or(0, Vec::len),
+            dashboard["panels"].as_array().map_or(0, Vec::len),
             "{name}: each panel has an id of its own"
         );
     }
     for panel in panels()? {
-        let place = format!("{}: {}", panel.board, panel.title);
+        let place = format!("{}: {}", panel.dashboard, panel.title);
         let defaults = &panel.json["fieldConfig"]["defaults"];
         assert!(
             !panel.title.is_empty()
@@ -256,7 +256,7 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
 }
 
 #[test]
-fn boards_are_right_by_grafanas_own_schema() -> Result<()> {
+fn dashboards_match_grafanas_own_schema() -> Result<()> {
     if !has(&path("tests/.deps/node_modules/@grafana/schema")
         .display()
         .to_string())?
@@ -264,7 +264,7 @@ fn boards_are_right_by_grafanas_own_schema() -> Result<()> {
         return Ok(());
     }
     let ran = Command::new("node")
-        .arg(path("tests/boards/schema.mjs"))
+        .arg(path("tests/dashboards/schema.mjs"))
         .output()?;
     assert!(
         ran.status.success(),
@@ -332,13 +332,13 @@ fn bucket(seconds: f64) -> usize {
 /// wake anyone, and no core is full.
 const WIDE: &str = "sources: [{name: sim, kind: sim, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 20/s}]}]";
 
-/// The p99 of the boards, over the time of one test.
+/// The p99 of the dashboards, over the time of one test.
 const P99: &str = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_latency_seconds_bucket{mode=\"raw\"}[8s])))";
 /// How often the two are compared until they agree.
 const ROUNDS: usize = 3;
 
 #[test]
-fn latency_of_the_boards_agrees_with_the_load_tester_within_a_bucket() -> Result<()> {
+fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Result<()> {
     let _alone = alone();
     if !has("prometheus")? {
         return Ok(());
@@ -416,7 +416,7 @@ fn every_panel_and_rule_has_data_under_load() -> Result<()> {
     for panel in panels()? {
         let queries = panel.queries().map(|query| {
             (
-                format!("{}: {}", panel.board, panel.title),
+                format!("{}: {}", panel.dashboard, panel.title),
                 query.to_owned(),
             )
         });

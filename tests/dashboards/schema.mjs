@@ -1,4 +1,4 @@
-// The boards against Grafana's own schema, made from its types: `node tests/boards/schema.mjs`. Panels' options and custom fields by
+// The dashboards against Grafana's own schema, made from its types: `node tests/dashboards/schema.mjs`. Panels' options and custom fields by
 // their plugins' types.
 
 import { readFileSync, readdirSync } from "node:fs";
@@ -7,7 +7,7 @@ import Ajv from "../.deps/node_modules/ajv/dist/ajv.js";
 import { createGenerator } from "../.deps/node_modules/ts-json-schema-generator/dist/index.js";
 
 const TYPES = fileURLToPath(new URL("../.deps/node_modules/@grafana/schema/dist/types/raw/", import.meta.url));
-const BOARDS = fileURLToPath(new URL("../../dashboards/grafana/", import.meta.url));
+const DASHBOARDS = fileURLToPath(new URL("../../dashboards/grafana/", import.meta.url));
 const PLUGINS = { stat: "stat", timeseries: "timeseries", heatmap: "heatmap", "state-timeline": "statetimeline" };
 
 /** Checks a value against a type of a file. */
@@ -27,12 +27,12 @@ const plugins = Object.fromEntries(Object.entries(PLUGINS).map(([name, folder]) 
   return [name, { options: validator(path, "Options"), custom: name === "stat" ? null : validator(path, "FieldConfig") }];
 }));
 
-const boards = readdirSync(BOARDS).filter((name) => name.endsWith(".json"));
+const dashboards = readdirSync(DASHBOARDS).filter((name) => name.endsWith(".json"));
 let panels = 0;
-for (const name of boards) {
-  const board = JSON.parse(readFileSync(BOARDS + name, "utf8"));
-  check(name, dashboard, board);
-  for (const panel of board.panels.filter(({ type }) => type !== "row")) {
+for (const name of dashboards) {
+  const json = JSON.parse(readFileSync(DASHBOARDS + name, "utf8"));
+  check(name, dashboard, json);
+  for (const panel of json.panels.filter(({ type }) => type !== "row")) {
     const plugin = plugins[panel.type];
     if (!plugin) {
       wrong.push(`${name}: ${panel.title}: there is no schema here for panels of type ${panel.type}`);
@@ -43,9 +43,9 @@ for (const name of boards) {
     panels += 1;
   }
 }
-if (boards.length < 3 || panels < 20) wrong.push(`only ${boards.length} boards with ${panels} panels`);
+if (dashboards.length < 3 || panels < 20) wrong.push(`only ${dashboards.length} dashboards with ${panels} panels`);
 if (wrong.length > 0) {
   console.error(wrong.slice(0, 40).join("\n"));
   process.exit(1);
 }
-console.log(`${boards.length} boards, ${panels} panels`);
+console.log(`${dashboards.length} dashboards, ${panels} panels`);

@@ -1,4 +1,4 @@
-//! Words that must agree: codes, config keys, metrics and the papers that tell of them.
+//! Consistency of the documents with codes, config keys and metrics.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn the_configuration_reference_is_what_the_table_of_keys_says() -> Result<()> {
     assert!(
         generated("configuration.md", &guide())? == guide(),
         "docs/configuration.md differs from the table of keys; \
-         TICKCAST_GOLDEN=write cargo test --test promises papers writes it"
+         TICKCAST_GOLDEN=write cargo test --test promises docs_consistency writes it"
     );
     Ok(())
 }
