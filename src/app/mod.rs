@@ -27,7 +27,7 @@ use crate::source::replay::FileReport;
 use crate::state::StateDir;
 use sources::Sources;
 
-/// How long a start or a reload waits for sources to tell their instruments.
+/// Max wait, at a start or a reload, for sources to announce their instruments.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Why the server can't start.
@@ -84,12 +84,12 @@ pub enum Stopped {
 }
 
 impl App {
-    /// Where the feed listens.
+    /// Address of the feed.
     pub fn address(&self) -> SocketAddr {
         self.server.listener.address
     }
 
-    /// Where operators look.
+    /// Address of the admin listener.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
     }
@@ -117,7 +117,7 @@ impl App {
         })
     }
 
-    /// How many instruments and topics there are now.
+    /// Number of instruments and topics.
     pub async fn sizes(&self) -> (usize, usize) {
         let Some(catalog) = self.server.shards[0].catalog().await else {
             return (0, 0);
@@ -131,7 +131,7 @@ impl App {
     }
 }
 
-/// What handshakes and HTTP go by that a reload may change.
+/// Settings of handshakes and HTTP that a reload can change.
 fn settings_of(config: &Config, sources: &Sources) -> Settings {
     Settings::of(
         config,

@@ -6,10 +6,10 @@ use super::{App, settings_of};
 use crate::config::{Config, changes};
 use crate::shard::Command;
 
-/// What became of a reload.
+/// Outcome of a config reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reloaded {
-    /// What was taken up: keys, and what became of sources.
+    /// Applied changes: keys, and sources that were added, removed or restarted.
     pub taken: Vec<String>,
     /// Keys that changed and wait for a restart.
     pub needs_restart: Vec<&'static str>,

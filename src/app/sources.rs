@@ -19,7 +19,7 @@ use crate::source::sim::Sim;
 use crate::source::{Source, SourceStatus, SourceTask, supervise};
 use crate::state::{StoppedSource, config_sum};
 
-/// How long a source may take to stop at a place from which it can go on.
+/// Max time for a source to stop at a position from which it can resume.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A source that runs, or ran.
@@ -42,7 +42,7 @@ pub(super) struct Sources {
     runs: Vec<Run>,
 }
 
-/// What the bus is told of a source.
+/// Description of a source for the bus.
 pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
     SourceSpec {
         name: Arc::clone(&source.name),
