@@ -10,7 +10,7 @@ use crate::log::{Checkpoint, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
 
-/// What a source can say. Instruments are meant by the source's own numbers, in the order in which it told them.
+/// Output of a source. Instruments are identified by the source's own numbers, in the order in which it announced them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Emit {
     /// A print.
@@ -67,7 +67,7 @@ impl InputQueue {
         self.0.try_recv().ok()
     }
 
-    /// How full it is, 0 to 1.
+    /// Fill level, 0 to 1.
     pub(super) fn fill(&self) -> f64 {
         self.0.len() as f64 / self.0.max_capacity() as f64
     }
@@ -86,7 +86,7 @@ pub struct Emitter {
     queue: mpsc::Sender<Input>,
 }
 
-/// What fits into one place of the queue each, in order.
+/// Splits emitted values into parts that each fit into one queue entry, in order.
 fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
     // Most are small enough as they are, and go on without a copy.
     let (whole, larger) = if emitted.len() <= EMITTED_MAX {

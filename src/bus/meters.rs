@@ -6,11 +6,11 @@ use super::{Emit, SourceSpec};
 use crate::market::UnixNanos;
 use crate::metrics::{DROPPED, LocalHistogram, Metrics, SourceMeters};
 
-/// What the bus tells of its sources and of itself, recorded for itself and told once a batch.
+/// Metrics of the bus and its sources, recorded locally and reported once per batch.
 #[derive(Debug)]
 pub(super) struct Meters {
     sources: Vec<Source>,
-    /// What was received, and when, that is not published yet.
+    /// Receive times of events that are not published yet, with their counts.
     received: Vec<(UnixNanos, u64)>,
     bus_time: LocalHistogram,
     batch_items: LocalHistogram,
@@ -124,12 +124,12 @@ impl Meters {
         self.sources[source].dropped[why as usize].inc_by(events as u64);
     }
 
-    /// What was received has come to nothing.
+    /// Discards the received events that were not published.
     pub(super) fn forget(&mut self) {
         self.received.clear();
     }
 
-    /// What was received is published, in a batch of so many items.
+    /// Records that the received events were published, in a batch of `items` items.
     pub(super) fn publish(&mut self, items: usize, now: UnixNanos) {
         self.batch_items.record(items as u64, 1);
         for (received, events) in self.received.drain(..) {

@@ -44,7 +44,7 @@ const ANNOUNCED_AT_ONCE: usize = 256;
 /// Refused symbols that are logged one by one.
 const REFUSED_LOGGED: usize = 20;
 
-/// What the bus knows of a source beside what that emits.
+/// Description of a source for the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
     /// Its name in the config.

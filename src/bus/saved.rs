@@ -1,4 +1,4 @@
-//! What the bus keeps while the server is down, and how its topics go on from it.
+//! Saved state of the bus, and how its topics resume from it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct SavedTime {
     pub(super) next_end: UnixNanos,
 }
 
-/// What a stopped bus leaves behind.
+/// State saved by a stopped bus.
 #[derive(Debug, Default)]
 pub struct SavedState {
     /// By the source's number.
@@ -29,7 +29,7 @@ pub struct SavedState {
     pub carried_over: Vec<SavedTopic>,
 }
 
-/// What a bus begins with, taken up symbol by symbol as its sources tell them.
+/// State restored at start, symbol by symbol as the sources announce them.
 #[derive(Debug, Default)]
 pub struct RestoredState {
     /// The origin of its epochs.

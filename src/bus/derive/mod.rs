@@ -1,4 +1,4 @@
-//! What the bus makes out of trades and silence: tickers, bars, status. Pure: a function of what sources emitted.
+//! Derivation of tickers, bars and status from trades and time marks. Pure: a function of what sources emitted.
 //!
 //! A ticker or an open bar is published at most once a time mark, if it changed. A bar closes at the first mark, or the
 //! instrument's first trade, at or past its end; no trade, no bar. A late trade counts in the bar that is open, or, where
@@ -30,7 +30,7 @@ pub trait Publish {
     fn publish(&mut self, topic: TopicId, body: Body);
 }
 
-/// What an instrument's session had come to before the source began.
+/// Session of an instrument before the source started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionSoFar {
     /// The session's summary as one bar.
@@ -39,7 +39,7 @@ pub struct SessionSoFar {
     pub notional: Decimal,
 }
 
-/// What is derived of one instrument, as it is kept while the server is down.
+/// Derived state of one instrument, as saved for a restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedInstrument {
     /// Its symbol.
@@ -146,7 +146,7 @@ impl Derive {
         self.sources[source].present = saved.present;
     }
 
-    /// What is to be kept: the sources' times, and the instruments' states.
+    /// State to save: the sources' times, and the instruments' states.
     pub fn save(self, catalog: &Catalog) -> (Vec<SavedTime>, Vec<SavedInstrument>) {
         let times = self
             .sources

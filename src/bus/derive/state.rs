@@ -1,4 +1,4 @@
-//! What is derived of one instrument.
+//! Derived state of one instrument.
 
 use std::time::Duration;
 
@@ -40,12 +40,12 @@ pub(super) struct State {
     pub(super) bars: [Option<OpenBar>; Interval::ALL.len()],
     /// Its source has given it up: it is on no list.
     pub(super) removed: bool,
-    /// Whether it stands in its source's list of what to publish at the next mark.
+    /// True while it is in its source's list of changes to publish at the next mark.
     pub(super) changed: bool,
     pub(super) ticker_changed: bool,
     pub(super) trading: Option<TradingState>,
     pub(super) last_seen: UnixNanos,
-    /// When its silence is looked at next; other entries of the schedule are void.
+    /// Time of the next check for silence; other entries of the schedule are void.
     pub(super) silent_at: Option<UnixNanos>,
 }
 
