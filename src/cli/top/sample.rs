@@ -1,4 +1,4 @@
-//! What a server tells at one moment, and what lies between two.
+//! Samples of a server's metrics, and the difference between two.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ fn series(line: &str) -> Option<(&str, &str, f64)> {
     Some((name, labels, value.parse().ok()?))
 }
 
-/// What an interval waits is what was asked for, and says nothing of the server.
+/// Interval waits are requested by clients and excluded from latencies.
 fn is_by_interval(labels: &str) -> bool {
     labels.contains("mode=\"interval\"")
 }
