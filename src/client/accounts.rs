@@ -12,7 +12,7 @@ use crate::protocol::{
     ServerMessage, Snapshot,
 };
 
-/// What the server did that it must not.
+/// A violation of the protocol by the server.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
     /// A topic that isn't held.
@@ -23,9 +23,9 @@ pub enum AccountError {
     Backwards {
         /// The topic.
         topic: String,
-        /// What came.
+        /// Sequence number received.
         seq: u64,
-        /// What had come before.
+        /// Sequence number received before it.
         head: u64,
     },
     /// A hole that no gap names, in a topic that doesn't merge.

@@ -67,7 +67,7 @@ impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
     }
 }
 
-/// How it calls itself in the handshake, so that operators know who it is.
+/// User agent sent in the handshake, for operators.
 const AGENT: &str = concat!("tickcast-client/", env!("CARGO_PKG_VERSION"));
 
 /// One connection to a feed.
