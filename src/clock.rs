@@ -339,7 +339,7 @@ impl Alarm {
     }
 }
 
-/// How long this thread has run on a processor.
+/// CPU time of this thread.
 pub fn thread_cpu_time() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
