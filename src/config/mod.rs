@@ -48,7 +48,7 @@ pub struct Problem {
     pub column: usize,
     /// The key: `sources[0].seed`.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// The problem and the expected value.
     pub message: String,
 }
 
@@ -113,12 +113,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// What the server runs by.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the feed listens.
+    /// Listen address of the feed.
     pub listen: SocketAddr,
-    /// Where operators look; `None`: nowhere.
+    /// Admin listen address; `None`: disabled.
     pub admin: Option<SocketAddr>,
     /// Hosts accepted besides the listeners' own.
     pub allowed_hosts: Vec<HostRule>,
@@ -128,15 +128,15 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `/metrics` is on the feed's port too.
     pub metrics_on_feed: bool,
-    /// How many shards.
+    /// Number of shards.
     pub shards: usize,
-    /// Where the state is kept while the server is down; `None`: nowhere.
+    /// Directory for the saved state; `None`: no state is saved.
     pub state_dir: Option<PathBuf>,
-    /// Where prices come from.
+    /// Market-data sources.
     pub sources: Vec<SourceConfig>,
-    /// What sources may be ahead of the bus, in bytes.
+    /// Max bytes queued between sources and the bus.
     pub queue_bytes: usize,
-    /// What the bus may be ahead of the slowest shard, in bytes.
+    /// Max bytes of batches that the bus keeps for the slowest shard.
     pub log_bytes: usize,
     /// Unsent bytes at which a socket counts as full.
     pub unsent_bytes: u32,
@@ -146,7 +146,7 @@ pub struct Config {
     pub limits: ShardLimits,
     /// Instruments over all sources.
     pub instruments_max: usize,
-    /// How long a handshake may take.
+    /// Handshake timeout.
     pub handshake_timeout: Duration,
     /// Bytes of one publish request.
     pub publish_bytes_max: usize,
@@ -158,7 +158,7 @@ pub struct Config {
     pub http_requests_per_s: u32,
     /// Sources that must have started for the server to be ready.
     pub ready_require: Vec<String>,
-    /// How long stopping may take.
+    /// Graceful shutdown deadline.
     pub drain_deadline: Duration,
     /// Over how long clients are asked to come back.
     pub drain_spread: Duration,

@@ -16,7 +16,7 @@ use crate::market::{UnixNanos, parse_decimal};
 /// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
 pub(super) struct Section<'c> {
     entries: &'c [(String, Node)],
-    /// Where it begins.
+    /// Position of its start.
     pub mark: Mark,
     /// As people see it: `sources[0]`.
     shown: String,
@@ -100,7 +100,7 @@ impl<'c> Section<'c> {
         self.node(key)
     }
 
-    /// Whether the key is given.
+    /// True if the key is given.
     pub(super) fn has(&self, key: &str) -> bool {
         self.node(key)
             .is_some_and(|node| !matches!(node.value, Value::Null))

@@ -49,7 +49,7 @@ impl SourceConfig {
     }
 }
 
-/// What a source of each kind needs.
+/// Settings of a source by its kind.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are a few, made once")]
 pub enum SourceDetails {
@@ -59,9 +59,9 @@ pub enum SourceDetails {
     Replay(ReplayConfig),
     /// Prices from outside.
     Push {
-        /// What may be published.
+        /// Instruments that may be published.
         instruments: Vec<Instrument>,
-        /// What passes.
+        /// Rules for published events.
         rules: PushRules,
         /// SHA-256 of the publisher's token; `None`: open to programs on this machine.
         token_sha256: Option<[u8; 32]>,

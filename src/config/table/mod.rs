@@ -4,7 +4,7 @@
 mod server;
 mod sources;
 
-/// What a value must be.
+/// Type and bounds of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Any text.
@@ -38,13 +38,13 @@ pub enum Kind {
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Key {
-    /// Where it stands; a source's own keys under its kind.
+    /// Path of the key; a source's own keys are listed under its kind.
     pub path: &'static str,
-    /// What its value must be.
+    /// Type and bounds of the value.
     pub kind: Kind,
-    /// What holds where it isn't given; `None`: it must be given, or nothing holds.
+    /// Value if the key is absent; `None`: required, or no default.
     pub default: Option<&'static str>,
-    /// What it means.
+    /// Meaning of the key.
     pub doc: &'static str,
     /// A running server can't take it up.
     pub needs_restart: bool,
