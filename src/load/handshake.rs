@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::connection::TestSettings;
 use super::plan::Dialect;
 
-/// How the load tester calls itself, so that operators know what this load is.
+/// User agent of the load generator, for operators.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
 /// Asks for a WebSocket.

@@ -62,9 +62,9 @@ use crate::topic::TopicError;
 use connection::TestSettings;
 use worker::{End, Job, Order, Report, Worker};
 
-/// How long all connections may take to join, beyond the ramp.
+/// Max time for all connections to subscribe, beyond the ramp.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
-/// How long the ledgers at the end may take.
+/// Max time for the final ledgers.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 /// Reports of a worker that may wait to be read.
 const REPORTS_MAX: usize = 64;
@@ -95,9 +95,9 @@ pub enum LoadError {
     /// More topics a connection than there are.
     #[error("requested {asked} topics per connection, but only {there} match")]
     TooFewTopics {
-        /// What was asked for.
+        /// Requested number.
         asked: usize,
-        /// What there is.
+        /// Available number.
         there: usize,
     },
     /// Too many connections for the limit of open files.
@@ -105,9 +105,9 @@ pub enum LoadError {
         "{asked} connections exceed the open-file limit of {limit}; raise it (ulimit -n) or use fewer --connections"
     )]
     Files {
-        /// What was asked for.
+        /// Requested number.
         asked: usize,
-        /// What is allowed.
+        /// Limit.
         limit: u64,
     },
     /// Connections didn't join in time.
@@ -118,7 +118,7 @@ pub enum LoadError {
     Worker,
 }
 
-/// What a test tells while it runs.
+/// Progress of a running test.
 #[derive(Debug)]
 pub enum Update<'a> {
     /// Connections are opened.
@@ -129,7 +129,7 @@ pub enum Update<'a> {
     Measuring,
     /// The ledgers are asked for.
     Closing,
-    /// What happened in the last second.
+    /// Results of the last second.
     Second(&'a Span),
 }
 
@@ -246,13 +246,13 @@ pub(crate) struct Totals {
     pub measured: Duration,
     pub seconds: Vec<(Duration, Span)>,
     pub total: Span,
-    /// What was counted outside of what was measured.
+    /// Counts outside the measured time.
     pub outside: Tally,
     pub failures: Vec<String>,
     pub ledger: LedgerSums,
-    /// How long it took until all had joined.
+    /// Time until all connections had subscribed.
     pub joining: Duration,
-    /// How long it took after a storm until all had joined again.
+    /// Time after a storm until all connections had resubscribed.
     pub storm: Option<Duration>,
     pub workers: usize,
     /// The test was told to end early.

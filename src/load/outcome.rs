@@ -1,4 +1,4 @@
-//! What a test came to.
+//! The outcome of a load test.
 
 use std::time::Duration;
 
@@ -84,15 +84,15 @@ pub struct Outcome {
     pub tester: String,
     /// The server, as it names itself.
     pub server: String,
-    /// Where it was.
+    /// Address of the server.
     pub address: String,
-    /// When the test began, Unix nanoseconds.
+    /// Start of the test, Unix nanoseconds.
     pub begun_ns: u64,
-    /// How long was measured, in seconds.
+    /// Measured time, in seconds.
     pub measured_s: f64,
-    /// How long it took until all had joined, in seconds.
+    /// Time until all connections had subscribed, in seconds.
     pub joining_s: f64,
-    /// How long it took after a storm until all had joined again, in seconds.
+    /// Time after a storm until all connections had resubscribed, in seconds.
     pub storm_s: Option<f64>,
     /// Connections asked for.
     pub connections: usize,
@@ -100,11 +100,11 @@ pub struct Outcome {
     pub topics: Vec<String>,
     /// Threads of the tester.
     pub workers: usize,
-    /// What the tester ran on.
+    /// Machine of the load generator.
     pub machine: Machine,
-    /// How the clocks stood; `None` where another dialect is spoken.
+    /// Clock offset; `None` for other dialects.
     pub clock: Option<ClockCheck>,
-    /// What was counted while measured; losses, reconnects and ends also before and after.
+    /// Counts of the measured time; losses, reconnects and closes also before and after.
     pub tally: Tally,
     /// The sums of the ledgers that the server told at the end.
     pub ledger: Option<LedgerSums>,
@@ -276,12 +276,12 @@ impl Outcome {
         self.tally.delivered as f64 / self.measured_s.max(1e-9)
     }
 
-    /// What a user would call the latency.
+    /// End-to-end latency as seen by a user.
     pub fn end_to_end(&self) -> Option<LatencySummary> {
         self.due.or(self.published)
     }
 
-    /// Whether every promise was kept.
+    /// True if the server kept all guarantees.
     pub fn is_sound(&self) -> bool {
         self.failures.is_empty()
     }
@@ -290,7 +290,7 @@ impl Outcome {
 /// One figure of two tests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
-    /// What it is, with its unit.
+    /// Name of the figure, with its unit.
     pub name: &'static str,
     /// In the first.
     pub a: f64,

@@ -1,4 +1,4 @@
-//! What a load test is to do.
+//! The plan of a load test.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -18,29 +18,29 @@ pub(super) type PlanRng = chacha20::ChaCha8Rng;
 pub struct Plan {
     /// The server.
     pub address: SocketAddr,
-    /// How the server is called in the handshake.
+    /// Host name sent in the handshake.
     pub host: String,
     /// Path of the feed; `/v1/feed`, with the prefix of a proxy in front of it.
     pub path: String,
-    /// What is spoken.
+    /// Protocol of the server.
     pub dialect: Dialect,
-    /// How many connections.
+    /// Number of connections.
     pub connections: usize,
     /// Over how long they are opened.
     pub ramp: Duration,
-    /// How long they say nothing after that; then all ask for a WebSocket at once.
+    /// Time for which all handshakes are held back; then all are sent at once.
     pub silence: Duration,
-    /// What each subscribes to.
+    /// Topics of each connection.
     pub topics: TopicChoice,
-    /// How messages are written.
+    /// Wire encoding.
     pub encoding: Encoding,
-    /// How deliveries are asked for, and in which shares.
+    /// Delivery modes and their weights.
     pub modes: ModeMix,
-    /// What is asked for where a client can't keep up; the channel's default, where it isn't said.
+    /// Slow-consumer policy; the channel's default if `None`.
     pub on_slow: Option<OnSlow>,
     /// The share of connections that read slowly.
     pub slow: Share,
-    /// How fast those read, in bytes a second.
+    /// Read rate of slow consumers, in bytes per second.
     pub slow_bytes_per_s: u64,
     /// The share of connections that never read.
     pub stalled: Share,
@@ -48,13 +48,13 @@ pub struct Plan {
     pub churn_per_s: f64,
     /// In the middle all connections are cut and come back at once.
     pub storm: bool,
-    /// How long is measured.
+    /// Measured time.
     pub duration: Duration,
-    /// How long before nothing is.
+    /// Warm-up excluded from measurement.
     pub warmup: Duration,
     /// Decides all that is drawn.
     pub seed: u64,
-    /// How many connections decode everything and measure.
+    /// Number of connections that decode all messages and measure.
     pub probes: Probes,
     /// Threads.
     pub workers: usize,
@@ -64,7 +64,7 @@ pub struct Plan {
     pub ledger: bool,
 }
 
-/// What the server speaks.
+/// Protocol of the tested server.
 #[derive(Debug, Clone)]
 pub enum Dialect {
     /// The tickcast protocol.
@@ -73,7 +73,7 @@ pub enum Dialect {
     Raw(RawPlan),
 }
 
-/// What each connection subscribes to.
+/// Topics that each connection subscribes to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TopicChoice {
     /// These names, each connection all of them.
@@ -82,14 +82,14 @@ pub enum TopicChoice {
     Draw {
         /// Topics and patterns.
         names: Vec<String>,
-        /// How many a connection.
+        /// Topics per connection.
         each: usize,
-        /// How they are drawn.
+        /// Distribution of the draw.
         skew: Skew,
     },
 }
 
-/// How topics are drawn.
+/// Distribution of drawn topics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Skew {
     /// Each as likely as the other.
@@ -98,7 +98,7 @@ pub enum Skew {
     Zipf(f64),
 }
 
-/// How many connections decode everything.
+/// Number of connections that decode all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probes {
     /// So many.
@@ -240,7 +240,7 @@ impl FromStr for ModeMix {
     }
 }
 
-/// What a connection is for.
+/// Role of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Counts frames, events and bytes.

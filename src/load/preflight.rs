@@ -15,21 +15,21 @@ use crate::topic::TopicName;
 
 /// Pings by which the clocks are compared: the shortest way there and back says most.
 const PINGS: usize = 8;
-/// How long the server may take for any answer.
+/// Max time for any response of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How the server's clock stands to ours.
+/// Offset between the server's clock and the local one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClockCheck {
     /// The server is on this machine, and its clock is read as it is.
     pub same_machine: bool,
-    /// What is added to our clock to tell the server's, in nanoseconds.
+    /// Offset added to the local clock to get the server's time, in nanoseconds.
     pub offset_ns: i64,
     /// By how much that may be wrong, in nanoseconds: half of the shortest way there and back.
     pub error_ns: u64,
 }
 
-/// What was found.
+/// Result of the preflight.
 #[derive(Debug, Clone)]
 pub(super) struct Scouted {
     pub server: String,
@@ -40,7 +40,7 @@ pub(super) struct Scouted {
     pub is_simulated: bool,
 }
 
-/// Whether an address is one of this machine's own.
+/// True if an address belongs to this machine.
 fn is_own(address: IpAddr) -> bool {
     address.is_loopback() || TcpListener::bind(SocketAddr::new(address, 0)).is_ok()
 }

@@ -8,11 +8,11 @@ use crate::market::UnixNanos;
 use crate::protocol::{Control, DataEvent, From, ServerMessage};
 use crate::topic::Channel;
 
-/// What a probe keeps.
+/// State of a probe.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     accounts: Accounts,
-    /// Where topics that come back begin, with their epochs; told to the accounts once they are held.
+    /// Resume positions of topics with their epochs; passed to the accounts once the topics are subscribed.
     resumed: Vec<(String, u64, String)>,
     /// The server broke a promise; what follows from that isn't told again.
     is_broken: bool,

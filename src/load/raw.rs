@@ -4,14 +4,14 @@ use std::str::FromStr;
 
 use super::plan::PlanError;
 
-/// How to speak to a server that isn't a tickcast.
+/// Settings for servers other than tickcast.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawPlan {
     /// The path of the WebSocket.
     pub path: String,
     /// Texts that are sent once a connection is open.
     pub send: Vec<String>,
-    /// Where each message tells when it was made.
+    /// Path of the timestamp in each message.
     pub timestamp: Option<TimePath>,
 }
 

@@ -1,6 +1,6 @@
 //! Frames of a server, as they come in pieces: counted without a copy, or handed on whole.
 
-/// What a payload is wanted for.
+/// Purpose for which a payload is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Arrays of MessagePack are counted by their header and skipped; all else is handed on whole.
@@ -127,9 +127,9 @@ pub struct Scanner {
     text: Option<Utf8Check>,
     /// A message of several frames has begun.
     in_message: bool,
-    /// What is there of a message that is handed on whole.
+    /// Received part of a message that is delivered whole.
     message: Vec<u8>,
-    /// What is there of a control frame, which may stand between a message's frames.
+    /// Received part of a control frame, which may be placed between a message's frames.
     control: Vec<u8>,
 }
 
@@ -187,7 +187,7 @@ fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     }))
 }
 
-/// How many entries a MessagePack array has, by its header.
+/// Number of entries of a MessagePack array, from its header.
 fn array_len(payload: &[u8]) -> Option<u32> {
     match payload {
         [marker @ 0x90..=0x9f, ..] => Some(u32::from(marker & 0x0f)),

@@ -10,11 +10,11 @@ use super::plan::Role;
 use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
 use crate::market::UnixNanos;
 
-/// How often the counts are told.
+/// Interval of progress reports.
 pub(super) const SPAN: Duration = Duration::from_secs(1);
-/// How often a slow reader reads.
+/// Read interval of a slow reader.
 pub(super) const SLOW_READ: Duration = Duration::from_millis(50);
-/// How often one that reads nothing shows that it lives.
+/// Interval of pings from a connection that reads nothing.
 const LIFE_SIGN: Duration = Duration::from_secs(15);
 
 /// Why a connection that is asked for its ledger comes to an end.

@@ -6,7 +6,7 @@ use super::Outcome;
 use super::plan::PlanError;
 use super::table::{count, time};
 
-/// What must hold of a test.
+/// Service-level objectives of a test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slo(Vec<Objective>);
 
@@ -51,7 +51,7 @@ struct Objective {
     bound: f64,
 }
 
-/// Whether one objective holds.
+/// Verdict on one objective.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The objective as it was written.
@@ -60,7 +60,7 @@ pub struct Verdict {
     pub measured: Option<f64>,
     /// The same with its unit, as in `1.83 ms` or `8 000/s`.
     pub measured_text: String,
-    /// Whether it holds; what wasn't measured doesn't.
+    /// True if the objective is met; an unmeasured one is not.
     pub holds: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is counted and measured while a test runs.
+//! Counts and latencies of a running test.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ impl Latency {
         self.lag.reset();
     }
 
-    /// What a user would call the latency: from due, where that is known, else from publishing.
+    /// End-to-end latency as seen by a user: from the due time if known, else from publication.
     pub fn end_to_end(&self) -> &Histogram<u64> {
         if self.due.is_empty() {
             &self.published
@@ -126,7 +126,7 @@ impl Latency {
     }
 }
 
-/// What happened in one span of time.
+/// Results of one span of time.
 #[derive(Debug, Clone, Default)]
 pub struct Span {
     /// The counts.

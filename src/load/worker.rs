@@ -22,12 +22,12 @@ use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::From;
 
-/// What sockets are read into; as large as what the cache holds.
+/// Size of the read buffer, about the size of the CPU cache.
 pub(super) const READ_BYTES: usize = 256 * 1024;
 /// Full reads of one connection before the others get theirs.
 const READS_A_TURN: usize = 4;
 const EVENTS_A_TURN: usize = 1024;
-/// What the kernel may hold for a connection that doesn't read as fast as it can.
+/// Receive buffer of connections that read slowly or not at all.
 const SMALL_RECEIVE_BUFFER: usize = 4096;
 /// Connections from one loopback address: fewer than there are ports.
 const CONNECTIONS_A_SOURCE: usize = 20_000;
@@ -36,7 +36,7 @@ const FAILURES_MAX: usize = 50;
 /// The token of the waker, behind all connections.
 const WAKE: Token = Token(usize::MAX);
 
-/// What a worker is told.
+/// Commands to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Latencies are recorded from now on.
@@ -49,20 +49,20 @@ pub(super) enum Order {
     Finish,
 }
 
-/// What a worker tells.
+/// Reports of a worker.
 #[derive(Debug)]
 pub(super) enum Report {
     /// Every connection has joined, or failed.
     Joined,
     /// All that come back have said where they are.
     Gathered,
-    /// What happened in about a second.
+    /// Results of about a second.
     Span(Box<Span>),
     /// The end.
     Over(Box<End>),
 }
 
-/// What a worker leaves.
+/// Final report of a worker.
 #[derive(Debug, Default)]
 pub(super) struct End {
     pub span: Span,
@@ -89,7 +89,7 @@ pub(super) enum Due {
     Span,
 }
 
-/// How far the test is.
+/// Stage of the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Those who connect say nothing yet.
@@ -143,7 +143,7 @@ pub(super) struct Worker {
     pub(super) buffer: Box<[u8]>,
 }
 
-/// What a worker needs beside the plan.
+/// Task of a worker, beside the plan.
 #[derive(Debug)]
 pub(super) struct Job {
     pub clock: Clock,

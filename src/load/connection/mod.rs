@@ -20,7 +20,7 @@ use crate::protocol::{DecodeError, Encoding, From, Id, LedgerEntry, Op, Request,
 
 /// The longest answer to a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-/// What all connections of a test share.
+/// Settings shared by all connections of a test.
 #[derive(Debug)]
 pub(super) struct TestSettings {
     pub dialect: Dialect,
@@ -28,7 +28,7 @@ pub(super) struct TestSettings {
     pub host: String,
     /// Path of the feed, where the server is a tickcast.
     pub path: String,
-    /// What is added to the own clock to tell the server's time.
+    /// Offset added to the local clock to get the server's time.
     pub clock_offset_ns: i64,
     /// The events' own times tell when they were due.
     pub due_is_known: bool,
@@ -48,7 +48,7 @@ pub(super) enum ConnectionError {
     Handshake(String),
 }
 
-/// Where a connection is.
+/// Stage of a connection.
 #[derive(Debug)]
 enum Phase {
     Connecting,
@@ -64,7 +64,7 @@ enum Phase {
     Over,
 }
 
-/// What a connection has come to.
+/// Result of handling a connection's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// It goes on.
@@ -89,7 +89,7 @@ pub(super) struct LoadConnection {
     probe: Option<Box<Probe>>,
     /// Events in data arrays since the connection began.
     delivered: u64,
-    /// Where the connection before this one had come to.
+    /// Resume position of the previous connection.
     from: Option<From>,
     /// It waits to be told before it asks for a WebSocket.
     is_silent: bool,
@@ -97,7 +97,7 @@ pub(super) struct LoadConnection {
     close_code: u16,
 }
 
-/// Where a connection's findings go.
+/// Recorder of a connection's results.
 #[derive(Debug)]
 pub(super) struct Recorder<'a> {
     pub tally: &'a mut Tally,
@@ -140,7 +140,7 @@ impl LoadConnection {
         matches!(self.phase, Phase::Over)
     }
 
-    /// Whether the socket has bytes of ours that it didn't take.
+    /// Writes queued bytes until the socket is full.
     fn flush(&mut self) -> Result<(), ConnectionError> {
         while !self.out.is_empty() {
             match self.stream.write(&self.out) {
