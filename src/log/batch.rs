@@ -8,7 +8,7 @@ use crate::protocol::{Encoding, encode_event};
 #[derive(Debug)]
 pub struct Encoded {
     bytes: Vec<u8>,
-    /// Where each item's bytes end; an item that is no event has none.
+    /// End of each item's bytes; an item that is not an event has none.
     ends: Vec<u32>,
 }
 
@@ -24,10 +24,10 @@ impl Encoded {
     }
 }
 
-/// What the bus publishes at once; immutable and shared by all shards.
+/// A batch of published items; immutable and shared by all shards.
 #[derive(Debug)]
 pub struct Batch {
-    /// What it says, in order.
+    /// Items in order.
     pub items: Vec<LogItem>,
     /// The instruments and topics as of its end.
     pub catalog: Arc<Catalog>,

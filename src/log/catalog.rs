@@ -26,16 +26,16 @@ pub struct SourceId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InstrumentId(pub u32);
 
-/// What never changes of a topic.
+/// Immutable properties of a topic.
 #[derive(Debug)]
 pub struct TopicInfo {
     /// Its number.
     pub id: TopicId,
-    /// What it is.
+    /// The topic.
     pub topic: Topic,
     /// The topic as a text.
     pub text: Box<str>,
-    /// What its events begin with.
+    /// Encoded start of its events.
     pub head: EventHead,
     /// Whose topic it is.
     pub source: SourceId,
@@ -44,9 +44,9 @@ pub struct TopicInfo {
 /// An instrument with its topics.
 #[derive(Debug)]
 pub struct InstrumentInfo {
-    /// What is known of it.
+    /// Description of the instrument.
     pub instrument: Instrument,
-    /// Who emits it.
+    /// Source of the instrument.
     pub source: SourceId,
     /// Its topics, by the channel's index.
     pub topics: [Option<TopicId>; Channel::COUNT],
@@ -283,19 +283,19 @@ impl Catalog {
         }
     }
 
-    /// Whether the instrument has not been removed.
+    /// True unless the instrument was removed.
     pub fn is_there(&self, id: InstrumentId) -> bool {
         !self
             .removed
             .contains_key(&self.instrument(id).instrument.symbol)
     }
 
-    /// Whether the topic's instrument has not been removed.
+    /// True unless the topic's instrument was removed.
     pub fn is_listed(&self, topic: TopicId) -> bool {
         self.removed.is_empty() || !self.removed.contains_key(&self.topic(topic).topic.symbol)
     }
 
-    /// How many topics names and patterns find.
+    /// Number of topics that names and patterns match.
     pub fn listed(&self) -> usize {
         self.by_channel.iter().map(Vec::len).sum()
     }
@@ -340,12 +340,12 @@ impl Catalog {
         })
     }
 
-    /// How many topics there are, those of removed instruments included.
+    /// Number of topics, including those of removed instruments.
     pub fn len(&self) -> usize {
         self.topics.len
     }
 
-    /// Whether there is none yet.
+    /// True if there are no topics.
     pub fn is_empty(&self) -> bool {
         self.topics.len == 0
     }

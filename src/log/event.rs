@@ -12,9 +12,9 @@ pub struct Event {
     pub topic: TopicId,
     /// Its number within the topic's epoch.
     pub seq: u64,
-    /// When the bus published it.
+    /// Publication time.
     pub tx: UnixNanos,
-    /// What it says.
+    /// Content of the event.
     pub body: Body,
 }
 
@@ -31,13 +31,13 @@ impl Event {
         size_of::<Self>() + text
     }
 
-    /// Whether this is the last event of a bar, which no mode swallows.
+    /// True for the last event of a bar, which no mode conflates.
     pub fn closes_bar(&self) -> bool {
         matches!(&self.body, Body::Bar(bar) if bar.done)
     }
 }
 
-/// What the log says, in order.
+/// An item of the log, in order.
 #[derive(Debug)]
 pub enum LogItem {
     /// An event of a topic.

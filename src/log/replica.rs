@@ -13,11 +13,11 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceCondition};
 use crate::topic::{Channel, Kind};
 
-/// How many closed bars of each topic are kept.
+/// Number of closed bars kept per topic.
 pub const CLOSED_BARS_KEPT: usize = 500;
 /// Number of ended epochs kept for each topic, so that an overrun reader can name what it missed of its own.
 pub const ENDED_EPOCHS_KEPT: usize = 16;
-/// How many topics are looked at for memory to give back, for each event that is taken in above the bound.
+/// Number of topics checked for releasable memory per event that is added above the bound.
 const EVICTION_STEPS: usize = 64;
 /// Topics that are looked at together for events that are too old, and the time from then to the next ones.
 const AGED_AT_ONCE: usize = 64;
@@ -34,7 +34,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// How many topics there are.
+    /// Number of topics.
     pub fn topics(&self) -> usize {
         self.topics.len()
     }
@@ -206,12 +206,12 @@ impl Replica {
         self.bytes
     }
 
-    /// How many topics there are.
+    /// Number of topics.
     pub fn len(&self) -> usize {
         self.topics.len()
     }
 
-    /// Whether there is none yet.
+    /// True if there are no topics.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
@@ -309,7 +309,7 @@ impl Replica {
         found
     }
 
-    /// What an overrun reader goes on from; `next` is the number of the batch that follows.
+    /// State from which an overrun reader resumes; `next` is the number of the batch that follows.
     pub fn checkpoint(&self, next: u64) -> Checkpoint {
         Checkpoint {
             next,

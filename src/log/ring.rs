@@ -27,7 +27,7 @@ struct Numbered {
     batch: Arc<Batch>,
 }
 
-/// What a reader finds.
+/// Result of a read.
 #[derive(Debug)]
 pub enum Next {
     /// The next batch.
@@ -87,12 +87,12 @@ impl Log {
         }
     }
 
-    /// How many batches are there.
+    /// Number of batches held.
     pub fn len(&self) -> u64 {
         self.head.load(Ordering::Relaxed) - self.tail.load(Ordering::Relaxed)
     }
 
-    /// Whether there is none.
+    /// True if it holds no batches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -118,7 +118,7 @@ impl Log {
         }
     }
 
-    /// What wakes the reader of that number.
+    /// Wake-up signal of a reader.
     pub fn reader(&self, reader: usize) -> &Notify {
         &self.readers[reader]
     }

@@ -37,7 +37,7 @@ impl TopicState {
         }
     }
 
-    /// How many of the recent events snapshots need.
+    /// Number of recent events that snapshots need.
     pub(super) const fn floor(&self) -> usize {
         match self.kind {
             Kind::Event => SNAPSHOT_TRADES,
