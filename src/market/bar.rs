@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{Price, PriceFault, Qty, UnixNanos};
 
-/// How long a bar lasts; bars start at multiples of it since the Unix epoch.
+/// Interval of a bar; bars start at multiples of it since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interval {
     /// One second.
@@ -56,7 +56,7 @@ impl Interval {
 pub struct Bar {
     /// The event time of the newest trade in it; of a closed bar its end.
     pub ts: UnixNanos,
-    /// When the interval starts.
+    /// Start of the interval.
     pub start: UnixNanos,
     /// The first trade's price.
     pub open: Price,
@@ -68,9 +68,9 @@ pub struct Bar {
     pub close: Price,
     /// Traded quantity, in the base.
     pub vol: Qty,
-    /// How many trades.
+    /// Number of trades.
     pub n: u64,
-    /// Whether this is the bar's last event.
+    /// True for the bar's last event.
     pub done: bool,
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Symbol;
 use crate::topic::Channel;
 
-/// Where an instrument's prices come from; always visible, so that made prices can't pass for live ones.
+/// Kind of source of an instrument's prices; always visible, so that simulated prices cannot pass for live ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
@@ -36,7 +36,7 @@ impl SourceKind {
     }
 }
 
-/// What can be subscribed to under one symbol.
+/// The channels and properties of one symbol.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Instrument {
     /// Its name on the wire.
@@ -47,15 +47,15 @@ pub struct Instrument {
     pub price_scale: u32,
     /// The usual number of decimals of its quantities.
     pub qty_scale: u32,
-    /// Where its prices come from.
+    /// Kind of source of the prices.
     pub src: SourceKind,
-    /// Whether trades come, and so `trade`, `ticker` and `bar`.
+    /// True if it has trades, and so `trade`, `ticker` and `bar`.
     pub has_trades: bool,
-    /// Whether quotes come.
+    /// True if it has quotes.
     pub has_quotes: bool,
     /// After how long a silence it is stale; `None`: as its source says.
     pub stale_after: Option<Duration>,
-    /// When its session's day begins, after 00:00 UTC.
+    /// Start of the trading session, after 00:00 UTC.
     pub session_start: Duration,
     /// The venue's own spelling of the symbol, where that differs.
     #[serde(default)]

@@ -25,7 +25,7 @@ pub use ticker::Ticker;
 pub use time::{TimeError, TimeUnit, UnixNanos};
 pub use trade::{Aggressor, Trade, TradeId};
 
-/// What one event says, by channel.
+/// Content of an event, by channel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// A print.
@@ -36,7 +36,7 @@ pub enum Body {
     Ticker(Ticker),
     /// A bar of the topic's interval.
     Bar(Bar),
-    /// Whether the symbol trades.
+    /// Trading state of the symbol.
     Status(Status),
 }
 

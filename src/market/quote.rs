@@ -12,7 +12,7 @@ pub struct Level {
 /// The best bid and offer (L1); a side may be empty, and a source may give no sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quote {
-    /// When the source says it was so.
+    /// Time at the source.
     pub ts: UnixNanos,
     /// The best price that somebody pays.
     pub bid: Option<Level>,

@@ -1,6 +1,6 @@
 use super::UnixNanos;
 
-/// Whether a symbol's prices can be relied upon now.
+/// Trading state of a symbol: tells if its prices are reliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TradingState {
@@ -42,6 +42,6 @@ pub struct Status {
     pub state: TradingState,
     /// Since when it holds.
     pub since: UnixNanos,
-    /// Where the symbol's prices come from.
+    /// Kind of source of the symbol's prices.
     pub src: super::SourceKind,
 }

@@ -19,7 +19,7 @@ pub struct Ticker {
     pub vol: Qty,
     /// Σ price·quantity / Σ quantity, half to even: at least 8 decimals, those of the prices, and 6 significant digits.
     pub vwap: Decimal,
-    /// How many trades.
+    /// Number of trades.
     pub n: u64,
     /// last / open − 1, half to even, at least 8 decimals and 6 significant digits; `None` where the open is zero, or the ratio
     /// beyond 28 digits.

@@ -107,7 +107,7 @@ impl UnixNanos {
         Self(self.0.saturating_sub(nanos(span)))
     }
 
-    /// How long ago `earlier` was, zero where it lies ahead.
+    /// Time since `earlier`; zero if that is ahead.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,6 +1,6 @@
 use super::{Price, Qty, UnixNanos};
 
-/// Who took the other's price.
+/// Side of the aggressor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Aggressor {
     /// The buyer lifted the offer.
@@ -73,13 +73,13 @@ impl TradeId {
 /// One print.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trade {
-    /// When the source says it happened.
+    /// Time at the source.
     pub ts: UnixNanos,
     /// At what price.
     pub px: Price,
-    /// How much; more than zero.
+    /// Traded quantity, greater than zero.
     pub qty: Qty,
-    /// Who was the aggressor.
+    /// Aggressor side.
     pub side: Aggressor,
     /// The source's id.
     pub id: TradeId,
