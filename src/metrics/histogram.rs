@@ -63,7 +63,7 @@ struct Shared {
     labels: Vec<proto::LabelPair>,
 }
 
-/// What Prometheus reads. Copies are the same histogram.
+/// A histogram as exported to Prometheus. Clones share their values.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Shared>);
 
@@ -103,7 +103,7 @@ impl Histogram {
         }
     }
 
-    /// How many values there are.
+    /// Number of recorded values.
     pub fn count(&self) -> u64 {
         self.0
             .counts
@@ -182,7 +182,7 @@ impl LocalHistogram {
         self.record(time.as_nanos() as u64, 1);
     }
 
-    /// Whether nothing is to be handed over.
+    /// True if no values are pending.
     pub fn is_empty(&self) -> bool {
         self.is_empty
     }

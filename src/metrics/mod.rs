@@ -63,7 +63,7 @@ pub struct Metrics {
     pub resumes: IntCounterVec,
     /// Events that no account has.
     pub unaccounted: IntCounter,
-    /// What the formula allows.
+    /// Upper bound of memory by the formula.
     pub memory_bound: IntGauge,
     /// Memory that the machine or the container has for the process.
     pub memory_limit: IntGauge,
@@ -93,7 +93,7 @@ pub struct Metrics {
     pub source_state: IntGaugeVec,
     /// Events emitted by sources but not published by the bus, by reason.
     source_dropped: IntCounterVec,
-    /// What sources emitted.
+    /// Events emitted by sources.
     source_events: IntCounterVec,
     /// 1 during graceful shutdown.
     pub draining: IntGauge,
@@ -123,7 +123,7 @@ pub struct SourceMeters {
 /// A shard's own.
 #[derive(Debug)]
 pub struct ShardMeters {
-    /// How long turns of its loop take.
+    /// Duration of the event loop's turns.
     pub turn: LocalHistogram,
     /// The longest of late.
     pub longest_turn: Gauge,
