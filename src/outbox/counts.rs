@@ -4,7 +4,7 @@ use crate::market::UnixNanos;
 use crate::metrics::{Histogram, LocalHistogram, Metrics};
 use crate::protocol::Mode;
 
-/// How often histograms are told.
+/// Interval of histogram reports.
 pub const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes made for one client alone, out of a history or a catalog, before others are served: about half a millisecond.
@@ -12,7 +12,7 @@ const WORK_A_FLUSH: usize = 128 * 1024;
 
 const MODES: usize = Mode::NAMES.len();
 
-/// What a shard's connections did, until the metrics are told: once a turn, not once a client.
+/// Counts of a shard's connections, reported to the metrics once per turn instead of once per client.
 #[derive(Debug)]
 pub struct Counts {
     /// Events in data arrays.
@@ -25,14 +25,14 @@ pub struct Counts {
     worked: usize,
     /// The time, read once for several connections.
     now: UnixNanos,
-    /// When histograms were told last.
+    /// Time of the last histogram report.
     told: UnixNanos,
-    /// When the events were published that were delivered last, in which histogram, and how many of them are not recorded yet:
+    /// Publication time of the events delivered last, their histogram, and the number not recorded yet:
     /// what comes in one turn is mostly of one batch.
     latest: (UnixNanos, usize, u64),
     /// By the mode's index, for clients that keep up and then for those that lag.
     fanout: [LocalHistogram; 2 * MODES],
-    /// Where the histograms of the client that is served begin.
+    /// First histogram of the client being served.
     client: usize,
     outbox_age: LocalHistogram,
     flush_bytes: LocalHistogram,
@@ -73,7 +73,7 @@ impl Counts {
         self.worked >= WORK_A_FLUSH
     }
 
-    /// When something that was recorded is to be told, if there is any.
+    /// Time of the next histogram report, if values are pending.
     pub fn report_at(&self) -> Option<UnixNanos> {
         let all = self
             .fanout
@@ -84,7 +84,7 @@ impl Counts {
             .then(|| self.told.plus(REPORT_EVERY))
     }
 
-    /// What was delivered so far was so by this time.
+    /// Records the deliveries so far with this time.
     pub fn settle(&mut self, now: UnixNanos) {
         self.now = now;
         let (published, mode, events) = std::mem::take(&mut self.latest);
@@ -93,7 +93,7 @@ impl Counts {
         }
     }
 
-    /// What follows goes to a client that keeps up, or to one that lags.
+    /// Selects the histograms of a client that keeps up, or of one that lags.
     pub fn serve(&mut self, lags: bool) {
         self.client = usize::from(lags) * MODES;
     }

@@ -51,7 +51,7 @@ impl Outbox {
         self.fill_is_over(view)
     }
 
-    /// Whether nothing waits any more; then a client that was behind has caught up.
+    /// True if nothing is queued any more; then a client that was behind has caught up.
     fn fill_is_over(&mut self, view: &View<'_>) -> bool {
         let is_empty = !self.has_more();
         if is_empty && self.level != LagLevel::Ok {

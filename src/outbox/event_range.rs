@@ -4,7 +4,7 @@ use crate::log::{Batch, Event, LogItem};
 use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 
-/// Where an event of this turn stands, and the next one of its topic.
+/// Position of an event in this turn, and of the next one of its topic.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRef {
     /// Which of the turn's batches.
@@ -35,14 +35,14 @@ pub struct EventRange<'a> {
     pub last: u64,
     /// All events one behind the other, as they stand in an array.
     pub joined: &'a [u8],
-    /// What the bytes are.
+    /// Encoding of the bytes.
     pub encoding: Encoding,
     /// Counts what is encoded.
     pub metrics: &'a Metrics,
 }
 
 impl<'a> EventRange<'a> {
-    /// How many events there are; at least one.
+    /// Number of events, at least one.
     pub const fn count(&self) -> u64 {
         self.last + 1 - self.first
     }

@@ -5,7 +5,7 @@ use crate::protocol::{Encoding, MESSAGE_BYTES_MAX};
 /// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5 of array header.
 const FRONT: usize = 15;
 
-/// What was sent is dropped once it is so much, and more than what still waits.
+/// Min sent bytes that are dropped at once, if they also exceed the unsent ones.
 const COMPACT_AT: usize = 64 * 1024;
 
 /// Part of a position that stands for a message, beside its bytes: clients spend time on each.
@@ -46,7 +46,7 @@ pub enum Opcode {
 
 #[derive(Debug)]
 struct OpenArray {
-    /// Where its front begins.
+    /// Start of the front array.
     at: u32,
     events: u32,
 }
@@ -124,7 +124,7 @@ impl FrameBuffer {
         self.taken
     }
 
-    /// Whether the socket has taken all.
+    /// True if the socket has accepted all bytes.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -186,7 +186,7 @@ impl FrameBuffer {
         self.asked
     }
 
-    /// Whether it has no buffer of its own and needs one before events are put in.
+    /// True if it has no buffer of its own and needs one before events are added.
     pub const fn needs_buffer(&self) -> bool {
         self.buf.capacity() == 0
     }
@@ -286,7 +286,7 @@ impl FrameBuffer {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// What the socket is to take; the array must be sealed.
+    /// Bytes to send; the array must be sealed.
     pub fn unsent(&self) -> &[u8] {
         debug_assert!(self.open.is_none(), "only sealed arrays are written");
         &self.buf[self.sent..]

@@ -44,7 +44,7 @@ use queue::Entry;
 use read_window::ReadWindow;
 use waiting::Queues;
 
-/// What an outbox reads while it fills: the shard's own state.
+/// State of the shard that an outbox reads while it fills.
 #[derive(Debug)]
 pub struct View<'a> {
     /// Topic states as of the batch that was routed last.
@@ -59,11 +59,11 @@ pub struct View<'a> {
     pub counts: &'a mut Counts,
     /// The time of this turn.
     pub now: UnixNanos,
-    /// Where intervals ask to be woken: (when, which).
+    /// Timers of intervals: (time, slot).
     pub timers: &'a mut Vec<(UnixNanos, SlotId)>,
 }
 
-/// What became of a live event.
+/// Result of admitting a live event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
     /// It is on the wire, or in the queue, or waits in the history.
@@ -87,7 +87,7 @@ pub struct Totals {
 enum Control {
     /// Answers, in order; reading stops while they wait.
     Response(Vec<u8>),
-    /// What the client didn't ask for; bounded by `fanout.control`.
+    /// Message that the client did not request; bounded by `fanout.control`.
     Notification(Vec<u8>),
     /// Changes of what the client holds, which it didn't ask for.
     Change(Vec<u8>),
@@ -123,7 +123,7 @@ pub struct Outbox {
     waiting: Queues,
     level: LagLevel,
     totals: Totals,
-    /// What the accounts came to that have ended.
+    /// Sum of the ended accounts.
     ended: u64,
     /// Subscriptions in a merging mode.
     merging: u32,
@@ -198,7 +198,7 @@ impl Outbox {
         self.totals
     }
 
-    /// How many events the accounts have come to that were not counted as delivered, merged or lost when that happened,
+    /// Number of events that ended accounts covered without counting them as delivered, merged or lost,
     /// or the other way round; 0 by the ledger's promise.
     pub fn unaccounted(&self) -> u64 {
         let held = self
@@ -254,7 +254,7 @@ impl Outbox {
         Admitted::Queued
     }
 
-    /// Whether a raw event may go onto the wire right now. Control messages that wait go first: one of them may be the
+    /// True if a raw event may be written right now. Queued control messages are written first: one of them may be the
     /// answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
         let is_free = !self.is_waiting()
@@ -327,7 +327,7 @@ impl Outbox {
         self.waiting.queue.push(Entry::Ledger(Box::new(id)));
     }
 
-    /// Whether the client has taken so much of the changes before that it is told of another one, however long.
+    /// True if the client has read enough of the previous changes to be notified of another one, of any length.
     pub fn has_room_for_change(&self, limits: &OutboxLimits) -> bool {
         self.waiting.change_bytes <= limits.control_bytes
     }
@@ -345,7 +345,7 @@ impl Outbox {
         }
     }
 
-    /// Whether answers wait, so that no further request should be read.
+    /// True if responses are queued, so that no further request should be read.
     pub fn responses_wait(&self) -> bool {
         self.waiting.response_bytes > 0
     }
@@ -370,14 +370,14 @@ impl Outbox {
             + self.waiting.pending.len() * size_of::<(SlotId, UnixNanos)>()
     }
 
-    /// Whether anything waits that could be put on the wire now.
+    /// True if something is queued that could be written now.
     pub fn has_more(&self) -> bool {
         !self.waiting.control.is_empty()
             || !self.waiting.queue.is_empty()
             || !self.waiting.pending.is_empty()
     }
 
-    /// Whether a flush would have something to do.
+    /// True if a flush would have something to do.
     pub fn is_due(&self) -> bool {
         !self.frames.is_empty() || self.has_more()
     }

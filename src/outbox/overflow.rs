@@ -1,4 +1,4 @@
-//! What happens when a client can't keep up: told first, then by each subscription's `on_slow`.
+//! Slow-consumer handling: notification first, then each subscription's `on_slow`.
 
 use super::queue::Entry;
 use super::{Outbox, SlotId, View};
@@ -7,7 +7,7 @@ use crate::protocol::{LagLevel, Mode, OnSlow, encode_control};
 /// The queue at which a client is warned, as a share of its bound.
 const WARN_SHARE: usize = 4;
 
-/// What became of a client that is behind.
+/// Action for a client that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowAction {
     /// It goes on.

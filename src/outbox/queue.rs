@@ -1,4 +1,4 @@
-//! What waits for the socket, in order: events as bytes, and what stands between them.
+//! Queue of what waits for the socket, in order: events as bytes, and the messages between them.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,7 @@ pub(super) struct SnapshotEntry {
     /// The event of that number, should the history have moved on.
     pub last: Option<Event>,
     pub events: usize,
-    /// When it was asked for.
+    /// Time of the request.
     pub since: UnixNanos,
     /// The client didn't ask for it: a pattern of it has come to mean the topic.
     pub offered: bool,
@@ -173,7 +173,7 @@ impl SendQueue {
         self.bytes.len() - self.read + self.events * ENTRY_BYTES + self.unasked
     }
 
-    /// When the oldest event was published of those that wait; only of those before the first entry that the client asked
+    /// Publication time of the oldest queued event; only of those before the first entry that the client asked
     /// for, where that one excuses what stands behind it.
     pub(super) fn oldest(&self, asked_excuses: bool) -> Option<UnixNanos> {
         self.entries
@@ -296,7 +296,7 @@ impl SendQueue {
     }
 }
 
-/// What became of an entry: kept entries were pushed by the decider.
+/// Decision on an entry: kept entries were pushed by the decider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Kept,

@@ -22,13 +22,13 @@ impl SlotId {
 pub struct Slot {
     /// Which topic.
     pub topic: TopicId,
-    /// Where it stands in the registry's list of its topic. Written by the registry.
+    /// Index in the registry's list of its topic. Written by the registry.
     pub place: u32,
     /// The turn of the account's epoch.
     pub generation: u32,
     /// The settings in force.
     pub settings: Settings,
-    /// How the topic's events relate.
+    /// Relation between the topic's events.
     pub kind: Kind,
     /// Something newer than `head` waits to be merged into one event.
     pub is_pending: bool,
@@ -36,11 +36,11 @@ pub struct Slot {
     pub catching_up: bool,
     /// No longer held; freed once none of its entries is in the queue.
     pub dead: bool,
-    /// Where the account began.
+    /// Start of the account.
     pub start: u64,
     /// The newest event that is accounted for.
     pub head: u64,
-    /// What a raw subscription that is up to date has none of.
+    /// State that a raw subscription that is up to date does not need.
     more: Option<Box<More>>,
 }
 
@@ -82,7 +82,7 @@ impl Slot {
         }
     }
 
-    /// Whether it sends the newest instead of all: by its mode, or because its client is behind.
+    /// True if it sends only the newest event: by its mode, or because its client is behind.
     pub fn merges(&self, degraded: bool) -> bool {
         self.settings.mode != Mode::Raw || (degraded && self.settings.on_slow == OnSlow::Conflate)
     }

@@ -5,7 +5,7 @@ use super::queue::SendQueue;
 use super::{Control, SlotId};
 use crate::market::UnixNanos;
 
-/// What waits for the socket.
+/// Entries that wait for the socket.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub control: VecDeque<Control>,
@@ -27,7 +27,7 @@ pub(super) struct Waiting {
     pub asked_until: UnixNanos,
     /// Size of the queue after the last reduction, or less since.
     pub left_after_reduction: usize,
-    /// When it was shed last, because that costs a walk over all that waits.
+    /// Time of the last reduction, because one walks over all queued entries.
     pub reduced_at: UnixNanos,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Queues(Option<Box<Waiting>>);
 impl Queues {
     pub(super) const EMPTY: Self = Self(None);
 
-    /// Whether nothing has waited since the last rest.
+    /// True if nothing was queued since memory was last released.
     pub(super) const fn are_unused(&self) -> bool {
         self.0.is_none()
     }

@@ -1,4 +1,4 @@
-//! What was published and announced, which a client can't know; the messages it receives are compared with that.
+//! Published and announced events, which a client cannot know; received messages are compared with them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
