@@ -1,4 +1,4 @@
-/// What went wrong (protocol, *Errors and closing*).
+/// Error and close codes (protocol, *Errors and closing*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The request is not what the protocol says.

@@ -1,4 +1,4 @@
-//! What the server says beside data: one map a message, told apart by `op`.
+//! Control messages of the server: one map per message, distinguished by `op`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ pub enum Control {
     Snapshot(Snapshot),
     /// Events that won't come.
     Gap(Gap),
-    /// How far the client is behind.
+    /// Lag level of the client.
     Lag(Lag),
     /// The accounts' sums.
     Heartbeat(Heartbeat),
     /// Answers `ledger`.
     Ledger(LedgerAnswer),
-    /// What held patterns match changed.
+    /// Change of the topics that subscribed patterns match.
     Topics(TopicsChange),
     /// A source of a held topic changed.
     Source(SourceChange),
@@ -64,9 +64,9 @@ pub struct Welcome {
     pub ts: u64,
     /// The connection's encoding.
     pub encoding: Encoding,
-    /// How often a heartbeat comes, in milliseconds.
+    /// Heartbeat interval, in milliseconds.
     pub heartbeat_ms: u64,
-    /// What the client may ask.
+    /// Limits for the client.
     pub limits: Limits,
     /// `none`, `required` or `ok`.
     pub auth: String,
@@ -80,7 +80,7 @@ const fn message_bytes_max() -> u64 {
     super::MESSAGE_BYTES_MAX as u64
 }
 
-/// What a client may ask.
+/// Limits for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Topics held at once.
@@ -98,7 +98,7 @@ pub struct Limits {
 pub struct Authenticated {
     /// The request's.
     pub id: Option<Id>,
-    /// When the right ends, Unix nanoseconds; `None`: never.
+    /// Expiry of the authorization, Unix nanoseconds; `None`: never.
     pub expires: Option<u64>,
     /// The limits now.
     pub limits: Limits,
@@ -117,12 +117,12 @@ pub struct Entry {
     /// With `interval`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u16>,
-    /// What happens when the client can't keep up.
+    /// Slow-consumer policy.
     pub on_slow: OnSlow,
     /// The topic's head when the request took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// Whether what was missed follows; with `from` only.
+    /// True if the missed events follow; with `from` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
     /// The topics that a pattern matches.
@@ -160,7 +160,7 @@ impl Entry {
     }
 }
 
-/// What was refused, and why.
+/// A rejected topic or pattern, with the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The topic or pattern as it was asked for.
@@ -192,9 +192,9 @@ fn is_false(flag: &bool) -> bool {
 pub struct Subscribed {
     /// The request's.
     pub id: Option<Id>,
-    /// What is held.
+    /// Subscribed topics and patterns.
     pub ok: Vec<Entry>,
-    /// What was refused.
+    /// Rejected topics and patterns.
     pub err: Vec<Refusal>,
     /// Topics held now.
     pub count: u64,
@@ -215,7 +215,7 @@ pub struct Unsubscribed {
     pub topics: Vec<String>,
     /// Still held by another subscription.
     pub ok: Vec<Entry>,
-    /// What was refused.
+    /// Rejected topics and patterns.
     pub err: Vec<Refusal>,
     /// Topics held now.
     pub count: u64,
@@ -229,7 +229,7 @@ pub struct Unsubscribed {
 pub struct Subscriptions {
     /// The request's.
     pub id: Option<Id>,
-    /// What is held.
+    /// Subscribed topics and patterns.
     pub ok: Vec<Entry>,
     /// Topics held now.
     pub count: u64,
@@ -243,7 +243,7 @@ pub struct Subscriptions {
 pub struct Instruments {
     /// The request's.
     pub id: Option<Id>,
-    /// What the client may see.
+    /// Instruments visible to the client.
     pub instruments: Vec<InstrumentEntry>,
     /// Another part follows.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -261,7 +261,7 @@ pub struct InstrumentEntry {
     pub price_scale: u32,
     /// Usual decimals of a quantity.
     pub qty_scale: u32,
-    /// Where its prices come from.
+    /// Kind of source of its prices.
     pub src: SourceKind,
     /// For people.
     pub description: String,
@@ -334,7 +334,7 @@ pub struct Gap {
     pub from: u64,
     /// The last that is missing.
     pub to: u64,
-    /// How many.
+    /// Number of events.
     pub n: u64,
     /// Why.
     pub cause: GapCause,
@@ -343,7 +343,7 @@ pub struct Gap {
     pub missing: Option<u64>,
 }
 
-/// How far a client is behind.
+/// Lag level of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LagLevel {
@@ -411,7 +411,7 @@ pub struct LedgerEntry {
     pub topic: String,
     /// Its epoch.
     pub epoch: String,
-    /// Where the account began.
+    /// Start of the account.
     pub start: u64,
     /// The newest event that is accounted for.
     pub head: u64,
@@ -425,7 +425,7 @@ pub struct LedgerEntry {
     pub pending: u64,
 }
 
-/// What held patterns match changed.
+/// Change of the topics that subscribed patterns match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicsChange {
     /// Matched now, and held.
@@ -504,7 +504,7 @@ pub struct ProtocolError {
     pub name: String,
     /// Says what to do.
     pub message: String,
-    /// When a retry helps.
+    /// Time after which a retry may succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
 }
@@ -529,8 +529,8 @@ pub struct Bye {
     pub code: u16,
     /// Why.
     pub message: String,
-    /// Whether to come back.
+    /// True if the client may reconnect.
     pub reconnect: bool,
-    /// When: the client's own slot.
+    /// Reconnect slot of the client.
     pub after_ms: u64,
 }

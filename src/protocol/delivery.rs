@@ -3,7 +3,7 @@ use crate::topic::{Channel, Kind};
 /// The intervals that `interval_ms` may be.
 pub const INTERVALS_MS: [u16; 8] = [10, 25, 50, 100, 250, 500, 1000, 5000];
 
-/// How events reach a subscriber that keeps up.
+/// Delivery mode for a subscriber that keeps up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// Every event, in order.
@@ -41,7 +41,7 @@ impl Mode {
     }
 }
 
-/// What happens to a subscriber that can't keep up.
+/// Policy for a slow consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnSlow {
@@ -76,18 +76,18 @@ impl OnSlow {
 pub struct Settings {
     /// While the client keeps up.
     pub mode: Mode,
-    /// When it doesn't.
+    /// Policy for when the client does not keep up.
     pub on_slow: OnSlow,
 }
 
-/// What a request says of delivery; what it doesn't say is `None`.
+/// Requested delivery settings; absent ones are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeliveryWish {
     /// `Interval(0)` where no `interval_ms` was given.
     pub mode: Option<Mode>,
     /// Given beside no mode, or one that isn't `interval`.
     pub interval_ms: Option<u16>,
-    /// What to do with a slow client.
+    /// Slow-consumer policy.
     pub on_slow: Option<OnSlow>,
 }
 
@@ -102,7 +102,7 @@ pub struct SettingsRefused {
 }
 
 impl Settings {
-    /// What a subscription gets that asks for nothing.
+    /// Default delivery settings of a channel.
     pub const fn default_of(channel: Channel) -> Self {
         match channel.kind() {
             Kind::Event => Self {

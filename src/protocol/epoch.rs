@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Epoch {
     /// Drawn when the server starts.
     pub origin: u64,
-    /// How often the topic's source started over.
+    /// Number of restarts of the topic's source.
     pub generation: u32,
 }
 

@@ -12,7 +12,7 @@ use crate::market::{
 };
 use crate::topic::{Channel, Topic};
 
-/// What all events of a topic begin with, in both encodings; made once a topic.
+/// Encoded start of all events of a topic, in both encodings; built once per topic.
 #[derive(Debug, Clone)]
 pub struct EventHead {
     channel: Channel,
@@ -297,9 +297,9 @@ pub struct DataEvent {
     pub topic: Topic,
     /// Its number within the topic's epoch.
     pub seq: u64,
-    /// When the bus published it.
+    /// Publication time.
     pub tx: UnixNanos,
-    /// What it says, with the source's own time.
+    /// Content of the event, with the source's own time.
     pub body: Body,
 }
 

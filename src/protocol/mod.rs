@@ -37,7 +37,7 @@ pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// The smallest `max_message` that a client may ask for: every message that can't be cut is shorter.
 pub const MESSAGE_BYTES_LEAST: usize = 4096;
 
-/// How a connection's messages are written.
+/// Wire encoding of a connection's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {

@@ -6,7 +6,7 @@ use super::DataEvent;
 use super::event::Flat;
 use crate::market::SourceKind;
 
-/// How deep a value of an unknown key may be nested.
+/// Max nesting of the value of an unknown key.
 const DEPTH_MAX: usize = 16;
 /// The most events that are reserved on a length's word alone.
 const RESERVE_MAX: usize = 4096;
@@ -81,7 +81,7 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
     }
 }
 
-/// How many entries a map or an array has, by its marker and what follows that.
+/// Number of entries of a map or an array, from its marker and the length after it.
 fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     match byte(input)? {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),

@@ -17,11 +17,11 @@ pub enum Id {
 pub struct Request {
     /// `None` where it had none.
     pub id: Option<Id>,
-    /// What it asks.
+    /// Operation requested.
     pub op: Op,
 }
 
-/// What a client can ask.
+/// Operations that a client can request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// Begin to receive topics, or set what is held anew.
@@ -32,17 +32,17 @@ pub enum Op {
     Modify {
         /// The subscriptions, in the words they were made with.
         topics: Vec<String>,
-        /// What changes.
+        /// Delivery settings to change.
         wish: DeliveryWish,
     },
     /// A snapshot for each.
     Resync {
-        /// What is held.
+        /// Subscribed topics.
         topics: Vec<String>,
     },
-    /// What is held, and how.
+    /// Subscribed topics, with their settings.
     Subscriptions,
-    /// What there is.
+    /// Instruments of the server.
     Instruments {
         /// A symbol, which may be `*` or end in `*`.
         pattern: String,
@@ -54,14 +54,14 @@ pub enum Op {
         /// Comes back as it is.
         t: i64,
     },
-    /// Who the client is.
+    /// Authentication of the client.
     Auth {
         /// Its proof.
         token: String,
     },
 }
 
-/// What `unsubscribe` names.
+/// Topics named by `unsubscribe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicsAsked {
     /// `all: true`.
@@ -79,7 +79,7 @@ pub struct Subscribe {
     pub wish: DeliveryWish,
     /// The snapshot asked for; `None` where the request says nothing of it.
     pub snapshot: Option<SnapshotWish>,
-    /// Where a broken connection had come to.
+    /// Position of a broken connection.
     pub from: Option<From>,
     /// All or nothing.
     pub atomic: bool,
@@ -87,7 +87,7 @@ pub struct Subscribe {
     pub max_message: Option<u64>,
 }
 
-/// What a `subscribe` says of the snapshot.
+/// Snapshot setting of a `subscribe`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotWish {
     /// `true`.
@@ -98,7 +98,7 @@ pub enum SnapshotWish {
     Events(u64),
 }
 
-/// Where a broken connection had come to.
+/// Position of a broken connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct From {
     /// The server's epoch.

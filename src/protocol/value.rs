@@ -12,7 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::Encoding;
 
-/// How deep a request in MessagePack may be nested; the deepest that the protocol knows is 3. JSON is passed over without
+/// Max nesting of a request in MessagePack; the deepest that the protocol knows is 3. JSON is skipped without
 /// recursion.
 const DEPTH_MAX: usize = 16;
 /// Keys of a map up to which each is compared with all others.
