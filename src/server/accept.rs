@@ -21,13 +21,13 @@ use crate::shard::{Command, ShardHandle};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How long one HTTP connection may last.
+/// Max duration of an HTTP connection.
 const HTTP_TIME: Duration = Duration::from_secs(60);
 /// Time limit for a write of which the other side takes nothing.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Time limit for a request head on the admin address.
 const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long accepting rests when the system has no more sockets to give.
+/// Pause after a failed accept, for example when the system is out of sockets.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Counts as one of the sockets in a handshake as long as it lives.

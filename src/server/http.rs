@@ -112,7 +112,7 @@ fn share(server: &Server, caller: &Caller, asked: &HeaderMap, answer: &mut Heade
     }
 }
 
-/// What is there to read, for programs and for pages of other origins that may open the feed.
+/// Serves the read-only routes, for programs and for pages of origins that may open the feed.
 async fn read(
     server: &Server,
     shard: &ShardHandle,

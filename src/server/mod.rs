@@ -36,16 +36,16 @@ use crate::metrics::Metrics;
 use crate::shard::ShardHandle;
 use crate::source::SourceStatus;
 
-/// What every handshake and every HTTP answer reads.
+/// State shared by all handshakes and HTTP responses.
 #[derive(Debug)]
 pub struct Server {
     /// The clock of the whole server.
     pub clock: Clock,
-    /// Who takes the sockets.
+    /// Shards, which take over the sockets.
     pub shards: Vec<ShardHandle>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// What a reload may change.
+    /// Settings that a reload can change.
     pub settings: ArcSwap<Settings>,
     /// Publish requests that are decoded and published at once, each once its body is there; the others wait.
     pub publish_turns: Semaphore,
@@ -57,7 +57,7 @@ pub struct Server {
     pub http_rate: RequestRate,
     /// Connections that the admin address may have at once.
     pub admin_turns: Semaphore,
-    /// Where the feed listens.
+    /// Address of the feed.
     pub listener: Listener,
     /// WebSocket connections now.
     pub connections: Arc<AtomicUsize>,
@@ -69,12 +69,12 @@ pub struct Server {
     pub is_draining: AtomicBool,
 }
 
-/// What a reload may change.
+/// Settings that a reload can change.
 #[derive(Debug)]
 pub struct Settings {
     /// WebSocket connections at once (config `limits.connections`).
     pub connections_max: usize,
-    /// How long a handshake may take, from the first byte to the last (config `limits.handshake`).
+    /// Handshake timeout, from the first byte to the last (config `limits.handshake`).
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
     pub notsent_bytes: u32,

@@ -29,7 +29,7 @@ use crate::shard::{Adopted, Permit};
 /// The length of a key (RFC 6455, section 4.1), before it is written in base64.
 const KEY_BYTES: usize = 16;
 
-/// What is kept of a client's name for itself.
+/// Bytes kept of a client's user agent.
 const AGENT_BYTES_MAX: usize = 120;
 
 /// A WebSocket that was granted on a connection, whose HTTP is about to end.
@@ -42,11 +42,11 @@ pub(super) struct Upgrade {
     permit: Option<Permit>,
 }
 
-/// Where the one that answers puts it for the one that serves the connection: no further task, so that in a storm no
+/// Hand-over from the handshake to the task that serves the connection: no further task, so that in a storm no
 /// handshake waits with its buffers until all others have begun theirs.
 pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
 
-/// What the shard is to adopt, once HTTP has ended on a connection; `None` where no WebSocket was granted.
+/// Upgraded connection for a shard, once HTTP has ended; `None` if no WebSocket was granted.
 pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopted> {
     let taken = granted
         .lock()
@@ -122,7 +122,7 @@ pub(super) fn answer(
     response
 }
 
-/// What a client calls itself, cut and without what terminals and log readers obey.
+/// User agent of a client, truncated and without control characters.
 fn agent_of(headers: &HeaderMap) -> Box<str> {
     let text = headers
         .get(USER_AGENT)
