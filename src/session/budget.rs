@@ -12,7 +12,7 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
-    /// When the bucket would be full again.
+    /// Time at which the bucket would be full again.
     full_at: UnixNanos,
     /// At most a second.
     a_token_ns: u32,
@@ -56,7 +56,7 @@ impl TokenBucket {
     }
 }
 
-/// When something went wrong lately.
+/// Times of recent faults.
 #[derive(Debug, Default)]
 pub(super) struct AbuseCounter(VecDeque<UnixNanos>);
 

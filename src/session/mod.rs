@@ -1,4 +1,4 @@
-//! What a client says and is answered: a state machine without I/O.
+//! Client session: a sans-I/O state machine from requests to actions.
 //!
 //! A session holds the names a client subscribed to and its budgets; it reads the replica, and says what is to be done
 //! as [`Action`]s, in order. The shard does them.
@@ -37,7 +37,7 @@ const DECODED_ALONE_BYTES: usize = 4 * 1024;
 /// Instruments of a list that cost as much; they are listed as the socket drains, in long parts.
 const INSTRUMENTS_A_TOKEN: usize = 1024;
 
-/// How a subscription begins.
+/// Start of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
     /// With a snapshot of at most so many events.
@@ -50,11 +50,11 @@ pub enum Join {
     Anew(usize),
     /// With what came after this number.
     Resume(u64),
-    /// What came after this number is gone: a gap, then a snapshot of at most so many events.
+    /// Events after this number have expired: a gap, then a snapshot of at most so many events.
     Expired(u64, usize),
 }
 
-/// What the shard is to do for a session, in order.
+/// Actions of the shard for a session, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Send this, after the answers before it.
@@ -79,12 +79,12 @@ pub enum Action {
     Close(Bye, Code),
 }
 
-/// What of its connection and its shard a session sees.
+/// View of its connection and its shard for a session.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Topic states now.
     pub replica: &'a Replica,
-    /// What is held.
+    /// Subscribed topics.
     pub held: &'a dyn Held,
     /// The time of this turn.
     pub now: UnixNanos,
@@ -106,9 +106,9 @@ impl<'a> View<'a> {
 
 /// The topics that a connection holds.
 pub trait Held {
-    /// Whether it holds this one.
+    /// True if the topic is subscribed.
     fn holds(&self, topic: TopicId) -> bool;
-    /// How many it holds.
+    /// Number of subscribed topics.
     fn count(&self) -> usize;
     /// All of them, in order.
     fn topics(&self) -> Vec<TopicId>;
@@ -131,7 +131,7 @@ pub struct Session {
     requests: TokenBucket,
     /// The rest of a long request; the next one is answered after it.
     work: Option<Box<Job>>,
-    /// What a client that does nothing wrong has none of.
+    /// Faults; `None` for a client without any.
     faults: Option<Box<Faults>>,
 }
 
@@ -277,7 +277,7 @@ impl Session {
         self.names.rest();
     }
 
-    /// Whether a topic that appears could be one that this client waits for.
+    /// True if a topic that appears could match a pattern of this client.
     pub fn has_patterns(&self) -> bool {
         self.names.has_patterns()
     }

@@ -20,7 +20,7 @@ struct Asked {
     settings: Settings,
 }
 
-/// What a request adds to what is held.
+/// Additions of a request to the subscriptions.
 #[derive(Debug, Default)]
 struct Added {
     topics: HashSet<TopicId>,
@@ -86,7 +86,7 @@ pub(super) struct Subscribing {
     recovered: HashMap<TopicId, bool>,
 }
 
-/// How many events a snapshot holds where the request doesn't say.
+/// Default number of events in a snapshot of a channel.
 pub(super) const fn events_by_default(channel: Channel) -> usize {
     match channel.kind() {
         Kind::Event => SNAPSHOT_TRADES,
@@ -471,7 +471,7 @@ pub(super) fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Ref
     )
 }
 
-/// How a topic goes on after event `seq` of `epoch`.
+/// Resumes a topic after event `seq` of `epoch`.
 fn resume(
     topic: TopicId,
     seq: u64,

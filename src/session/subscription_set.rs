@@ -139,7 +139,7 @@ pub(super) struct SubscriptionSet {
 }
 
 impl SubscriptionSet {
-    /// How many patterns there are.
+    /// Number of patterns.
     pub(super) fn patterns(&self) -> usize {
         self.patterns.sorted.len()
     }
