@@ -1,4 +1,4 @@
-//! What a shard does for its sessions and on command.
+//! Actions of a shard for its sessions and commands.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use crate::log::{Catalog, SavedTopic};
 use crate::outbox::Totals;
 use crate::protocol::{Encoding, LagLevel};
 
-/// What others want of a shard; done between batches.
+/// Commands to a shard; executed between batches.
 #[derive(Debug)]
 pub enum Command {
     /// A socket that has finished its handshake.
@@ -22,9 +22,9 @@ pub enum Command {
     Snapshot {
         /// Topics and patterns.
         topics: Vec<String>,
-        /// How many events at most; `None`: as many as a subscription gets.
+        /// Max number of events; `None`: the default of a subscription.
         events: Option<usize>,
-        /// Where they go.
+        /// Channel for the result.
         reply: oneshot::Sender<SnapshotAnswer>,
     },
     /// The instruments and topics as of now.
@@ -44,9 +44,9 @@ pub enum Command {
     Connections {
         /// By what.
         by: Rank,
-        /// How many at most.
+        /// Max number of connections.
         top: usize,
-        /// Where they go.
+        /// Channel for the result.
         reply: oneshot::Sender<Vec<ConnectionInfo>>,
     },
     /// Say `bye` to everyone, each with a slot within `spread`, and close.
@@ -55,7 +55,7 @@ pub enum Command {
         spread: Duration,
         /// Which of the shards this is, so that no two give the same slots.
         turn: usize,
-        /// How many shards there are.
+        /// Number of shards.
         of: usize,
         /// Answered when the last has left.
         done: oneshot::Sender<()>,
@@ -67,7 +67,7 @@ pub enum Command {
 pub struct SnapshotAnswer {
     /// `snapshot` maps.
     pub ok: Vec<Vec<u8>>,
-    /// What was refused.
+    /// Rejected topics.
     pub err: Vec<crate::protocol::Refusal>,
 }
 
@@ -87,14 +87,14 @@ pub enum Rank {
     Delivered,
 }
 
-/// What an operator sees of a connection.
+/// A connection as shown to operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
     /// As in its `welcome`.
     pub session: String,
-    /// Where it comes from.
+    /// Remote address.
     pub address: SocketAddr,
-    /// What it calls itself.
+    /// User agent.
     pub agent: String,
     /// The encoding it chose.
     pub encoding: Encoding,
@@ -102,13 +102,13 @@ pub struct ConnectionInfo {
     pub since: u64,
     /// Topics it holds.
     pub topics: usize,
-    /// How many of them by mode: raw, conflate, interval.
+    /// Number of topics by mode: raw, conflate, interval.
     pub modes: [usize; 3],
     /// The level it was told last.
     pub level: LagLevel,
     /// Since when it is late, Unix nanoseconds.
     pub late_since: Option<u64>,
-    /// What it waits for: its socket takes no more, it has not read what was sent, its requests are held back, or nothing.
+    /// State that blocks it: its socket is full, it has not read what was sent, its requests are delayed, or nothing.
     pub waits_for: String,
     /// Age of the oldest event that waits, or of the oldest unanswered ping, in milliseconds.
     pub behind_ms: u64,
@@ -123,7 +123,7 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// What it is ranked by: the larger, the earlier.
+    /// Ranking key: the largest first.
     pub fn rank(&self, by: Rank) -> (u64, u64) {
         let Self {
             behind_ms,
@@ -160,7 +160,7 @@ impl Rank {
     }
 }
 
-/// How others reach a shard.
+/// Handle of a shard for other threads.
 #[derive(Debug, Clone)]
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,

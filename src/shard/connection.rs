@@ -43,15 +43,15 @@ impl Drop for Permit {
 pub struct Adopted {
     /// The socket, registered with the shard's own runtime.
     pub stream: TcpStream,
-    /// What the client asked for.
+    /// Encoding requested by the client.
     pub encoding: Encoding,
     /// Bytes of the largest message that it takes.
     pub message_max: u32,
     /// Bytes that came behind the handshake.
     pub read_ahead: Bytes,
-    /// Where it comes from.
+    /// Remote address.
     pub peer: SocketAddr,
-    /// What it calls itself, cut and without what terminals obey.
+    /// User agent, truncated and without control characters.
     pub agent: Box<str>,
     /// `None`: one connection more than the limit, to be told so and closed.
     pub permit: Option<Permit>,
@@ -80,14 +80,14 @@ pub(super) struct Connection {
     /// It had to be waited for, and has not been sent everything since.
     pub waited: bool,
     pub closing: Option<Closing>,
-    /// What the gauge of queued bytes holds of it.
+    /// Bytes of this connection included in the gauge of queued bytes.
     pub queued_told: u32,
     /// The level as which the gauge of late connections holds it.
     pub level_told: LagLevel,
     pub peer: Box<Peer>,
 }
 
-/// What a client's requests and timers need.
+/// State for a client's requests and timers.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub session: Session,
@@ -95,14 +95,14 @@ pub(super) struct Peer {
     pub guard: FrameRateLimit,
     pub waker: Waker,
     pub generation: Generation,
-    /// When bytes came last.
+    /// Time of the last received bytes.
     pub received: UnixNanos,
-    /// When a ping was sent that nothing came after.
+    /// True if a ping was sent and nothing received since.
     pub pinged: bool,
-    /// When its lag is looked at next; timers of other times are void.
+    /// Time of the next lag check; timers of other times are void.
     pub lag_at: UnixNanos,
     pub next_heartbeat: UnixNanos,
-    /// When it is checked up next; timers of other times are void.
+    /// Time of the next keepalive check; timers of other times are void.
     pub checkup_at: UnixNanos,
     /// Answer to the latest ping that came while the socket was full.
     pub pong: Option<Box<[u8]>>,
@@ -120,11 +120,11 @@ pub(super) struct Peer {
     pub connected: UnixNanos,
     /// Since when it is late without a break.
     pub late_since: Option<UnixNanos>,
-    /// What the counter of unaccounted events holds of it.
+    /// Events of this connection included in the counter of unaccounted events.
     pub unaccounted: u64,
 }
 
-/// What came of writing.
+/// Result of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flushed {
     /// The socket took everything.
@@ -361,7 +361,7 @@ impl Connection {
         }
     }
 
-    /// When it must be looked at again.
+    /// Time of the next keepalive check.
     pub(super) fn next_checkup(
         &self,
         silence: Duration,

@@ -35,14 +35,14 @@ const COMMANDS_A_TURN: usize = 64;
 /// Time that a turn spends on requests; a single slice of a request is far shorter.
 pub(super) const SERVING_MAX: Duration = Duration::from_micros(500);
 
-/// What a shard is told when it starts.
+/// Configuration of a shard at start.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
     /// The clock of the whole server.
     pub clock: Clock,
     /// The epoch in which topics begin.
     pub epoch: Epoch,
-    /// What a reload may change.
+    /// Limits that a reload can change.
     pub limits: ShardLimits,
     /// By source: opened by the first subscription to one of its topics.
     pub demand: Arc<[Arc<DemandSignal>]>,
@@ -271,7 +271,7 @@ impl Shard {
         true
     }
 
-    /// Whether it has read all of the log.
+    /// True if it has read all of the log.
     pub(super) fn is_up_to_date(&self) -> bool {
         self.feed.restoring.is_none() && self.feed.next == self.feed.log.head()
     }

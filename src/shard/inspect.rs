@@ -1,4 +1,4 @@
-//! What operators see of a shard's connections.
+//! Inspection of a shard's connections for operators.
 
 use super::command::{ConnectionInfo, Rank};
 use super::connection::{Connection, ConnectionKey};

@@ -16,7 +16,7 @@ const JITTER_MS: u64 = 1000;
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Interval at which a closing connection is checked for bytes that the kernel hasn't sent.
 const CLOSE_LOOK: Duration = Duration::from_millis(100);
-/// How often in `fanout.behind` the lag of a client is looked at for which more waits.
+/// Lag checks per `fanout.behind` of a client with queued data.
 const WATCHES: u32 = 8;
 /// Reasons for 4407.
 pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscriptions; subscribe to fewer topics, or with mode conflate";

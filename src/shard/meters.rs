@@ -1,4 +1,4 @@
-//! How long a shard's turns take.
+//! Duration of a shard's turns.
 
 use std::time::Duration;
 

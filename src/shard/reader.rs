@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, W
 use crate::market::UnixNanos;
 use crate::protocol::Encoding;
 
-/// What a context reads at once.
+/// Bytes read at once by a context.
 const READ_BUFFER_BYTES: usize = 4096;
 /// The longest frame header of a client: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
@@ -21,7 +21,7 @@ const HEADER_BYTES_MAX: usize = 14;
 const SMALL_FRAMES_MAX: u32 = 1000;
 const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 
-/// What came of some bytes.
+/// Result of parsing received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     /// A request, and the encoding that its frame tells.
@@ -41,7 +41,7 @@ pub(super) enum Incoming {
 pub(super) struct Partial {
     context: WebSocketContext,
     walk: FrameBoundary,
-    /// When its first byte came.
+    /// Time of its first byte.
     pub since: UnixNanos,
 }
 

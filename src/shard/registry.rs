@@ -1,4 +1,4 @@
-//! Who listens to a topic: flat lists of (connection, slot), and nothing else.
+//! Subscribers of each topic: flat lists of (connection, slot), and nothing else.
 
 use super::connection::ConnectionKey;
 use crate::log::TopicId;

@@ -1,4 +1,4 @@
-//! What a shard has to do at a time.
+//! Timers of a shard.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use super::connection::{ConnectionKey, Generation};
 use crate::market::UnixNanos;
 use crate::outbox::SlotId;
 
-/// What is due.
+/// A due timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     /// Heartbeat, ping, time limits of one connection.
@@ -35,7 +35,7 @@ impl Timers {
         self.0.push(Reverse(timer));
     }
 
-    /// When the next is due.
+    /// Time of the next timer.
     pub(super) fn next(&self) -> Option<UnixNanos> {
         self.0.peek().map(|Reverse(timer)| timer.at)
     }

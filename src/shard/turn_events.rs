@@ -21,7 +21,7 @@ struct TopicEvents {
     places: (u32, u32),
     /// Its first and last sequence number.
     seqs: (u64, u64),
-    /// When its first event was published.
+    /// Publication time of its first event.
     published: UnixNanos,
     /// By encoding: where all of its bytes stand one behind the other, once somebody needed them.
     joined: [Option<(u32, u32)>; 2],
@@ -66,7 +66,7 @@ pub(super) struct FanOut {
 }
 
 impl TurnEvents {
-    /// Whether there is no event to deal out.
+    /// True if there are no events to assign.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -150,7 +150,7 @@ impl TurnEvents {
         self.assigned.get(first as usize).copied()
     }
 
-    /// What was dealt to the same connection behind this.
+    /// Next range assigned to the same connection.
     pub fn after(&self, assigned: Assigned) -> Option<Assigned> {
         self.assigned.get(assigned.next as usize).copied()
     }
@@ -204,12 +204,12 @@ impl TurnEvents {
         found
     }
 
-    /// When a run's first event was published.
+    /// Publication time of a range's first event.
     pub fn published(&self, run: u32) -> UnixNanos {
         self.runs[run as usize].published
     }
 
-    /// Whether a run's newest bytes must still be kept for those who merge; true only once.
+    /// True if a range's newest bytes must still be kept for conflating subscriptions; true only once.
     pub fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
         !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding.index()], true)
     }
