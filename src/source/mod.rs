@@ -1,4 +1,4 @@
-//! Where prices come from. A source speaks a venue's or a file's language and emits market values and time marks; it knows
+//! Market-data sources. A source reads a venue's or a file's format and emits market values and time marks; it knows
 //! nothing of subscribers.
 
 pub mod push;
@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 pub use status::SourceStatus;
 pub use supervisor::{SourceTask, supervise};
 
-/// What a running source is.
+/// Future of a running source.
 pub type SourceFuture<'a> = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
 
 /// Something that emits. Run again from the start after it failed; `Ok` means that it has come to its end.
@@ -33,7 +33,7 @@ pub trait Source: Send {
     /// Emits until the end, or an error.
     fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a>;
 
-    /// Where it has come to, once it has stopped because it was told to; `None`: it can't go on from there.
+    /// Position to resume from after a graceful stop, if any.
     fn place(&mut self) -> Option<Vec<u8>>;
 }
 
@@ -64,7 +64,7 @@ pub struct Output {
     pub demand: Arc<DemandSignal>,
     emitter: Emitter,
     announced: HashMap<Symbol, u32>,
-    /// When a time mark was emitted last; read by the supervisor.
+    /// Time of the last time mark; read by the supervisor.
     alive: Arc<AtomicU64>,
     /// Its condition, for readiness checks and operators.
     pub status: Arc<SourceStatus>,
@@ -88,7 +88,7 @@ impl Output {
         }
     }
 
-    /// Whether the source is to stop, at a place from which it can go on.
+    /// True if the source must stop at a position from which it can resume.
     pub fn is_stopping(&self) -> bool {
         *self.stop.borrow()
     }

@@ -15,18 +15,18 @@ use crate::market::{
     Trade, TradeId, UnixNanos, excerpt, parse_decimal,
 };
 
-/// How often the source tells its time.
+/// Interval of the source's time marks.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// What a push source lets pass.
+/// Rules for published events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushRules {
     /// Negative, zero and crossed prices.
     pub prices: PriceRules,
     /// Events older than the one before of the same symbol and channel.
     pub late: bool,
-    /// How far ahead of the server's clock an event's time may be.
+    /// Max time by which an event may be ahead of the server's clock.
     pub ahead_max: Duration,
-    /// How far behind the server's clock an event's time may be.
+    /// Max time by which an event may be behind the server's clock.
     pub behind_max: Duration,
 }
 
@@ -192,7 +192,7 @@ struct Newest {
     quote: UnixNanos,
 }
 
-/// Where published events go: the rules, and the way to the bus.
+/// Entry point of published events: the rules, and the way to the bus.
 #[derive(Debug)]
 pub struct PushInlet {
     rules: PushRules,
@@ -223,7 +223,7 @@ impl PushInlet {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Whether an event's symbol is one of this source's.
+    /// True if an event's symbol belongs to this source.
     pub fn knows(&self, event: &PublishedEvent<'_>) -> bool {
         matches!(&event.sym, Some(Field::Text(text)) if self.numbers.contains_key(&**text))
     }

@@ -25,7 +25,7 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// A source that ran so long begins again with [`FIRST_RETRY`].
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
-/// What a supervised source needs.
+/// Parameters of a supervised source.
 #[derive(Debug)]
 pub struct SourceTask {
     /// Its name in the config.

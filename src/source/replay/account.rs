@@ -51,7 +51,7 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// How many reasons there are.
+    /// Number of reasons.
     pub const COUNT: usize = 19;
     /// All reasons, each at its own index.
     pub const ALL: [Self; Self::COUNT] = [
@@ -133,7 +133,7 @@ impl RowFault {
     }
 }
 
-/// How many rows were skipped, by reason.
+/// Skipped rows by reason.
 pub(super) type SkipCounts = [u64; Skip::COUNT];
 
 /// The account of one file. The source writes it, HTTP reads it.
@@ -252,7 +252,7 @@ impl FileReport {
     }
 }
 
-/// How many characters of a file's own text stand in messages.
+/// Max characters of a file's own text in messages.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// A text from a file, for a message: control characters escaped, cut to 200 characters.

@@ -9,7 +9,7 @@ use crate::market::{Instrument, Symbol, UnixNanos};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub progress: Progress,
-    /// How far each file was played.
+    /// Position in each file.
     pub files: Vec<FilePosition>,
     /// The names on the wire, so that a symbol keeps its own whatever files are added.
     pub names: Vec<Named>,
@@ -20,9 +20,9 @@ pub(super) struct Checkpoint {
 /// The replay's own time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// How often it has begun again.
+    /// Number of repetitions.
     pub round: u32,
-    /// When the first row was due.
+    /// Due time of the first row.
     pub begun: UnixNanos,
     /// The first row's time.
     pub first: UnixNanos,

@@ -6,7 +6,7 @@ use super::times::TimeRules;
 use super::{ReplayError, inputs, reader};
 use crate::market::{PriceRules, Symbol, UnixNanos};
 
-/// How fast a recording is played.
+/// Replay speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
     /// So many times the recorded time.
@@ -28,10 +28,10 @@ impl Speed {
     }
 }
 
-/// When a replay begins.
+/// Start of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    /// When the server does.
+    /// At server start.
     Now,
     /// After the first subscription to one of its topics.
     FirstSubscriber,
@@ -62,16 +62,16 @@ impl VenueRule {
     }
 }
 
-/// What the config says of a replay.
+/// Configuration of a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayConfig {
     /// The files, folders, or patterns of files.
     pub files: Vec<PathBuf>,
-    /// How fast.
+    /// Replay speed.
     pub speed: Speed,
     /// Begin again at the end.
     pub repeat: bool,
-    /// When to begin.
+    /// Start of the replay.
     pub begin: Begin,
     /// The symbol of files that tell none.
     pub symbol: Option<Symbol>,
@@ -98,11 +98,11 @@ pub struct Columns {
     pub symbol: Option<String>,
     /// The venue, put in front of the symbol.
     pub venue: Option<String>,
-    /// What tells trades from quotes.
+    /// Column that distinguishes trades from quotes.
     pub row_type: Option<String>,
-    /// What that column holds for a trade.
+    /// Value of that column for a trade.
     pub trade: String,
-    /// What that column holds for a quote.
+    /// Value of that column for a quote.
     pub quote: String,
     /// A trade's price.
     pub price: Option<String>,

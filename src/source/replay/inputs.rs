@@ -9,9 +9,9 @@ use super::metered::{Counted, Metered, PackedBytes};
 use super::unplayable;
 use crate::files::open_regular;
 
-/// How many bytes tell what a file is.
+/// Bytes read to detect the type of a file.
 const MAGIC_BYTES: usize = 512;
-/// How deep folders may lie in each other.
+/// Max nesting of folders.
 const FOLDERS_DEEP: usize = 8;
 /// The most files and entries of archives that one source plays.
 const INPUTS_MAX: usize = 4096;
@@ -37,7 +37,7 @@ impl Input {
     }
 }
 
-/// What a source's names mean.
+/// Files found for a source's names.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub inputs: Vec<Input>,
@@ -232,7 +232,7 @@ pub(super) struct Opened<'r> {
     pub reader: Box<dyn Read + 'r>,
 }
 
-/// What is looked at to find out the form.
+/// Bytes read to detect the format.
 const LOOK_BYTES: usize = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

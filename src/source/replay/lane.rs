@@ -15,7 +15,7 @@ use crate::source::Output;
 /// Skipped rows that have a line of their own in the log; the others are counted.
 const LOGGED_MAX: u64 = 20;
 
-/// What the files of a source have in common.
+/// Settings shared by the files of a source.
 #[derive(Debug)]
 pub(super) struct Strictness {
     pub max_bad: u64,
@@ -30,7 +30,7 @@ pub(super) struct Lane {
     pub has_trades: bool,
     pub has_quotes: bool,
     pub account: Arc<FileAccount>,
-    /// What was played before does not stand in the file any more.
+    /// True if the file no longer contains the rows played before.
     pub has_changed: bool,
     /// No row that is bad beyond the limit is passed over: the source ends here.
     pub limit: Option<String>,
@@ -73,7 +73,7 @@ impl Lane {
         }
     }
 
-    /// When the next row is due, by the file's own order.
+    /// Due time of the next row, by the file's own order.
     pub(super) fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
         self.rows
             .front()

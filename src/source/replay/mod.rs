@@ -83,7 +83,7 @@ pub struct Replay {
     strictness: Strictness,
 }
 
-/// How a round ended.
+/// End of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// All files were played.
@@ -353,7 +353,7 @@ impl Replay {
     }
 }
 
-/// What a round came to: an error where a file was damaged, or where nothing of it could be played.
+/// Result of a round: an error if a file was damaged, or if none of its rows could be played.
 fn check(lanes: &[Lane], has_played: bool) -> Result<(), SourceError> {
     let faults: Vec<String> = lanes
         .iter()

@@ -40,7 +40,7 @@ impl Sequencer {
         matches!(self.state, State::Sorting(_))
     }
 
-    /// How many rows are held until the end of the file.
+    /// Number of rows held until the end of the file.
     pub(super) const fn held(&self) -> usize {
         match &self.state {
             State::Sorting(rows) => rows.len(),

@@ -7,7 +7,7 @@ use crate::bus::Emit;
 use crate::market::UnixNanos;
 use crate::source::{Output, SourceError};
 
-/// How often the source tells its time, in its own time.
+/// Interval of the source's time marks, in its own time.
 pub(super) const MARK_EVERY: Duration = Duration::from_millis(100);
 /// At full speed a long pause of the recording is passed in steps of this, or in [`PAUSE_MARKS_MAX`] steps.
 const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ const PAUSE_MARKS_MAX: u32 = 1000;
 /// Events emitted at once.
 const EMIT_AT: usize = 1024;
 
-/// What ended a wait.
+/// Reason for the end of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
     Due,
@@ -23,11 +23,11 @@ pub(super) enum Waited {
     Stopped,
 }
 
-/// When what was recorded at a time is due now.
+/// Mapping of recorded times to due times.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub speed: Speed,
-    /// When the first row was due.
+    /// Due time of the first row.
     pub begun: UnixNanos,
     /// The first row's time.
     pub first: UnixNanos,

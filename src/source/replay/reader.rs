@@ -24,7 +24,7 @@ const CHUNK_LINES: u64 = 50_000;
 /// Chunks that may wait, so that memory doesn't grow with the file.
 const CHUNKS_MAX: usize = 4;
 
-/// How far a file was played.
+/// Position in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FilePosition {
     /// The file, as [`Input::name`] has it.
@@ -57,7 +57,7 @@ pub(super) type Item = Result<Placed, (u64, RowFault)>;
 /// Why a row was skipped, for the log and for `max_bad`.
 #[derive(Debug)]
 pub(super) struct Note {
-    /// How many rows of the chunk come before it.
+    /// Number of rows of the chunk before it.
     pub before: usize,
     pub line: u64,
     pub fault: RowFault,
@@ -75,7 +75,7 @@ pub(super) struct Chunk {
     pub notes: Vec<Note>,
     /// The file can't be read any further.
     pub fault: Option<String>,
-    /// What an operator should know of the file.
+    /// Remark on the file for operators.
     pub remark: Option<&'static str>,
     /// The file does not hold any more what was played before.
     pub has_changed: bool,
@@ -196,7 +196,7 @@ struct Reader {
     rows: u64,
     band: Band,
     order: Sequencer,
-    /// What the band has let pass, and what has its place in time; empty between two lines.
+    /// Rows that passed the filter and have their time; empty between two lines.
     passed: Vec<Item>,
     ordered: Vec<Item>,
     is_sorted: Arc<std::sync::atomic::AtomicBool>,

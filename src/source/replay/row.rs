@@ -14,7 +14,7 @@ use crate::market::{
 /// One row that is played.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
-    /// Where it was traded, where the file tells.
+    /// Venue of the trade, if the file names it.
     pub venue: Option<Symbol>,
     pub symbol: Symbol,
     pub what: What,
@@ -35,7 +35,7 @@ impl Row {
     }
 }
 
-/// How a side is written.
+/// Format of the side column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SideColumn {
     /// One of the words of [`side`].

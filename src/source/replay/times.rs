@@ -181,7 +181,7 @@ fn formatted(format: &str, text: &str, zone: Option<&TimeZone>) -> Result<UnixNa
     bounded(Some(at.as_nanosecond()))
 }
 
-/// What is left of a text while its parts are taken.
+/// Remaining text while its parts are parsed.
 struct Rest<'t>(&'t str);
 
 impl Rest<'_> {

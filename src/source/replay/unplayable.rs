@@ -1,7 +1,7 @@
 //! Files that are no recording of trades or quotes in CSV, recognised by name, by their first bytes, or by their header, so that
 //! a refusal names them and says what would work.
 
-/// What would work instead.
+/// Formats that can be played.
 const WORKS: &str = "tickcast plays trades and quotes as CSV, plain or packed by gzip, zstd or zip";
 
 /// Names in folders and archives that are no data.
@@ -121,7 +121,7 @@ pub(super) fn by_magic(start: &[u8]) -> Option<String> {
         .then(|| format!("this is a binary file; {WORKS}"))
 }
 
-/// What a CSV file holds whose header has these names, if it is known and can't be played.
+/// Content of a CSV file with these column names, if it is known and cannot be played.
 pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     let lower: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     let has = |wanted: &[&str]| {

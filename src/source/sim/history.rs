@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What an instrument had come to before the start.
+/// State of an instrument before the start.
 #[derive(Debug)]
 pub(super) struct Past {
     /// By interval, the oldest first; the last may be open still.

@@ -22,7 +22,7 @@ pub struct Hours {
     pub close: Duration,
     /// The venue's time zone, or a fixed offset.
     pub zone: TimeZone,
-    /// Whether it trades on Monday, Tuesday, …
+    /// Trading days from Monday on.
     pub days: [bool; 7],
 }
 
@@ -44,7 +44,7 @@ impl Hours {
         self.days[date.weekday().to_monday_zero_offset() as usize]
     }
 
-    /// Whether it trades at that time.
+    /// True during trading hours.
     pub fn is_open(&self, at: UnixNanos) -> bool {
         let local = self.local(at);
         let date = local.date();
@@ -75,7 +75,7 @@ impl Hours {
             .unwrap_or(UnixNanos(u64::MAX))
     }
 
-    /// When local time is `edge` after midnight, so many days after `date`: twice where the clock is put back then.
+    /// Instants at which local time is `edge` after midnight, `days` after `date`: two where the clock is put back then.
     fn instants(&self, date: Date, days: i64, edge: Duration) -> Vec<UnixNanos> {
         let local = || {
             let midnight = date
@@ -98,7 +98,7 @@ impl Hours {
             .collect()
     }
 
-    /// When the clock is put forward or back next, which may skip an opening or repeat a close.
+    /// Time of the next clock change, which may skip an opening or repeat a close.
     fn clock_change(&self, at: UnixNanos) -> Option<UnixNanos> {
         let at = Timestamp::from_nanosecond(i128::from(at.0)).ok()?;
         self.zone

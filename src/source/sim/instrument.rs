@@ -18,7 +18,7 @@ const TICKS_MAX: i64 = 1_000_000_000_000_000;
 /// Share of crossed quotes, where the rules let them pass.
 const CROSSED_SHARE: f64 = 0.01;
 
-/// What the config says of a simulated instrument.
+/// Configuration of a simulated instrument.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimInstrument {
     /// Its name on the wire.
@@ -41,22 +41,22 @@ pub struct SimInstrument {
     pub rate: f64,
     /// The share of trades among them.
     pub trades: f64,
-    /// How its price moves.
+    /// Price model.
     pub model: Model,
-    /// When its events come.
+    /// Arrival process.
     pub arrivals: Arrivals,
     /// The common factor it follows, and how closely (0 to 1).
     pub factor: Option<(usize, f64)>,
-    /// When its session's day begins, after 00:00 UTC.
+    /// Start of the trading session, after 00:00 UTC.
     pub session_start: Duration,
-    /// When it trades; always, where it isn't said.
+    /// Trading hours; always open if `None`.
     pub hours: Option<Hours>,
     /// After how long a silence it is stale; the source's, where it isn't said.
     pub stale_after: Option<Duration>,
 }
 
 impl SimInstrument {
-    /// What subscribers see of it.
+    /// Description for subscribers.
     pub fn instrument(&self) -> Instrument {
         Instrument {
             symbol: self.symbol.clone(),
@@ -117,7 +117,7 @@ pub(super) fn decimal_to_f64(value: Decimal) -> f64 {
     value.mantissa() as f64 / libm::pow(10.0, f64::from(value.scale()))
 }
 
-/// What an instrument does next.
+/// Next step of an instrument.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Happening {
     Trade(Trade),
@@ -125,7 +125,7 @@ pub(super) enum Happening {
     Trading(TradingState),
 }
 
-/// Where a generator has come to.
+/// Position of a generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct GeneratorPlace {
     stream: StreamPlace,
@@ -154,13 +154,13 @@ pub(super) struct Generator {
     /// The quote that stands; none before the first.
     quote: Option<(i64, i64)>,
     trade_id: u64,
-    /// When the next event is due.
+    /// Due time of the next event.
     pub due: UnixNanos,
-    /// When it comes by the model, before it is put together with others.
+    /// Arrival time by the model, before alignment.
     arrival: UnixNanos,
     /// Events are due at multiples of this; zero: at any time.
     every: Duration,
-    /// What is due: the market opens or closes, or an ordinary event.
+    /// Kind of the due event: the market opens or closes, or an ordinary event.
     turning: Option<TradingState>,
     /// The opening or close that follows all times from the first on, up to itself.
     change: Option<(UnixNanos, UnixNanos)>,
@@ -197,7 +197,7 @@ impl Generator {
         generator
     }
 
-    /// Where it has come to.
+    /// Current position.
     pub(super) fn place(&self) -> GeneratorPlace {
         GeneratorPlace {
             stream: self.stream.place(),
@@ -222,7 +222,7 @@ impl Generator {
         (self.due, self.arrival, self.turning) = (place.due, place.arrival, place.turning);
     }
 
-    /// When it opens or closes next, if it has hours; a calendar is asked once a change.
+    /// Time of the next opening or close, if it has hours; the calendar is consulted once per change.
     fn next_change(&mut self, after: UnixNanos) -> Option<UnixNanos> {
         let hours = self.spec.hours.as_ref()?;
         let known = self
@@ -248,7 +248,7 @@ impl Generator {
         self.turning = close.map(|_| TradingState::Closed);
     }
 
-    /// What happens at `due`; sets the next.
+    /// Produces the event at `due` and schedules the next.
     pub(super) fn next(&mut self, start: UnixNanos, factors: &mut [Factor]) -> Happening {
         let now = self.due;
         match self.turning {

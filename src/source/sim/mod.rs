@@ -26,7 +26,7 @@ use instrument::{Generator, Happening};
 use model::Factor;
 use place::Place;
 
-/// How often the source tells its time, in its own time.
+/// Interval of the source's time marks, in its own time.
 const MARK_EVERY: Duration = Duration::from_millis(100);
 /// The generator wakes no oftener than this to emit what has become due.
 const WAKE_EVERY: Duration = Duration::from_micros(250);
@@ -35,20 +35,20 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(2 * 3600);
 /// Events emitted at once, so that a late generator still feeds the bus evenly.
 const EMIT_AT: usize = 4096;
 
-/// What the config says of a simulated market.
+/// Configuration of a simulated market.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
     /// Decides everything that is random.
     pub seed: u64,
     /// The time at which it begins; now, where it isn't said.
     pub start: Option<UnixNanos>,
-    /// How much past to make up.
+    /// Length of the generated history.
     pub history: Duration,
     /// Events are due together at multiples of this; zero: each at a time of its own.
     pub every: Duration,
-    /// How many common factors there are.
+    /// Names of the common factors.
     pub factors: Vec<String>,
-    /// What trades.
+    /// Simulated instruments.
     pub instruments: Vec<SimInstrument>,
 }
 
@@ -95,7 +95,7 @@ impl Market {
             .collect();
     }
 
-    /// When the next event or time mark is due.
+    /// Due time of the next event or time mark.
     pub fn next_due(&self) -> UnixNanos {
         self.due.peek().map_or(self.next_mark, |Reverse((due, _))| {
             (*due).min(self.next_mark)
@@ -136,7 +136,7 @@ impl Market {
         }
     }
 
-    /// What was before the start.
+    /// Emits the history before the start.
     fn past(&self, config: &SimConfig, out: &mut Vec<Emit>) {
         if config.history.is_zero() {
             return;

@@ -1,4 +1,4 @@
-//! How a price moves: log-price models and the common factors that correlate them.
+//! Price models: log-price models and the common factors that correlate them.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub enum Model {
     Jump {
         /// A year's standard deviation, without the jumps.
         volatility: f64,
-        /// How many jumps come in a day.
+        /// Average number of jumps per day.
         jumps_per_day: f64,
         /// A jump's standard deviation.
         jump: f64,
@@ -100,7 +100,7 @@ impl Factor {
         }
     }
 
-    /// Where it has come to.
+    /// Current position.
     pub(super) fn place(&self) -> FactorPlace {
         FactorPlace {
             stream: self.stream.place(),
@@ -126,7 +126,7 @@ impl Factor {
     }
 }
 
-/// When events come.
+/// Arrival process of events.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arrivals {
     /// Independent of each other.
@@ -135,7 +135,7 @@ pub enum Arrivals {
     Hawkes {
         /// The share of events that others caused, below 1.
         branching: f64,
-        /// How long an event's effect lasts, on average.
+        /// Average duration of an event's excitation.
         decay: Duration,
     },
 }
@@ -145,7 +145,7 @@ pub enum Arrivals {
 pub(super) struct ArrivalState {
     arrivals: Arrivals,
     rate: f64,
-    /// What the past adds to the rate, as of the last event.
+    /// Excitation of the rate by past events, as of the last event.
     excited: f64,
 }
 
@@ -158,7 +158,7 @@ impl ArrivalState {
         }
     }
 
-    /// What the past adds to the rate.
+    /// Excitation of the rate by past events.
     pub(super) const fn excited(&self) -> f64 {
         self.excited
     }

@@ -1,4 +1,4 @@
-//! Where a simulated market has come to, its generators included, so that it can go on from there.
+//! Position of a simulated market, including its generators, from which it resumes.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub(super) struct FactorPlace {
 pub(super) struct Place {
     /// The simulated time at which it began.
     pub start: UnixNanos,
-    /// When that was.
+    /// Time of the position.
     pub begun: UnixNanos,
     next_mark: UnixNanos,
     factors: Vec<FactorPlace>,
@@ -28,7 +28,7 @@ pub(super) struct Place {
 }
 
 impl Market {
-    /// Where it has come to.
+    /// Current position.
     pub(super) fn place(&self, begun: UnixNanos) -> Place {
         Place {
             start: self.start,

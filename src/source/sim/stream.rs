@@ -12,14 +12,14 @@ pub(super) struct Stream {
     spare: Option<f64>,
 }
 
-/// Where a stream has come to.
+/// Position of a random stream.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct StreamPlace {
     words: u64,
     spare: Option<f64>,
 }
 
-/// What a stream is for; the same name in another role is another stream.
+/// Role of a stream; the same name in another role gives another stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Events,
@@ -38,7 +38,7 @@ impl Stream {
         Self { rng, spare: None }
     }
 
-    /// Where it has come to.
+    /// Current position.
     pub(super) fn place(&self) -> StreamPlace {
         // 2^64 words are more than any run takes.
         StreamPlace {
