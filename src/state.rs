@@ -1,4 +1,4 @@
-//! What a stopping server leaves for the next one: epochs, numbers, last states, bars, history, and the place of each source.
+//! The state that a stopping server saves for the next one: epochs, numbers, last states, bars, history, and source positions.
 //!
 //! One file, replaced whole and checked by its sum. It is taken away when it is taken up, so that a server that crashes leaves
 //! none, and the next one begins a new epoch instead of pretending.
@@ -25,7 +25,7 @@ use crate::files::refuse_special;
 use crate::log::SavedTopic;
 use crate::market::UnixNanos;
 
-/// What the file begins with; the digit is the form's version.
+/// Header of the file; the digit is the version of the format.
 const MAGIC: &[u8; 16] = b"tickcast state 2";
 const SUM_BYTES: usize = 32;
 /// Catching up on more than this would take longer than it is worth.
@@ -61,7 +61,7 @@ pub struct SavedSource {
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// When the server stopped.
+    /// Time of the shutdown.
     pub stopped: UnixNanos,
     /// The newest publishing time.
     pub tx: UnixNanos,
@@ -69,7 +69,7 @@ pub struct State {
     pub origin: u64,
     /// All sources.
     pub sources: Vec<SavedSource>,
-    /// What is derived of each instrument.
+    /// Derived state of each instrument.
     pub instruments: Vec<SavedInstrument>,
     /// All topics that have an event.
     pub topics: Vec<SavedTopic>,
@@ -167,7 +167,7 @@ pub enum ClockStep {
     Back(Duration),
 }
 
-/// What was found at the start.
+/// State found at start.
 #[derive(Debug)]
 pub enum Found {
     /// No server was here before.
