@@ -1,4 +1,4 @@
-//! What can be subscribed to: [`Channel`], [`Topic`], [`TopicPattern`]. Pure.
+//! Subscribable names: [`Channel`], [`Topic`], [`TopicPattern`]. Pure.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ pub enum Channel {
     Ticker,
     /// Bars of an interval; each bar is a state of its own.
     Bar(Interval),
-    /// Whether the symbol trades; state.
+    /// Trading state of the symbol; state.
     Status,
 }
 
-/// How the events of a channel relate to each other.
+/// Relation between the events of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Each event counts; none replaces another.
@@ -31,7 +31,7 @@ pub enum Kind {
 }
 
 impl Channel {
-    /// How many there are.
+    /// Number of channels.
     pub const COUNT: usize = 9;
 
     /// All, in the order of the protocol page.
@@ -78,7 +78,7 @@ impl Channel {
         }
     }
 
-    /// How its events relate.
+    /// Kind of its events.
     pub const fn kind(self) -> Kind {
         match self {
             Self::Trade => Kind::Event,
@@ -176,12 +176,12 @@ fn write_name(f: &mut fmt::Formatter<'_>, channel: Channel, symbol: &str) -> fmt
 pub struct TopicPattern {
     /// The channel with its parameter.
     pub channel: Channel,
-    /// What the symbols begin with; empty for all.
+    /// Common prefix of the symbols; empty for all.
     pub prefix: Box<str>,
 }
 
 impl TopicPattern {
-    /// Whether `topic` is meant.
+    /// True if `topic` matches.
     pub fn matches(&self, topic: &Topic) -> bool {
         self.channel == topic.channel && topic.symbol.as_str().starts_with(&*self.prefix)
     }
@@ -193,7 +193,7 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-/// What a client may name in a request: one topic, or a pattern of them.
+/// A name in a request: one topic, or a pattern of topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicName {
     /// One topic.
