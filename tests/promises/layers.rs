@@ -42,6 +42,10 @@ fn product_files() -> Result<Vec<(String, String)>> {
     Ok(product_only.collect())
 }
 
+/// First words of a doc comment that defines by a clause instead of a noun.
+const CLAUSE_WORDS: [&str; 6] = ["What", "Where", "Whether", "Who", "How", "When"];
+const CLAUSES_PERCENT_MAX: usize = 3;
+
 /// The modules that each module at the top level may use.
 const ALLOWED: [(&str, &str); 24] = [
     // Vocabulary, and tools that know nothing of the product.
@@ -196,6 +200,35 @@ fn files_stay_short() -> Result<()> {
         let lines = text.lines().count();
         assert!(lines <= 640, "{name} has {lines} lines: split it");
     }
+    Ok(())
+}
+
+/// A doc comment begins with a noun or a verb, not with a relative clause: "Number of rows", not "How many rows there are".
+#[test]
+fn doc_comments_begin_with_a_noun_or_a_verb() -> Result<()> {
+    let is_doc = |line: &str| line.starts_with("///") || line.starts_with("//!");
+    let (mut comments, mut clauses) = (0, Vec::new());
+    for (name, text) in sources("src")? {
+        let mut was_doc = false;
+        for (at, line) in text.lines().map(str::trim_start).enumerate() {
+            let begins = is_doc(line) && !was_doc;
+            was_doc = is_doc(line);
+            if !begins {
+                continue;
+            }
+            comments += 1;
+            let word = line[3..].split_whitespace().next().unwrap_or_default();
+            if CLAUSE_WORDS.contains(&word) {
+                clauses.push(format!("{name}:{}: {line}", at + 1));
+            }
+        }
+    }
+    assert!(comments > 1000, "{comments} doc comments");
+    assert!(
+        clauses.len() * 100 <= comments * CLAUSES_PERCENT_MAX,
+        "{} of {comments} doc comments begin with a relative clause: {clauses:#?}",
+        clauses.len()
+    );
     Ok(())
 }
 
