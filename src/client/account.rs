@@ -1,5 +1,7 @@
 //! One topic's account on the client's side, and the delivery rules that a server must keep for it.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::time::Duration;
 
 use super::accounts::AccountError;
@@ -146,7 +148,7 @@ impl Account {
         }
         Err(AccountError::Silent {
             topic: topic.to_owned(),
-            from: self.head + 1,
+            from: self.head.saturating_add(1),
             to: last,
         })
     }
@@ -169,12 +171,13 @@ impl Account {
         event: &DataEvent,
         rules: Rules,
     ) -> Result<u64, AccountError> {
-        self.check_order(topic, event.seq, self.head + 1)?;
-        self.check_jump(topic, event.seq - 1, rules)?;
+        let before = event.seq.saturating_sub(1);
+        self.check_order(topic, event.seq, self.head.saturating_add(1))?;
+        self.check_jump(topic, before, rules)?;
         self.see_bar(topic, event, rules)?;
-        let jumped = event.seq - 1 - self.head;
-        self.merged += jumped;
-        self.delivered += 1;
+        let jumped = before.saturating_sub(self.head);
+        self.merged = self.merged.saturating_add(jumped);
+        self.delivered = self.delivered.saturating_add(1);
         self.advance(event.seq);
         Ok(jumped)
     }
@@ -186,11 +189,12 @@ impl Account {
         (from, to): (u64, u64),
         rules: Rules,
     ) -> Result<u64, AccountError> {
-        self.check_order(topic, from, self.head + 1)?;
-        self.check_jump(topic, from - 1, rules)?;
-        let jumped = from - 1 - self.head;
-        self.merged += jumped;
-        self.lost += to + 1 - from;
+        let before = from.saturating_sub(1);
+        self.check_order(topic, from, self.head.saturating_add(1))?;
+        self.check_jump(topic, before, rules)?;
+        let jumped = before.saturating_sub(self.head);
+        self.merged = self.merged.saturating_add(jumped);
+        self.lost = self.lost.saturating_add(to.saturating_sub(before));
         self.advance(to);
         (self.after_gap, self.bar) = (true, LastBar::Unknown);
         Ok(jumped)
@@ -237,8 +241,8 @@ impl Account {
         if let Some(last) = events.last() {
             self.see_bar(topic, last, rules)?;
         }
-        let jumped = seq - self.head;
-        self.merged += jumped;
+        let jumped = seq.saturating_sub(self.head);
+        self.merged = self.merged.saturating_add(jumped);
         self.advance(seq);
         Ok(jumped)
     }

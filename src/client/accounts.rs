@@ -3,6 +3,8 @@
 //! An account is as strict as the protocol: numbers without a hole, jumps only where the settings in force allow them, closed bars,
 //! the places of snapshots and gaps, and the sums of `heartbeat` and `ledger`.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -181,8 +183,9 @@ impl Accounts {
             .topics
             .get_mut(&self.name)
             .ok_or_else(|| AccountError::NotHeld(self.name.clone()))?;
-        self.merged += account.event(&self.name, event, rules)?;
-        self.delivered += 1;
+        let merged = account.event(&self.name, event, rules)?;
+        self.merged = self.merged.saturating_add(merged);
+        self.delivered = self.delivered.saturating_add(1);
         Ok(())
     }
 
@@ -272,7 +275,8 @@ impl Accounts {
         let (rules, topic) = (self.rules(), snapshot.topic.as_str());
         let shown = (snapshot.seq, snapshot.events.as_slice());
         let account = self.held(topic)?;
-        self.merged += account.snapshot(topic, &snapshot.epoch, shown, rules)?;
+        let merged = account.snapshot(topic, &snapshot.epoch, shown, rules)?;
+        self.merged = self.merged.saturating_add(merged);
         Ok(())
     }
 
@@ -288,11 +292,16 @@ impl Accounts {
         if gap.cause == GapCause::Slow && !warned {
             return Err(AccountError::Unwarned(topic.to_owned()));
         }
-        if gap.to + 1 < gap.from || gap.n != gap.to + 1 - gap.from {
+        let count = gap
+            .to
+            .checked_add(1)
+            .and_then(|end| end.checked_sub(gap.from));
+        if count != Some(gap.n) {
             return Err(AccountError::GapCount(topic.to_owned()));
         }
-        self.merged += account.gap(topic, (gap.from, gap.to), rules)?;
-        self.lost += gap.n;
+        let merged = account.gap(topic, (gap.from, gap.to), rules)?;
+        self.merged = self.merged.saturating_add(merged);
+        self.lost = self.lost.saturating_add(gap.n);
         Ok(())
     }
 
@@ -320,7 +329,7 @@ impl Accounts {
                 });
             }
         }
-        self.listed += ledger.topics.len() as u64;
+        self.listed = self.listed.saturating_add(ledger.topics.len() as u64);
         if ledger.more {
             return Ok(());
         }
@@ -341,9 +350,47 @@ fn each_topic(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
 
 fn agrees(own: &Account, server: &LedgerEntry) -> bool {
     let sums = (own.delivered, own.merged, own.lost);
+    let total = server.delivered.checked_add(server.merged);
+    let total = total.and_then(|total| total.checked_add(server.lost));
     own.epoch == server.epoch
         && (own.start, own.head) == (server.start, server.head)
         && sums == (server.delivered, server.merged, server.lost)
-        && server.head - server.start == server.delivered + server.merged + server.lost
-        && server.head + server.pending >= own.newest_known()
+        && server.head.checked_sub(server.start) == total
+        && server.head.saturating_add(server.pending) >= own.newest_known()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Encoding, decode_server_message};
+
+    #[test]
+    fn numbers_that_no_server_may_send_are_refused_and_never_overflow() {
+        let read =
+            |text: &str| decode_server_message(text.as_bytes(), Encoding::Json).expect("a message");
+        let held = read(
+            r#"{"op":"subscribed","id":null,"ok":[{"topic":"trade:A","epoch":"e","mode":"raw","on_slow":"gap","seq":3}],"err":[],"count":1}"#,
+        );
+        let max = u64::MAX;
+        for text in [
+            format!(
+                r#"{{"op":"gap","topic":"trade:A","epoch":"e","from":4,"to":{max},"n":1,"cause":"bus"}}"#
+            ),
+            format!(
+                r#"{{"op":"gap","topic":"trade:A","epoch":"e","from":{max},"to":0,"n":1,"cause":"bus"}}"#
+            ),
+            format!(
+                r#"{{"op":"ledger","id":null,"topics":[{{"topic":"trade:A","epoch":"e","start":3,"head":3,"delivered":{max},"merged":{max},"lost":1,"pending":{max}}}]}}"#
+            ),
+            r#"{"op":"ledger","id":null,"topics":[{"topic":"trade:A","epoch":"e","start":3,"head":0,"delivered":0,"merged":0,"lost":0,"pending":0}]}"#.to_owned(),
+            format!(
+                r#"[{{"ch":"trade","sym":"A","seq":{max},"ts":1,"tx":1,"px":"1","qty":"1","side":"buy"}}]"#
+            ),
+            r#"[{"ch":"trade","sym":"A","seq":0,"ts":1,"tx":1,"px":"1","qty":"1","side":"buy"}]"#.to_owned(),
+        ] {
+            let mut accounts = Accounts::default();
+            assert!(accounts.take(&held).is_ok());
+            assert!(accounts.take(&read(&text)).is_err(), "{text}");
+        }
+    }
 }

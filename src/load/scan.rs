@@ -1,5 +1,7 @@
 //! Frames of a server, as they come in pieces: counted without a copy, or handed on whole.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 /// Purpose for which a payload is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -230,7 +232,7 @@ impl Scanner {
         found: &mut impl FnMut(Found<'_>),
     ) -> Result<&'a [u8], FrameError> {
         let taken = self.left.min(bytes.len() as u64) as usize;
-        self.left -= taken as u64;
+        self.left = self.left.saturating_sub(taken as u64);
         let (own, rest) = bytes.split_at(taken);
         if self.gathers {
             self.gather(own, found)?;
@@ -280,7 +282,8 @@ impl Scanner {
         found: &mut impl FnMut(Found<'_>),
     ) -> Result<&'a [u8], FrameError> {
         let mut prefix = std::mem::take(&mut self.prefix);
-        let (added, rest) = bytes.split_at(bytes.len().min(PREFIX_MAX - prefix.len()));
+        let (added, rest) =
+            bytes.split_at(bytes.len().min(PREFIX_MAX.saturating_sub(prefix.len())));
         prefix.extend_from_slice(added);
         match self.begin(&prefix, want, found)? {
             Some(used) => self.feed(&prefix[used..], want, found)?,
@@ -341,7 +344,7 @@ impl Scanner {
             let len = header.payload as usize;
             self.left = 0;
             tell(header.opcode, self.text.is_some(), &payload[..len], found)?;
-            return Ok(Some(header.len + len));
+            return Ok(Some(header.len.saturating_add(len)));
         }
         self.gathers = true;
         if header.payload == 0 {
@@ -388,6 +391,10 @@ fn close_code(payload: &[u8]) -> Result<u16, FrameError> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "their numbers are their own"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

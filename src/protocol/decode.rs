@@ -1,5 +1,7 @@
 //! A client's message as a request, read field by field.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
 use super::request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
 use super::value::{Fault, Value, read, shown};

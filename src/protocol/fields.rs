@@ -1,5 +1,7 @@
 //! The fields that a request may have, as they stand in the message.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};

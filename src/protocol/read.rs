@@ -1,5 +1,7 @@
 //! Arrays of events in MessagePack, read by hand: a client that keeps up with a fast feed reads millions a second.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::borrow::Cow;
 
 use super::DataEvent;
@@ -56,9 +58,10 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
         0xcf => number(input, 8),
         // Some encoders write what is positive in a signed form.
         marker @ 0xd0..=0xd3 => {
-            let len = 1 << (marker - 0xd0);
+            let len: usize = [1, 2, 4, 8][usize::from(marker & 3)];
             let value = number(input, len)?;
-            let is_negative = value >> (8 * len - 1) == 1;
+            let sign = [7, 15, 31, 63][usize::from(marker & 3)];
+            let is_negative = value.unbounded_shr(sign) == 1;
             if is_negative {
                 Err("an unsigned integer was expected, but a negative one came".to_owned())
             } else {
@@ -86,7 +89,7 @@ fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     match byte(input)? {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
         marker if marker == large => Ok(number(input, 2)? as usize),
-        marker if marker == large + 1 => Ok(number(input, 4)? as usize),
+        marker if marker.checked_sub(1) == Some(large) => Ok(number(input, 4)? as usize),
         other => Err(format!(
             "a {} was expected, but 0x{other:02x} came",
             if small == 0x80 { "map" } else { "list" }
@@ -101,7 +104,7 @@ fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     }
     let marker = *input.first().ok_or_else(cut_short)?;
     let (items, len) = match marker {
-        0x80..=0x8f | 0xde | 0xdf => (2 * entries(input, 0x80, 0xde)?, 0),
+        0x80..=0x8f | 0xde | 0xdf => (entries(input, 0x80, 0xde)?.saturating_mul(2), 0),
         0x90..=0x9f | 0xdc | 0xdd => (entries(input, 0x90, 0xdc)?, 0),
         0xa0..=0xbf | 0xd9..=0xdb => return text(input).map(|_| ()),
         _ => {
@@ -118,9 +121,9 @@ fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
                 0xc4 => number(input, 1)? as usize,
                 0xc5 => number(input, 2)? as usize,
                 0xc6 => number(input, 4)? as usize,
-                0xc7 => number(input, 1)? as usize + 1,
-                0xc8 => number(input, 2)? as usize + 1,
-                0xc9 => number(input, 4)? as usize + 1,
+                0xc7 => (number(input, 1)? as usize).saturating_add(1),
+                0xc8 => (number(input, 2)? as usize).saturating_add(1),
+                0xc9 => (number(input, 4)? as usize).saturating_add(1),
                 _ => 0,
             };
             (0, len)
@@ -128,7 +131,7 @@ fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     };
     take(input, len)?;
     for _ in 0..items {
-        skip(input, depth + 1)?;
+        skip(input, depth.saturating_add(1))?;
     }
     Ok(())
 }
@@ -150,7 +153,7 @@ pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
 
 fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
     let mut flat = Flat::default();
-    let mut had = 0;
+    let mut had = 0u8;
     for _ in 0..entries(input, 0x80, 0xde)? {
         let key = text(input)?;
         if input.first() == Some(&0xc0) {
@@ -168,7 +171,7 @@ fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
                 continue;
             }
         }
-        had += 1;
+        had = had.saturating_add(1);
     }
     if had < 5 {
         Err("an event has `ch`, `sym`, `seq`, `ts` and `tx`".to_owned())

@@ -3,6 +3,8 @@
 //! Nothing that no request needs is kept: lists and maps of unknown fields are passed over, texts are borrowed from the
 //! message. The time of reading grows with the bytes, however many keys they hold.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;

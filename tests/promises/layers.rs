@@ -232,6 +232,40 @@ fn doc_comments_begin_with_a_noun_or_a_verb() -> Result<()> {
     Ok(())
 }
 
+/// Modules that compute with numbers from outside.
+const CHECKED_ARITHMETIC: [&str; 16] = [
+    "src/client/account.rs",
+    "src/client/accounts.rs",
+    "src/config/units.rs",
+    "src/load/scan.rs",
+    "src/market/rules.rs",
+    "src/market/time.rs",
+    "src/protocol/decode.rs",
+    "src/protocol/fields.rs",
+    "src/protocol/read.rs",
+    "src/protocol/value.rs",
+    "src/server/publish_body.rs",
+    "src/source/push.rs",
+    "src/source/replay/metered.rs",
+    "src/source/replay/row.rs",
+    "src/source/replay/times.rs",
+    "src/source/sim/hours.rs",
+];
+
+#[test]
+fn arithmetic_on_foreign_numbers_is_checked() -> Result<()> {
+    let found = sources("src")?;
+    for name in CHECKED_ARITHMETIC {
+        let text = found.iter().find(|(found, _)| found == name);
+        let (_, text) = text.with_context(|| format!("{name} is not there"))?;
+        assert!(
+            text.contains("#![deny(clippy::arithmetic_side_effects)]"),
+            "{name} does not deny unchecked arithmetic"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn time_is_read_in_one_place() -> Result<()> {
     for (name, text) in sources("src")?

@@ -1,5 +1,7 @@
 //! One row of a recording as a trade or a quote.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 use std::collections::HashMap;
 
 use super::ReplayConfig;
@@ -171,7 +173,7 @@ fn cell(cells: &Cells, at: usize) -> Result<&str, RowFault> {
         malformed(format!(
             "has {} columns, but column {} is needed",
             cells.len(),
-            at + 1
+            at.saturating_add(1)
         ))
     })
 }
