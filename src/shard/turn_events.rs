@@ -54,7 +54,7 @@ pub struct TurnEvents {
     of_connection: Vec<u32>,
 }
 
-/// Who gets the events of a turn, and in which order.
+/// Subscribers of the events of a turn, in delivery order.
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
     pub registry: Registry,

@@ -40,7 +40,7 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await screen.until(() => document.getElementById("watch-note").textContent === "Unknown symbol NO-SUCH.");
   await page.locator("#add").fill("TSLA");
   await page.locator("#add").press("Enter");
-  await screen.until(() => document.getElementById("watch-note").textContent.startsWith("TSLA is in the list"));
+  await screen.until(() => document.getElementById("watch-note").textContent.startsWith("TSLA is already in the list"));
 
   // By price, the highest first; again: the lowest.
   await page.locator(".head .last button").click();

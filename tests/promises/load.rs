@@ -237,7 +237,7 @@ async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
     .await??;
     let told = outcome.failures.join("\n");
     assert!(
-        told.contains("quote:A: 2 to 2 are missing and no gap reports them"),
+        told.contains("quote:A: events 2 to 2 are missing and no gap reports them"),
         "{told}"
     );
     assert!(told.contains("does not balance"), "{told}");
