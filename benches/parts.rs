@@ -165,6 +165,7 @@ fn receiving(criterion: &mut Criterion) {
     group.finish();
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 fn outbox(criterion: &mut Criterion) {
     let (catalog, metrics) = (catalog(10), Metrics::new());
     let topics = quotes_of(&catalog);

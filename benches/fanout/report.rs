@@ -110,6 +110,7 @@ impl Figure {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a report in its order")]
 fn figures(found: &Found<'_>) -> Vec<Figure> {
     let of = |case: &str, kind: Kind, of: &dyn Fn(&Round) -> f64| {
         Some(median(found.get(case)?.get(&kind)?, of))

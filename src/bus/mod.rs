@@ -371,13 +371,7 @@ impl Bus {
             Emit::StartOver => self.start_over(at),
             Emit::Expect(symbols) => self.expected = symbols,
             Emit::Begin(spec) => self.begin(at, spec),
-            Emit::Retire => {
-                let gone = self.out.catalog.of_source(source);
-                self.instruments[at].clear();
-                self.close(gone.clone(), received);
-                self.change_source(source, SourceState::Ended, received, None);
-                self.remove(gone);
-            }
+            Emit::Retire => self.retire(source, received),
             Emit::State(state) => self.change_source(source, state, received, None),
             Emit::Failed(error) => {
                 self.change_source(source, SourceState::Ended, received, Some(error));
@@ -386,6 +380,15 @@ impl Bus {
         if self.out.items.len() >= BATCH_ITEMS_MAX {
             self.publish();
         }
+    }
+
+    /// Ends a source that a reload took away, and its instruments.
+    fn retire(&mut self, source: SourceId, received: UnixNanos) {
+        let gone = self.out.catalog.of_source(source);
+        self.instruments[source.0 as usize].clear();
+        self.close(gone.clone(), received);
+        self.change_source(source, SourceState::Ended, received, None);
+        self.remove(gone);
     }
 
     fn change_source(

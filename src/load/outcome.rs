@@ -188,6 +188,13 @@ fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
     found
 }
 
+fn too_busy(share: f64) -> String {
+    format!(
+        "the load generator was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
+        share * 100.0
+    )
+}
+
 impl Outcome {
     pub(super) fn new(
         plan: &Plan,
@@ -216,12 +223,7 @@ impl Outcome {
             ));
         }
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
-        let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| {
-            format!(
-                "the load generator was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
-                busy_share * 100.0
-            )
-        });
+        let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| too_busy(busy_share));
         // What came before and after is no figure, but a loss or an end there is told.
         let Tally {
             delivered,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::command::Command;
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
 use super::event_loop::Shard;
@@ -57,7 +59,8 @@ impl Shard {
         }
     }
 
-    fn adopt(&mut self, adopted: Adopted) {
+    /// Adds a connection; returns its key and what was read behind its handshake.
+    fn insert(&mut self, adopted: Adopted) -> (ConnectionKey, Bytes) {
         let Adopted {
             stream,
             encoding,
@@ -69,7 +72,6 @@ impl Shard {
         } = adopted;
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
-        let refused = permit.is_none();
         let (feed, ready) = (&self.feed, &self.ready);
         let session = Session::new(Arc::clone(&self.limits), feed.now);
         let key = self.connections.insert(|key, generation| Connection {
@@ -105,6 +107,13 @@ impl Shard {
                 unaccounted: 0,
             }),
         });
+        (key, read_ahead)
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let (encoding, peer) = (adopted.encoding, adopted.peer);
+        let refused = adopted.permit.is_none();
+        let (key, read_ahead) = self.insert(adopted);
         self.handle.set_connections(self.connections.len());
         self.feed.metrics.connections.inc();
         self.feed.metrics.opened.inc();
@@ -115,18 +124,14 @@ impl Shard {
             } else {
                 Code::Draining
             };
-            let message =
-                "this server takes no more connections; come back later, or to another".to_owned();
-            self.close(
-                key,
-                &Bye {
-                    code: code.number(),
-                    message,
-                    reconnect: true,
-                    after_ms: 5000,
-                },
-                code,
-            );
+            let bye = Bye {
+                code: code.number(),
+                message: "this server takes no more connections; come back later, or to another"
+                    .to_owned(),
+                reconnect: true,
+                after_ms: 5000,
+            };
+            self.close(key, &bye, code);
             return self.on_ready(key);
         }
         let welcome = self.welcome(key, self.connections[key].peer.generation.0, encoding);
@@ -168,45 +173,9 @@ impl Shard {
             match action {
                 Action::Notify(control) => self.notify_change(key, control),
                 // Bounded by what the client holds, and needed before what it tells of.
-                Action::Respond(control) => {
-                    if let Control::Error(error) = &control
-                        && let Some(code) = Code::ALL
-                            .into_iter()
-                            .find(|code| code.number() == error.code)
-                    {
-                        self.feed.metrics.count_error(code);
-                    }
-                    let outbox = &mut self.connections[key].outbox;
-                    for part in encode_parts(
-                        control,
-                        outbox.frames.encoding(),
-                        outbox.frames.message_max(),
-                    ) {
-                        outbox.respond(part);
-                    }
-                }
+                Action::Respond(control) => self.respond(key, control),
                 Action::Subscribe(topic, settings, join) => {
-                    self.count_join(join);
-                    let slot = self.with_outbox(key, |outbox, view| {
-                        outbox.subscribe(topic, settings, join, view)
-                    });
-                    let place = self.fan_out.registry.add(
-                        topic,
-                        Subscriber {
-                            connection: key,
-                            slot,
-                        },
-                    );
-                    self.connections[key].outbox.set_place(slot, place);
-                    self.feed.metrics.subscriptions.inc();
-                    if let Some(demand) = self
-                        .feed
-                        .config
-                        .demand
-                        .get(self.feed.replica.catalog().topic(topic).source.0 as usize)
-                    {
-                        demand.raise();
-                    }
+                    self.subscribe(key, topic, settings, join);
                 }
                 Action::Modify(topic, settings) => self.with_outbox(key, |outbox, view| {
                     if let Some(slot) = outbox.slot_of(topic) {
@@ -233,6 +202,44 @@ impl Shard {
             }
         }
         self.connections.mark_dirty(key);
+    }
+
+    fn respond(&mut self, key: ConnectionKey, control: Control) {
+        if let Control::Error(error) = &control {
+            let mut codes = Code::ALL.into_iter();
+            if let Some(code) = codes.find(|code| code.number() == error.code) {
+                self.feed.metrics.count_error(code);
+            }
+        }
+        let outbox = &mut self.connections[key].outbox;
+        let (encoding, bytes_max) = (outbox.frames.encoding(), outbox.frames.message_max());
+        for part in encode_parts(control, encoding, bytes_max) {
+            outbox.respond(part);
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        key: ConnectionKey,
+        topic: TopicId,
+        settings: crate::protocol::Settings,
+        join: Join,
+    ) {
+        self.count_join(join);
+        let slot = self.with_outbox(key, |outbox, view| {
+            outbox.subscribe(topic, settings, join, view)
+        });
+        let subscriber = Subscriber {
+            connection: key,
+            slot,
+        };
+        let place = self.fan_out.registry.add(topic, subscriber);
+        self.connections[key].outbox.set_place(slot, place);
+        self.feed.metrics.subscriptions.inc();
+        let source = self.feed.replica.catalog().topic(topic).source;
+        if let Some(demand) = self.feed.config.demand.get(source.0 as usize) {
+            demand.raise();
+        }
     }
 
     pub(super) fn with_outbox<T>(

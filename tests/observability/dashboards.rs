@@ -168,6 +168,7 @@ fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn panels_keep_to_the_linters_rules() -> Result<()> {
     let catalogue = catalogue()?;
     for name in DASHBOARDS {
@@ -377,6 +378,7 @@ fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Re
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn every_panel_and_rule_has_data_under_load() -> Result<()> {
     let _alone = alone();
     if !has("prometheus")? {

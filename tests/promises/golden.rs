@@ -43,6 +43,7 @@ fn level(price: &str, size: &str) -> Level {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn events() -> Vec<(&'static str, Channel, Body)> {
     let trade = |id| {
         Body::Trade(Trade {

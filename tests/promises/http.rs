@@ -153,6 +153,7 @@ async fn answers_have_a_rate_over_all_clients() -> Result<()> {
 
 /// The page and the client module: compressed where that is understood, not sent twice, and under a policy that lets nothing else in.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let get = |path: &str, headers: &str| {

@@ -38,6 +38,7 @@ pub(crate) async fn post(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let mut client = feed.client(Encoding::Json).await?;

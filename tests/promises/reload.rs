@@ -38,6 +38,7 @@ admin: {{listen: 127.0.0.1:0}}
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Result<()> {
     let mut feed = Feed::start(&format!("shards: 1\n{BEFORE}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;

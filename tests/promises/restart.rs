@@ -140,6 +140,7 @@ async fn live_through_a_deploy(
 
 /// One process is replaced by the next on the same port: all clients come back in their slots, and nothing is lost or doubled.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let clients = 1_000;
@@ -247,6 +248,7 @@ async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
 
 /// The recorded trades come once each, in order, though the server was replaced in the middle, twice.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn a_replay_goes_on_where_it_was() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");

@@ -218,6 +218,7 @@ async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
 
 /// The admin address names the slow one first, says what it waits for, and what it calls itself without what terminals obey.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn operators_see_who_is_slow_and_why() -> Result<()> {
     let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
     let admin = feed.app.admin_address().context("an admin address")?;

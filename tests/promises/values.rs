@@ -329,6 +329,7 @@ async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")

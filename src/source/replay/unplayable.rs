@@ -24,69 +24,71 @@ pub(super) fn by_name(name: &str) -> Option<&'static str> {
     }
 }
 
+/// First bytes of formats that cannot be played, and what works instead.
+const MAGICS: &[(&[u8], &str)] = &[
+    (
+        b"PAR1",
+        "a Parquet file; write it as CSV, for example with DuckDB: COPY (FROM 'x.parquet') TO 'x.csv'",
+    ),
+    (
+        b"DBN",
+        "a Databento DBN file; write it as CSV with `dbn x.dbn --csv`, or request CSV, and name the columns under `columns`",
+    ),
+    (
+        b"\xd4\xc3\xb2\xa1",
+        "a pcap capture; decode its packets to CSV first",
+    ),
+    (
+        b"\xa1\xb2\xc3\xd4",
+        "a pcap capture; decode its packets to CSV first",
+    ),
+    (
+        b"\x4d\x3c\xb2\xa1",
+        "a pcap capture; decode its packets to CSV first",
+    ),
+    (
+        b"\xa1\xb2\x3c\x4d",
+        "a pcap capture; decode its packets to CSV first",
+    ),
+    (
+        b"\x0a\x0d\x0d\x0a",
+        "a pcapng capture; decode its packets to CSV first",
+    ),
+    (b"ARROW1", "an Arrow file; write it as CSV"),
+    (b"ORC", "an ORC file; write it as CSV"),
+    (b"Obj\x01", "an Avro file; write it as CSV"),
+    (b"\x89HDF", "an HDF5 file; write it as CSV"),
+    (b"\x93NUMPY", "a NumPy array; write it as CSV"),
+    (
+        b"SQLite format 3",
+        "an SQLite database; write the table as CSV",
+    ),
+    (b"\xfd7zXZ", "packed by xz; pack it with gzip or zstd"),
+    (b"BZh", "packed by bzip2; pack it with gzip or zstd"),
+    (b"7z\xbc\xaf", "a 7-Zip archive; use zip, gzip or zstd"),
+    (
+        b"\x04\x22\x4d\x18",
+        "packed by lz4; pack it with gzip or zstd",
+    ),
+    (b"\x1f\x8b", "packed twice; unpack it once"),
+    (b"\x28\xb5\x2f\xfd", "packed twice; unpack it once"),
+    (
+        b"PK\x03\x04",
+        "an archive within an archive; unpack it once",
+    ),
+    (
+        b"\xff\xfe",
+        "UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`",
+    ),
+    (
+        b"\xfe\xff",
+        "UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`",
+    ),
+    (b"%PDF", "a PDF document"),
+];
+
 /// The format whose files begin with these bytes.
 pub(super) fn by_magic(start: &[u8]) -> Option<String> {
-    const MAGICS: &[(&[u8], &str)] = &[
-        (
-            b"PAR1",
-            "a Parquet file; write it as CSV, for example with DuckDB: COPY (FROM 'x.parquet') TO 'x.csv'",
-        ),
-        (
-            b"DBN",
-            "a Databento DBN file; write it as CSV with `dbn x.dbn --csv`, or request CSV, and name the columns under `columns`",
-        ),
-        (
-            b"\xd4\xc3\xb2\xa1",
-            "a pcap capture; decode its packets to CSV first",
-        ),
-        (
-            b"\xa1\xb2\xc3\xd4",
-            "a pcap capture; decode its packets to CSV first",
-        ),
-        (
-            b"\x4d\x3c\xb2\xa1",
-            "a pcap capture; decode its packets to CSV first",
-        ),
-        (
-            b"\xa1\xb2\x3c\x4d",
-            "a pcap capture; decode its packets to CSV first",
-        ),
-        (
-            b"\x0a\x0d\x0d\x0a",
-            "a pcapng capture; decode its packets to CSV first",
-        ),
-        (b"ARROW1", "an Arrow file; write it as CSV"),
-        (b"ORC", "an ORC file; write it as CSV"),
-        (b"Obj\x01", "an Avro file; write it as CSV"),
-        (b"\x89HDF", "an HDF5 file; write it as CSV"),
-        (b"\x93NUMPY", "a NumPy array; write it as CSV"),
-        (
-            b"SQLite format 3",
-            "an SQLite database; write the table as CSV",
-        ),
-        (b"\xfd7zXZ", "packed by xz; pack it with gzip or zstd"),
-        (b"BZh", "packed by bzip2; pack it with gzip or zstd"),
-        (b"7z\xbc\xaf", "a 7-Zip archive; use zip, gzip or zstd"),
-        (
-            b"\x04\x22\x4d\x18",
-            "packed by lz4; pack it with gzip or zstd",
-        ),
-        (b"\x1f\x8b", "packed twice; unpack it once"),
-        (b"\x28\xb5\x2f\xfd", "packed twice; unpack it once"),
-        (
-            b"PK\x03\x04",
-            "an archive within an archive; unpack it once",
-        ),
-        (
-            b"\xff\xfe",
-            "UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`",
-        ),
-        (
-            b"\xfe\xff",
-            "UTF-16 text; convert it with `iconv -f UTF-16 -t UTF-8`",
-        ),
-        (b"%PDF", "a PDF document"),
-    ];
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Some(format!("this is {what}; {WORKS}"));
     }

@@ -60,6 +60,7 @@ fn symbols_are_read_from_the_names_of_binance_files() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn every_known_form_is_detected() {
     let name = "BTCUSDT-x-2024-08-08.csv";
     for (what, text, one, two) in [
