@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 
+mod flood;
+
 use std::sync::Arc;
 use std::time::Duration;
 use tickcast::limits::{HistoryLimits, OutboxLimits};
@@ -381,4 +383,5 @@ fn main() {
             ms(fills)
         );
     }
+    flood::run();
 }
