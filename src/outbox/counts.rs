@@ -93,6 +93,11 @@ impl Counts {
         }
     }
 
+    /// Time of the latest [`Self::settle`]: within a turn closer to the present than the turn's own time.
+    pub fn now(&self) -> UnixNanos {
+        self.now
+    }
+
     /// Selects the histograms of a client that keeps up, or of one that lags.
     pub fn serve(&mut self, lags: bool) {
         self.client = usize::from(lags) * MODES;

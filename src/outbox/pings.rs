@@ -109,6 +109,16 @@ impl Outbox {
         self.frames.release();
     }
 
+    /// The client may have answered, but its socket is not read in this turn: it is not judged by an unanswered ping.
+    pub const fn defer_hearing(&mut self) {
+        self.is_unheard = true;
+    }
+
+    /// True while the client is not judged by an unanswered ping.
+    pub const fn is_unheard(&self) -> bool {
+        self.is_unheard
+    }
+
     /// Reading of the client goes on.
     pub const fn hear(&mut self) {
         self.is_unheard = false;

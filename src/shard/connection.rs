@@ -159,7 +159,9 @@ impl Connection {
             let is_last = !is_held && self.outbox.fill(view);
             self.outbox.frames.seal();
             if self.outbox.frames.is_ping_due() {
-                self.outbox.ping(view.now, view.limits.behind_max);
+                // In a long turn its beginning is long ago, and the client did not have that time.
+                let now = view.now.max(view.counts.now());
+                self.outbox.ping(now, view.limits.behind_max);
             }
             match self.write(&mut written) {
                 Some(flushed) => break flushed,

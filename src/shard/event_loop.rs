@@ -183,6 +183,12 @@ impl Shard {
             }
         }
         if keys.len() > 0 {
+            // Their pongs may be in the sockets, which a saturated shard reads late.
+            for key in keys.as_slice() {
+                if let Some(connection) = self.connections.get_mut(*key) {
+                    connection.outbox.defer_hearing();
+                }
+            }
             self.ready.put_back(keys);
         }
     }

@@ -6,12 +6,18 @@ use super::lifecycle::TOO_SLOW;
 use super::timers::{Due, Timer};
 use crate::outbox::OverflowAction;
 
+/// Connections flushed from one reading of the clock to the next.
+const FLUSHES_A_CLOCK_READ: usize = 16;
+
 impl Shard {
     /// Writes to every other connection that has something due. Returns whether some had more than a turn's worth.
     pub(super) fn flush(&mut self) -> bool {
         let dirty = self.connections.take_dirty();
         let (before, from) = dirty.split_at(self.fan_out.rotation.next().first_of(dirty.len()));
-        for key in from.iter().chain(before) {
+        for (at, key) in from.iter().chain(before).enumerate() {
+            if at % FLUSHES_A_CLOCK_READ == 0 {
+                self.feed.counts.settle(self.feed.config.clock.now());
+            }
             if self
                 .connections
                 .get(*key)

@@ -22,6 +22,10 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        let was_deferred = connection.outbox.is_unheard() && connection.peer.paused_since.is_none();
+        if was_deferred {
+            connection.outbox.hear();
+        }
         if connection.outbox.frames.blocked {
             connection.unblock();
             if !connection.outbox.frames.blocked {
@@ -32,6 +36,9 @@ impl Shard {
         let mut buffer = std::mem::take(&mut self.read_buffer);
         let is_drained = self.read_some(key, &mut buffer);
         self.read_buffer = buffer;
+        if was_deferred {
+            self.watch(key);
+        }
         if !is_drained {
             // There may be more; the others come first.
             self.ready.push(key);

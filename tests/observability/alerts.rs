@@ -123,7 +123,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
 const TOO_MUCH: &str = "
 shards: 1
 sources: [{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [
-  {symbol: A, start: 100, rate: 10000/s}, {symbol: B, start: 100, rate: 10000/s}, {symbol: C, start: 100, rate: 10000/s}, {symbol: D, start: 100, rate: 10000/s}]}]
+  {symbol: A, start: 100, rate: 40000/s}, {symbol: B, start: 100, rate: 40000/s}, {symbol: C, start: 100, rate: 40000/s}, {symbol: D, start: 100, rate: 40000/s}]}]
 limits: {requests_per_s: 1000, connections: 450}
 bus: {log: 16MiB}
 fanout: {behind: 1s}
