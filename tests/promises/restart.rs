@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use tickcast::app::App;
 use tickcast::client::Client;
 use tickcast::config::Config;
-use tickcast::protocol::{Control, Encoding, From, ServerMessage, SourceState, Subscribe};
+use tickcast::protocol::{
+    Control, DataEvent, Encoding, From, ServerMessage, SourceState, Subscribe,
+};
 
 use crate::harness::{Stopwatch, Tracked, market, subscribe};
 
@@ -408,24 +410,21 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
     std::fs::write(&tape, lines)?;
     let columns = "{time: time, symbol: symbol, price: price, qty: qty}";
     let config = format!(
-        "sources: [{{name: tape, kind: replay, speed: 1000, begin: first-subscriber, columns: {columns}, files: [\"{}\"]}}]",
+        "sources: [{{name: tape, kind: replay, speed: 50, begin: first-subscriber, columns: {columns}, files: [\"{}\"]}}]",
         tape.display()
     );
     let server = serve(any_port(), Some(folder.path()), &config).await?;
     let address = server.address();
     let mut client = connect(address).await?;
     client.subscribe(subscribe(&["trade:*"])).await?;
-    let mut heads = HashMap::new();
-    while !heads.contains_key("trade:LATE") {
-        if let ServerMessage::Events(events) = client.next().await? {
-            heads.extend(
-                events
-                    .into_iter()
-                    .map(|event| (event.topic.to_string(), event.seq))
-                    .filter(|(topic, _)| topic == "trade:LATE"),
-            );
-        }
-    }
+    let late = |event: &DataEvent| (event.topic.to_string() == "trade:LATE").then_some(event.seq);
+    let seq = client
+        .until("the late symbol", |message| match message {
+            ServerMessage::Events(events) => events.iter().find_map(late),
+            ServerMessage::Control(_) => None,
+        })
+        .await?;
+    let heads = HashMap::from([("trade:LATE".to_owned(), seq)]);
     let epoch = client.welcome.epoch.clone();
     drop(client);
     server.stop().await;
