@@ -40,18 +40,10 @@ const LIMITS: OutboxLimits = OutboxLimits {
 };
 
 fn instrument(number: usize) -> Instrument {
-    Instrument {
-        symbol: Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
-        description: String::new(),
-        price_scale: 2,
-        qty_scale: 0,
-        src: SourceKind::Sim,
-        has_trades: true,
-        has_quotes: true,
-        stale_after: None,
-        session_start: Duration::ZERO,
-        venue_symbol: None,
-    }
+    Instrument::new(
+        Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
+        SourceKind::Sim,
+    )
 }
 
 fn catalog(instruments: usize) -> Arc<Catalog> {

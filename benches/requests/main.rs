@@ -182,17 +182,11 @@ impl Rig {
 }
 
 fn catalog() -> Arc<Catalog> {
-    let instrument = |n: usize| Instrument {
-        symbol: Symbol::new(&format!("{}{n:05}", "A".repeat(n % 24))).expect("letters and digits"),
-        venue_symbol: None,
-        description: String::new(),
-        price_scale: 2,
-        qty_scale: 0,
-        src: SourceKind::Sim,
-        has_trades: true,
-        has_quotes: true,
-        stale_after: None,
-        session_start: Duration::ZERO,
+    let instrument = |n: usize| {
+        Instrument::new(
+            Symbol::new(&format!("{}{n:05}", "A".repeat(n % 24))).expect("letters and digits"),
+            SourceKind::Sim,
+        )
     };
     let mut catalog = Catalog::new(vec!["sim".into()]);
     catalog.add(SourceId(0), (0..INSTRUMENTS).map(instrument).collect());

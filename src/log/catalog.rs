@@ -37,7 +37,7 @@ pub struct TopicInfo {
     pub text: Box<str>,
     /// Encoded start of its events.
     pub head: EventHead,
-    /// Whose topic it is.
+    /// Source of the topic.
     pub source: SourceId,
 }
 

@@ -8,7 +8,7 @@ use crate::protocol::{Epoch, SourceCondition};
 /// One event, numbered and stamped.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Whose.
+    /// Topic of the event.
     pub topic: TopicId,
     /// Its number within the topic's epoch.
     pub seq: u64,

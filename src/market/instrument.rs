@@ -63,6 +63,22 @@ pub struct Instrument {
 }
 
 impl Instrument {
+    /// An instrument with trades and quotes, two decimals of price and whole quantities.
+    pub fn new(symbol: Symbol, src: SourceKind) -> Self {
+        Self {
+            symbol,
+            venue_symbol: None,
+            description: String::new(),
+            price_scale: 2,
+            qty_scale: 0,
+            src,
+            has_trades: true,
+            has_quotes: true,
+            stale_after: None,
+            session_start: Duration::ZERO,
+        }
+    }
+
     /// The channels that this instrument has, in the order of the protocol page.
     pub fn channels(&self) -> Vec<Channel> {
         let is_there = |channel: &Channel| match channel {

@@ -69,17 +69,11 @@ impl Rig {
 
     /// More instruments; returns the numbers of their topics.
     fn announce(&mut self, symbols: impl Iterator<Item = String>) -> Range<u32> {
-        let instrument = |symbol: String| Instrument {
-            symbol: Symbol::new(&symbol).expect("letters and digits"),
-            venue_symbol: None,
-            description: String::new(),
-            price_scale: 2,
-            qty_scale: 0,
-            src: SourceKind::Sim,
-            has_trades: true,
-            has_quotes: true,
-            stale_after: None,
-            session_start: Duration::ZERO,
+        let instrument = |symbol: String| {
+            Instrument::new(
+                Symbol::new(&symbol).expect("letters and digits"),
+                SourceKind::Sim,
+            )
         };
         let mut catalog = Catalog::clone(self.replica.catalog());
         let first = catalog.len() as u32;

@@ -7,7 +7,7 @@ use crate::outbox::SlotId;
 /// One subscription of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscriber {
-    /// Whose.
+    /// Connection of the subscription.
     pub connection: ConnectionKey,
     /// Which of its subscriptions.
     pub slot: SlotId,

@@ -176,17 +176,11 @@ mod tests {
     use crate::protocol::Epoch;
 
     fn replica(instruments: usize) -> Replica {
-        let instrument = |n: usize| Instrument {
-            symbol: Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
-            venue_symbol: None,
-            description: String::new(),
-            price_scale: 2,
-            qty_scale: 0,
-            src: SourceKind::Sim,
-            has_trades: true,
-            has_quotes: true,
-            stale_after: None,
-            session_start: Duration::ZERO,
+        let instrument = |n: usize| {
+            Instrument::new(
+                Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
+                SourceKind::Sim,
+            )
         };
         let history = HistoryLimits {
             events: 10,

@@ -16,17 +16,11 @@ const START: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 const INSTRUMENTS: usize = 5_000;
 
 fn derived() -> Derive {
-    let instrument = |n: usize| Instrument {
-        symbol: Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
-        venue_symbol: None,
-        description: String::new(),
-        price_scale: 2,
-        qty_scale: 0,
-        src: SourceKind::Sim,
-        has_trades: true,
-        has_quotes: true,
-        stale_after: None,
-        session_start: Duration::ZERO,
+    let instrument = |n: usize| {
+        Instrument::new(
+            Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
+            SourceKind::Sim,
+        )
     };
     let mut catalog = Catalog::new(vec!["sim".into()]);
     let ids = catalog.add(SourceId(0), (0..INSTRUMENTS).map(instrument).collect());
