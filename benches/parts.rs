@@ -122,8 +122,7 @@ fn encoding(criterion: &mut Criterion) {
 fn message(events: u64) -> (Vec<u8>, Vec<u8>) {
     let catalog = catalog(1);
     let batch = batch(&catalog, &quotes_of(&catalog), events);
-    let metrics = Metrics::new();
-    let encoded = batch.encoded(Encoding::Msgpack, &metrics);
+    let encoded = batch.encode(Encoding::Msgpack).0;
     let mut payload = Vec::new();
     rmp::encode::write_array_len(&mut payload, events as u32).expect("a Vec takes all");
     (0..batch.items.len()).for_each(|at| payload.extend_from_slice(encoded.item(at)));
@@ -225,7 +224,7 @@ fn outbox(criterion: &mut Criterion) {
             },
             |outbox| {
                 for slot in 0..10 {
-                    let run = turn_events.run(slot, Encoding::Msgpack, &metrics);
+                    let run = turn_events.run(slot, Encoding::Msgpack);
                     outbox.admit(SlotId(slot), &run, NOW, &LIMITS, &mut counts, &mut timers);
                 }
                 outbox.frames.seal();

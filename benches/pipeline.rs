@@ -89,7 +89,8 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
     batches
         .map(|batch| {
             batch
-                .encoded(Encoding::Msgpack, &metrics)
+                .encode(Encoding::Msgpack)
+                .0
                 .item(batch.items.len() - 1)
                 .len()
         })

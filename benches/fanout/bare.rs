@@ -221,7 +221,7 @@ impl Server {
         // What comes while this is copied has its turn after the next flush.
         let head = generator.log.head();
         while let Some(batch) = generator.next_before(head) {
-            let encoded = batch.encoded(Encoding::Msgpack, &generator.metrics);
+            let encoded = batch.encode(Encoding::Msgpack).0;
             self.catalog = Arc::clone(&batch.catalog);
             for (at, item) in batch.items.iter().enumerate() {
                 let LogItem::Event(event) = item else {

@@ -16,7 +16,6 @@ use tickcast::source::{SourceTask, supervise};
 /// The generator's end of the log.
 pub(crate) struct Generator {
     pub(crate) log: Arc<Log>,
-    pub(crate) metrics: Arc<Metrics>,
     next: u64,
 }
 
@@ -65,11 +64,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
     std::thread::Builder::new()
         .name("generator".to_owned())
         .spawn(move || runtime.block_on(supervise(task, Box::new(Sim::new(sim, None)))))?;
-    Ok(Generator {
-        log,
-        metrics,
-        next: 0,
-    })
+    Ok(Generator { log, next: 0 })
 }
 
 impl Generator {

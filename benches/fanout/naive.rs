@@ -53,7 +53,7 @@ async fn publish(mut generator: Generator, shared: Arc<Mutex<Shared>>) {
         log.reader(0).notified().await;
         let head = log.head();
         while let Some(batch) = generator.next_before(head) {
-            let encoded = batch.encoded(Encoding::Msgpack, &generator.metrics);
+            let encoded = batch.encode(Encoding::Msgpack).0;
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             shared.catalog = Arc::clone(&batch.catalog);
             for (at, item) in batch.items.iter().enumerate() {

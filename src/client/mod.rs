@@ -152,9 +152,10 @@ impl Client {
 
     /// Sends a payload as it is, in a frame of the connection's encoding.
     pub async fn send_raw(&mut self, payload: Vec<u8>) -> Result<(), ClientError> {
-        let message = match self.encoding {
-            Encoding::Msgpack => Message::binary(payload),
-            Encoding::Json => Message::text(String::from_utf8_lossy(&payload).into_owned()),
+        let message = if self.encoding.is_text() {
+            Message::text(String::from_utf8_lossy(&payload).into_owned())
+        } else {
+            Message::binary(payload)
         };
         self.send_message(message).await
     }

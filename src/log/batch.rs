@@ -1,8 +1,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Catalog, LogItem};
-use crate::metrics::Metrics;
-use crate::protocol::{Encoding, encode_event};
+use crate::protocol::{Encoding, PerEncoding, encode_event};
 
 /// The bytes of a batch's events in one encoding, one after the other.
 #[derive(Debug)]
@@ -31,10 +30,10 @@ pub struct Batch {
     pub items: Vec<LogItem>,
     /// The instruments and topics as of its end.
     pub catalog: Arc<Catalog>,
-    encoded: [OnceLock<Encoded>; 2],
+    encoded: PerEncoding<OnceLock<Encoded>>,
 }
 
-/// Memory of an item's share of the bytes in both encodings, for the log's bound.
+/// Memory of an item's share of the bytes in all encodings, for the log's bound.
 const ENCODED_BYTES_GUESS: usize = 128;
 
 impl Batch {
@@ -43,7 +42,7 @@ impl Batch {
         Self {
             items,
             catalog,
-            encoded: [const { OnceLock::new() }; 2],
+            encoded: PerEncoding::default(),
         }
     }
 
@@ -52,11 +51,12 @@ impl Batch {
         size_of::<Self>() + self.items.len() * (size_of::<LogItem>() + ENCODED_BYTES_GUESS)
     }
 
-    /// The events' bytes in `encoding`: made by whoever asks first, shared by all after.
-    pub fn encoded(&self, encoding: Encoding, metrics: &Metrics) -> &Encoded {
-        self.encoded[encoding.index()].get_or_init(|| {
+    /// The events' bytes in `encoding`, made by the first caller and shared by all others; with the number of events that
+    /// this call encoded.
+    pub fn encode(&self, encoding: Encoding) -> (&Encoded, u64) {
+        let mut events = 0;
+        let encoded = self.encoded[encoding].get_or_init(|| {
             let mut bytes = Vec::with_capacity(self.items.len() * ENCODED_BYTES_GUESS);
-            let mut events = 0;
             let ends = self.items.iter().map(|item| {
                 if let LogItem::Event(event) = item {
                     let head = &self.catalog.topic(event.topic).head;
@@ -67,8 +67,8 @@ impl Batch {
             });
             let ends = ends.collect();
             bytes.shrink_to_fit();
-            metrics.encoded[encoding.index()].inc_by(events);
             Encoded { bytes, ends }
-        })
+        });
+        (encoded, events)
     }
 }

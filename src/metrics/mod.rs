@@ -12,7 +12,7 @@ use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::protocol::{Code, Encoding, GapCause, LagLevel, Mode, SourceState};
+use crate::protocol::{Code, GapCause, LagLevel, Mode, PerEncoding, SourceState};
 use crate::topic::Channel;
 
 /// Handles of all metrics; the hot ones are reached by index, without a lookup by name.
@@ -21,8 +21,8 @@ pub struct Metrics {
     catalogue: Catalogue,
     /// Events published, by the channel's index.
     pub published: [IntCounter; Channel::COUNT],
-    /// Events encoded, by the encoding's index.
-    pub encoded: [IntCounter; 2],
+    /// Events encoded.
+    pub encoded: PerEncoding<IntCounter>,
     /// Memory of the log.
     pub log_bytes: IntGauge,
     /// Received → published.
@@ -362,7 +362,7 @@ impl Metrics {
         process.expect("the process' metrics have names of their own");
         Self {
             published: names.map(|name| published.with_label_values(&[name])),
-            encoded: Encoding::ALL.map(|encoding| encoded.with_label_values(&[encoding.name()])),
+            encoded: PerEncoding::from_fn(|encoding| encoded.with_label_values(&[encoding.name()])),
             lost: GapCause::ALL.map(|cause| lost.with_label_values(&[cause.name()])),
             lag: ["ok", "warn", "degraded"].map(|level| lag.with_label_values(&[level])),
             late: ["warn", "degraded"].map(|level| late.with_label_values(&[level])),

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use crate::log::{Batch, Event, LogItem};
-use crate::metrics::Metrics;
 use crate::protocol::Encoding;
 
 /// Position of an event in this turn, and of the next one of its topic.
@@ -37,8 +36,6 @@ pub struct EventRange<'a> {
     pub joined: &'a [u8],
     /// Encoding of the bytes.
     pub encoding: Encoding,
-    /// Counts what is encoded.
-    pub metrics: &'a Metrics,
 }
 
 impl<'a> EventRange<'a> {
@@ -53,7 +50,6 @@ impl<'a> EventRange<'a> {
             batches,
             places,
             encoding,
-            metrics,
             ..
         } = *self;
         let mut at = self.at;
@@ -64,10 +60,9 @@ impl<'a> EventRange<'a> {
             let LogItem::Event(event) = &batch.items[place.item as usize] else {
                 return None;
             };
-            Some((
-                event,
-                batch.encoded(encoding, metrics).item(place.item as usize),
-            ))
+            // The shard has encoded the batch, and counted its events, when it assigned the range.
+            let (encoded, _) = batch.encode(encoding);
+            Some((event, encoded.item(place.item as usize)))
         })
     }
 }

@@ -219,9 +219,7 @@ impl FrameBuffer {
         match &mut self.open {
             Some(open) => {
                 open.events += count;
-                if self.encoding == Encoding::Json {
-                    self.buf.push(b',');
-                }
+                self.buf.extend(self.encoding.separator());
             }
             None => {
                 self.open = Some(OpenArray {
@@ -312,9 +310,10 @@ impl FrameBuffer {
 }
 
 const fn data_opcode(encoding: Encoding) -> Opcode {
-    match encoding {
-        Encoding::Msgpack => Opcode::Binary,
-        Encoding::Json => Opcode::Text,
+    if encoding.is_text() {
+        Opcode::Text
+    } else {
+        Opcode::Binary
     }
 }
 

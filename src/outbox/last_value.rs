@@ -2,7 +2,7 @@
 
 use crate::log::{Event, Replica, TopicId};
 use crate::metrics::Metrics;
-use crate::protocol::{Encoding, encode_event};
+use crate::protocol::{Encoding, PerEncoding, encode_event};
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -14,7 +14,7 @@ struct Kept {
 /// The newest event and the newest closed bar of each topic, as bytes of one encoding each.
 #[derive(Debug, Default)]
 pub struct LastValueCache {
-    topics: Vec<[[Kept; 2]; 2]>,
+    topics: Vec<PerEncoding<[Kept; 2]>>,
     scratch: Vec<u8>,
 }
 
@@ -23,7 +23,7 @@ impl LastValueCache {
         if self.topics.len() <= topic.index() {
             self.topics.resize_with(topic.index() + 1, Default::default);
         }
-        &mut self.topics[topic.index()][encoding.index()][usize::from(closed)]
+        &mut self.topics[topic.index()][encoding][usize::from(closed)]
     }
 
     /// Keeps an event's bytes that the batch has already.
@@ -59,7 +59,7 @@ impl LastValueCache {
             event.tx,
             &event.body,
         );
-        metrics.encoded[encoding.index()].inc();
+        metrics.encoded[encoding].inc();
         self.scratch = bytes;
         if is_newer {
             let bytes = std::mem::take(&mut self.scratch);

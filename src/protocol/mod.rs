@@ -7,6 +7,7 @@ mod code;
 mod control;
 mod decode;
 mod delivery;
+mod encoding;
 mod epoch;
 mod event;
 mod fields;
@@ -24,6 +25,7 @@ pub use control::{
 };
 pub use decode::decode_request;
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
+pub use encoding::{Encoding, PerEncoding};
 pub use epoch::Epoch;
 pub use event::{DataEvent, EventHead, encode_event};
 pub use message::{
@@ -36,49 +38,3 @@ pub use request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, To
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// The smallest `max_message` that a client may ask for: every message that can't be cut is shorter.
 pub const MESSAGE_BYTES_LEAST: usize = 4096;
-
-/// Wire encoding of a connection's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoding {
-    /// MessagePack in binary frames.
-    Msgpack,
-    /// JSON in text frames.
-    Json,
-}
-
-impl Encoding {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Msgpack, Self::Json];
-
-    /// The word on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Msgpack => "msgpack",
-            Self::Json => "json",
-        }
-    }
-
-    /// The WebSocket subprotocol that asks for it.
-    pub const fn subprotocol(self) -> &'static str {
-        match self {
-            Self::Msgpack => "tickcast.v1.msgpack",
-            Self::Json => "tickcast.v1.json",
-        }
-    }
-
-    /// Reads the word on the wire.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|encoding| encoding.name() == text)
-    }
-
-    /// Its place in [`Self::ALL`].
-    pub const fn index(self) -> usize {
-        match self {
-            Self::Msgpack => 0,
-            Self::Json => 1,
-        }
-    }
-}

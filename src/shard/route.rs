@@ -89,6 +89,9 @@ impl Shard {
         }
         order.clear();
         self.fan_out.order = order;
+        for (encoding, events) in self.fan_out.events.take_encoded().iter() {
+            self.feed.metrics.encoded[encoding].inc_by(*events);
+        }
         self.fan_out.events.clear();
     }
 
@@ -123,7 +126,6 @@ impl Shard {
         let events = &mut fan_out.events;
         let Feed {
             counts,
-            metrics,
             intervals,
             last_values,
             replica,
@@ -140,7 +142,7 @@ impl Shard {
         );
         while let Some(assigned) = next {
             next = events.after(assigned);
-            let run = events.run(assigned.run, encoding, metrics);
+            let run = events.run(assigned.run, encoding);
             if outbox.admit(
                 assigned.slot,
                 &run,
@@ -151,7 +153,7 @@ impl Shard {
             ) == Admitted::Marked
                 && events.must_keep(assigned.run, encoding)
             {
-                for (event, bytes) in last_values_of(&events.run(assigned.run, encoding, metrics)) {
+                for (event, bytes) in last_values_of(&events.run(assigned.run, encoding)) {
                     last_values.keep(
                         event,
                         replica.epoch(event.topic).generation,

@@ -7,9 +7,8 @@ use super::connection::ConnectionKey;
 use super::registry::Registry;
 use crate::log::{Batch, Event, TopicId};
 use crate::market::UnixNanos;
-use crate::metrics::Metrics;
 use crate::outbox::{EventRange, EventRef, SlotId};
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, PerEncoding};
 
 const NONE: u32 = u32::MAX;
 
@@ -23,10 +22,10 @@ struct TopicEvents {
     seqs: (u64, u64),
     /// Publication time of its first event.
     published: UnixNanos,
-    /// By encoding: where all of its bytes stand one behind the other, once somebody needed them.
-    joined: [Option<(u32, u32)>; 2],
-    /// By encoding: its newest bytes are kept for those who merge.
-    is_kept: [bool; 2],
+    /// Range of its contiguous bytes, once somebody needed them.
+    joined: PerEncoding<Option<(u32, u32)>>,
+    /// True if its newest bytes are kept for those who merge.
+    is_kept: PerEncoding<bool>,
 }
 
 /// One subscription that has something new.
@@ -48,7 +47,9 @@ pub struct TurnEvents {
     runs: Vec<TopicEvents>,
     /// By topic: its run.
     of_topic: Vec<u32>,
-    joined: [Vec<u8>; 2],
+    joined: PerEncoding<Vec<u8>>,
+    /// Events encoded since [`Self::take_encoded`].
+    encoded: PerEncoding<u64>,
     assigned: Vec<Assigned>,
     /// By connection: the first of what was dealt to it.
     of_connection: Vec<u32>,
@@ -99,8 +100,8 @@ impl TurnEvents {
                 places: (at, at),
                 seqs,
                 published: event.tx,
-                joined: [None; 2],
-                is_kept: [false; 2],
+                joined: PerEncoding::default(),
+                is_kept: PerEncoding::default(),
             });
             return;
         };
@@ -156,17 +157,13 @@ impl TurnEvents {
     }
 
     /// A run in an encoding; its bytes are put together when the first needs them.
-    pub fn run<'a>(
-        &'a mut self,
-        run: u32,
-        encoding: Encoding,
-        metrics: &'a Metrics,
-    ) -> EventRange<'a> {
+    pub fn run(&mut self, run: u32, encoding: Encoding) -> EventRange<'_> {
         let Self {
             batches,
             places,
             runs,
             joined,
+            encoded,
             ..
         } = self;
         let TopicEvents {
@@ -183,20 +180,26 @@ impl TurnEvents {
             last: *last,
             joined: &[],
             encoding,
-            metrics,
         };
-        let joined = &mut joined[encoding.index()];
+        let mut bytes_of = |place: &EventRef| {
+            let (bytes, made) = batches[place.batch as usize].encode(encoding);
+            encoded[encoding] += made;
+            bytes.item(place.item as usize)
+        };
         if at == last_at {
-            found.joined = found.events().next().map_or(&[], |(_, bytes)| bytes);
+            found.joined = bytes_of(&places[*at as usize]);
             return found;
         }
-        let (from, to) = *ranges[encoding.index()].get_or_insert_with(|| {
+        let joined = &mut joined[encoding];
+        let (from, to) = *ranges[encoding].get_or_insert_with(|| {
             let from = joined.len();
-            for (at, (_, bytes)) in found.events().enumerate() {
-                if at > 0 && encoding == Encoding::Json {
-                    joined.push(b',');
+            let mut next = places.get(*at as usize);
+            while let Some(place) = next {
+                if joined.len() > from {
+                    joined.extend(encoding.separator());
                 }
-                joined.extend_from_slice(bytes);
+                joined.extend_from_slice(bytes_of(place));
+                next = places.get(place.next as usize);
             }
             (from as u32, joined.len() as u32)
         });
@@ -211,7 +214,12 @@ impl TurnEvents {
 
     /// True if a range's newest bytes must still be kept for conflating subscriptions; true only once.
     pub fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
-        !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding.index()], true)
+        !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding], true)
+    }
+
+    /// Number of events that were encoded since the last call.
+    pub fn take_encoded(&mut self) -> PerEncoding<u64> {
+        std::mem::take(&mut self.encoded)
     }
 
     /// Forgets the turn.
@@ -222,7 +230,7 @@ impl TurnEvents {
         self.batches.clear();
         self.places.clear();
         self.assigned.clear();
-        for joined in &mut self.joined {
+        for joined in self.joined.values_mut() {
             joined.clear();
         }
     }
@@ -315,12 +323,8 @@ mod tests {
         };
         let items = vec![event(0, 5), event(1, 9), event(0, 6), event(0, 7)];
         let batch = Arc::new(Batch::new(items, Arc::new(catalog)));
-        let (mut registry, mut turn_events, mut order, metrics) = (
-            Registry::default(),
-            TurnEvents::default(),
-            Vec::new(),
-            Metrics::new(),
-        );
+        let (mut registry, mut turn_events, mut order) =
+            (Registry::default(), TurnEvents::default(), Vec::new());
         for (topic, connection, slot) in [(0, 3, 0), (0, 1, 0), (1, 1, 1)] {
             let subscriber = super::super::registry::Subscriber {
                 connection: ConnectionKey(connection),
@@ -343,7 +347,7 @@ mod tests {
                 let mut got = Vec::new();
                 let mut next = turn_events.take_first(ConnectionKey(key));
                 while let Some(assigned) = next {
-                    let run = turn_events.run(assigned.run, Encoding::Json, &metrics);
+                    let run = turn_events.run(assigned.run, Encoding::Json);
                     got.push((assigned.slot.0, run.first, run.last));
                     let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
                     assert_eq!(
@@ -361,6 +365,10 @@ mod tests {
             }
             turn_events.clear();
             assert!(turn_events.is_empty());
+            let encoded = turn_events.take_encoded();
+            let made = if turn == 0 { 4 } else { 0 };
+            assert_eq!(encoded[Encoding::Json], made, "made once, shared after");
+            assert_eq!(encoded[Encoding::Msgpack], 0, "nobody uses it");
         }
     }
 }

@@ -60,7 +60,7 @@ async fn a_thousand_subscribes_under_load_join_without_a_hole() -> Result<()> {
     let feed = Feed::start(&market(4, 8_000, "limits: {requests_per_s: 100000}")).await?;
     let mut tasks = Vec::new();
     for at in 0..10 {
-        let mut client = feed.client(Encoding::ALL[at % 2]).await?;
+        let mut client = feed.client(Encoding::ALL[at % Encoding::COUNT]).await?;
         tasks.push(tokio::spawn(async move {
             for round in 0..100 {
                 let symbol = format!("S{}", 1 + (at + round) % 4);

@@ -59,7 +59,7 @@ const ALLOWED: [(&str, &str); 24] = [
     ("metrics", "protocol topic"),
     // The path of an event.
     ("limits", "protocol"),
-    ("log", "limits market metrics protocol topic"),
+    ("log", "limits market protocol topic"),
     ("bus", "clock limits log market metrics protocol topic"),
     (
         "source",

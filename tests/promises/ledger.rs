@@ -18,7 +18,7 @@ enum Pace {
 }
 
 async fn one_client(feed: &Feed, at: usize, pace: Pace) -> Result<Tracked> {
-    let encoding = Encoding::ALL[at % 2];
+    let encoding = Encoding::ALL[at % Encoding::COUNT];
     let mut client = if pace == Pace::Fast {
         feed.client(encoding).await?
     } else {

@@ -187,7 +187,7 @@ async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
     .await?;
     let mut clients = Vec::new();
     for at in 0..12 {
-        let mut client = feed.client(Encoding::ALL[at % 2]).await?;
+        let mut client = feed.client(Encoding::ALL[at % Encoding::COUNT]).await?;
         client.subscribe(subscribe(&["trade:*"])).await?;
         let mode = [Mode::Raw, Mode::Conflate][at % 2];
         client

@@ -13,7 +13,7 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
     let feed = Feed::start(&market(2, 5_000, "drain: {deadline: 5s, spread: 2s}")).await?;
     let mut clients = Vec::new();
     for at in 0..10 {
-        let mut client = feed.client(Encoding::ALL[at % 2]).await?;
+        let mut client = feed.client(Encoding::ALL[at % Encoding::COUNT]).await?;
         client.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
         clients.push(client);
     }

@@ -369,9 +369,10 @@ impl LoadConnection {
             },
             encoding,
         );
-        let opcode = match encoding {
-            Encoding::Msgpack => Data::Binary,
-            Encoding::Json => Data::Text,
+        let opcode = if encoding.is_text() {
+            Data::Text
+        } else {
+            Data::Binary
         };
         self.send(opcode, payload);
     }

@@ -207,8 +207,8 @@ impl Rig {
             item: 0,
             next: EventRef::END,
         }];
-        let joined = batches[0].encoded(self.encoding, &self.metrics).item(0);
-        let (encoding, metrics) = (self.encoding, &self.metrics);
+        let joined = batches[0].encode(self.encoding).0.item(0);
+        let encoding = self.encoding;
         let run = EventRange {
             batches: &batches,
             places: &places,
@@ -217,7 +217,6 @@ impl Rig {
             last: event.seq,
             joined,
             encoding,
-            metrics,
         };
         let admitted = self.outbox.admit(
             slot,
