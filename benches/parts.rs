@@ -21,7 +21,7 @@ use tickcast::market::{
 use tickcast::metrics::Metrics;
 use tickcast::outbox::{Counts, LastValueCache, Outbox, SlotId, View};
 use tickcast::protocol::{
-    Encoding, Epoch, Mode, OnSlow, Settings, decode_server_message, encode_event,
+    Encoding, Epoch, Mode, OnSlow, Seq, Settings, decode_server_message, encode_event,
 };
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
@@ -92,7 +92,7 @@ fn batch(catalog: &Arc<Catalog>, topics: &[TopicId], each: u64) -> Arc<Batch> {
     let event = |seq, topic| {
         LogItem::Event(Event {
             topic,
-            seq,
+            seq: Seq(seq),
             tx: NOW,
             body: quote(seq),
         })
@@ -111,7 +111,8 @@ fn encoding(criterion: &mut Criterion) {
         group.bench_function(encoding.name(), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                encode_event(&mut out, encoding, head, black_box(123_456), NOW, &quote(7));
+                let seq = Seq(black_box(123_456));
+                encode_event(&mut out, encoding, head, seq, NOW, &quote(7));
             });
         });
     }

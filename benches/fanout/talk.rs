@@ -2,7 +2,7 @@
 
 use tickcast::log::{Catalog, TopicId};
 use tickcast::protocol::{
-    Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Settings, Subscribed, Welcome,
+    Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Seq, Settings, Subscribed, Welcome,
     decode_request, encode_control,
 };
 use tickcast::topic::TopicName;
@@ -47,7 +47,7 @@ pub(crate) fn subscribe(payload: &[u8], catalog: &Catalog) -> Option<(Vec<usize>
     };
     let entry = |text: &String| Entry {
         epoch: Some("1".to_owned()),
-        seq: Some(0),
+        seq: Some(Seq::START),
         ..Entry::new(text.clone(), settings)
     };
     let ok: Vec<Entry> = subscribe.topics.iter().map(entry).collect();

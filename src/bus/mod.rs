@@ -31,7 +31,7 @@ use crate::log::{
 };
 use crate::market::{Body, Instrument, Symbol, TradingState, UnixNanos};
 use crate::metrics::Metrics;
-use crate::protocol::{Epoch, SourceCondition, SourceState};
+use crate::protocol::{Epoch, Seq, SourceCondition, SourceState};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
 use emit::Input;
@@ -96,7 +96,7 @@ impl Publish for Sequencer {
     fn publish(&mut self, topic: TopicId, body: Body) {
         let event = Event {
             topic,
-            seq: self.replica.head(topic) + 1,
+            seq: self.replica.head(topic).next(),
             tx: self.tx,
             body,
         };
@@ -588,7 +588,7 @@ impl Bus {
     /// The next epoch of each topic that has an event in its own.
     fn begin_epochs(&mut self, topics: impl IntoIterator<Item = TopicId>) {
         for topic in topics {
-            if self.out.replica.head(topic) > 0 {
+            if self.out.replica.head(topic) > Seq::START {
                 let epoch = self.out.replica.epoch(topic).next();
                 self.out.push(LogItem::Epoch { topic, epoch });
             }

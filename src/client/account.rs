@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::accounts::AccountError;
 use crate::market::{Body, UnixNanos};
-use crate::protocol::{DataEvent, Entry, Mode, OnSlow, Settings};
+use crate::protocol::{DataEvent, Entry, Mode, OnSlow, Seq, Settings};
 use crate::topic::{Channel, Kind, TopicName};
 
 /// One topic's account, as the client sees it.
@@ -15,9 +15,9 @@ pub struct Account {
     /// The topic's epoch.
     pub epoch: String,
     /// Sequence number at which the account began.
-    pub start: u64,
+    pub start: Seq,
     /// The last number taken in: by an event, a gap or a snapshot.
-    pub head: u64,
+    pub head: Seq,
     /// Events received.
     pub delivered: u64,
     /// Events that a newer one replaced.
@@ -43,7 +43,7 @@ pub struct Account {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Place {
     epoch: String,
-    seq: u64,
+    seq: Seq,
 }
 
 /// Permissions of earlier settings, which hold for events up to `until`.
@@ -73,7 +73,7 @@ pub(super) struct Rules {
 
 impl Account {
     /// Begins at an acknowledgement's place.
-    pub(super) fn new(entry: &Entry, settings: Settings, seq: u64) -> Self {
+    pub(super) fn new(entry: &Entry, settings: Settings, seq: Seq) -> Self {
         let channel = match TopicName::parse(&entry.topic) {
             Ok(TopicName::Topic(topic)) => Some(topic.channel),
             _ => None,
@@ -100,7 +100,7 @@ impl Account {
     }
 
     /// Takes an acknowledgement of a topic that is held already: the settings in force, and the topic's head.
-    pub(super) fn acknowledge(&mut self, entry: &Entry, settings: Settings, seq: u64) {
+    pub(super) fn acknowledge(&mut self, entry: &Entry, settings: Settings, seq: Seq) {
         let place = Place {
             epoch: entry.epoch.clone().unwrap_or_default(),
             seq,
@@ -118,7 +118,7 @@ impl Account {
     }
 
     /// Begins after `seq` instead, because the client resumes there.
-    pub(super) fn resume(&mut self, seq: u64) {
+    pub(super) fn resume(&mut self, seq: Seq) {
         (self.start, self.head) = (seq, seq);
     }
 
@@ -129,13 +129,13 @@ impl Account {
     }
 
     /// True if a permission of earlier settings covers events up to `last`.
-    fn covered_earlier(&self, permission: bool, last: u64) -> bool {
+    fn covered_earlier(&self, permission: bool, last: Seq) -> bool {
         let until = &self.earlier.until;
         permission && (self.epoch != until.epoch || last <= until.seq)
     }
 
     /// Checks that the events after `head` up to `last` may be merged.
-    fn check_jump(&self, topic: &str, last: u64, rules: Rules) -> Result<(), AccountError> {
+    fn check_jump(&self, topic: &str, last: Seq, rules: Rules) -> Result<(), AccountError> {
         let by_mode =
             self.settings.mode != Mode::Raw || self.covered_earlier(self.earlier.merges, last);
         let by_degrade = rules.degraded
@@ -148,12 +148,12 @@ impl Account {
         }
         Err(AccountError::Silent {
             topic: topic.to_owned(),
-            from: self.head.saturating_add(1),
+            from: self.head.next(),
             to: last,
         })
     }
 
-    fn check_order(&self, topic: &str, seq: u64, first: u64) -> Result<(), AccountError> {
+    fn check_order(&self, topic: &str, seq: Seq, first: Seq) -> Result<(), AccountError> {
         if seq >= first {
             return Ok(());
         }
@@ -171,11 +171,11 @@ impl Account {
         event: &DataEvent,
         rules: Rules,
     ) -> Result<u64, AccountError> {
-        let before = event.seq.saturating_sub(1);
-        self.check_order(topic, event.seq, self.head.saturating_add(1))?;
+        let before = event.seq.previous();
+        self.check_order(topic, event.seq, self.head.next())?;
         self.check_jump(topic, before, rules)?;
         self.see_bar(topic, event, rules)?;
-        let jumped = before.saturating_sub(self.head);
+        let jumped = before.since(self.head);
         self.merged = self.merged.saturating_add(jumped);
         self.delivered = self.delivered.saturating_add(1);
         self.advance(event.seq);
@@ -186,15 +186,15 @@ impl Account {
     pub(super) fn gap(
         &mut self,
         topic: &str,
-        (from, to): (u64, u64),
+        (from, to): (Seq, Seq),
         rules: Rules,
     ) -> Result<u64, AccountError> {
-        let before = from.saturating_sub(1);
-        self.check_order(topic, from, self.head.saturating_add(1))?;
+        let before = from.previous();
+        self.check_order(topic, from, self.head.next())?;
         self.check_jump(topic, before, rules)?;
-        let jumped = before.saturating_sub(self.head);
+        let jumped = before.since(self.head);
         self.merged = self.merged.saturating_add(jumped);
-        self.lost = self.lost.saturating_add(to.saturating_sub(before));
+        self.lost = self.lost.saturating_add(to.since(before));
         self.advance(to);
         (self.after_gap, self.bar) = (true, LastBar::Unknown);
         Ok(jumped)
@@ -205,7 +205,7 @@ impl Account {
         &mut self,
         topic: &str,
         epoch: &str,
-        (seq, events): (u64, &[DataEvent]),
+        (seq, events): (Seq, &[DataEvent]),
         rules: Rules,
     ) -> Result<u64, AccountError> {
         self.check_contents(topic, seq, events)?;
@@ -241,13 +241,13 @@ impl Account {
         if let Some(last) = events.last() {
             self.see_bar(topic, last, rules)?;
         }
-        let jumped = seq.saturating_sub(self.head);
+        let jumped = seq.since(self.head);
         self.merged = self.merged.saturating_add(jumped);
         self.advance(seq);
         Ok(jumped)
     }
 
-    fn begin_epoch(&mut self, topic: &str, epoch: &str, seq: u64) -> Result<(), AccountError> {
+    fn begin_epoch(&mut self, topic: &str, epoch: &str, seq: Seq) -> Result<(), AccountError> {
         if self.previous_epoch.as_deref() == Some(epoch) {
             return Err(AccountError::Epoch {
                 topic: topic.to_owned(),
@@ -274,18 +274,18 @@ impl Account {
     fn check_contents(
         &self,
         topic: &str,
-        seq: u64,
+        seq: Seq,
         events: &[DataEvent],
     ) -> Result<(), AccountError> {
         let is_complete = match self.channel.map(Channel::kind) {
             None => true,
             Some(Kind::Event) => {
                 let numbers = events.iter().rev().map(|event| event.seq);
-                numbers.eq((1..=seq).rev().take(events.len()))
+                numbers.eq((1..=seq.0).rev().map(Seq).take(events.len()))
             }
             Some(Kind::State | Kind::Bar) => events.last().is_none_or(|last| last.seq == seq),
         };
-        if is_complete && (seq == 0 || !events.is_empty()) {
+        if is_complete && (seq == Seq::START || !events.is_empty()) {
             return Ok(());
         }
         Err(AccountError::Contents {
@@ -324,7 +324,7 @@ impl Account {
         Ok(())
     }
 
-    fn advance(&mut self, head: u64) {
+    fn advance(&mut self, head: Seq) {
         self.head = head;
         self.after_gap = false;
         if !self.acknowledged.is_empty() {
@@ -335,7 +335,7 @@ impl Account {
     }
 
     /// The newest number that an acknowledgement named in the account's epoch.
-    pub(super) fn newest_known(&self) -> u64 {
+    pub(super) fn newest_known(&self) -> Seq {
         let known = self
             .acknowledged
             .iter()

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use super::account::{Account, Rules};
 use crate::protocol::{
-    Control, DataEvent, Entry, Gap, GapCause, Heartbeat, LagLevel, LedgerAnswer, LedgerEntry,
+    Control, DataEvent, Entry, Gap, GapCause, Heartbeat, LagLevel, LedgerAnswer, LedgerEntry, Seq,
     ServerMessage, Snapshot,
 };
 
@@ -26,9 +26,9 @@ pub enum AccountError {
         /// The topic.
         topic: String,
         /// Sequence number received.
-        seq: u64,
+        seq: Seq,
         /// Sequence number received before it.
-        head: u64,
+        head: Seq,
     },
     /// A hole that no gap names, in a topic that doesn't merge.
     #[error("{topic}: events {from} to {to} are missing and no gap reports them")]
@@ -36,9 +36,9 @@ pub enum AccountError {
         /// The topic.
         topic: String,
         /// The first that is missing.
-        from: u64,
+        from: Seq,
         /// The last that is missing.
-        to: u64,
+        to: Seq,
     },
     /// The last event of a closed bar was merged.
     #[error("{topic}: a closed bar before seq {seq} was not delivered and no gap reports it")]
@@ -46,7 +46,7 @@ pub enum AccountError {
         /// The topic.
         topic: String,
         /// The event or snapshot that shows it.
-        seq: u64,
+        seq: Seq,
     },
     /// A snapshot at a place that neither an acknowledgement nor a gap announced.
     #[error(
@@ -56,7 +56,7 @@ pub enum AccountError {
         /// The topic.
         topic: String,
         /// The snapshot's number.
-        seq: u64,
+        seq: Seq,
     },
     /// A snapshot that doesn't show the state at its number.
     #[error("{topic}: the snapshot at seq {seq} does not contain the state at {seq}")]
@@ -64,7 +64,7 @@ pub enum AccountError {
         /// The topic.
         topic: String,
         /// The snapshot's number.
-        seq: u64,
+        seq: Seq,
     },
     /// A message of an epoch that isn't the account's, or that has ended.
     #[error("{topic}: received a message of epoch {epoch}, which is not the topic's current epoch")]
@@ -259,7 +259,7 @@ impl Accounts {
     }
 
     /// A subscription that goes on where an earlier connection broke off: its account begins at `seq`.
-    pub fn resume(&mut self, topic: &str, seq: u64) {
+    pub fn resume(&mut self, topic: &str, seq: Seq) {
         if let Some(account) = self.topics.get_mut(topic) {
             account.resume(seq);
         }
@@ -294,8 +294,9 @@ impl Accounts {
         }
         let count = gap
             .to
+            .0
             .checked_add(1)
-            .and_then(|end| end.checked_sub(gap.from));
+            .and_then(|end| end.checked_sub(gap.from.0));
         if count != Some(gap.n) {
             return Err(AccountError::GapCount(topic.to_owned()));
         }
@@ -355,8 +356,8 @@ fn agrees(own: &Account, server: &LedgerEntry) -> bool {
     own.epoch == server.epoch
         && (own.start, own.head) == (server.start, server.head)
         && sums == (server.delivered, server.merged, server.lost)
-        && server.head.checked_sub(server.start) == total
-        && server.head.saturating_add(server.pending) >= own.newest_known()
+        && server.head.checked_since(server.start) == total
+        && server.pending >= own.newest_known().since(server.head)
 }
 
 #[cfg(test)]

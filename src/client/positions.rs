@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::protocol::{Control, Entry, From, ServerMessage};
+use crate::protocol::{Control, Entry, From, Seq, ServerMessage};
 
 /// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
 /// [`from`](Self::from) is what `subscribe` needs to go on without a hole.
@@ -28,7 +28,7 @@ pub struct Positions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
     epoch: String,
-    seq: u64,
+    seq: Seq,
 }
 
 impl Positions {
@@ -85,7 +85,7 @@ impl Positions {
         }
     }
 
-    fn set(&mut self, topic: &str, epoch: &str, seq: u64) {
+    fn set(&mut self, topic: &str, epoch: &str, seq: Seq) {
         let position = Position {
             epoch: epoch.to_owned(),
             seq,
@@ -153,7 +153,10 @@ mod tests {
         let from = positions.from().expect("two topics");
         assert_eq!(
             from.seqs,
-            [("trade:A".to_owned(), 6), ("trade:B".to_owned(), 12)]
+            [
+                ("trade:A".to_owned(), Seq(6)),
+                ("trade:B".to_owned(), Seq(12))
+            ]
         );
         assert_eq!(from.epochs, [("trade:B".to_owned(), "e2".to_owned())]);
         // An answer to a resume names the head; the missed events are still to come.
@@ -162,7 +165,7 @@ mod tests {
             &SUBSCRIBED.replace("\"seq\":5", "\"seq\":50"),
         );
         let from = positions.from().expect("two topics");
-        assert_eq!(from.seqs[0], ("trade:A".to_owned(), 6));
+        assert_eq!(from.seqs[0], ("trade:A".to_owned(), Seq(6)));
         take(
             &mut positions,
             r#"{"op":"topics","added":[],"removed":[{"topic":"trade:A","code":412,"message":"gone"}],"err":[]}"#,

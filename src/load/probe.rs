@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::connection::{Recorder, TestSettings};
 use crate::client::Accounts;
 use crate::market::UnixNanos;
-use crate::protocol::{Control, DataEvent, From, ServerMessage};
+use crate::protocol::{Control, DataEvent, From, Seq, ServerMessage};
 use crate::topic::Channel;
 
 /// State of a probe.
@@ -13,7 +13,7 @@ use crate::topic::Channel;
 pub(super) struct Probe {
     accounts: Accounts,
     /// Resume positions of topics with their epochs; passed to the accounts once the topics are subscribed.
-    resumed: Vec<(String, u64, String)>,
+    resumed: Vec<(String, Seq, String)>,
     /// The server broke a promise; what follows from that isn't told again.
     is_broken: bool,
 }

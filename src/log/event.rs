@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::{InstrumentId, RestoredTopic, SourceId, TopicId};
 use crate::market::{Body, TradeId, UnixNanos};
-use crate::protocol::{Epoch, SourceCondition};
+use crate::protocol::{Epoch, Seq, SourceCondition};
 
 /// One event, numbered and stamped.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Event {
     /// Topic of the event.
     pub topic: TopicId,
     /// Its number within the topic's epoch.
-    pub seq: u64,
+    pub seq: Seq,
     /// Publication time.
     pub tx: UnixNanos,
     /// Content of the event.

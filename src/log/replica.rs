@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::topic_state::TopicState;
 use super::{Catalog, Event, LogItem, TopicId};
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, SourceCondition};
+use crate::protocol::{Epoch, Seq, SourceCondition};
 use crate::topic::{Channel, Kind};
 
 /// Number of closed bars kept per topic.
@@ -45,7 +45,7 @@ impl Checkpoint {
     }
 
     /// The last sequence number of an earlier epoch; `None` where more than [`ENDED_EPOCHS_KEPT`] have ended since.
-    pub fn ended_at(&self, topic: TopicId, epoch: Epoch) -> Option<u64> {
+    pub fn ended_at(&self, topic: TopicId, epoch: Epoch) -> Option<Seq> {
         let mut ended = self.topics[topic.index()].ended.iter();
         ended
             .find(|(generation, _)| *generation == epoch.generation)
@@ -142,14 +142,14 @@ impl Replica {
         let state = &mut self.topics[event.topic.index()];
         debug_assert_eq!(
             event.seq,
-            state.head + 1,
+            state.head.next(),
             "one writer numbers a topic without a hole"
         );
         state.head = event.seq;
         if event.closes_bar() {
             state.closed.push_back(event.clone());
             if state.closed.len() > CLOSED_BARS_KEPT {
-                state.closed_evicted = state.closed.pop_front().map_or(0, |old| old.seq);
+                state.closed_evicted = state.closed.pop_front().map_or(Seq::START, |old| old.seq);
             }
         }
         self.bytes += event.footprint();
@@ -217,7 +217,7 @@ impl Replica {
     }
 
     /// A topic's newest sequence number; 0 where nothing was published.
-    pub fn head(&self, topic: TopicId) -> u64 {
+    pub fn head(&self, topic: TopicId) -> Seq {
         self.topics[topic.index()].head
     }
 
@@ -245,37 +245,36 @@ impl Replica {
     }
 
     /// The events after `seq`, if all of them are still there.
-    pub fn after(&self, topic: TopicId, seq: u64) -> Option<impl ExactSizeIterator<Item = &Event>> {
+    pub fn after(&self, topic: TopicId, seq: Seq) -> Option<impl ExactSizeIterator<Item = &Event>> {
         let state = &self.topics[topic.index()];
-        let first = state.head + 1 - state.recent.len() as u64;
-        (first..=state.head + 1)
-            .contains(&(seq + 1))
-            .then(|| state.recent.range((seq + 1 - first) as usize..))
+        let first = state.first_kept();
+        (first..=state.head.next())
+            .contains(&seq.next())
+            .then(|| state.recent.range(seq.next().since(first) as usize..))
     }
 
     /// The oldest event that is still there; head + 1 where none is.
-    pub fn first_kept(&self, topic: TopicId) -> u64 {
-        let state = &self.topics[topic.index()];
-        state.head + 1 - state.recent.len() as u64
+    pub fn first_kept(&self, topic: TopicId) -> Seq {
+        self.topics[topic.index()].first_kept()
     }
 
     /// The last events of the closed bars after `seq` that are kept.
     pub fn closed_after(
         &self,
         topic: TopicId,
-        seq: u64,
+        seq: Seq,
     ) -> impl DoubleEndedIterator<Item = &Event> {
         let closed = &self.topics[topic.index()].closed;
         closed.range(closed.partition_point(|event| event.seq <= seq)..)
     }
 
     /// The last event of the newest closed bar that is no longer kept; 0 where all are.
-    pub fn closed_evicted(&self, topic: TopicId) -> u64 {
+    pub fn closed_evicted(&self, topic: TopicId) -> Seq {
         self.topics[topic.index()].closed_evicted
     }
 
     /// The state as of `seq` in at most `events` events, the newest last: the last trades, the last bars, the last state.
-    pub fn snapshot(&self, topic: TopicId, seq: u64, events: usize) -> Vec<&Event> {
+    pub fn snapshot(&self, topic: TopicId, seq: Seq, events: usize) -> Vec<&Event> {
         let state = &self.topics[topic.index()];
         let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
         let recent = upto(&state.recent);
@@ -386,12 +385,12 @@ mod tests {
             let body = Body::Quote(Quote { ts: tx, bid, ask });
             let event = Event {
                 topic,
-                seq,
+                seq: Seq(seq),
                 tx,
                 body,
             };
             replica.apply(&LogItem::Event(event), &catalog);
-            replica.first_kept(a)
+            replica.first_kept(a).0
         };
         for seq in 1..=100 {
             assert_eq!(publish(a, seq, 1_000), 1, "all are kept");

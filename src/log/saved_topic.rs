@@ -9,7 +9,7 @@ use super::Replica;
 use super::topic_state::TopicState;
 use crate::log::{Event, TopicId, TopicInfo};
 use crate::protocol::{
-    DataEvent, Encoding, Epoch, ServerMessage, decode_server_message, encode_event,
+    DataEvent, Encoding, Epoch, Seq, ServerMessage, decode_server_message, encode_event,
 };
 
 /// See the module.
@@ -21,9 +21,9 @@ pub struct SavedTopic {
     #[serde(alias = "generation")]
     pub generation: u32,
     /// Its newest event's number.
-    pub head: u64,
-    ended_at: u64,
-    closed_evicted: u64,
+    pub head: Seq,
+    ended_at: Seq,
+    closed_evicted: Seq,
     recent: Bytes,
     closed: Bytes,
 }
@@ -69,14 +69,14 @@ impl Replica {
             .topics
             .iter()
             .enumerate()
-            .filter(|(_, state)| state.head > 0 || state.epoch.generation > 0);
+            .filter(|(_, state)| state.head > Seq::START || state.epoch.generation > 0);
         let save = |(at, state): (usize, &TopicState)| {
             let info = self.catalog.topic(TopicId(at as u32));
             SavedTopic {
                 topic: info.text.to_string(),
                 generation: state.epoch.generation,
                 head: state.head,
-                ended_at: state.ended.back().map_or(0, |(_, seq)| *seq),
+                ended_at: state.ended.back().map_or(Seq::START, |(_, seq)| *seq),
                 closed_evicted: state.closed_evicted,
                 recent: write(info, &state.recent),
                 closed: write(info, &state.closed),
@@ -93,9 +93,12 @@ impl RestoredTopic {
         let is_whole = recent
             .iter()
             .rev()
-            .zip((1..=saved.head).rev())
+            .zip((1..=saved.head.0).rev().map(Seq))
             .all(|(event, seq)| event.seq == seq);
-        if !is_whole || (saved.head > 0 && recent.is_empty()) || recent.len() as u64 > saved.head {
+        if !is_whole
+            || (saved.head > Seq::START && recent.is_empty())
+            || recent.len() as u64 > saved.head.0
+        {
             return None;
         }
         Some(Self(TopicState {

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::Event;
 use crate::market::UnixNanos;
-use crate::protocol::Epoch;
+use crate::protocol::{Epoch, Seq};
 use crate::topic::{Channel, Kind};
 
 /// Number of trades in a snapshot where the request names no number.
@@ -12,15 +12,15 @@ pub const SNAPSHOT_TRADES: usize = 50;
 #[derive(Debug, Clone)]
 pub(super) struct TopicState {
     pub(super) epoch: Epoch,
-    pub(super) head: u64,
+    pub(super) head: Seq,
     /// Consecutive events, the newest last; never empty once something was published.
     pub(super) recent: VecDeque<Event>,
     /// The last events of closed bars, the newest last; only of `bar` topics.
     pub(super) closed: VecDeque<Event>,
     /// The last event of the newest closed bar that is no longer kept.
-    pub(super) closed_evicted: u64,
+    pub(super) closed_evicted: Seq,
     /// The newest epochs before this one, the newest last: turn and last sequence number of each.
-    pub(super) ended: VecDeque<(u32, u64)>,
+    pub(super) ended: VecDeque<(u32, Seq)>,
     pub(super) kind: Kind,
 }
 
@@ -28,10 +28,10 @@ impl TopicState {
     pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
         Self {
             epoch,
-            head: 0,
+            head: Seq::START,
             recent: VecDeque::new(),
             closed: VecDeque::new(),
-            closed_evicted: 0,
+            closed_evicted: Seq::START,
             ended: VecDeque::new(),
             kind: channel.kind(),
         }
@@ -43,6 +43,11 @@ impl TopicState {
             Kind::Event => SNAPSHOT_TRADES,
             Kind::State | Kind::Bar => 1,
         }
+    }
+
+    /// The oldest event that is still there; the number after `head` where none is.
+    pub(super) fn first_kept(&self) -> Seq {
+        Seq(self.head.0 + 1 - self.recent.len() as u64)
     }
 
     /// Forgets events beyond so many, or published before `oldest`, but for what snapshots need; returns their memory.

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::queue::{Entry, GapEntry, ResumeEntry, Verdict};
 use super::{Outbox, Slot, SlotId, View};
-use crate::protocol::GapCause;
+use crate::protocol::{GapCause, Seq};
 
 /// The plan for an entry of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Gaps {
     }
 
     /// Names an event as lost. Returns the memory that this takes.
-    fn add(&mut self, id: SlotId, seq: u64, kept: &mut VecDeque<Entry>, slot: &mut Slot) -> usize {
+    fn add(&mut self, id: SlotId, seq: Seq, kept: &mut VecDeque<Entry>, slot: &mut Slot) -> usize {
         if let Some(gap) = self
             .last(id, kept)
             .filter(|gap| gap.cause == GapCause::Slow)
@@ -110,7 +110,7 @@ impl Gaps {
         };
         let is_asked = [last.cause, gap.cause].contains(&GapCause::Expired);
         let has_one_cause = last.cause == gap.cause;
-        if last.to + 1 != gap.from || is_asked || !(has_one_cause || under_pressure) {
+        if last.to.next() != gap.from || is_asked || !(has_one_cause || under_pressure) {
             return false;
         }
         last.to = gap.to;
@@ -298,8 +298,8 @@ impl Outbox {
     }
 
     /// By slot: the newest event that is in the queue, or before it.
-    fn queued_tails(&self) -> Vec<u64> {
-        let mut tails: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
+    fn queued_tails(&self) -> Vec<Seq> {
+        let mut tails: Vec<Seq> = self.slots.iter().map(|slot| slot.head).collect();
         for entry in self.waiting.queue.entries() {
             match entry {
                 Entry::Event(event) => tails[event.slot.index()] = event.seq,

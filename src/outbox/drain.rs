@@ -7,7 +7,7 @@ use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, View};
 use crate::log::Event;
 use crate::protocol::{
-    self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode,
+    self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode, Seq,
     SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
 };
 use crate::topic::Kind;
@@ -194,10 +194,10 @@ impl Outbox {
         }
     }
 
-    fn put_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause, view: &mut View<'_>) {
+    fn put_gap(&mut self, slot: SlotId, from: Seq, to: Seq, cause: GapCause, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        let merged = state.merge_to(from - 1);
-        let lost = to + 1 - from;
+        let merged = state.merge_to(from.previous());
+        let lost = to.next().since(from);
         state.lose_to(to);
         let gap = Gap {
             topic: view.replica.catalog().topic(state.topic).text.to_string(),
@@ -245,7 +245,7 @@ impl Outbox {
     fn put_snapshot(
         &mut self,
         slot: SlotId,
-        seq: u64,
+        seq: Seq,
         events: usize,
         last: Option<Event>,
         view: &mut View<'_>,
@@ -330,7 +330,7 @@ impl Outbox {
             return true;
         }
         if !is_current {
-            let (from, overran) = (state.head + 1, state.overran());
+            let (from, overran) = (state.head.next(), state.overran());
             self.put_hole(slot, from, to, overran, view);
             return true;
         }
@@ -338,14 +338,14 @@ impl Outbox {
     }
 
     /// Sends events of the current epoch out of the history, and a gap over those that it no longer has.
-    fn send_history(&mut self, slot: SlotId, to: u64, view: &mut View<'_>) -> bool {
+    fn send_history(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) -> bool {
         let state = &mut self.slots[slot.index()];
         let topic = state.topic;
         let first_kept = view.replica.first_kept(topic);
-        if state.head + 1 < first_kept {
-            let (from, overran) = (state.head + 1, state.overran());
-            state.set_overran(overran && to < first_kept - 1);
-            self.put_hole(slot, from, to.min(first_kept - 1), overran, view);
+        if state.head.next() < first_kept {
+            let (from, overran) = (state.head.next(), state.overran());
+            state.set_overran(overran && to < first_kept.previous());
+            self.put_hole(slot, from, to.min(first_kept.previous()), overran, view);
         }
         let Self {
             slots,
@@ -385,7 +385,7 @@ impl Outbox {
     }
 
     /// Says that missed events are gone: because of the bus, where it overran the shard meanwhile.
-    fn put_hole(&mut self, slot: SlotId, from: u64, to: u64, overran: bool, view: &mut View<'_>) {
+    fn put_hole(&mut self, slot: SlotId, from: Seq, to: Seq, overran: bool, view: &mut View<'_>) {
         let cause = if overran {
             GapCause::Bus
         } else {
@@ -408,18 +408,18 @@ impl Outbox {
             state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
         }
         state.is_pending = false;
-        self.send_merged(slot, u64::MAX, view);
+        self.send_merged(slot, Seq::MAX, view);
         let state = &mut self.slots[slot.index()];
         state.set_tail(state.head);
     }
 
     /// Sends what merging leaves of the events after the account's head up to `to`: closed bars, and the newest.
-    fn send_merged(&mut self, slot: SlotId, to: u64, view: &mut View<'_>) {
+    fn send_merged(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) {
         let state = &self.slots[slot.index()];
         let topic = state.topic;
         let evicted = view.replica.closed_evicted(topic).min(to);
         if state.kind == Kind::Bar && evicted > state.head {
-            self.put_hole(slot, state.head + 1, evicted, false, view);
+            self.put_hole(slot, state.head.next(), evicted, false, view);
         }
         let Self {
             slots,

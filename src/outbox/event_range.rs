@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crate::log::{Batch, Event, LogItem};
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, Seq};
 
 /// Position of an event in this turn, and of the next one of its topic.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +29,9 @@ pub struct EventRange<'a> {
     /// The place of the first event.
     pub at: u32,
     /// The sequence number of the first event.
-    pub first: u64,
+    pub first: Seq,
     /// The sequence number of the last event.
-    pub last: u64,
+    pub last: Seq,
     /// All events one behind the other, as they stand in an array.
     pub joined: &'a [u8],
     /// Encoding of the bytes.
@@ -41,7 +41,7 @@ pub struct EventRange<'a> {
 impl<'a> EventRange<'a> {
     /// Number of events, at least one.
     pub const fn count(&self) -> u64 {
-        self.last + 1 - self.first
+        self.last.since(self.first) + 1
     }
 
     /// Each event with its bytes, in order.

@@ -2,11 +2,11 @@
 
 use crate::log::{Event, Replica, TopicId};
 use crate::metrics::Metrics;
-use crate::protocol::{Encoding, PerEncoding, encode_event};
+use crate::protocol::{Encoding, PerEncoding, Seq, encode_event};
 
 #[derive(Debug, Default)]
 struct Kept {
-    seq: u64,
+    seq: Seq,
     generation: u32,
     bytes: Vec<u8>,
 }

@@ -3,7 +3,7 @@
 use super::queue::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
 use crate::log::TopicId;
-use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, encode_parts};
+use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, Seq, encode_parts};
 
 /// Work of a flush that a byte of a ledger takes, in bytes of other messages.
 const LEDGER_WORK: usize = 2;
@@ -32,7 +32,7 @@ impl Outbox {
         &self,
         topic: TopicId,
         slot: SlotId,
-        queued: u64,
+        queued: Seq,
         view: &View<'_>,
     ) -> LedgerEntry {
         let state = &self.slots[slot.index()];
@@ -51,14 +51,14 @@ impl Outbox {
             delivered: state.delivered(),
             merged: state.merged(),
             lost: state.lost(),
-            pending: newest - state.head,
+            pending: newest.since(state.head),
         }
     }
 
     /// By slot: the newest event of its account's epoch that is in the queue, or before it. Of an epoch that has ended it is
     /// the last.
-    fn queued_of_epoch(&self) -> Vec<u64> {
-        let mut newest: Vec<u64> = self.slots.iter().map(|slot| slot.head).collect();
+    fn queued_of_epoch(&self) -> Vec<Seq> {
+        let mut newest: Vec<Seq> = self.slots.iter().map(|slot| slot.head).collect();
         let mut is_over = vec![false; newest.len()];
         for entry in self.waiting.queue.entries() {
             let Some(id) = entry.slot().filter(|id| !is_over[id.index()]) else {
@@ -70,7 +70,7 @@ impl Outbox {
                 Entry::Gap(gap) => gap.to,
                 Entry::Snapshot(snapshot) if snapshot.epoch.is_none() => snapshot.seq,
                 Entry::Resume(resume) if resume.to != ResumeEntry::OPEN => resume.to,
-                _ => 0,
+                _ => Seq::START,
             };
             let newest = &mut newest[id.index()];
             *newest = last.max(*newest);

@@ -39,7 +39,7 @@ use crate::limits::OutboxLimits;
 use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
-use crate::protocol::{Encoding, Id, LagLevel, Mode};
+use crate::protocol::{Encoding, Id, LagLevel, Mode, Seq};
 use queue::Entry;
 use read_window::ReadWindow;
 use waiting::Queues;
@@ -263,9 +263,9 @@ impl Outbox {
         is_free && self.slots[slot.index()].queued() == 0
     }
 
-    fn count_delivered(&mut self, slot: SlotId, first: u64, last: u64, counts: &mut Counts) {
+    fn count_delivered(&mut self, slot: SlotId, first: Seq, last: Seq, counts: &mut Counts) {
         self.slots[slot.index()].deliver_run(first, last);
-        let delivered = last + 1 - first;
+        let delivered = last.since(first) + 1;
         self.totals.delivered += delivered;
         counts.delivered += delivered;
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::SlotId;
 use crate::log::Event;
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, GapCause, Id};
+use crate::protocol::{Epoch, GapCause, Id, Seq};
 
 /// Memory of an entry, counted against `fanout.outbox` beside the event's bytes.
 const ENTRY_BYTES: usize = size_of::<Entry>();
@@ -18,7 +18,7 @@ pub(super) struct EventEntry {
     /// The last event of a bar, which no mode swallows.
     pub done: bool,
     pub len: u32,
-    pub seq: u64,
+    pub seq: Seq,
     pub tx: UnixNanos,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct EventEntry {
 pub(super) struct SnapshotEntry {
     pub slot: SlotId,
     /// As of where.
-    pub seq: u64,
+    pub seq: Seq,
     /// The event of that number, should the history have moved on.
     pub last: Option<Event>,
     pub events: usize,
@@ -41,8 +41,8 @@ pub(super) struct SnapshotEntry {
 #[derive(Debug)]
 pub(super) struct GapEntry {
     pub slot: SlotId,
-    pub from: u64,
-    pub to: u64,
+    pub from: Seq,
+    pub to: Seq,
     pub cause: GapCause,
 }
 
@@ -50,11 +50,11 @@ pub(super) struct GapEntry {
 pub(super) struct ResumeEntry {
     pub slot: SlotId,
     /// The last event; [`ResumeEntry::OPEN`]: until the subscription has caught up.
-    pub to: u64,
+    pub to: Seq,
 }
 
 impl ResumeEntry {
-    pub(super) const OPEN: u64 = u64::MAX;
+    pub(super) const OPEN: Seq = Seq::MAX;
 }
 
 #[derive(Debug)]
@@ -217,7 +217,7 @@ impl SendQueue {
     }
 
     /// Ends the reading of the history, by the entry at that place, at event `to`.
-    pub(super) fn end_resume(&mut self, place: u32, to: u64) {
+    pub(super) fn end_resume(&mut self, place: u32, to: Seq) {
         let at = place.wrapping_sub(self.first) as usize;
         match self.entries.get_mut(at) {
             Some(Entry::Resume(resume)) => resume.to = to,

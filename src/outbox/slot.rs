@@ -1,6 +1,6 @@
 use crate::log::TopicId;
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, Mode, OnSlow, Settings};
+use crate::protocol::{Epoch, Mode, OnSlow, Seq, Settings};
 use crate::topic::Kind;
 
 /// A subscription's number within its connection.
@@ -37,9 +37,9 @@ pub struct Slot {
     /// No longer held; freed once none of its entries is in the queue.
     pub dead: bool,
     /// Start of the account.
-    pub start: u64,
+    pub start: Seq,
     /// The newest event that is accounted for.
-    pub head: u64,
+    pub head: Seq,
     /// State that a raw subscription that is up to date does not need.
     more: Option<Box<More>>,
 }
@@ -55,7 +55,7 @@ struct More {
     /// The shard was overrun while the history was being read: what is missing of it is missing because of the bus.
     overran: bool,
     /// The newest event that is in the queue or before it, in the epoch of what was queued last.
-    tail: u64,
+    tail: Seq,
     /// Events replaced by a newer one.
     merged: u64,
     /// Events named in gaps.
@@ -66,7 +66,7 @@ struct More {
 
 impl Slot {
     /// A subscription whose account begins at `start`.
-    pub fn new(topic: TopicId, kind: Kind, settings: Settings, epoch: Epoch, start: u64) -> Self {
+    pub fn new(topic: TopicId, kind: Kind, settings: Settings, epoch: Epoch, start: Seq) -> Self {
         Self {
             topic,
             place: 0,
@@ -104,7 +104,7 @@ impl Slot {
     }
 
     /// One entry more in the queue; with it the newest event there has this number, where it has another than before.
-    pub fn enqueue(&mut self, tail: Option<u64>) {
+    pub fn enqueue(&mut self, tail: Option<Seq>) {
         let more = self.more();
         more.queued += 1;
         more.tail = tail.unwrap_or(more.tail);
@@ -118,12 +118,12 @@ impl Slot {
     }
 
     /// The newest event that is in the queue or before it, in the epoch of what was queued last.
-    pub fn tail(&self) -> u64 {
+    pub fn tail(&self) -> Seq {
         self.more.as_ref().map_or(self.head, |more| more.tail)
     }
 
     /// Everything up to here is in the queue or before it.
-    pub fn set_tail(&mut self, tail: u64) {
+    pub fn set_tail(&mut self, tail: Seq) {
         if tail != self.tail() {
             self.more().tail = tail;
         }
@@ -137,7 +137,7 @@ impl Slot {
     }
 
     /// One entry more in the queue: a new epoch's beginning, at `seq`.
-    pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: u64) {
+    pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: Seq) {
         self.enqueue(Some(seq));
         self.more().generation = epoch.generation;
         (self.is_pending, self.catching_up) = (false, false);
@@ -165,12 +165,12 @@ impl Slot {
 
     /// Events that the account has come to.
     pub fn accounted(&self) -> u64 {
-        self.head - self.start
+        self.head.since(self.start)
     }
 
     /// Events in data arrays.
     pub fn delivered(&self) -> u64 {
-        self.head - self.start - self.merged() - self.lost()
+        self.head.since(self.start) - self.merged() - self.lost()
     }
 
     /// Events replaced by a newer one, or by a snapshot.
@@ -196,10 +196,10 @@ impl Slot {
     }
 
     /// Accounts for the delivery of consecutive events, of which the account has had all before.
-    pub fn deliver_run(&mut self, first: u64, last: u64) {
+    pub fn deliver_run(&mut self, first: Seq, last: Seq) {
         debug_assert_eq!(
             first,
-            self.head + 1,
+            self.head.next(),
             "a raw subscription that is up to date misses nothing"
         );
         self.head = last;
@@ -209,16 +209,16 @@ impl Slot {
     }
 
     /// Accounts for the delivery of event `seq`, and for those that it replaces; returns how many.
-    pub fn deliver(&mut self, seq: u64) -> u64 {
+    pub fn deliver(&mut self, seq: Seq) -> u64 {
         debug_assert!(seq > self.head, "events are delivered in order");
-        let merged = self.merge_to(seq - 1);
+        let merged = self.merge_to(seq.previous());
         self.advance(seq);
         merged
     }
 
     /// Accounts for events up to `seq` that a snapshot or a newer event replaces; returns how many.
-    pub fn merge_to(&mut self, seq: u64) -> u64 {
-        let merged = seq.saturating_sub(self.head);
+    pub fn merge_to(&mut self, seq: Seq) -> u64 {
+        let merged = seq.since(self.head);
         if merged > 0 {
             self.more().merged += merged;
             self.advance(seq);
@@ -227,13 +227,17 @@ impl Slot {
     }
 
     /// Accounts for events after `head`, up to `to`, that a gap names.
-    pub fn lose_to(&mut self, to: u64) {
-        let lost = to - self.head;
+    pub fn lose_to(&mut self, to: Seq) {
+        debug_assert!(
+            to >= self.head,
+            "a gap names events that are not accounted for"
+        );
+        let lost = to.since(self.head);
         self.more().lost += lost;
         self.advance(to);
     }
 
-    fn advance(&mut self, head: u64) {
+    fn advance(&mut self, head: Seq) {
         self.head = head;
         // What is accounted for is behind the queue's beginning; its end may be further on.
         if let Some(more) = self.more.as_mut().filter(|more| more.queued == 0) {
@@ -242,7 +246,7 @@ impl Slot {
     }
 
     /// Begins a new account.
-    pub fn begin_epoch(&mut self, epoch: Epoch, start: u64) {
+    pub fn begin_epoch(&mut self, epoch: Epoch, start: Seq) {
         self.generation = epoch.generation;
         (self.start, self.head) = (start, start);
         if let Some(more) = &mut self.more {

@@ -6,7 +6,7 @@ use super::queue::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
 use crate::log::{Event, TopicId};
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, GapCause, Mode, Settings};
+use crate::protocol::{Epoch, GapCause, Mode, Seq, Settings};
 use crate::session::Join;
 use crate::topic::Kind;
 
@@ -46,7 +46,7 @@ impl Outbox {
             Join::Offered(events) => self.queue_snapshot(slot, events, true, view),
             Join::Resume(_) => self.resume(slot, view),
             Join::Expired(seq, events) => {
-                self.queue_gap(slot, seq + 1, head, GapCause::Expired);
+                self.queue_gap(slot, seq.next(), head, GapCause::Expired);
                 self.snapshot(slot, events, view);
             }
         }
@@ -109,7 +109,7 @@ impl Outbox {
         }
     }
 
-    fn queue_gap(&mut self, slot: SlotId, from: u64, to: u64, cause: GapCause) {
+    fn queue_gap(&mut self, slot: SlotId, from: Seq, to: Seq, cause: GapCause) {
         self.slots[slot.index()].enqueue(Some(to));
         self.waiting.queue.push(Entry::Gap(Box::new(GapEntry {
             slot,
@@ -148,7 +148,7 @@ impl Outbox {
         }
         let evicted = view.replica.closed_evicted(state.topic);
         if state.kind == Kind::Bar && evicted > state.tail() {
-            let from = state.tail() + 1;
+            let from = state.tail().next();
             self.warn(view);
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
@@ -195,7 +195,7 @@ impl Outbox {
     pub fn before_overrun_epoch(
         &mut self,
         slot: SlotId,
-        ended_at: Option<u64>,
+        ended_at: Option<Seq>,
         view: &mut View<'_>,
     ) {
         let degraded = self.degraded();
@@ -214,7 +214,7 @@ impl Outbox {
                 self.waiting.queue.end_resume(place, ended_at);
             }
             Some(ended_at) => {
-                let from = state.tail() + 1;
+                let from = state.tail().next();
                 self.queue_gap(slot, from, ended_at, GapCause::Bus);
             }
             None => {}
@@ -247,7 +247,7 @@ impl Outbox {
         &mut self,
         slot: SlotId,
         epoch: Epoch,
-        seq: u64,
+        seq: Seq,
         last: Option<Event>,
         now: UnixNanos,
     ) {
@@ -297,7 +297,7 @@ impl Outbox {
         if state.merges(degraded) {
             self.set_pending(slot, view.now, view.timers);
         } else {
-            self.queue_gap(slot, newest + 1, head, GapCause::Bus);
+            self.queue_gap(slot, newest.next(), head, GapCause::Bus);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DataEvent, Encoding, Id, Mode, OnSlow, Settings};
+use super::{Code, DataEvent, Encoding, Id, Mode, OnSlow, Seq, Settings};
 use crate::market::{SourceKind, UnixNanos};
 
 /// A control message (protocol, *Control messages*).
@@ -121,7 +121,7 @@ pub struct Entry {
     pub on_slow: OnSlow,
     /// The topic's head when the request took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
+    pub seq: Option<Seq>,
     /// True if the missed events follow; with `from` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
@@ -289,7 +289,7 @@ pub struct Snapshot {
     /// Its epoch.
     pub epoch: String,
     /// The newest event that is in it.
-    pub seq: u64,
+    pub seq: Seq,
     /// The state; empty where nothing was published yet.
     pub events: Vec<DataEvent>,
 }
@@ -331,9 +331,9 @@ pub struct Gap {
     /// Its epoch.
     pub epoch: String,
     /// The first that is missing.
-    pub from: u64,
+    pub from: Seq,
     /// The last that is missing.
-    pub to: u64,
+    pub to: Seq,
     /// Number of events.
     pub n: u64,
     /// Why.
@@ -412,9 +412,9 @@ pub struct LedgerEntry {
     /// Its epoch.
     pub epoch: String,
     /// Start of the account.
-    pub start: u64,
+    pub start: Seq,
     /// The newest event that is accounted for.
-    pub head: u64,
+    pub head: Seq,
     /// Events in data arrays.
     pub delivered: u64,
     /// Events replaced by newer ones.

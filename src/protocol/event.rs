@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::Encoding;
+use super::{Encoding, Seq};
 use crate::market::{
     Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId,
     TradingState, UnixNanos, parse_decimal, write_decimal,
@@ -54,7 +54,7 @@ pub fn encode_event(
     out: &mut Vec<u8>,
     encoding: Encoding,
     head: &EventHead,
-    seq: u64,
+    seq: Seq,
     tx: UnixNanos,
     body: &Body,
 ) {
@@ -90,8 +90,8 @@ trait FieldWriter {
     fn null(&mut self, key: &'static str);
 }
 
-fn write_fields<W: FieldWriter>(writer: &mut W, seq: u64, tx: UnixNanos, body: &Body) {
-    writer.integer("seq", seq);
+fn write_fields<W: FieldWriter>(writer: &mut W, seq: Seq, tx: UnixNanos, body: &Body) {
+    writer.integer("seq", seq.0);
     writer.integer("ts", body.ts().0);
     writer.integer("tx", tx.0);
     match body {
@@ -296,7 +296,7 @@ pub struct DataEvent {
     /// Channel, param and symbol.
     pub topic: Topic,
     /// Its number within the topic's epoch.
-    pub seq: u64,
+    pub seq: Seq,
     /// Publication time.
     pub tx: UnixNanos,
     /// Content of the event, with the source's own time.
@@ -310,7 +310,7 @@ pub(super) struct Flat<'a> {
     pub ch: Cow<'a, str>,
     #[serde(borrow)]
     pub sym: Cow<'a, str>,
-    pub seq: u64,
+    pub seq: Seq,
     pub ts: u64,
     pub tx: u64,
     #[serde(borrow)]

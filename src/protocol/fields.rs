@@ -2,6 +2,7 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+use super::Seq;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};
@@ -44,7 +45,7 @@ pub(super) struct Fields<'de> {
 #[derive(Default)]
 pub(super) struct RawFrom<'de> {
     pub(super) epoch: Option<Value<'de>>,
-    pub(super) seqs: Field<ByTopic<u64>>,
+    pub(super) seqs: Field<ByTopic<Seq>>,
     pub(super) epochs: Field<ByTopic<String>>,
 }
 
@@ -164,11 +165,11 @@ impl<'a> FromShape<'a> {
 }
 
 /// An entry of `from.seqs`.
-fn seq(topic: &str, value: Value<'_>) -> Result<u64, String> {
+fn seq(topic: &str, value: Value<'_>) -> Result<Seq, String> {
     match value {
         Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => {
             if topic.len() <= TOPIC_BYTES_MAX {
-                return Ok(seq as u64);
+                return Ok(Seq(seq as u64));
             }
             Err(format!(
                 "`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"

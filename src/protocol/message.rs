@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Flat;
 use super::read;
 use super::request::{Op, Request, SnapshotWish, TopicsAsked};
-use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Snapshot};
+use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Seq, Snapshot};
 
 /// Why a server's message can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +84,7 @@ pub struct SnapshotHead<'a> {
     /// Its epoch.
     pub epoch: &'a str,
     /// The newest event that is in it.
-    pub seq: u64,
+    pub seq: Seq,
 }
 
 /// A control message as one payload, or several where it would be larger than `bytes_max`: all but the last say `more`.
@@ -225,7 +225,7 @@ impl<'de> Deserialize<'de> for Events {
 struct SnapshotFields<'a> {
     topic: String,
     epoch: String,
-    seq: u64,
+    seq: Seq,
     #[serde(borrow)]
     events: Vec<Flat<'a>>,
 }
@@ -336,7 +336,7 @@ impl Op {
                     let seqs: serde_json::Map<_, _> = from
                         .seqs
                         .iter()
-                        .map(|(t, seq)| (t.clone(), (*seq).into()))
+                        .map(|(t, seq)| (t.clone(), seq.0.into()))
                         .collect();
                     let epochs: serde_json::Map<_, _> = from
                         .epochs

@@ -14,6 +14,7 @@ mod fields;
 mod message;
 mod read;
 mod request;
+mod seq;
 mod value;
 
 pub use code::Code;
@@ -33,6 +34,7 @@ pub use message::{
     encode_request, write_snapshot,
 };
 pub use request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
+pub use seq::Seq;
 
 /// The most bytes of a server message's payload, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;

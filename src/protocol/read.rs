@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::DataEvent;
 use super::event::Flat;
+use super::{DataEvent, Seq};
 use crate::market::SourceKind;
 
 /// Max nesting of the value of an unknown key.
@@ -163,7 +163,7 @@ fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
         match key {
             "ch" => flat.ch = Cow::Borrowed(text(input)?),
             "sym" => flat.sym = Cow::Borrowed(text(input)?),
-            "seq" => flat.seq = integer(input)?,
+            "seq" => flat.seq = Seq(integer(input)?),
             "ts" => flat.ts = integer(input)?,
             "tx" => flat.tx = integer(input)?,
             _ => {
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(read.len(), 1);
         assert_eq!(
             (read[0].topic.to_string(), read[0].seq, read[0].tx.0),
-            ("trade:A".to_owned(), 7, 300)
+            ("trade:A".to_owned(), Seq(7), 300)
         );
     }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::DeliveryWish;
+use super::{DeliveryWish, Seq};
 
 /// A client's own name for a request; the answer repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ pub struct From {
     /// The server's epoch.
     pub epoch: String,
     /// The last sequence number taken in, by topic.
-    pub seqs: Vec<(String, u64)>,
+    pub seqs: Vec<(String, Seq)>,
     /// The epoch of topics that have another.
     pub epochs: Vec<(String, String)>,
 }

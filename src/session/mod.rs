@@ -19,7 +19,7 @@ use crate::log::{Catalog, Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
-    Request, Settings, decode_request,
+    Request, Seq, Settings, decode_request,
 };
 use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
@@ -49,9 +49,9 @@ pub enum Join {
     /// With a snapshot, because the place from which to go on is of another epoch.
     Anew(usize),
     /// With what came after this number.
-    Resume(u64),
+    Resume(Seq),
     /// Events after this number have expired: a gap, then a snapshot of at most so many events.
-    Expired(u64, usize),
+    Expired(Seq, usize),
 }
 
 /// Actions of the shard for a session, in order.

@@ -8,7 +8,7 @@ use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextI
 use super::{Action, Join, Session, View};
 use crate::log::{SNAPSHOT_TRADES, TopicId};
 use crate::protocol::{
-    Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Settings,
+    Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Seq, Settings,
     SnapshotWish, Subscribe,
 };
 use crate::topic::{Channel, Kind, TopicName, TopicPattern};
@@ -30,7 +30,7 @@ struct Added {
 /// The client's own place in each topic, and the search for names in `from.seqs` that `topics` doesn't cover.
 #[derive(Debug)]
 struct Places {
-    left: std::vec::IntoIter<(String, u64)>,
+    left: std::vec::IntoIter<(String, Seq)>,
     epoch: String,
     /// Topics of another epoch, with it; the first ones are in the index.
     epochs: Vec<(String, String)>,
@@ -39,7 +39,7 @@ struct Places {
     /// The names that were asked for and not refused; made once all are known.
     covering: Option<SubscriptionSet>,
     refused: PatternMap<()>,
-    seqs: HashMap<TopicId, (u64, Option<Epoch>)>,
+    seqs: HashMap<TopicId, (Seq, Option<Epoch>)>,
 }
 
 impl Places {
@@ -474,7 +474,7 @@ pub(super) fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Ref
 /// Resumes a topic after event `seq` of `epoch`.
 fn resume(
     topic: TopicId,
-    seq: u64,
+    seq: Seq,
     epoch: Option<Epoch>,
     mode: Mode,
     events: usize,

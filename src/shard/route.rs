@@ -9,7 +9,9 @@ use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
-use crate::protocol::{Control, Epoch, LagLevel, SourceChange, SourceCondition, encode_control};
+use crate::protocol::{
+    Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition, encode_control,
+};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;
@@ -198,7 +200,7 @@ impl Shard {
             let connection = &mut self.connections[subscriber.connection];
             connection
                 .outbox
-                .begin_epoch(subscriber.slot, epoch, 0, None, self.feed.now);
+                .begin_epoch(subscriber.slot, epoch, Seq::START, None, self.feed.now);
             self.connections.mark_dirty(subscriber.connection);
         }
     }

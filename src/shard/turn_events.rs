@@ -8,7 +8,7 @@ use super::registry::Registry;
 use crate::log::{Batch, Event, TopicId};
 use crate::market::UnixNanos;
 use crate::outbox::{EventRange, EventRef, SlotId};
-use crate::protocol::{Encoding, PerEncoding};
+use crate::protocol::{Encoding, PerEncoding, Seq};
 
 const NONE: u32 = u32::MAX;
 
@@ -19,7 +19,7 @@ struct TopicEvents {
     /// Its first and last place.
     places: (u32, u32),
     /// Its first and last sequence number.
-    seqs: (u64, u64),
+    seqs: (Seq, Seq),
     /// Publication time of its first event.
     published: UnixNanos,
     /// Range of its contiguous bytes, once somebody needed them.
@@ -316,7 +316,7 @@ mod tests {
             };
             LogItem::Event(Event {
                 topic: TopicId(topic),
-                seq,
+                seq: Seq(seq),
                 tx: UnixNanos(1),
                 body: Body::Quote(quote),
             })
@@ -348,7 +348,7 @@ mod tests {
                 let mut next = turn_events.take_first(ConnectionKey(key));
                 while let Some(assigned) = next {
                     let run = turn_events.run(assigned.run, Encoding::Json);
-                    got.push((assigned.slot.0, run.first, run.last));
+                    got.push((assigned.slot.0, run.first.0, run.last.0));
                     let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
                     assert_eq!(
                         run.joined,

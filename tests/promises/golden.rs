@@ -13,9 +13,9 @@ use tickcast::market::{
 use tickcast::protocol::{
     Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, From, Gap,
     GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer,
-    LedgerEntry, Limits, Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, ServerMessage,
-    Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed,
-    Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
+    LedgerEntry, Limits, Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, Seq,
+    ServerMessage, Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe,
+    Subscribed, Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
     decode_server_message, encode_control, encode_event, encode_request, write_snapshot,
 };
 use tickcast::topic::{Channel, Topic};
@@ -146,7 +146,7 @@ fn controls() -> Vec<(&'static str, Control)> {
     };
     let topic = |settings| Entry {
         epoch: Some("00000000000000ff".into()),
-        seq: Some(41),
+        seq: Some(Seq(41)),
         ..Entry::new("trade:BTC-USD".into(), settings)
     };
     let pattern = Entry {
@@ -161,8 +161,8 @@ fn controls() -> Vec<(&'static str, Control)> {
     let ledger = LedgerEntry {
         topic: "trade:BTC-USD".into(),
         epoch: "00000000000000ff-2".into(),
-        start: 1,
-        head: 10,
+        start: Seq(1),
+        head: Seq(10),
         delivered: 5,
         merged: 3,
         lost: 1,
@@ -171,8 +171,8 @@ fn controls() -> Vec<(&'static str, Control)> {
     let gap = Gap {
         topic: "trade:BTC-USD".into(),
         epoch: "00000000000000ff".into(),
-        from: 3,
-        to: 9,
+        from: Seq(3),
+        to: Seq(9),
         n: 7,
         cause: GapCause::Slow,
         missing: None,
@@ -271,8 +271,8 @@ fn controls() -> Vec<(&'static str, Control)> {
         (
             "gap_source",
             Control::Gap(Gap {
-                from: 10,
-                to: 9,
+                from: Seq(10),
+                to: Seq(9),
                 n: 0,
                 cause: GapCause::Source,
                 missing: Some(4),
@@ -368,7 +368,7 @@ fn requests() -> Vec<(&'static str, Op)> {
     };
     let from = From {
         epoch: "00000000000000ff".into(),
-        seqs: vec![("trade:BTC-USD".into(), 41)],
+        seqs: vec![("trade:BTC-USD".into(), Seq(41))],
         epochs: vec![("quote:A".into(), "00000000000000ff-1".into())],
     };
     let subscribe = Subscribe {
@@ -421,7 +421,7 @@ fn messages() -> Result<Vec<(String, Encoding, Vec<u8>)>> {
     for encoding in Encoding::ALL {
         for (name, channel, body) in events() {
             let mut bytes = Vec::new();
-            encode_event(&mut bytes, encoding, &head(channel)?, 42, TX, &body);
+            encode_event(&mut bytes, encoding, &head(channel)?, Seq(42), TX, &body);
             all.push((format!("event {name}"), encoding, bytes));
         }
         let quote = events().swap_remove(3);
@@ -430,7 +430,7 @@ fn messages() -> Result<Vec<(String, Encoding, Vec<u8>)>> {
             &mut event,
             encoding,
             &head(Channel::Quote)?,
-            42,
+            Seq(42),
             TX,
             &quote.2,
         );
@@ -439,7 +439,7 @@ fn messages() -> Result<Vec<(String, Encoding, Vec<u8>)>> {
             let shape = SnapshotHead {
                 topic: "quote:BTC-USD",
                 epoch: "00000000000000ff",
-                seq: 42 * count as u64,
+                seq: Seq(42 * count as u64),
             };
             write_snapshot(
                 &mut bytes,
@@ -509,7 +509,7 @@ fn golden_bytes_are_read_back_as_what_was_written() -> Result<()> {
                 Encoding::Msgpack => vec![0x91],
                 Encoding::Json => b"[".to_vec(),
             };
-            encode_event(&mut bytes, encoding, &head(channel)?, 42, TX, &body);
+            encode_event(&mut bytes, encoding, &head(channel)?, Seq(42), TX, &body);
             bytes.extend(if encoding == Encoding::Json {
                 b"]".as_slice()
             } else {
@@ -520,7 +520,7 @@ fn golden_bytes_are_read_back_as_what_was_written() -> Result<()> {
             };
             assert_eq!(
                 (read[0].seq, read[0].tx, &read[0].body),
-                (42, TX, &body),
+                (Seq(42), TX, &body),
                 "{name}"
             );
         }

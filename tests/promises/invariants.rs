@@ -24,7 +24,7 @@ async fn one_writer_per_topic_and_seq_grows_by_one() -> Result<()> {
     let mut newest = std::collections::HashMap::new();
     for event in client.events(30_000).await? {
         if let Some(last) = heads.insert(event.topic.clone(), event.seq) {
-            assert_eq!(event.seq, last + 1, "{}", event.topic);
+            assert_eq!(event.seq, last.next(), "{}", event.topic);
         }
         let tx = newest
             .insert(event.topic.clone(), event.tx)

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use tickcast::market::Body;
 use tickcast::protocol::{
-    Control, Encoding, Op, ServerMessage, SnapshotWish, Subscribe, TopicsAsked,
+    Control, Encoding, Op, Seq, ServerMessage, SnapshotWish, Subscribe, TopicsAsked,
 };
 
 use crate::harness::{Feed, Tracked, market, subscribe};
@@ -14,7 +14,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
         .seq
         .unwrap_or_default();
     let mut next = None;
-    while next.is_none_or(|next| next < seq + 4) {
+    while next.is_none_or(|next: Seq| next.since(seq) < 4) {
         match client.next().await? {
             ServerMessage::Control(Control::Snapshot(snapshot)) => {
                 ensure!(
@@ -26,10 +26,10 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
                     snapshot
                         .events
                         .last()
-                        .map_or(seq == 0, |event| event.seq == seq),
+                        .map_or(seq == Seq::START, |event| event.seq == seq),
                     "the newest event has the snapshot's number"
                 );
-                next = Some(seq + 1);
+                next = Some(seq.next());
             }
             ServerMessage::Events(events) => {
                 for event in events {
@@ -38,7 +38,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
                         "{} came, {next:?} was next",
                         event.seq
                     );
-                    next = Some(event.seq + 1);
+                    next = Some(event.seq.next());
                 }
             }
             ServerMessage::Control(_) => {}
@@ -120,7 +120,7 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
                 snapshot
                     .events
                     .windows(2)
-                    .all(|pair| pair[0].seq + 1 == pair[1].seq),
+                    .all(|pair| pair[0].seq.next() == pair[1].seq),
                 "trades are consecutive"
             );
         }
@@ -151,7 +151,7 @@ async fn without_a_snapshot_the_stream_begins_at_the_next_event() -> Result<()> 
     };
     let seq = client.subscribe(request).await?.ok[0].seq;
     match client.next().await? {
-        ServerMessage::Events(events) => assert_eq!(Some(events[0].seq - 1), seq),
+        ServerMessage::Events(events) => assert_eq!(Some(events[0].seq.previous()), seq),
         other => bail!("{other:?} came instead of events"),
     }
     Ok(())
@@ -173,7 +173,7 @@ async fn resync_sends_a_snapshot_in_its_place() -> Result<()> {
         let mut last = client
             .accounts
             .get("quote:S1")
-            .map_or(0, |account| account.head);
+            .map_or(Seq::START, |account| account.head);
         loop {
             match client.next().await? {
                 ServerMessage::Events(events) => {

@@ -11,7 +11,7 @@ use tickcast::load::{
     write_html, write_table,
 };
 use tickcast::protocol::{
-    Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Settings,
+    Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Seq, Settings,
     Subscribed, Welcome, decode_request, encode_control,
 };
 use tokio::net::TcpListener;
@@ -176,7 +176,7 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
                 };
                 let entry = Entry {
                     epoch: Some("e".into()),
-                    seq: Some(0),
+                    seq: Some(Seq::START),
                     ..Entry::new("quote:A".into(), settings)
                 };
                 let answer = Subscribed {
@@ -201,8 +201,8 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
                 let entry = LedgerEntry {
                     topic: "quote:A".into(),
                     epoch: "e".into(),
-                    start: 0,
-                    head: 3,
+                    start: Seq(0),
+                    head: Seq(3),
                     delivered: 2,
                     merged: 0,
                     lost: 0,

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tickcast::market::Body;
-use tickcast::protocol::{Control, Encoding, ServerMessage};
+use tickcast::protocol::{Control, Encoding, Seq, ServerMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -123,7 +123,7 @@ async fn messagepack_is_taken_as_well() -> Result<()> {
     client.subscribe(subscribe(&["trade:A"])).await?;
     let (status, _) = post(&feed, "application/msgpack", "", &body).await?;
     assert_eq!(status, 200);
-    assert_eq!(client.events(1).await?[0].seq, 1);
+    assert_eq!(client.events(1).await?[0].seq, Seq(1));
     assert_eq!(
         post(&feed, "application/msgpack", "", b"\xff\xff").await?.0,
         400
@@ -294,7 +294,7 @@ async fn instruments_that_appear_join_held_patterns() -> Result<()> {
             answer.count,
             answer.ok[0].matched.as_ref().map(|list| list[0].seq)
         ),
-        (1, Some(Some(0)))
+        (1, Some(Some(Seq::START)))
     );
     let added = client
         .control("topics", |control| match control {
@@ -312,7 +312,7 @@ async fn instruments_that_appear_join_held_patterns() -> Result<()> {
     while client
         .accounts
         .get("trade:NEW")
-        .is_none_or(|account| account.head < 100)
+        .is_none_or(|account| account.head < Seq(100))
     {
         client.next().await?;
     }
@@ -322,7 +322,7 @@ async fn instruments_that_appear_join_held_patterns() -> Result<()> {
             .iter()
             .map(|entry| (entry.head, entry.lost))
             .collect::<Vec<_>>(),
-        [(1100, 0), (100, 0)]
+        [(Seq(1100), 0), (Seq(100), 0)]
     );
     Ok(())
 }

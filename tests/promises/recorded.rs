@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use rust_decimal::Decimal;
 use serde_json::Value;
 use tickcast::market::{Aggressor, Body, Trade};
-use tickcast::protocol::{Control, DataEvent, Encoding, ServerMessage, SourceState};
+use tickcast::protocol::{Control, DataEvent, Encoding, Seq, ServerMessage, SourceState};
 
 use crate::harness::{Feed, subscribe};
 
@@ -488,7 +488,7 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
             _ => None,
         })
         .await?;
-    assert_eq!(renewed, 0);
+    assert_eq!(renewed, Seq::START);
     client.events(200).await?;
     client.ledger().await?;
     Ok(())

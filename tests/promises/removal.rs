@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use tickcast::config::Config;
-use tickcast::protocol::{Control, Encoding, From, Op, ServerMessage, Subscribe};
+use tickcast::protocol::{Control, Encoding, From, Op, Seq, ServerMessage, Subscribe};
 
 use crate::harness::{Feed, Tracked, exchange, subscribe};
 
@@ -51,7 +51,7 @@ async fn removed(client: &mut Tracked) -> Result<Vec<String>> {
 }
 
 /// The number of the next trade of the instrument.
-async fn next_trade(client: &mut Tracked) -> Result<u64> {
+async fn next_trade(client: &mut Tracked) -> Result<Seq> {
     client
         .until("a trade", |message| match message {
             ServerMessage::Events(events) => events
@@ -106,7 +106,7 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
         matched
             .subscribe(subscribe(&["trade:*", "status:G1"]))
             .await?;
-        for seq in 1..=3 {
+        for seq in (1..=3).map(Seq) {
             trade(&feed).await?;
             assert_eq!(next_trade(&mut named).await?, seq);
             assert_eq!(next_trade(&mut matched).await?, seq);
@@ -114,10 +114,10 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
         let ledger = named.ledger().await?;
         let own = ledger.iter().find(|entry| entry.topic == "trade:G1");
         let own = own.context("it is held")?;
-        assert_eq!((own.head, own.delivered, own.pending), (3, 3, 0));
+        assert_eq!((own.head, own.delivered, own.pending), (Seq(3), 3, 0));
         let place = From {
             epoch: own.epoch.clone(),
-            seqs: vec![("trade:G1".to_owned(), 3)],
+            seqs: vec![("trade:G1".to_owned(), Seq(3))],
             epochs: Vec::new(),
         };
 
@@ -144,10 +144,10 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
             })
             .await?;
         // The source started over with its config: no number of the old epoch comes again.
-        assert_eq!(seq, Some(0));
+        assert_eq!(seq, Some(Seq::START));
         assert_ne!(epoch.as_ref(), Some(&place.epoch));
         trade(&feed).await?;
-        assert_eq!(next_trade(&mut matched).await?, 1);
+        assert_eq!(next_trade(&mut matched).await?, Seq(1));
         matched.ledger().await?;
         // A client that left before the removal resumes across it: its place is of another epoch.
         let answer = named
@@ -158,12 +158,12 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
             .await?;
         assert_eq!(
             (answer.ok[0].recovered, answer.ok[0].seq),
-            (Some(false), Some(1))
+            (Some(false), Some(Seq(1)))
         );
         assert_eq!(answer.ok[0].epoch, epoch);
         trade(&feed).await?;
-        assert_eq!(next_trade(&mut named).await?, 2);
-        assert_eq!(next_trade(&mut matched).await?, 2);
+        assert_eq!(next_trade(&mut named).await?, Seq(2));
+        assert_eq!(next_trade(&mut matched).await?, Seq(2));
         named.ledger().await?;
         matched.ledger().await?;
     }

@@ -11,7 +11,7 @@ use tickcast::app::App;
 use tickcast::client::Client;
 use tickcast::config::Config;
 use tickcast::protocol::{
-    Control, DataEvent, Encoding, From, ServerMessage, SourceState, Subscribe,
+    Control, DataEvent, Encoding, From, Seq, ServerMessage, SourceState, Subscribe,
 };
 
 use crate::harness::{Stopwatch, Tracked, market, subscribe};
@@ -33,7 +33,7 @@ async fn connect(address: SocketAddr) -> Result<Tracked> {
     Tracked::welcome(Client::connect(address, Encoding::Msgpack).await?).await
 }
 
-fn heads(client: &Tracked) -> HashMap<String, u64> {
+fn heads(client: &Tracked) -> HashMap<String, Seq> {
     client
         .accounts
         .iter()
@@ -42,7 +42,7 @@ fn heads(client: &Tracked) -> HashMap<String, u64> {
 }
 
 /// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of it.
-async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, u64>) -> Result<bool> {
+async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) -> Result<bool> {
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
     let from = From {
         epoch: epoch.to_owned(),
@@ -68,10 +68,10 @@ async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, u64>) 
 }
 
 /// Reads on until each topic is `more` further; no event may be missing, and none may come twice.
-async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, u64>, more: u64) -> Result<()> {
-    let wanted: HashMap<String, u64> = heads
+async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, Seq>, more: u64) -> Result<()> {
+    let wanted: HashMap<String, Seq> = heads
         .iter()
-        .map(|(topic, head)| (topic.clone(), head + more))
+        .map(|(topic, head)| (topic.clone(), Seq(head.0 + more)))
         .collect();
     while wanted.iter().any(|(topic, wanted)| heads[topic] < *wanted) {
         match client.next().await? {
@@ -81,7 +81,7 @@ async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, u64>, more: u
                         .get_mut(&event.topic.to_string())
                         .context("a topic that was asked for")?;
                     ensure!(
-                        event.seq == *head + 1,
+                        event.seq == head.next(),
                         "{}: {} after {head}",
                         event.topic,
                         event.seq
@@ -131,7 +131,8 @@ async fn live_through_a_deploy(
     ensure!(
         ledger
             .iter()
-            .all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost),
+            .all(|entry| entry.head.since(entry.start)
+                == entry.delivered + entry.merged + entry.lost),
         "{ledger:?}"
     );
     Ok(Passage {
@@ -273,8 +274,8 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
         .subscribe(subscribe(&["trade:BTCUSDT", "bar:BTCUSDT:1s"]))
         .await?;
     let mut heads = HashMap::from([
-        ("trade:BTCUSDT".to_owned(), 0),
-        ("bar:BTCUSDT:1s".to_owned(), 0),
+        ("trade:BTCUSDT".to_owned(), Seq::START),
+        ("bar:BTCUSDT:1s".to_owned(), Seq::START),
     ]);
     for _ in 0..2 {
         client
@@ -292,14 +293,17 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
         assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
     }
     // The trade's number in its topic is the row's, so a row that was left out or came twice would show.
-    while heads["trade:BTCUSDT"] < 700 {
+    while heads["trade:BTCUSDT"] < Seq(700) {
         if let ServerMessage::Events(events) = client.next().await? {
             for event in events {
                 let head = heads.get_mut(&event.topic.to_string()).context("held")?;
-                assert_eq!(event.seq, *head + 1);
+                assert_eq!(event.seq, head.next());
                 *head = event.seq;
                 if let tickcast::market::Body::Trade(trade) = &event.body {
-                    assert_eq!(trade.id, tickcast::market::TradeId::Number(event.seq - 1));
+                    assert_eq!(
+                        trade.id,
+                        tickcast::market::TradeId::Number(event.seq.previous().0)
+                    );
                 }
             }
         }
@@ -366,7 +370,7 @@ async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     while ids.last() != Some(&1199) {
         if let ServerMessage::Events(events) = client.next().await? {
             for event in events {
-                seq += 1;
+                seq = seq.next();
                 assert_eq!(event.seq, seq);
                 if let tickcast::market::Body::Trade(trade) = &event.body {
                     ids.push(trade.id.text().parse::<u64>()?);
@@ -438,7 +442,7 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
 async fn comes_back_to_another_epoch(
     address: SocketAddr,
     epoch: &str,
-    heads: &HashMap<String, u64>,
+    heads: &HashMap<String, Seq>,
 ) -> Result<()> {
     let mut client = connect(address).await?;
     assert_ne!(client.welcome.epoch, epoch, "nothing is pretended");
@@ -450,7 +454,8 @@ async fn comes_back_to_another_epoch(
     assert!(
         ledger
             .iter()
-            .all(|entry| entry.head == entry.start + entry.delivered + entry.merged + entry.lost)
+            .all(|entry| entry.head.since(entry.start)
+                == entry.delivered + entry.merged + entry.lost)
     );
     Ok(())
 }

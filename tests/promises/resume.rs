@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use tickcast::protocol::{
-    Control, DataEvent, Encoding, From, GapCause, Mode, ServerMessage, Subscribe,
+    Control, DataEvent, Encoding, From, GapCause, Mode, Seq, ServerMessage, Subscribe,
 };
 
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
@@ -22,7 +22,7 @@ fn from(client: &Tracked) -> From {
     }
 }
 
-fn heads(client: &Tracked) -> HashMap<String, u64> {
+fn heads(client: &Tracked) -> HashMap<String, Seq> {
     client
         .accounts
         .iter()
@@ -55,10 +55,10 @@ pub(crate) async fn come_back(
     Ok((client, answer))
 }
 
-fn check_consecutive(events: &[DataEvent], heads: &mut HashMap<String, u64>) {
+fn check_consecutive(events: &[DataEvent], heads: &mut HashMap<String, Seq>) {
     for event in events {
         let head = heads.entry(event.topic.to_string()).or_default();
-        assert_eq!(event.seq, *head + 1, "{}", event.topic);
+        assert_eq!(event.seq, head.next(), "{}", event.topic);
         *head = event.seq;
     }
 }
@@ -115,14 +115,14 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
         answer
             .ok
             .iter()
-            .all(|entry| entry.recovered == Some(true) && entry.seq == Some(0)),
+            .all(|entry| entry.recovered == Some(true) && entry.seq == Some(Seq::START)),
         "0 included: {answer:?}"
     );
     let entries = client.ledger().await?;
     assert!(
         entries
             .iter()
-            .all(|entry| entry.start == 0 && entry.head == 0)
+            .all(|entry| (entry.start, entry.head) == (Seq::START, Seq::START))
     );
     Ok(())
 }
@@ -140,7 +140,7 @@ async fn merging_modes_recover_with_the_newest() -> Result<()> {
     client.events(5).await?;
     let before = heads(&client)["quote:S1"];
     feed.until("events while away", |feed| {
-        feed.metric("tickcast_events_published_total") > (before * 2 + 3000) as f64
+        feed.metric("tickcast_events_published_total") > (before.0 * 2 + 3000) as f64
     })
     .await?;
     let (mut client, answer) = come_back(&feed, client, &["quote:S1"], Mode::Conflate).await?;
@@ -162,7 +162,7 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
     client.events(10).await?;
     let before = heads(&client)["trade:S1"];
     feed.until("events while away", |feed| {
-        feed.metric("tickcast_events_published_total") > (before * 2 + 2000) as f64
+        feed.metric("tickcast_events_published_total") > (before.0 * 2 + 2000) as f64
     })
     .await?;
     let (mut client, answer) = come_back(&feed, client, &["trade:S1"], Mode::Raw).await?;
@@ -176,7 +176,7 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
         .await?;
     assert_eq!(
         (gap.from, gap.to, gap.n, gap.cause),
-        (before + 1, seq, seq - before, GapCause::Expired)
+        (before.next(), seq, seq.since(before), GapCause::Expired)
     );
     let snapshot = client
         .control("snapshot", |control| match control {
@@ -186,7 +186,7 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
         .await?;
     assert_eq!(snapshot, seq);
     client.events(10).await?;
-    assert_eq!(client.ledger().await?[0].lost, seq - before);
+    assert_eq!(client.ledger().await?[0].lost, seq.since(before));
     Ok(())
 }
 
@@ -197,7 +197,7 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
         let mut client = feed.client(Encoding::Json).await?;
         let from = From {
             epoch: epoch.into(),
-            seqs: vec![("trade:S1".into(), seq)],
+            seqs: vec![("trade:S1".into(), Seq(seq))],
             epochs: Vec::new(),
         };
         let answer = client
@@ -219,7 +219,7 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
     let mut client = feed.client(Encoding::Json).await?;
     let from = From {
         epoch: client.welcome.epoch.clone(),
-        seqs: vec![("trade:S1".into(), 1 << 40)],
+        seqs: vec![("trade:S1".into(), Seq(1 << 40))],
         epochs: Vec::new(),
     };
     let answer = client
@@ -243,9 +243,9 @@ async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
     let mut client = feed.client(Encoding::Json).await?;
     let epoch = client.welcome.epoch.clone();
     let seqs = vec![
-        ("trade:S1".into(), 0),
-        ("trade:S2".into(), 0),
-        ("trade:NO".into(), 0),
+        ("trade:S1".into(), Seq::START),
+        ("trade:S2".into(), Seq::START),
+        ("trade:NO".into(), Seq::START),
     ];
     let from = From {
         epoch,
@@ -269,7 +269,7 @@ async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
         (Some(true), None),
         "{answer:?}"
     );
-    client.accounts.resume("trade:S1", 0);
+    client.accounts.resume("trade:S1", Seq::START);
     let again = client
         .subscribe(Subscribe {
             from: Some(from),

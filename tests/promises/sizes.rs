@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use tickcast::market::{Body, Level, Quote};
-use tickcast::protocol::{Control, DataEvent, Encoding, Mode, ServerMessage};
+use tickcast::protocol::{Control, DataEvent, Encoding, Mode, Seq, ServerMessage};
 
 use crate::harness::{DEADLINE, Feed, subscribe};
 use crate::publish::post;
@@ -170,7 +170,7 @@ async fn published_quotes_without_sizes_come_in_both_encodings_and_after_a_resum
     let missed = client.events(1).await?;
     assert_eq!(
         (missed[0].seq, quote(&missed[0])?),
-        (4, expected[0].clone())
+        (Seq(4), expected[0].clone())
     );
     client.ledger().await?;
     // `tail` prints them as they came, and leaves the cells of a CSV line empty.
@@ -229,7 +229,9 @@ async fn a_merging_client_gets_the_newest_without_the_sizes_of_the_one_before() 
     .await?;
     let newest = client
         .until("the newest", |message| match message {
-            ServerMessage::Events(events) => events.iter().find(|event| event.seq == 2).cloned(),
+            ServerMessage::Events(events) => {
+                events.iter().find(|event| event.seq == Seq(2)).cloned()
+            }
             ServerMessage::Control(_) => None,
         })
         .await?;

@@ -132,7 +132,7 @@ impl LoadConnection {
         }
         let entries = std::mem::take(entries);
         for entry in &entries {
-            if entry.head - entry.start != entry.delivered + entry.merged + entry.lost {
+            if entry.head.since(entry.start) != entry.delivered + entry.merged + entry.lost {
                 self.fail(
                     recorder,
                     &format!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::rig::{Rig, TOPICS};
 use crate::protocol::{
-    Control, DeliveryWish, Encoding, GapCause, LagLevel, Mode, OnSlow, Op, ServerMessage,
+    Control, DeliveryWish, Encoding, GapCause, LagLevel, Mode, OnSlow, Op, Seq, ServerMessage,
     SnapshotWish, Subscribe,
 };
 
@@ -83,7 +83,7 @@ fn level(rig: &Rig) -> LagLevel {
     rig.outbox.level()
 }
 
-fn snapshots(rig: &Rig, name: &str) -> Vec<u64> {
+fn snapshots(rig: &Rig, name: &str) -> Vec<Seq> {
     let seqs = rig.seen.iter().filter_map(|message| match message {
         ServerMessage::Control(Control::Snapshot(snapshot)) if snapshot.topic == name => {
             Some(snapshot.seq)
@@ -207,7 +207,7 @@ fn an_overrun_across_epochs_names_only_what_was_missed() {
         .iter()
         .map(|gap| (gap.from, gap.to, gap.cause))
         .collect();
-    assert_eq!(gaps, [(11, 15, GapCause::Bus)]);
+    assert_eq!(gaps, [(Seq(11), Seq(15), GapCause::Bus)]);
 }
 
 /// Causes of the gaps that a client sees whose catch-up waits for its socket while `happens`.

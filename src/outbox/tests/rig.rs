@@ -21,7 +21,7 @@ use crate::market::{
     TradeId,
 };
 use crate::protocol::{
-    Control, Encoding, Epoch, From, Gap, Id, Limits, Op, Request, ServerMessage, Subscribe,
+    Control, Encoding, Epoch, From, Gap, Id, Limits, Op, Request, Seq, ServerMessage, Subscribe,
     decode_server_message, encode_parts, encode_request,
 };
 use crate::session::{Action, Join, Session};
@@ -54,7 +54,7 @@ pub(super) struct Rig {
     /// The first promise that was broken.
     pub(super) failed: Option<String>,
     /// Places from which the last connection resumed: topic, number, epoch.
-    resumed: Vec<(String, u64, String)>,
+    resumed: Vec<(String, Seq, String)>,
     truth: Truth,
     /// Gaps that were received.
     pub(super) gaps: Vec<Gap>,
@@ -152,8 +152,8 @@ impl Rig {
     }
 
     fn event(&mut self, topic: TopicId, closes: bool) -> Event {
-        let seq = self.bus.head(topic) + 1;
-        let (ts, px, qty) = (self.now, Price(Decimal::from(seq)), Qty(Decimal::ONE));
+        let seq = self.bus.head(topic).next();
+        let (ts, px, qty) = (self.now, Price(Decimal::from(seq.0)), Qty(Decimal::ONE));
         let body = match self.catalog.topic(topic).topic.channel.kind() {
             Kind::Event => Body::Trade(Trade {
                 ts,
@@ -450,7 +450,8 @@ impl Rig {
         }
         self.replica.apply(&item, &self.catalog);
         if let Some(slot) = slot {
-            self.outbox.begin_epoch(slot, epoch, 0, None, self.now);
+            self.outbox
+                .begin_epoch(slot, epoch, Seq::START, None, self.now);
         }
     }
 

@@ -4,16 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use crate::client::Accounts;
-use crate::protocol::{Control, DataEvent, Gap, ServerMessage, Snapshot};
+use crate::protocol::{Control, DataEvent, Gap, Seq, ServerMessage, Snapshot};
 
 /// A topic, an epoch, a number.
-type Place = (String, String, u64);
+type Place = (String, String, Seq);
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Truth {
     /// By topic and epoch: the last number.
-    ends: HashMap<(String, String), u64>,
+    ends: HashMap<(String, String), Seq>,
     /// The last events of closed bars.
     closes: BTreeSet<Place>,
     /// Snapshots that were acknowledged and have not come.
@@ -21,7 +21,7 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    pub(super) fn published(&mut self, topic: String, epoch: String, seq: u64, closes_bar: bool) {
+    pub(super) fn published(&mut self, topic: String, epoch: String, seq: Seq, closes_bar: bool) {
         if closes_bar {
             self.closes.insert((topic.clone(), epoch.clone(), seq));
         }
@@ -44,9 +44,9 @@ impl Truth {
         }
     }
 
-    fn end(&self, topic: &str, epoch: &str) -> u64 {
+    fn end(&self, topic: &str, epoch: &str) -> Seq {
         let key = (topic.to_owned(), epoch.to_owned());
-        self.ends.get(&key).copied().unwrap_or(0)
+        self.ends.get(&key).copied().unwrap_or_default()
     }
 
     fn check_events(&self, events: &[DataEvent], accounts: &Accounts) -> Result<(), String> {
@@ -57,7 +57,7 @@ impl Truth {
                 continue;
             };
             let head = heads.insert(topic.clone(), event.seq).unwrap_or(own.head);
-            self.check_merged(&topic, &own.epoch, head + 1..event.seq)?;
+            self.check_merged(&topic, &own.epoch, head.next()..event.seq)?;
         }
         Ok(())
     }
@@ -66,8 +66,8 @@ impl Truth {
         if gap.to > self.end(&gap.topic, &gap.epoch) {
             return Err(format!("{gap:?} names events that were never published"));
         }
-        let head = accounts.get(&gap.topic).map_or(0, |own| own.head);
-        self.check_merged(&gap.topic, &gap.epoch, head + 1..gap.from)
+        let head = accounts.get(&gap.topic).map_or(Seq::START, |own| own.head);
+        self.check_merged(&gap.topic, &gap.epoch, head.next()..gap.from)
     }
 
     fn check_snapshot(&mut self, snapshot: &Snapshot, accounts: &Accounts) -> Result<(), String> {
@@ -82,7 +82,7 @@ impl Truth {
             return Ok(());
         };
         if own.epoch == *epoch {
-            return self.check_merged(topic, epoch, own.head + 1..seq + 1);
+            return self.check_merged(topic, epoch, own.head.next()..seq.next());
         }
         let end = self.end(topic, &own.epoch);
         if own.head == end {
@@ -95,7 +95,7 @@ impl Truth {
     }
 
     /// Merged events may be any but those that close a bar.
-    fn check_merged(&self, topic: &str, epoch: &str, merged: Range<u64>) -> Result<(), String> {
+    fn check_merged(&self, topic: &str, epoch: &str, merged: Range<Seq>) -> Result<(), String> {
         if merged.is_empty() {
             return Ok(());
         }
