@@ -197,6 +197,7 @@ impl Clock {
     }
 
     /// Corrects this clock towards a wall clock that shows `wall` now.
+    #[cfg(feature = "internals")]
     pub fn follow_time(&self, wall: UnixNanos) -> Followed {
         self.follow(self.anchor.elapsed(), wall)
     }

@@ -10,7 +10,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,7 +191,6 @@ struct Saved<S> {
 /// Its files are opened without following links, and must be regular files.
 #[derive(Debug)]
 pub struct StateDir {
-    folder: PathBuf,
     fd: OwnedFd,
     _lock: File,
     lease: Option<String>,
@@ -217,7 +216,6 @@ impl StateDir {
             TryLockError::Error(error) => error,
         })?;
         Ok(Self {
-            folder: folder.to_owned(),
             fd,
             _lock: lock,
             lease: None,
@@ -314,11 +312,6 @@ impl StateDir {
             Err(rustix::io::Errno::NOENT) => Ok(false),
             Err(error) => Err(named(name, &error.into())),
         }
-    }
-
-    /// The folder's path.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 }
 

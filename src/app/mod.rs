@@ -109,6 +109,7 @@ impl App {
     }
 
     /// The accounts of the files that a replay plays now.
+    #[cfg(feature = "internals")]
     pub fn file_reports(&self, source: &str) -> Vec<FileReport> {
         let settings = self.server.settings.load();
         let found = settings.sources.iter().find(|(name, _)| &**name == source);
@@ -126,6 +127,7 @@ impl App {
     }
 
     /// The clock that all parts go by.
+    #[cfg(feature = "internals")]
     pub fn clock(&self) -> Clock {
         self.server.clock
     }

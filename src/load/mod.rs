@@ -26,7 +26,9 @@ mod preflight;
 mod probe;
 mod raw;
 mod request;
-#[doc(hidden)]
+#[cfg(not(feature = "internals"))]
+mod scan;
+#[cfg(feature = "internals")]
 pub mod scan;
 mod scenario;
 mod slo;
@@ -189,6 +191,7 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Out
 
 /// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of them simulated, and its
 /// clock is this machine's.
+#[cfg(feature = "internals")]
 pub fn run_unscouted(
     plan: &Plan,
     topics: &[String],

@@ -346,6 +346,7 @@ impl Catalog {
     }
 
     /// True if there are no topics.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.topics.len == 0
     }

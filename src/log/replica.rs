@@ -202,6 +202,7 @@ impl Replica {
     }
 
     /// Memory of the histories.
+    #[cfg(feature = "internals")]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -212,6 +213,7 @@ impl Replica {
     }
 
     /// True if there are no topics.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }

@@ -104,6 +104,7 @@ impl Histogram {
     }
 
     /// Number of recorded values.
+    #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.0
             .counts

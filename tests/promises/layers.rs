@@ -92,7 +92,7 @@ const ALLOWED: [(&str, &str); 24] = [
         "cli",
         "app client clock config load market printable protocol server shard source topic",
     ),
-    ("lib", ""),
+    ("lib", "cli"),
     ("main", "cli"),
 ];
 

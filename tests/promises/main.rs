@@ -23,6 +23,7 @@ mod load;
 mod log_lines;
 mod modes;
 mod proxies;
+mod public_api;
 mod publish;
 mod readers;
 mod readiness;
