@@ -87,6 +87,40 @@ pub enum Rank {
     Delivered,
 }
 
+/// The reason why the data or the requests of a connection wait. A closed set of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitsFor {
+    /// The socket accepts no more bytes.
+    Socket,
+    /// The client has not read what was sent.
+    ReadWindow,
+    /// Requests wait until the responses before them are sent.
+    RequestQuota,
+    /// The close handshake.
+    Close,
+}
+
+impl WaitsFor {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::Socket,
+        Self::ReadWindow,
+        Self::RequestQuota,
+        Self::Close,
+    ];
+
+    /// The code in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::ReadWindow => "read_window",
+            Self::RequestQuota => "request_quota",
+            Self::Close => "close",
+        }
+    }
+}
+
 /// A connection as shown to operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
@@ -108,8 +142,8 @@ pub struct ConnectionInfo {
     pub level: LagLevel,
     /// Since when it is late, Unix nanoseconds.
     pub late_since: Option<u64>,
-    /// State that blocks it: its socket is full, it has not read what was sent, its requests are delayed, or nothing.
-    pub waits_for: String,
+    /// The reason why data or requests wait; `null` if nothing blocks the connection.
+    pub waits_for: Option<WaitsFor>,
     /// Age of the oldest event that waits, or of the oldest unanswered ping, in milliseconds.
     pub behind_ms: u64,
     /// Bytes that wait for its socket.

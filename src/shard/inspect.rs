@@ -1,6 +1,6 @@
 //! Inspection of a shard's connections for operators.
 
-use super::command::{ConnectionInfo, Rank};
+use super::command::{ConnectionInfo, Rank, WaitsFor};
 use super::connection::{Connection, ConnectionKey};
 use super::event_loop::Shard;
 
@@ -37,15 +37,15 @@ impl Shard {
             modes[outbox.slot(*slot).settings.mode.index()] += 1;
         }
         let waits_for = if connection.closing.is_some() {
-            "its close"
+            Some(WaitsFor::Close)
         } else if outbox.frames.blocked {
-            "its socket, which takes no more"
+            Some(WaitsFor::Socket)
         } else if outbox.frames.is_held() {
-            "the client, which has not read what was sent"
+            Some(WaitsFor::ReadWindow)
         } else if !peer.inbox.is_empty() {
-            "room for the answers to its requests"
+            Some(WaitsFor::RequestQuota)
         } else {
-            ""
+            None
         };
         ConnectionInfo {
             session: self.session_of(key, peer.generation.0),
@@ -57,7 +57,7 @@ impl Shard {
             modes,
             level: outbox.level(),
             late_since: peer.late_since.map(|since| since.0),
-            waits_for: waits_for.to_owned(),
+            waits_for,
             behind_ms: outbox.behind(self.feed.now, behind_max).as_millis() as u64,
             queued_bytes: outbox.queued_bytes(),
             delivered: totals.delivered,

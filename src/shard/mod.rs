@@ -26,7 +26,7 @@ mod snapshots;
 mod timers;
 pub mod turn_events;
 
-pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer};
+pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer, WaitsFor};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use event_loop::{Shard, ShardConfig, spawn};
 pub use snapshots::SNAPSHOT_NAMES_MAX;

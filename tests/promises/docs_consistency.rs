@@ -6,8 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tickcast::config::{guide, keys};
 use tickcast::protocol::{
-    Code, Control, Encoding, ServerMessage, decode_request, decode_server_message,
+    Code, Control, Encoding, LagLevel, ServerMessage, decode_request, decode_server_message,
 };
+use tickcast::shard::WaitsFor;
+use tickcast::source::replay::Skip;
 
 use crate::harness::Feed;
 
@@ -21,6 +23,44 @@ fn every_error_code_is_in_the_protocol_reference() {
         let row = format!("| {} | `{}` |", code.number(), code.name());
         assert!(PROTOCOL.contains(&row), "{row} is not in docs/protocol.md");
     }
+}
+
+/// The codes of admin JSON with the texts of `tickcast top`, in the operations guide: all of them, and no others.
+#[test]
+fn every_code_of_the_admin_json_is_in_the_operations_guide() -> Result<()> {
+    let table = OPERATIONS
+        .split("| `waits_for` |")
+        .nth(1)
+        .context("the table of `waits_for`")?;
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let listed: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    let codes = WaitsFor::ALL.map(|code| (code, code.name()));
+    let mut known: BTreeSet<&str> = codes.iter().map(|(_, name)| *name).collect();
+    known.insert("null");
+    assert_eq!(listed, known);
+    for (code, name) in codes {
+        assert_eq!(serde_json::to_value(code)?, name, "the JSON has the code");
+    }
+    let level = |level: LagLevel| format!("`{}`", level.name());
+    let encoding = |encoding: Encoding| format!("`{}`", encoding.name());
+    let levels = [LagLevel::Ok, LagLevel::Warn, LagLevel::Degraded].map(level);
+    let encodings = Encoding::ALL.map(encoding);
+    for word in levels.iter().chain(&encodings) {
+        let line = OPERATIONS
+            .lines()
+            .find(|line| line.starts_with("`level` is"));
+        assert!(line.is_some_and(|line| line.contains(word)), "{word}");
+    }
+    for reason in Skip::ALL.map(Skip::name) {
+        let row = OPERATIONS
+            .lines()
+            .find(|line| line.starts_with("| `") && line.contains(&format!("`{reason}`")));
+        assert!(row.is_some(), "{reason} is not in docs/operations.md");
+    }
+    Ok(())
 }
 
 /// Reads the page at `docs/` from disk, so that `TICKCAST_GOLDEN=write` can write it first.

@@ -19,7 +19,7 @@ use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::LagLevel;
 use crate::server::ConnectionsAnswer;
-use crate::shard::{ConnectionInfo, Rank};
+use crate::shard::{ConnectionInfo, Rank, WaitsFor};
 use sample::Sample;
 
 #[derive(Debug, clap::Args)]
@@ -154,12 +154,13 @@ fn watch(
     }
 }
 
-const COLUMNS: [(&str, u16); 11] = [
+const COLUMNS: [(&str, u16); 12] = [
     ("ADDRESS", 21),
     ("AGENT", 18),
     ("ENC", 7),
     ("TOPICS r/c/i", 13),
     ("LEVEL", 8),
+    ("WAITS FOR", 11),
     ("SLOW FOR", 8),
     ("BEHIND", 8),
     ("QUEUED", 9),
@@ -169,14 +170,25 @@ const COLUMNS: [(&str, u16); 11] = [
 ];
 
 /// Columns in the order in which a narrow terminal loses them.
-const DROPPED_FIRST: [&str; 6] = [
+const DROPPED_FIRST: [&str; 7] = [
     "AGENT",
     "ENC",
     "TOPICS r/c/i",
     "SLOW FOR",
     "DELIVERED",
+    "WAITS FOR",
     "MERGED",
 ];
+
+/// Readable text of a code, for a column.
+const fn waits_for(code: WaitsFor) -> &'static str {
+    match code {
+        WaitsFor::Socket => "full socket",
+        WaitsFor::ReadWindow => "client read",
+        WaitsFor::RequestQuota => "responses",
+        WaitsFor::Close => "close",
+    }
+}
 
 fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
     let [raw, conflate, interval] = one.modes;
@@ -186,6 +198,7 @@ fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
         one.encoding.name().to_owned(),
         format!("{raw}/{conflate}/{interval}"),
         one.level.name().to_owned(),
+        one.waits_for.map_or("", waits_for).to_owned(),
         one.late_since.map_or_else(String::new, |since| {
             time(UnixNanos(now).since(UnixNanos(since)).as_secs_f64())
         }),
@@ -423,6 +436,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_code_has_a_text_that_fits_and_is_documented() {
+        let guide = include_str!("../../../docs/operations.md");
+        let (_, width) = COLUMNS[COLUMNS
+            .map(|(name, _)| name)
+            .iter()
+            .position(|name| *name == "WAITS FOR")
+            .expect("a column")];
+        for code in WaitsFor::ALL {
+            let text = waits_for(code);
+            assert!(text.len() <= usize::from(width), "{text}");
+            let row = format!("| `{}` | {text} |", code.name());
+            assert!(guide.contains(&row), "{row} is not in docs/operations.md");
+        }
+    }
+
+    #[test]
     fn a_narrow_terminal_loses_the_least_telling_columns() {
         let names = |width| {
             fitting(width)
@@ -433,7 +462,7 @@ mod tests {
         assert_eq!(names(200).len(), COLUMNS.len());
         let at_80 = names(80);
         assert!(
-            !at_80.contains(&"AGENT") && at_80.contains(&"LOST"),
+            !at_80.contains(&"AGENT") && at_80.contains(&"WAITS FOR") && at_80.contains(&"LOST"),
             "{at_80:?}"
         );
         let needed: u16 = fitting(80).iter().map(|at| COLUMNS[*at].1 + 1).sum();
