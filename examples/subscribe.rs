@@ -15,7 +15,7 @@ async fn receive(address: &str, positions: &mut Positions) -> Result<(), ClientE
     let mut client = Client::connect(address, Encoding::Msgpack).await?;
     let request = Subscribe {
         topics: vec!["trade:BTC-USD".to_owned(), "ticker:*".to_owned()],
-        from: positions.from(),
+        from: positions.resume_from(),
         ..Subscribe::default()
     };
     client.request(Op::Subscribe(request)).await?;

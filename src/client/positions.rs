@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::protocol::{Control, Entry, From, Seq, ServerMessage};
+use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 
 /// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
 /// [`from`](Self::from) is what `subscribe` needs to go on without a hole.
@@ -14,7 +14,7 @@ use crate::protocol::{Control, Entry, From, Seq, ServerMessage};
 /// let mut positions = Positions::default();
 /// let snapshot = br#"{"op":"snapshot","topic":"trade:A","epoch":"e1","seq":7,"events":[]}"#;
 /// positions.take(&decode_server_message(snapshot, Encoding::Json)?);
-/// let from = positions.from().expect("one topic has a position");
+/// let from = positions.resume_from().expect("one topic has a position");
 /// assert_eq!(from.seqs, [("trade:A".to_owned(), 7)]);
 /// # Ok::<(), tickcast::protocol::DecodeError>(())
 /// ```
@@ -94,7 +94,7 @@ impl Positions {
     }
 
     /// The `from` of a `subscribe` that goes on at these positions; `None` where there are none.
-    pub fn from(&self) -> Option<From> {
+    pub fn resume_from(&self) -> Option<ResumeFrom> {
         if self.topics.is_empty() {
             return None;
         }
@@ -111,7 +111,7 @@ impl Positions {
             .map(|(topic, position)| (topic.clone(), position.epoch.clone()))
             .collect();
         epochs.sort_unstable();
-        Some(From {
+        Some(ResumeFrom {
             epoch: self.epoch.clone(),
             seqs,
             epochs,
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn positions_follow_events_snapshots_and_gaps() {
         let mut positions = Positions::default();
-        assert_eq!(positions.from(), None);
+        assert_eq!(positions.resume_from(), None);
         take(
             &mut positions,
             r#"{"op":"welcome","server":"s","session":"x","epoch":"e1","ts":1,"encoding":"json","heartbeat_ms":1000,"limits":{"topics":1,"requests_per_s":1,"message_bytes":1,"snapshot_events":1},"auth":"none"}"#,
@@ -150,7 +150,7 @@ mod tests {
             &mut positions,
             r#"{"op":"gap","topic":"trade:B","epoch":"e2","from":10,"to":12,"n":3,"cause":"slow"}"#,
         );
-        let from = positions.from().expect("two topics");
+        let from = positions.resume_from().expect("two topics");
         assert_eq!(
             from.seqs,
             [
@@ -164,12 +164,12 @@ mod tests {
             &mut positions,
             &SUBSCRIBED.replace("\"seq\":5", "\"seq\":50"),
         );
-        let from = positions.from().expect("two topics");
+        let from = positions.resume_from().expect("two topics");
         assert_eq!(from.seqs[0], ("trade:A".to_owned(), Seq(6)));
         take(
             &mut positions,
             r#"{"op":"topics","added":[],"removed":[{"topic":"trade:A","code":412,"message":"gone"}],"err":[]}"#,
         );
-        assert_eq!(positions.from().expect("one topic").seqs.len(), 1);
+        assert_eq!(positions.resume_from().expect("one topic").seqs.len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::connection::{Recorder, TestSettings};
 use crate::client::Accounts;
 use crate::market::UnixNanos;
-use crate::protocol::{Control, DataEvent, From, Seq, ServerMessage};
+use crate::protocol::{Control, DataEvent, ResumeFrom, Seq, ServerMessage};
 use crate::topic::Channel;
 
 /// State of a probe.
@@ -35,7 +35,7 @@ pub(super) fn record(
 }
 
 impl Probe {
-    pub(super) fn resume(&mut self, from: &From) {
+    pub(super) fn resume(&mut self, from: &ResumeFrom) {
         let epoch_of = |topic: &str| {
             from.epochs
                 .iter()

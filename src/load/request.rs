@@ -1,6 +1,6 @@
 //! Subscriptions cut into requests that a server takes.
 
-use crate::protocol::From;
+use crate::protocol::ResumeFrom;
 use crate::topic::TopicName;
 
 /// Bytes of topics in one request, of which `from` repeats each.
@@ -32,7 +32,7 @@ pub(super) fn chunks(topics: Vec<String>) -> Vec<Vec<String>> {
 }
 
 /// The part of a resume that these names cover.
-pub(super) fn part_of(from: &From, names: &[String]) -> From {
+pub(super) fn part_of(from: &ResumeFrom, names: &[String]) -> ResumeFrom {
     let names: Vec<TopicName> = names
         .iter()
         .filter_map(|name| TopicName::parse(name).ok())
@@ -44,7 +44,7 @@ pub(super) fn part_of(from: &From, names: &[String]) -> From {
         }),
         _ => false,
     };
-    From {
+    ResumeFrom {
         epoch: from.epoch.clone(),
         seqs: from
             .seqs

@@ -20,7 +20,7 @@ use super::stats::{LedgerSums, Span};
 use crate::clock::{Clock, thread_cpu_time};
 use crate::market::UnixNanos;
 use crate::printable::printable;
-use crate::protocol::From;
+use crate::protocol::ResumeFrom;
 
 /// Size of the read buffer, about the size of the CPU cache.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -108,7 +108,7 @@ pub(super) struct Place {
     pub cut: Option<DisconnectReason>,
     /// It reads as its role says, not as the poll says.
     pub is_held_back: bool,
-    pub from: Option<From>,
+    pub from: Option<ResumeFrom>,
     pub has_joined: bool,
 }
 

@@ -3,7 +3,9 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
-use super::request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
+use super::request::{
+    BadRequest, Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked,
+};
 use super::value::{Fault, Value, read, shown};
 use super::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
 
@@ -203,7 +205,7 @@ impl Fields<'_> {
         }
     }
 
-    fn from(&mut self) -> Result<Option<From>, String> {
+    fn from(&mut self) -> Result<Option<ResumeFrom>, String> {
         let Some(from) = self.from.take().transpose()? else {
             return Ok(None);
         };
@@ -215,7 +217,7 @@ impl Fields<'_> {
                 other.kind()
             )),
         };
-        Ok(Some(From {
+        Ok(Some(ResumeFrom {
             epoch: epoch?,
             seqs: from.seqs.transpose()?.unwrap_or_default(),
             epochs: from.epochs.transpose()?.unwrap_or_default(),

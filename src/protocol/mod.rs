@@ -33,7 +33,7 @@ pub use message::{
     DecodeError, ServerMessage, SnapshotHead, decode_server_message, encode_control, encode_parts,
     encode_request, write_snapshot,
 };
-pub use request::{BadRequest, From, Id, Op, Request, SnapshotWish, Subscribe, TopicsAsked};
+pub use request::{BadRequest, Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked};
 pub use seq::Seq;
 
 /// The most bytes of a server message's payload, in every encoding.

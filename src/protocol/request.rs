@@ -80,7 +80,7 @@ pub struct Subscribe {
     /// The snapshot asked for; `None` where the request says nothing of it.
     pub snapshot: Option<SnapshotWish>,
     /// Position of a broken connection.
-    pub from: Option<From>,
+    pub from: Option<ResumeFrom>,
     /// All or nothing.
     pub atomic: bool,
     /// Bytes of the largest message that the client takes from here on.
@@ -100,7 +100,7 @@ pub enum SnapshotWish {
 
 /// Position of a broken connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct From {
+pub struct ResumeFrom {
     /// The server's epoch.
     pub epoch: String,
     /// The last sequence number taken in, by topic.

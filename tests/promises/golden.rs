@@ -11,11 +11,11 @@ use tickcast::market::{
     Trade, TradeId, TradingState, UnixNanos,
 };
 use tickcast::protocol::{
-    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, From, Gap,
-    GapCause, Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer,
-    LedgerEntry, Limits, Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, Seq,
-    ServerMessage, Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe,
-    Subscribed, Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
+    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, Gap, GapCause,
+    Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits,
+    Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, ResumeFrom, Seq, ServerMessage,
+    Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed,
+    Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
     decode_server_message, encode_control, encode_event, encode_request, write_snapshot,
 };
 use tickcast::topic::{Channel, Topic};
@@ -366,7 +366,7 @@ fn requests() -> Vec<(&'static str, Op)> {
         interval_ms: Some(100),
         on_slow: Some(OnSlow::Gap),
     };
-    let from = From {
+    let from = ResumeFrom {
         epoch: "00000000000000ff".into(),
         seqs: vec![("trade:BTC-USD".into(), Seq(41))],
         epochs: vec![("quote:A".into(), "00000000000000ff-1".into())],

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use tickcast::config::Config;
-use tickcast::protocol::{Control, Encoding, From, Op, Seq, ServerMessage, Subscribe};
+use tickcast::protocol::{Control, Encoding, Op, ResumeFrom, Seq, ServerMessage, Subscribe};
 
 use crate::harness::{Feed, Tracked, exchange, subscribe};
 
@@ -64,7 +64,7 @@ async fn next_trade(client: &mut Tracked) -> Result<Seq> {
 }
 
 /// Nothing shows the instrument that was removed, and nobody can subscribe to it.
-async fn is_gone(feed: &Feed, client: &mut Tracked, place: &From) -> Result<()> {
+async fn is_gone(feed: &Feed, client: &mut Tracked, place: &ResumeFrom) -> Result<()> {
     client
         .ask(Op::Instruments {
             pattern: "*".into(),
@@ -115,7 +115,7 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
         let own = ledger.iter().find(|entry| entry.topic == "trade:G1");
         let own = own.context("it is held")?;
         assert_eq!((own.head, own.delivered, own.pending), (Seq(3), 3, 0));
-        let place = From {
+        let place = ResumeFrom {
             epoch: own.epoch.clone(),
             seqs: vec![("trade:G1".to_owned(), Seq(3))],
             epochs: Vec::new(),

@@ -11,7 +11,7 @@ use tickcast::app::App;
 use tickcast::client::Client;
 use tickcast::config::Config;
 use tickcast::protocol::{
-    Control, DataEvent, Encoding, From, Seq, ServerMessage, SourceState, Subscribe,
+    Control, DataEvent, Encoding, ResumeFrom, Seq, ServerMessage, SourceState, Subscribe,
 };
 
 use crate::harness::{Stopwatch, Tracked, market, subscribe};
@@ -44,7 +44,7 @@ fn heads(client: &Tracked) -> HashMap<String, Seq> {
 /// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of it.
 async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) -> Result<bool> {
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
-    let from = From {
+    let from = ResumeFrom {
         epoch: epoch.to_owned(),
         seqs: heads.clone().into_iter().collect(),
         epochs: Vec::new(),

@@ -4,18 +4,18 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use tickcast::protocol::{
-    Control, DataEvent, Encoding, From, GapCause, Mode, Seq, ServerMessage, Subscribe,
+    Control, DataEvent, Encoding, GapCause, Mode, ResumeFrom, Seq, ServerMessage, Subscribe,
 };
 
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
 
-fn from(client: &Tracked) -> From {
+fn from(client: &Tracked) -> ResumeFrom {
     let seqs = client
         .accounts
         .iter()
         .map(|(topic, account)| (topic.clone(), account.head))
         .collect();
-    From {
+    ResumeFrom {
         epoch: client.welcome.epoch.clone(),
         seqs,
         epochs: Vec::new(),
@@ -195,7 +195,7 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
     let feed = Feed::market(1, 1_000).await?;
     for (epoch, seq) in [("00000000000000aa", 5), ("another server's", 5)] {
         let mut client = feed.client(Encoding::Json).await?;
-        let from = From {
+        let from = ResumeFrom {
             epoch: epoch.into(),
             seqs: vec![("trade:S1".into(), Seq(seq))],
             epochs: Vec::new(),
@@ -217,7 +217,7 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
         client.ledger().await?;
     }
     let mut client = feed.client(Encoding::Json).await?;
-    let from = From {
+    let from = ResumeFrom {
         epoch: client.welcome.epoch.clone(),
         seqs: vec![("trade:S1".into(), Seq(1 << 40))],
         epochs: Vec::new(),
@@ -247,7 +247,7 @@ async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
         ("trade:S2".into(), Seq::START),
         ("trade:NO".into(), Seq::START),
     ];
-    let from = From {
+    let from = ResumeFrom {
         epoch,
         seqs,
         epochs: Vec::new(),

@@ -99,7 +99,7 @@ impl<'a> Feed<'a> {
                 ..Subscribe::default()
             })
         };
-        let mut op = subscribe(self.positions.from());
+        let mut op = subscribe(self.positions.resume_from());
         let id = Some(Id::Number(1));
         let request = Request { id, op };
         if encode_request(&request, self.encoding).len() > self.request_bytes_max {

@@ -4,7 +4,7 @@ use super::super::request::{chunks, part_of};
 use super::{ConnectionError, LoadConnection, Phase, Recorder, TestSettings, Turn};
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Control, Encoding, From, LagLevel, LedgerEntry, OnSlow, Op, ServerMessage, Subscribe,
+    Control, Encoding, LagLevel, LedgerEntry, OnSlow, Op, ResumeFrom, ServerMessage, Subscribe,
     Subscribed, decode_server_message,
 };
 
@@ -150,7 +150,7 @@ impl LoadConnection {
         let epochs = other
             .map(|entry| (entry.topic.clone(), entry.epoch.clone()))
             .collect();
-        self.from = Some(From {
+        self.from = Some(ResumeFrom {
             epoch: self.epoch.clone(),
             seqs,
             epochs,

@@ -16,7 +16,9 @@ use super::probe::Probe;
 use super::scan::{Found, FrameError, Scanner, Want};
 use super::stats::{Latency, Tally};
 use crate::market::UnixNanos;
-use crate::protocol::{DecodeError, Encoding, From, Id, LedgerEntry, Op, Request, encode_request};
+use crate::protocol::{
+    DecodeError, Encoding, Id, LedgerEntry, Op, Request, ResumeFrom, encode_request,
+};
 
 /// The longest answer to a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
@@ -90,7 +92,7 @@ pub(super) struct LoadConnection {
     /// Events in data arrays since the connection began.
     delivered: u64,
     /// Resume position of the previous connection.
-    from: Option<From>,
+    from: Option<ResumeFrom>,
     /// It waits to be told before it asks for a WebSocket.
     is_silent: bool,
     epoch: String,
@@ -112,7 +114,7 @@ impl LoadConnection {
     pub(super) fn new(
         assignment: Assignment,
         stream: TcpStream,
-        from: Option<From>,
+        from: Option<ResumeFrom>,
         is_silent: bool,
     ) -> Self {
         let probe = (assignment.role == Role::Probe).then(Box::default);
@@ -322,7 +324,7 @@ impl LoadConnection {
     }
 
     /// The accounts that the ledger told, and where a connection that comes back goes on.
-    pub(super) fn ledger(&mut self) -> (Vec<LedgerEntry>, Option<From>) {
+    pub(super) fn ledger(&mut self) -> (Vec<LedgerEntry>, Option<ResumeFrom>) {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Closing(entries) => (entries, self.from.take()),
             other => {

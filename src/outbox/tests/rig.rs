@@ -21,8 +21,8 @@ use crate::market::{
     TradeId,
 };
 use crate::protocol::{
-    Control, Encoding, Epoch, From, Gap, Id, Limits, Op, Request, Seq, ServerMessage, Subscribe,
-    decode_server_message, encode_parts, encode_request,
+    Control, Encoding, Epoch, Gap, Id, Limits, Op, Request, ResumeFrom, Seq, ServerMessage,
+    Subscribe, decode_server_message, encode_parts, encode_request,
 };
 use crate::session::{Action, Join, Session};
 use crate::topic::{Kind, TopicName};
@@ -479,7 +479,7 @@ impl Rig {
             .map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone()))
             .collect();
         self.resumed.sort();
-        let from = From {
+        let from = ResumeFrom {
             epoch: String::new(),
             seqs: self
                 .resumed

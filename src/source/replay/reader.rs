@@ -112,7 +112,7 @@ pub(super) fn open_all(
             .iter_mut()
             .find(|position| position.is_some_and(|position| position.file == name));
         let position = found.and_then(Option::take).cloned();
-        let from = From {
+        let from = StartPoint {
             not_before: resumed_at.filter(|_| position.is_none()),
             position,
             now,
@@ -133,9 +133,9 @@ pub(super) fn open_all(
     Ok((recordings, left_out))
 }
 
-/// From where a file is played.
+/// Position at which the replay of a file starts.
 #[derive(Debug, Clone, Default)]
-struct From {
+struct StartPoint {
     position: Option<FilePosition>,
     not_before: Option<UnixNanos>,
     /// The server's clock.
@@ -143,7 +143,7 @@ struct From {
 }
 
 /// Opens a file and looks at it; its rows come from a thread.
-fn open(input: &Input, config: &ReplayConfig, from: From) -> Result<Recording, ReplayError> {
+fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Recording, ReplayError> {
     let fail = |error: String, is_final| ReplayError::new(&input.path, error, is_final);
     let (looked, looks) = std::sync::mpsc::sync_channel(1);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
@@ -188,7 +188,7 @@ struct Abandoned;
 struct Reader {
     form: Form,
     cells: Cells,
-    from: From,
+    from: StartPoint,
     chunks: mpsc::Sender<Chunk>,
     chunk: Chunk,
     noted: [bool; Skip::COUNT],
@@ -206,7 +206,7 @@ impl Reader {
     fn new(
         form: Form,
         band: Band,
-        from: From,
+        from: StartPoint,
         chunks: mpsc::Sender<Chunk>,
         is_sorted: Arc<std::sync::atomic::AtomicBool>,
     ) -> Self {
