@@ -30,6 +30,16 @@ pub enum Kind {
     Bar,
 }
 
+impl Kind {
+    /// True if a newer event may replace an older one, so that a subscription can be conflated.
+    pub const fn conflates(self) -> bool {
+        match self {
+            Self::Event => false,
+            Self::State | Self::Bar => true,
+        }
+    }
+}
+
 impl Channel {
     /// Number of channels.
     pub const COUNT: usize = 9;

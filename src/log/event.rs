@@ -30,11 +30,6 @@ impl Event {
         };
         size_of::<Self>() + text
     }
-
-    /// True for the last event of a bar, which no mode conflates.
-    pub fn closes_bar(&self) -> bool {
-        matches!(&self.body, Body::Bar(bar) if bar.done)
-    }
 }
 
 /// An item of the log, in order.

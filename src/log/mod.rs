@@ -7,6 +7,7 @@
 
 mod batch;
 mod catalog;
+mod conflation;
 mod demand;
 mod event;
 mod replica;
@@ -17,9 +18,11 @@ mod topic_state;
 
 pub use batch::{Batch, Encoded};
 pub use catalog::{Catalog, InstrumentId, InstrumentInfo, NotAdded, SourceId, TopicId, TopicInfo};
+pub use conflation::{
+    CatchUp, SNAPSHOT_TRADES, is_snapshot_sized, snapshot_events, snapshot_replaces_all,
+};
 pub use demand::DemandSignal;
 pub use event::{Event, LogItem};
 pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
 pub use saved_topic::{RestoredTopic, SavedTopic};
-pub use topic_state::SNAPSHOT_TRADES;

@@ -3,7 +3,6 @@
 //! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
 
 use crate::limits::HistoryLimits;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::topic_state::TopicState;
 use super::{Catalog, Event, LogItem, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq, SourceCondition};
-use crate::topic::{Channel, Kind};
+use crate::topic::Channel;
 
 /// Number of closed bars kept per topic.
 pub const CLOSED_BARS_KEPT: usize = 500;
@@ -146,7 +145,7 @@ impl Replica {
             "one writer numbers a topic without a hole"
         );
         state.head = event.seq;
-        if event.closes_bar() {
+        if event.must_keep() {
             state.closed.push_back(event.clone());
             if state.closed.len() > CLOSED_BARS_KEPT {
                 state.closed_evicted = state.closed.pop_front().map_or(Seq::START, |old| old.seq);
@@ -260,54 +259,9 @@ impl Replica {
         self.topics[topic.index()].first_kept()
     }
 
-    /// The last events of the closed bars after `seq` that are kept.
-    pub fn closed_after(
-        &self,
-        topic: TopicId,
-        seq: Seq,
-    ) -> impl DoubleEndedIterator<Item = &Event> {
-        let closed = &self.topics[topic.index()].closed;
-        closed.range(closed.partition_point(|event| event.seq <= seq)..)
-    }
-
-    /// The last event of the newest closed bar that is no longer kept; 0 where all are.
-    pub fn closed_evicted(&self, topic: TopicId) -> Seq {
-        self.topics[topic.index()].closed_evicted
-    }
-
-    /// The state as of `seq` in at most `events` events, the newest last: the last trades, the last bars, the last state.
+    /// The state as of `seq` in at most `events` events, the newest last; empty if the history has moved past `seq`.
     pub fn snapshot(&self, topic: TopicId, seq: Seq, events: usize) -> Vec<&Event> {
-        let state = &self.topics[topic.index()];
-        let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
-        let recent = upto(&state.recent);
-        let mut found: Vec<&Event> = match state.kind {
-            Kind::Event => state
-                .recent
-                .range(recent.saturating_sub(events)..recent)
-                .collect(),
-            Kind::State => state
-                .recent
-                .range(recent.saturating_sub(1)..recent)
-                .collect(),
-            Kind::Bar => {
-                let closed = upto(&state.closed);
-                let open = state
-                    .recent
-                    .range(recent.saturating_sub(1)..recent)
-                    .find(|event| !event.closes_bar());
-                let bars = events - usize::from(open.is_some());
-                state
-                    .closed
-                    .range(closed.saturating_sub(bars)..closed)
-                    .chain(open)
-                    .collect()
-            }
-        };
-        // A history that has moved past `seq` can't show its state any more.
-        if found.last().is_some_and(|event| event.seq != seq) {
-            found.clear();
-        }
-        found
+        self.topics[topic.index()].snapshot(seq, events)
     }
 
     /// State from which an overrun reader resumes; `next` is the number of the batch that follows.

@@ -5,9 +5,6 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
 use crate::topic::{Channel, Kind};
 
-/// Number of trades in a snapshot where the request names no number.
-pub const SNAPSHOT_TRADES: usize = 50;
-
 /// State of one topic as of an item of the log.
 #[derive(Debug, Clone)]
 pub(super) struct TopicState {
@@ -34,14 +31,6 @@ impl TopicState {
             closed_evicted: Seq::START,
             ended: VecDeque::new(),
             kind: channel.kind(),
-        }
-    }
-
-    /// Number of recent events that snapshots need.
-    pub(super) const fn floor(&self) -> usize {
-        match self.kind {
-            Kind::Event => SNAPSHOT_TRADES,
-            Kind::State | Kind::Bar => 1,
         }
     }
 

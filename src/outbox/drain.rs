@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, View};
-use crate::log::Event;
+use crate::log::{CatchUp, Event, snapshot_replaces_all};
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode, Seq,
     SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
 };
-use crate::topic::Kind;
 
 /// Instruments in one part of a long answer.
 const INSTRUMENTS_A_PART: usize = 256;
@@ -189,7 +188,7 @@ impl Outbox {
         let state = &self.slots[gap.slot.index()];
         let is_last =
             state.queued() == 1 && !state.is_pending && view.replica.head(state.topic) == gap.to;
-        if is_last && state.kind != Kind::Event {
+        if is_last && state.kind.conflates() {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
     }
@@ -324,7 +323,7 @@ impl Outbox {
             if is_open {
                 state.catching_up = false;
                 state.set_tail(state.head);
-            } else if state.kind == Kind::Bar {
+            } else if !snapshot_replaces_all(state.kind) {
                 self.send_merged(slot, to, view);
             }
             return true;
@@ -413,13 +412,13 @@ impl Outbox {
         state.set_tail(state.head);
     }
 
-    /// Sends what merging leaves of the events after the account's head up to `to`: closed bars, and the newest.
+    /// Sends what conflation leaves of the events after the account's head up to `to`.
     fn send_merged(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) {
         let state = &self.slots[slot.index()];
-        let topic = state.topic;
-        let evicted = view.replica.closed_evicted(topic).min(to);
-        if state.kind == Kind::Bar && evicted > state.head {
-            self.put_hole(slot, state.head.next(), evicted, false, view);
+        let (from, replica) = (state.head.next(), view.replica);
+        let CatchUp { evicted, events } = replica.catch_up(state.topic, state.head);
+        if let Some(evicted) = evicted {
+            self.put_hole(slot, from, evicted.min(to), false, view);
         }
         let Self {
             slots,
@@ -428,12 +427,7 @@ impl Outbox {
             ..
         } = self;
         let state = &mut slots[slot.index()];
-        let last = view
-            .replica
-            .last(topic)
-            .filter(|event| event.seq > state.head && !event.closes_bar());
-        let merged = view.replica.closed_after(topic, state.head).chain(last);
-        for event in merged.take_while(|event| event.seq <= to) {
+        for event in events.take_while(|event| event.seq <= to) {
             frames.events(
                 view.last_values
                     .bytes(view.replica, event, frames.encoding(), view.metrics),

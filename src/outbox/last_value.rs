@@ -11,7 +11,7 @@ struct Kept {
     bytes: Vec<u8>,
 }
 
-/// The newest event and the newest closed bar of each topic, as bytes of one encoding each.
+/// The newest event of each topic, and the newest that must be kept, as bytes of one encoding each.
 #[derive(Debug, Default)]
 pub struct LastValueCache {
     topics: Vec<PerEncoding<[Kept; 2]>>,
@@ -19,16 +19,16 @@ pub struct LastValueCache {
 }
 
 impl LastValueCache {
-    fn place(&mut self, topic: TopicId, encoding: Encoding, closed: bool) -> &mut Kept {
+    fn place(&mut self, topic: TopicId, encoding: Encoding, must_keep: bool) -> &mut Kept {
         if self.topics.len() <= topic.index() {
             self.topics.resize_with(topic.index() + 1, Default::default);
         }
-        &mut self.topics[topic.index()][encoding][usize::from(closed)]
+        &mut self.topics[topic.index()][encoding][usize::from(must_keep)]
     }
 
     /// Keeps an event's bytes that the batch has already.
     pub fn keep(&mut self, event: &Event, generation: u32, encoding: Encoding, bytes: &[u8]) {
-        let kept = self.place(event.topic, encoding, event.closes_bar());
+        let kept = self.place(event.topic, encoding, event.must_keep());
         (kept.seq, kept.generation) = (event.seq, generation);
         kept.bytes.clear();
         kept.bytes.extend_from_slice(bytes);
@@ -43,10 +43,10 @@ impl LastValueCache {
         metrics: &Metrics,
     ) -> &[u8] {
         let generation = replica.epoch(event.topic).generation;
-        let closed = event.closes_bar();
-        let kept = self.place(event.topic, encoding, closed);
+        let must_keep = event.must_keep();
+        let kept = self.place(event.topic, encoding, must_keep);
         if (kept.seq, kept.generation) == (event.seq, generation) {
-            return &self.place(event.topic, encoding, closed).bytes;
+            return &self.place(event.topic, encoding, must_keep).bytes;
         }
         let is_newer = kept.generation != generation || kept.seq < event.seq;
         let mut bytes = std::mem::take(&mut self.scratch);

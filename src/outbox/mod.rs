@@ -6,7 +6,6 @@
 //! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
 //! of its entries is in the queue. No I/O here, and no clock: `now` is handed in.
 
-mod conflation;
 mod counts;
 mod drain;
 mod event_range;
@@ -21,6 +20,7 @@ mod slot;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod thinning;
 mod waiting;
 
 pub use counts::{Counts, REPORT_EVERY};

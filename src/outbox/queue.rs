@@ -15,8 +15,8 @@ const COMPACT_AT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct EventEntry {
     pub slot: SlotId,
-    /// The last event of a bar, which no mode swallows.
-    pub done: bool,
+    /// No newer event may replace it.
+    pub must_keep: bool,
     pub len: u32,
     pub seq: Seq,
     pub tx: UnixNanos,
@@ -190,7 +190,7 @@ impl SendQueue {
         self.events += 1;
         self.entries.push_back(Entry::Event(EventEntry {
             slot,
-            done: event.closes_bar(),
+            must_keep: event.must_keep(),
             len: bytes.len() as u32,
             seq: event.seq,
             tx: event.tx,

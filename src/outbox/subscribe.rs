@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use super::queue::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, View};
-use crate::log::{Event, TopicId};
+use crate::log::{CatchUp, Event, TopicId, snapshot_events, snapshot_replaces_all};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Mode, Seq, Settings};
 use crate::session::Join;
-use crate::topic::Kind;
 
 impl Outbox {
     /// Begins to hold a topic; returns its slot, which the registry is to be told.
@@ -81,8 +80,8 @@ impl Outbox {
     }
 
     fn queue_snapshot(&mut self, slot: SlotId, events: usize, offered: bool, view: &mut View<'_>) {
-        if self.slots[slot.index()].kind == Kind::Bar {
-            // A snapshot must not swallow closed bars that wait.
+        if !snapshot_replaces_all(self.slots[slot.index()].kind) {
+            // The snapshot must not swallow closed bars that wait.
             self.materialize(slot, view);
         }
         let state = &mut self.slots[slot.index()];
@@ -146,23 +145,15 @@ impl Outbox {
         if !std::mem::take(&mut state.is_pending) || state.catching_up {
             return;
         }
-        let evicted = view.replica.closed_evicted(state.topic);
-        if state.kind == Kind::Bar && evicted > state.tail() {
-            let from = state.tail().next();
+        let (from, replica) = (state.tail().next(), view.replica);
+        let CatchUp { evicted, events } = replica.catch_up(state.topic, state.tail());
+        if let Some(evicted) = evicted {
             self.warn(view);
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
         let state = &mut self.slots[slot.index()];
         let encoding = self.frames.encoding();
-        let last = view
-            .replica
-            .last(state.topic)
-            .filter(|event| event.seq > state.tail() && !event.closes_bar());
-        for event in view
-            .replica
-            .closed_after(state.topic, state.tail())
-            .chain(last)
-        {
+        for event in events {
             self.waiting.queue.push_event(
                 slot,
                 event,
@@ -253,11 +244,7 @@ impl Outbox {
     ) {
         let state = &mut self.slots[slot.index()];
         state.enqueue_epoch(epoch, seq);
-        let events = if state.kind == Kind::Event {
-            crate::log::SNAPSHOT_TRADES
-        } else {
-            1
-        };
+        let events = snapshot_events(state.kind, None);
         let entry = SnapshotEntry {
             slot,
             seq,

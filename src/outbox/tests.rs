@@ -12,10 +12,12 @@ use crate::protocol::Encoding;
 use rig::Rig;
 use steps::step;
 
-/// Many more in `./check --full`.
+/// Many more in `./check --full`, or as `PROPTEST_CASES` says.
 fn cases() -> u32 {
     let many = std::env::var("TICKCAST_FULL").as_deref() == Ok("1");
-    if many { 20_000 } else { 400 }
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    let wanted = wanted.and_then(|cases| cases.parse().ok());
+    wanted.unwrap_or(if many { 20_000 } else { 400 })
 }
 
 proptest! {

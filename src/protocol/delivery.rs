@@ -1,4 +1,4 @@
-use crate::topic::{Channel, Kind};
+use crate::topic::Channel;
 
 /// The intervals that `interval_ms` may be.
 pub const INTERVALS_MS: [u16; 8] = [10, 25, 50, 100, 250, 500, 1000, 5000];
@@ -104,14 +104,12 @@ pub struct SettingsRefused {
 impl Settings {
     /// Default delivery settings of a channel.
     pub const fn default_of(channel: Channel) -> Self {
-        match channel.kind() {
-            Kind::Event => Self {
-                mode: Mode::Raw,
-                on_slow: OnSlow::Gap,
-            },
-            Kind::State | Kind::Bar => Self {
-                mode: Mode::Raw,
-                on_slow: OnSlow::Conflate,
+        Self {
+            mode: Mode::Raw,
+            on_slow: if channel.kind().conflates() {
+                OnSlow::Conflate
+            } else {
+                OnSlow::Gap
             },
         }
     }
@@ -135,10 +133,13 @@ impl Settings {
                 known,
             })
         };
-        if channel.kind() == Kind::Event && settings.mode != Mode::Raw {
+        if channel.kind().conflates() {
+            return Ok(settings);
+        }
+        if settings.mode != Mode::Raw {
             return refuse("mode", settings.mode.name(), "raw");
         }
-        if channel.kind() == Kind::Event && settings.on_slow == OnSlow::Conflate {
+        if settings.on_slow == OnSlow::Conflate {
             return refuse("on_slow", settings.on_slow.name(), "gap or disconnect");
         }
         Ok(settings)

@@ -6,12 +6,12 @@ use super::change::subscribed;
 use super::subscription_set::{Name, PatternMap, SubscriptionSet};
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextIndex, Work};
 use super::{Action, Join, Session, View};
-use crate::log::{SNAPSHOT_TRADES, TopicId};
+use crate::log::{TopicId, is_snapshot_sized, snapshot_events};
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Seq, Settings,
     SnapshotWish, Subscribe,
 };
-use crate::topic::{Channel, Kind, TopicName, TopicPattern};
+use crate::topic::{Channel, TopicName, TopicPattern};
 
 /// A validated name of the request.
 #[derive(Debug)]
@@ -88,10 +88,7 @@ pub(super) struct Subscribing {
 
 /// Default number of events in a snapshot of a channel.
 pub(super) const fn events_by_default(channel: Channel) -> usize {
-    match channel.kind() {
-        Kind::Event => SNAPSHOT_TRADES,
-        Kind::State | Kind::Bar => 1,
-    }
+    snapshot_events(channel.kind(), None)
 }
 
 impl Subscribing {
@@ -391,7 +388,7 @@ impl Session {
             return Ok(());
         };
         let refuse = |message: String| Err(Refusal::new(text, Code::BadRequest, message));
-        if channel.kind() == Kind::State {
+        if !is_snapshot_sized(channel.kind()) {
             return refuse(format!(
                 "`snapshot` of {} takes true or false; how many events is for trade and bar",
                 channel.name()
@@ -480,16 +477,11 @@ fn resume(
     events: usize,
     view: View<'_>,
 ) -> Join {
-    let (replica, channel) = (view.replica, view.catalog().topic(topic).topic.channel);
+    let replica = view.replica;
     if epoch != Some(replica.epoch(topic)) || seq > replica.head(topic) {
         return Join::Anew(events);
     }
-    let is_there = match (mode, channel.kind()) {
-        (Mode::Raw, _) | (_, Kind::Event) => replica.after(topic, seq).is_some(),
-        (_, Kind::State) => true,
-        (_, Kind::Bar) => replica.closed_evicted(topic) <= seq,
-    };
-    if is_there {
+    if replica.can_resume(topic, seq, mode != Mode::Raw) {
         Join::Resume(seq)
     } else {
         Join::Expired(seq, events)

@@ -4,9 +4,9 @@ use tokio::sync::oneshot;
 
 use super::command::SnapshotAnswer;
 use super::event_loop::Shard;
-use crate::log::{Replica, SNAPSHOT_TRADES, TopicId};
+use crate::log::{Replica, TopicId, snapshot_events};
 use crate::protocol::{Code, Encoding, Refusal, SnapshotHead, encode_event, write_snapshot};
-use crate::topic::{Channel, Kind, TopicName};
+use crate::topic::{Channel, TopicName};
 
 /// Events of one answer to `GET /v1/snapshot`.
 const EVENTS_MAX: usize = 2000;
@@ -80,12 +80,7 @@ impl Snapshots {
 
     /// Events that a snapshot of this channel holds at most.
     fn most(&self, channel: Channel, events_max: usize) -> usize {
-        let most = match channel.kind() {
-            Kind::Event => self.events.unwrap_or(SNAPSHOT_TRADES),
-            Kind::State => 1,
-            Kind::Bar => self.events.unwrap_or(1),
-        };
-        most.min(events_max)
+        snapshot_events(channel.kind(), self.events).min(events_max)
     }
 
     /// The topics of a name, if the answer has room for their events.

@@ -254,19 +254,19 @@ impl Rotation {
     }
 }
 
-/// The events that those who merge need of a run: the newest, and the newest closed bar.
+/// The events of a range that conflated subscriptions need: the newest, and the newest that must be kept.
 pub fn last_values_of<'a>(
     run: &EventRange<'a>,
 ) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {
-    let (mut last, mut closed) = (None, None);
+    let (mut last, mut kept) = (None, None);
     for (event, bytes) in run.events() {
-        if event.closes_bar() {
-            closed = Some((event, bytes));
+        if event.must_keep() {
+            kept = Some((event, bytes));
         } else {
             last = Some((event, bytes));
         }
     }
-    closed.into_iter().chain(last)
+    kept.into_iter().chain(last)
 }
 
 #[cfg(test)]

@@ -194,6 +194,38 @@ fn pure_modules_know_no_runtime() -> Result<()> {
     Ok(())
 }
 
+/// Names by which a decision on conflation shows that it is made outside its file.
+const CONFLATION_WORDS: [&str; 5] = [
+    "Kind::Event",
+    "Kind::State",
+    "Kind::Bar",
+    "Channel::Bar",
+    "bar.done",
+];
+
+#[test]
+fn conflation_rules_stand_in_one_file() -> Result<()> {
+    let delivery = [
+        "src/log/",
+        "src/outbox/",
+        "src/protocol/delivery.rs",
+        "src/session/",
+        "src/shard/",
+    ];
+    for (name, text) in product_files()? {
+        let is_delivery = delivery.iter().any(|place| name.starts_with(place));
+        if !is_delivery || name == "src/log/conflation.rs" {
+            continue;
+        }
+        let found = CONFLATION_WORDS.iter().find(|word| text.contains(**word));
+        assert_eq!(
+            found, None,
+            "{name} decides by the kind of a channel: ask src/log/conflation.rs"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn files_stay_short() -> Result<()> {
     for (name, text) in product_files()? {

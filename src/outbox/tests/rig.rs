@@ -192,8 +192,12 @@ impl Rig {
         let item = LogItem::Event(event.clone());
         self.bus.apply(&item, &self.catalog);
         let (text, epoch) = (self.text(topic), self.bus.epoch(topic).to_string());
-        self.truth
-            .published(text, epoch, event.seq, event.closes_bar());
+        self.truth.published(
+            text,
+            epoch,
+            event.seq,
+            matches!(&event.body, Body::Bar(bar) if bar.done),
+        );
         if !is_seen {
             return;
         }

@@ -17,8 +17,8 @@ enum Fate {
     Open,
     /// It stays.
     Keep,
-    /// The last event of a closed bar, with something behind it that would swallow it: it stays, unless there are too many.
-    KeepBar,
+    /// It must be kept, and something behind it would swallow it: it stays, unless there are too many of its kind.
+    MustKeep,
     /// It is taken out; a newer event replaces it, or nobody waits for it.
     Merge,
     /// It is taken out and named in a gap.
@@ -43,8 +43,8 @@ impl Behind {
                 let is_newest = !std::mem::replace(&mut self.last_values, true);
                 if self.epoch && is_newest {
                     Fate::Keep
-                } else if event.done && self.moves_head {
-                    Fate::KeepBar
+                } else if event.must_keep && self.moves_head {
+                    Fate::MustKeep
                 } else {
                     Fate::Merge
                 }
@@ -195,11 +195,11 @@ impl Outbox {
         thinned
     }
 
-    /// By place in the queue: what is to become of each entry. Closed bars that must stay take at most `bars_max` bytes.
-    fn fates(&self, bars_max: usize) -> Vec<Fate> {
+    /// By place in the queue: what is to become of each entry. Events that must be kept take at most `kept_max` bytes.
+    fn fates(&self, kept_max: usize) -> Vec<Fate> {
         let degraded = self.degraded();
         let mut behind = vec![Behind::default(); self.slots.len()];
-        let mut bars = 0;
+        let mut kept = 0;
         let queue = &self.waiting.queue;
         let mut fates: Vec<Fate> = queue
             .entries()
@@ -213,20 +213,20 @@ impl Outbox {
                     return Fate::Merge;
                 }
                 let fate = behind[id.index()].fate(entry, slot.merges(degraded));
-                if fate == Fate::KeepBar {
-                    bars += entry.cost();
+                if fate == Fate::MustKeep {
+                    kept += entry.cost();
                 }
                 fate
             })
             .collect();
         fates.reverse();
         for (fate, entry) in fates.iter_mut().zip(queue.entries()) {
-            if bars <= bars_max {
+            if kept <= kept_max {
                 break;
             }
-            if *fate == Fate::KeepBar {
+            if *fate == Fate::MustKeep {
                 *fate = Fate::Lose;
-                bars -= entry.cost();
+                kept -= entry.cost();
             }
         }
         fates

@@ -1,0 +1,148 @@
+//! Conflation rules: which events of a topic may replace which.
+//!
+//! The only file that decides by [`Kind`]. The history, sessions, outboxes and snapshots ask here or [`Kind::conflates`]:
+//!
+//! | kind | a newer event replaces | every client must get | a conflated or returning client gets |
+//! |---|---|---|---|
+//! | [`Kind::Event`]: trades | nothing | all events | all events |
+//! | [`Kind::State`]: quotes, tickers, status | all older events | the newest event | the newest event |
+//! | [`Kind::Bar`]: bars | older events of the same bar | the last event of each bar | the closed bars, then the open one |
+//!
+//! A new kind is a variant of [`Kind`]; the compiler lists the matches that it has to extend. Changes of an order book, for
+//! example, are neither: none replaces another, but a snapshot of the book replaces all that came before it.
+//!
+//! The rules stand below the outbox because the history obeys them too: it keeps what conflation must not skip.
+
+use std::collections::VecDeque;
+
+use super::topic_state::TopicState;
+use super::{Event, Replica, TopicId};
+use crate::market::Body;
+use crate::protocol::Seq;
+use crate::topic::Kind;
+
+/// Number of trades in a snapshot where the request names no number.
+pub const SNAPSHOT_TRADES: usize = 50;
+
+/// Number of events in a snapshot for which the request wants so many, or names no number.
+pub const fn snapshot_events(kind: Kind, wanted: Option<usize>) -> usize {
+    match (kind, wanted) {
+        (Kind::Event | Kind::Bar, Some(events)) => events,
+        (Kind::Event, None) => SNAPSHOT_TRADES,
+        (Kind::Bar, None) | (Kind::State, _) => 1,
+    }
+}
+
+/// True if a request may name the number of events in a snapshot.
+pub const fn is_snapshot_sized(kind: Kind) -> bool {
+    match kind {
+        Kind::Event | Kind::Bar => true,
+        Kind::State => false,
+    }
+}
+
+/// True if a snapshot replaces all older events that a conflated client has not received. A snapshot of bars does not:
+/// bars that closed meanwhile go before it.
+pub const fn snapshot_replaces_all(kind: Kind) -> bool {
+    match kind {
+        Kind::Event | Kind::State => true,
+        Kind::Bar => false,
+    }
+}
+
+impl Event {
+    /// True if no newer event may replace this one, although its channel conflates: the last event of a bar.
+    pub fn must_keep(&self) -> bool {
+        matches!(&self.body, Body::Bar(bar) if bar.done)
+    }
+}
+
+/// Events that a conflated client gets for all events after one that it has.
+#[derive(Debug)]
+pub struct CatchUp<I> {
+    /// The newest event that the client should get and that is no longer kept: a gap up to it goes first.
+    pub evicted: Option<Seq>,
+    /// The events that follow, in order.
+    pub events: I,
+}
+
+impl Replica {
+    /// Events that a conflated client gets that has all events up to `after`.
+    pub fn catch_up(
+        &self,
+        topic: TopicId,
+        after: Seq,
+    ) -> CatchUp<impl DoubleEndedIterator<Item = &Event>> {
+        let state = &self.topics[topic.index()];
+        debug_assert!(state.kind.conflates(), "no event replaces a trade");
+        let newest = state.recent.back();
+        let kept = state.closed.partition_point(|event| event.seq <= after);
+        CatchUp {
+            evicted: state.evicted_after(after),
+            events: state
+                .closed
+                .range(kept..)
+                .chain(newest.filter(|event| event.seq > after && !event.must_keep())),
+        }
+    }
+
+    /// True if the history has all that a client must get which returns with all events up to `after`: every event, or, if
+    /// its subscription conflates, what conflation leaves.
+    pub fn can_resume(&self, topic: TopicId, after: Seq, is_conflated: bool) -> bool {
+        let state = &self.topics[topic.index()];
+        if is_conflated && state.kind.conflates() {
+            state.evicted_after(after).is_none()
+        } else {
+            self.after(topic, after).is_some()
+        }
+    }
+}
+
+impl TopicState {
+    /// Number of recent events that snapshots need.
+    pub(super) const fn floor(&self) -> usize {
+        snapshot_events(self.kind, None)
+    }
+
+    /// The newest event after `after` that every client must get and that is no longer kept.
+    fn evicted_after(&self, after: Seq) -> Option<Seq> {
+        match self.kind {
+            Kind::Bar => Some(self.closed_evicted).filter(|evicted| *evicted > after),
+            // Trades are never conflated; of a state the newest event is always kept.
+            Kind::Event | Kind::State => None,
+        }
+    }
+
+    /// The state as of `seq` in at most `events` events, the newest last: the last trades, the last bars, the last state.
+    pub(super) fn snapshot(&self, seq: Seq, events: usize) -> Vec<&Event> {
+        let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
+        let recent = upto(&self.recent);
+        let mut found: Vec<&Event> = match self.kind {
+            Kind::Event => self
+                .recent
+                .range(recent.saturating_sub(events)..recent)
+                .collect(),
+            Kind::State => self
+                .recent
+                .range(recent.saturating_sub(1)..recent)
+                .collect(),
+            Kind::Bar => {
+                let closed = upto(&self.closed);
+                let open = self
+                    .recent
+                    .range(recent.saturating_sub(1)..recent)
+                    .find(|event| !event.must_keep());
+                let bars = events - usize::from(open.is_some());
+                self.closed
+                    .range(closed.saturating_sub(bars)..closed)
+                    .chain(open)
+                    .collect()
+            }
+        };
+        // A history that has moved past `seq` can't show its state any more.
+        if found.last().is_some_and(|event| event.seq != seq) {
+            found.clear();
+        }
+        found
+    }
+}
