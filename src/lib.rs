@@ -82,8 +82,8 @@
 //! its values. The `bus` derives tickers and bars, numbers every event within its topic and appends
 //! batches to the one `log`. Each `shard` owns the sockets of its clients, keeps a replica of all topics
 //! and routes events to the outboxes of its subscribers, which keep the ledger. A `session` turns the
-//! requests of a client into actions; the `server` hands new sockets to the shards. `ARCHITECTURE.md`
-//! lists the invariants with the test of each.
+//! requests of a client into actions, and sees topics through `access` alone; the `server` hands new
+//! sockets to the shards. `ARCHITECTURE.md` lists the invariants with the test of each.
 //!
 //! The feature `internals` makes these modules public for the tests and benches of this package. They
 //! have no stable interface.
@@ -126,6 +126,11 @@ pub mod log;
 mod shard;
 #[cfg(feature = "internals")]
 pub mod shard;
+
+#[cfg(not(feature = "internals"))]
+mod access;
+#[cfg(feature = "internals")]
+pub mod access;
 
 #[cfg(not(feature = "internals"))]
 mod session;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tickcast::limits::{HistoryLimits, OutboxLimits};
 
+use tickcast::access::{InstrumentList, Principal};
 use tickcast::clock::thread_cpu_time;
 use tickcast::log::{Catalog, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
@@ -90,6 +91,7 @@ impl Rig {
             let begun = thread_cpu_time();
             let view = tickcast::session::View {
                 replica: &self.replica,
+                principal: &Principal::Everyone,
                 held: &self.outbox,
                 now: self.now,
             };
@@ -145,7 +147,8 @@ impl Rig {
             Action::Ledger(id) => outbox.respond_ledger(id),
             Action::Instruments(id, pattern) => {
                 let catalog = Arc::clone(self.replica.catalog());
-                outbox.respond_instruments(id, catalog, &pattern);
+                let list = InstrumentList::new(catalog, &Principal::Everyone, &pattern);
+                outbox.respond_instruments(id, list);
             }
             Action::LimitMessages(bytes) => outbox.frames.limit_messages(bytes),
             Action::Close(..) => {}

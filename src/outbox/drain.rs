@@ -101,15 +101,13 @@ impl Outbox {
     }
 
     fn send_instruments(&mut self, mut left: Box<InstrumentsLeft>, counts: &mut Counts) {
-        let upto = left.rest.end.min(left.rest.start + INSTRUMENTS_A_PART);
         let instruments: Vec<_> = left
-            .catalog
-            .instruments_at(left.rest.start..upto)
+            .list
+            .take(INSTRUMENTS_A_PART)
             .map(|info| instrument_entry(&info.instrument))
             .collect();
         counts.work(instruments.len() * INSTRUMENT_WORK);
-        left.rest.start = upto;
-        let more = !left.rest.is_empty();
+        let more = !left.list.is_empty();
         let part = protocol::Control::Instruments(Instruments {
             id: left.id.clone(),
             instruments,

@@ -31,12 +31,11 @@ pub use last_value::LastValueCache;
 pub use overflow::OverflowAction;
 pub use slot::{Slot, SlotId};
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::InstrumentList;
 use crate::limits::OutboxLimits;
-use crate::log::{Catalog, Replica, TopicId};
+use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode, Seq};
@@ -101,9 +100,7 @@ enum Control {
 #[derive(Debug)]
 struct InstrumentsLeft {
     id: Option<Id>,
-    catalog: Arc<Catalog>,
-    /// Places in the catalog's order.
-    rest: Range<usize>,
+    list: InstrumentList,
 }
 
 impl InstrumentsLeft {
@@ -313,9 +310,8 @@ impl Outbox {
     }
 
     /// The answer to `instruments`, made as the socket drains.
-    pub fn respond_instruments(&mut self, id: Option<Id>, catalog: Arc<Catalog>, pattern: &str) {
-        let rest = catalog.symbols(pattern);
-        let left = InstrumentsLeft { id, catalog, rest };
+    pub fn respond_instruments(&mut self, id: Option<Id>, list: InstrumentList) {
+        let left = InstrumentsLeft { id, list };
         self.waiting.response_bytes += InstrumentsLeft::COST;
         self.waiting
             .control

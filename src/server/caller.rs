@@ -10,6 +10,7 @@ use hyper::{StatusCode, header};
 
 use super::Settings;
 use super::http::{Answer, refusal};
+use crate::access::Principal;
 use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
@@ -57,6 +58,8 @@ pub(super) struct Caller {
     /// A program on this machine that asked for a loopback name, not through a proxy.
     pub is_local: bool,
     listens_on_loopback: bool,
+    /// The identity on whose behalf topics are read.
+    pub principal: Principal,
 }
 
 impl Caller {
@@ -97,6 +100,7 @@ impl Caller {
             own: WebOrigin::new(scheme, host),
             is_local,
             listens_on_loopback: listener.is_loopback(),
+            principal: Principal::Everyone,
         })
     }
 

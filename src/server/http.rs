@@ -20,10 +20,10 @@ use super::incoming::busy;
 use super::outgoing::Outgoing;
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
-use crate::log::Catalog;
+use crate::access::InstrumentList;
 use crate::metrics::Refused;
 use crate::outbox::instrument_entry;
-use crate::protocol::{Control, Encoding, Instruments, encode_control};
+use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments, encode_control};
 use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
 
 pub(super) type Answer = Response<Outgoing>;
@@ -154,8 +154,11 @@ async fn read(
         Err(refused) => return refused,
     };
     let answer = match made {
-        "/v1/instruments" => instruments(shard).await,
-        "/v1/snapshot" => snapshot(shard, request.uri().query().unwrap_or_default()).await,
+        "/v1/instruments" => instruments(shard, caller).await,
+        "/v1/snapshot" => {
+            let query = request.uri().query().unwrap_or_default();
+            snapshot(shard, caller, query).await
+        }
         other => health(server, other, caller.is_local),
     };
     answer.map(|body| body.holding(turn))
@@ -225,72 +228,73 @@ fn health(server: &Server, path: &str, for_operators: bool) -> Answer {
     }
 }
 
-async fn instruments(shard: &ShardHandle) -> Answer {
+async fn instruments(shard: &ShardHandle, caller: &Caller) -> Answer {
     let Some(catalog) = shard.catalog().await else {
         return stopping();
     };
+    let list = InstrumentList::new(catalog, &caller.principal, "*");
     let mut answer = with_type(text(StatusCode::OK, ""), JSON);
-    *answer.body_mut() = Outgoing::made(InstrumentPieces::new(catalog));
+    *answer.body_mut() = Outgoing::made(InstrumentPieces::new(list));
     answer
 }
 
 /// The answer of `/v1/instruments`, some instruments at a time.
 struct InstrumentPieces {
-    catalog: Arc<Catalog>,
-    /// Instruments so far; `None`: the end was made.
-    next: Option<usize>,
+    list: InstrumentList,
+    has_begun: bool,
+    is_done: bool,
 }
 
 impl InstrumentPieces {
-    const fn new(catalog: Arc<Catalog>) -> Self {
+    const fn new(list: InstrumentList) -> Self {
         Self {
-            catalog,
-            next: Some(0),
+            list,
+            has_begun: false,
+            is_done: false,
         }
     }
+}
 
-    /// The message over some instruments, cut where its list begins and ends.
-    fn message(&self, from: usize, most: usize) -> (Vec<u8>, usize) {
-        let upto = self.catalog.instruments().len().min(from + most);
-        let some = self.catalog.instruments_at(from..upto);
-        let instruments: Vec<_> = some
-            .map(|info| instrument_entry(&info.instrument))
-            .collect();
-        let count = instruments.len();
-        let message = Instruments {
-            id: None,
-            instruments,
-            more: false,
-        };
-        let encoded = encode_control(&Control::Instruments(message), Encoding::Json);
-        (encoded, count)
-    }
+/// The message over some instruments.
+fn instruments_message(instruments: Vec<InstrumentEntry>) -> Vec<u8> {
+    let message = Instruments {
+        id: None,
+        instruments,
+        more: false,
+    };
+    encode_control(&Control::Instruments(message), Encoding::Json)
 }
 
 impl Iterator for InstrumentPieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let from = self.next?;
-        let (frame, _) = self.message(from, 0);
+        if self.is_done {
+            return None;
+        }
+        let frame = instruments_message(Vec::new());
         let list = frame.windows(2).rposition(|pair| pair == b"[]")? + 1;
         let (begin, end) = frame.split_at(list);
-        let (message, count) = self.message(from, INSTRUMENTS_PER_PIECE);
-        let is_last = from + count >= self.catalog.instruments().len();
-        let mut piece = match from {
-            0 => begin.to_vec(),
-            _ => vec![b','],
+        let some = self.list.take(INSTRUMENTS_PER_PIECE);
+        let message = instruments_message(
+            some.map(|info| instrument_entry(&info.instrument))
+                .collect(),
+        );
+        let mut piece = if std::mem::replace(&mut self.has_begun, true) {
+            vec![b',']
+        } else {
+            begin.to_vec()
         };
         piece.extend_from_slice(&message[begin.len()..message.len() - end.len()]);
-        if is_last {
+        self.is_done = self.list.is_empty();
+        if self.is_done {
             piece.extend_from_slice(end);
         }
-        self.next = (!is_last).then_some(from + count);
         Some(piece.into())
     }
 }
 
-async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
+async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (mut topics, mut events) = (Vec::new(), None);
     for (key, value) in pairs {
@@ -329,6 +333,7 @@ async fn snapshot(shard: &ShardHandle, query: &str) -> Answer {
         .send(Command::Snapshot {
             topics,
             events,
+            principal: caller.principal.clone(),
             reply,
         })
         .await;

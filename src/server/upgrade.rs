@@ -22,6 +22,7 @@ use super::Server;
 use super::caller::Caller;
 use super::guarded::Guarded;
 use super::http::{Answer, refusal, text};
+use crate::access::Principal;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
 use crate::shard::{Adopted, Permit};
@@ -39,6 +40,7 @@ pub(super) struct Upgrade {
     encoding: Encoding,
     message_max: u32,
     agent: Box<str>,
+    principal: Principal,
     permit: Option<Permit>,
 }
 
@@ -57,6 +59,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         encoding,
         message_max,
         agent,
+        principal,
         permit,
     } = taken?;
     let parts = socket
@@ -73,6 +76,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         read_ahead,
         peer,
         agent,
+        principal,
         permit,
     })
 }
@@ -105,6 +109,7 @@ pub(super) fn answer(
         encoding,
         message_max: accepted.message_max,
         agent,
+        principal: caller.principal.clone(),
         permit,
     };
     *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);

@@ -1,8 +1,8 @@
 //! Topics that appear and end while a client holds them.
 
 use super::subscribe::{TOPIC_ENDED, events_by_default};
-use super::subscription_set::Name;
 use super::{Action, Join, Session, View, topic_entry};
+use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::{Code, Control, Refusal, TopicsChange};
 
@@ -16,11 +16,11 @@ impl Session {
             more: false,
         };
         let mut actions = Vec::new();
-        for topic in new {
-            let Some(settings) = self.names.in_force(topic, view.catalog()) else {
+        for topic in new.filter(|topic| view.visible().shows(*topic)) {
+            let Some(settings) = self.names.in_force(topic, view.visible()) else {
                 continue;
             };
-            let info = view.catalog().topic(topic);
+            let info = view.visible().topic(topic);
             if view.held.count() + change.added.len() >= self.limits.topics as usize {
                 let message = format!("would pass the limit of {} topics", self.limits.topics);
                 change
@@ -54,7 +54,7 @@ impl Session {
         let mut actions = Vec::new();
         for topic in topics {
             self.names.remove(&Name::Topic(*topic));
-            let text = &*view.catalog().topic(*topic).text;
+            let text = &*view.visible().topic(*topic).text;
             let gone = Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED);
             change.removed.push(gone);
             actions.push(Action::Unsubscribe(*topic));

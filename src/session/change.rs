@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::subscribe::{TOPIC_ENDED, events_by_default, unknown_topic};
-use super::subscription_set::Name;
+use super::subscribe::{TOPIC_ENDED, events_by_default};
+use super::subscription_set::subscribed_of;
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, Work};
 use super::{Action, Session, View, topic_entry};
+use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Id, Mode, Refusal, Settings, Subscribed, Subscriptions,
@@ -69,19 +70,20 @@ impl Unsubscribing {
             let topics = self
                 .topics
                 .get_or_insert_with(|| Pieces::new(std::mem::take(removed)));
-            while let Some((_, piece)) = topics.next(budget, |name, budget| name.held(view, budget))
+            while let Some((_, piece)) =
+                topics.next(budget, |name, budget| subscribed_of(name, view, budget))
             {
                 for topic in piece {
                     if !view.held.holds(topic) || !self.seen.insert(topic) {
                         continue;
                     }
-                    match session.names.in_force(topic, view.catalog()) {
+                    match session.names.in_force(topic, view.visible()) {
                         Some(settings) => {
                             ok.push(topic_entry(topic, settings, view));
                             actions.push(Action::Modify(topic, settings));
                         }
                         None => {
-                            gone.push(view.catalog().topic(topic).text.to_string());
+                            gone.push(view.visible().topic(topic).text.to_string());
                             actions.push(Action::Unsubscribe(topic));
                         }
                     }
@@ -166,7 +168,7 @@ impl Modifying {
                 .extract_if(.., |(name, _)| session.names.settings(name).is_none());
             for (name, _) in ended {
                 if let Name::Topic(topic) = name {
-                    let text = &*view.catalog().topic(topic).text;
+                    let text = &*view.visible().topic(topic).text;
                     self.err
                         .push(Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED));
                 }
@@ -178,11 +180,12 @@ impl Modifying {
             Pieces::new(changed.drain(..).map(|(name, _)| name).collect())
         });
         let (mut ok, mut actions) = (Vec::new(), Vec::new());
-        while let Some((name, piece)) = topics.next(budget, |name, budget| name.held(view, budget))
+        while let Some((name, piece)) =
+            topics.next(budget, |name, budget| subscribed_of(name, view, budget))
         {
             ok.extend(session.names.entry(&name, &piece, view));
             for topic in piece {
-                let in_force = session.names.in_force(topic, view.catalog());
+                let in_force = session.names.in_force(topic, view.visible());
                 if let (Some(settings), true) = (in_force, self.seen.insert(topic)) {
                     actions.push(Action::Modify(topic, settings));
                 }
@@ -239,12 +242,12 @@ impl Resyncing {
                 .topics
                 .get_or_insert_with(|| Pieces::new(std::mem::take(names)));
             while let Some((name, piece)) =
-                topics.next(budget, |name, budget| name.held(view, budget))
+                topics.next(budget, |name, budget| subscribed_of(name, view, budget))
             {
                 ok.extend(session.names.entry(&name, &piece, view));
                 for topic in piece {
                     if self.seen.insert(topic) {
-                        let channel = view.catalog().topic(topic).topic.channel;
+                        let channel = view.visible().topic(topic).topic.channel;
                         snapshots.push(Action::Snapshot(topic, events_by_default(channel)));
                     }
                 }
@@ -281,7 +284,7 @@ impl Listing {
         let mut ok = Vec::new();
         while let Some((name, piece)) = self
             .names
-            .next(budget, |name, budget| name.held(view, budget))
+            .next(budget, |name, budget| subscribed_of(name, view, budget))
         {
             ok.extend(session.names.entry(&name, &piece, view));
         }
@@ -325,8 +328,10 @@ impl Session {
     fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
         let parsed = TopicName::parse(text)
             .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
-        let resolved = Name::resolve(parsed.clone(), view.catalog())
-            .ok_or_else(|| unknown_topic(text, &parsed, view))?;
+        let resolved = view
+            .visible()
+            .resolve(parsed)
+            .map_err(|refused| refused.refusal(text))?;
         let name = Some(resolved).filter(|name| self.names.settings(name).is_some());
         name.ok_or_else(|| {
             Refusal::new(
@@ -349,7 +354,7 @@ impl Session {
             .settings(&name)
             .expect("only held names are modified");
         let settings = held
-            .with(wish, name.channel(view.catalog()))
+            .with(wish, name.channel(view.visible()))
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
         Ok((name, settings))
     }
@@ -360,7 +365,7 @@ fn held_topic(text: &str, view: View<'_>) -> Option<Name> {
     let TopicName::Topic(topic) = TopicName::parse(text).ok()? else {
         return None;
     };
-    view.catalog()
+    view.visible()
         .find(&topic)
         .filter(|topic| view.held.holds(*topic))
         .map(Name::Topic)

@@ -15,7 +15,8 @@ mod work;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::{Catalog, Replica, TopicId};
+use crate::access::{Principal, Visible};
+use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
@@ -84,6 +85,8 @@ pub enum Action {
 pub struct View<'a> {
     /// Topic states now.
     pub replica: &'a Replica,
+    /// Identity of the client.
+    pub principal: &'a Principal,
     /// Subscribed topics.
     pub held: &'a dyn Held,
     /// The time of this turn.
@@ -99,8 +102,9 @@ impl std::fmt::Debug for View<'_> {
 }
 
 impl<'a> View<'a> {
-    fn catalog(&self) -> &'a Catalog {
-        self.replica.catalog()
+    /// The topics that the client may see.
+    fn visible(&self) -> Visible<'a> {
+        Visible::new(self.replica.catalog(), self.principal)
     }
 }
 
@@ -215,7 +219,7 @@ impl Session {
             Op::Resync { topics } => Asked::Work(Resyncing::begin(id, topics)),
             Op::Subscriptions => Asked::Work(Listing::begin(id, self)),
             Op::Instruments { pattern } => {
-                let instruments = view.catalog().instruments().len();
+                let instruments = view.visible().instruments();
                 self.requests
                     .charge(instruments / INSTRUMENTS_A_TOKEN, view.now);
                 Asked::Answered(vec![Action::Instruments(id, pattern)])
@@ -277,6 +281,11 @@ impl Session {
         self.names.rest();
     }
 
+    /// Limits of the client.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// True if a topic that appears could match a pattern of this client.
     pub fn has_patterns(&self) -> bool {
         self.names.has_patterns()
@@ -285,7 +294,7 @@ impl Session {
 
 /// The entry of a topic that is held, with the settings in force.
 fn topic_entry(topic: TopicId, settings: Settings, view: View<'_>) -> Entry {
-    let mut entry = Entry::new(view.catalog().topic(topic).text.to_string(), settings);
+    let mut entry = Entry::new(view.visible().topic(topic).text.to_string(), settings);
     entry.epoch = Some(view.replica.epoch(topic).to_string());
     entry.seq = Some(view.replica.head(topic));
     entry

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::change::subscribed;
-use super::subscription_set::{Name, PatternMap, SubscriptionSet};
+use super::subscription_set::{PatternMap, SubscriptionSet};
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextIndex, Work};
 use super::{Action, Join, Session, View};
+use crate::access::Name;
 use crate::log::{TopicId, is_snapshot_sized, snapshot_events};
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Seq, Settings,
@@ -139,9 +140,9 @@ impl Subscribing {
         }
         let mut taken = Taken::default();
         if let Some(mut topics) = self.topics.take() {
-            while let Some((name, piece)) =
-                topics.next(budget, |name, _| name.topics(view.catalog()).to_vec())
-            {
+            while let Some((name, piece)) = topics.next(budget, |name, _| {
+                name.topics(view.visible()).iter().collect()
+            }) {
                 self.take_up(&name, piece, session, view, &mut taken);
             }
             self.topics = Some(topics);
@@ -218,9 +219,9 @@ impl Subscribing {
             };
             let covers = |topic: &TopicId| {
                 let covering = places.covering.as_ref();
-                covering.is_some_and(|names| names.in_force(*topic, view.catalog()).is_some())
+                covering.is_some_and(|names| names.in_force(*topic, view.visible()).is_some())
             };
-            let known = topic.as_ref().and_then(|topic| view.catalog().find(topic));
+            let known = topic.as_ref().and_then(|topic| view.visible().find(topic));
             if let Some(known) = known.filter(covers) {
                 let epoch = Epoch::parse(places.epoch(&text));
                 places.seqs.insert(known, (seq, epoch));
@@ -267,10 +268,10 @@ impl Subscribing {
         taken: &mut Taken,
     ) {
         // It may have ended since the name was checked.
-        piece.retain(|topic| view.catalog().is_listed(*topic));
+        piece.retain(|topic| view.visible().shows(*topic));
         if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
             session.names.remove(name);
-            let text = &*view.catalog().topic(*topic).text;
+            let text = &*view.visible().topic(*topic).text;
             self.err
                 .push(Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED));
             return;
@@ -287,7 +288,7 @@ impl Subscribing {
         if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
             // New topics of its patterns have taken the room since it was checked.
             session.names.remove(name);
-            let text = &*view.catalog().topic(*topic).text;
+            let text = &*view.visible().topic(*topic).text;
             self.err.push(session.over_limit(text, view));
             return;
         }
@@ -315,12 +316,12 @@ impl Subscribing {
 
     /// Begins one topic, or sets it anew.
     fn join(&mut self, topic: TopicId, session: &Session, view: View<'_>, taken: &mut Taken) {
-        let Some(settings) = session.names.in_force(topic, view.catalog()) else {
+        let Some(settings) = session.names.in_force(topic, view.visible()) else {
             return;
         };
         let events = match self.snapshot {
             Some(SnapshotWish::Events(events)) => events as usize,
-            _ => events_by_default(view.catalog().topic(topic).topic.channel),
+            _ => events_by_default(view.visible().topic(topic).topic.channel),
         };
         if view.held.holds(topic) {
             taken.joins.push(Action::Modify(topic, settings));
@@ -373,8 +374,10 @@ impl Session {
             .with(request.wish, channel)
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
         self.check_snapshot(text, channel, request.snapshot)?;
-        let name = Name::resolve(parsed.clone(), view.catalog())
-            .ok_or_else(|| unknown_topic(text, &parsed, view))?;
+        let name = view
+            .visible()
+            .resolve(parsed)
+            .map_err(|refused| refused.refusal(text))?;
         Ok(Asked { name, settings })
     }
 
@@ -429,15 +432,15 @@ impl Session {
         let room =
             (self.limits.topics as usize).saturating_sub(view.held.count() + added.topics.len());
         let mut new = Vec::new();
-        for (at, topic) in one.name.topics(view.catalog()).iter().enumerate() {
+        for (at, topic) in one.name.topics(view.visible()).iter().enumerate() {
             if at % TOPICS_A_STEP == TOPICS_A_STEP - 1 {
                 budget.spend(1);
             }
-            if !added.topics.contains(topic) && !view.held.holds(*topic) {
+            if !added.topics.contains(&topic) && !view.held.holds(topic) {
                 if new.len() == room {
                     return Err(self.over_limit(text, view));
                 }
-                new.push(*topic);
+                new.push(topic);
             }
         }
         if is_pattern {
@@ -451,21 +454,6 @@ impl Session {
         added.topics.extend(new);
         Ok(one)
     }
-}
-
-pub(super) fn unknown_topic(text: &str, name: &TopicName, view: View<'_>) -> Refusal {
-    let nearest = match name {
-        TopicName::Topic(topic) => view.catalog().nearest(topic),
-        TopicName::Pattern(_) => None,
-    };
-    let offer = nearest.map_or(String::new(), |info| {
-        format!("; the nearest is {}", info.text)
-    });
-    Refusal::new(
-        text,
-        Code::UnknownTopic,
-        format!("there is no such topic{offer}"),
-    )
 }
 
 /// Resumes a topic after event `seq` of `epoch`.

@@ -2,58 +2,26 @@
 
 use super::work::{Budget, TOPICS_A_STEP};
 use super::{View, topic_entry};
-use crate::log::{Catalog, TopicId};
+use crate::access::{Name, Visible};
+use crate::log::TopicId;
 use crate::protocol::{Entry, Settings};
-use crate::topic::{Channel, Topic, TopicName, TopicPattern};
+use crate::topic::{Topic, TopicPattern};
 
-/// A subscription's name, resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Name {
-    Topic(TopicId),
-    Pattern(TopicPattern),
-}
-
-impl Name {
-    /// `None` for a topic that doesn't exist.
-    pub(super) fn resolve(name: TopicName, catalog: &Catalog) -> Option<Self> {
-        match name {
-            TopicName::Topic(topic) => catalog.find(&topic).map(Self::Topic),
-            TopicName::Pattern(pattern) => Some(Self::Pattern(pattern)),
+/// The subscribed topics that a name matches; the topics looked at are spent from the budget.
+pub(super) fn subscribed_of(name: &Name, view: View<'_>, budget: &mut Budget) -> Vec<TopicId> {
+    let topics = name.topics(view.visible());
+    budget.spend(topics.len().min(4 * view.held.count()) / TOPICS_A_STEP);
+    match name {
+        // A pattern over far more topics than a client may hold: the shorter list is searched.
+        Name::Pattern(pattern) if topics.len() / 4 > view.held.count() => {
+            let mut held = view.held.topics();
+            held.retain(|topic| pattern.matches(&view.visible().topic(*topic).topic));
+            held
         }
-    }
-
-    pub(super) fn channel(&self, catalog: &Catalog) -> Channel {
-        match self {
-            Self::Topic(topic) => catalog.topic(*topic).topic.channel,
-            Self::Pattern(pattern) => pattern.channel,
-        }
-    }
-
-    /// The topics it means.
-    pub(super) fn topics<'a>(&'a self, catalog: &'a Catalog) -> &'a [TopicId] {
-        match self {
-            Self::Topic(topic) => std::slice::from_ref(topic),
-            Self::Pattern(pattern) => catalog.matching(pattern),
-        }
-    }
-
-    /// The topics it means that are held; those that are looked at for it are spent.
-    pub(super) fn held(&self, view: View<'_>, budget: &mut Budget) -> Vec<TopicId> {
-        let topics = self.topics(view.catalog());
-        budget.spend(topics.len().min(4 * view.held.count()) / TOPICS_A_STEP);
-        match self {
-            // A pattern over far more topics than a client may hold: the shorter list is searched.
-            Self::Pattern(pattern) if topics.len() / 4 > view.held.count() => {
-                let mut held = view.held.topics();
-                held.retain(|topic| pattern.matches(&view.catalog().topic(*topic).topic));
-                held
-            }
-            _ => topics
-                .iter()
-                .filter(|topic| view.held.holds(**topic))
-                .copied()
-                .collect(),
-        }
+        _ => topics
+            .iter()
+            .filter(|topic| view.held.holds(*topic))
+            .collect(),
     }
 }
 
@@ -209,25 +177,25 @@ impl SubscriptionSet {
     }
 
     /// The settings in force for a topic: those of the narrowest name that covers it.
-    pub(super) fn in_force(&self, topic: TopicId, catalog: &Catalog) -> Option<Settings> {
+    pub(super) fn in_force(&self, topic: TopicId, visible: Visible<'_>) -> Option<Settings> {
         if let Ok(at) = self.place(topic) {
             return Some(self.topics[at].1);
         }
         if !self.has_patterns() {
             return None;
         }
-        self.patterns.longest(&catalog.topic(topic).topic).copied()
+        self.patterns.longest(&visible.topic(topic).topic).copied()
     }
 
     /// A name as it stands in `ok`: a topic with the settings in force, a pattern with some of the topics that it means.
     pub(super) fn entry(&self, name: &Name, topics: &[TopicId], view: View<'_>) -> Option<Entry> {
-        let catalog = view.catalog();
+        let visible = view.visible();
         match name {
-            Name::Topic(topic) => Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view)),
+            Name::Topic(topic) => Some(topic_entry(*topic, self.in_force(*topic, visible)?, view)),
             Name::Pattern(pattern) => {
                 let mut entry = Entry::new(pattern.to_string(), self.settings(name)?);
                 let matched = topics.iter().filter_map(|topic| {
-                    Some(topic_entry(*topic, self.in_force(*topic, catalog)?, view))
+                    Some(topic_entry(*topic, self.in_force(*topic, visible)?, view))
                 });
                 entry.matched = Some(matched.collect());
                 Some(entry)
@@ -240,6 +208,7 @@ impl SubscriptionSet {
 mod tests {
     use super::*;
     use crate::market::Symbol;
+    use crate::topic::Channel;
     use proptest::prelude::*;
 
     proptest! {

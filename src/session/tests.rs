@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, Held, Session, View};
+use crate::access::Principal;
 use crate::clock::thread_cpu_time;
 use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
@@ -106,6 +107,7 @@ impl Rig {
         loop {
             let view = View {
                 replica: &self.replica,
+                principal: &Principal::Everyone,
                 held: &self.held,
                 now: self.now,
             };
@@ -290,6 +292,7 @@ fn a_held_pattern_that_has_grown_past_the_limit_is_set_anew() {
     let new = rig.announce((0..1_100).map(|n| format!("Z{n:04}")));
     let view = View {
         replica: &rig.replica,
+        principal: &Principal::Everyone,
         held: &rig.held,
         now: rig.now,
     };

@@ -9,8 +9,8 @@ use hashbrown::hash_table::Entry;
 
 use super::change::{Listing, Modifying, Resyncing, Unsubscribing};
 use super::subscribe::Subscribing;
-use super::subscription_set::Name;
 use super::{Action, Session, View};
+use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::Refusal;
 

@@ -10,6 +10,7 @@ use super::event_loop::Shard;
 use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
+use crate::access::InstrumentList;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
@@ -28,10 +29,11 @@ impl Shard {
             Command::Snapshot {
                 topics,
                 events,
+                principal,
                 reply,
             } => self
                 .snapshots
-                .push_back(Snapshots::begin(topics, events, reply)),
+                .push_back(Snapshots::begin(topics, events, principal, reply)),
             // A caller that has gone away needs no answer.
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.feed.replica.catalog())),
             Command::Tune {
@@ -68,12 +70,13 @@ impl Shard {
             read_ahead,
             peer,
             agent,
+            principal,
             permit,
         } = adopted;
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
         let (feed, ready) = (&self.feed, &self.ready);
-        let session = Session::new(Arc::clone(&self.limits), feed.now);
+        let session = Session::new(principal.limits(&self.limits), feed.now);
         let key = self.connections.insert(|key, generation| Connection {
             stream,
             outbox,
@@ -85,6 +88,7 @@ impl Shard {
             level_told: LagLevel::Ok,
             peer: Box::new(Peer {
                 session,
+                principal,
                 partial: None,
                 guard: super::reader::FrameRateLimit::default(),
                 waker: ready.waker(key),
@@ -152,7 +156,7 @@ impl Shard {
             ts: self.feed.now.0,
             encoding,
             heartbeat_ms: self.feed.config.limits.heartbeat.as_millis() as u64,
-            limits: self.feed.config.limits.requests,
+            limits: *self.connections[key].peer.session.limits(),
             auth: "none".to_owned(),
             max_message: self.connections[key].outbox.frames.message_max() as u64,
         });
@@ -191,9 +195,10 @@ impl Shard {
                 Action::Ledger(id) => self.connections[key].outbox.respond_ledger(id),
                 Action::Instruments(id, pattern) => {
                     let catalog = Arc::clone(self.feed.replica.catalog());
-                    self.connections[key]
-                        .outbox
-                        .respond_instruments(id, catalog, &pattern);
+                    let connection = &mut self.connections[key];
+                    let principal = &connection.peer.principal;
+                    let list = InstrumentList::new(catalog, principal, &pattern);
+                    connection.outbox.respond_instruments(id, list);
                 }
                 Action::LimitMessages(bytes) => {
                     self.connections[key].outbox.frames.limit_messages(bytes);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::access::Principal;
 use crate::limits::ShardLimits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,8 @@ pub enum Command {
         topics: Vec<String>,
         /// Max number of events; `None`: the default of a subscription.
         events: Option<usize>,
+        /// Identity of the caller.
+        principal: Principal,
         /// Channel for the result.
         reply: oneshot::Sender<SnapshotAnswer>,
     },

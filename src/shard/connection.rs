@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::read::READ_BYTES;
 use super::reader::{FrameRateLimit, Partial};
+use crate::access::Principal;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
@@ -53,6 +54,8 @@ pub struct Adopted {
     pub peer: SocketAddr,
     /// User agent, truncated and without control characters.
     pub agent: Box<str>,
+    /// Identity of the client.
+    pub principal: Principal,
     /// `None`: one connection more than the limit, to be told so and closed.
     pub permit: Option<Permit>,
 }
@@ -91,6 +94,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub session: Session,
+    pub principal: Principal,
     pub partial: Option<Box<Partial>>,
     pub guard: FrameRateLimit,
     pub waker: Waker,

@@ -64,6 +64,7 @@ impl Shard {
             }
             let view = View {
                 replica: &self.feed.replica,
+                principal: &connection.peer.principal,
                 held: &connection.outbox,
                 now: self.feed.now,
             };

@@ -7,6 +7,7 @@ use super::connection::ConnectionKey;
 use super::event_loop::Shard;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
+use crate::access::Visible;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{
@@ -219,6 +220,7 @@ impl Shard {
             let connection = &mut self.connections[key];
             let view = crate::session::View {
                 replica: &self.feed.replica,
+                principal: &connection.peer.principal,
                 held: &connection.outbox,
                 now: self.feed.now,
             };
@@ -254,6 +256,7 @@ impl Shard {
             let connection = &mut self.connections[key];
             let view = crate::session::View {
                 replica: &self.feed.replica,
+                principal: &connection.peer.principal,
                 held: &connection.outbox,
                 now: self.feed.now,
             };
@@ -288,28 +291,28 @@ impl Shard {
         source: SourceId,
         condition: &SourceCondition,
     ) {
-        let change = SourceChange {
-            name: catalog.source(source).to_string(),
-            state: condition.state,
-            since: condition.since.0,
-            error: condition.error.as_deref().map(str::to_owned),
-        };
         let concerned: Vec<ConnectionKey> = self
             .connections
             .iter()
             .filter(|(_, connection)| {
+                let visible = Visible::new(catalog, &connection.peer.principal);
                 connection
                     .outbox
                     .subscribed_topics()
                     .iter()
-                    .any(|(topic, _)| catalog.topic(*topic).source == source)
+                    .any(|(topic, _)| visible.topic(*topic).source == source)
             })
             .map(|(key, _)| key)
             .collect();
         for key in concerned {
-            self.notify(key, |encoding| {
-                encode_control(&Control::Source(change.clone()), encoding)
+            let visible = Visible::new(catalog, &self.connections[key].peer.principal);
+            let change = Control::Source(SourceChange {
+                name: visible.source(source).to_owned(),
+                state: condition.state,
+                since: condition.since.0,
+                error: condition.error.as_deref().map(str::to_owned),
             });
+            self.notify(key, |encoding| encode_control(&change, encoding));
         }
     }
 }

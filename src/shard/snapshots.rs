@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::command::SnapshotAnswer;
 use super::event_loop::Shard;
+use crate::access::{Principal, Visible};
 use crate::log::{Replica, TopicId, snapshot_events};
 use crate::protocol::{Code, Encoding, Refusal, SnapshotHead, encode_event, write_snapshot};
 use crate::topic::{Channel, TopicName};
@@ -25,6 +26,7 @@ pub(super) struct Snapshots {
     topics: std::vec::IntoIter<TopicId>,
     /// Events of one topic at most, as the request says.
     events: Option<usize>,
+    principal: Principal,
     /// Events that the answer has room for.
     left: usize,
     answer: SnapshotAnswer,
@@ -35,6 +37,7 @@ impl Snapshots {
     pub(super) fn begin(
         names: Vec<String>,
         events: Option<usize>,
+        principal: Principal,
         reply: oneshot::Sender<SnapshotAnswer>,
     ) -> Self {
         let mut names = names;
@@ -43,6 +46,7 @@ impl Snapshots {
             names: names.into_iter(),
             topics: Vec::new().into_iter(),
             events,
+            principal,
             left: EVENTS_MAX,
             answer: SnapshotAnswer {
                 ok: Vec::new(),
@@ -60,7 +64,8 @@ impl Snapshots {
         let mut steps = 0;
         while steps < STEPS_A_TURN {
             if let Some(topic) = self.topics.next() {
-                let channel = replica.catalog().topic(topic).topic.channel;
+                let visible = Visible::new(replica.catalog(), &self.principal);
+                let channel = visible.topic(topic).topic.channel;
                 let most = self.most(channel, events_max);
                 steps += STEPS_A_TOPIC + self.make(topic, most, replica);
             } else if let Some(name) = self.names.next() {
@@ -90,32 +95,27 @@ impl Snapshots {
         replica: &Replica,
         events_max: usize,
     ) -> Result<Vec<TopicId>, Refusal> {
-        let unknown = |why: String| Refusal::new(name, Code::UnknownTopic, why);
-        let catalog = replica.catalog();
-        let parsed = TopicName::parse(name).map_err(|error| unknown(error.to_string()))?;
-        let known;
-        let (channel, topics) = match &parsed {
-            TopicName::Topic(topic) => {
-                known = catalog
-                    .find(topic)
-                    .ok_or_else(|| unknown("there is no such topic".to_owned()))?;
-                (topic.channel, std::slice::from_ref(&known))
-            }
-            TopicName::Pattern(pattern) => (pattern.channel, catalog.matching(pattern)),
-        };
-        let asked = topics.len().saturating_mul(self.most(channel, events_max));
+        let visible = Visible::new(replica.catalog(), &self.principal);
+        let parsed = TopicName::parse(name)
+            .map_err(|error| Refusal::new(name, Code::UnknownTopic, error.to_string()))?;
+        let resolved = visible
+            .resolve(parsed)
+            .map_err(|refused| refused.refusal(name))?;
+        let topics = resolved.topics(visible);
+        let most = self.most(resolved.channel(visible), events_max);
+        let asked = topics.len().saturating_mul(most);
         let Some(left) = self.left.checked_sub(asked) else {
             let message =
                 format!("more than {EVENTS_MAX} events at once; ask for fewer topics or events");
             return Err(Refusal::new(name, Code::TopicLimit, message));
         };
         self.left = left;
-        Ok(topics.to_vec())
+        Ok(topics.iter().collect())
     }
 
     /// Makes one snapshot; returns the number of its events.
     fn make(&mut self, topic: TopicId, events: usize, replica: &Replica) -> usize {
-        let info = replica.catalog().topic(topic);
+        let info = Visible::new(replica.catalog(), &self.principal).topic(topic);
         let seq = replica.head(topic);
         let found = replica.snapshot(topic, seq, events);
         let mut bytes = Vec::new();
@@ -211,7 +211,7 @@ mod tests {
         ] {
             let (reply, mut answer) = oneshot::channel();
             let names: Vec<_> = names.into_iter().map(str::to_owned).collect();
-            let mut work = Some(Snapshots::begin(names, None, reply));
+            let mut work = Some(Snapshots::begin(names, None, Principal::Everyone, reply));
             let (mut turns, mut made) = (0, 0);
             while let Some(before) = work.take() {
                 work = before.step(&replica, 1_000);
@@ -229,7 +229,7 @@ mod tests {
     fn a_caller_that_has_gone_costs_nothing_more() {
         let replica = replica(100);
         let (reply, answer) = oneshot::channel();
-        let work = Snapshots::begin(vec!["quote:*".to_owned()], None, reply);
+        let work = Snapshots::begin(vec!["quote:*".to_owned()], None, Principal::Everyone, reply);
         drop(answer);
         assert!(work.step(&replica, 1_000).is_none());
     }

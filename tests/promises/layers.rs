@@ -47,7 +47,7 @@ const CLAUSE_WORDS: [&str; 6] = ["What", "Where", "Whether", "Who", "How", "When
 const CLAUSES_PERCENT_MAX: usize = 3;
 
 /// The modules that each module at the top level may use.
-const ALLOWED: [(&str, &str); 24] = [
+const ALLOWED: [(&str, &str); 25] = [
     // Vocabulary, and tools that know nothing of the product.
     ("fatal", ""),
     ("files", ""),
@@ -65,11 +65,15 @@ const ALLOWED: [(&str, &str); 24] = [
         "source",
         "bus clock files log market metrics printable protocol",
     ),
-    ("session", "log market protocol topic"),
-    ("outbox", "limits log market metrics protocol session topic"),
+    ("access", "log protocol topic"),
+    ("session", "access log market protocol topic"),
+    (
+        "outbox",
+        "access limits log market metrics protocol session topic",
+    ),
     (
         "shard",
-        "bus clock fatal limits log market metrics outbox protocol session topic",
+        "access bus clock fatal limits log market metrics outbox protocol session topic",
     ),
     // Around it.
     (
@@ -79,7 +83,7 @@ const ALLOWED: [(&str, &str); 24] = [
     ("state", "bus clock files log market"),
     (
         "server",
-        "clock config log market metrics outbox printable protocol shard source",
+        "access clock config log market metrics outbox printable protocol shard source",
     ),
     (
         "app",
@@ -175,6 +179,7 @@ fn pure_modules_know_no_runtime() -> Result<()> {
         ("src/log/replica.rs", sockets),
         ("src/log/topic_state.rs", sockets),
         ("src/log/catalog.rs", sockets),
+        ("src/access/", sockets),
         ("src/outbox/", sockets),
         ("src/session/", sockets),
         ("src/bus/derive", sockets),
@@ -221,6 +226,101 @@ fn conflation_rules_stand_in_one_file() -> Result<()> {
         assert_eq!(
             found, None,
             "{name} decides by the kind of a channel: ask src/log/conflation.rs"
+        );
+    }
+    Ok(())
+}
+
+/// Modules that act on behalf of clients.
+const CLIENT_SIDE: [&str; 4] = ["src/session/", "src/server/", "src/shard/", "src/outbox/"];
+
+/// Methods of the catalog that look topics and instruments up.
+const LOOKUPS: [&str; 14] = [
+    "find",
+    "instrument",
+    "instruments",
+    "instruments_at",
+    "is_listed",
+    "is_there",
+    "known",
+    "matching",
+    "nearest",
+    "of_source",
+    "of_symbol",
+    "source",
+    "symbols",
+    "topic",
+];
+
+/// Direct reads of the catalog, each with the reason why no client sees more by it.
+const DIRECT_READS: [(&str, &str, &str); 4] = [
+    (
+        "src/outbox/",
+        "topic",
+        "properties of subscribed topics, which the session resolved through access",
+    ),
+    (
+        "src/shard/actions.rs",
+        "topic",
+        "the source of a subscribed topic, to start a replay that waits for demand",
+    ),
+    (
+        "src/shard/recovery.rs",
+        "is_listed",
+        "topics that ended during an overrun; sessions filter those that are offered",
+    ),
+    (
+        "src/shard/route.rs",
+        "instrument",
+        "instruments of a log item; subscribers are notified, and sessions filter what is offered",
+    ),
+];
+
+/// Files that pass the catalog on to access without reading it.
+const CATALOG_CARRIERS: [&str; 2] = ["src/shard/command.rs", "src/shard/route.rs"];
+
+/// Lookup methods called directly on a catalog, however the line is broken.
+fn catalog_lookups(text: &str) -> Vec<String> {
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let squeezed: String = code.flat_map(str::split_whitespace).collect();
+    let calls = squeezed.split("catalog").skip(1).filter_map(|rest| {
+        let rest = rest.strip_prefix("()").unwrap_or(rest);
+        let (method, _) = rest.strip_prefix('.')?.split_once('(')?;
+        LOOKUPS.contains(&method).then(|| method.to_owned())
+    });
+    calls.collect()
+}
+
+#[test]
+fn clients_reach_the_catalog_through_access_alone() -> Result<()> {
+    let mut used = BTreeSet::new();
+    for (name, text) in product_files()? {
+        if !CLIENT_SIDE.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        for method in catalog_lookups(&text) {
+            let excepted = DIRECT_READS
+                .iter()
+                .find(|(place, known, _)| name.starts_with(place) && *known == method);
+            let (place, known, _) = excepted.with_context(|| {
+                format!("{name} calls `{method}` of the catalog; read it through access::Visible")
+            })?;
+            used.insert((*place, *known));
+        }
+        let names_catalog = text
+            .split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':')
+            .any(|word| word == "Catalog" || word.ends_with("log::Catalog"));
+        assert!(
+            !names_catalog || CATALOG_CARRIERS.contains(&name.as_str()),
+            "{name} names the type Catalog; take an access::Visible instead"
+        );
+    }
+    for (place, method, _) in DIRECT_READS {
+        assert!(
+            used.contains(&(place, method)),
+            "{place} no longer calls `{method}`: remove the exception"
         );
     }
     Ok(())

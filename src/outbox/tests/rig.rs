@@ -10,12 +10,13 @@ use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::super::{
-    Admitted, Catalog, Counts, EventRange, EventRef, LagLevel, LastValueCache, Metrics, Outbox,
+    Admitted, Counts, EventRange, EventRef, LagLevel, LastValueCache, Metrics, Outbox,
     OverflowAction, Replica, SlotId, TopicId, UnixNanos, View,
 };
 use super::truth::Truth;
+use crate::access::Principal;
 use crate::client::Accounts;
-use crate::log::{Batch, Event, LogItem, SourceId};
+use crate::log::{Batch, Catalog, Event, LogItem, SourceId};
 use crate::market::{
     Aggressor, Bar, Body, Instrument, Interval, Price, Qty, Quote, SourceKind, Symbol, Trade,
     TradeId,
@@ -385,6 +386,7 @@ impl Rig {
         while payload.is_some() || self.session.is_busy() {
             let view = crate::session::View {
                 replica: &self.replica,
+                principal: &Principal::Everyone,
                 held: &self.outbox,
                 now: self.now,
             };

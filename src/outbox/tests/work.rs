@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::{InstrumentList, Principal};
 use crate::limits::{HistoryLimits, OutboxLimits};
 use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
@@ -93,7 +94,9 @@ fn flushes(instruments: usize, ask: impl Fn(&mut Outbox, &mut View<'_>)) -> Vec<
 fn a_flush_lists_a_bounded_number_of_instruments() {
     for (pattern, listed) in [("*", 5_000), ("S01*", 1_000), ("S00007", 1), ("X*", 0)] {
         let flushes = flushes(5_000, |outbox, view| {
-            outbox.respond_instruments(None, Arc::clone(view.replica.catalog()), pattern);
+            let catalog = Arc::clone(view.replica.catalog());
+            let list = InstrumentList::new(catalog, &Principal::Everyone, pattern);
+            outbox.respond_instruments(None, list);
         });
         let count = |flush: &String| flush.matches("\"channels\"").count();
         assert_eq!(
