@@ -25,7 +25,7 @@ use super::http::{Answer, refusal, text};
 use crate::access::Principal;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
-use crate::shard::{Adopted, Permit};
+use crate::shard::{Adopted, Permit, Transport};
 
 /// The length of a key (RFC 6455, section 4.1), before it is written in base64.
 const KEY_BYTES: usize = 16;
@@ -70,7 +70,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
     // A copy, because the original would keep hyper's whole buffer alive.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
     Some(Adopted {
-        stream: parts.io.into_inner().into_inner(),
+        transport: Transport::Plain(parts.io.into_inner().into_inner()),
         encoding,
         message_max,
         read_ahead,

@@ -64,7 +64,7 @@ impl Shard {
     /// Adds a connection; returns its key and what was read behind its handshake.
     fn insert(&mut self, adopted: Adopted) -> (ConnectionKey, Bytes) {
         let Adopted {
-            stream,
+            transport,
             encoding,
             message_max,
             read_ahead,
@@ -78,7 +78,7 @@ impl Shard {
         let (feed, ready) = (&self.feed, &self.ready);
         let session = Session::new(principal.limits(&self.limits), feed.now);
         let key = self.connections.insert(|key, generation| Connection {
-            stream,
+            transport,
             outbox,
             dirty: false,
             left_unread: false,

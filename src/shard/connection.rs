@@ -2,17 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::net::SendFlags;
-use tokio::net::TcpStream;
 
 use super::read::READ_BYTES;
 use super::reader::{FrameRateLimit, Partial};
+use super::transport::Transport;
 use crate::access::Principal;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
@@ -42,8 +39,8 @@ impl Drop for Permit {
 /// A socket that has finished its WebSocket handshake.
 #[derive(Debug)]
 pub struct Adopted {
-    /// The socket, registered with the shard's own runtime.
-    pub stream: TcpStream,
+    /// Its bytes, in both directions.
+    pub transport: Transport,
     /// Encoding requested by the client.
     pub encoding: Encoding,
     /// Bytes of the largest message that it takes.
@@ -74,7 +71,7 @@ pub(super) enum Closing {
 /// One client. What every event touches comes first and is small; the rest stands apart.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub stream: TcpStream,
+    pub transport: Transport,
     pub outbox: Outbox,
     /// Something is due for its socket in this turn.
     pub dirty: bool,
@@ -196,24 +193,13 @@ impl Connection {
     /// Writes what is on the wire. `None`: all of it was taken.
     fn write(&mut self, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.frames.is_empty() {
-            // Straight to the socket: the runtime's own record of it is asked only once it refuses.
-            let taken = match rustix::net::send(
-                &self.stream,
-                self.outbox.frames.unsent(),
-                SendFlags::NOSIGNAL,
-            ) {
-                Err(Errno::AGAIN) => self.stream.try_write(self.outbox.frames.unsent()),
-                sent => sent.map_err(std::io::Error::from),
-            };
-            match taken {
+            match self.transport.write(self.outbox.frames.unsent()) {
                 Ok(taken) => {
                     self.outbox.frames.advance(taken);
                     *written += taken;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    let ready = self
-                        .stream
-                        .poll_write_ready(&mut Context::from_waker(&self.peer.waker));
+                    let ready = self.transport.poll_write_ready(&self.peer.waker);
                     if ready.is_pending() {
                         self.outbox.frames.blocked = true;
                         return Some(Flushed::Blocked);
@@ -229,10 +215,7 @@ impl Connection {
     /// The runtime says that something changed: is the socket writable again?
     pub(super) fn unblock(&mut self) {
         if self.outbox.frames.blocked
-            && self
-                .stream
-                .poll_write_ready(&mut Context::from_waker(&self.peer.waker))
-                .is_ready()
+            && self.transport.poll_write_ready(&self.peer.waker).is_ready()
         {
             self.outbox.frames.blocked = false;
             if let Some(pong) = self.peer.pong.take() {
@@ -300,30 +283,12 @@ impl Connection {
     /// True if the kernel has sent all that it took. From the beginning of the close on, any byte that it hasn't sent
     /// makes the socket unwritable.
     pub(super) fn is_sent(&self) -> bool {
-        let mut looked_at = [PollFd::new(&self.stream, PollFlags::OUT)];
-        let at_once = rustix::time::Timespec::default();
-        self.outbox.frames.is_empty()
-            && poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Any byte that the kernel hasn't sent makes the socket unwritable from now on.
-    pub(super) fn expect_all_sent(&self) {
-        // Where the option is missing, the wait for the client's close frame begins a little early.
-        let _missing = socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(1);
+        self.outbox.frames.is_empty() && self.transport.is_sent()
     }
 
     /// Reads some bytes. `Pending`: none are there, and the waker is set.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
-        loop {
-            std::task::ready!(
-                self.stream
-                    .poll_read_ready(&mut Context::from_waker(&self.peer.waker))
-            )?;
-            match self.stream.try_read(buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read),
-            }
-        }
+        self.transport.poll_read(buffer, &self.peer.waker)
     }
 
     /// Looks whether the client is behind, if it must read before more is sent.

@@ -79,7 +79,7 @@ impl Shard {
         let connection = &mut self.connections[key];
         connection.outbox.drop_waiting();
         connection.closing = Some(closing);
-        connection.expect_all_sent();
+        connection.transport.expect_all_sent();
         self.check_up_at(key, self.feed.now.plus(CLOSE_GRACE));
         self.connections.mark_dirty(key);
     }
@@ -105,7 +105,7 @@ impl Shard {
         } else {
             if !connection.outbox.frames.is_empty() {
                 // The close frame never reached the kernel, so what the kernel holds is of no use either.
-                let _gone_already = connection.stream.set_zero_linger();
+                connection.transport.reset_on_drop();
             }
             self.remove(key);
         }

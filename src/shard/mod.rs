@@ -24,9 +24,11 @@ pub mod registry;
 mod route;
 mod snapshots;
 mod timers;
+mod transport;
 pub mod turn_events;
 
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer, WaitsFor};
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use event_loop::{Shard, ShardConfig, spawn};
 pub use snapshots::SNAPSHOT_NAMES_MAX;
+pub use transport::Transport;

@@ -231,6 +231,22 @@ fn conflation_rules_stand_in_one_file() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_shard_touches_sockets_in_its_transport_alone() -> Result<()> {
+    for (name, text) in product_files()? {
+        if !name.starts_with("src/shard/") || name == "src/shard/transport.rs" {
+            continue;
+        }
+        for word in ["TcpStream", "tokio::net", "rustix::", "socket2"] {
+            assert!(
+                !text.contains(word),
+                "{name} names {word}: sockets belong to src/shard/transport.rs"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Modules that act on behalf of clients.
 const CLIENT_SIDE: [&str; 4] = ["src/session/", "src/server/", "src/shard/", "src/outbox/"];
 
