@@ -2,11 +2,19 @@
 //!
 //! What happens often is recorded by each thread for itself and handed over now and then ([`LocalHistogram`]).
 
+mod catalogue;
 mod histogram;
+mod labels;
 
 pub use histogram::{Histogram, LocalHistogram};
+pub use labels::{Refused, STATE_REFUSED};
 
-use histogram::{NUMBERS, SIZES, Scale, TIMES};
+pub(crate) use labels::DROPPED;
+
+use catalogue::Catalogue;
+use labels::{BAD_INPUT, FANOUT_CLIENTS};
+
+use histogram::{NUMBERS, SIZES, TIMES};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -132,166 +140,6 @@ pub struct ShardMeters {
 }
 
 const FANOUT_HELP: &str = "Fan-out latency from publication to the client's socket, by delivery mode and by whether the client keeps up or lags. Includes interval waits, excludes resumed events.";
-
-/// Clients that keep up, and those whose socket was full or that were told of a lag when the events were written.
-const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
-
-/// Reason why a connection or its request is refused or cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Too many sockets.
-    Sockets,
-    /// Nothing came in time.
-    Silent,
-    /// The head was begun and not ended in time.
-    Slow,
-    /// The client left in the middle of a head.
-    Incomplete,
-    /// The bytes are no HTTP/1.1.
-    Malformed,
-    /// The head is longer than heads may be.
-    TooLarge,
-    /// missing `Host` header: expected exactly one, twice, or not one of ours.
-    Host,
-    /// A page of this origin may not use the feed.
-    Origin,
-    /// Not a handshake by RFC 6455.
-    Handshake,
-    /// Too many requests at once.
-    Busy,
-    /// More requests a second than the limit.
-    Rate,
-    /// The body of a publish request came too slowly.
-    SlowBody,
-    /// The client did not take its answer.
-    Unread,
-}
-
-impl Refused {
-    const ALL: [Self; 13] = [
-        Self::Sockets,
-        Self::Silent,
-        Self::Slow,
-        Self::Incomplete,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::Host,
-        Self::Origin,
-        Self::Handshake,
-        Self::Busy,
-        Self::Rate,
-        Self::SlowBody,
-        Self::Unread,
-    ];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Sockets => "sockets",
-            Self::Silent => "silent",
-            Self::Slow => "slow",
-            Self::Incomplete => "incomplete",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Host => "host",
-            Self::Origin => "origin",
-            Self::Handshake => "handshake",
-            Self::Busy => "busy",
-            Self::Rate => "rate",
-            Self::SlowBody => "slow_body",
-            Self::Unread => "unread",
-        }
-    }
-}
-
-/// The reasons why the bus does not publish an event: another source owns the symbol, `limits.instruments` is reached, the
-/// instrument lacks the channel, the source has not announced it, or a session's sum has no room for it.
-pub(crate) const DROPPED: [&str; 5] = [
-    "symbol_taken",
-    "instrument_limit",
-    "channel",
-    "unannounced",
-    "overflow",
-];
-/// Why input is refused.
-const BAD_INPUT: [&str; 14] = [
-    "malformed",
-    "channel",
-    "symbol",
-    "quantity",
-    "negative_price",
-    "zero_price",
-    "too_large",
-    "crossed",
-    "late",
-    "ahead",
-    "behind",
-    "unit",
-    "full",
-    "bad_line",
-];
-
-/// Why a saved state is refused.
-pub const STATE_REFUSED: [&str; 6] = [
-    "missing",
-    "unreadable",
-    "damaged",
-    "not_the_last",
-    "old",
-    "ahead",
-];
-
-/// Builds metrics and registers them.
-#[derive(Debug)]
-struct Catalogue(Registry);
-
-impl Catalogue {
-    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0
-            .register(Box::new(collector.clone()))
-            .expect("every name stands once in the catalogue");
-        collector
-    }
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help).expect("names of the catalogue are valid"))
-    }
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help).expect("names of the catalogue are valid"))
-    }
-    fn ratio(&self, name: &str, help: &str) -> Gauge {
-        self.register(Gauge::new(name, help).expect("names of the catalogue are valid"))
-    }
-    fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
-        self.register(
-            Histogram::new(name, help, scale, &[]).expect("names of the catalogue are valid"),
-        )
-    }
-    fn labelled(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
-        self.register(
-            Histogram::new(name, help, TIMES, labels).expect("names of the catalogue are valid"),
-        )
-    }
-    /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
-    fn counters<'a>(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl IntoIterator<Item = &'a str>,
-    ) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label])
-            .expect("names of the catalogue are valid");
-        for value in values {
-            counters.with_label_values(&[value]);
-        }
-        self.register(counters)
-    }
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(
-            IntGaugeVec::new(Opts::new(name, help), labels)
-                .expect("names of the catalogue are valid"),
-        )
-    }
-}
 
 impl Metrics {
     /// All metrics, at zero.

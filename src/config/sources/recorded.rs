@@ -1,7 +1,8 @@
 //! The keys of a replay: files, their columns and their times.
 
-use super::super::reader::Section;
-use super::{fixed_offset, price_rules};
+use super::hours::fixed_offset;
+use super::instrument::price_rules;
+use crate::config::reader::Section;
 use crate::market::{PriceRules, Symbol, excerpt};
 use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
 use crate::source::sim::Hours;

@@ -1,0 +1,229 @@
+//! Ownership: which source owns which instrument. A source announces its instruments, a reload ends, replaces or moves
+//! them, and a symbol has one owner at a time.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::meters::Dropped;
+use super::{Bus, SourceSpec};
+use crate::log::{InstrumentId, LogItem, NotAdded, SourceId, TopicId};
+use crate::market::{Instrument, Symbol, TradingState, UnixNanos};
+use crate::protocol::{Seq, SourceState};
+use crate::topic::Channel;
+
+/// At most so many instruments are announced at once, so that a shard's turn stays short.
+const ANNOUNCED_AT_ONCE: usize = 256;
+/// Refused symbols that are logged one by one.
+const REFUSED_LOGGED: usize = 20;
+
+impl Bus {
+    /// Ends a source that a reload took away, and its instruments.
+    pub(super) fn retire(&mut self, source: SourceId, received: UnixNanos) {
+        let gone = self.out.catalog.of_source(source);
+        self.instruments[source.0 as usize].clear();
+        self.close(gone.clone(), received);
+        self.change_source(source, SourceState::Ended, received, None);
+        self.remove(gone);
+    }
+
+    pub(super) fn begin(&mut self, at: usize, spec: SourceSpec) {
+        self.meters.begin(&self.metrics, at, &spec);
+        if at == self.sources.len() {
+            self.out.catalog().add_source(Arc::clone(&spec.name));
+            self.derive.add_source();
+            self.instruments.push(Vec::new());
+            self.sources.push(spec);
+            // Readers must know its name before it tells anything.
+            let none = self.out.catalog.len() as u32;
+            self.out.announce(none..none, Vec::new());
+            return;
+        }
+        self.sources[at] = spec;
+        self.instruments[at].clear();
+        let had = self.out.catalog.of_source(SourceId(at as u16));
+        self.free.extend(&had);
+        self.carried_over.insert(at, had);
+        self.start_over(at);
+    }
+
+    fn close(&mut self, instruments: Vec<InstrumentId>, now: UnixNanos) {
+        for id in instruments {
+            self.derive
+                .on_trading(id, TradingState::Closed, now, &mut self.out);
+            self.free.insert(id);
+        }
+    }
+
+    /// Symbols that their source has given up go to the one that tells them now, in a new epoch.
+    fn take_over(&mut self, source: SourceId, instruments: &[Instrument]) {
+        let known = instruments
+            .iter()
+            .filter_map(|instrument| self.out.catalog.known(&instrument.symbol));
+        let mut moved: HashSet<InstrumentId> = known.collect();
+        moved.retain(|id| self.free.remove(id));
+        moved.retain(|id| self.out.catalog.instrument(*id).source != source);
+        if moved.is_empty() {
+            return;
+        }
+        for id in &moved {
+            self.out.catalog().move_to(*id, source);
+        }
+        let topics = self.derive.move_to(&moved, source.0 as usize);
+        self.begin_epochs(topics);
+    }
+
+    pub(super) fn add_instruments(
+        &mut self,
+        source: SourceId,
+        instruments: Vec<Instrument>,
+        now: UnixNanos,
+    ) {
+        let mut claimed = HashSet::new();
+        let mut left = instruments.into_iter();
+        loop {
+            let some: Vec<Instrument> = left.by_ref().take(ANNOUNCED_AT_ONCE).collect();
+            self.add_some(source, some, &mut claimed);
+            if left.len() == 0 {
+                break;
+            }
+            self.publish();
+        }
+        self.metrics.topics.set(self.out.catalog.listed() as i64);
+        // What a source that began anew doesn't tell any more.
+        if let Some(mut carried_over) = self.carried_over.remove(&(source.0 as usize)) {
+            carried_over.retain(|id| {
+                !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
+            });
+            self.close(carried_over.clone(), now);
+            self.remove(carried_over);
+        }
+    }
+
+    /// Takes instruments off the catalog that their source has given up, unless the config lists them elsewhere.
+    fn remove(&mut self, mut gone: Vec<InstrumentId>) {
+        gone.retain(|id| {
+            let symbol = &self.out.catalog.instrument(*id).instrument.symbol;
+            !self.expected.contains(symbol)
+        });
+        self.derive.remove(&gone);
+        for some in gone.chunks(ANNOUNCED_AT_ONCE) {
+            self.out.catalog().remove(some);
+            self.out.push(LogItem::Removed(some.to_vec()));
+            self.publish();
+        }
+        self.metrics.topics.set(self.out.catalog.listed() as i64);
+    }
+
+    fn add_some(
+        &mut self,
+        source: SourceId,
+        instruments: Vec<Instrument>,
+        claimed: &mut HashSet<InstrumentId>,
+    ) {
+        self.take_over(source, &instruments);
+        let symbols: Vec<Symbol> = instruments.iter().map(|one| one.symbol.clone()).collect();
+        let removed = symbols
+            .iter()
+            .filter_map(|symbol| self.out.catalog.removed(symbol));
+        let mut returned: Vec<InstrumentId> = removed.collect();
+        let first = self.out.catalog.len() as u32;
+        let added = self.out.catalog().add(source, instruments);
+        let topics = first..self.out.catalog.len() as u32;
+        let at = source.0 as usize;
+        let stale_after = self.sources[at].stale_after;
+        let goes_on = self.heritage.sources.get(at).is_some_and(Option::is_some);
+        for id in added.iter().flatten() {
+            let info = self.out.catalog.instrument(*id);
+            self.derive.add(*id, info, stale_after);
+            let saved = self
+                .heritage
+                .instruments
+                .remove(info.instrument.symbol.as_str())
+                .filter(|_| goes_on);
+            let is_stale = saved.is_some_and(|saved| self.derive.restore(*id, at, saved));
+            self.out
+                .stale
+                .extend(info.topics[Channel::Status.index()].filter(|_| is_stale));
+        }
+        let restored = self.heritage.take(&self.out.catalog, &added);
+        self.log_refused(source, &symbols, &added);
+        claimed.extend(added.iter().flatten());
+        self.instruments[at].extend(added);
+        self.out.announce(topics, restored);
+        returned.retain(|id| self.out.catalog.is_there(*id));
+        if !returned.is_empty() {
+            self.out.push(LogItem::Returned(returned));
+        }
+    }
+
+    /// Symbols that are left out: their events are dropped, and counted.
+    fn log_refused(
+        &self,
+        source: SourceId,
+        symbols: &[Symbol],
+        added: &[Result<InstrumentId, NotAdded>],
+    ) {
+        let name = &*self.sources[source.0 as usize].name;
+        let refused = symbols.iter().zip(added);
+        let refused = refused.filter_map(|(symbol, added)| added.err().map(|why| (symbol, why)));
+        let mut more = 0;
+        for (at, (symbol, why)) in refused.enumerate() {
+            match why {
+                _ if at >= REFUSED_LOGGED => more += 1,
+                NotAdded::Taken(owner) => tracing::warn!(
+                    source = name,
+                    %symbol,
+                    owner = &**self.out.catalog.source(owner),
+                    "duplicate symbol: another source owns it, so its events from this source are dropped"
+                ),
+                NotAdded::Limit => tracing::warn!(
+                    source = name,
+                    %symbol,
+                    "too many instruments: limits.instruments is reached, so the events of this symbol are dropped"
+                ),
+            }
+        }
+        if more > 0 {
+            tracing::warn!(source = name, more, "more symbols are left out");
+        }
+    }
+
+    /// Our number for a source's own; what has none is counted as dropped.
+    pub(super) fn own(&self, source: usize, local: u32, events: usize) -> Option<InstrumentId> {
+        let why = match self.instruments[source].get(local as usize) {
+            Some(Ok(id)) => return Some(*id),
+            Some(Err(NotAdded::Taken(_))) => Dropped::Symbol,
+            Some(Err(NotAdded::Limit)) => Dropped::Limit,
+            None => Dropped::Unannounced,
+        };
+        self.meters.drop(source, why, events);
+        None
+    }
+
+    /// The next epoch of each topic that has an event in its own.
+    fn begin_epochs(&mut self, topics: impl IntoIterator<Item = TopicId>) {
+        for topic in topics {
+            if self.out.replica.head(topic) > Seq::START {
+                let epoch = self.out.replica.epoch(topic).next();
+                self.out.push(LogItem::Epoch { topic, epoch });
+            }
+        }
+    }
+
+    pub(super) fn start_over(&mut self, source: usize) {
+        // It doesn't go on from where it was, whatever it has told yet.
+        if let Some(time) = self.heritage.sources.get_mut(source) {
+            *time = None;
+        }
+        let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
+        self.begin_epochs(topics);
+        // What it had by an earlier config, and has no more, stays closed.
+        if !self.carried_over.contains_key(&source) {
+            let told: HashSet<InstrumentId> =
+                self.instruments[source].iter().flatten().copied().collect();
+            let mut others = self.out.catalog.of_source(SourceId(source as u16));
+            others.retain(|id| !told.contains(id));
+            self.close(others, self.out.tx);
+        }
+    }
+}

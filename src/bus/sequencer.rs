@@ -1,0 +1,137 @@
+//! Numbering: each event gets the next number of its topic, and waits with the others for the batch.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rust_decimal::Decimal;
+
+use super::derive::Publish;
+use crate::limits::HistoryLimits;
+use crate::log::{Catalog, Event, InstrumentId, LogItem, Replica, RestoredTopic, TopicId};
+use crate::market::{Body, TradingState, UnixNanos};
+use crate::protocol::Epoch;
+use crate::topic::Channel;
+
+/// Numbers events and gathers them for the next batch.
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    pub(super) replica: Replica,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) items: Vec<LogItem>,
+    /// Position of the batch's announcement of topics.
+    pub(super) topics_at: Option<usize>,
+    pub(super) tx: UnixNanos,
+    pub(super) published: [u64; Channel::COUNT],
+    /// Instruments whose decimals are more than the catalog says; told with the batch.
+    grown: HashMap<InstrumentId, (u32, u32)>,
+    /// Status topics of instruments whose prices stand still, though they should not.
+    pub(super) stale: HashSet<TopicId>,
+}
+
+impl Publish for Sequencer {
+    fn publish(&mut self, topic: TopicId, body: Body) {
+        let event = Event {
+            topic,
+            seq: self.replica.head(topic).next(),
+            tx: self.tx,
+            body,
+        };
+        let info = self.catalog.topic(topic);
+        self.published[info.topic.channel.index()] += 1;
+        if let Body::Status(status) = &event.body {
+            match status.state {
+                TradingState::Stale => self.stale.insert(topic),
+                _ => self.stale.remove(&topic),
+            };
+        }
+        self.push(LogItem::Event(event));
+    }
+}
+
+impl Sequencer {
+    /// No topics yet; those to come begin in the epoch `origin`, and nothing is stamped earlier than `tx`.
+    pub(super) fn new(origin: Epoch, sources: Vec<Arc<str>>, tx: UnixNanos) -> Self {
+        let limits = HistoryLimits {
+            events: 0,
+            bytes: usize::MAX,
+            age: Duration::MAX,
+        };
+        Self {
+            replica: Replica::new(origin, limits),
+            catalog: Arc::new(Catalog::new(sources)),
+            items: Vec::new(),
+            topics_at: None,
+            tx,
+            published: [0; Channel::COUNT],
+            grown: HashMap::new(),
+            stale: HashSet::new(),
+        }
+    }
+
+    /// The catalog to change; `push` the topics afterwards.
+    pub(super) fn catalog(&mut self) -> &mut Catalog {
+        // A second owner would make each change a copy of all of it.
+        self.replica.release_catalog();
+        Arc::make_mut(&mut self.catalog)
+    }
+
+    /// Makes new topics known. Those of one batch are one item of it: nothing before them in the batch can mean them.
+    pub(super) fn announce(
+        &mut self,
+        new: Range<u32>,
+        restored: Vec<(TopicId, Arc<RestoredTopic>)>,
+    ) {
+        let item = LogItem::Topics { new, restored };
+        self.replica.apply(&item, &self.catalog);
+        let known = self.topics_at.and_then(|at| self.items.get_mut(at));
+        match (known, item) {
+            (
+                Some(LogItem::Topics {
+                    new: known,
+                    restored: before,
+                }),
+                LogItem::Topics { new, restored },
+            ) => {
+                known.end = new.end;
+                before.extend(restored);
+            }
+            (_, item) => {
+                self.topics_at = Some(self.items.len());
+                self.items.push(item);
+            }
+        }
+    }
+
+    /// Notes the decimals of a price and its quantity.
+    pub(super) fn note_scales(&mut self, id: InstrumentId, px: Decimal, qty: Decimal) {
+        let instrument = &self.catalog.instrument(id).instrument;
+        let (price, qty) = (px.scale(), qty.scale());
+        if price > instrument.price_scale || qty > instrument.qty_scale {
+            let grown = self.grown.entry(id).or_default();
+            *grown = (grown.0.max(price), grown.1.max(qty));
+        }
+    }
+
+    /// Describes the instruments anew whose decimals have grown: the catalog is copied once a batch.
+    pub(super) fn tell_grown(&mut self) {
+        if self.grown.is_empty() {
+            return;
+        }
+        let mut grown: Vec<_> = std::mem::take(&mut self.grown).into_iter().collect();
+        grown.sort_by_key(|(id, _)| id.0);
+        let catalog = self.catalog();
+        for (id, (price, qty)) in &grown {
+            catalog.grow_scales(*id, *price, *qty);
+        }
+        self.push(LogItem::Instruments(
+            grown.into_iter().map(|(id, _)| id).collect(),
+        ));
+    }
+
+    pub(super) fn push(&mut self, item: LogItem) {
+        self.replica.apply(&item, &self.catalog);
+        self.items.push(item);
+    }
+}

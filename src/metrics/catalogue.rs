@@ -1,0 +1,61 @@
+//! Construction and registration of metrics: a name stands once.
+
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::histogram::{Histogram, Scale, TIMES};
+
+/// Builds metrics and registers them.
+#[derive(Debug)]
+pub(super) struct Catalogue(pub(super) Registry);
+
+impl Catalogue {
+    pub(super) fn register<C: prometheus::core::Collector + Clone + 'static>(
+        &self,
+        collector: C,
+    ) -> C {
+        self.0
+            .register(Box::new(collector.clone()))
+            .expect("every name stands once in the catalogue");
+        collector
+    }
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help).expect("names of the catalogue are valid"))
+    }
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help).expect("names of the catalogue are valid"))
+    }
+    pub(super) fn ratio(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help).expect("names of the catalogue are valid"))
+    }
+    pub(super) fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
+        self.register(
+            Histogram::new(name, help, scale, &[]).expect("names of the catalogue are valid"),
+        )
+    }
+    pub(super) fn labelled(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
+        self.register(
+            Histogram::new(name, help, TIMES, labels).expect("names of the catalogue are valid"),
+        )
+    }
+    /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
+    pub(super) fn counters<'a>(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = &'a str>,
+    ) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), &[label])
+            .expect("names of the catalogue are valid");
+        for value in values {
+            counters.with_label_values(&[value]);
+        }
+        self.register(counters)
+    }
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(
+            IntGaugeVec::new(Opts::new(name, help), labels)
+                .expect("names of the catalogue are valid"),
+        )
+    }
+}
