@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Server;
-use super::http::{Answer, JSON, refusal, stopping, text, with_type};
+use super::response::{Answer, JSON, refusal, stopping, text, with_type};
 use crate::shard::{Command, ConnectionInfo, Rank};
 use crate::source::SourceStatus;
 use crate::source::replay::FileReport;

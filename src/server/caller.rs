@@ -9,7 +9,7 @@ use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, VIA};
 use hyper::{StatusCode, header};
 
 use super::Settings;
-use super::http::{Answer, refusal};
+use super::response::{Answer, refusal};
 use crate::access::Principal;
 use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 

@@ -8,16 +8,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
-    HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+    UPGRADE, VARY,
 };
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
-use super::incoming::busy;
 use super::outgoing::Outgoing;
+use super::response::{Answer, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
 use crate::access::InstrumentList;
@@ -26,9 +26,6 @@ use crate::outbox::instrument_entry;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments, encode_control};
 use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
 
-pub(super) type Answer = Response<Outgoing>;
-
-pub(super) const JSON: &str = "application/json";
 /// Instruments in one piece of an answer.
 const INSTRUMENTS_PER_PIECE: usize = 100;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -352,48 +349,4 @@ async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
     let mut answer = with_type(text(StatusCode::OK, ""), JSON);
     *answer.body_mut() = Outgoing::made(pieces);
     answer
-}
-
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Outgoing::whole(body));
-    *answer.status_mut() = status;
-    if status != StatusCode::SWITCHING_PROTOCOLS {
-        let headers = answer.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
-    answer
-}
-
-pub(super) fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
-    text(status, format!("{message}\n"))
-}
-
-fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &format!("method not allowed; use {methods}"),
-    );
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static(methods));
-    answer
-}
-
-pub(super) fn stopping() -> Answer {
-    refusal(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the server is shutting down",
-    )
 }

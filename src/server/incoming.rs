@@ -7,10 +7,9 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::Server;
-use super::http::{Answer, refusal};
+use super::response::{Answer, busy, refusal};
 use crate::config::PUBLISH_BODIES;
 use crate::metrics::Refused;
 
@@ -96,15 +95,6 @@ pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, An
             return Err(busy("too many concurrent publish requests"));
         }
     }
-}
-
-/// 503: come again in a second.
-pub(super) fn busy(message: &str) -> Answer {
-    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
-    answer
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod page;
 mod publish;
 mod publish_body;
 mod reserve;
+mod response;
 mod upgrade;
 
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use hyper::header::{
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
 
-use super::http::{Answer, text, with_type};
+use super::response::{Answer, text, with_type};
 
 /// The page may load what this server has, and speak with this server; nothing else, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; \

@@ -12,9 +12,9 @@ use subtle::ConstantTimeEq;
 
 use super::Server;
 use super::caller::Caller;
-use super::http::{Answer, refusal, text, with_type};
 use super::incoming;
 use super::publish_body::{BodyError, BodyFormat, records};
+use super::response::{Answer, busy, refusal, text, with_type};
 use crate::metrics::Refused;
 use crate::protocol::Code;
 use crate::source::push::{BatchRefused, PushBatch, PushFault, PushInlet};
@@ -80,7 +80,7 @@ pub(super) async fn answer(
         }
     };
     if !server.takes_publishes() {
-        return incoming::busy("push sources are still starting; retry later");
+        return busy("push sources are still starting; retry later");
     }
     let body = match incoming::read(server, request.into_body()).await {
         Ok(body) => body,
@@ -88,7 +88,7 @@ pub(super) async fn answer(
     };
     // A few at once, because decoding takes memory and time; a body that is still coming holds no turn.
     let Ok(_turn) = server.publish_turns.acquire().await else {
-        return incoming::busy("the server is shutting down");
+        return busy("the server is shutting down");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
     // Elsewhere than on the shard's thread: a large body takes its time.
@@ -256,9 +256,7 @@ fn publish(
                 }
             }
             Err(_) if accepted == 0 => {
-                return Err(incoming::busy(
-                    "bus queue full (bus.queue); no record was accepted",
-                ));
+                return Err(busy("bus queue full (bus.queue); no record was accepted"));
             }
             // Another source has taken its part already: these lines alone are to be sent again.
             Err(BatchRefused(lines)) => {

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::Server;
 use super::caller::Caller;
 use super::guarded::Guarded;
-use super::http::{Answer, refusal, text};
+use super::response::{Answer, refusal, text};
 use crate::access::Principal;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use super::ReplayError;
+use super::error::ReplayError;
 use super::metered::{Counted, Metered, PackedBytes};
 use super::unplayable;
 use crate::files::open_regular;

@@ -9,9 +9,11 @@ mod band;
 mod checkpoint;
 mod columns;
 mod config;
+mod error;
 mod form;
 mod inputs;
 mod lane;
+mod merge;
 mod metered;
 mod names;
 mod order;
@@ -22,55 +24,21 @@ mod row;
 mod times;
 mod unplayable;
 
-use std::collections::BinaryHeap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use account::{FileAccount, FileReport, Skip};
 pub use config::{Begin, Columns, ReplayConfig, Speed, VenueRule};
+pub use error::ReplayError;
 pub use times::TimeRules;
 
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
 use crate::market::Instrument;
-use crate::printable::printable;
 use checkpoint::{Checkpoint, Progress};
 use lane::{Lane, Strictness};
-use names::{Names, NoNumber};
-use pace::{MARK_EVERY, Pace, Waited};
-use reader::Placed;
-use row::What;
-
-/// A recorded file that can't be played.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", printable(&format!("{}: {error}", path.display())))]
-pub struct ReplayError {
-    path: PathBuf,
-    error: String,
-    /// The file itself is wrong, so trying again would fail the same way.
-    is_final: bool,
-}
-
-impl ReplayError {
-    fn new(path: &Path, error: impl ToString, is_final: bool) -> Self {
-        Self {
-            path: path.to_owned(),
-            error: error.to_string(),
-            is_final,
-        }
-    }
-}
-
-impl From<ReplayError> for SourceError {
-    fn from(error: ReplayError) -> Self {
-        let message = error.to_string();
-        if error.is_final {
-            Self::Final(message)
-        } else {
-            Self::Failed(message)
-        }
-    }
-}
+use merge::{Ended, check};
+use names::Names;
+use pace::MARK_EVERY;
 
 /// The source.
 #[derive(Debug)]
@@ -81,15 +49,6 @@ pub struct Replay {
     /// It was given a position that it can't read.
     starts_over: bool,
     strictness: Strictness,
-}
-
-/// End of a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// All files were played.
-    Over,
-    /// The source is to stop.
-    Stopped,
 }
 
 impl Replay {
@@ -261,133 +220,6 @@ impl Replay {
         });
         Ok(ended)
     }
-
-    async fn merge(
-        &mut self,
-        lanes: &mut [Lane],
-        names: &mut Names,
-        progress: &mut Progress,
-        emitted: &mut Vec<Emit>,
-        out: &mut Output,
-    ) -> Result<Ended, SourceError> {
-        let pace = Pace {
-            speed: self.config.speed,
-            begun: progress.begun,
-            first: progress.first,
-        };
-        let limit = |lane: &Lane| lane.limit.clone().filter(|_| lane.rows.is_empty());
-        if let Some(limit) = lanes.iter().find_map(limit) {
-            return Err(SourceError::Final(limit));
-        }
-        let next = lanes.iter().enumerate();
-        let mut heap: BinaryHeap<_> = next.filter_map(|(at, lane)| lane.next(at)).collect();
-        while let Some(std::cmp::Reverse((due, at))) = heap.pop() {
-            if out.is_stopping() {
-                return Ok(Ended::Stopped);
-            }
-            while progress.next_mark <= due {
-                if pace.wait(progress.next_mark, emitted, out).await? == Waited::Stopped {
-                    return Ok(Ended::Stopped);
-                }
-                emitted.push(Emit::Watermark(progress.next_mark));
-                progress.next_mark = pace.next_mark(progress.next_mark, due);
-            }
-            if pace.wait(due, emitted, out).await? == Waited::Stopped {
-                return Ok(Ended::Stopped);
-            }
-            let lane = &mut lanes[at];
-            let Some(placed) = lane.take(due) else {
-                continue;
-            };
-            progress.last = progress.last.max(due);
-            self.emit(lane, names, placed, emitted, out).await?;
-            if lane.rows.is_empty() {
-                lane.refill(&mut self.strictness, out).await;
-                if let Some(limit) = limit(lane) {
-                    return Err(SourceError::Final(limit));
-                }
-            }
-            heap.extend(lanes[at].next(at));
-        }
-        Ok(Ended::Over)
-    }
-
-    async fn emit(
-        &mut self,
-        lane: &mut Lane,
-        names: &mut Names,
-        placed: Placed,
-        emitted: &mut Vec<Emit>,
-        out: &mut Output,
-    ) -> Result<(), SourceError> {
-        let Placed { line, row, .. } = placed;
-        let number = match names.known(&row) {
-            Some(number) => number,
-            None => {
-                // What was before goes out before the instrument is told.
-                out.emit(emitted).await?;
-                match names.number(&row, out).await {
-                    Ok(number) => number,
-                    Err(NoNumber::Skipped(fault)) => {
-                        lane.skip(line, &fault, &mut self.strictness, out);
-                        return Ok(());
-                    }
-                    Err(NoNumber::Source(error)) => return Err(error),
-                }
-            }
-        };
-        emitted.push(match row.what {
-            What::Trade(trade) => {
-                lane.count_trade();
-                Emit::Trade(number, trade)
-            }
-            What::Quote(quote) => {
-                if quote.is_crossed() {
-                    out.metrics.bad_input.with_label_values(&["crossed"]).inc();
-                }
-                lane.count_quote();
-                Emit::Quote(number, quote)
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Result of a round: an error if a file was damaged, or if none of its rows could be played.
-fn check(lanes: &[Lane], has_played: bool) -> Result<(), SourceError> {
-    let faults: Vec<String> = lanes
-        .iter()
-        .filter_map(|lane| {
-            let fault = lane.account.fault()?;
-            Some(format!("{}: {fault}", lane.account.name()))
-        })
-        .collect();
-    if !faults.is_empty() {
-        return Err(SourceError::Final(faults.join("; ")));
-    }
-    if let Some(limit) = lanes.iter().find_map(|lane| lane.limit.clone()) {
-        return Err(SourceError::Final(limit));
-    }
-    let (mut rows, mut events, mut reasons) = (0, 0, Vec::new());
-    for lane in lanes {
-        let report = lane.account.report();
-        rows += report.rows;
-        events += report.trades + report.quotes;
-        let first = lane.first_fault.iter();
-        let first = first.map(|fault| format!(" (the first: {fault})"));
-        reasons.push(report.skipped_text() + &first.collect::<String>());
-    }
-    if has_played || events > 0 {
-        return Ok(());
-    }
-    Err(SourceError::Final(if rows == 0 {
-        "the files hold no rows".to_owned()
-    } else {
-        format!(
-            "none of {rows} rows could be played: {}",
-            reasons.join("; ")
-        )
-    }))
 }
 
 impl Source for Replay {
