@@ -381,11 +381,12 @@ fn doc_comments_begin_with_a_noun_or_a_verb() -> Result<()> {
 }
 
 /// Modules that compute with numbers from outside.
-const CHECKED_ARITHMETIC: [&str; 16] = [
+const CHECKED_ARITHMETIC: [&str; 17] = [
     "src/client/account.rs",
     "src/client/accounts.rs",
     "src/config/units.rs",
-    "src/load/scan.rs",
+    "src/load/scan/frame.rs",
+    "src/load/scan/mod.rs",
     "src/market/rules.rs",
     "src/market/time.rs",
     "src/protocol/decode.rs",
