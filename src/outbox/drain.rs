@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
-use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, View};
+use super::slot::Left;
+use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, State, View};
 use crate::log::{CatchUp, Event, snapshot_replaces_all};
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode, Seq,
@@ -148,25 +149,21 @@ impl Outbox {
     fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
-        if state.dequeue() > 0 {
-            return;
+        match state.dequeue() {
+            Left::Entries => return,
+            Left::Freed => return self.free.push(slot),
+            Left::Nothing => state.shrink(),
         }
-        if state.dead {
-            return self.free.push(slot);
-        }
-        state.shrink();
+        // The account says what is pending, not a mark: the last entry may have been the newest event.
         if state.merges(degraded) && view.replica.head(state.topic) > state.head {
-            state.is_pending = false;
             self.set_pending(slot, view.now, view.timers);
-        } else {
-            state.is_pending = false;
         }
     }
 
     fn send_event(&mut self, event: &EventEntry, view: &mut View<'_>) {
         let bytes = self.waiting.queue.take_bytes(event.len);
         let state = &mut self.slots[event.slot.index()];
-        if state.dead {
+        if state.is_released() {
             return;
         }
         self.frames.events(bytes, 1);
@@ -179,13 +176,13 @@ impl Outbox {
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
         let state = &self.slots[gap.slot.index()];
-        if state.dead {
+        if state.is_released() {
             return;
         }
         self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
         let state = &self.slots[gap.slot.index()];
         let is_last =
-            state.queued() == 1 && !state.is_pending && view.replica.head(state.topic) == gap.to;
+            state.queued() == 1 && !state.is_pending() && view.replica.head(state.topic) == gap.to;
         if is_last && state.kind.conflates() {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
@@ -220,7 +217,7 @@ impl Outbox {
 
     fn send_snapshot(&mut self, entry: SnapshotEntry, view: &mut View<'_>) {
         let state = &mut self.slots[entry.slot.index()];
-        if state.dead {
+        if state.is_released() {
             return;
         }
         let seq = entry.seq;
@@ -312,15 +309,14 @@ impl Outbox {
         let ResumeEntry { slot, to } = resume;
         let is_open = to == ResumeEntry::OPEN;
         let state = &mut self.slots[slot.index()];
-        if state.dead || state.head >= to {
+        if state.is_released() || state.head >= to {
             return true;
         }
         let is_current = view.replica.epoch(state.topic).generation == state.generation;
         if is_current && state.merges(degraded) {
             // The newest follows on its own, or stands in a snapshot.
             if is_open {
-                state.catching_up = false;
-                state.set_tail(state.head);
+                state.caught_up();
             } else if !snapshot_replaces_all(state.kind) {
                 self.send_merged(slot, to, view);
             }
@@ -358,7 +354,7 @@ impl Outbox {
                 let rest = ResumeEntry { slot, to };
                 let place = waiting.queue.push_front(Entry::Resume(rest));
                 if to == ResumeEntry::OPEN {
-                    state.set_resume_at(place);
+                    state.move_catch_up(place);
                 }
                 return false;
             }
@@ -374,9 +370,7 @@ impl Outbox {
             view.counts.delivered += 1;
         }
         if to == ResumeEntry::OPEN {
-            state.set_tail(state.head);
-            state.catching_up = false;
-            state.set_overran(false);
+            state.caught_up();
         }
         true
     }
@@ -394,7 +388,8 @@ impl Outbox {
 
     fn send_last_value(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !state.is_pending || state.dead || state.queued() > 0 {
+        if state.state() != State::Pending {
+            // It was queued, sent or released since it was put on the list.
             return;
         }
         if let Mode::Interval(ms) = state.settings.mode {
@@ -404,10 +399,8 @@ impl Outbox {
             }
             state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
         }
-        state.is_pending = false;
+        state.take_pending();
         self.send_merged(slot, Seq::MAX, view);
-        let state = &mut self.slots[slot.index()];
-        state.set_tail(state.head);
     }
 
     /// Sends what conflation leaves of the events after the account's head up to `to`.

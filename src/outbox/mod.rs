@@ -17,6 +17,7 @@ mod pings;
 mod queue;
 mod read_window;
 mod slot;
+mod state;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use frame_buffer::{FrameBuffer, Opcode};
 pub use last_value::LastValueCache;
 pub use overflow::OverflowAction;
 pub use slot::{Slot, SlotId};
+pub use state::State;
 
 use std::time::Duration;
 
@@ -231,7 +233,8 @@ impl Outbox {
             self.set_pending(slot, now, timers);
             return Admitted::Marked;
         }
-        if state.catching_up {
+        if state.state() == State::CatchingUp {
+            // The history has it, from which an entry of the queue is yet to read it.
             return Admitted::Queued;
         }
         if self.takes_at_once(slot, limits) && self.frames.fits_an_array(run.joined.len()) {
@@ -257,7 +260,7 @@ impl Outbox {
         let is_free = !self.is_waiting()
             && self.frames.len() <= 2 * limits.frame_bytes
             && self.waiting.control.is_empty();
-        is_free && self.slots[slot.index()].queued() == 0
+        is_free && self.slots[slot.index()].state() == State::Live
     }
 
     fn count_delivered(&mut self, slot: SlotId, first: Seq, last: Seq, counts: &mut Counts) {
@@ -269,11 +272,7 @@ impl Outbox {
 
     fn set_pending(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
         let state = &mut self.slots[slot.index()];
-        if state.is_pending {
-            return;
-        }
-        state.is_pending = true;
-        if state.queued() > 0 {
+        if !state.mark_pending() {
             return;
         }
         if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due() {
@@ -288,7 +287,7 @@ impl Outbox {
         let Some(state) = self.slots.get(slot.index()) else {
             return;
         };
-        if state.is_pending && state.queued() == 0 && now >= state.next_due() {
+        if state.state() == State::Pending && now >= state.next_due() {
             self.waiting.pending.push_back((slot, now));
         }
     }

@@ -75,7 +75,7 @@ impl Outbox {
             .queue
             .entries()
             .filter_map(|entry| match entry {
-                Entry::Event(event) => Some(waiting(event.slot)).filter(|slot| !slot.dead),
+                Entry::Event(event) => Some(waiting(event.slot)).filter(|slot| !slot.is_released()),
                 _ => None,
             });
         let is_pending = self
@@ -83,7 +83,7 @@ impl Outbox {
             .pending
             .iter()
             .map(|(slot, _)| waiting(*slot))
-            .filter(|slot| slot.is_pending && !slot.dead);
+            .filter(|slot| slot.is_pending());
         let (mut disconnects, mut degrades) = (false, self.degraded());
         for settings in raw.chain(is_pending).map(|slot| slot.settings) {
             disconnects |= settings.on_slow == OnSlow::Disconnect;

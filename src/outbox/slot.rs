@@ -1,3 +1,4 @@
+use super::State;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Mode, OnSlow, Seq, Settings};
@@ -30,22 +31,32 @@ pub struct Slot {
     pub settings: Settings,
     /// Relation between the topic's events.
     pub kind: Kind,
-    /// Something newer than `head` waits to be merged into one event.
-    pub is_pending: bool,
-    /// The history is being read; live events wait there.
-    pub catching_up: bool,
-    /// No longer held; freed once none of its entries is in the queue.
-    pub dead: bool,
+    /// Written by the transitions below, together with the number of entries.
+    state: State,
     /// Start of the account.
     pub start: Seq,
     /// The newest event that is accounted for.
     pub head: Seq,
-    /// State that a raw subscription that is up to date does not need.
-    more: Option<Box<More>>,
+    /// Numbers that a raw subscription that is up to date does not need.
+    backlog: Option<Box<Backlog>>,
+}
+
+// Very many of them: the state is a byte here, so that its numbers take memory only while there are some.
+const _: () = assert!(size_of::<Slot>() == 48, "a subscription takes 48 bytes");
+
+/// Entries left of a subscription after one of them has left the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Backlog are queued.
+    Entries,
+    /// None is queued: conflated events may follow.
+    Nothing,
+    /// None is queued, and the subscription has ended: the slot is free.
+    Freed,
 }
 
 #[derive(Debug, Default)]
-struct More {
+struct Backlog {
     /// Entries in the queue.
     queued: u32,
     /// The turn of the epoch of what was queued last.
@@ -73,12 +84,10 @@ impl Slot {
             generation: epoch.generation,
             settings,
             kind,
-            is_pending: false,
-            catching_up: false,
-            dead: false,
+            state: State::Live,
             start,
             head: start,
-            more: None,
+            backlog: None,
         }
     }
 
@@ -87,80 +96,161 @@ impl Slot {
         self.settings.mode != Mode::Raw || (degraded && self.settings.on_slow == OnSlow::Conflate)
     }
 
-    fn more(&mut self) -> &mut More {
+    fn backlog(&mut self) -> &mut Backlog {
         let (tail, generation) = (self.head, self.generation);
-        self.more.get_or_insert_with(|| {
-            Box::new(More {
+        self.backlog.get_or_insert_with(|| {
+            Box::new(Backlog {
                 generation,
                 tail,
-                ..More::default()
+                ..Backlog::default()
             })
         })
     }
 
-    /// Entries in the queue.
+    /// State of its delivery.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// True if the topic has events that are to be conflated, after all that is queued.
+    pub const fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending | State::QueuedPending)
+    }
+
+    /// True if the subscription has ended.
+    pub const fn is_released(&self) -> bool {
+        matches!(self.state, State::Released | State::Free)
+    }
+
+    /// Number of its entries in the queue.
     pub fn queued(&self) -> u32 {
-        self.more.as_ref().map_or(0, |more| more.queued)
+        self.backlog.as_ref().map_or(0, |backlog| backlog.queued)
     }
 
-    /// One entry more in the queue; with it the newest event there has this number, where it has another than before.
+    fn change_to(&mut self, state: State) {
+        self.state = state;
+        debug_assert_eq!(
+            state.has_entries(),
+            self.queued() > 0,
+            "the state and the number of entries agree"
+        );
+    }
+
+    /// One entry more in the queue; with it the newest event there has this number, if it has another than before.
     pub fn enqueue(&mut self, tail: Option<Seq>) {
-        let more = self.more();
-        more.queued += 1;
-        more.tail = tail.unwrap_or(more.tail);
+        let backlog = self.backlog();
+        backlog.queued += 1;
+        backlog.tail = tail.unwrap_or(backlog.tail);
+        self.change_to(self.state.enqueued());
     }
 
-    /// One entry less in the queue; how many are left.
-    pub fn dequeue(&mut self) -> u32 {
-        let more = self.more();
-        more.queued -= 1;
-        more.queued
+    /// One entry more in the queue: a new epoch's beginning, at `seq`. All of the epoch before is queued, or accounted for.
+    pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: Seq) {
+        debug_assert!(
+            !self.is_pending() && self.state != State::CatchingUp,
+            "events of an epoch are queued before it ends"
+        );
+        self.enqueue(Some(seq));
+        self.backlog().generation = epoch.generation;
+    }
+
+    /// One entry less in the queue.
+    pub fn dequeue(&mut self) -> Left {
+        let backlog = self.backlog();
+        backlog.queued -= 1;
+        if backlog.queued > 0 {
+            return Left::Entries;
+        }
+        self.change_to(self.state.emptied());
+        match self.state {
+            State::Free => Left::Freed,
+            _ => Left::Nothing,
+        }
+    }
+
+    /// Notes an event that is to be conflated. Returns true if its last value is to be sent in its turn, because none was noted
+    /// before and nothing is queued.
+    pub fn mark_pending(&mut self) -> bool {
+        let was_live = self.state == State::Live;
+        self.state = self.state.marked();
+        was_live
+    }
+
+    /// The pending events are sent or queued now. Returns false if there are none.
+    pub fn take_pending(&mut self) -> bool {
+        let was_pending = self.is_pending();
+        self.state = self.state.unmarked();
+        was_pending
+    }
+
+    /// One entry more in the queue: the one, at this place, that reads the history.
+    pub fn begin_catch_up(&mut self, place: u32) {
+        let backlog = self.backlog();
+        backlog.queued += 1;
+        backlog.resume_at = place;
+        self.change_to(self.state.catching_up());
+    }
+
+    /// Place in the queue of the entry that reads the history, while it does.
+    pub fn catch_up_place(&self) -> Option<u32> {
+        let backlog = self.backlog.as_ref()?;
+        (self.state == State::CatchingUp).then_some(backlog.resume_at)
+    }
+
+    /// The entry that reads the history has moved.
+    pub fn move_catch_up(&mut self, place: u32) {
+        debug_assert_eq!(self.state, State::CatchingUp, "only a catch-up has a place");
+        self.backlog().resume_at = place;
+    }
+
+    /// The entry that reads the history has come to its end: the next events go behind it.
+    pub fn caught_up(&mut self) {
+        self.set_tail(self.head);
+        self.set_overran(false);
+        self.change_to(self.state.not_catching_up());
+    }
+
+    /// The entry that reads the history ends at event `to`, because others follow that the history will not have.
+    pub fn interrupt_catch_up(&mut self, to: Seq) {
+        self.set_tail(to);
+        self.change_to(self.state.not_catching_up());
+    }
+
+    /// Ends the subscription; its entries stay in the queue. Returns true if there are none, so that the slot is free.
+    pub fn release(&mut self) -> bool {
+        self.change_to(self.state.released());
+        self.state == State::Free
     }
 
     /// The newest event that is in the queue or before it, in the epoch of what was queued last.
     pub fn tail(&self) -> Seq {
-        self.more.as_ref().map_or(self.head, |more| more.tail)
+        self.backlog
+            .as_ref()
+            .map_or(self.head, |backlog| backlog.tail)
     }
 
     /// Everything up to here is in the queue or before it.
     pub fn set_tail(&mut self, tail: Seq) {
         if tail != self.tail() {
-            self.more().tail = tail;
+            self.backlog().tail = tail;
         }
     }
 
     /// The turn of the epoch of what was queued last.
     pub fn queued_generation(&self) -> u32 {
-        self.more
+        self.backlog
             .as_ref()
-            .map_or(self.generation, |more| more.generation)
-    }
-
-    /// One entry more in the queue: a new epoch's beginning, at `seq`.
-    pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: Seq) {
-        self.enqueue(Some(seq));
-        self.more().generation = epoch.generation;
-        (self.is_pending, self.catching_up) = (false, false);
+            .map_or(self.generation, |backlog| backlog.generation)
     }
 
     /// True if the shard was overrun while the history was being read.
     pub fn overran(&self) -> bool {
-        self.more.as_ref().is_some_and(|more| more.overran)
+        self.backlog.as_ref().is_some_and(|backlog| backlog.overran)
     }
 
     /// Sets whether the shard was overrun while the history was being read.
     pub fn set_overran(&mut self, overran: bool) {
-        self.more().overran = overran;
-    }
-
-    /// The place in the queue of the entry that reads the history.
-    pub fn resume_at(&self) -> u32 {
-        self.more.as_ref().map_or(0, |more| more.resume_at)
-    }
-
-    /// Sets the place in the queue of the entry that reads the history.
-    pub fn set_resume_at(&mut self, place: u32) {
-        self.more().resume_at = place;
+        self.backlog().overran = overran;
     }
 
     /// Events that the account has come to.
@@ -175,24 +265,24 @@ impl Slot {
 
     /// Events replaced by a newer one, or by a snapshot.
     pub fn merged(&self) -> u64 {
-        self.more.as_ref().map_or(0, |more| more.merged)
+        self.backlog.as_ref().map_or(0, |backlog| backlog.merged)
     }
 
     /// Events named in gaps.
     pub fn lost(&self) -> u64 {
-        self.more.as_ref().map_or(0, |more| more.lost)
+        self.backlog.as_ref().map_or(0, |backlog| backlog.lost)
     }
 
     /// An interval's next send isn't before.
     pub fn next_due(&self) -> UnixNanos {
-        self.more
+        self.backlog
             .as_ref()
-            .map_or(UnixNanos::default(), |more| more.next_due)
+            .map_or(UnixNanos::default(), |backlog| backlog.next_due)
     }
 
     /// Sets when an interval may send next.
     pub fn set_next_due(&mut self, at: UnixNanos) {
-        self.more().next_due = at;
+        self.backlog().next_due = at;
     }
 
     /// Accounts for the delivery of consecutive events, of which the account has had all before.
@@ -203,8 +293,8 @@ impl Slot {
             "a raw subscription that is up to date misses nothing"
         );
         self.head = last;
-        if let Some(more) = &mut self.more {
-            more.tail = last;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.tail = last;
         }
     }
 
@@ -220,7 +310,7 @@ impl Slot {
     pub fn merge_to(&mut self, seq: Seq) -> u64 {
         let merged = seq.since(self.head);
         if merged > 0 {
-            self.more().merged += merged;
+            self.backlog().merged += merged;
             self.advance(seq);
         }
         merged
@@ -233,15 +323,15 @@ impl Slot {
             "a gap names events that are not accounted for"
         );
         let lost = to.since(self.head);
-        self.more().lost += lost;
+        self.backlog().lost += lost;
         self.advance(to);
     }
 
     fn advance(&mut self, head: Seq) {
         self.head = head;
         // What is accounted for is behind the queue's beginning; its end may be further on.
-        if let Some(more) = self.more.as_mut().filter(|more| more.queued == 0) {
-            more.tail = head;
+        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.queued == 0) {
+            backlog.tail = head;
         }
     }
 
@@ -249,23 +339,28 @@ impl Slot {
     pub fn begin_epoch(&mut self, epoch: Epoch, start: Seq) {
         self.generation = epoch.generation;
         (self.start, self.head) = (start, start);
-        if let Some(more) = &mut self.more {
-            (more.merged, more.lost, more.overran) = (0, 0, false);
+        if let Some(backlog) = &mut self.backlog {
+            (backlog.merged, backlog.lost, backlog.overran) = (0, 0, false);
         }
     }
 
-    /// Gives memory back that says nothing any more.
+    /// Gives memory back that says nothing any backlog.
     pub fn shrink(&mut self) {
-        let says_nothing = |more: &More| {
-            (more.queued, more.merged, more.lost, more.next_due) == (0, 0, 0, UnixNanos::default())
+        let says_nothing = |backlog: &Backlog| {
+            (
+                backlog.queued,
+                backlog.merged,
+                backlog.lost,
+                backlog.next_due,
+            ) == (0, 0, 0, UnixNanos::default())
         };
-        if self.more.as_deref().is_some_and(says_nothing) {
+        if self.backlog.as_deref().is_some_and(says_nothing) {
             debug_assert_eq!(
                 self.tail(),
                 self.head,
                 "where nothing waits, all is accounted for"
             );
-            self.more = None;
+            self.backlog = None;
         }
     }
 }

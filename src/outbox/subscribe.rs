@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::queue::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
-use super::{Outbox, Slot, SlotId, View};
+use super::{Outbox, Slot, SlotId, State, View};
 use crate::log::{CatchUp, Event, TopicId, snapshot_events, snapshot_replaces_all};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Mode, Seq, Settings};
@@ -29,6 +29,7 @@ impl Outbox {
         let fresh = Slot::new(topic, kind, settings, epoch, start);
         let slot = match self.free.pop() {
             Some(slot) => {
+                debug_assert_eq!(self.slots[slot.index()].state(), State::Free);
                 self.slots[slot.index()] = fresh;
                 slot
             }
@@ -60,7 +61,6 @@ impl Outbox {
             }
             return;
         }
-        state.catching_up = true;
         self.queue_resume(slot);
     }
 
@@ -69,9 +69,7 @@ impl Outbox {
             slot,
             to: ResumeEntry::OPEN,
         }));
-        let state = &mut self.slots[slot.index()];
-        state.enqueue(None);
-        state.set_resume_at(place);
+        self.slots[slot.index()].begin_catch_up(place);
     }
 
     /// Sends a snapshot of at most so many events, at this place in the stream.
@@ -87,10 +85,9 @@ impl Outbox {
         let state = &mut self.slots[slot.index()];
         let seq = view.replica.head(state.topic);
         state.enqueue(Some(seq));
-        let catching_up = state.catching_up;
-        if catching_up {
-            // What is missed goes on behind the snapshot.
-            let place = state.resume_at();
+        let catch_up_place = state.catch_up_place();
+        if let Some(place) = catch_up_place {
+            // The entry before the snapshot reads up to it; another one behind it goes on.
             self.waiting.queue.end_resume(place, seq);
         }
         let entry = SnapshotEntry {
@@ -103,7 +100,7 @@ impl Outbox {
             epoch: None,
         };
         self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
-        if catching_up {
+        if catch_up_place.is_some() {
             self.queue_resume(slot);
         }
     }
@@ -134,7 +131,7 @@ impl Outbox {
         }
         if merged_before && !state.merges(degraded) {
             self.materialize(slot, view);
-        } else if state.is_pending && state.queued() == 0 {
+        } else if state.state() == State::Pending {
             self.waiting.pending.push_back((slot, view.now));
         }
     }
@@ -142,7 +139,7 @@ impl Outbox {
     /// Puts what waits to be merged into the queue, so that raw events or a new epoch can follow.
     fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
-        if !std::mem::take(&mut state.is_pending) || state.catching_up {
+        if !state.take_pending() {
             return;
         }
         let (from, replica) = (state.tail().next(), view.replica);
@@ -174,8 +171,7 @@ impl Outbox {
         let state = &mut self.slots[slot.index()];
         self.ended += state.accounted();
         self.merging -= u32::from(state.settings.mode != Mode::Raw);
-        (state.dead, state.is_pending, state.catching_up) = (true, false, false);
-        if state.queued() == 0 {
+        if state.release() {
             self.free.push(slot);
         }
         Some(slot)
@@ -191,24 +187,24 @@ impl Outbox {
     ) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
-        let reads_history = state.catching_up && !state.merges(degraded);
+        let reads_history = state.catch_up_place().filter(|_| !state.merges(degraded));
         self.before_epoch(slot, view);
         let state = &mut self.slots[slot.index()];
         let missed = ended_at.filter(|ended_at| *ended_at > state.tail());
-        if reads_history {
+        if reads_history.is_some() {
             state.set_overran(true);
         }
-        match missed {
-            Some(ended_at) if reads_history => {
+        match (missed, reads_history) {
+            (Some(ended_at), Some(place)) => {
+                // The entry finds nothing of it in the history any more, and names it as lost by the bus.
                 state.set_tail(ended_at);
-                let place = state.resume_at();
                 self.waiting.queue.end_resume(place, ended_at);
             }
-            Some(ended_at) => {
+            (Some(ended_at), None) => {
                 let from = state.tail().next();
                 self.queue_gap(slot, from, ended_at, GapCause::Bus);
             }
-            None => {}
+            (None, _) => {}
         }
     }
 
@@ -217,17 +213,19 @@ impl Outbox {
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
-        if std::mem::take(&mut state.catching_up) {
+        if let Some(place) = state.catch_up_place() {
             let merges = state.merges(degraded);
-            let reached = state.tail().max(state.head);
+            let head = view.replica.head(state.topic);
+            // A raw catch-up reads the epoch to its end. A conflated one reads nothing: the rest is pending, and queued below.
             let to = if merges {
-                reached
+                state.tail().max(state.head)
             } else {
-                view.replica.head(state.topic)
+                head
             };
-            state.set_tail(to);
-            state.is_pending = merges && view.replica.head(state.topic) > to;
-            let place = state.resume_at();
+            state.interrupt_catch_up(to);
+            if head > to {
+                state.mark_pending();
+            }
             self.waiting.queue.end_resume(place, to);
         }
         self.materialize(slot, view);
@@ -273,7 +271,7 @@ impl Outbox {
             return;
         }
         let state = &mut self.slots[slot.index()];
-        if state.catching_up {
+        if state.state() == State::CatchingUp {
             state.set_overran(true);
             return;
         }

@@ -7,7 +7,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::queue::{Entry, GapEntry, ResumeEntry, Verdict};
-use super::{Outbox, Slot, SlotId, View};
+use super::slot::Left;
+use super::{Outbox, Slot, SlotId, State, View};
 use crate::protocol::{GapCause, Seq};
 
 /// The plan for an entry of the queue.
@@ -137,7 +138,10 @@ impl Outbox {
             if let Entry::Resume(ResumeEntry { slot, to }) = entry
                 && *to == ResumeEntry::OPEN
             {
-                self.slots[slot.index()].set_resume_at(place as u32);
+                let slot = &mut self.slots[slot.index()];
+                if slot.state() == State::CatchingUp {
+                    slot.move_catch_up(place as u32);
+                }
             }
         }
         self.settle_after_reduction(thinned, view);
@@ -153,7 +157,12 @@ impl Outbox {
         // What stands behind something that was asked for hasn't begun to age.
         let mut is_excused = reads && self.waiting.asked_ends_at.is_some();
         let oldest = view.now.minus(view.limits.behind_max / 2);
-        let Self { waiting, slots, .. } = self;
+        let Self {
+            waiting,
+            slots,
+            free,
+            ..
+        } = self;
         let mut cost = waiting.queue.cost();
         let mut gaps = Gaps(vec![None; slots.len()]);
         let mut thinned = Vec::new();
@@ -184,8 +193,9 @@ impl Outbox {
                 return Verdict::Kept;
             }
             cost = cost.saturating_sub(entry.cost());
-            slot.dequeue();
-            if thinned.last() != Some(&id) {
+            if slot.dequeue() == Left::Freed {
+                free.push(id);
+            } else if !slot.is_released() && thinned.last() != Some(&id) {
                 thinned.push(id);
             }
             Verdict::Dropped
@@ -209,7 +219,7 @@ impl Outbox {
                     return Fate::Keep;
                 };
                 let slot = &self.slots[id.index()];
-                if slot.dead {
+                if slot.is_released() {
                     return Fate::Merge;
                 }
                 let fate = behind[id.index()].fate(entry, slot.merges(degraded));
@@ -242,7 +252,10 @@ impl Outbox {
         open.resize_with(self.slots.len(), Skippable::default);
         let mut skipped = HashSet::new();
         for (place, entry) in self.waiting.queue.entries().enumerate() {
-            let Some(id) = entry.slot().filter(|id| !self.slots[id.index()].dead) else {
+            let Some(id) = entry
+                .slot()
+                .filter(|id| !self.slots[id.index()].is_released())
+            else {
                 continue;
             };
             let Skippable(since) = &mut open[id.index()];
@@ -266,7 +279,8 @@ impl Outbox {
             let place = places.next().unwrap_or(usize::MAX);
             match entry.slot().filter(|_| skipped.contains(&place)) {
                 Some(id) => {
-                    slots[id.index()].dequeue();
+                    let left = slots[id.index()].dequeue();
+                    debug_assert_eq!(left, Left::Entries, "the epoch after it is queued");
                     Verdict::Dropped
                 }
                 None => {
@@ -277,20 +291,15 @@ impl Outbox {
         });
     }
 
-    /// Slots of which events were taken out: those of which nothing waits are freed, those that merge become pending.
+    /// Subscriptions of which entries were taken out: those that are conflated become pending.
     fn settle_after_reduction(&mut self, thinned: Vec<SlotId>, view: &View<'_>) {
         let degraded = self.degraded();
         let tails = self.queued_tails();
         for slot in thinned {
             let state = &mut self.slots[slot.index()];
-            if state.dead {
-                if state.queued() == 0 {
-                    self.free.push(slot);
-                }
-            } else if state.merges(degraded) {
+            if state.merges(degraded) {
                 state.set_tail(tails[slot.index()]);
-                state.is_pending = true;
-                if state.queued() == 0 {
+                if state.mark_pending() {
                     self.waiting.pending.push_back((slot, view.now));
                 }
             }

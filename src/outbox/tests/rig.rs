@@ -541,7 +541,7 @@ impl Rig {
             let state = self.outbox.slot(*slot);
             let head = self.replica.head(*topic);
             assert_eq!(
-                (state.head, state.tail(), state.queued(), state.is_pending),
+                (state.head, state.tail(), state.queued(), state.is_pending()),
                 (head, head, 0, false),
                 "{topic:?} has caught up"
             );
