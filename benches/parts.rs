@@ -159,7 +159,7 @@ fn receiving(criterion: &mut Criterion) {
 
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 fn outbox(criterion: &mut Criterion) {
-    let (catalog, metrics) = (catalog(10), Metrics::new());
+    let catalog = catalog(10);
     let topics = quotes_of(&catalog);
     let mut replica = Replica::new(
         Epoch {
@@ -180,11 +180,8 @@ fn outbox(criterion: &mut Criterion) {
         &catalog,
     );
     let batch = batch(&catalog, &topics, 20);
-    let (mut last_values, mut counts, mut timers) = (
-        LastValueCache::default(),
-        Counts::new(&Metrics::new()),
-        Vec::new(),
-    );
+    let (mut last_values, mut counts, mut timers) =
+        (LastValueCache::default(), Counts::default(), Vec::new());
     let settings = Settings {
         mode: Mode::Raw,
         on_slow: OnSlow::Conflate,
@@ -196,7 +193,6 @@ fn outbox(criterion: &mut Criterion) {
                 replica: &replica,
                 last_values,
                 limits: &LIMITS,
-                metrics: &metrics,
                 counts,
                 now: NOW,
                 timers,
@@ -219,7 +215,7 @@ fn outbox(criterion: &mut Criterion) {
             || {
                 fresh_outbox(
                     &mut LastValueCache::default(),
-                    &mut Counts::new(&Metrics::new()),
+                    &mut Counts::default(),
                     &mut Vec::new(),
                 )
             },

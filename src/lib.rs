@@ -183,6 +183,11 @@ mod clock;
 pub mod clock;
 
 #[cfg(not(feature = "internals"))]
+mod histogram;
+#[cfg(feature = "internals")]
+pub mod histogram;
+
+#[cfg(not(feature = "internals"))]
 mod limits;
 #[cfg(feature = "internals")]
 pub mod limits;

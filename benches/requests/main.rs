@@ -15,7 +15,6 @@ use tickcast::access::{InstrumentList, Principal};
 use tickcast::clock::thread_cpu_time;
 use tickcast::log::{Catalog, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
-use tickcast::metrics::Metrics;
 use tickcast::outbox::{Counts, LastValueCache, Outbox, View};
 use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
 use tickcast::session::{Action, Session};
@@ -42,7 +41,6 @@ struct Rig {
     replica: Replica,
     last_values: LastValueCache,
     counts: Counts,
-    metrics: Metrics,
     now: UnixNanos,
 }
 
@@ -68,14 +66,12 @@ impl Rig {
             restored: Vec::new(),
         };
         replica.apply(&topics, catalog);
-        let metrics = Metrics::new();
         Self {
             session: Session::new(Arc::new(LIMITS), NOW),
             outbox: Outbox::new(Encoding::Json, OUTBOX.frame_bytes),
             replica,
             last_values: LastValueCache::default(),
-            counts: Counts::new(&metrics),
-            metrics,
+            counts: Counts::default(),
             now: NOW,
         }
     }
@@ -117,7 +113,6 @@ impl Rig {
             replica: &self.replica,
             last_values: &mut self.last_values,
             limits: &OUTBOX,
-            metrics: &self.metrics,
             counts: &mut self.counts,
             now: self.now,
             timers: &mut timers,
@@ -164,7 +159,6 @@ impl Rig {
                 replica: &self.replica,
                 last_values: &mut self.last_values,
                 limits: &OUTBOX,
-                metrics: &self.metrics,
                 counts: &mut self.counts,
                 now: self.now,
                 timers: &mut timers,

@@ -2,7 +2,8 @@
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::histogram::{Histogram, Scale, TIMES};
+use super::histogram::Histogram;
+use crate::histogram::{Scale, TIMES};
 
 /// Builds metrics and registers them.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Histograms that one thread fills without an atomic, and hands over now and then.
+//! Histograms as Prometheus exports them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,51 +7,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-/// Upper bounds of buckets, in the unit of what is recorded, and how many of those make one of what is shown.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
-    bounds: &'static [u64],
-    per_shown: f64,
-}
-
-/// Times from 10 µs to 10 s, recorded in nanoseconds and shown in seconds.
-pub(super) const TIMES: Scale = Scale {
-    bounds: &[
-        10_000,
-        20_000,
-        50_000,
-        100_000,
-        200_000,
-        500_000,
-        1_000_000,
-        2_000_000,
-        5_000_000,
-        10_000_000,
-        20_000_000,
-        50_000_000,
-        100_000_000,
-        200_000_000,
-        500_000_000,
-        1_000_000_000,
-        2_000_000_000,
-        5_000_000_000,
-        10_000_000_000,
-    ],
-    per_shown: 1e9,
-};
-/// Sizes from 64 B to 1 MiB.
-pub(super) const SIZES: Scale = Scale {
-    bounds: &[64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576],
-    per_shown: 1.0,
-};
-/// Numbers from 1 to 4,096.
-pub(super) const NUMBERS: Scale = Scale {
-    bounds: &[1, 4, 16, 64, 256, 1024, 4096],
-    per_shown: 1.0,
-};
-
-/// The most bounds of a scale, and one for all above.
-const BUCKETS: usize = TIMES.bounds.len() + 1;
+use crate::histogram::{BUCKETS, Scale, Tally};
 
 #[derive(Debug)]
 struct Shared {
@@ -97,10 +53,21 @@ impl Histogram {
     pub fn local(&self) -> LocalHistogram {
         LocalHistogram {
             shared: self.clone(),
-            counts: [0; BUCKETS],
-            sum: 0,
-            is_empty: true,
+            tally: Tally::new(self.0.scale),
         }
+    }
+
+    /// Adds values that a thread has recorded.
+    pub fn add(&self, tally: &mut Tally) {
+        let Some((counts, sum)) = tally.take() else {
+            return;
+        };
+        for (count, total) in counts.into_iter().zip(&self.0.counts) {
+            if count > 0 {
+                total.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        self.0.sum.fetch_add(sum, Ordering::Relaxed);
     }
 
     /// Number of recorded values.
@@ -155,59 +122,34 @@ impl Collector for Histogram {
     }
 }
 
-/// A thread's own; what it holds is seen once it is handed over.
+/// A thread's own values of a histogram; they are exported once they are handed over.
 #[derive(Debug)]
 pub struct LocalHistogram {
     shared: Histogram,
-    counts: [u64; BUCKETS],
-    sum: u64,
-    is_empty: bool,
+    tally: Tally,
 }
 
 impl LocalHistogram {
     /// Records one value `times` over.
     pub fn record(&mut self, value: u64, times: u64) {
-        let bucket = self
-            .shared
-            .0
-            .scale
-            .bounds
-            .partition_point(|bound| *bound < value);
-        self.counts[bucket] += times;
-        self.sum = self.sum.wrapping_add(value.wrapping_mul(times));
-        self.is_empty = false;
+        self.tally.record(value, times);
     }
 
     /// Records a time.
     pub fn time(&mut self, time: Duration) {
-        self.record(time.as_nanos() as u64, 1);
+        self.tally.time(time);
     }
 
-    /// True if no values are pending.
-    pub fn is_empty(&self) -> bool {
-        self.is_empty
-    }
-
-    /// Hands over what was recorded.
+    /// Hands over all recorded values.
     pub fn hand_over(&mut self) {
-        if std::mem::replace(&mut self.is_empty, true) {
-            return;
-        }
-        for (count, total) in self.counts.iter_mut().zip(&self.shared.0.counts) {
-            if *count > 0 {
-                total.fetch_add(std::mem::take(count), Ordering::Relaxed);
-            }
-        }
-        self.shared
-            .0
-            .sum
-            .fetch_add(std::mem::take(&mut self.sum), Ordering::Relaxed);
+        self.shared.add(&mut self.tally);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::histogram::TIMES;
 
     #[test]
     fn what_was_handed_over_is_shown_cumulatively() {

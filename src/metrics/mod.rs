@@ -14,12 +14,12 @@ pub(crate) use labels::DROPPED;
 use catalogue::Catalogue;
 use labels::{BAD_INPUT, FANOUT_CLIENTS};
 
-use histogram::{NUMBERS, SIZES, TIMES};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::histogram::{NUMBERS, SIZES, TIMES};
 use crate::protocol::{Code, GapCause, LagLevel, Mode, PerEncoding, SourceState};
 use crate::topic::Channel;
 

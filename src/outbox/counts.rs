@@ -1,8 +1,8 @@
 use std::time::Duration;
 
+use crate::histogram::{SIZES, TIMES, Tally};
 use crate::market::UnixNanos;
-use crate::metrics::{Histogram, LocalHistogram, Metrics};
-use crate::protocol::Mode;
+use crate::protocol::{GapCause, LagLevel, Mode, PerEncoding};
 
 /// Interval of histogram reports.
 pub const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -12,13 +12,19 @@ const WORK_A_FLUSH: usize = 128 * 1024;
 
 const MODES: usize = Mode::NAMES.len();
 
-/// Counts of a shard's connections, reported to the metrics once per turn instead of once per client.
+/// Counts of a shard's connections, which the shard reports once per turn instead of once per client.
 #[derive(Debug)]
 pub struct Counts {
     /// Events in data arrays.
     pub delivered: u64,
     /// Events replaced by newer ones.
     pub merged: u64,
+    /// Events named in gaps, by the cause's index.
+    pub lost: [u64; GapCause::ALL.len()],
+    /// Changes of lag level, by the level's index.
+    pub lag: [u64; LagLevel::ALL.len()],
+    /// Events encoded for one client alone.
+    pub encoded: PerEncoding<u64>,
     /// Bytes that sockets took.
     pub written: u64,
     /// Work done for one client alone since its flush began.
@@ -28,36 +34,51 @@ pub struct Counts {
     /// Time of the last histogram report.
     told: UnixNanos,
     /// Publication time of the events delivered last, their histogram, and the number not recorded yet:
-    /// what comes in one turn is mostly of one batch.
+    /// events of one turn are mostly of one batch.
     latest: (UnixNanos, usize, u64),
-    /// By the mode's index, for clients that keep up and then for those that lag.
-    fanout: [LocalHistogram; 2 * MODES],
     /// First histogram of the client being served.
     client: usize,
-    outbox_age: LocalHistogram,
-    flush_bytes: LocalHistogram,
-    snapshot: LocalHistogram,
+    tallies: Tallies,
 }
 
-impl Counts {
-    /// Nothing yet.
-    pub fn new(metrics: &Metrics) -> Self {
+/// Distributions, which are reported once in [`REPORT_EVERY`].
+#[derive(Debug)]
+pub struct Tallies {
+    /// Published → written: by the mode's index, for clients that keep up and then for those that lag.
+    pub fanout: [Tally; 2 * MODES],
+    /// Age of the oldest event that waits for a blocked client.
+    pub outbox_age: Tally,
+    /// Bytes written at once.
+    pub flush_bytes: Tally,
+    /// Snapshots, from request to write.
+    pub snapshot: Tally,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
         Self {
             delivered: 0,
             merged: 0,
+            lost: [0; GapCause::ALL.len()],
+            lag: [0; LagLevel::ALL.len()],
+            encoded: PerEncoding::default(),
             written: 0,
             worked: 0,
             now: UnixNanos::default(),
             told: UnixNanos::default(),
             latest: (UnixNanos::default(), 0, 0),
             client: 0,
-            fanout: metrics.fanout_time.each_ref().map(Histogram::local),
-            outbox_age: metrics.outbox_age.local(),
-            flush_bytes: metrics.flush_bytes.local(),
-            snapshot: metrics.snapshot_time.local(),
+            tallies: Tallies {
+                fanout: [const { Tally::new(TIMES) }; 2 * MODES],
+                outbox_age: Tally::new(TIMES),
+                flush_bytes: Tally::new(SIZES),
+                snapshot: Tally::new(TIMES),
+            },
         }
     }
+}
 
+impl Counts {
     /// The flush of a connection begins.
     pub fn begin_flush(&mut self) {
         self.worked = 0;
@@ -75,12 +96,14 @@ impl Counts {
 
     /// Time of the next histogram report, if values are pending.
     pub fn report_at(&self) -> Option<UnixNanos> {
-        let all = self
-            .fanout
-            .iter()
-            .chain([&self.outbox_age, &self.flush_bytes, &self.snapshot]);
-        all.into_iter()
-            .any(|histogram| !histogram.is_empty())
+        let Tallies {
+            fanout,
+            outbox_age,
+            flush_bytes,
+            snapshot,
+        } = &self.tallies;
+        let mut all = fanout.iter().chain([outbox_age, flush_bytes, snapshot]);
+        all.any(|tally| !tally.is_empty())
             .then(|| self.told.plus(REPORT_EVERY))
     }
 
@@ -89,7 +112,7 @@ impl Counts {
         self.now = now;
         let (published, mode, events) = std::mem::take(&mut self.latest);
         if events > 0 {
-            self.fanout[mode].record(now.since(published).as_nanos() as u64, events);
+            self.tallies.fanout[mode].record(now.since(published).as_nanos() as u64, events);
         }
     }
 
@@ -127,43 +150,26 @@ impl Counts {
     pub fn flushed(&mut self, bytes: usize) {
         if bytes > 0 {
             self.written += bytes as u64;
-            self.flush_bytes.record(bytes as u64, 1);
+            self.tallies.flush_bytes.record(bytes as u64, 1);
         }
     }
 
     /// A blocked client's oldest event has this age.
     pub fn waits(&mut self, age: Duration) {
-        self.outbox_age.time(age);
+        self.tallies.outbox_age.time(age);
     }
 
     /// A snapshot went onto the wire that was asked for at `since`.
     pub fn snapshot_sent(&mut self, since: UnixNanos, now: UnixNanos) {
-        self.snapshot.time(now.since(since));
+        self.tallies.snapshot.time(now.since(since));
     }
 
-    /// Tells the metrics; what takes longer to tell, once in [`REPORT_EVERY`].
-    pub fn report(&mut self, metrics: &Metrics) {
-        let counters = [
-            (&metrics.delivered, &mut self.delivered),
-            (&metrics.merged, &mut self.merged),
-            (&metrics.written_bytes, &mut self.written),
-        ];
-        for (counter, count) in counters {
-            if *count > 0 {
-                counter.inc_by(std::mem::take(count));
-            }
-        }
+    /// The distributions, if their report is due.
+    pub fn due_tallies(&mut self) -> Option<&mut Tallies> {
         if self.now.since(self.told) < REPORT_EVERY {
-            return;
+            return None;
         }
         self.told = self.now;
-        let others = [
-            &mut self.outbox_age,
-            &mut self.flush_bytes,
-            &mut self.snapshot,
-        ];
-        for histogram in self.fanout.iter_mut().chain(others) {
-            histogram.hand_over();
-        }
+        Some(&mut self.tallies)
     }
 }

@@ -52,14 +52,14 @@ impl Outbox {
     }
 
     /// True if nothing is queued any more; then a client that was behind has caught up.
-    fn fill_is_over(&mut self, view: &View<'_>) -> bool {
+    fn fill_is_over(&mut self, view: &mut View<'_>) -> bool {
         let is_empty = !self.has_more();
         if is_empty && self.level != LagLevel::Ok {
             self.level = LagLevel::Ok;
             let lag = self.lag(view);
             self.frames
                 .control(&encode_control(&lag, self.frames.encoding()));
-            view.metrics.lag_of(LagLevel::Ok).inc();
+            view.counts.lag[LagLevel::Ok as usize] += 1;
         }
         is_empty
     }
@@ -208,7 +208,7 @@ impl Outbox {
         self.totals.merged += merged;
         view.counts.merged += merged;
         self.totals.lost += lost;
-        view.metrics.lost[cause as usize].inc_by(lost);
+        view.counts.lost[cause as usize] += lost;
         self.frames.control(&encode_control(
             &protocol::Control::Gap(gap),
             self.frames.encoding(),
@@ -265,7 +265,7 @@ impl Outbox {
                     view.replica,
                     event,
                     encoding,
-                    view.metrics,
+                    view.counts,
                 ));
             } else {
                 // The kept bytes are of the epoch now.
@@ -358,9 +358,9 @@ impl Outbox {
                 }
                 return false;
             }
-            let bytes =
-                view.last_values
-                    .bytes(view.replica, event, frames.encoding(), view.metrics);
+            let bytes = view
+                .last_values
+                .bytes(view.replica, event, frames.encoding(), view.counts);
             view.counts.work(bytes.len());
             frames.events(bytes, 1);
             let merged = state.deliver(event.seq);
@@ -421,7 +421,7 @@ impl Outbox {
         for event in events.take_while(|event| event.seq <= to) {
             frames.events(
                 view.last_values
-                    .bytes(view.replica, event, frames.encoding(), view.metrics),
+                    .bytes(view.replica, event, frames.encoding(), view.counts),
                 1,
             );
             let merged = state.deliver(event.seq);
@@ -441,13 +441,13 @@ impl Outbox {
     }
 
     /// Says `warn` on the wire itself, because a gap follows right there.
-    fn put_warning(&mut self, view: &View<'_>) {
+    fn put_warning(&mut self, view: &mut View<'_>) {
         if self.level == LagLevel::Ok {
             self.level = LagLevel::Warn;
             let lag = self.lag(view);
             self.frames
                 .control(&encode_control(&lag, self.frames.encoding()));
-            view.metrics.lag_of(LagLevel::Warn).inc();
+            view.counts.lag[LagLevel::Warn as usize] += 1;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not once a client.
 
+use super::Counts;
 use crate::log::{Event, Replica, TopicId};
-use crate::metrics::Metrics;
 use crate::protocol::{Encoding, PerEncoding, Seq, encode_event};
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl LastValueCache {
         replica: &Replica,
         event: &Event,
         encoding: Encoding,
-        metrics: &Metrics,
+        counts: &mut Counts,
     ) -> &[u8] {
         let generation = replica.epoch(event.topic).generation;
         let must_keep = event.must_keep();
@@ -59,7 +59,7 @@ impl LastValueCache {
             event.tx,
             &event.body,
         );
-        metrics.encoded[encoding].inc();
+        counts.encoded[encoding] += 1;
         self.scratch = bytes;
         if is_newer {
             let bytes = std::mem::take(&mut self.scratch);

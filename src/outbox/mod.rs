@@ -24,7 +24,7 @@ mod tests;
 mod thinning;
 mod waiting;
 
-pub use counts::{Counts, REPORT_EVERY};
+pub use counts::{Counts, REPORT_EVERY, Tallies};
 pub use drain::instrument_entry;
 pub use event_range::{EventRange, EventRef};
 pub use frame_buffer::{FrameBuffer, Opcode};
@@ -39,7 +39,6 @@ use crate::access::InstrumentList;
 use crate::limits::OutboxLimits;
 use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
-use crate::metrics::Metrics;
 use crate::protocol::{Encoding, Id, LagLevel, Mode, Seq};
 use queue::Entry;
 use read_window::ReadWindow;
@@ -54,9 +53,7 @@ pub struct View<'a> {
     pub last_values: &'a mut LastValueCache,
     /// The bounds.
     pub limits: &'a OutboxLimits,
-    /// Counters.
-    pub metrics: &'a Metrics,
-    /// The shard's own, of what happens often.
+    /// Counts of all connections, which the shard reports.
     pub counts: &'a mut Counts,
     /// The time of this turn.
     pub now: UnixNanos,

@@ -51,16 +51,16 @@ impl Outbox {
     }
 
     /// Tells the client that it is behind, unless it knows.
-    pub fn warn(&mut self, view: &View<'_>) {
+    pub fn warn(&mut self, view: &mut View<'_>) {
         if self.level == LagLevel::Ok {
             self.notify_lag(LagLevel::Warn, view);
         }
     }
 
-    fn notify_lag(&mut self, level: LagLevel, view: &View<'_>) {
+    fn notify_lag(&mut self, level: LagLevel, view: &mut View<'_>) {
         self.level = level;
         let lag = encode_control(&self.lag(view), self.frames.encoding());
-        view.metrics.lag_of(level).inc();
+        view.counts.lag[level as usize] += 1;
         // Not asked for, so it keeps no request waiting; changes of level are few, so it needs no bound of its own.
         self.waiting.notification_bytes += lag.len();
         self.waiting
@@ -68,7 +68,7 @@ impl Outbox {
             .push_back(super::Control::Notification(lag));
     }
 
-    fn reduce(&mut self, view: &View<'_>) -> OverflowAction {
+    fn reduce(&mut self, view: &mut View<'_>) -> OverflowAction {
         let waiting = |slot: SlotId| &self.slots[slot.index()];
         let raw = self
             .waiting

@@ -155,7 +155,7 @@ impl Outbox {
                 slot,
                 event,
                 view.last_values
-                    .bytes(view.replica, event, encoding, view.metrics),
+                    .bytes(view.replica, event, encoding, view.counts),
             );
             state.enqueue(Some(event.seq));
         }

@@ -110,7 +110,7 @@ pub fn spawn(
             restoring: None,
             replica: Replica::new(config.epoch, config.limits.history),
             last_values: LastValueCache::default(),
-            counts: Counts::new(&metrics),
+            counts: Counts::default(),
             metrics,
             intervals: Vec::new(),
             now: config.clock.now(),
@@ -168,7 +168,7 @@ impl Shard {
             busy |= flushes && self.flush();
             let ended = self.feed.config.clock.now();
             self.feed.counts.settle(ended);
-            self.feed.counts.report(&self.feed.metrics);
+            super::meters::report(&mut self.feed.counts, &self.feed.metrics);
             self.meters.turned(self.feed.now, ended);
         }
     }

@@ -39,7 +39,6 @@ impl Feed {
             replica: &self.replica,
             last_values: &mut self.last_values,
             limits: &self.config.limits.outbox,
-            metrics: &self.metrics,
             counts: &mut self.counts,
             now: self.now,
             timers: &mut self.intervals,

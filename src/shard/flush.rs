@@ -42,8 +42,7 @@ impl Shard {
         let flushed = connection.flush(&mut view);
         view.now = self.pauses.excused(now);
         let relief = connection.enforce_limits(&mut view);
-        view.now = now;
-        connection.tell_queued(view.metrics, view.now);
+        connection.tell_queued(&feed.metrics, now);
         let (pinged, waits) = (
             connection.outbox.take_pinged(),
             connection.outbox.is_waiting(),

@@ -7,7 +7,7 @@ use super::event_loop::Shard;
 use super::timers::{Due, Timer};
 use crate::log::TopicId;
 use crate::market::UnixNanos;
-use crate::outbox::{Opcode, SlotId};
+use crate::outbox::{Opcode, Outbox, SlotId};
 use crate::protocol::{Bye, Code, Control, LagLevel, encode_control};
 
 /// Over how long clients that are sent away are asked to come back.
@@ -25,7 +25,7 @@ const STALLED: &str = "the client has stopped reading";
 impl Shard {
     /// Closes with 4407, after the `lag` that must come before it.
     pub(super) fn disconnect_slow_consumer(&mut self, key: ConnectionKey, message: &str) {
-        self.with_outbox(key, |outbox, view| outbox.warn(view));
+        self.with_outbox(key, Outbox::warn);
         let bye = Bye {
             code: Code::SlowConsumer.number(),
             message: message.to_owned(),

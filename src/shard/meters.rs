@@ -1,15 +1,54 @@
-//! Duration of a shard's turns.
+//! Metrics of a shard: the counts of its outboxes, and the duration of its turns.
 
 use std::time::Duration;
 
+use prometheus::IntCounter;
+
 use crate::market::UnixNanos;
-use crate::metrics::ShardMeters;
-use crate::outbox::REPORT_EVERY;
+use crate::metrics::{Metrics, ShardMeters};
+use crate::outbox::{Counts, REPORT_EVERY, Tallies};
+use crate::protocol::LagLevel;
 
 /// The longest turn is remembered for one to two of these.
 const SPAN: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// Moves the counts of outboxes to the metrics: numbers at once, distributions when they are due.
+pub(super) fn report(counts: &mut Counts, metrics: &Metrics) {
+    let add = |counter: &IntCounter, count: &mut u64| {
+        if *count > 0 {
+            counter.inc_by(std::mem::take(count));
+        }
+    };
+    add(&metrics.delivered, &mut counts.delivered);
+    add(&metrics.merged, &mut counts.merged);
+    add(&metrics.written_bytes, &mut counts.written);
+    for (counter, count) in metrics.lost.iter().zip(&mut counts.lost) {
+        add(counter, count);
+    }
+    for (level, count) in LagLevel::ALL.into_iter().zip(&mut counts.lag) {
+        add(metrics.lag_of(level), count);
+    }
+    for ((_, counter), count) in metrics.encoded.iter().zip(counts.encoded.values_mut()) {
+        add(counter, count);
+    }
+    let Some(tallies) = counts.due_tallies() else {
+        return;
+    };
+    let Tallies {
+        fanout,
+        outbox_age,
+        flush_bytes,
+        snapshot,
+    } = tallies;
+    for (histogram, tally) in metrics.fanout_time.iter().zip(fanout) {
+        histogram.add(tally);
+    }
+    metrics.outbox_age.add(outbox_age);
+    metrics.flush_bytes.add(flush_bytes);
+    metrics.snapshot_time.add(snapshot);
+}
+
+/// Durations of a shard's turns.
 #[derive(Debug)]
 pub(super) struct Meters {
     told: ShardMeters,

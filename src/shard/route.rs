@@ -93,7 +93,7 @@ impl Shard {
         order.clear();
         self.fan_out.order = order;
         for (encoding, events) in self.fan_out.events.take_encoded().iter() {
-            self.feed.metrics.encoded[encoding].inc_by(*events);
+            self.feed.counts.encoded[encoding] += *events;
         }
         self.fan_out.events.clear();
     }

@@ -47,7 +47,7 @@ const CLAUSE_WORDS: [&str; 6] = ["What", "Where", "Whether", "Who", "How", "When
 const CLAUSES_PERCENT_MAX: usize = 3;
 
 /// The modules that each module at the top level may use.
-const ALLOWED: [(&str, &str); 25] = [
+const ALLOWED: [(&str, &str); 26] = [
     // Vocabulary, and tools that know nothing of the product.
     ("fatal", ""),
     ("files", ""),
@@ -56,7 +56,8 @@ const ALLOWED: [(&str, &str); 25] = [
     ("market", "topic"),
     ("clock", "market"),
     ("protocol", "market topic"),
-    ("metrics", "protocol topic"),
+    ("histogram", ""),
+    ("metrics", "histogram protocol topic"),
     // The path of an event.
     ("limits", "protocol"),
     ("log", "limits market protocol topic"),
@@ -69,7 +70,7 @@ const ALLOWED: [(&str, &str); 25] = [
     ("session", "access log market protocol topic"),
     (
         "outbox",
-        "access limits log market metrics protocol session topic",
+        "access histogram limits log market protocol session topic",
     ),
     (
         "shard",

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::rig::{Rig, TOPICS};
+use crate::log::CLOSED_BARS_KEPT;
 use crate::protocol::{
-    Control, DeliveryWish, Encoding, GapCause, LagLevel, Mode, OnSlow, Op, Seq, ServerMessage,
+    Control, DeliveryWish, Encoding, Gap, GapCause, LagLevel, Mode, OnSlow, Op, Seq, ServerMessage,
     SnapshotWish, Subscribe,
 };
 
@@ -142,6 +143,43 @@ fn closed_bars_that_pile_up_before_snapshots_become_a_gap() {
     );
     let rig = settled(rig);
     assert!(rig.gaps.iter().any(|gap| gap.cause == GapCause::Slow));
+}
+
+#[test]
+fn closed_bars_that_the_history_no_longer_has_become_a_gap() {
+    let evicted = 5 * CLOSED_BARS_KEPT / 100;
+    let lost = |gaps: &[Gap]| gaps.iter().map(|gap| gap.n).sum::<u64>();
+    for becomes_raw in [false, true] {
+        let mut rig = holding(&[BAR], Mode::Conflate, None);
+        block(&mut rig);
+        publish_bars(&mut rig, CLOSED_BARS_KEPT + evicted);
+        if becomes_raw {
+            // The pending bars are queued, as far as they are still there.
+            rig.limits.outbox_bytes = 1 << 20;
+            rig.request(Op::Modify {
+                topics: names(&[BAR]),
+                wish: DeliveryWish {
+                    mode: Some(Mode::Raw),
+                    ..DeliveryWish::default()
+                },
+            });
+        }
+        let rig = settled(rig);
+        assert!(rig.gaps.iter().all(|gap| gap.cause == GapCause::Slow));
+        assert_eq!(
+            lost(&rig.gaps),
+            3 * evicted as u64,
+            "each bar has three events"
+        );
+    }
+    let mut rig = holding(&[BAR], Mode::Conflate, None);
+    publish_bars(&mut rig, 1);
+    block(&mut rig);
+    publish_bars(&mut rig, CLOSED_BARS_KEPT + evicted);
+    rig.reconnect(usize::MAX);
+    let rig = settled(rig);
+    let causes: Vec<_> = rig.gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(causes, [GapCause::Expired], "too far behind to resume");
 }
 
 #[test]

@@ -1,32 +1,29 @@
 //! A shard of one connection, a bus before it, and a client that counts from the wire alone.
 
+mod feed;
+mod requests;
+
 use std::collections::HashSet;
 use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{HistoryLimits, OutboxLimits};
-use rust_decimal::Decimal;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketContext};
 
 use super::super::{
-    Admitted, Counts, EventRange, EventRef, LagLevel, LastValueCache, Metrics, Outbox,
-    OverflowAction, Replica, SlotId, TopicId, UnixNanos, View,
+    Counts, LagLevel, LastValueCache, Outbox, OverflowAction, Replica, SlotId, TopicId, UnixNanos,
+    View,
 };
 use super::truth::Truth;
-use crate::access::Principal;
 use crate::client::Accounts;
-use crate::log::{Batch, Catalog, Event, LogItem, SourceId};
-use crate::market::{
-    Aggressor, Bar, Body, Instrument, Interval, Price, Qty, Quote, SourceKind, Symbol, Trade,
-    TradeId,
-};
+use crate::log::{Catalog, LogItem, SourceId};
+use crate::market::{Instrument, SourceKind, Symbol};
 use crate::protocol::{
-    Control, Encoding, Epoch, Gap, Id, Limits, Op, Request, ResumeFrom, Seq, ServerMessage,
-    Subscribe, decode_server_message, encode_parts, encode_request,
+    Control, Encoding, Epoch, Gap, Limits, Op, Seq, ServerMessage, decode_server_message,
 };
-use crate::session::{Action, Join, Session};
-use crate::topic::{Kind, TopicName};
+use crate::session::Session;
+use crate::topic::TopicName;
 
 /// Topics of the rig, each a state of another kind.
 pub(super) const TOPICS: [&str; 5] = ["trade:A", "quote:A", "bar:A:1s", "trade:B", "quote:B"];
@@ -39,7 +36,6 @@ pub(super) struct Rig {
     bus: Replica,
     pub(super) replica: Replica,
     last_values: LastValueCache,
-    metrics: Metrics,
     counts: Counts,
     pub(super) limits: OutboxLimits,
     pub(super) now: UnixNanos,
@@ -115,8 +111,7 @@ impl Rig {
             bus,
             replica,
             last_values: LastValueCache::default(),
-            metrics: Metrics::new(),
-            counts: Counts::new(&Metrics::new()),
+            counts: Counts::default(),
             limits: OutboxLimits {
                 outbox_bytes: 6000,
                 control_bytes: 100_000,
@@ -152,92 +147,6 @@ impl Rig {
         self.catalog.topic(topic).text.to_string()
     }
 
-    fn event(&mut self, topic: TopicId, closes: bool) -> Event {
-        let seq = self.bus.head(topic).next();
-        let (ts, px, qty) = (self.now, Price(Decimal::from(seq.0)), Qty(Decimal::ONE));
-        let body = match self.catalog.topic(topic).topic.channel.kind() {
-            Kind::Event => Body::Trade(Trade {
-                ts,
-                px,
-                qty,
-                side: Aggressor::Buy,
-                id: TradeId::None,
-            }),
-            Kind::State => Body::Quote(Quote {
-                ts,
-                bid: None,
-                ask: None,
-            }),
-            Kind::Bar => {
-                let bar = Bar {
-                    done: closes,
-                    ..Bar::first(self.bar_start, ts, px, qty)
-                };
-                if closes {
-                    self.bar_start = self.bar_start.plus(Interval::S1.span());
-                }
-                Body::Bar(bar)
-            }
-        };
-        Event {
-            topic,
-            seq,
-            tx: self.now,
-            body,
-        }
-    }
-
-    /// Publishes an event, which the shard sees unless it is being overrun.
-    pub(super) fn publish(&mut self, topic: TopicId, closes: bool, is_seen: bool) {
-        let event = self.event(topic, closes);
-        let item = LogItem::Event(event.clone());
-        self.bus.apply(&item, &self.catalog);
-        let (text, epoch) = (self.text(topic), self.bus.epoch(topic).to_string());
-        self.truth.published(
-            text,
-            epoch,
-            event.seq,
-            matches!(&event.body, Body::Bar(bar) if bar.done),
-        );
-        if !is_seen {
-            return;
-        }
-        self.replica.apply(&item, &self.catalog);
-        let Some(slot) = self.outbox.slot_of(topic) else {
-            return;
-        };
-        let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
-        let places = [EventRef {
-            batch: 0,
-            item: 0,
-            next: EventRef::END,
-        }];
-        let joined = batches[0].encode(self.encoding).0.item(0);
-        let encoding = self.encoding;
-        let run = EventRange {
-            batches: &batches,
-            places: &places,
-            at: 0,
-            first: event.seq,
-            last: event.seq,
-            joined,
-            encoding,
-        };
-        let admitted = self.outbox.admit(
-            slot,
-            &run,
-            self.now,
-            &self.limits,
-            &mut self.counts,
-            &mut self.timers,
-        );
-        if admitted == Admitted::Marked {
-            let generation = self.replica.epoch(topic).generation;
-            self.last_values
-                .keep(&event, generation, self.encoding, joined);
-        }
-    }
-
     pub(super) fn with_view<T>(
         &mut self,
         change: impl FnOnce(&mut Outbox, &mut View<'_>) -> T,
@@ -247,7 +156,6 @@ impl Rig {
             replica,
             last_values,
             limits,
-            metrics,
             counts,
             now,
             timers,
@@ -259,7 +167,6 @@ impl Rig {
                 replica,
                 last_values,
                 limits,
-                metrics,
                 counts,
                 now: *now,
                 timers,
@@ -372,153 +279,6 @@ impl Rig {
             }
         }
         self.seen.push(message);
-    }
-
-    pub(super) fn request(&mut self, op: Op) {
-        let payload = encode_request(
-            &Request {
-                id: Some(Id::Number(1)),
-                op,
-            },
-            self.encoding,
-        );
-        let mut payload = Some(payload);
-        while payload.is_some() || self.session.is_busy() {
-            let view = crate::session::View {
-                replica: &self.replica,
-                principal: &Principal::Everyone,
-                held: &self.outbox,
-                now: self.now,
-            };
-            let actions = match payload.take() {
-                Some(payload) => self.session.on_request(&payload, self.encoding, view),
-                None => self.session.go_on(view),
-            };
-            for action in actions {
-                self.act(action);
-            }
-        }
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Respond(control) => {
-                for part in encode_parts(control, self.encoding, self.outbox.frames.message_max()) {
-                    self.outbox.respond(part);
-                }
-            }
-            Action::Subscribe(topic, settings, join) => {
-                if !matches!(join, Join::Live | Join::Resume(_)) {
-                    self.announce(topic);
-                }
-                _ = self.with_view(|outbox, view| outbox.subscribe(topic, settings, join, view));
-            }
-            Action::Modify(topic, settings) => self.with_view(|outbox, view| {
-                let slot = outbox.slot_of(topic).expect("a held topic is set");
-                outbox.modify(slot, settings, view);
-            }),
-            Action::Snapshot(topic, events) => {
-                self.announce(topic);
-                self.with_view(|outbox, view| {
-                    let slot = outbox.slot_of(topic).expect("a held topic is snapshot");
-                    outbox.snapshot(slot, events, view);
-                });
-            }
-            Action::LimitMessages(bytes) => self.outbox.frames.limit_messages(bytes),
-            Action::Unsubscribe(topic) => {
-                let text = self.text(topic);
-                self.truth.snapshots.retain(|(topic, ..)| *topic != text);
-                self.outbox.unsubscribe(topic);
-            }
-            Action::Ledger(id) => self.outbox.respond_ledger(id),
-            other => unreachable!("not asked for: {other:?}"),
-        }
-    }
-
-    fn announce(&mut self, topic: TopicId) {
-        let epoch = self.replica.epoch(topic).to_string();
-        let place = (self.text(topic), epoch, self.replica.head(topic));
-        self.truth.snapshots.push(place);
-    }
-
-    /// A topic begins again.
-    pub(super) fn new_epoch(&mut self, topic: &str, is_seen: bool) {
-        let topic = self.topic(topic);
-        let epoch = self.bus.epoch(topic).next();
-        let item = LogItem::Epoch { topic, epoch };
-        self.bus.apply(&item, &self.catalog);
-        if !is_seen {
-            return;
-        }
-        let slot = self.outbox.slot_of(topic);
-        if let Some(slot) = slot {
-            self.with_view(|outbox, view| outbox.before_epoch(slot, view));
-        }
-        self.replica.apply(&item, &self.catalog);
-        if let Some(slot) = slot {
-            self.outbox
-                .begin_epoch(slot, epoch, Seq::START, None, self.now);
-        }
-    }
-
-    /// The shard goes on from a checkpoint, as `Shard::restore` does.
-    pub(super) fn restore(&mut self) {
-        let checkpoint = self.bus.checkpoint(0);
-        for (topic, slot) in self.outbox.subscribed_topics().to_vec() {
-            let known = self.replica.epoch(topic);
-            if checkpoint.epoch(topic) != known {
-                let ended_at = checkpoint.ended_at(topic, known);
-                self.with_view(|outbox, view| outbox.before_overrun_epoch(slot, ended_at, view));
-            }
-        }
-        self.replica.restore(&checkpoint);
-        for (_, slot) in self.outbox.subscribed_topics().to_vec() {
-            self.with_view(|outbox, view| outbox.on_overrun(slot, view));
-        }
-    }
-
-    /// The connection breaks off wherever it is; the next one asks to go on from what was received.
-    pub(super) fn reconnect(&mut self, room: usize) {
-        self.resumed = self
-            .accounts
-            .iter()
-            .map(|(topic, own)| (topic.clone(), own.head, own.epoch.clone()))
-            .collect();
-        self.resumed.sort();
-        let from = ResumeFrom {
-            epoch: String::new(),
-            seqs: self
-                .resumed
-                .iter()
-                .map(|(topic, seq, _)| (topic.clone(), *seq))
-                .collect(),
-            epochs: self
-                .resumed
-                .iter()
-                .map(|(topic, _, epoch)| (topic.clone(), epoch.clone()))
-                .collect(),
-        };
-        self.outbox = Outbox::new(self.encoding, 2000);
-        self.session = Session::new(Arc::new(LIMITS), self.now);
-        self.context = WebSocketContext::new(Role::Client, None);
-        (self.accounts, self.received) = (Accounts::with_every_bar(), Vec::new());
-        self.room = room;
-        self.timers.clear();
-        self.pongs.clear();
-        self.truth.snapshots.clear();
-        self.request(Op::Subscribe(Subscribe {
-            topics: self.resumed_topics(),
-            from: Some(from),
-            ..Subscribe::default()
-        }));
-    }
-
-    /// Topics that the last connection resumed.
-    pub(super) fn resumed_topics(&self) -> Vec<String> {
-        self.resumed
-            .iter()
-            .map(|(topic, ..)| topic.clone())
-            .collect()
     }
 
     /// Lets everything out and asks for the ledger, which `accounts` compares.

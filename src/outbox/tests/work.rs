@@ -7,7 +7,6 @@ use crate::access::{InstrumentList, Principal};
 use crate::limits::{HistoryLimits, OutboxLimits};
 use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
-use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache, Outbox, View};
 use crate::protocol::{Encoding, Epoch, Settings};
 use crate::session::Join;
@@ -56,14 +55,12 @@ fn flushes(instruments: usize, ask: impl Fn(&mut Outbox, &mut View<'_>)) -> Vec<
     let new = 0..catalog.len() as u32;
     let restored = Vec::new();
     replica.apply(&LogItem::Topics { new, restored }, &catalog);
-    let metrics = Metrics::new();
     let (mut newest, mut timers) = (LastValueCache::default(), Vec::new());
-    let mut counts = Counts::new(&metrics);
+    let mut counts = Counts::default();
     let mut view = View {
         replica: &replica,
         last_values: &mut newest,
         limits: &LIMITS,
-        metrics: &metrics,
         counts: &mut counts,
         now: UnixNanos(1_767_225_600_000_000_000),
         timers: &mut timers,

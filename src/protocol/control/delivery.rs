@@ -80,6 +80,9 @@ pub enum LagLevel {
 }
 
 impl LagLevel {
+    /// All of them, from the best to the worst.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Warn, Self::Degraded];
+
     /// As it stands on the wire.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,0 +1,141 @@
+//! The bus before the rig's shard: events, epochs, overruns.
+
+use std::sync::Arc;
+
+use rust_decimal::Decimal;
+
+use super::Rig;
+use crate::log::{Batch, Event, LogItem, TopicId};
+use crate::market::{Aggressor, Bar, Body, Interval, Price, Qty, Quote, Trade, TradeId};
+use crate::outbox::{Admitted, EventRange, EventRef};
+use crate::protocol::Seq;
+use crate::topic::Kind;
+
+impl Rig {
+    fn event(&mut self, topic: TopicId, closes: bool) -> Event {
+        let seq = self.bus.head(topic).next();
+        let (ts, px, qty) = (self.now, Price(Decimal::from(seq.0)), Qty(Decimal::ONE));
+        let body = match self.catalog.topic(topic).topic.channel.kind() {
+            Kind::Event => Body::Trade(Trade {
+                ts,
+                px,
+                qty,
+                side: Aggressor::Buy,
+                id: TradeId::None,
+            }),
+            Kind::State => Body::Quote(Quote {
+                ts,
+                bid: None,
+                ask: None,
+            }),
+            Kind::Bar => {
+                let bar = Bar {
+                    done: closes,
+                    ..Bar::first(self.bar_start, ts, px, qty)
+                };
+                if closes {
+                    self.bar_start = self.bar_start.plus(Interval::S1.span());
+                }
+                Body::Bar(bar)
+            }
+        };
+        Event {
+            topic,
+            seq,
+            tx: self.now,
+            body,
+        }
+    }
+
+    /// Publishes an event, which the shard sees unless it is being overrun.
+    pub(in crate::outbox::tests) fn publish(
+        &mut self,
+        topic: TopicId,
+        closes: bool,
+        is_seen: bool,
+    ) {
+        let event = self.event(topic, closes);
+        let item = LogItem::Event(event.clone());
+        self.bus.apply(&item, &self.catalog);
+        let (text, epoch) = (self.text(topic), self.bus.epoch(topic).to_string());
+        self.truth.published(
+            text,
+            epoch,
+            event.seq,
+            matches!(&event.body, Body::Bar(bar) if bar.done),
+        );
+        if !is_seen {
+            return;
+        }
+        self.replica.apply(&item, &self.catalog);
+        let Some(slot) = self.outbox.slot_of(topic) else {
+            return;
+        };
+        let batches = [Arc::new(Batch::new(vec![item], Arc::clone(&self.catalog)))];
+        let places = [EventRef {
+            batch: 0,
+            item: 0,
+            next: EventRef::END,
+        }];
+        let joined = batches[0].encode(self.encoding).0.item(0);
+        let encoding = self.encoding;
+        let run = EventRange {
+            batches: &batches,
+            places: &places,
+            at: 0,
+            first: event.seq,
+            last: event.seq,
+            joined,
+            encoding,
+        };
+        let admitted = self.outbox.admit(
+            slot,
+            &run,
+            self.now,
+            &self.limits,
+            &mut self.counts,
+            &mut self.timers,
+        );
+        if admitted == Admitted::Marked {
+            let generation = self.replica.epoch(topic).generation;
+            self.last_values
+                .keep(&event, generation, self.encoding, joined);
+        }
+    }
+
+    /// A topic begins again.
+    pub(in crate::outbox::tests) fn new_epoch(&mut self, topic: &str, is_seen: bool) {
+        let topic = self.topic(topic);
+        let epoch = self.bus.epoch(topic).next();
+        let item = LogItem::Epoch { topic, epoch };
+        self.bus.apply(&item, &self.catalog);
+        if !is_seen {
+            return;
+        }
+        let slot = self.outbox.slot_of(topic);
+        if let Some(slot) = slot {
+            self.with_view(|outbox, view| outbox.before_epoch(slot, view));
+        }
+        self.replica.apply(&item, &self.catalog);
+        if let Some(slot) = slot {
+            self.outbox
+                .begin_epoch(slot, epoch, Seq::START, None, self.now);
+        }
+    }
+
+    /// The shard goes on from a checkpoint, as `Shard::restore` does.
+    pub(in crate::outbox::tests) fn restore(&mut self) {
+        let checkpoint = self.bus.checkpoint(0);
+        for (topic, slot) in self.outbox.subscribed_topics().to_vec() {
+            let known = self.replica.epoch(topic);
+            if checkpoint.epoch(topic) != known {
+                let ended_at = checkpoint.ended_at(topic, known);
+                self.with_view(|outbox, view| outbox.before_overrun_epoch(slot, ended_at, view));
+            }
+        }
+        self.replica.restore(&checkpoint);
+        for (_, slot) in self.outbox.subscribed_topics().to_vec() {
+            self.with_view(|outbox, view| outbox.on_overrun(slot, view));
+        }
+    }
+}
