@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, exchange, market, subscribe};
 
-const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+pub(crate) const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The status of an HTTP request made of the good handshake with some change.
-async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Result<(u16, String)> {
+pub(crate) async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(feed.address).await?;
     stream
         .write_all(format!("{}\r\n", change(GOOD)).as_bytes())

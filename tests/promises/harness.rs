@@ -288,7 +288,11 @@ impl Tracked {
     /// So many events, and whatever stands between them.
     pub(crate) async fn events(&mut self, count: usize) -> Result<Vec<DataEvent>> {
         let mut events = Vec::new();
+        let begun = Stopwatch::start();
         while events.len() < count {
+            // Heartbeats alone keep no test alive.
+            let waited = begun.elapsed();
+            anyhow::ensure!(waited < DEADLINE * 4, "{} of {count} events", events.len());
             if let ServerMessage::Events(more) = self.next().await? {
                 events.extend(more);
             }

@@ -34,7 +34,7 @@ fn product(text: &str) -> &str {
 }
 
 /// The files of the product, without those that hold tests only.
-fn product_files() -> Result<Vec<(String, String)>> {
+pub(crate) fn product_files() -> Result<Vec<(String, String)>> {
     let all = sources("src")?.into_iter();
     let product_only = all
         .filter(|(name, _)| !name.contains("/tests/") && !name.ends_with("/tests.rs"))

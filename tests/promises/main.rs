@@ -3,6 +3,7 @@
 mod bombs;
 mod clients;
 mod config_files;
+mod config_keys;
 mod descriptors;
 mod docs_consistency;
 mod errors;
@@ -22,6 +23,7 @@ mod ledger;
 mod load;
 mod log_lines;
 mod modes;
+mod protocol_rules;
 mod proxies;
 mod public_api;
 mod publish;

@@ -426,3 +426,16 @@ fn events_age_from_when_nothing_that_was_asked_for_stands_before_them() {
     );
     settled(rig);
 }
+
+#[test]
+fn adjacent_gaps_of_different_causes_become_one_with_cause_slow() {
+    let mut rig = holding(&[TRADE], Mode::Raw, Some(OnSlow::Gap));
+    block(&mut rig);
+    publish(&mut rig, TRADE, 500);
+    publish_unseen(&mut rig, TRADE, 20);
+    rig.restore();
+    publish(&mut rig, TRADE, 500);
+    let rig = settled(rig);
+    let gaps: Vec<_> = rig.gaps.iter().map(|gap| gap.cause).collect();
+    assert_eq!(gaps, [GapCause::Slow]);
+}

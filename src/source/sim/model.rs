@@ -228,4 +228,35 @@ mod tests {
         assert!((0.59..0.61).contains(&deviation), "{deviation}");
         assert!((-0.20..-0.16).contains(&mean), "{mean}");
     }
+
+    #[test]
+    fn jumps_have_their_number_and_size() {
+        let model = Model::Jump {
+            volatility: 0.0,
+            jumps_per_day: 5.0,
+            jump: 0.02,
+        };
+        let mut stream = Stream::new(7, Role::Events, "A");
+        let minutes = 1_440 * 200;
+        let moves: Vec<f64> = (0..minutes)
+            .map(|_| model.step(0.0, 60.0, 0.0, 1.0, &mut stream))
+            .filter(|step| step.abs() > 0.0)
+            .collect();
+        let per_day = moves.len() as f64 / 200.0;
+        assert!((4.5..5.5).contains(&per_day), "{per_day} jumps per day");
+        let squares = moves.iter().map(|step| step * step).sum::<f64>();
+        let deviation = (squares / moves.len() as f64).sqrt();
+        assert!((0.018..0.022).contains(&deviation), "{deviation}");
+    }
+
+    #[test]
+    fn half_of_a_deviation_is_gone_after_the_half_life() {
+        let model = Model::MeanReverting {
+            volatility: 0.0,
+            half_life: Duration::from_secs(600),
+        };
+        let mut stream = Stream::new(7, Role::Events, "A");
+        let log = (0..600).fold(0.4, |log, _| model.step(log, 1.0, 0.0, 1.0, &mut stream));
+        assert!((0.199..0.201).contains(&log), "{log}");
+    }
 }

@@ -1,0 +1,179 @@
+//! Effects of config keys that no other promise needs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tickcast::market::{Body, UnixNanos};
+use tickcast::protocol::{DataEvent, Encoding, Mode, OnSlow, ServerMessage, Subscribe};
+
+use crate::handshake::status;
+use crate::harness::{Feed, Stopwatch, market, subscribe, wish};
+use crate::publish::post;
+
+/// Events of a feed's topics, from the first ones on.
+async fn events(feed: &Feed, topics: &[&str], count: usize) -> Result<Vec<DataEvent>> {
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(topics)).await?;
+    client.events(count).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulated_instruments_have_the_ticks_lots_sizes_spreads_and_shares_of_the_config()
+-> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 500, tick_size: 0.25, \
+         lot_size: 5, size: 4, spread: 6, rate: 4000/s, trades: 0.8}]}]",
+    )
+    .await?;
+    let tick: rust_decimal::Decimal = "0.25".parse()?;
+    let (mut trades, mut quotes, mut volume, mut spreads) = (0.0, 0.0, 0.0, 0.0);
+    for event in events(&feed, &["trade:A", "quote:A"], 8_000).await? {
+        match event.body {
+            Body::Trade(trade) => {
+                ensure!((trade.px.0 % tick).is_zero(), "{trade:?}");
+                let lots = f64::try_from(trade.qty.0)? / 5.0;
+                ensure!(lots.fract().abs() < 1e-9 && lots > 0.5, "{trade:?}");
+                trades += 1.0;
+                volume += lots;
+            }
+            Body::Quote(quote) => {
+                let (bid, ask) = quote.bid.zip(quote.ask).context("both sides")?;
+                let spread = ask.px.0 - bid.px.0;
+                ensure!((bid.px.0 % tick).is_zero() && (ask.px.0 % tick).is_zero());
+                quotes += 1.0;
+                spreads += f64::try_from(spread / tick)?;
+            }
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    let share: f64 = trades / (trades + quotes);
+    ensure!((0.77..0.83).contains(&share), "share of trades: {share}");
+    let (size, spread): (f64, f64) = (volume / trades, spreads / quotes);
+    ensure!((2.0..8.0).contains(&size), "lots per trade: {size}");
+    ensure!((3.0..9.0).contains(&spread), "ticks of spread: {spread}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulated_times_are_multiples_of_every() -> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: sim, kind: sim, every: 20ms, instruments: [{symbol: A, start: 10, rate: 500/s}]}]",
+    )
+    .await?;
+    for event in events(&feed, &["trade:A", "quote:A"], 200).await? {
+        ensure!(event.body.ts().0 % 20_000_000 == 0, "{event:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flush_window_collects_events_into_fewer_messages() -> Result<()> {
+    let feed = Feed::start(&market(20, 4_000, "fanout: {flush_window: 50ms}")).await?;
+    let mut client = feed.client(Encoding::Msgpack).await?;
+    client.subscribe(subscribe(&["quote:*"])).await?;
+    client.events(100).await?;
+    let begun = Stopwatch::start();
+    let (mut messages, mut seen) = (0, 0);
+    while seen < 3_000 {
+        if let ServerMessage::Events(events) = client.next().await? {
+            messages += 1;
+            seen += events.len();
+        }
+    }
+    // A message holds at least the events of a window, apart from the first.
+    let windows = begun.elapsed().as_millis() / 50 + 2;
+    ensure!(
+        messages <= windows,
+        "{messages} messages in {windows} windows"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_client_that_does_not_read_is_gone_after_the_close_timeout() -> Result<()> {
+    let rest = "session: {close_timeout: 200ms}\nfanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB}";
+    let feed = Feed::start(&market(2, 20_000, rest)).await?;
+    let mut client = feed.small_client(Encoding::Msgpack).await?;
+    client
+        .subscribe(Subscribe {
+            wish: wish(Mode::Raw, Some(OnSlow::Disconnect)),
+            ..subscribe(&["trade:*"])
+        })
+        .await?;
+    feed.until("a close", |feed| {
+        feed.metric("tickcast_connections_closed_total") >= 1.0
+    })
+    .await?;
+    let closed = Stopwatch::start();
+    feed.until("it is gone", |feed| {
+        feed.metric("tickcast_connections") < 1.0
+    })
+    .await?;
+    // The default is 30 s.
+    let waited = closed.elapsed();
+    ensure!(waited < Duration::from_secs(15), "{waited:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_allows_published_events_older_than_their_predecessor() -> Result<()> {
+    let now = tickcast::clock::Clock::start().now().0;
+    let lines = [now, now - 1_000_000_000].map(|ts| {
+        format!(r#"{{"ch":"trade","sym":"A","px":"1","qty":"1","side":"buy","ts":{ts}}}"#)
+    });
+    for (key, accepted) in [("late: true", 2), ("late: false", 1)] {
+        let feed = Feed::start(&format!(
+            "sources: [{{name: in, kind: push, open: true, {key}, instruments: [{{symbol: A}}]}}]"
+        ))
+        .await?;
+        let body = lines.join("\n");
+        let (_, report) = post(&feed, "application/x-ndjson", "", body.as_bytes()).await?;
+        let report: serde_json::Value = serde_json::from_str(&report)?;
+        ensure!(report["accepted"] == accepted, "{key}: {report}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_of_an_instrument_begins_at_its_offset() -> Result<()> {
+    let feed = Feed::start(
+        "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A, session: 22h}]}]",
+    )
+    .await?;
+    let mut client = feed.client(Encoding::Json).await?;
+    client.subscribe(subscribe(&["ticker:A"])).await?;
+    let day = Duration::from_secs(86_400);
+    let midnight = tickcast::clock::Clock::start().now().minus(day * 2);
+    let midnight = midnight.0 - midnight.0 % day.as_nanos() as u64;
+    let at = |minutes: u64| UnixNanos(midnight + minutes * 60_000_000_000);
+    let trades = [21 * 60, 21 * 60 + 59, 22 * 60, 22 * 60 + 1].map(|minutes| {
+        let ts = at(minutes).0;
+        format!(r#"{{"ch":"trade","sym":"A","px":"1","qty":"1","side":"buy","ts":{ts}}}"#)
+    });
+    let body = trades.join("\n");
+    let (code, report) = post(&feed, "application/x-ndjson", "", body.as_bytes()).await?;
+    ensure!(code == 200, "{report}");
+    // The ticker of the batch: two trades of the session that has begun, two of the one before.
+    let event = client.events(1).await?.remove(0);
+    let Body::Ticker(ticker) = &event.body else {
+        anyhow::bail!("{event:?}")
+    };
+    ensure!(ticker.n == 2, "{ticker:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_allowed_origins_open_the_feed() -> Result<()> {
+    let feed = Feed::start(&market(1, 10, "allowed_origins: [https://app.example.com]")).await?;
+    for (origin, expected) in [
+        ("https://app.example.com", 101),
+        ("https://app.example.com.evil", 403),
+        ("http://app.example.com", 403),
+        ("http://localhost:5173", 403),
+    ] {
+        let with_origin = |good: &str| format!("{good}Origin: {origin}\r\n");
+        let (code, answer) = status(&feed, with_origin).await?;
+        ensure!(code == expected, "{origin}: {answer}");
+    }
+    Ok(())
+}
