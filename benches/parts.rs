@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
 use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
+use tickcast::codec::{decode_server_message, encode_event};
 use tickcast::limits::{HistoryLimits, OutboxLimits};
 use tickcast::load::scan::{Found, Scanner, Want};
 use tickcast::log::{
@@ -20,9 +21,7 @@ use tickcast::market::{
 };
 use tickcast::metrics::Metrics;
 use tickcast::outbox::{Counts, LastValueCache, Outbox, SlotId, View};
-use tickcast::protocol::{
-    Encoding, Epoch, Mode, OnSlow, Seq, Settings, decode_server_message, encode_event,
-};
+use tickcast::protocol::{Encoding, Epoch, Mode, OnSlow, Seq, Settings};
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
 use tickcast::shard::registry::{Registry, Subscriber};

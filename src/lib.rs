@@ -38,7 +38,8 @@
 //!
 //! ```
 //! use tickcast::market::Body;
-//! use tickcast::protocol::{Encoding, ServerMessage, decode_server_message};
+//! use tickcast::client::decode_server_message;
+//! use tickcast::protocol::{Encoding, ServerMessage};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let message = br#"[{"ch":"trade","sym":"BTC-USD","seq":7,"ts":1700000000000000000,
@@ -107,6 +108,11 @@ pub mod client;
 pub mod load;
 
 // The path of an event.
+#[cfg(not(feature = "internals"))]
+mod codec;
+#[cfg(feature = "internals")]
+pub mod codec;
+
 #[cfg(not(feature = "internals"))]
 mod source;
 #[cfg(feature = "internals")]

@@ -1,9 +1,9 @@
 //! The few words of the protocol that a server must say so that the load tester counts its events.
 
+use tickcast::codec::{decode_request, encode_control};
 use tickcast::log::{Catalog, TopicId};
 use tickcast::protocol::{
     Control, Encoding, Entry, Id, Limits, Mode, OnSlow, Op, Seq, Settings, Subscribed, Welcome,
-    decode_request, encode_control,
 };
 use tickcast::topic::TopicName;
 

@@ -13,10 +13,11 @@ use tickcast::limits::{HistoryLimits, OutboxLimits};
 
 use tickcast::access::{InstrumentList, Principal};
 use tickcast::clock::thread_cpu_time;
+use tickcast::codec::encode_parts;
 use tickcast::log::{Catalog, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::outbox::{Counts, LastValueCache, Outbox, View};
-use tickcast::protocol::{Encoding, Epoch, Limits, encode_parts};
+use tickcast::protocol::{Encoding, Epoch, Limits};
 use tickcast::session::{Action, Session};
 
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tickcast::protocol::{Encoding, decode_request, encode_request};
+use tickcast::codec::{decode_request, encode_request};
+use tickcast::protocol::Encoding;
 
 fuzz_target!(|bytes: &[u8]| {
     for encoding in Encoding::ALL {

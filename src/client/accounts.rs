@@ -363,7 +363,8 @@ fn agrees(own: &Account, server: &LedgerEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Encoding, decode_server_message};
+    use crate::codec::decode_server_message;
+    use crate::protocol::Encoding;
 
     #[test]
     fn numbers_that_no_server_may_send_are_refused_and_never_overflow() {

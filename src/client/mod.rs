@@ -29,15 +29,13 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
+pub use crate::codec::{DecodeError, decode_server_message, encode_request};
 pub use account::Account;
 pub use accounts::{AccountError, Accounts};
 pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 
-use crate::protocol::{
-    DecodeError, Encoding, Id, Op, Request, ServerMessage, Subscribe, decode_server_message,
-    encode_request,
-};
+use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
 
 /// Why a connection failed or ended.
 #[derive(Debug, thiserror::Error)]

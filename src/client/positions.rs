@@ -9,14 +9,15 @@ use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 ///
 /// ```
 /// use tickcast::client::Positions;
-/// use tickcast::protocol::{Encoding, decode_server_message};
+/// use tickcast::client::decode_server_message;
+/// use tickcast::protocol::Encoding;
 ///
 /// let mut positions = Positions::default();
 /// let snapshot = br#"{"op":"snapshot","topic":"trade:A","epoch":"e1","seq":7,"events":[]}"#;
 /// positions.take(&decode_server_message(snapshot, Encoding::Json)?);
 /// let from = positions.resume_from().expect("one topic has a position");
 /// assert_eq!(from.seqs, [("trade:A".to_owned(), 7)]);
-/// # Ok::<(), tickcast::protocol::DecodeError>(())
+/// # Ok::<(), tickcast::client::DecodeError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Positions {
@@ -122,7 +123,8 @@ impl Positions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Encoding, decode_server_message};
+    use crate::codec::decode_server_message;
+    use crate::protocol::Encoding;
 
     fn take(positions: &mut Positions, text: &str) {
         let message = decode_server_message(text.as_bytes(), Encoding::Json).expect("a message");

@@ -1,7 +1,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Catalog, LogItem};
-use crate::protocol::{Encoding, PerEncoding, encode_event};
+use crate::codec::encode_event;
+use crate::protocol::{Encoding, PerEncoding};
 
 /// The bytes of a batch's events in one encoding, one after the other.
 #[derive(Debug)]

@@ -3,8 +3,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::shared_list::{Shared, merge};
+use crate::codec::EventHead;
 use crate::market::{Instrument, Symbol};
-use crate::protocol::EventHead;
 use crate::topic::{Channel, Topic, TopicPattern};
 
 /// A topic's number: dense, given in the order in which the log names them, never used again.

@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Replica;
 use super::topic_state::TopicState;
+use crate::codec::{decode_server_message, encode_event};
 use crate::log::{Event, TopicId, TopicInfo};
-use crate::protocol::{
-    DataEvent, Encoding, Epoch, Seq, ServerMessage, decode_server_message, encode_event,
-};
+use crate::protocol::{DataEvent, Encoding, Epoch, Seq, ServerMessage};
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

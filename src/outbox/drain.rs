@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::slot::Left;
 use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, State, View};
+use crate::codec::{SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot};
 use crate::log::{CatchUp, Event, snapshot_replaces_all};
 use crate::protocol::{
     self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode, Seq,
-    SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot,
 };
 
 /// Instruments in one part of a long answer.

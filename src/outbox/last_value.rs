@@ -1,8 +1,9 @@
 //! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not once a client.
 
 use super::Counts;
+use crate::codec::encode_event;
 use crate::log::{Event, Replica, TopicId};
-use crate::protocol::{Encoding, PerEncoding, Seq, encode_event};
+use crate::protocol::{Encoding, PerEncoding, Seq};
 
 #[derive(Debug, Default)]
 struct Kept {

@@ -2,8 +2,9 @@
 
 use super::queue::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
+use crate::codec::encode_parts;
 use crate::log::TopicId;
-use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, Seq, encode_parts};
+use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, Seq};
 
 /// Work of a flush that a byte of a ledger takes, in bytes of other messages.
 const LEDGER_WORK: usize = 2;

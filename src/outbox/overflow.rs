@@ -2,7 +2,8 @@
 
 use super::queue::Entry;
 use super::{Outbox, SlotId, View};
-use crate::protocol::{LagLevel, Mode, OnSlow, encode_control};
+use crate::codec::encode_control;
+use crate::protocol::{LagLevel, Mode, OnSlow};
 
 /// The queue at which a client is warned, as a share of its bound.
 const WARN_SHARE: usize = 4;

@@ -1,21 +1,17 @@
-//! The wire contract, version 1, as types and bytes. Pure.
+//! The wire contract, version 1, as types. Pure; `codec` makes and reads the bytes.
 //!
 //! What a client may ask stands in [`Request`], what the server says in [`Control`] and [`DataEvent`], what goes wrong in
 //! [`Code`]. Both encodings, MessagePack and JSON, say the same. The public reference is `docs/protocol.md`.
 
 mod code;
 mod control;
-mod decode;
+mod data_event;
 mod delivery;
 mod encoding;
 mod epoch;
-mod event;
-mod fields;
-mod message;
-mod read;
 mod request;
 mod seq;
-mod value;
+mod server_message;
 
 pub use code::Code;
 pub use control::{
@@ -24,17 +20,13 @@ pub use control::{
     SourceChange, SourceCondition, SourceState, Subscribed, Subscriptions, TopicsChange,
     Unsubscribed, Welcome,
 };
-pub use decode::decode_request;
+pub use data_event::DataEvent;
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
 pub use encoding::{Encoding, PerEncoding};
 pub use epoch::Epoch;
-pub use event::{DataEvent, EventHead, encode_event};
-pub use message::{
-    DecodeError, ServerMessage, SnapshotHead, decode_server_message, encode_control, encode_parts,
-    encode_request, write_snapshot,
-};
 pub use request::{BadRequest, Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked};
 pub use seq::Seq;
+pub use server_message::ServerMessage;
 
 /// The most bytes of a server message's payload, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;

@@ -118,3 +118,20 @@ pub struct BadRequest {
     /// Names the field, and says what would be right.
     pub message: String,
 }
+
+impl Op {
+    /// The word on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe(_) => "unsubscribe",
+            Self::Modify { .. } => "modify",
+            Self::Resync { .. } => "resync",
+            Self::Subscriptions => "subscriptions",
+            Self::Instruments { .. } => "instruments",
+            Self::Ledger => "ledger",
+            Self::Ping { .. } => "ping",
+            Self::Auth { .. } => "auth",
+        }
+    }
+}

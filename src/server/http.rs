@@ -21,9 +21,10 @@ use super::response::{Answer, JSON, busy, not_allowed, refusal, stopping, text, 
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
 use crate::access::InstrumentList;
+use crate::codec::encode_control;
 use crate::metrics::Refused;
 use crate::outbox::instrument_entry;
-use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments, encode_control};
+use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments};
 use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
 
 /// Instruments in one piece of an answer.

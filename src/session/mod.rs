@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{Principal, Visible};
+use crate::codec::decode_request;
 use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
-    Request, Seq, Settings, decode_request,
+    Request, Seq, Settings,
 };
 use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};

@@ -11,12 +11,11 @@ use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
 use crate::access::InstrumentList;
+use crate::codec::{encode_control, encode_parts};
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
-use crate::protocol::{
-    Bye, Code, Control, Encoding, LagLevel, Welcome, encode_control, encode_parts,
-};
+use crate::protocol::{Bye, Code, Control, Encoding, LagLevel, Welcome};
 use crate::session::{Action, Join, Session};
 
 /// The name and version in `welcome`.

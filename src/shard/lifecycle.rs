@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::connection::{Closing, ConnectionKey, Permit};
 use super::event_loop::Shard;
 use super::timers::{Due, Timer};
+use crate::codec::encode_control;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Opcode, Outbox, SlotId};
-use crate::protocol::{Bye, Code, Control, LagLevel, encode_control};
+use crate::protocol::{Bye, Code, Control, LagLevel};
 
 /// Over how long clients that are sent away are asked to come back.
 const JITTER_MS: u64 = 1000;

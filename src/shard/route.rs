@@ -8,11 +8,10 @@ use super::event_loop::Shard;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::access::Visible;
+use crate::codec::encode_control;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
-use crate::protocol::{
-    Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition, encode_control,
-};
+use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;

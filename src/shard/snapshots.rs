@@ -5,8 +5,9 @@ use tokio::sync::oneshot;
 use super::command::SnapshotAnswer;
 use super::event_loop::Shard;
 use crate::access::{Principal, Visible};
+use crate::codec::{SnapshotHead, encode_event, write_snapshot};
 use crate::log::{Replica, TopicId, snapshot_events};
-use crate::protocol::{Code, Encoding, Refusal, SnapshotHead, encode_event, write_snapshot};
+use crate::protocol::{Code, Encoding, Refusal};
 use crate::topic::{Channel, TopicName};
 
 /// Events of one answer to `GET /v1/snapshot`.

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use tickcast::codec::{decode_request, decode_server_message};
 use tickcast::config::{guide, keys};
-use tickcast::protocol::{
-    Code, Control, Encoding, LagLevel, ServerMessage, decode_request, decode_server_message,
-};
+use tickcast::protocol::{Code, Control, Encoding, LagLevel, ServerMessage};
 use tickcast::shard::WaitsFor;
 use tickcast::source::replay::Skip;
 

@@ -6,17 +6,20 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use rust_decimal::Decimal;
+use tickcast::codec::{
+    EventHead, SnapshotHead, decode_request, decode_server_message, encode_control, encode_event,
+    encode_request, write_snapshot,
+};
 use tickcast::market::{
     Aggressor, Bar, Body, Interval, Level, Price, Qty, Quote, SourceKind, Status, Symbol, Ticker,
     Trade, TradeId, TradingState, UnixNanos,
 };
 use tickcast::protocol::{
-    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, EventHead, Gap, GapCause,
-    Heartbeat, Id, InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits,
-    Mode, OnSlow, Op, Pong, ProtocolError, Refusal, Request, ResumeFrom, Seq, ServerMessage,
-    Settings, SnapshotHead, SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed,
-    Subscriptions, TopicsAsked, TopicsChange, Unsubscribed, Welcome, decode_request,
-    decode_server_message, encode_control, encode_event, encode_request, write_snapshot,
+    Authenticated, Bye, Code, Control, DeliveryWish, Encoding, Entry, Gap, GapCause, Heartbeat, Id,
+    InstrumentEntry, Instruments, Lag, LagLevel, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow,
+    Op, Pong, ProtocolError, Refusal, Request, ResumeFrom, Seq, ServerMessage, Settings,
+    SnapshotWish, SourceChange, SourceState, Subscribe, Subscribed, Subscriptions, TopicsAsked,
+    TopicsChange, Unsubscribed, Welcome,
 };
 use tickcast::topic::{Channel, Topic};
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
+use tickcast::codec::{decode_request, encode_control};
 use tickcast::load::{
     Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_unscouted,
     write_html, write_table,
 };
 use tickcast::protocol::{
     Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Seq, Settings,
-    Subscribed, Welcome, decode_request, encode_control,
+    Subscribed, Welcome,
 };
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use tickcast::codec::decode_server_message;
 use tickcast::protocol::{
     Code, Control, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked,
-    decode_server_message,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

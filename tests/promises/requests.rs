@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tickcast::protocol::{Control, Encoding, Op, decode_server_message};
+use tickcast::codec::decode_server_message;
+use tickcast::protocol::{Control, Encoding, Op};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, market, subscribe};
@@ -208,7 +209,7 @@ async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: boo
     ];
     for op in requests {
         let request = tickcast::protocol::Request { id: None, op };
-        let payload = tickcast::protocol::encode_request(&request, Encoding::Msgpack);
+        let payload = tickcast::codec::encode_request(&request, Encoding::Msgpack);
         client.send(Message::binary(payload)).await?;
     }
     feed.until("the client is behind", |feed| {

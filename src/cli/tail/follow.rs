@@ -9,11 +9,12 @@ use tokio::time::sleep_until;
 use super::{Arguments, note};
 use crate::client::{Client, ClientError, Positions};
 use crate::clock::Clock;
+use crate::codec::{decode_server_message, encode_request};
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::{
     Bye, Control, DeliveryWish, Encoding, Id, Op, Request, ServerMessage, SnapshotWish, Subscribe,
-    Subscribed, decode_server_message, encode_request,
+    Subscribed,
 };
 
 /// Longest wait before the second attempt to reconnect; it doubles with each attempt.

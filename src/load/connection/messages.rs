@@ -2,10 +2,11 @@
 
 use super::super::request::{chunks, part_of};
 use super::{ConnectionError, LoadConnection, Phase, Recorder, TestSettings, Turn};
+use crate::codec::decode_server_message;
 use crate::market::UnixNanos;
 use crate::protocol::{
     Control, Encoding, LagLevel, LedgerEntry, OnSlow, Op, ResumeFrom, ServerMessage, Subscribe,
-    Subscribed, decode_server_message,
+    Subscribed,
 };
 
 impl LoadConnection {

@@ -15,10 +15,9 @@ use super::plan::{Assignment, Dialect, Role};
 use super::probe::Probe;
 use super::scan::{Found, FrameError, Scanner, Want};
 use super::stats::{Latency, Tally};
+use crate::codec::{DecodeError, encode_request};
 use crate::market::UnixNanos;
-use crate::protocol::{
-    DecodeError, Encoding, Id, LedgerEntry, Op, Request, ResumeFrom, encode_request,
-};
+use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
 
 /// The longest answer to a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;

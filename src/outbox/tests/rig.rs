@@ -17,11 +17,10 @@ use super::super::{
 };
 use super::truth::Truth;
 use crate::client::Accounts;
+use crate::codec::decode_server_message;
 use crate::log::{Catalog, LogItem, SourceId};
 use crate::market::{Instrument, SourceKind, Symbol};
-use crate::protocol::{
-    Control, Encoding, Epoch, Gap, Limits, Op, Seq, ServerMessage, decode_server_message,
-};
+use crate::protocol::{Control, Encoding, Epoch, Gap, Limits, Op, Seq, ServerMessage};
 use crate::session::Session;
 use crate::topic::TopicName;
 

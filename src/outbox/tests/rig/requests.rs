@@ -7,9 +7,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
 use super::{LIMITS, Rig};
 use crate::access::Principal;
 use crate::client::Accounts;
+use crate::codec::{encode_parts, encode_request};
 use crate::log::TopicId;
 use crate::outbox::Outbox;
-use crate::protocol::{Id, Op, Request, ResumeFrom, Subscribe, encode_parts, encode_request};
+use crate::protocol::{Id, Op, Request, ResumeFrom, Subscribe};
 use crate::session::{Action, Join, Session};
 
 impl Rig {

@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use super::event::Flat;
-use super::{DataEvent, Seq};
 use crate::market::SourceKind;
+use crate::protocol::{DataEvent, Seq};
 
 /// Max nesting of the value of an unknown key.
 const DEPTH_MAX: usize = 16;

@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::Encoding;
+use crate::protocol::Encoding;
 
 /// Max nesting of a request in MessagePack; the deepest that the protocol knows is 3. JSON is skipped without
 /// recursion.

@@ -8,22 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Flat;
 use super::read;
-use super::request::{Op, Request, SnapshotWish, TopicsAsked};
-use super::{Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Seq, Snapshot};
+use crate::protocol::{
+    Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Op, Request, Seq, ServerMessage,
+    Snapshot, SnapshotWish, TopicsAsked,
+};
 
 /// Why a server's message can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the server's message can't be read: {0}")]
 pub struct DecodeError(pub(super) String);
-
-/// A message of the server, as a client sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ServerMessage {
-    /// A map.
-    Control(Control),
-    /// An array of events; those of unknown channels are left out.
-    Events(Vec<DataEvent>),
-}
 
 /// A control message's payload.
 pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
@@ -306,21 +299,6 @@ impl Fields {
 }
 
 impl Op {
-    /// The word on the wire.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Subscribe(_) => "subscribe",
-            Self::Unsubscribe(_) => "unsubscribe",
-            Self::Modify { .. } => "modify",
-            Self::Resync { .. } => "resync",
-            Self::Subscriptions => "subscriptions",
-            Self::Instruments { .. } => "instruments",
-            Self::Ledger => "ledger",
-            Self::Ping { .. } => "ping",
-            Self::Auth { .. } => "auth",
-        }
-    }
-
     fn write(&self, map: &mut Fields) {
         match self {
             Self::Subscribe(subscribe) => {

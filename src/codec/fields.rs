@@ -2,7 +2,7 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
-use super::Seq;
+use crate::protocol::Seq;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};

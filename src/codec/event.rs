@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::{Encoding, Seq};
 use crate::market::{
     Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId,
     TradingState, UnixNanos, parse_decimal, write_decimal,
 };
+use crate::protocol::{DataEvent, Encoding, Seq};
 use crate::topic::{Channel, Topic};
 
 /// Encoded start of all events of a topic, in both encodings; built once per topic.
@@ -288,19 +288,6 @@ impl FieldWriter for Json<'_> {
         self.key(key);
         self.out.extend_from_slice(b"null");
     }
-}
-
-/// One event as a client receives it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DataEvent {
-    /// Channel, param and symbol.
-    pub topic: Topic,
-    /// Its number within the topic's epoch.
-    pub seq: Seq,
-    /// Publication time.
-    pub tx: UnixNanos,
-    /// Content of the event, with the source's own time.
-    pub body: Body,
 }
 
 /// Every field that any event has; which of them are there, the channel tells.

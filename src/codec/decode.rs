@@ -3,11 +3,11 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
-use super::request::{
+use super::value::{Fault, Value, read, shown};
+use crate::protocol::{
     BadRequest, Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked,
 };
-use super::value::{Fault, Value, read, shown};
-use super::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
+use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
 
 const ID_TEXT_MAX: usize = 36;
 

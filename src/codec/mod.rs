@@ -1,0 +1,26 @@
+//! Typed messages to bytes and back, in MessagePack and JSON: the only door through which the bytes of a frame are made.
+//! Pure.
+//!
+//! | typed | to bytes | from bytes |
+//! |---|---|---|
+//! | [`Body`](crate::market::Body) of an event | [`encode_event`], once per encoding | [`decode_server_message`] |
+//! | [`Control`](crate::protocol::Control) | [`encode_control`], [`encode_parts`] | [`decode_server_message`] |
+//! | snapshot | [`write_snapshot`], around events that are encoded | [`decode_server_message`] |
+//! | [`Request`](crate::protocol::Request) | [`encode_request`] | [`decode_request`] |
+//!
+//! A data event is encoded by the log or the last-value cache and shared by all its clients; an outbox copies its bytes.
+//! Control messages are typed until an outbox puts them into its frame buffer.
+
+mod decode;
+mod event;
+mod fields;
+mod message;
+mod read;
+mod value;
+
+pub use decode::decode_request;
+pub use event::{EventHead, encode_event};
+pub use message::{
+    DecodeError, SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request,
+    write_snapshot,
+};
