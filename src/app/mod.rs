@@ -1,7 +1,9 @@
 //! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
 
 mod bounds;
+mod config_file;
 mod keep_time;
+mod operate;
 mod reload;
 mod saved;
 mod sources;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub use config_file::ConfigWatch;
+pub use operate::{Operated, Signals, operate};
 pub use reload::Reloaded;
 
 use crate::bus::{Emitter, SavedState};

@@ -2,7 +2,6 @@
 
 mod ask;
 mod check;
-mod config_file;
 mod load;
 mod log_lines;
 mod ready;

@@ -3,14 +3,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use rust_decimal::Decimal;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::config_file::{ConfigReader, ConfigWatch};
 use super::log_lines::LogFormat;
 use super::{Exit, address, complain};
-use crate::app::{App, Reloaded, Stopped};
+use crate::app::{App, ConfigWatch, Operated, Signals, Stopped, operate};
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
 use crate::source::replay::{Begin, ReplayConfig, Speed};
@@ -19,8 +17,6 @@ use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 /// Without `--config` and without this file, the default market that is built in is served.
 const DEFAULT_CONFIG: &str = "feeds.yaml";
 const BUILT_IN: &str = include_str!("../../feeds.yaml");
-/// Time for a reload that is under way to end once the server is to stop.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
 /// Time for threads that a file system holds up, at the end of the process.
 const THREADS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -117,7 +113,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let config = match load(arguments) {
         Ok(config) => config,
         Err(error) => {
-            complain(&error);
+            complain(&error.to_string());
             return Ok(Exit::Usage);
         }
     };
@@ -152,13 +148,13 @@ fn start_logging(format: LogFormat) {
     let _set_before = lines.try_init();
 }
 
-/// The config, with what the arguments say instead, whose files are there; the error is the whole text to print.
-fn load(arguments: &Arguments) -> Result<Config, String> {
+/// The config, with what the arguments say instead, whose files are there; the error says the whole text to print.
+fn load(arguments: &Arguments) -> Result<Config> {
     let loaded = arguments.file().map_or_else(
         || Config::parse(BUILT_IN, "the built-in feeds.yaml"),
         |file| Config::load(&file),
     );
-    let mut config = loaded.map_err(|error| error.to_string())?;
+    let mut config = loaded?;
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
     config.shards = arguments.shards.unwrap_or(config.shards);
@@ -167,7 +163,7 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
         Some("off") => config.admin = None,
         Some(text) => {
             config.admin =
-                Some(address(text).map_err(|error| format!("--admin {text}: {error}, or off"))?);
+                Some(address(text).map_err(|error| anyhow!("--admin {text}: {error}, or off"))?);
         }
     }
     if !arguments.replay.is_empty() {
@@ -176,13 +172,13 @@ fn load(arguments: &Arguments) -> Result<Config, String> {
     if let Some(instruments) = arguments.sim_instruments {
         config.sources = vec![sim_source(instruments, arguments)?];
     }
-    config.probe_files().map_err(|error| error.to_string())?;
+    config.probe_files()?;
     Ok(config)
 }
 
-fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
+fn replay_source(arguments: &Arguments) -> Result<SourceConfig> {
     let speed = Speed::parse(&arguments.speed).ok_or_else(|| {
-        format!(
+        anyhow!(
             "--speed {}: expected a number from 0.1 to 1000, or max",
             arguments.speed
         )
@@ -192,7 +188,7 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
         .as_deref()
         .map(Symbol::new)
         .transpose()
-        .map_err(|error| format!("--symbol: {error}"))?;
+        .map_err(|error| anyhow!("--symbol: {error}"))?;
     let replay = ReplayConfig {
         speed,
         repeat: arguments.replay_loop,
@@ -210,18 +206,18 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig, String> {
     })
 }
 
-fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, String> {
+fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig> {
     if !(arguments.sim_rate > 0.0 && arguments.sim_rate <= 1e8) {
-        return Err(format!(
+        bail!(
             "--sim-rate {}: expected a number above 0, up to 100000000",
             arguments.sim_rate
-        ));
+        );
     }
     if !(0.0..=1.0).contains(&arguments.sim_trades) {
-        return Err(format!(
+        bail!(
             "--sim-trades {}: expected a number from 0 to 1",
             arguments.sim_trades
-        ));
+        );
     }
     let rate = arguments.sim_rate / f64::from(instruments);
     let one = |number: u32| SimInstrument {
@@ -258,115 +254,26 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig, S
     })
 }
 
-/// The signals that stop the server.
-struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stops {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 async fn serve(
     arguments: &Arguments,
     config: &Config,
-    mut watch: ConfigWatch,
+    watch: ConfigWatch,
     files: u64,
 ) -> Result<Exit> {
-    let mut stops = Stops::new()?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let mut app = App::start(config).await?;
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let app = App::start(config).await?;
     announce(config, &app, files).await?;
-    let keeps_state = config.state_dir.is_some();
-    let mut reader = ConfigReader::new();
-    loop {
-        tokio::select! {
-            () = stops.next() => break,
-            _ = hangup.recv() => {}
-            () = watch.changed() => {}
-        }
-        let again = arguments.clone();
-        let read = tokio::select! {
-            read = reader.read(move || load(&again)) => read,
-            () = stops.next() => break,
-        };
-        let reloading = reload(read, &mut app);
-        tokio::pin!(reloading);
-        tokio::select! {
-            () = &mut reloading => {}
-            () = stops.next() => {
-                // To its end, so that no source is left half-way.
-                let _late = tokio::time::timeout(RELOAD_PATIENCE, reloading).await;
-                break;
-            }
-        }
-    }
-    let failed = app.failed_sources();
-    tracing::info!("shutting down; a second signal exits immediately");
-    let stopped = tokio::select! {
-        stopped = app.stop() => stopped,
-        () = stops.next() => Stopped::WithoutState,
-    };
+    let again = arguments.clone();
+    let Operated { stopped, failed } = operate(app, signals, watch, move || load(&again)).await;
     for (name, error) in &failed {
         tracing::error!(source = &**name, %error, "source had failed");
     }
-    let is_complete = stopped == Stopped::Complete || !keeps_state;
+    let is_complete = stopped == Stopped::Complete || config.state_dir.is_none();
     Ok(if is_complete && failed.is_empty() {
         Exit::Ok
     } else {
         Exit::Failed
     })
-}
-
-/// Takes up a config that was read again; a wrong one changes nothing. Said first, counted afterwards.
-async fn reload(read: Result<Config, String>, app: &mut App) {
-    let outcome = match read {
-        Ok(config) => {
-            let Reloaded {
-                taken,
-                needs_restart,
-            } = app.reload(&config).await;
-            let taken = if taken.is_empty() {
-                "no changes".to_owned()
-            } else {
-                taken.join(", ")
-            };
-            tracing::info!(taken, "config reloaded");
-            if !needs_restart.is_empty() {
-                tracing::warn!(
-                    keys = needs_restart.join(", "),
-                    "changes that require a restart"
-                );
-            }
-            "taken"
-        }
-        Err(why) => {
-            for problem in why.lines() {
-                tracing::error!(
-                    problem,
-                    "config reload rejected, keeping the previous config"
-                );
-            }
-            "refused"
-        }
-    };
-    app.metrics().reloads.with_label_values(&[outcome]).inc();
-    app.metrics()
-        .reload_failed
-        .set((outcome == "refused").into());
 }
 
 async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {

@@ -15,7 +15,29 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which the config file is checked for a change.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-type Read = Result<Config, String>;
+/// Error of a program that reads the config, shown as a whole.
+type ReadError = Box<dyn std::error::Error + Send + Sync>;
+type Read = Result<Config, ReadError>;
+
+/// Why a config is not taken up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    /// It can't be read, or is wrong.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A read before it has hung.
+    #[error("the previous config read has not finished; a file system may hang")]
+    Unfinished,
+    /// It took too long.
+    #[error("cannot read the config, or a file that it names, within {0:?}")]
+    Late(Duration),
+    /// No thread reads it.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The thread has ended without a result.
+    #[error("panic while reading the config; this is a bug")]
+    Panicked,
+}
 
 /// Reads configs, each on a thread of its own, one at a time.
 #[derive(Debug)]
@@ -33,14 +55,15 @@ impl ConfigReader {
         }
     }
 
-    /// Runs `read` on a thread; an error is the whole text to print.
-    pub(super) async fn read(&mut self, read: impl FnOnce() -> Read + Send + 'static) -> Read {
+    /// Runs `read` on a thread of its own.
+    pub(super) async fn read(
+        &mut self,
+        read: impl FnOnce() -> Read + Send + 'static,
+    ) -> Result<Config, ReloadError> {
         if let Some(overdue) = &mut self.overdue
             && matches!(overdue.try_recv(), Err(oneshot::error::TryRecvError::Empty))
         {
-            return Err(
-                "the previous config read has not finished; a file system may hang".to_owned(),
-            );
+            return Err(ReloadError::Unfinished);
         }
         let (done, mut result) = oneshot::channel();
         let run = move || {
@@ -50,17 +73,13 @@ impl ConfigReader {
         std::thread::Builder::new()
             .name("config".to_owned())
             .spawn(run)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
+            .map_err(ReloadError::Thread)?;
         self.overdue = None;
         match tokio::time::timeout(self.timeout, &mut result).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(_panicked)) => Err("panic while reading the config; this is a bug".to_owned()),
+            Ok(read) => Ok(read.map_err(|_gone| ReloadError::Panicked)??),
             Err(_elapsed) => {
                 self.overdue = Some(result);
-                Err(format!(
-                    "cannot read the config, or a file that it names, within {:?}",
-                    self.timeout
-                ))
+                Err(ReloadError::Late(self.timeout))
             }
         }
     }
@@ -71,7 +90,7 @@ type Stamp = Option<(SystemTime, u64)>;
 
 /// Notices when the config file has changed and is left alone again.
 #[derive(Debug)]
-pub(super) struct ConfigWatch {
+pub struct ConfigWatch {
     changes: watch::Receiver<u64>,
     /// Dropped, it ends the thread.
     _alive: mpsc::SyncSender<()>,
@@ -79,7 +98,7 @@ pub(super) struct ConfigWatch {
 
 impl ConfigWatch {
     /// Watches `file` from now on. Without a file nothing ever changes.
-    pub(super) fn start(file: Option<PathBuf>) -> io::Result<Self> {
+    pub fn start(file: Option<PathBuf>) -> io::Result<Self> {
         let (changed, changes) = watch::channel(0);
         let (alive, ended) = mpsc::sync_channel(0);
         if let Some(file) = file {
@@ -137,23 +156,20 @@ mod tests {
         let (release, held) = mpsc::channel::<()>();
         let hangs = move || {
             let _released = held.recv();
-            Err("late".to_owned())
+            Err("late".into())
         };
         let error = reader.read(hangs).await.expect_err("it hangs");
-        assert!(error.contains("within 20ms"), "{error}");
+        assert!(error.to_string().contains("within 20ms"), "{error}");
         let error = reader.read(|| unreachable!()).await.expect_err("it hangs");
-        assert!(error.contains("has not finished"), "{error}");
+        assert!(matches!(error, ReloadError::Unfinished), "{error}");
         drop(release);
         reader.timeout = READ_TIMEOUT;
         let again = async {
-            while reader
-                .read(|| Err("read".to_owned()))
-                .await
-                .err()
-                .as_deref()
-                != Some("read")
-            {
-                tokio::task::yield_now().await;
+            loop {
+                match reader.read(|| Err("read".into())).await {
+                    Err(ReloadError::Read(_)) => break,
+                    _ => tokio::task::yield_now().await,
+                }
             }
         };
         tokio::time::timeout(READ_TIMEOUT, again)
