@@ -143,19 +143,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// An address of this machine, by number or by name, as in a config.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    parse_address(text)
-        .ok_or_else(|| "expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080".to_owned())
+fn address(text: &str) -> Result<SocketAddr> {
+    parse_address(text).context("expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080")
 }
 
 /// A number of shards, as in a config.
-fn shards(text: &str) -> Result<usize, String> {
-    parse_shards(text).ok_or_else(|| "expected auto, or a number from 1 to 256".to_owned())
+fn shards(text: &str) -> Result<usize> {
+    parse_shards(text).context("expected auto, or a number from 1 to 256")
 }
 
 /// A length of time as an argument.
-fn time(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "expected a duration, e.g. 250ms, 10s or 5m".to_owned())
+fn time(text: &str) -> Result<Duration> {
+    parse_duration(text).context("expected a duration, e.g. 250ms, 10s or 5m")
 }
 
 /// True if the terminal can move its cursor and show colours.

@@ -26,24 +26,36 @@ pub(super) fn request(settings: &TestSettings, key: &str) -> String {
     )
 }
 
-/// Checks the answer's head; what is wrong with it, where something is.
-pub(super) fn check(head: &[u8], key: &str) -> Result<(), String> {
+/// Why a response is not the acceptance of a handshake.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("{0}")]
+    Head(#[from] httparse::Error),
+    #[error("response head too long")]
+    TooLong,
+    #[error("HTTP {code} {reason}")]
+    Status { code: u16, reason: String },
+    #[error("`Sec-WebSocket-Accept` does not match the key")]
+    Accept,
+}
+
+/// Checks the head of the response.
+pub(super) fn check(head: &[u8], key: &str) -> Result<(), HandshakeError> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    response.parse(head).map_err(|error| error.to_string())?;
+    response.parse(head)?;
     if response.code != Some(101) {
-        return Err(format!(
-            "HTTP {} {}",
-            response.code.unwrap_or(0),
-            response.reason.unwrap_or("")
-        ));
+        return Err(HandshakeError::Status {
+            code: response.code.unwrap_or(0),
+            reason: response.reason.unwrap_or("").to_owned(),
+        });
     }
     let accept = response
         .headers
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
     if accept.is_none_or(|header| header.value != derive_accept_key(key.as_bytes()).as_bytes()) {
-        return Err("`Sec-WebSocket-Accept` does not match the key".to_owned());
+        return Err(HandshakeError::Accept);
     }
     Ok(())
 }

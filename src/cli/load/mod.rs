@@ -125,12 +125,12 @@ pub(super) struct Arguments {
     compare: Option<Vec<PathBuf>>,
 }
 
-fn encoding(text: &str) -> Result<Encoding, String> {
-    Encoding::parse(text).ok_or_else(|| "expected msgpack or json".to_owned())
+fn encoding(text: &str) -> Result<Encoding> {
+    Encoding::parse(text).context("expected msgpack or json")
 }
 
-fn on_slow(text: &str) -> Result<OnSlow, String> {
-    OnSlow::parse(text).ok_or_else(|| "expected conflate, gap or disconnect".to_owned())
+fn on_slow(text: &str) -> Result<OnSlow> {
+    OnSlow::parse(text).context("expected conflate, gap or disconnect")
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
@@ -140,7 +140,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let plan = match plan(arguments) {
         Ok(plan) => plan,
         Err(error) => {
-            complain(&error);
+            complain(&error.to_string());
             return Ok(Exit::Usage);
         }
     };
@@ -200,19 +200,19 @@ fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, String> {
+fn plan(arguments: &Arguments) -> Result<Plan> {
     if let Some(error) = arguments
         .topics
         .iter()
         .find_map(|text| TopicName::parse(text).err())
     {
-        return Err(error.to_string());
+        return Err(error.into());
     }
     if !(0.0..=100_000.0).contains(&arguments.churn) {
-        return Err(format!(
+        bail!(
             "--churn {}: expected a number from 0 to 100000",
             arguments.churn
-        ));
+        );
     }
     let (host, dialect) = match &arguments.raw {
         Some(url) => raw(url, arguments)?,
@@ -252,29 +252,29 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
     })
 }
 
-fn address(host: &str) -> Result<SocketAddr, String> {
+fn address(host: &str) -> Result<SocketAddr> {
     let found = host
         .to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next());
-    found.ok_or_else(|| {
+    found.with_context(|| {
         format!("invalid address {host}: expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080")
     })
 }
 
 /// The host and the rest of `ws://host[:port]/path`.
-fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect), String> {
-    let rest = url.strip_prefix("ws://").ok_or_else(|| {
+fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect)> {
+    let rest = url.strip_prefix("ws://").with_context(|| {
         format!("--raw {url}: expected ws://HOST:PORT/PATH (TLS is not supported)")
     })?;
     let (host, path) = rest
         .find('/')
         .map_or((rest, "/"), |slash| rest.split_at(slash));
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        return Err(format!(
+        bail!(
             "--raw {}: expected a path without spaces and control characters",
             url.escape_debug()
-        ));
+        );
     }
     let host = if host
         .rsplit(']')

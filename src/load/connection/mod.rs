@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{
 };
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 
-use super::handshake;
+use super::handshake::{self, HandshakeError};
 use super::plan::{Assignment, Dialect, Role};
 use super::probe::Probe;
 use super::scan::{Found, FrameError, Scanner, Want};
@@ -46,7 +46,7 @@ pub(super) enum ConnectionError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("handshake rejected: {0}")]
-    Handshake(String),
+    Handshake(#[from] HandshakeError),
 }
 
 /// Stage of a connection.
@@ -213,15 +213,13 @@ impl LoadConnection {
                 let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
                     let is_long = answer.len() > HANDSHAKE_BYTES_MAX;
                     return if is_long {
-                        Err(ConnectionError::Handshake(
-                            "response head too long".to_owned(),
-                        ))
+                        Err(HandshakeError::TooLong.into())
                     } else {
                         Ok(Turn::On)
                     };
                 };
                 behind = answer.split_off(end + 4);
-                handshake::check(answer, &self.key).map_err(ConnectionError::Handshake)?;
+                handshake::check(answer, &self.key)?;
                 recorder.tally.opened += 1;
                 turn = self.begin(settings)?;
                 &behind[..]

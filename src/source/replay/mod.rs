@@ -7,7 +7,6 @@
 mod account;
 mod band;
 mod checkpoint;
-mod columns;
 mod config;
 mod error;
 mod form;

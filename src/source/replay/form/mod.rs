@@ -1,11 +1,19 @@
 //! The forms of recorded CSV: which column is what, found out from the header, the first row and the file's name.
 
-use super::account::{RowFault, Skip, shown};
-use super::columns::{self, Mapping};
+mod columns;
+mod error;
+mod start;
+mod symbol;
+
+use super::account::{RowFault, Skip};
 use super::record::Cells;
 use super::row::{QuoteColumns, RowReader, SideColumn, SymbolAt, TradeColumns};
 use super::{ReplayConfig, unplayable};
 use crate::market::Symbol;
+use columns::Mapping;
+use error::FormError;
+use start::Start;
+use symbol::symbol_of;
 
 /// One file's form.
 #[derive(Debug)]
@@ -28,46 +36,13 @@ const FUTURES_TRADES: [&str; 2] = [
 ];
 const FUTURES_AGG_TRADES: &str =
     "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
-/// The fault of a file whose first line can't be cut into cells.
-pub(super) const UNCLOSED: &str = "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \
-     its first line has no closing quote on that line, or characters after it";
-const KNOWN: &str =
-    "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
-
-/// The first lines of a file, cut into cells.
-pub(super) struct Start<'s> {
-    lines: Vec<&'s str>,
-}
-
-impl<'s> Start<'s> {
-    pub(super) fn of(text: &'s str) -> Self {
-        let lines = text.split(['\n', '\r']).filter(|line| !line.is_empty());
-        Self {
-            lines: lines.take(2).collect(),
-        }
-    }
-
-    /// The cells of a line, or none where it isn't there or can't be cut.
-    pub(super) fn cells(&self, at: usize, delimiter: u8) -> Vec<String> {
-        let mut cells = Cells::default();
-        match self.lines.get(at).map(|line| cells.split(line, delimiter)) {
-            Some(Ok(())) => cells.iter().map(str::to_owned).collect(),
-            Some(Err(_)) | None => Vec::new(),
-        }
-    }
-
-    /// The delimiter that the first line has most often, outside quotes.
-    pub(super) fn delimiter(&self) -> u8 {
-        let count = |delimiter: &u8| self.cells(0, *delimiter).len();
-        // The first of several that are as frequent.
-        let candidates = [b'\t', b'|', b';', b','];
-        candidates.into_iter().max_by_key(count).unwrap_or(b',')
-    }
-}
-
 impl Form {
     /// Finds out the form from a file's first lines and its name.
-    pub(super) fn detect(start: &str, name: &str, config: &ReplayConfig) -> Result<Self, String> {
+    pub(super) fn detect(
+        start: &str,
+        name: &str,
+        config: &ReplayConfig,
+    ) -> Result<Self, FormError> {
         let start = Start::of(start);
         if let Some(columns) = &config.columns {
             let Mapping {
@@ -84,14 +59,15 @@ impl Form {
         let delimiter = start.delimiter();
         let first = start.cells(0, delimiter);
         if first.is_empty() {
-            return Err(UNCLOSED.to_owned());
+            return Err(FormError::Unclosed);
         }
         let names: Vec<&str> = first.iter().map(String::as_str).collect();
         let joined = names.join(",").to_ascii_lowercase();
-        let known = unplayable::by_header(&names, name)
-            .or_else(|| unplayable::is_klines(&names).then(klines));
-        if let Some(why) = known {
-            return Err(why);
+        if let Some(why) = unplayable::by_header(&names, name) {
+            return Err(FormError::NotPlayed(why));
+        }
+        if unplayable::is_klines(&names) {
+            return Err(FormError::Klines);
         }
         let rows = if let Some(rows) = tardis(&joined, config) {
             rows
@@ -117,10 +93,6 @@ impl Form {
 
 const fn sized((px, qty): (usize, usize)) -> (usize, Option<usize>) {
     (px, Some(qty))
-}
-
-fn klines() -> String {
-    "this holds klines (bars), which are not played; tickcast makes bars from trades".to_owned()
 }
 
 fn tardis(header: &str, config: &ReplayConfig) -> Option<RowReader> {
@@ -176,7 +148,7 @@ fn binance(
     second: &[String],
     name: &str,
     config: &ReplayConfig,
-) -> Result<RowReader, String> {
+) -> Result<RowReader, FormError> {
     let has_header = first[0].parse::<f64>().is_err();
     let is_flag =
         |cell: &str| cell.eq_ignore_ascii_case("true") || cell.eq_ignore_ascii_case("false");
@@ -195,7 +167,7 @@ fn binance(
         (_, "------ff") => (Some(6), 5, Market::Spot),
         (_, "------f") => (Some(6), 5, Market::Futures),
         (_, "-------") if !has_header => (None, 5, Market::Futures),
-        _ => return Err(unknown(first)),
+        _ => return Err(FormError::unknown(first)),
     };
     let symbol = symbol_of(name, config)?;
     let mut rows = RowReader::new(time, SymbolAt::Fixed(symbol.clone()), config);
@@ -218,41 +190,6 @@ fn binance(
         }
     }
     Ok(rows)
-}
-
-fn unknown(first: &[&str]) -> String {
-    format!(
-        "its form is unknown (known: {KNOWN}); name its columns under `columns` in a config, by header or by number from 1; its first line is {}",
-        shown(&first.join(","))
-    )
-}
-
-/// The symbol that the config gives, or the file's name.
-pub(super) fn symbol_of(name: &str, config: &ReplayConfig) -> Result<Symbol, String> {
-    if let Some(symbol) = &config.symbol {
-        return Ok(symbol.clone());
-    }
-    let text = binance_symbol(name).ok_or(
-        "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`",
-    )?;
-    Symbol::from_venue(&text)
-        .map_err(|error| format!("in its name, {error}; give one with --symbol or `symbol`"))
-}
-
-/// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's own suffix.
-fn binance_symbol(name: &str) -> Option<String> {
-    let head = name
-        .split('-')
-        .next()
-        .filter(|head| head.len() < name.len())?;
-    let parts: Vec<&str> = head.split('_').collect();
-    let (last, rest) = parts.split_last()?;
-    let is_suffix =
-        *last == "PERP" || (last.len() == 6 && last.bytes().all(|b| b.is_ascii_digit()));
-    match rest.last() {
-        Some(base) if is_suffix => Some(format!("{base}_{last}")),
-        _ => Some((*last).to_owned()),
-    }
 }
 
 /// Reads one line of a form.

@@ -1,8 +1,12 @@
 //! Columns that the config names, by their header or by their number.
 
-use super::form::{Start, UNCLOSED, symbol_of};
-use super::row::{QuoteColumns, RowReader, RowType, SideColumn, SymbolAt, TradeColumns, VenueAt};
-use super::{Columns, ReplayConfig, account::shown};
+use super::super::row::{
+    QuoteColumns, RowReader, RowType, SideColumn, SymbolAt, TradeColumns, VenueAt,
+};
+use super::super::{Columns, ReplayConfig};
+use super::error::FormError;
+use super::start::Start;
+use super::symbol::symbol_of;
 
 /// A file whose columns the config names.
 pub(super) struct Mapping {
@@ -19,7 +23,7 @@ struct Names {
 }
 
 impl Names {
-    fn place(&self, wanted: &str) -> Result<usize, String> {
+    fn place(&self, wanted: &str) -> Result<usize, FormError> {
         let number = is_number(wanted).then(|| wanted.parse::<usize>());
         if let Some(number) =
             number.filter(|_| !self.first.iter().any(|name| name == wanted) || self.by_number)
@@ -29,18 +33,19 @@ impl Names {
                 .ok()
                 .filter(|number| (1..=columns).contains(number))
                 .map(|number| number - 1)
-                .ok_or_else(|| {
-                    format!("it has {columns} columns, so none has the number {wanted}")
+                .ok_or_else(|| FormError::NoNumber {
+                    columns,
+                    wanted: wanted.to_owned(),
                 });
         }
         let found = self.first.iter().position(|name| name == wanted);
-        found.ok_or_else(|| {
-            let there = self.first.join(", ");
-            format!("it has no column \"{wanted}\"; it has {}", shown(&there))
+        found.ok_or_else(|| FormError::NoColumn {
+            wanted: wanted.to_owned(),
+            there: self.first.join(", "),
         })
     }
 
-    fn optional(&self, wanted: Option<&String>) -> Result<Option<usize>, String> {
+    fn optional(&self, wanted: Option<&String>) -> Result<Option<usize>, FormError> {
         wanted.map(|name| self.place(name)).transpose()
     }
 
@@ -48,11 +53,11 @@ impl Names {
         &self,
         px: Option<&String>,
         qty: Option<&String>,
-    ) -> Result<Option<(usize, usize)>, String> {
+    ) -> Result<Option<(usize, usize)>, FormError> {
         match (self.optional(px)?, self.optional(qty)?) {
             (Some(px), Some(qty)) => Ok(Some((px, qty))),
             (None, None) => Ok(None),
-            _ => Err("the price and the quantity of trades must be named together".to_owned()),
+            _ => Err(FormError::HalfTrade),
         }
     }
 
@@ -61,13 +66,11 @@ impl Names {
         &self,
         px: Option<&String>,
         qty: Option<&String>,
-    ) -> Result<Option<(usize, Option<usize>)>, String> {
+    ) -> Result<Option<(usize, Option<usize>)>, FormError> {
         match (self.optional(px)?, self.optional(qty)?) {
             (Some(px), qty) => Ok(Some((px, qty))),
             (None, None) => Ok(None),
-            (None, Some(_)) => {
-                Err("the size of a side of quotes is named, but not its price".to_owned())
-            }
+            (None, Some(_)) => Err(FormError::SizeAlone),
         }
     }
 }
@@ -101,14 +104,14 @@ pub(super) fn map(
     name: &str,
     columns: &Columns,
     config: &ReplayConfig,
-) -> Result<Mapping, String> {
+) -> Result<Mapping, FormError> {
     let delimiter = start.delimiter();
     let names = Names {
         first: start.cells(0, delimiter),
         by_number: all_numbers(columns),
     };
     if names.first.is_empty() {
-        return Err(UNCLOSED.to_owned());
+        return Err(FormError::Unclosed);
     }
     let trade = names.pair(columns.price.as_ref(), columns.qty.as_ref())?;
     let side = names
@@ -135,10 +138,9 @@ pub(super) fn map(
     rows.trade = trade.map(|(px, qty)| TradeColumns { px, qty, side, id });
     rows.quote = (bid.is_some() || ask.is_some()).then_some(QuoteColumns { bid, ask });
     if !names.by_number && config.times.is_time(&names.first[rows.time]) {
-        return Err(format!(
-            "its first line is a row and no header: {}; name the columns by their numbers from 1",
-            shown(&names.first.join(","))
-        ));
+        return Err(FormError::NoHeader {
+            first: names.first.join(","),
+        });
     }
     // Numbers need no header: there is one where the first row has no time.
     let has_header = !names.by_number

@@ -1,0 +1,79 @@
+use super::super::account::shown;
+use crate::market::SymbolError;
+
+/// Forms that are played.
+const KNOWN: &str =
+    "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
+
+/// Why the form of a file can't be found out, or is not played.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::source::replay) enum FormError {
+    /// The first line can't be cut into cells.
+    #[error(
+        "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \
+     its first line has no closing quote on that line, or characters after it"
+    )]
+    Unclosed,
+    /// Known, and not played.
+    #[error("{0}")]
+    NotPlayed(String),
+    /// Bars of Binance, which have no header.
+    #[error("this holds klines (bars), which are not played; tickcast makes bars from trades")]
+    Klines,
+    /// No form is like it.
+    #[error(
+        "its form is unknown (known: {KNOWN}); name its columns under `columns` in a config, by header or by number from 1; its first line is {}",
+        shown(first)
+    )]
+    Unknown {
+        /// The first line.
+        first: String,
+    },
+    /// The name of the file has no symbol.
+    #[error(
+        "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`"
+    )]
+    NoSymbol,
+    /// The symbol in the name of the file is none of ours.
+    #[error("in its name, {0}; give one with --symbol or `symbol`")]
+    Symbol(SymbolError),
+    /// A number of the config is beyond the columns.
+    #[error("it has {columns} columns, so none has the number {wanted}")]
+    NoNumber {
+        /// Number of columns.
+        columns: usize,
+        /// The number in the config.
+        wanted: String,
+    },
+    /// A name of the config is not in the header.
+    #[error("it has no column \"{wanted}\"; it has {}", shown(there))]
+    NoColumn {
+        /// The name in the config.
+        wanted: String,
+        /// The names in the header.
+        there: String,
+    },
+    /// Trades need both.
+    #[error("the price and the quantity of trades must be named together")]
+    HalfTrade,
+    /// A side of quotes needs a price.
+    #[error("the size of a side of quotes is named, but not its price")]
+    SizeAlone,
+    /// The config names columns, but the file begins with a row.
+    #[error(
+        "its first line is a row and no header: {}; name the columns by their numbers from 1",
+        shown(first)
+    )]
+    NoHeader {
+        /// The first line.
+        first: String,
+    },
+}
+
+impl FormError {
+    pub(super) fn unknown(first: &[&str]) -> Self {
+        Self::Unknown {
+            first: first.join(","),
+        }
+    }
+}
