@@ -14,7 +14,7 @@ use tickcast::protocol::{Encoding, Op, ServerMessage, Subscribe};
 async fn receive(address: &str, positions: &mut Positions) -> Result<(), ClientError> {
     let mut client = Client::connect(address, Encoding::Msgpack).await?;
     let request = Subscribe {
-        topics: vec!["trade:BTC-USD".to_owned(), "ticker:*".to_owned()],
+        topics: vec!["trade:BTC-USD".into(), "ticker:*".into()],
         from: positions.resume_from(),
         ..Subscribe::default()
     };

@@ -1,5 +1,6 @@
 //! The few words of the protocol that a server must say so that the load tester counts its events.
 
+use compact_str::CompactString;
 use tickcast::codec::{decode_request, encode_control};
 use tickcast::log::{Catalog, TopicId};
 use tickcast::protocol::{
@@ -45,10 +46,10 @@ pub(crate) fn subscribe(payload: &[u8], catalog: &Catalog) -> Option<(Vec<usize>
         mode: Mode::Raw,
         on_slow: OnSlow::Gap,
     };
-    let entry = |text: &String| Entry {
+    let entry = |text: &CompactString| Entry {
         epoch: Some("1".to_owned()),
         seq: Some(Seq::START),
-        ..Entry::new(text.clone(), settings)
+        ..Entry::new(text.to_string(), settings)
     };
     let ok: Vec<Entry> = subscribe.topics.iter().map(entry).collect();
     let id = Some(request.id.unwrap_or(Id::Number(0)));

@@ -1,4 +1,5 @@
-//! The processor time of the dearest legal request of each op at the default limits: `cargo bench --bench requests`.
+//! The processor time of the most expensive legal request of each op at the default limits: `cargo bench --bench requests`;
+//! `-- flood` measures the neighbours' pings alone.
 //!
 //! Each request is carried out as a shard does it: decoded, its slices answered, the answers encoded, the topics held. The
 //! longest slice is what one turn of a shard can spend on it; the sum is what all of its slices together take.
@@ -182,7 +183,7 @@ impl Rig {
 fn catalog() -> Arc<Catalog> {
     let instrument = |n: usize| {
         Instrument::new(
-            Symbol::new(&format!("{}{n:05}", "A".repeat(n % 24))).expect("letters and digits"),
+            Symbol::new(&symbol(n)).expect("letters and digits"),
             SourceKind::Sim,
         )
     };
@@ -203,8 +204,13 @@ fn topics(op: &str, names: impl Iterator<Item = String>) -> Vec<u8> {
     format!("{{\"op\":\"{op}\",\"mode\":\"conflate\",\"topics\":[{names}]}}").into_bytes()
 }
 
+/// Symbols of many lengths with common prefixes.
+fn symbol(n: usize) -> String {
+    format!("{}{n:05}", "A".repeat(n % 24))
+}
+
 fn held(n: usize) -> String {
-    format!("quote:{}{n:05}", "A".repeat(n % 24))
+    format!("quote:{}", symbol(n))
 }
 
 /// A request to measure: its name, the requests before it, and itself.
@@ -348,6 +354,14 @@ fn other_cases() -> Vec<Case> {
 }
 
 fn main() {
+    if !std::env::args().any(|argument| argument == "flood") {
+        table();
+    }
+    flood::run();
+}
+
+/// Prints the cost of each request.
+fn table() {
     let catalog = catalog();
     println!(
         "| request | longest slice, ms | all slices, ms | slices | longest fill, ms | all fills, ms |"
@@ -375,5 +389,4 @@ fn main() {
             ms(fills)
         );
     }
-    flood::run();
 }

@@ -165,7 +165,7 @@ impl Client {
 
     /// Subscribes with the defaults of each channel.
     pub async fn subscribe(&mut self, topics: &[&str]) -> Result<Id, ClientError> {
-        let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let topics = topics.iter().map(|topic| (*topic).into()).collect();
         self.request(Op::Subscribe(Subscribe {
             topics,
             ..Subscribe::default()

@@ -16,7 +16,7 @@ use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 /// let snapshot = br#"{"op":"snapshot","topic":"trade:A","epoch":"e1","seq":7,"events":[]}"#;
 /// positions.take(&decode_server_message(snapshot, Encoding::Json)?);
 /// let from = positions.resume_from().expect("one topic has a position");
-/// assert_eq!(from.seqs, [("trade:A".to_owned(), 7)]);
+/// assert_eq!(from.seqs, [("trade:A".into(), 7)]);
 /// # Ok::<(), tickcast::client::DecodeError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -102,14 +102,14 @@ impl Positions {
         let mut seqs: Vec<_> = self
             .topics
             .iter()
-            .map(|(topic, position)| (topic.clone(), position.seq))
+            .map(|(topic, position)| (topic.into(), position.seq))
             .collect();
         seqs.sort_unstable();
         let mut epochs: Vec<_> = self
             .topics
             .iter()
             .filter(|(_, position)| position.epoch != self.epoch)
-            .map(|(topic, position)| (topic.clone(), position.epoch.clone()))
+            .map(|(topic, position)| (topic.into(), (&position.epoch).into()))
             .collect();
         epochs.sort_unstable();
         Some(ResumeFrom {
@@ -155,19 +155,16 @@ mod tests {
         let from = positions.resume_from().expect("two topics");
         assert_eq!(
             from.seqs,
-            [
-                ("trade:A".to_owned(), Seq(6)),
-                ("trade:B".to_owned(), Seq(12))
-            ]
+            [("trade:A".into(), Seq(6)), ("trade:B".into(), Seq(12))]
         );
-        assert_eq!(from.epochs, [("trade:B".to_owned(), "e2".to_owned())]);
+        assert_eq!(from.epochs, [("trade:B".into(), "e2".into())]);
         // An answer to a resume names the head; the missed events are still to come.
         take(
             &mut positions,
             &SUBSCRIBED.replace("\"seq\":5", "\"seq\":50"),
         );
         let from = positions.resume_from().expect("two topics");
-        assert_eq!(from.seqs[0], ("trade:A".to_owned(), Seq(6)));
+        assert_eq!(from.seqs[0], ("trade:A".into(), Seq(6)));
         take(
             &mut positions,
             r#"{"op":"topics","added":[],"removed":[{"topic":"trade:A","code":412,"message":"gone"}],"err":[]}"#,

@@ -2,6 +2,8 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+use compact_str::CompactString;
+
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
 use super::value::{Fault, Value, read, shown};
 use crate::protocol::{
@@ -133,7 +135,7 @@ impl Fields<'_> {
         }
     }
 
-    fn topics(&mut self) -> Result<Vec<String>, String> {
+    fn topics(&mut self) -> Result<Vec<CompactString>, String> {
         self.topics.take().unwrap_or_else(|| {
             Err("`topics` is missing; it is a list of topics or patterns".into())
         })
@@ -319,6 +321,21 @@ mod tests {
             [&Value::Text("ping".into()), &Value::Int(1)],
             "nothing of 7,000 lists"
         );
+    }
+
+    #[test]
+    fn ordinary_topics_take_no_allocation_of_their_own() {
+        let Ok(Request {
+            op: Op::Subscribe(subscribe),
+            ..
+        }) = json(
+            r#"{"op":"subscribe","topics":["bar:BTC-USD-250101:1m"],"from":{"epoch":"1","seqs":{"trade:A":1}}}"#,
+        )
+        else {
+            unreachable!("it is a request")
+        };
+        let resumed = subscribe.from.unwrap_or_default().seqs;
+        assert!(!subscribe.topics[0].is_heap_allocated() && !resumed[0].0.is_heap_allocated());
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
-use crate::protocol::Seq;
+use compact_str::CompactString;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};
+use crate::protocol::Seq;
 
 /// The largest integer that every client can hold exactly: 2^53.
 pub(super) const INTEGER_MAX: i128 = 1 << 53;
@@ -31,13 +32,13 @@ const PLAIN_KEYS: [&str; 12] = [
 /// A field that is absent where it is null or missing, or wrong in this way.
 pub(super) type Field<T> = Option<Result<T, String>>;
 /// A map by topic.
-pub(super) type ByTopic<T> = Vec<(String, T)>;
+pub(super) type ByTopic<T> = Vec<(CompactString, T)>;
 
 /// A request's fields, each taken out as it is read; `null` means absent.
 #[derive(Default)]
 pub(super) struct Fields<'de> {
     pub(super) plain: [Option<Value<'de>>; PLAIN_KEYS.len()],
-    pub(super) topics: Field<Vec<String>>,
+    pub(super) topics: Field<Vec<CompactString>>,
     pub(super) from: Field<RawFrom<'de>>,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Fields<'de> {
 pub(super) struct RawFrom<'de> {
     pub(super) epoch: Option<Value<'de>>,
     pub(super) seqs: Field<ByTopic<Seq>>,
-    pub(super) epochs: Field<ByTopic<String>>,
+    pub(super) epochs: Field<ByTopic<CompactString>>,
 }
 
 impl<'de> Fields<'de> {
@@ -90,7 +91,7 @@ impl<'de> Shape<'de> for RequestShape<'_> {
 struct TopicsShape;
 
 impl<'de> Shape<'de> for TopicsShape {
-    type Out = Field<Vec<String>>;
+    type Out = Field<Vec<CompactString>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
         let message = || format!("`topics` must be a list of texts, but is {}", value.kind());
@@ -104,7 +105,7 @@ impl<'de> Shape<'de> for TopicsShape {
                 continue;
             };
             match item {
-                Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into_owned()),
+                Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into()),
                 Value::Text(_) => {
                     texts = Err(format!(
                         "`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes"
@@ -180,9 +181,9 @@ fn seq(topic: &str, value: Value<'_>) -> Result<Seq, String> {
 }
 
 /// An entry of `from.epochs`.
-fn epoch(_: &str, value: Value<'_>) -> Result<String, String> {
+fn epoch(_: &str, value: Value<'_>) -> Result<CompactString, String> {
     match value {
-        Value::Text(epoch) => Ok(epoch.into_owned()),
+        Value::Text(epoch) => Ok(epoch.into()),
         _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
     }
 }
@@ -214,7 +215,7 @@ impl<'de, T> Shape<'de> for ByTopicShape<'_, T> {
                 continue;
             }
             match (self.convert)(key, value) {
-                Ok(value) => list.push((key.clone().into_owned(), value)),
+                Ok(value) => list.push((key.as_ref().into(), value)),
                 Err(message) => entries = Err(message),
             }
         }

@@ -314,12 +314,12 @@ impl Op {
                     let seqs: serde_json::Map<_, _> = from
                         .seqs
                         .iter()
-                        .map(|(t, seq)| (t.clone(), seq.0.into()))
+                        .map(|(t, seq)| (t.to_string(), seq.0.into()))
                         .collect();
                     let epochs: serde_json::Map<_, _> = from
                         .epochs
                         .iter()
-                        .map(|(t, epoch)| (t.clone(), epoch.as_str().into()))
+                        .map(|(t, epoch)| (t.to_string(), epoch.as_str().into()))
                         .collect();
                     map.put(
                         "from",

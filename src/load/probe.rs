@@ -40,12 +40,12 @@ impl Probe {
             from.epochs
                 .iter()
                 .find(|(other, _)| other == topic)
-                .map_or(&from.epoch, |(_, epoch)| epoch)
+                .map_or(from.epoch.as_str(), |(_, epoch)| epoch)
         };
         self.resumed = from
             .seqs
             .iter()
-            .map(|(topic, seq)| (topic.clone(), *seq, epoch_of(topic).clone()))
+            .map(|(topic, seq)| (topic.to_string(), *seq, epoch_of(topic).to_owned()))
             .collect();
     }
 

@@ -1,3 +1,4 @@
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use super::{DeliveryWish, Seq};
@@ -31,14 +32,14 @@ pub enum Op {
     /// Change the delivery of what is held.
     Modify {
         /// The subscriptions, in the words they were made with.
-        topics: Vec<String>,
+        topics: Vec<CompactString>,
         /// Delivery settings to change.
         wish: DeliveryWish,
     },
     /// A snapshot for each.
     Resync {
         /// Subscribed topics.
-        topics: Vec<String>,
+        topics: Vec<CompactString>,
     },
     /// Subscribed topics, with their settings.
     Subscriptions,
@@ -67,14 +68,14 @@ pub enum TopicsAsked {
     /// `all: true`.
     All,
     /// These subscriptions.
-    These(Vec<String>),
+    These(Vec<CompactString>),
 }
 
 /// A `subscribe`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Subscribe {
-    /// Topics and patterns, as texts.
-    pub topics: Vec<String>,
+    /// Topics and patterns, as texts; those of up to 24 bytes take no allocation of their own.
+    pub topics: Vec<CompactString>,
     /// The delivery asked for.
     pub wish: DeliveryWish,
     /// The snapshot asked for; `None` where the request says nothing of it.
@@ -104,9 +105,9 @@ pub struct ResumeFrom {
     /// The server's epoch.
     pub epoch: String,
     /// The last sequence number taken in, by topic.
-    pub seqs: Vec<(String, Seq)>,
+    pub seqs: Vec<(CompactString, Seq)>,
     /// The epoch of topics that have another.
-    pub epochs: Vec<(String, String)>,
+    pub epochs: Vec<(CompactString, CompactString)>,
 }
 
 /// Why a request isn't one; answered by `error` 400.

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use compact_str::CompactString;
+
 use super::subscribe::{TOPIC_ENDED, events_by_default};
 use super::subscription_set::subscribed_of;
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, Work};
@@ -120,7 +122,7 @@ pub(super) struct Modifying {
 }
 
 impl Modifying {
-    pub(super) fn begin(id: Option<Id>, topics: Vec<String>, wish: DeliveryWish) -> Work {
+    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>, wish: DeliveryWish) -> Work {
         Work::Modify(Self {
             id,
             texts: Distinct::new(topics),
@@ -210,7 +212,7 @@ pub(super) struct Resyncing {
 }
 
 impl Resyncing {
-    pub(super) fn begin(id: Option<Id>, topics: Vec<String>) -> Work {
+    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>) -> Work {
         Work::Resync(Self {
             id,
             texts: Distinct::new(topics),

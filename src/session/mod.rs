@@ -33,11 +33,11 @@ use work::{Budget, Job, SLICE, Work};
 const STRIKES_MAX: usize = 20;
 const STRIKES_SPAN: Duration = Duration::from_secs(10);
 /// Bytes of a request that cost as much of the rate limit as a request.
-const BYTES_A_TOKEN: usize = 16 * 1024;
+const BYTES_A_TOKEN: usize = 8 * 1024;
 /// A request of more bytes is decoded in a slice of its own.
 const DECODED_ALONE_BYTES: usize = 4 * 1024;
 /// Instruments of a list that cost as much; they are listed as the socket drains, in long parts.
-const INSTRUMENTS_A_TOKEN: usize = 1024;
+const INSTRUMENTS_A_TOKEN: usize = 512;
 
 /// Start of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use compact_str::CompactString;
+
 use super::change::subscribed;
 use super::subscription_set::{PatternMap, SubscriptionSet};
 use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextIndex, Work};
@@ -31,10 +33,10 @@ struct Added {
 /// The client's own place in each topic, and the search for names in `from.seqs` that `topics` doesn't cover.
 #[derive(Debug)]
 struct Places {
-    left: std::vec::IntoIter<(String, Seq)>,
+    left: std::vec::IntoIter<(CompactString, Seq)>,
     epoch: String,
     /// Topics of another epoch, with it; the first ones are in the index.
-    epochs: Vec<(String, String)>,
+    epochs: Vec<(CompactString, CompactString)>,
     epochs_indexed: usize,
     epoch_index: TextIndex,
     /// The names that were asked for and not refused; made once all are known.
@@ -77,7 +79,7 @@ pub(super) struct Subscribing {
     atomic: bool,
     /// Bytes of the largest message from the first part of the answer on.
     max_message: Option<u64>,
-    asked: Vec<(String, Asked)>,
+    asked: Vec<(CompactString, Asked)>,
     err: Refused,
     added: Added,
     places: Option<Places>,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 
+use compact_str::CompactString;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -14,8 +15,8 @@ use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::Refusal;
 
-/// Names and topics of one slice: about a quarter of a millisecond.
-pub(super) const SLICE: usize = 256;
+/// Names and topics of one slice: about an eighth of a millisecond.
+pub(super) const SLICE: usize = 128;
 /// Topics looked at for a pattern that cost as much as a name.
 pub(super) const TOPICS_A_STEP: usize = 8;
 
@@ -168,13 +169,13 @@ impl TextIndex {
 /// The names of a request, each once and in order.
 #[derive(Debug)]
 pub(super) struct Distinct {
-    texts: Vec<String>,
+    texts: Vec<CompactString>,
     next: usize,
     seen: TextIndex,
 }
 
 impl Distinct {
-    pub(super) fn new(texts: Vec<String>) -> Self {
+    pub(super) fn new(texts: Vec<CompactString>) -> Self {
         Self {
             seen: TextIndex::with_capacity(texts.len()),
             next: 0,
@@ -183,7 +184,7 @@ impl Distinct {
     }
 
     /// The next one. A repeated name costs as much as another.
-    pub(super) fn next(&mut self, budget: &mut Budget) -> Option<String> {
+    pub(super) fn next(&mut self, budget: &mut Budget) -> Option<CompactString> {
         while !budget.is_spent() {
             let text = self.texts.get(self.next)?;
             budget.spend(1);
@@ -259,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_name_comes_once_and_is_found_again() {
-        let texts = ["b", "a", "b", "c", "a"].map(str::to_owned).to_vec();
+        let texts = ["b", "a", "b", "c", "a"].map(CompactString::from).to_vec();
         let mut names = Distinct::new(texts);
         let mut budget = Budget::of_a_slice();
-        let read: Vec<String> = std::iter::from_fn(|| names.next(&mut budget)).collect();
+        let read: Vec<CompactString> = std::iter::from_fn(|| names.next(&mut budget)).collect();
         assert_eq!(read, ["b", "a", "c"]);
         assert!(names.is_empty() && names.had("c") && !names.had("d"));
         assert_eq!(budget.left(), SLICE - 5);

@@ -363,7 +363,7 @@ fn controls() -> Vec<(&'static str, Control)> {
 }
 
 fn requests() -> Vec<(&'static str, Op)> {
-    let topics = || vec!["trade:BTC-USD".to_owned(), "quote:*".to_owned()];
+    let topics = || vec!["trade:BTC-USD".into(), "quote:*".into()];
     let wish = DeliveryWish {
         mode: Some(Mode::Interval(100)),
         interval_ms: Some(100),

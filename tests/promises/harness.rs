@@ -192,7 +192,7 @@ pub(crate) struct Tracked {
 
 pub(crate) fn subscribe(topics: &[&str]) -> Subscribe {
     Subscribe {
-        topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+        topics: topics.iter().map(|topic| (*topic).into()).collect(),
         ..Subscribe::default()
     }
 }

@@ -75,7 +75,7 @@ async fn modify_in_mid_stream_keeps_the_account() -> Result<()> {
         Mode::Raw,
     ] {
         client.events(40).await?;
-        let topics = vec!["quote:S1".to_owned(), "bar:S1:1s".to_owned()];
+        let topics = vec!["quote:S1".into(), "bar:S1:1s".into()];
         client
             .ask(Op::Modify {
                 topics,
@@ -112,7 +112,7 @@ async fn modify_changes_only_what_is_given_and_subscribe_sets_anew() -> Result<(
             ..subscribe(&["quote:S1"])
         })
         .await?;
-    let topics = || vec!["quote:S1".to_owned()];
+    let topics = || vec!["quote:S1".into()];
     client
         .ask(Op::Modify {
             topics: topics(),
@@ -162,7 +162,7 @@ async fn the_narrowest_name_decides_and_the_next_takes_over() -> Result<()> {
         .await?;
     let answer = client.subscribe(in_mode(&["quote:S1"], Mode::Raw)).await?;
     assert_eq!((answer.count, answer.ok[0].mode.as_str()), (3, "raw"));
-    let leave = |name: &str| Op::Unsubscribe(TopicsAsked::These(vec![name.to_owned()]));
+    let leave = |name: &str| Op::Unsubscribe(TopicsAsked::These(vec![name.into()]));
     client.ask(leave("quote:S1")).await?;
     let answer = unsubscribed(&mut client).await?;
     assert!(answer.topics.is_empty());

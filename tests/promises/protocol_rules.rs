@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use compact_str::CompactString;
 use tickcast::codec::decode_server_message;
 use tickcast::protocol::{
     Code, Control, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked,
@@ -16,8 +17,8 @@ use crate::layers::product_files;
 
 const MANY_REQUESTS: &str = "limits: {requests_per_s: 1000}";
 
-fn names(topics: &[&str]) -> Vec<String> {
-    topics.iter().map(|topic| (*topic).to_owned()).collect()
+fn names(topics: &[&str]) -> Vec<CompactString> {
+    topics.iter().map(|topic| (*topic).into()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
         assert_eq!((own.head, own.delivered, own.pending), (Seq(3), 3, 0));
         let place = ResumeFrom {
             epoch: own.epoch.clone(),
-            seqs: vec![("trade:G1".to_owned(), Seq(3))],
+            seqs: vec![("trade:G1".into(), Seq(3))],
             epochs: Vec::new(),
         };
 

@@ -46,7 +46,10 @@ async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) 
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
     let from = ResumeFrom {
         epoch: epoch.to_owned(),
-        seqs: heads.clone().into_iter().collect(),
+        seqs: heads
+            .iter()
+            .map(|(topic, seq)| (topic.into(), *seq))
+            .collect(),
         epochs: Vec::new(),
     };
     let request = Subscribe {

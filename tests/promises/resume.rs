@@ -13,7 +13,7 @@ fn from(client: &Tracked) -> ResumeFrom {
     let seqs = client
         .accounts
         .iter()
-        .map(|(topic, account)| (topic.clone(), account.head))
+        .map(|(topic, account)| (topic.into(), account.head))
         .collect();
     ResumeFrom {
         epoch: client.welcome.epoch.clone(),
@@ -26,7 +26,7 @@ fn heads(client: &Tracked) -> HashMap<String, Seq> {
     client
         .accounts
         .iter()
-        .map(|(topic, account)| (topic.clone(), account.head))
+        .map(|(topic, account)| (topic.into(), account.head))
         .collect()
 }
 

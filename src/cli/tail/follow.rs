@@ -93,7 +93,7 @@ impl<'a> Feed<'a> {
         let mut client = Client::connect_to(&self.arguments.connect, self.encoding).await?;
         let subscribe = |from| {
             Op::Subscribe(Subscribe {
-                topics: self.arguments.topics.clone(),
+                topics: self.arguments.topics.iter().map(Into::into).collect(),
                 wish: self.wish,
                 snapshot: self.arguments.no_snapshot.then_some(SnapshotWish::No),
                 from,

@@ -145,11 +145,11 @@ impl LoadConnection {
         }
         let seqs = entries
             .iter()
-            .map(|entry| (entry.topic.clone(), entry.head))
+            .map(|entry| ((&entry.topic).into(), entry.head))
             .collect();
         let other = entries.iter().filter(|entry| entry.epoch != self.epoch);
         let epochs = other
-            .map(|entry| (entry.topic.clone(), entry.epoch.clone()))
+            .map(|entry| ((&entry.topic).into(), (&entry.epoch).into()))
             .collect();
         self.from = Some(ResumeFrom {
             epoch: self.epoch.clone(),
@@ -186,7 +186,7 @@ impl LoadConnection {
                 let from = self.from.as_ref().map(|from| part_of(from, &topics));
                 requests += 1;
                 let op = Op::Subscribe(Subscribe {
-                    topics,
+                    topics: topics.iter().map(Into::into).collect(),
                     wish,
                     from,
                     ..Subscribe::default()

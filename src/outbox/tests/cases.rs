@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use compact_str::CompactString;
+
 use super::rig::{Rig, TOPICS};
 use crate::log::CLOSED_BARS_KEPT;
 use crate::protocol::{
@@ -12,8 +14,8 @@ use crate::protocol::{
 const BAR: &str = "bar:A:1s";
 const TRADE: &str = "trade:A";
 
-fn names(topics: &[&str]) -> Vec<String> {
-    topics.iter().map(|topic| (*topic).to_owned()).collect()
+fn names(topics: &[&str]) -> Vec<CompactString> {
+    topics.iter().map(|topic| (*topic).into()).collect()
 }
 
 fn in_mode(topics: &[&str], mode: Mode, on_slow: Option<OnSlow>) -> Op {

@@ -132,7 +132,7 @@ fn subscribe(
         }
     });
     Subscribe {
-        topics: vec![NAMES[name].to_owned()],
+        topics: vec![NAMES[name].into()],
         wish: wish(mode, on_slow),
         snapshot,
         ..Subscribe::default()
@@ -141,7 +141,7 @@ fn subscribe(
 
 impl Rig {
     pub(super) fn run(&mut self, step: &Step) {
-        let named = |name: usize| vec![NAMES[name].to_owned()];
+        let named = |name: usize| vec![NAMES[name].into()];
         match *step {
             Step::Publish {
                 topic,

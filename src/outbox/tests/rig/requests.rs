@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
 
 use super::{LIMITS, Rig};
@@ -94,12 +95,12 @@ impl Rig {
             seqs: self
                 .resumed
                 .iter()
-                .map(|(topic, seq, _)| (topic.clone(), *seq))
+                .map(|(topic, seq, _)| (topic.into(), *seq))
                 .collect(),
             epochs: self
                 .resumed
                 .iter()
-                .map(|(topic, _, epoch)| (topic.clone(), epoch.clone()))
+                .map(|(topic, _, epoch)| (topic.into(), epoch.into()))
                 .collect(),
         };
         self.outbox = Outbox::new(self.encoding, 2000);
@@ -118,10 +119,10 @@ impl Rig {
     }
 
     /// Topics that the last connection resumed.
-    pub(in crate::outbox::tests) fn resumed_topics(&self) -> Vec<String> {
+    pub(in crate::outbox::tests) fn resumed_topics(&self) -> Vec<CompactString> {
         self.resumed
             .iter()
-            .map(|(topic, ..)| topic.clone())
+            .map(|(topic, ..)| topic.into())
             .collect()
     }
 }
