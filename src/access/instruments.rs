@@ -23,11 +23,6 @@ impl InstrumentList {
         Self { catalog, rest }
     }
 
-    /// Number of instruments that were not taken yet.
-    pub fn len(&self) -> usize {
-        self.rest.len()
-    }
-
     /// True if all instruments were taken.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()

@@ -41,13 +41,8 @@ impl<'a> Topics<'a> {
     }
 
     /// Number of topics.
-    pub const fn len(self) -> usize {
+    pub const fn count(self) -> usize {
         self.0.len()
-    }
-
-    /// True if the name matches no topic.
-    pub const fn is_empty(self) -> bool {
-        self.0.is_empty()
     }
 
     /// The topics in order.

@@ -10,10 +10,10 @@ use crate::topic::{Topic, TopicPattern};
 /// The subscribed topics that a name matches; the topics looked at are spent from the budget.
 pub(super) fn subscribed_of(name: &Name, view: View<'_>, budget: &mut Budget) -> Vec<TopicId> {
     let topics = name.topics(view.visible());
-    budget.spend(topics.len().min(4 * view.held.count()) / TOPICS_A_STEP);
+    budget.spend(topics.count().min(4 * view.held.count()) / TOPICS_A_STEP);
     match name {
         // A pattern over far more topics than a client may hold: the shorter list is searched.
-        Name::Pattern(pattern) if topics.len() / 4 > view.held.count() => {
+        Name::Pattern(pattern) if topics.count() / 4 > view.held.count() => {
             let mut held = view.held.topics();
             held.retain(|topic| pattern.matches(&view.visible().topic(*topic).topic));
             held

@@ -104,6 +104,7 @@ pub enum WaitsFor {
     Close,
 }
 
+#[cfg(feature = "internals")]
 impl WaitsFor {
     /// All reasons.
     pub const ALL: [Self; 4] = [

@@ -104,7 +104,7 @@ impl Snapshots {
             .map_err(|refused| refused.refusal(name))?;
         let topics = resolved.topics(visible);
         let most = self.most(resolved.channel(visible), events_max);
-        let asked = topics.len().saturating_mul(most);
+        let asked = topics.count().saturating_mul(most);
         let Some(left) = self.left.checked_sub(asked) else {
             let message =
                 format!("more than {EVENTS_MAX} events at once; ask for fewer topics or events");
