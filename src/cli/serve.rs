@@ -278,7 +278,7 @@ async fn serve(
 
 async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     let (instruments, topics) = app.sizes().await;
-    let (address, sources) = (app.address(), config.sources.len());
+    let address = app.address();
     let metrics = app
         .admin_address()
         .or((config.metrics_on_feed && address.ip().is_loopback()).then_some(address));
@@ -287,11 +287,20 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     });
     let memory_mib = config.memory_formula(topics).0.div_ceil(1 << 20);
     let text = format!(
-        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {instruments} instruments, {topics} topics, {sources} sources, {} shards\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
+        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {}, {}, {}, {}\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
         env!("CARGO_PKG_VERSION"),
-        config.shards,
+        counted(instruments, "instrument"),
+        counted(topics, "topic"),
+        counted(config.sources.len(), "source"),
+        counted(config.shards, "shard"),
     );
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("cannot print the addresses")
+}
+
+/// A number with its noun, in the plural unless it is one.
+fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }

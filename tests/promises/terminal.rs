@@ -103,7 +103,7 @@ fn serve_listens_within_two_seconds_and_says_where() -> Result<()> {
         "metrics ",
         "health ",
         "24 instruments",
-        "1 sources",
+        "1 source, ",
         "MiB with this config",
     ] {
         assert!(
