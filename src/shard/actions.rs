@@ -108,6 +108,7 @@ impl Shard {
                 connected: feed.now,
                 late_since: None,
                 unaccounted: 0,
+                known_sources: Vec::new(),
             }),
         });
         (key, read_ahead)
@@ -244,6 +245,7 @@ impl Shard {
         if let Some(demand) = self.feed.config.demand.get(source.0 as usize) {
             demand.raise();
         }
+        self.notify_source_at_subscribe(key, source);
     }
 
     pub(super) fn with_outbox<T>(

@@ -11,7 +11,7 @@ use super::read::READ_BYTES;
 use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
 use crate::access::Principal;
-use crate::log::TopicId;
+use crate::log::{SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OverflowAction, View};
@@ -123,6 +123,8 @@ pub(super) struct Peer {
     pub late_since: Option<UnixNanos>,
     /// Events of this connection included in the counter of unaccounted events.
     pub unaccounted: u64,
+    /// Sources that are not live, of which the client was notified, with the time of the change.
+    pub known_sources: Vec<(SourceId, UnixNanos)>,
 }
 
 /// Result of a flush.

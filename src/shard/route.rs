@@ -11,7 +11,7 @@ use crate::access::Visible;
 use crate::codec::encode_control;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
-use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition};
+use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition, SourceState};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;
@@ -304,14 +304,45 @@ impl Shard {
             .map(|(key, _)| key)
             .collect();
         for key in concerned {
-            let visible = Visible::new(catalog, &self.connections[key].peer.principal);
-            let change = Control::Source(SourceChange {
-                name: visible.source(source).to_owned(),
-                state: condition.state,
-                since: condition.since.0,
-                error: condition.error.as_deref().map(str::to_owned),
-            });
-            self.notify(key, |encoding| encode_control(&change, encoding));
+            self.notify_source(key, catalog, source, condition);
         }
+    }
+
+    /// Notifies a client that subscribes to a topic of a source that is not live, once for each change of the source.
+    pub(super) fn notify_source_at_subscribe(&mut self, key: ConnectionKey, source: SourceId) {
+        let conditions = self.feed.replica.sources();
+        let condition = conditions.get(source.0 as usize).and_then(Option::as_ref);
+        let Some(condition) = condition.filter(|now| now.state != SourceState::Live) else {
+            return;
+        };
+        let known = &self.connections[key].peer.known_sources;
+        if known.contains(&(source, condition.since)) {
+            return;
+        }
+        let condition = condition.clone();
+        let catalog = Arc::clone(self.feed.replica.catalog());
+        self.notify_source(key, &catalog, source, &condition);
+    }
+
+    fn notify_source(
+        &mut self,
+        key: ConnectionKey,
+        catalog: &Catalog,
+        source: SourceId,
+        condition: &SourceCondition,
+    ) {
+        let peer = &mut self.connections[key].peer;
+        peer.known_sources.retain(|(known, _)| *known != source);
+        if condition.state != SourceState::Live {
+            peer.known_sources.push((source, condition.since));
+        }
+        let visible = Visible::new(catalog, &peer.principal);
+        let change = Control::Source(SourceChange {
+            name: visible.source(source).to_owned(),
+            state: condition.state,
+            since: condition.since.0,
+            error: condition.error.as_deref().map(str::to_owned),
+        });
+        self.notify(key, |encoding| encode_control(&change, encoding));
     }
 }

@@ -73,6 +73,10 @@ test("a replay that has ended is not live", () => {
     await untilConnection(screen, "stale", /^Stale/);
     await screen.until(() => /^as of 2024-08-08 00:00:0\d$/.test(document.querySelector("#instrument .as-of:not([hidden])")?.textContent ?? ""));
     assert.doesNotMatch(await screen.text("#connection"), /Live/);
+    await untilConnection(screen, "stale", /^Stale · \w+ ended$/);
+    // A page that is opened after the end says the same.
+    await screen.page.reload();
+    await untilConnection(screen, "stale", /^Stale · \w+ ended$/);
   });
 });
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use tickcast::bus::Emit;
 use tickcast::market::{Body, TradingState, UnixNanos};
-use tickcast::protocol::{Control, Encoding, ServerMessage, SourceState};
+use tickcast::protocol::{Control, Encoding, Op, ServerMessage, SourceState};
 use tickcast::source::sim::{Hours, Market};
 
 use crate::harness::{Feed, Stopwatch, subscribe};
@@ -161,6 +161,36 @@ async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
         }
     }
     assert_eq!(states, [TradingState::Live, TradingState::Stale]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_subscribes_after_the_end_of_a_source_is_notified_once() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("A-trades-2024-08-08.csv");
+    std::fs::write(&file, rows(0, 10, 1))?;
+    let feed = Feed::start(&replay(std::slice::from_ref(&file), ", speed: max")).await?;
+    let mut early = feed.client(Encoding::Msgpack).await?;
+    early.subscribe(subscribe(&["trade:A"])).await?;
+    let ended = |control: &Control| match control {
+        Control::Source(change) if change.state == SourceState::Ended => Some(change.name.clone()),
+        _ => None,
+    };
+    early.control("the end of the source", ended).await?;
+    for encoding in Encoding::ALL {
+        let mut late = feed.client(encoding).await?;
+        late.subscribe(subscribe(&["status:A"])).await?;
+        late.control("the end of the source", ended).await?;
+        late.subscribe(subscribe(&["trade:A"])).await?;
+        late.client.request(Op::Ping { t: 1 }).await?;
+        let mut again = None;
+        let is_answered = |control: &Control| {
+            again = again.take().or_else(|| ended(control));
+            matches!(control, Control::Pong(_)).then_some(())
+        };
+        late.control("pong", is_answered).await?;
+        assert_eq!(again, None, "one notification for one end");
+    }
     Ok(())
 }
 
