@@ -14,8 +14,9 @@ mod sequencer;
 #[cfg(test)]
 mod tests;
 
+pub use derive::SavedTime;
 pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
-pub use saved::{RestoredState, SavedState, SavedTime};
+pub use saved::{RestoredState, SavedState};
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -3,18 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::derive::SavedInstrument;
+use super::derive::{SavedInstrument, SavedTime};
 use crate::log::{Catalog, InstrumentId, NotAdded, RestoredTopic, SavedTopic, TopicId};
 use crate::market::UnixNanos;
-
-/// A source's own time, as the bus knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SavedTime {
-    pub(super) present: UnixNanos,
-    pub(super) next_end: UnixNanos,
-}
 
 /// State saved by a stopped bus.
 #[derive(Debug, Default)]

@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use super::accounts::AccountError;
 use crate::market::{Body, UnixNanos};
-use crate::protocol::{DataEvent, Entry, Mode, OnSlow, Seq, Settings};
+use crate::protocol::{DataEvent, Entry, Heartbeat, LedgerEntry, Mode, OnSlow, Seq, Settings};
 use crate::topic::{Channel, Kind, TopicName};
 
 /// One topic's account, as the client sees it.
@@ -37,6 +36,109 @@ pub struct Account {
     after_gap: bool,
     /// The newest bar.
     bar: LastBar,
+}
+
+/// A violation of the protocol by the server.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AccountError {
+    /// A topic that isn't held.
+    #[error("{0}: received an event or message without a subscription")]
+    NotHeld(String),
+    /// Not after what came before.
+    #[error("{topic}: received seq {seq} after {head}")]
+    Backwards {
+        /// The topic.
+        topic: String,
+        /// Sequence number received.
+        seq: Seq,
+        /// Sequence number received before it.
+        head: Seq,
+    },
+    /// A hole that no gap names, in a topic that doesn't merge.
+    #[error("{topic}: events {from} to {to} are missing and no gap reports them")]
+    Silent {
+        /// The topic.
+        topic: String,
+        /// The first that is missing.
+        from: Seq,
+        /// The last that is missing.
+        to: Seq,
+    },
+    /// The last event of a closed bar was merged.
+    #[error("{topic}: a closed bar before seq {seq} was not delivered and no gap reports it")]
+    Swallowed {
+        /// The topic.
+        topic: String,
+        /// The event or snapshot that shows it.
+        seq: Seq,
+    },
+    /// A snapshot at a place that neither an acknowledgement nor a gap announced.
+    #[error(
+        "{topic}: unexpected snapshot at seq {seq}, not announced by an acknowledgement or a gap"
+    )]
+    Unannounced {
+        /// The topic.
+        topic: String,
+        /// The snapshot's number.
+        seq: Seq,
+    },
+    /// A snapshot that doesn't show the state at its number.
+    #[error("{topic}: the snapshot at seq {seq} does not contain the state at {seq}")]
+    Contents {
+        /// The topic.
+        topic: String,
+        /// The snapshot's number.
+        seq: Seq,
+    },
+    /// A message of an epoch that isn't the account's, or that has ended.
+    #[error("{topic}: received a message of epoch {epoch}, which is not the topic's current epoch")]
+    Epoch {
+        /// The topic.
+        topic: String,
+        /// The message's epoch.
+        epoch: String,
+    },
+    /// A gap with cause `slow` without a warning.
+    #[error("{0}: gap without a preceding lag message")]
+    Unwarned(String),
+    /// A gap whose `n` isn't the number of events that it names.
+    #[error("{0}: a gap's `n` is not the number of events from `from` to `to`")]
+    GapCount(String),
+    /// The topics of an answer, or their settings, aren't those that are held.
+    #[error("{0}: the listed settings differ from the acknowledged ones")]
+    Settings(String),
+    /// An answer's `count`, or its list, doesn't agree with what is held.
+    #[error("the server counts {server} subscribed topics, the client {client}")]
+    Count {
+        /// The server's.
+        server: u64,
+        /// The client's.
+        client: u64,
+    },
+    /// The server's account says something else.
+    #[error("{topic}: ledgers differ: server {server:?}, client {client:?}")]
+    Differs {
+        /// The topic.
+        topic: String,
+        /// The server's.
+        server: Box<LedgerEntry>,
+        /// The client's.
+        client: Option<Box<Account>>,
+    },
+    /// The sums of a heartbeat differ from those of the accounts.
+    #[error(
+        "heartbeat {heartbeat:?} differs from the client's count: {delivered} delivered, {merged} merged, {lost} lost"
+    )]
+    Sums {
+        /// The server's.
+        heartbeat: Box<Heartbeat>,
+        /// The client's.
+        delivered: u64,
+        /// The client's.
+        merged: u64,
+        /// The client's.
+        lost: u64,
+    },
 }
 
 /// A number within an epoch.

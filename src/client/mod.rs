@@ -30,8 +30,8 @@ use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 pub use crate::codec::{DecodeError, decode_server_message, encode_request};
-pub use account::Account;
-pub use accounts::{AccountError, Accounts};
+pub use account::{Account, AccountError};
+pub use accounts::Accounts;
 pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 

@@ -25,10 +25,11 @@ pub use memory::{
     ADMIN_CONNECTIONS, HEAD_BYTES_MAX, PUBLISH_BODIES, PUBLISHES_AT_ONCE, SPARE_SOCKETS,
 };
 pub use probe::FilesError;
-pub use server::{parse_address, parse_shards};
+pub use server::parse_shards;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub(crate) use units::duration as parse_duration;
+pub use units::parse_address;
 pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
 use ipnet::IpNet;

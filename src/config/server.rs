@@ -1,6 +1,6 @@
 //! The server's own keys: addresses, limits, delivery, shutdown.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::findings::Values;
@@ -177,11 +177,6 @@ fn check(config: &Config, sections: &Sections<'_>) {
             );
         }
     }
-}
-
-/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
-pub fn parse_address(text: &str) -> Option<SocketAddr> {
-    text.to_socket_addrs().ok()?.next()
 }
 
 /// `auto` or a number from 1 to 256; the forms of `shards` in a config and of `--shards`.

@@ -2,6 +2,7 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 const DURATIONS: [(&str, u64); 7] = [
@@ -65,6 +66,11 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     whole
         .checked_mul(*scale)?
         .checked_add(scale.checked_mul(part_value)?.checked_div(part_scale)?)
+}
+
+/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    text.to_socket_addrs().ok()?.next()
 }
 
 #[cfg(test)]

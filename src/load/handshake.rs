@@ -2,8 +2,8 @@
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::connection::TestSettings;
 use super::plan::Dialect;
+use super::recorder::TestSettings;
 
 /// User agent of the load generator, for operators.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use hdrhistogram::Histogram;
 
-use super::table::{bytes, count, time};
+use super::figures::{bytes, count, time};
 use super::{LatencySummary, Outcome};
 
 /// The drawing's size, and the room for its labels.

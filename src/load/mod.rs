@@ -16,15 +16,18 @@
 //! ```
 
 mod connection;
+mod figures;
 mod handshake;
 mod hdr;
 mod html;
 mod machine;
 mod outcome;
 mod plan;
+mod plan_error;
 mod preflight;
 mod probe;
 mod raw;
+mod recorder;
 mod request;
 #[cfg(not(feature = "internals"))]
 mod scan;
@@ -46,9 +49,8 @@ pub use hdr::{write_hgrm, write_hlog};
 pub use html::write_html;
 pub use machine::Machine;
 pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
-pub use plan::{
-    Dialect, ModeMix, Plan, PlanError, Probes, Role, Share, Skew, TopicChoice, parse_mode,
-};
+pub use plan::{Dialect, ModeMix, Plan, Probes, Role, Share, Skew, TopicChoice, parse_mode};
+pub use plan_error::PlanError;
 pub use preflight::ClockCheck;
 pub use raw::{RawPlan, TimePath};
 pub use scan::FrameError;
@@ -61,7 +63,7 @@ use crate::clock::Clock;
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::topic::TopicError;
-use connection::TestSettings;
+use recorder::TestSettings;
 use worker::{End, Job, Order, Report, Worker};
 
 /// Max time for all connections to subscribe, beyond the ramp.

@@ -170,8 +170,8 @@ fn generator_stalled(latency: &Latency) -> Option<String> {
     is_late.then(|| {
         format!(
             "the event source was late by {} on average, more than a tenth of the measured {}: the latencies describe the source rather than the server",
-            super::table::time(lag.mean as u64),
-            super::table::time(end_to_end.mean as u64),
+            super::figures::time(lag.mean as u64),
+            super::figures::time(end_to_end.mean as u64),
         )
     })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use super::plan_error::PlanError;
 use super::raw::RawPlan;
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 
@@ -105,23 +106,6 @@ pub enum Probes {
     Count(usize),
     /// All that read as fast as they can.
     All,
-}
-
-/// Why an argument can't be read; says what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected {right}; got \"{text}\"")]
-pub struct PlanError {
-    pub(super) text: String,
-    pub(super) right: &'static str,
-}
-
-impl PlanError {
-    pub(super) fn new(text: &str, right: &'static str) -> Self {
-        Self {
-            text: text.escape_debug().take(60).collect(),
-            right,
-        }
-    }
 }
 
 /// A share of the connections.

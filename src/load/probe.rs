@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::connection::{Recorder, TestSettings};
+use super::recorder::{Recorder, TestSettings, add_failure};
 use crate::client::Accounts;
 use crate::market::UnixNanos;
 use crate::protocol::{Control, DataEvent, ResumeFrom, Seq, ServerMessage};
@@ -66,7 +66,7 @@ impl Probe {
         }
         if let Err(error) = self.accounts.take(message) {
             self.is_broken = true;
-            super::worker::add_failure(recorder.failures, format!("protocol violation: {error}"));
+            add_failure(recorder.failures, format!("protocol violation: {error}"));
         }
         if let ServerMessage::Control(Control::Subscribed(_)) = message {
             let accounts = &mut self.accounts;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::plan::PlanError;
+use super::plan_error::PlanError;
 
 /// Settings for servers other than tickcast.
 #[derive(Debug, Clone, PartialEq)]

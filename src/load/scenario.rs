@@ -7,26 +7,14 @@ use rand::RngExt;
 
 use super::connection::{ConnectionError, LoadConnection, Turn};
 use super::plan::Role;
-use super::worker::{Due, Order, Place, READ_BYTES, Report, Stage, Worker, add_failure};
+use super::recorder::add_failure;
+use super::worker::{
+    DisconnectReason, Due, Order, Place, READ_BYTES, Report, SLOW_READ, SPAN, Stage, Worker,
+};
 use crate::market::UnixNanos;
 
-/// Interval of progress reports.
-pub(super) const SPAN: Duration = Duration::from_secs(1);
-/// Read interval of a slow reader.
-pub(super) const SLOW_READ: Duration = Duration::from_millis(50);
 /// Interval of pings from a connection that reads nothing.
 const LIFE_SIGN: Duration = Duration::from_secs(15);
-
-/// Why a connection that is asked for its ledger comes to an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DisconnectReason {
-    /// To come back alone, at once.
-    Churn,
-    /// To come back with all others.
-    Storm,
-    /// Because the test is over.
-    End,
-}
 
 impl Worker {
     /// Does what a connection's turn asks for.

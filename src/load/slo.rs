@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use super::Outcome;
-use super::plan::PlanError;
-use super::table::{count, time};
+use super::figures::{count, time};
+use super::plan_error::PlanError;
 
 /// Service-level objectives of a test.
 #[derive(Debug, Clone, PartialEq)]

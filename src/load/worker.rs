@@ -13,15 +13,18 @@ use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::connection::{ConnectionError, LoadConnection, Recorder, TestSettings, Turn};
+use super::connection::{ConnectionError, LoadConnection, Turn};
 use super::plan::{Assignment, Plan, PlanRng, Role};
-use super::scenario::{DisconnectReason, SLOW_READ, SPAN};
+use super::recorder::{Recorder, TestSettings, add_failure};
 use super::stats::{LedgerSums, Span};
 use crate::clock::{Clock, thread_cpu_time};
 use crate::market::UnixNanos;
-use crate::printable::printable;
 use crate::protocol::ResumeFrom;
 
+/// Interval of progress reports.
+pub(super) const SPAN: Duration = Duration::from_secs(1);
+/// Read interval of a slow reader.
+pub(super) const SLOW_READ: Duration = Duration::from_millis(50);
 /// Size of the read buffer, about the size of the CPU cache.
 pub(super) const READ_BYTES: usize = 256 * 1024;
 /// Full reads of one connection before the others get theirs.
@@ -31,8 +34,6 @@ const EVENTS_A_TURN: usize = 1024;
 const SMALL_RECEIVE_BUFFER: usize = 4096;
 /// Connections from one loopback address: fewer than there are ports.
 const CONNECTIONS_A_SOURCE: usize = 20_000;
-/// Failures that are told; further ones are of the same kinds.
-const FAILURES_MAX: usize = 50;
 /// The token of the waker, behind all connections.
 const WAKE: Token = Token(usize::MAX);
 
@@ -71,11 +72,15 @@ pub(super) struct End {
     pub ledger: LedgerSums,
 }
 
-pub(super) fn add_failure(failures: &mut Vec<String>, what: String) {
-    if failures.len() < FAILURES_MAX {
-        // Much of it is the server's own text.
-        failures.push(printable(&what).into_owned());
-    }
+/// Why a connection that is asked for its ledger comes to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DisconnectReason {
+    /// To come back alone, at once.
+    Churn,
+    /// To come back with all others.
+    Storm,
+    /// Because the test is over.
+    End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

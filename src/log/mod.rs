@@ -10,6 +10,7 @@ mod catalog;
 mod conflation;
 mod demand;
 mod event;
+mod item;
 mod replica;
 mod ring;
 mod saved_topic;
@@ -22,7 +23,9 @@ pub use conflation::{
     CatchUp, SNAPSHOT_TRADES, is_snapshot_sized, snapshot_events, snapshot_replaces_all,
 };
 pub use demand::DemandSignal;
-pub use event::{Event, LogItem};
+pub use event::Event;
+pub use item::LogItem;
 pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
-pub use saved_topic::{RestoredTopic, SavedTopic};
+pub use saved_topic::SavedTopic;
+pub use topic_state::RestoredTopic;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Replica;
-use super::topic_state::TopicState;
+use super::topic_state::{RestoredTopic, TopicState};
 use crate::codec::{decode_server_message, encode_event};
 use crate::log::{Event, TopicId, TopicInfo};
 use crate::protocol::{DataEvent, Encoding, Epoch, Seq, ServerMessage};
@@ -26,10 +26,6 @@ pub struct SavedTopic {
     recent: Bytes,
     closed: Bytes,
 }
-
-/// A topic's state to begin with.
-#[derive(Debug)]
-pub struct RestoredTopic(pub(super) TopicState);
 
 /// An array of events, MessagePack.
 fn write(info: &TopicInfo, events: &VecDeque<Event>) -> Bytes {

@@ -21,6 +21,10 @@ pub(super) struct TopicState {
     pub(super) kind: Kind,
 }
 
+/// A topic's state to begin with.
+#[derive(Debug)]
+pub struct RestoredTopic(pub(super) TopicState);
+
 impl TopicState {
     pub(super) fn new(epoch: Epoch, channel: Channel) -> Self {
         Self {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Shard;
 use super::command::Command;
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
-use super::event_loop::Shard;
 use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::read::READ_BYTES;
 use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
 use crate::access::Principal;
@@ -18,6 +17,8 @@ use crate::outbox::{Outbox, OverflowAction, View};
 use crate::protocol::{Encoding, LagLevel};
 use crate::session::{Held, Session};
 
+/// Bytes read at once.
+pub(super) const READ_BYTES: usize = 16 * 1024;
 /// A connection's number within its shard; used again after it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey(pub u32);

@@ -2,78 +2,33 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio::sync::mpsc;
 
 use super::command::{Command, ShardHandle};
 use super::connection::ConnectionKey;
+use super::connection::READ_BYTES;
 use super::connections::Connections;
 use super::feed::Feed;
+use super::feed::ShardConfig;
 use super::meters::Meters;
 use super::pause::{LOOK_EVERY, PauseDetector};
-use super::read::READ_BYTES;
 use super::reader::websocket_config;
-use super::ready::ReadyList;
-use super::snapshots::Snapshots;
 use super::timers::{Due, Timers};
 use super::turn_events::FanOut;
+use super::{SERVING_MAX, Shard};
 use crate::bus::Emitter;
-use crate::clock::Clock;
 use crate::limits::ShardLimits;
 use crate::log::{DemandSignal, Log, Next, Replica};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache};
-use crate::protocol::{Code, Epoch, Limits};
+use crate::protocol::Code;
 
 /// Items of the log after which sockets are served; the last batch of a turn is taken whole.
 const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
-/// Time that a turn spends on requests; a single slice of a request is far shorter.
-pub(super) const SERVING_MAX: Duration = Duration::from_micros(500);
-
-/// Configuration of a shard at start.
-#[derive(Debug, Clone)]
-pub struct ShardConfig {
-    /// The clock of the whole server.
-    pub clock: Clock,
-    /// The epoch in which topics begin.
-    pub epoch: Epoch,
-    /// Limits that a reload can change.
-    pub limits: ShardLimits,
-    /// By source: opened by the first subscription to one of its topics.
-    pub demand: Arc<[Arc<DemandSignal>]>,
-}
-
-/// See the module.
-#[derive(Debug)]
-pub struct Shard {
-    pub(super) number: usize,
-    pub(super) feed: Feed,
-    pub(super) connections: Connections,
-    pub(super) fan_out: FanOut,
-    pub(super) websocket: WebSocketConfig,
-    /// Limits of a client's requests.
-    pub(super) limits: Arc<Limits>,
-    pub(super) handle: ShardHandle,
-    pub(super) meters: Meters,
-    pub(super) pauses: PauseDetector,
-    pub(super) ready: Arc<ReadyList>,
-    pub(super) timers: Timers,
-    /// Buffer that all sockets are read into.
-    pub(super) read_buffer: Box<[u8]>,
-    /// New clients are refused.
-    pub(super) draining: bool,
-    /// HTTP snapshots in progress.
-    pub(super) snapshots: VecDeque<Snapshots>,
-    /// Answered when the last client has left.
-    pub(super) drained: Option<oneshot::Sender<()>>,
-    /// With a flush window: the time at which gathered events are written.
-    flush_at: UnixNanos,
-}
 
 /// Starts a shard's thread; its runtime also serves the handshakes of its future clients.
 pub fn spawn(

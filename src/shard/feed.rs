@@ -4,12 +4,27 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::ShardConfig;
 use crate::bus::Emitter;
-use crate::log::{Checkpoint, Log, Replica};
+use crate::clock::Clock;
+use crate::limits::ShardLimits;
+use crate::log::{Checkpoint, DemandSignal, Log, Replica};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache, SlotId, View};
+use crate::protocol::Epoch;
+
+/// Configuration of a shard at start.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The clock of the whole server.
+    pub clock: Clock,
+    /// The epoch in which topics begin.
+    pub epoch: Epoch,
+    /// Limits that a reload can change.
+    pub limits: ShardLimits,
+    /// By source: opened by the first subscription to one of its topics.
+    pub demand: Arc<[Arc<DemandSignal>]>,
+}
 
 /// State of all topics as of the last batch that was routed, with the time and the counters of this turn.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Inspection of a shard's connections for operators.
 
+use super::Shard;
 use super::command::{ConnectionInfo, Rank, WaitsFor};
 use super::connection::{Connection, ConnectionKey};
-use super::event_loop::Shard;
 
 impl Shard {
     /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.

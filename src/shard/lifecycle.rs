@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Shard;
 use super::connection::{Closing, ConnectionKey, Permit};
-use super::event_loop::Shard;
 use super::timers::{Due, Timer};
 use crate::codec::encode_control;
 use crate::log::TopicId;

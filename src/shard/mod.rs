@@ -29,6 +29,55 @@ pub mod turn_events;
 
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer, WaitsFor};
 pub use connection::{Adopted, ConnectionKey, Permit};
-pub use event_loop::{Shard, ShardConfig, spawn};
+pub use event_loop::spawn;
+pub use feed::ShardConfig;
 pub use snapshots::SNAPSHOT_NAMES_MAX;
 pub use transport::Transport;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::market::UnixNanos;
+use crate::protocol::Limits;
+use connections::Connections;
+use feed::Feed;
+use meters::Meters;
+use pause::PauseDetector;
+use ready::ReadyList;
+use snapshots::Snapshots;
+use timers::Timers;
+use turn_events::FanOut;
+
+/// Time that a turn spends on requests; a single slice of a request is far shorter.
+const SERVING_MAX: Duration = Duration::from_micros(500);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    number: usize,
+    feed: Feed,
+    connections: Connections,
+    fan_out: FanOut,
+    websocket: WebSocketConfig,
+    /// Limits of a client's requests.
+    limits: Arc<Limits>,
+    handle: ShardHandle,
+    meters: Meters,
+    pauses: PauseDetector,
+    ready: Arc<ReadyList>,
+    timers: Timers,
+    /// Buffer that all sockets are read into.
+    read_buffer: Box<[u8]>,
+    /// New clients are refused.
+    draining: bool,
+    /// HTTP snapshots in progress.
+    snapshots: VecDeque<Snapshots>,
+    /// Answered when the last client has left.
+    drained: Option<oneshot::Sender<()>>,
+    /// With a flush window: the time at which gathered events are written.
+    flush_at: UnixNanos,
+}

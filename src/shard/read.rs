@@ -3,14 +3,12 @@
 use std::task::Poll;
 
 use super::connection::{Closing, ConnectionKey};
-use super::event_loop::{SERVING_MAX, Shard};
 use super::reader::{Incoming, read_messages};
+use super::{SERVING_MAX, Shard};
 use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
 use crate::session::View;
 
-/// Bytes read at once.
-pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Requests of one connection that are answered in one turn.
 const REQUESTS_A_TURN: usize = 4;
 /// Reads of one connection in one turn.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Shard;
 use super::connection::ConnectionKey;
-use super::event_loop::Shard;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::access::Visible;

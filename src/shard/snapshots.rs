@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::Shard;
 use super::command::SnapshotAnswer;
-use super::event_loop::Shard;
 use crate::access::{Principal, Visible};
 use crate::codec::{SnapshotHead, encode_event, write_snapshot};
 use crate::log::{Replica, TopicId, snapshot_events};

@@ -7,6 +7,7 @@ mod config_keys;
 mod descriptors;
 mod docs_consistency;
 mod errors;
+mod file_layers;
 mod file_times;
 mod folders;
 mod golden;

@@ -17,9 +17,9 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use schedule::Schedule;
-use state::{OpenBar, Session, State, place};
+use state::{OpenBar, State, place};
+use summary::Session;
 
-use super::saved::SavedTime;
 use crate::log::{Catalog, InstrumentId, InstrumentInfo, TopicId};
 use crate::market::{Bar, Body, Interval, PriceFault, Trade, TradingState, UnixNanos};
 use crate::topic::Channel;
@@ -37,6 +37,13 @@ pub struct SessionSoFar {
     pub bar: Bar,
     /// Σ price·quantity.
     pub notional: Decimal,
+}
+
+/// A source's own time, as the bus knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SavedTime {
+    pub(super) present: UnixNanos,
+    pub(super) next_end: UnixNanos,
 }
 
 /// Derived state of one instrument, as saved for a restart.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use super::Publish;
-use super::summary::ticker;
+use super::summary::{Session, ticker};
 use crate::log::{InstrumentInfo, TopicId};
 use crate::market::{
     Bar, Body, Interval, PriceFault, SourceKind, Status, Trade, TradingState, UnixNanos,
@@ -13,13 +13,6 @@ use crate::market::{
 use crate::topic::Channel;
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) day: UnixNanos,
-    pub(super) sum: Bar,
-    pub(super) notional: Decimal,
-}
 
 #[derive(Debug)]
 pub(super) struct OpenBar {

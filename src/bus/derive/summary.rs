@@ -2,8 +2,7 @@
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
-use super::state::Session;
-use crate::market::{Price, Ticker};
+use crate::market::{Bar, Price, Ticker, UnixNanos};
 
 /// The least decimals of what is divided.
 const DIVIDED_SCALE_MIN: u32 = 8;
@@ -11,6 +10,14 @@ const DIVIDED_SCALE_MIN: u32 = 8;
 const DIVIDED_DIGITS_MIN: i64 = 6;
 /// Digits that every decimal has room for.
 const DIGITS_MAX: i64 = 28;
+
+/// Sums of a session so far.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) day: UnixNanos,
+    pub(super) sum: Bar,
+    pub(super) notional: Decimal,
+}
 
 pub(super) fn ticker(session: &Session) -> Ticker {
     let Session { sum, notional, .. } = session;

@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 
 use super::super::table::{self, Kind};
 use super::super::yaml::{Node, Value};
-use super::super::{Problem, server, units};
+use super::super::{Problem, units};
 use super::Section;
 use crate::market::{UnixNanos, parse_decimal};
 
@@ -122,7 +122,7 @@ impl Section<'_> {
 
     pub(in crate::config) fn address(&self, key: &str) -> SocketAddr {
         let wanted = "host:port, e.g. 127.0.0.1:8080, [::1]:8080 or localhost:8080";
-        self.read(key, wanted, server::parse_address)
+        self.read(key, wanted, units::parse_address)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 

@@ -1,8 +1,9 @@
 //! Messages of a server, and what they do to the state of a connection.
 
 use super::super::request::{chunks, part_of};
-use super::{ConnectionError, LoadConnection, Phase, Recorder, TestSettings, Turn};
+use super::{ConnectionError, LoadConnection, Phase, Turn};
 use crate::codec::decode_server_message;
+use crate::load::recorder::{Recorder, TestSettings, add_failure};
 use crate::market::UnixNanos;
 use crate::protocol::{
     Control, Encoding, LagLevel, LedgerEntry, OnSlow, Op, ResumeFrom, ServerMessage, Subscribe,
@@ -161,7 +162,7 @@ impl LoadConnection {
     }
 
     fn fail(&self, recorder: &mut Recorder<'_>, what: &str) {
-        crate::load::worker::add_failure(
+        add_failure(
             recorder.failures,
             format!("connection {}: {what}", self.assignment.number),
         );

@@ -13,29 +13,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use super::handshake::{self, HandshakeError};
 use super::plan::{Assignment, Dialect, Role};
 use super::probe::Probe;
+use super::recorder::{Recorder, TestSettings};
 use super::scan::{Found, FrameError, Scanner, Want};
-use super::stats::{Latency, Tally};
 use crate::codec::{DecodeError, encode_request};
 use crate::market::UnixNanos;
 use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
 
 /// The longest answer to a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-/// Settings shared by all connections of a test.
-#[derive(Debug)]
-pub(super) struct TestSettings {
-    pub dialect: Dialect,
-    pub encoding: Encoding,
-    pub host: String,
-    /// Path of the feed, where the server is a tickcast.
-    pub path: String,
-    /// Offset added to the local clock to get the server's time.
-    pub clock_offset_ns: i64,
-    /// The events' own times tell when they were due.
-    pub due_is_known: bool,
-    pub ledger: bool,
-}
-
 /// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
@@ -96,16 +81,6 @@ pub(super) struct LoadConnection {
     is_silent: bool,
     epoch: String,
     close_code: u16,
-}
-
-/// Recorder of a connection's results.
-#[derive(Debug)]
-pub(super) struct Recorder<'a> {
-    pub tally: &'a mut Tally,
-    pub latency: &'a mut Latency,
-    pub failures: &'a mut Vec<String>,
-    /// Latencies are recorded.
-    pub measures: bool,
 }
 
 impl LoadConnection {

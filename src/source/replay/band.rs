@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::account::{RowFault, Skip};
-use super::reader::{Item, Placed};
+use super::placed::{Item, Placed};
 use super::times::TimeRules;
 use crate::market::UnixNanos;
 
@@ -182,7 +182,7 @@ fn shown(time: UnixNanos) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reader::Mark;
+    use super::super::placed::Mark;
     use super::super::row::{Row, What};
     use super::*;
     use crate::market::{Quote, Symbol};

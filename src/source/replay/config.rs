@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use super::times::TimeRules;
-use super::{ReplayError, inputs, reader};
-use crate::market::{PriceRules, Symbol, UnixNanos};
+use crate::market::{PriceRules, Symbol};
 
 /// Replay speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -148,16 +147,5 @@ impl ReplayConfig {
             times: TimeRules::DEFAULT,
             columns: None,
         }
-    }
-
-    /// Opens every file and detects its form; returns all that is wrong. It waits for the file system, so it must run on a
-    /// plain thread.
-    pub fn probe(&self) -> Vec<ReplayError> {
-        let probe = |pattern: &PathBuf| {
-            let listing = inputs::list(std::slice::from_ref(pattern))?;
-            reader::open_all(self, UnixNanos::END, listing, &[], None).map(|_opened| ())
-        };
-        let each = self.files.iter();
-        each.filter_map(|pattern| probe(pattern).err()).collect()
     }
 }

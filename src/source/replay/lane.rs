@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use prometheus::IntCounter;
 
 use super::account::{FileAccount, RowFault, Skip};
-use super::reader::{Chunk, FilePosition, Mark, Placed, Recording};
+use super::placed::{Mark, Placed};
+use super::reader::{Chunk, FilePosition, Recording};
 use crate::market::UnixNanos;
 use crate::source::Output;
 

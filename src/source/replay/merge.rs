@@ -7,7 +7,7 @@ use super::checkpoint::Progress;
 use super::lane::Lane;
 use super::names::{Names, NoNumber};
 use super::pace::{Pace, Waited};
-use super::reader::Placed;
+use super::placed::Placed;
 use super::row::What;
 use crate::bus::Emit;
 use crate::source::{Output, SourceError};

@@ -17,6 +17,8 @@ mod metered;
 mod names;
 mod order;
 mod pace;
+mod placed;
+mod probe;
 mod reader;
 mod record;
 mod row;

@@ -1,6 +1,6 @@
 //! The order of a file's rows in time: newest-first files are sorted.
 
-use super::reader::{Item, Mark, Placed};
+use super::placed::{Item, Mark, Placed};
 
 /// Rows by which the order of a file is judged.
 const JUDGED_BY: usize = 1000;

@@ -12,8 +12,8 @@ use super::band::Band;
 use super::form::{Form, read_line};
 use super::inputs::{Input, Listing, Opened, with_text};
 use super::order::{SORTED_ROWS_MAX, Sequencer};
+use super::placed::{Item, Mark, Placed};
 use super::record::{Cells, LINE_BYTES_MAX, Line, Lines};
-use super::row::Row;
 use super::{ReplayConfig, ReplayError};
 use crate::market::UnixNanos;
 
@@ -33,26 +33,6 @@ pub(super) struct FilePosition {
     /// The rows were sorted by time, so that `mark` counts sorted rows.
     pub is_sorted: bool,
 }
-
-/// A row's place in its file, and what the file holds up to there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Mark {
-    /// Rows up to this one, it included.
-    pub rows: u64,
-    /// CRC-32 of their lines; of all lines of a sorted file.
-    pub fingerprint: u32,
-}
-
-/// A row and its place.
-#[derive(Debug)]
-pub(super) struct Placed {
-    pub line: u64,
-    pub mark: Mark,
-    pub row: Row,
-}
-
-/// A row, or a line that is refused and the reason.
-pub(super) type Item = Result<Placed, (u64, RowFault)>;
 
 /// Why a row was skipped, for the log and for `max_bad`.
 #[derive(Debug)]

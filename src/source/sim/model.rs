@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::place::FactorPlace;
+use serde::{Deserialize, Serialize};
+
+use super::stream::StreamPlace;
 use super::stream::{Role, Stream};
 
 const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
@@ -82,6 +84,14 @@ pub(super) fn year_spread(seconds: f64) -> f64 {
 
 /// Steps of a common factor.
 const FACTOR_STEP_NANOS: u64 = 100_000_000;
+
+/// A factor's place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FactorPlace {
+    pub stream: StreamPlace,
+    pub at: u64,
+    pub value: f64,
+}
 
 /// A Brownian motion that several instruments share: a function of time alone, sampled on a grid.
 #[derive(Debug)]

@@ -4,16 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Market;
 use super::instrument::GeneratorPlace;
-use super::stream::StreamPlace;
+use super::model::FactorPlace;
 use crate::market::UnixNanos;
-
-/// A factor's place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct FactorPlace {
-    pub stream: StreamPlace,
-    pub at: u64,
-    pub value: f64,
-}
 
 /// See the module. Times are the market's own, except for `begun`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
