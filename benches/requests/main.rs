@@ -14,7 +14,6 @@ use tickcast::limits::{HistoryLimits, OutboxLimits};
 
 use tickcast::access::{InstrumentList, Principal};
 use tickcast::clock::thread_cpu_time;
-use tickcast::codec::encode_parts;
 use tickcast::log::{Catalog, LogItem, Replica, SourceId};
 use tickcast::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use tickcast::outbox::{Counts, LastValueCache, Outbox, View};
@@ -121,12 +120,7 @@ impl Rig {
         };
         let outbox = &mut self.outbox;
         match action {
-            Action::Respond(control) | Action::Notify(control) => {
-                let bytes_max = outbox.frames.message_max();
-                for part in encode_parts(control, Encoding::Json, bytes_max) {
-                    outbox.respond(part);
-                }
-            }
+            Action::Respond(control) | Action::Notify(control) => outbox.respond(control),
             Action::Subscribe(topic, settings, join) => {
                 outbox.subscribe(topic, settings, join, &mut view);
             }

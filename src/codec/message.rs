@@ -81,19 +81,19 @@ pub struct SnapshotHead<'a> {
 }
 
 /// A control message as one payload, or several where it would be larger than `bytes_max`: all but the last say `more`.
-pub fn encode_parts(control: Control, encoding: Encoding, bytes_max: usize) -> Vec<Vec<u8>> {
-    let whole = encode_control(&control, encoding);
+pub fn encode_parts(control: &Control, encoding: Encoding, bytes_max: usize) -> Vec<Vec<u8>> {
+    let whole = encode_control(control, encoding);
     if whole.len() <= bytes_max {
         return vec![whole];
     }
     let [first, second] = halves(control);
-    let mut parts = encode_parts(first, encoding, bytes_max);
-    parts.extend(encode_parts(second, encoding, bytes_max));
+    let mut parts = encode_parts(&first, encoding, bytes_max);
+    parts.extend(encode_parts(&second, encoding, bytes_max));
     parts
 }
 
-fn halves(control: Control) -> [Control; 2] {
-    let (mut first, mut second) = (control.clone(), control);
+fn halves(control: &Control) -> [Control; 2] {
+    let (mut first, mut second) = (control.clone(), control.clone());
     match (&mut first, &mut second) {
         (Control::Subscribed(a), Control::Subscribed(b)) => {
             a.more = true;

@@ -1,21 +1,14 @@
 //! From what waits to the wire, and the accounts of it.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::slot::Left;
-use super::{Control, Counts, InstrumentsLeft, Outbox, SlotId, State, View};
-use crate::codec::{SnapshotHead, encode_control, encode_event, encode_parts, write_snapshot};
+use super::{Outbox, SlotId, State, View};
+use crate::codec::{SnapshotHead, encode_event, write_snapshot};
 use crate::log::{CatchUp, Event, snapshot_replaces_all};
-use crate::protocol::{
-    self, Gap, GapCause, Heartbeat, InstrumentEntry, Instruments, Lag, LagLevel, Mode, Seq,
-};
+use crate::protocol::{Control, Gap, GapCause, Lag, LagLevel, Mode, Seq};
 
-/// Instruments in one part of a long answer.
-const INSTRUMENTS_A_PART: usize = 256;
-/// Work of a flush that an instrument of a list takes, in bytes of other messages.
-const INSTRUMENT_WORK: usize = 512;
 /// All of a snapshot but its events: the names of its fields, the longest topic and epoch.
 const SNAPSHOT_HEAD_BYTES: usize = 512;
 
@@ -57,72 +50,10 @@ impl Outbox {
         if is_empty && self.level != LagLevel::Ok {
             self.level = LagLevel::Ok;
             let lag = self.lag(view);
-            self.frames
-                .control(&encode_control(&lag, self.frames.encoding()));
+            self.put(&lag);
             view.counts.lag[LagLevel::Ok as usize] += 1;
         }
         is_empty
-    }
-
-    fn send_control(&mut self, view: &mut View<'_>) -> bool {
-        match self.waiting.control.pop_front() {
-            None => return false,
-            Some(Control::Response(payload)) => {
-                self.waiting.response_bytes -= payload.len();
-                self.frames.count_asked(payload.len());
-                self.frames.control(&payload);
-            }
-            Some(Control::Notification(payload)) => {
-                self.waiting.notification_bytes -= payload.len();
-                self.frames.control(&payload);
-            }
-            Some(Control::Change(payload)) => {
-                self.waiting.change_bytes -= payload.len();
-                self.frames.control(&payload);
-            }
-            Some(Control::Heartbeat) => {
-                self.waiting.heartbeat_waits = false;
-                let totals = self.totals;
-                let heartbeat = protocol::Control::Heartbeat(Heartbeat {
-                    ts: view.now.0,
-                    delivered: totals.delivered,
-                    merged: totals.merged,
-                    lost: totals.lost,
-                    queued_bytes: self.queued_bytes() as u64,
-                });
-                self.frames
-                    .control(&encode_control(&heartbeat, self.frames.encoding()));
-            }
-            Some(Control::Instruments(left)) => {
-                self.waiting.response_bytes -= InstrumentsLeft::COST;
-                self.send_instruments(left, view.counts);
-            }
-        }
-        true
-    }
-
-    fn send_instruments(&mut self, mut left: Box<InstrumentsLeft>, counts: &mut Counts) {
-        let instruments: Vec<_> = left
-            .list
-            .take(INSTRUMENTS_A_PART)
-            .map(|info| instrument_entry(&info.instrument))
-            .collect();
-        counts.work(instruments.len() * INSTRUMENT_WORK);
-        let more = !left.list.is_empty();
-        let part = protocol::Control::Instruments(Instruments {
-            id: left.id.clone(),
-            instruments,
-            more,
-        });
-        let bytes_max = self.frames.message_max();
-        for part in encode_parts(part, self.frames.encoding(), bytes_max) {
-            self.frames.count_asked(part.len());
-            self.frames.control(&part);
-        }
-        if more {
-            self.waiting.response_bytes += InstrumentsLeft::COST;
-            self.waiting.control.push_front(Control::Instruments(left));
-        }
     }
 
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
@@ -209,10 +140,7 @@ impl Outbox {
         view.counts.merged += merged;
         self.totals.lost += lost;
         view.counts.lost[cause as usize] += lost;
-        self.frames.control(&encode_control(
-            &protocol::Control::Gap(gap),
-            self.frames.encoding(),
-        ));
+        self.put(&Control::Gap(gap));
     }
 
     fn send_snapshot(&mut self, entry: SnapshotEntry, view: &mut View<'_>) {
@@ -432,8 +360,8 @@ impl Outbox {
         }
     }
 
-    pub(super) fn lag(&self, view: &View<'_>) -> protocol::Control {
-        protocol::Control::Lag(Lag {
+    pub(super) fn lag(&self, view: &View<'_>) -> Control {
+        Control::Lag(Lag {
             level: self.level,
             queued_bytes: self.queued_bytes() as u64,
             behind_ms: self.behind(view.now, view.limits.behind_max).as_millis() as u64,
@@ -445,26 +373,8 @@ impl Outbox {
         if self.level == LagLevel::Ok {
             self.level = LagLevel::Warn;
             let lag = self.lag(view);
-            self.frames
-                .control(&encode_control(&lag, self.frames.encoding()));
+            self.put(&lag);
             view.counts.lag[LagLevel::Warn as usize] += 1;
         }
-    }
-}
-
-/// An instrument as it stands in `instruments`.
-pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEntry {
-    InstrumentEntry {
-        symbol: instrument.symbol.to_string(),
-        channels: instrument
-            .channels()
-            .into_iter()
-            .map(|channel| Cow::Borrowed(channel.full_name()))
-            .collect(),
-        price_scale: instrument.price_scale,
-        qty_scale: instrument.qty_scale,
-        src: instrument.src,
-        description: instrument.description.clone(),
-        venue_symbol: instrument.venue_symbol.as_deref().map(str::to_owned),
     }
 }

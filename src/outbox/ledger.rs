@@ -2,7 +2,6 @@
 
 use super::queue::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
-use crate::codec::encode_parts;
 use crate::log::TopicId;
 use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, Seq};
 
@@ -22,10 +21,8 @@ impl Outbox {
             topics,
             more: false,
         });
-        for part in encode_parts(answer, self.frames.encoding(), self.frames.message_max()) {
-            view.counts.work(LEDGER_WORK * part.len());
-            self.frames.control(&part);
-        }
+        let bytes = self.put_parts(&answer, self.frames.message_max());
+        view.counts.work(LEDGER_WORK * bytes);
     }
 
     /// `queued`: the newest of the account's epoch that is in the queue.

@@ -6,6 +6,7 @@
 //! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
 //! of its entries is in the queue. No I/O here, and no clock: `now` is handed in.
 
+mod control;
 mod counts;
 mod drain;
 mod event_range;
@@ -24,8 +25,8 @@ mod tests;
 mod thinning;
 mod waiting;
 
+pub use control::instrument_entry;
 pub use counts::{Counts, REPORT_EVERY, Tallies};
-pub use drain::instrument_entry;
 pub use event_range::{EventRange, EventRef};
 pub use frame_buffer::{FrameBuffer, Opcode};
 pub use last_value::LastValueCache;
@@ -35,7 +36,6 @@ pub use state::State;
 
 use std::time::Duration;
 
-use crate::access::InstrumentList;
 use crate::limits::OutboxLimits;
 use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
@@ -79,32 +79,6 @@ pub struct Totals {
     pub merged: u64,
     /// Events named in gaps.
     pub lost: u64,
-}
-
-#[derive(Debug)]
-enum Control {
-    /// Answers, in order; reading stops while they wait.
-    Response(Vec<u8>),
-    /// Message that the client did not request; bounded by `fanout.control`.
-    Notification(Vec<u8>),
-    /// Changes of what the client holds, which it didn't ask for.
-    Change(Vec<u8>),
-    /// A long answer, made as the socket drains.
-    Instruments(Box<InstrumentsLeft>),
-    /// Numbers are filled in when it is written; a newer one isn't needed while this waits.
-    Heartbeat,
-}
-
-/// The part of an answer to `instruments` that isn't made yet.
-#[derive(Debug)]
-struct InstrumentsLeft {
-    id: Option<Id>,
-    list: InstrumentList,
-}
-
-impl InstrumentsLeft {
-    /// Memory that it takes.
-    const COST: usize = size_of::<Self>();
 }
 
 /// See the module.
@@ -289,52 +263,9 @@ impl Outbox {
         }
     }
 
-    /// An answer to a request, after those before it.
-    pub fn respond(&mut self, payload: Vec<u8>) {
-        self.waiting.response_bytes += payload.len();
-        self.waiting.control.push_back(Control::Response(payload));
-    }
-
-    /// A message that the client didn't ask for. Returns false where the control queue is full.
-    #[must_use]
-    pub fn notify(&mut self, payload: Vec<u8>, limits: &OutboxLimits) -> bool {
-        self.waiting.notification_bytes += payload.len();
-        self.waiting
-            .control
-            .push_back(Control::Notification(payload));
-        self.waiting.notification_bytes <= limits.control_bytes
-    }
-
-    /// The answer to `instruments`, made as the socket drains.
-    pub fn respond_instruments(&mut self, id: Option<Id>, list: InstrumentList) {
-        let left = InstrumentsLeft { id, list };
-        self.waiting.response_bytes += InstrumentsLeft::COST;
-        self.waiting
-            .control
-            .push_back(Control::Instruments(Box::new(left)));
-    }
-
     /// The answer to `ledger`, after all that waits now.
     pub fn respond_ledger(&mut self, id: Option<Id>) {
         self.waiting.queue.push(Entry::Ledger(Box::new(id)));
-    }
-
-    /// True if the client has read enough of the previous changes to be notified of another one, of any length.
-    pub fn has_room_for_change(&self, limits: &OutboxLimits) -> bool {
-        self.waiting.change_bytes <= limits.control_bytes
-    }
-
-    /// A message about what the client holds from now on, before the data that it announces. It doesn't pause reading.
-    pub fn notify_change(&mut self, payload: Vec<u8>) {
-        self.waiting.change_bytes += payload.len();
-        self.waiting.control.push_back(Control::Change(payload));
-    }
-
-    /// It is time for a heartbeat.
-    pub fn heartbeat(&mut self) {
-        if !std::mem::replace(&mut self.waiting.heartbeat_waits, true) {
-            self.waiting.control.push_back(Control::Heartbeat);
-        }
     }
 
     /// True if responses are queued, so that no further request should be read.
@@ -410,28 +341,6 @@ impl Outbox {
             waiting.asked_ends_at = None;
             waiting.asked_until = view.now;
         }
-    }
-
-    /// Puts the answers that wait on the wire, because nothing comes after.
-    pub fn frame_responses(&mut self) {
-        if self.waiting.are_unused() {
-            return;
-        }
-        for control in std::mem::take(&mut self.waiting.control) {
-            if let Control::Response(payload)
-            | Control::Notification(payload)
-            | Control::Change(payload) = control
-            {
-                self.frames.control(&payload);
-            }
-        }
-        let waiting = &mut *self.waiting;
-        (
-            waiting.response_bytes,
-            waiting.notification_bytes,
-            waiting.change_bytes,
-            waiting.heartbeat_waits,
-        ) = (0, 0, 0, false);
     }
 
     /// Forgets what waits; what is on the wire still goes out.

@@ -2,7 +2,6 @@
 
 use super::queue::Entry;
 use super::{Outbox, SlotId, View};
-use crate::codec::encode_control;
 use crate::protocol::{LagLevel, Mode, OnSlow};
 
 /// The queue at which a client is warned, as a share of its bound.
@@ -60,13 +59,9 @@ impl Outbox {
 
     fn notify_lag(&mut self, level: LagLevel, view: &mut View<'_>) {
         self.level = level;
-        let lag = encode_control(&self.lag(view), self.frames.encoding());
+        let lag = self.lag(view);
         view.counts.lag[level as usize] += 1;
-        // Not asked for, so it keeps no request waiting; changes of level are few, so it needs no bound of its own.
-        self.waiting.notification_bytes += lag.len();
-        self.waiting
-            .control
-            .push_back(super::Control::Notification(lag));
+        self.queue_lag(lag);
     }
 
     fn reduce(&mut self, view: &mut View<'_>) -> OverflowAction {

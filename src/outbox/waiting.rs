@@ -1,14 +1,15 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
+use super::SlotId;
+use super::control::{ControlEntry, Reason};
 use super::queue::SendQueue;
-use super::{Control, SlotId};
 use crate::market::UnixNanos;
 
 /// Entries that wait for the socket.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub control: VecDeque<Control>,
+    pub control: VecDeque<ControlEntry>,
     pub response_bytes: usize,
     pub notification_bytes: usize,
     /// Messages about what the client holds.
@@ -47,6 +48,15 @@ impl Waiting {
         left_after_reduction: 0,
         reduced_at: UnixNanos(0),
     };
+
+    /// Memory of the messages that wait for this reason.
+    pub(super) fn bytes_of(&mut self, reason: Reason) -> &mut usize {
+        match reason {
+            Reason::Response => &mut self.response_bytes,
+            Reason::Notification => &mut self.notification_bytes,
+            Reason::Change => &mut self.change_bytes,
+        }
+    }
 }
 
 static NOTHING: Waiting = Waiting::NOTHING;
@@ -110,7 +120,7 @@ mod tests {
         assert!(!queues.queue.is_empty(), "what waits is kept");
         while queues.queue.pop().is_some() {}
         queues.pending.clear();
-        queues.control.push_back(Control::Heartbeat);
+        queues.control.push_back(ControlEntry::Heartbeat);
         queues.shrink(true);
         assert_eq!(
             queues.queue.capacity(),

@@ -11,7 +11,6 @@ use super::lifecycle::TOO_SLOW;
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
 use crate::access::InstrumentList;
-use crate::codec::{encode_control, encode_parts};
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
@@ -148,8 +147,8 @@ impl Shard {
         self.on_ready(key);
     }
 
-    fn welcome(&self, key: ConnectionKey, generation: u32, encoding: Encoding) -> Vec<u8> {
-        let welcome = Control::Welcome(Welcome {
+    fn welcome(&self, key: ConnectionKey, generation: u32, encoding: Encoding) -> Control {
+        Control::Welcome(Welcome {
             server: SERVER.to_owned(),
             session: self.session_of(key, generation),
             epoch: self.feed.config.epoch.to_string(),
@@ -159,8 +158,7 @@ impl Shard {
             limits: *self.connections[key].peer.session.limits(),
             auth: "none".to_owned(),
             max_message: self.connections[key].outbox.frames.message_max() as u64,
-        });
-        encode_control(&welcome, encoding)
+        })
     }
 
     /// Does what a session says, in order.
@@ -216,11 +214,7 @@ impl Shard {
                 self.feed.metrics.count_error(code);
             }
         }
-        let outbox = &mut self.connections[key].outbox;
-        let (encoding, bytes_max) = (outbox.frames.encoding(), outbox.frames.message_max());
-        for part in encode_parts(control, encoding, bytes_max) {
-            outbox.respond(part);
-        }
+        self.connections[key].outbox.respond(control);
     }
 
     fn subscribe(
@@ -266,10 +260,7 @@ impl Shard {
     fn notify_change(&mut self, key: ConnectionKey, control: Control) {
         let outbox = &mut self.connections[key].outbox;
         let fits = outbox.has_room_for_change(&self.feed.config.limits.outbox);
-        let (encoding, bytes_max) = (outbox.frames.encoding(), outbox.frames.message_max());
-        for part in encode_parts(control, encoding, bytes_max) {
-            outbox.notify_change(part);
-        }
+        outbox.notify_change(control);
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);
         }
@@ -306,15 +297,14 @@ impl Shard {
     }
 
     /// Sends what the client didn't ask for; one that lets too much of it pile up is sent away.
-    pub(super) fn notify(&mut self, key: ConnectionKey, encode: impl FnOnce(Encoding) -> Vec<u8>) {
+    pub(super) fn notify(&mut self, key: ConnectionKey, control: Arc<Control>) {
         let connection = &mut self.connections[key];
         if connection.closing.is_some() {
             return;
         }
-        let payload = encode(connection.outbox.frames.encoding());
         let fits = connection
             .outbox
-            .notify(payload, &self.feed.config.limits.outbox);
+            .notify(control, &self.feed.config.limits.outbox);
         self.connections.mark_dirty(key);
         if !fits {
             self.disconnect_slow_consumer(key, TOO_SLOW);

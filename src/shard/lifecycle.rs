@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::Shard;
 use super::connection::{Closing, ConnectionKey, Permit};
 use super::timers::{Due, Timer};
-use crate::codec::encode_control;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Opcode, Outbox, SlotId};
@@ -55,9 +54,8 @@ impl Shard {
             },
             ..bye.clone()
         };
-        let bye_payload = encode_control(&Control::Bye(bye), connection.outbox.frames.encoding());
         connection.outbox.frame_responses();
-        connection.outbox.frames.control(&bye_payload);
+        connection.outbox.put(&Control::Bye(bye));
         self.count_close(Some(code));
         self.close_frame(key, code.close_code(), code.name());
     }

@@ -8,7 +8,6 @@ use super::connection::ConnectionKey;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::access::Visible;
-use crate::codec::encode_control;
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition, SourceState};
@@ -277,9 +276,9 @@ impl Shard {
                 .collect();
             concerned.sort_unstable_by_key(|key| key.0);
             concerned.dedup();
-            let change = Control::Instrument(instrument_entry(&info.instrument));
+            let change = Arc::new(Control::Instrument(instrument_entry(&info.instrument)));
             for key in concerned {
-                self.notify(key, |encoding| encode_control(&change, encoding));
+                self.notify(key, Arc::clone(&change));
             }
         }
     }
@@ -343,6 +342,6 @@ impl Shard {
             since: condition.since.0,
             error: condition.error.as_deref().map(str::to_owned),
         });
-        self.notify(key, |encoding| encode_control(&change, encoding));
+        self.notify(key, Arc::new(change));
     }
 }

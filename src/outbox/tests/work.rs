@@ -8,7 +8,7 @@ use crate::limits::{HistoryLimits, OutboxLimits};
 use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::outbox::{Counts, LastValueCache, Outbox, View};
-use crate::protocol::{Encoding, Epoch, Settings};
+use crate::protocol::{Code, Control, Encoding, Epoch, Refusal, Settings, TopicsChange};
 use crate::session::Join;
 use crate::topic::Channel;
 
@@ -127,7 +127,14 @@ fn a_flush_makes_a_bounded_number_of_snapshots() {
 fn topics_that_appear_do_not_pause_reading() {
     _ = flushes(1_000, |outbox, view| {
         assert!(outbox.has_room_for_change(&LIMITS));
-        outbox.notify_change(vec![b'x'; 2 * LIMITS.control_bytes]);
+        let long = "x".repeat(2 * LIMITS.control_bytes);
+        let change = TopicsChange {
+            added: Vec::new(),
+            removed: vec![Refusal::new("trade:X", Code::UnknownTopic, long)],
+            err: Vec::new(),
+            more: false,
+        };
+        outbox.notify_change(Control::Topics(change));
         for topic in (0..view.replica.len() as u32).map(TopicId) {
             let channel = view.replica.catalog().topic(topic).topic.channel;
             if channel == Channel::Quote {

@@ -2,6 +2,7 @@
 
 mod connection;
 mod delivery;
+mod footprint;
 mod market;
 mod subscription;
 

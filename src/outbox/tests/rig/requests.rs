@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
 use super::{LIMITS, Rig};
 use crate::access::Principal;
 use crate::client::Accounts;
-use crate::codec::{encode_parts, encode_request};
+use crate::codec::encode_request;
 use crate::log::TopicId;
 use crate::outbox::Outbox;
 use crate::protocol::{Id, Op, Request, ResumeFrom, Subscribe};
@@ -43,11 +43,7 @@ impl Rig {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Respond(control) => {
-                for part in encode_parts(control, self.encoding, self.outbox.frames.message_max()) {
-                    self.outbox.respond(part);
-                }
-            }
+            Action::Respond(control) => self.outbox.respond(control),
             Action::Subscribe(topic, settings, join) => {
                 if !matches!(join, Join::Live | Join::Resume(_)) {
                     self.announce(topic);
