@@ -114,6 +114,7 @@ impl Outbox {
         let state = &self.slots[gap.slot.index()];
         let is_last =
             state.queued() == 1 && !state.is_pending() && view.replica.head(state.topic) == gap.to;
+        // A state after a gap is unknown until its next event, which may be hours away.
         if is_last && state.kind.conflates() {
             self.put_snapshot(gap.slot, gap.to, 1, None, view);
         }
@@ -250,6 +251,7 @@ impl Outbox {
             }
             return true;
         }
+        // The replica has the history of the current epoch only: the rest of an ended one is lost.
         if !is_current {
             let (from, overran) = (state.head.next(), state.overran());
             self.put_hole(slot, from, to, overran, view);
@@ -263,6 +265,7 @@ impl Outbox {
         let state = &mut self.slots[slot.index()];
         let topic = state.topic;
         let first_kept = view.replica.first_kept(topic);
+        // Events were published, and dropped from the history, faster than the socket took them.
         if state.head.next() < first_kept {
             let (from, overran) = (state.head.next(), state.overran());
             state.set_overran(overran && to < first_kept.previous());

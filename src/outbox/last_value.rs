@@ -49,6 +49,7 @@ impl LastValueCache {
         if (kept.seq, kept.generation) == (event.seq, generation) {
             return &self.place(event.topic, encoding, must_keep).bytes;
         }
+        // A snapshot or a catch-up asks for older events too, which must not displace the newest.
         let is_newer = kept.generation != generation || kept.seq < event.seq;
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();

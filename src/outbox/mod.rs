@@ -1,10 +1,124 @@
-//! One connection's way out: its subscriptions with their accounts, and what waits for the socket.
+//! Outbox of a connection: its subscriptions with their accounts, and its queues.
 //!
-//! Bytes leave in the order: control messages, then the *queue* (raw events, snapshots, missed events, in order), then the
-//! newest of what merges. While the socket takes everything, raw events go straight to the [`FrameBuffer`] and the queue is empty.
+//! Bytes leave in this order: control messages, then the *queue* (raw events, snapshots, missed events, in order), then the
+//! last values of conflated subscriptions. While the socket accepts everything, raw events go directly into the
+//! [`FrameBuffer`] and the queue is empty.
 //!
-//! Invariants: what is on the wire is accounted for, and nothing else. A subscription that merges sends only while none
-//! of its entries is in the queue. No I/O here, and no clock: `now` is handed in.
+//! Invariants: the events in the frame buffer are accounted for, and no others. A conflated subscription sends last values only
+//! while none of its entries is in the queue. No I/O here, and no clock: `now` is an argument.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `slot`, `state` | a subscription: account, and state of its delivery |
+//! | `subscribe` | subscriptions begin, change and end; epochs and overruns |
+//! | `queue`, `control`, `waiting` | entries that wait for the socket |
+//! | `drain`, `ledger` | from the queues to the frame buffer |
+//! | `overflow`, `thinning` | limits of a slow consumer, and the reduction of its queue |
+//! | `pings`, `read_window` | the pace of a client behind its kernel's and its own buffers |
+//! | `frame_buffer`, `last_value`, `event_range`, `counts` | bytes, and numbers |
+//!
+//! The rules of conflation by kind of channel are in `log::conflation`, those of encoding in `codec`.
+//!
+//! # Slow consumers
+//!
+//! A client is a slow consumer when it does not read as fast as its events arrive. Its socket then accepts no more bytes, and
+//! events queue here. It sees, in this order:
+//!
+//! 1. `lag` with level `warn`, once a quarter of `fanout.outbox` or `fanout.behind` is used.
+//! 2. At the limit, by `on_slow` of each subscription: `gap`: the oldest events are dropped, and a `gap` message with cause
+//!    `slow` has their range; `conflate`: `lag` with level `degraded`, after which sequence numbers jump to the newest event
+//!    (but never over the last event of a bar); `disconnect`: the connection is closed with 4407.
+//! 3. `lag` with level `ok`, once everything is sent.
+//!
+//! Nothing is lost silently: the ledger counts each event as delivered, merged or lost. Other clients do not notice.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use std::time::Duration;
+//! # use tickcast::codec::decode_server_message;
+//! # use tickcast::limits::{HistoryLimits, OutboxLimits};
+//! # use tickcast::log::{Batch, Catalog, Event, LogItem, Replica, SourceId};
+//! # use tickcast::market::{Aggressor, Body, Instrument, Price, Qty, SourceKind, Symbol, Trade, TradeId, UnixNanos};
+//! # use tickcast::outbox::{Counts, EventRange, EventRef, LastValueCache, Outbox, View};
+//! # use tickcast::protocol::{Control, Encoding, Epoch, GapCause, LagLevel, Mode, OnSlow, Seq, ServerMessage, Settings};
+//! # use tickcast::session::Join;
+//! # use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
+//! # let instrument = Instrument {
+//! #     symbol: Symbol::new("BTC-USD")?, venue_symbol: None, description: String::new(), price_scale: 2, qty_scale: 0,
+//! #     src: SourceKind::Sim, has_trades: true, has_quotes: false, stale_after: None, session_start: Duration::ZERO,
+//! # };
+//! # let mut catalog = Catalog::new(vec!["sim".into()]);
+//! # catalog.add(SourceId(0), vec![instrument]);
+//! # let catalog = Arc::new(catalog);
+//! # let history = HistoryLimits { events: 1000, bytes: 1 << 20, age: Duration::from_secs(60) };
+//! # let mut replica = Replica::new(Epoch { origin: 7, generation: 0 }, history);
+//! # replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
+//! # let topic = catalog.find(&tickcast::topic::Topic {
+//! #     channel: tickcast::topic::Channel::Trade, symbol: Symbol::new("BTC-USD")?,
+//! # }).ok_or("a topic")?;
+//! # let limits = OutboxLimits {
+//! #     outbox_bytes: 4096, control_bytes: 65_536, frame_bytes: 65_536, behind_max: Duration::from_secs(10),
+//! # };
+//! # let (mut last_values, mut counts, mut timers) = (LastValueCache::default(), Counts::default(), Vec::new());
+//! # let now = UnixNanos(1_767_225_600_000_000_000);
+//! # macro_rules! view { () => { &mut View {
+//! #     replica: &replica, last_values: &mut last_values, limits: &limits, counts: &mut counts, now, timers: &mut timers,
+//! # } } }
+//! # let trade = |seq: Seq| Event { topic, seq, tx: now, body: Body::Trade(Trade {
+//! #     ts: now, px: Price(64_000.into()), qty: Qty(1.into()), side: Aggressor::Buy, id: TradeId::None,
+//! # }) };
+//! let mut outbox = Outbox::new(Encoding::Json, limits.frame_bytes);
+//! let settings = Settings { mode: Mode::Raw, on_slow: OnSlow::Gap };
+//! let slot = outbox.subscribe(topic, settings, Join::Live, view!());
+//!
+//! // The client reads nothing while 100 trades are published.
+//! outbox.frames.blocked = true;
+//! for seq in (1..=100).map(Seq) {
+//! #   let item = LogItem::Event(trade(seq));
+//! #   replica.apply(&item, &catalog);
+//! #   let batch = [Arc::new(Batch::new(vec![item], Arc::clone(&catalog)))];
+//! #   let (encoded, _) = batch[0].encode(Encoding::Json);
+//! #   let event = &EventRange {
+//! #       batches: &batch, places: &[EventRef { batch: 0, item: 0, next: EventRef::END }], at: 0, first: seq, last: seq,
+//! #       joined: encoded.item(0), encoding: Encoding::Json,
+//! #   };
+//!     outbox.admit(slot, event, now, &limits, &mut counts, &mut timers);
+//!     outbox.enforce_limits(view!());
+//! }
+//! outbox.respond_ledger(None);
+//!
+//! // It reads again.
+//! outbox.frames.blocked = false;
+//! while !outbox.fill(view!()) {}
+//! # outbox.frames.seal();
+//! # let mut bytes = std::io::Cursor::new(outbox.frames.unsent().to_vec());
+//! # let mut context = WebSocketContext::new(Role::Client, None);
+//! # let mut received = Vec::new();
+//! # while let Ok(message) = context.read(&mut bytes) {
+//! #     if message.is_text() { received.push(decode_server_message(&message.into_data(), Encoding::Json)?); }
+//! # }
+//! # let mut received = received.into_iter();
+//! # let mut next = || received.next().ok_or("a message");
+//!
+//! let ServerMessage::Control(Control::Lag(lag)) = next()? else { panic!("a lag message") };
+//! assert_eq!(lag.level, LagLevel::Warn);
+//!
+//! let ServerMessage::Control(Control::Gap(gap)) = next()? else { panic!("a gap") };
+//! assert_eq!((gap.from, gap.cause), (Seq(1), GapCause::Slow));
+//!
+//! let ServerMessage::Events(trades) = next()? else { panic!("the newest trades") };
+//! assert_eq!(trades[0].seq, gap.to.next());
+//! assert_eq!(trades[trades.len() - 1].seq, Seq(100));
+//!
+//! let ServerMessage::Control(Control::Ledger(ledger)) = next()? else { panic!("the ledger") };
+//! let account = &ledger.topics[0];
+//! assert_eq!(account.lost, gap.n);
+//! assert_eq!(account.head.since(account.start), account.delivered + account.lost);
+//!
+//! let ServerMessage::Control(Control::Lag(lag)) = next()? else { panic!("a lag message") };
+//! assert_eq!(lag.level, LagLevel::Ok);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod control;
 mod counts;
@@ -200,6 +314,7 @@ impl Outbox {
         timers: &mut Vec<(UnixNanos, SlotId)>,
     ) -> Admitted {
         let state = &mut self.slots[slot.index()];
+        // Conflated events are not queued: memory then depends on the number of subscriptions, not on the event rate.
         if state.merges(self.level == LagLevel::Degraded) {
             self.set_pending(slot, now, timers);
             return Admitted::Marked;
@@ -213,6 +328,7 @@ impl Outbox {
             self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;
         }
+        // Event by event, because the frame buffer may become too full in the middle; those after it queue in order.
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
                 self.frames.events(bytes, 1);

@@ -23,6 +23,7 @@ impl Outbox {
             self.note_progress(view);
         }
         let cost = self.waiting.queue.cost();
+        // Early enough that a client can act on it: unsubscribe, or ask for conflation.
         let warn = view.limits.outbox_bytes / WARN_SHARE;
         let behind = self.behind(view.now, view.limits.behind_max);
         view.counts.waits(behind);

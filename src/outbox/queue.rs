@@ -280,6 +280,7 @@ impl SendQueue {
             };
             let bytes = &old.bytes[at..at + len];
             at += len;
+            // The decider may put other entries first, but they are no events: bytes and events stay in one order.
             if decide(entry, &mut self.entries) == Verdict::Kept && len > 0 {
                 self.bytes.extend_from_slice(bytes);
                 self.events += 1;

@@ -169,6 +169,7 @@ impl Outbox {
             .ok()?;
         let (_, slot) = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
+        // The account ends here; its sums stay in the totals, which are compared with them.
         self.ended += state.accounted();
         self.merging -= u32::from(state.settings.mode != Mode::Raw);
         if state.release() {
@@ -275,6 +276,7 @@ impl Outbox {
             state.set_overran(true);
             return;
         }
+        // Not the account's head: events up to the tail are queued, and will be delivered.
         let newest = state.tail();
         if head == newest {
             return;

@@ -41,6 +41,7 @@ impl Behind {
     fn fate(&mut self, entry: &Entry, merges: bool) -> Fate {
         match entry {
             Entry::Event(event) if merges => {
+                // Of an epoch that has ended the replica knows nothing any more: its last event stays in the queue.
                 let is_newest = !std::mem::replace(&mut self.last_values, true);
                 if self.epoch && is_newest {
                     Fate::Keep
@@ -131,9 +132,12 @@ impl Outbox {
     /// of which nothing is left but that they began.
     pub(super) fn merge_and_drop(&mut self, view: &View<'_>) {
         let degraded = self.degraded();
+        // Before thinning, so that no event of a skipped epoch becomes a gap; after it, because an epoch of a raw subscription
+        // may have nothing left but gaps only then.
         self.skip_epochs(|slot| slot.merges(degraded));
         let thinned = self.thin(view);
         self.skip_epochs(|_| false);
+        // Rebuilding counts places from zero again.
         for (place, entry) in self.waiting.queue.entries().enumerate() {
             if let Entry::Resume(ResumeEntry { slot, to }) = entry
                 && *to == ResumeEntry::OPEN
@@ -177,6 +181,7 @@ impl Outbox {
             let stays = match (&entry, fate) {
                 (_, Fate::Merge) => false,
                 (Entry::Event(event), Fate::Open | Fate::Lose) => {
+                    // The gap goes to the place of the event, so that the account passes its numbers in order.
                     let is_old = event.tx.max(asked_until) < oldest && !is_excused;
                     let stays = fate == Fate::Open && cost <= target && !is_old;
                     if !stays {
@@ -184,10 +189,12 @@ impl Outbox {
                     }
                     stays
                 }
+                // A client that is overrun again and again has one gap for each: they may not grow beyond the bound either.
                 (Entry::Gap(gap), _) => !gaps.join(gap, kept, cost > target),
                 _ => true,
             };
             if stays {
+                // An entry behind the gap ends it: events after it need a gap of their own.
                 gaps.0[id.index()] = matches!(entry, Entry::Gap(_)).then_some(kept.len());
                 kept.push_back(entry);
                 return Verdict::Kept;
@@ -211,6 +218,7 @@ impl Outbox {
         let mut behind = vec![Behind::default(); self.slots.len()];
         let mut kept = 0;
         let queue = &self.waiting.queue;
+        // From the back, because what follows an entry decides whether it is replaced.
         let mut fates: Vec<Fate> = queue
             .entries()
             .rev()
@@ -230,6 +238,7 @@ impl Outbox {
             })
             .collect();
         fates.reverse();
+        // Too many of them are lost by a gap, the oldest first: closed bars may not break the bound.
         for (fate, entry) in fates.iter_mut().zip(queue.entries()) {
             if kept <= kept_max {
                 break;
@@ -298,6 +307,7 @@ impl Outbox {
         for slot in thinned {
             let state = &mut self.slots[slot.index()];
             if state.merges(degraded) {
+                // The events that were taken out are behind the tail again, from where the last value accounts for them.
                 state.set_tail(tails[slot.index()]);
                 if state.mark_pending() {
                     self.waiting.pending.push_back((slot, view.now));

@@ -328,7 +328,10 @@ fn clients_reach_the_catalog_through_access_alone() -> Result<()> {
             })?;
             used.insert((*place, *known));
         }
-        let names_catalog = text
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        let code: Vec<&str> = text.lines().filter(is_code).collect();
+        let names_catalog = code
+            .join("\n")
             .split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':')
             .any(|word| word == "Catalog" || word.ends_with("log::Catalog"));
         assert!(
