@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 
 /// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
-/// [`from`](Self::from) is what `subscribe` needs to go on without a hole.
+/// [`resume_from`](Self::resume_from) is what `subscribe` needs to go on without a hole.
 ///
 /// ```
 /// use tickcast::client::Positions;

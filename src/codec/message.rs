@@ -240,7 +240,7 @@ impl<'de> Deserialize<'de> for Snapshot {
 }
 
 impl Serialize for Snapshot {
-    /// The server writes snapshots around bytes that it has ([`write_snapshot`]); this is never reached there.
+    /// The server writes snapshots around bytes that it has (`write_snapshot`); this is never reached there.
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom(
             "a snapshot is written by write_snapshot",
