@@ -5,9 +5,9 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`client`] | Connection to a feed, ledger of delivered, merged and lost events, resume positions. |
+//! | [`client`] | Connection to a feed, ledger of delivered, merged and lost events, resume positions, codec. |
 //! | [`load`] | Load tests: many connections, latency histograms, verified ledgers. |
-//! | [`protocol`] | Messages of the wire protocol as types; encoding and decoding without I/O. |
+//! | [`protocol`] | Messages of the wire protocol as types. |
 //! | [`market`] | Trades, quotes, bars and tickers; exact decimals and nanosecond times. |
 //! | [`topic`] | Channels, topics and patterns. |
 //!
@@ -37,9 +37,9 @@
 //! The codec is independent of the transport, for clients that bring their own WebSocket library:
 //!
 //! ```
-//! use tickcast::market::Body;
 //! use tickcast::client::decode_server_message;
-//! use tickcast::protocol::{Encoding, ServerMessage};
+//! use tickcast::market::Body;
+//! use tickcast::protocol::{Encoding, Seq, ServerMessage};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let message = br#"[{"ch":"trade","sym":"BTC-USD","seq":7,"ts":1700000000000000000,
@@ -50,7 +50,7 @@
 //! let Body::Trade(trade) = &events[0].body else {
 //!     return Err("another channel".into());
 //! };
-//! assert_eq!(events[0].seq, 7);
+//! assert_eq!(events[0].seq, Seq(7));
 //! assert_eq!(trade.px.to_string(), "64250.10");
 //! # Ok(())
 //! # }

@@ -1,4 +1,29 @@
 //! Subscribable names: [`Channel`], [`Topic`], [`TopicPattern`]. Pure.
+//!
+//! ```
+//! use tickcast::market::Interval;
+//! use tickcast::topic::{Channel, Kind, Topic, TopicError, TopicName, TopicPattern};
+//!
+//! # fn main() -> Result<(), TopicError> {
+//! let TopicName::Topic(topic) = TopicName::parse("bar:BTC-USD:1m")? else {
+//!     return Ok(());
+//! };
+//! assert_eq!(topic.channel, Channel::Bar(Interval::M1));
+//! assert_eq!(topic.channel.kind(), Kind::Bar);
+//! assert_eq!(topic.to_string(), "bar:BTC-USD:1m");
+//!
+//! let TopicName::Pattern(pattern) = TopicName::parse("bar:BTC-*:1m")? else {
+//!     return Ok(());
+//! };
+//! assert!(matches(&pattern, &topic));
+//! assert!(matches!(TopicName::parse("candle:A"), Err(TopicError::Channel(_))));
+//!
+//! fn matches(pattern: &TopicPattern, topic: &Topic) -> bool {
+//!     pattern.matches(topic)
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 

@@ -26,10 +26,12 @@ use rust_decimal::Decimal;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::log::{Batch, Checkpoint, InstrumentId, Log, LogItem, NotAdded, SourceId};
+use crate::log::{
+    Batch, Checkpoint, InstrumentId, Log, LogItem, NotAdded, SourceCondition, SourceId,
+};
 use crate::market::{Body, Symbol, UnixNanos};
 use crate::metrics::Metrics;
-use crate::protocol::{Epoch, SourceCondition, SourceState};
+use crate::protocol::{Epoch, SourceState};
 use crate::topic::Channel;
 use derive::{Derive, Publish};
 use emit::Input;

@@ -1,4 +1,6 @@
-//! The Rust client: a connection to a feed, typed, and an account of what came over it.
+//! Rust client: a typed connection to a feed, and a ledger of the events that came over it.
+//!
+//! # Receiving
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tickcast::client::ClientError> {
@@ -15,6 +17,45 @@
 //! }
 //! # }
 //! ```
+//!
+//! # Verifying the server
+//!
+//! [`Accounts`] counts the events of each topic from the wire alone and compares the result with the
+//! server's ledger. An error is a guarantee that the server broke:
+//!
+//! ```no_run
+//! use tickcast::client::{Account, AccountError, Accounts, Client, ClientError, FeedUrl};
+//! use tickcast::protocol::Encoding;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let feed: FeedUrl = "ws://127.0.0.1:8080/v1/feed".parse()?;
+//! let mut client = Client::connect_to(&feed, Encoding::Json).await?;
+//! client.subscribe(&["quote:BTC-USD"]).await?;
+//! let mut accounts = Accounts::default();
+//! loop {
+//!     let message = match client.next().await {
+//!         Ok(message) => message,
+//!         Err(ClientError::Closed { code, reason }) => {
+//!             println!("closed with {code}: {reason}");
+//!             break;
+//!         }
+//!         Err(error) => return Err(error.into()),
+//!     };
+//!     match accounts.take(&message) {
+//!         Ok(()) => {}
+//!         Err(AccountError::Silent { topic, from, to }) => println!("{topic}: lost {from} to {to}"),
+//!         Err(error) => return Err(error.into()),
+//!     }
+//! }
+//! let lost = |account: &Account| account.lost;
+//! println!("{:?} events lost", accounts.get("quote:BTC-USD").map(lost));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Resuming
+//!
+//! [`Positions`] keeps the last sequence number of each topic; `examples/subscribe.rs` reconnects with it.
 
 mod account;
 mod accounts;

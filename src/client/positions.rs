@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 
 /// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
-/// [`resume_from`](Self::resume_from) is what `subscribe` needs to go on without a hole.
+/// [`resume_from`](Self::resume_from) is the `from` of the next `subscribe`.
 ///
 /// ```
-/// use tickcast::client::Positions;
-/// use tickcast::client::decode_server_message;
-/// use tickcast::protocol::Encoding;
+/// use tickcast::client::{Positions, decode_server_message};
+/// use tickcast::protocol::{Encoding, Seq};
 ///
 /// let mut positions = Positions::default();
 /// let snapshot = br#"{"op":"snapshot","topic":"trade:A","epoch":"e1","seq":7,"events":[]}"#;
 /// positions.take(&decode_server_message(snapshot, Encoding::Json)?);
 /// let from = positions.resume_from().expect("one topic has a position");
-/// assert_eq!(from.seqs, [("trade:A".into(), 7)]);
+/// assert_eq!(from.seqs, [("trade:A".into(), Seq(7))]);
 /// # Ok::<(), tickcast::client::DecodeError>(())
 /// ```
 #[derive(Debug, Clone, Default)]

@@ -6,12 +6,20 @@ use compact_str::CompactString;
 
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
 use super::value::{Fault, Value, read, shown};
-use crate::protocol::{
-    BadRequest, Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked,
-};
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
+use crate::protocol::{Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked};
 
 const ID_TEXT_MAX: usize = 36;
+
+/// Why a request isn't one; answered by `error` 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BadRequest {
+    /// The request's id, where it could be read.
+    pub id: Option<Id>,
+    /// Names the field, and says what would be right.
+    pub message: String,
+}
 
 /// Reads one message of a client. Never panics, allocates no more than a small multiple of `bytes`, and takes a time that
 /// grows with them alone.

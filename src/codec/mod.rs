@@ -18,7 +18,7 @@ mod message;
 mod read;
 mod value;
 
-pub use decode::decode_request;
+pub use decode::{BadRequest, decode_request};
 pub use event::{EventHead, encode_event};
 pub use message::{
     DecodeError, SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request,

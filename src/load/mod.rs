@@ -1,19 +1,23 @@
-//! The load tester: many connections, a few of which decode everything and measure, and a ledger for each.
+//! Load tester: many connections, a few of which decode and measure everything, and a ledger for each.
 //!
-//! Latency is taken from the time at which an event was *due* (`ts` of simulated trades and quotes) and from the time at
-//! which it was published (`tx`), to its receipt, so that a generator that stalls shows. Probes count for themselves and
-//! compare their accounts with the server's; all other connections ask for the server's, which must come out at zero.
+//! Latency is measured from the time at which an event was *due* (`ts` of simulated trades and quotes)
+//! and from its publication (`tx`) to its receipt, so a stalled generator is visible and results are
+//! free of coordinated omission. Probes count for themselves and compare their accounts with the
+//! server's; all other connections request the server's ledger, which must balance.
 //!
 //! ```no_run
-//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use tickcast::load::{Plan, run};
 //!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let plan = Plan { connections: 100, ..Plan::new("127.0.0.1:8080".parse()?, vec!["quote:*".to_owned()]) };
 //! let outcome = run(&plan, &mut |_| false)?;
 //! println!("{} deliveries/s", outcome.delivered_per_s());
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Plan`] shows all settings, objectives and results of a run, [`Outcome`] how to compare two runs,
+//! and [`RawPlan`] how to test other WebSocket servers.
 
 mod connection;
 mod figures;
@@ -49,11 +53,10 @@ pub use hdr::{write_hgrm, write_hlog};
 pub use html::write_html;
 pub use machine::Machine;
 pub use outcome::{Difference, LatencySummary, Outcome, Second, compare};
-pub use plan::{Dialect, ModeMix, Plan, Probes, Role, Share, Skew, TopicChoice, parse_mode};
+pub use plan::{Dialect, ModeMix, Plan, Probes, Share, Skew, TopicChoice, parse_mode};
 pub use plan_error::PlanError;
 pub use preflight::ClockCheck;
 pub use raw::{RawPlan, TimePath};
-pub use scan::FrameError;
 pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;

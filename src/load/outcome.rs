@@ -77,7 +77,28 @@ pub struct Second {
     pub max: u64,
 }
 
-/// See the module. Written and read as JSON.
+/// Result of a test.
+///
+/// Written and read as JSON; two results can be compared:
+///
+/// ```no_run
+/// use tickcast::load::{Difference, Machine, Outcome, Second, Tally, compare};
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let read = |path: &str| -> Result<Outcome, Box<dyn std::error::Error>> {
+///     Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+/// };
+/// let (before, after) = (read("before.json")?, read("after.json")?);
+/// assert_eq!(before.machine, Machine::read(), "figures of one machine");
+/// for Difference { name, a, b } in compare(&before, &after) {
+///     println!("{name}: {a} -> {b}");
+/// }
+/// let slowest = |outcome: &Outcome| outcome.seconds.iter().map(|second: &Second| second.max).max();
+/// let lost = |tally: &Tally| tally.lost;
+/// println!("{:?} ns, {} lost", slowest(&after), lost(&after.tally));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// The tester's version.

@@ -14,7 +14,51 @@ use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 /// The random numbers of a plan: the same seed, the same plan.
 pub(super) type PlanRng = chacha20::ChaCha8Rng;
 
-/// A load test, in full.
+/// Settings of a load test.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use tickcast::load::{
+///     ClockCheck, Latency, LatencySummary, LedgerSums, LoadError, ModeMix, Outcome, Plan, Probes, Share,
+///     Skew, Slo, Span, TopicChoice, Update, Verdict, run, write_table,
+/// };
+///
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let names = vec!["quote:*".to_owned()];
+/// let plan = Plan {
+///     connections: 1_000,
+///     topics: TopicChoice::Draw { names: names.clone(), each: 20, skew: Skew::Zipf(1.0) },
+///     modes: "raw:80,conflate:20".parse::<ModeMix>()?,
+///     slow: "5%".parse::<Share>()?,
+///     probes: Probes::Count(20),
+///     duration: Duration::from_secs(60),
+///     ..Plan::new("127.0.0.1:8080".parse()?, names)
+/// };
+/// let p99 = |latency: &Latency| latency.end_to_end().value_at_quantile(0.99);
+/// let mut watch = |update: Update<'_>| {
+///     if let Update::Second(Span { tally, latency, .. }) = update {
+///         println!("{} deliveries, p99 {} ns", tally.delivered, p99(latency));
+///     }
+///     false
+/// };
+/// let outcome: Outcome = match run(&plan, &mut watch) {
+///     Err(LoadError::NoTopics(names)) => return Err(format!("no topic matches {names}").into()),
+///     other => other?,
+/// };
+/// write_table(&outcome, &mut std::io::stdout())?;
+///
+/// let slo: Slo = "p99<5ms,loss=0".parse()?;
+/// for Verdict { objective, measured_text, holds, .. } in slo.judge(&outcome) {
+///     println!("{objective}: {measured_text}, {}", if holds { "met" } else { "missed" });
+/// }
+/// let p50 = outcome.end_to_end().map(|summary: LatencySummary| summary.p50);
+/// let merged = outcome.ledger.map(|ledger: LedgerSums| ledger.merged);
+/// let offset = outcome.clock.map(|clock: ClockCheck| clock.offset_ns);
+/// # let _ = (p50, merged, offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The server.
@@ -226,7 +270,7 @@ impl FromStr for ModeMix {
 
 /// Role of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// Counts frames, events and bytes.
     Counter,
     /// Decodes everything, measures, and keeps its ledger.

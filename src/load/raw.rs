@@ -5,6 +5,26 @@ use std::str::FromStr;
 use super::plan_error::PlanError;
 
 /// Settings for servers other than tickcast.
+///
+/// ```
+/// use tickcast::load::{Dialect, Plan, PlanError, RawPlan, TimePath};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let raw = RawPlan {
+///     path: "/ws".to_owned(),
+///     send: vec![r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#.to_owned()],
+///     timestamp: Some("data.E".parse::<TimePath>()?),
+/// };
+/// let plan = Plan {
+///     dialect: Dialect::Raw(raw),
+///     ..Plan::new("127.0.0.1:9000".parse()?, Vec::new())
+/// };
+/// # let _ = plan;
+/// let wrong: Result<TimePath, PlanError> = "data..E".parse();
+/// assert!(wrong.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawPlan {
     /// The path of the WebSocket.

@@ -2,7 +2,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Event, InstrumentId, RestoredTopic, SourceId, TopicId};
-use crate::protocol::{Epoch, SourceCondition};
+use crate::market::UnixNanos;
+use crate::protocol::{Epoch, SourceState};
+
+/// State of a source and the time of its last change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceCondition {
+    /// State of the source.
+    pub state: SourceState,
+    /// Time of the change.
+    pub since: UnixNanos,
+    /// Reason, if the source ended with a failure.
+    pub error: Option<Arc<str>>,
+}
 
 /// An item of the log, in order.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub use conflation::{
 };
 pub use demand::DemandSignal;
 pub use event::Event;
-pub use item::LogItem;
+pub use item::{LogItem, SourceCondition};
 pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
 pub use saved_topic::SavedTopic;

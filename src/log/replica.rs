@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::topic_state::TopicState;
-use super::{Catalog, Event, LogItem, TopicId};
+use super::{Catalog, Event, LogItem, SourceCondition, TopicId};
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, Seq, SourceCondition};
+use crate::protocol::{Epoch, Seq};
 use crate::topic::Channel;
 
 /// Number of closed bars kept per topic.

@@ -110,16 +110,6 @@ pub struct ResumeFrom {
     pub epochs: Vec<(CompactString, CompactString)>,
 }
 
-/// Why a request isn't one; answered by `error` 400.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct BadRequest {
-    /// The request's id, where it could be read.
-    pub id: Option<Id>,
-    /// Names the field, and says what would be right.
-    pub message: String,
-}
-
 impl Op {
     /// The word on the wire.
     pub const fn name(&self) -> &'static str {

@@ -8,9 +8,9 @@ use super::connection::ConnectionKey;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
 use crate::access::Visible;
-use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceId, TopicId};
+use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceCondition, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
-use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceCondition, SourceState};
+use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceState};
 
 /// Connections whose memory is fetched at once before they are delivered to.
 const FETCHED_AT_ONCE: usize = 16;

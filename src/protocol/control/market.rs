@@ -1,12 +1,11 @@
 //! Instruments and sources.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::is_false;
-use crate::market::{SourceKind, UnixNanos};
+use crate::market::SourceKind;
 use crate::protocol::Id;
 
 /// Answers `instruments`.
@@ -68,17 +67,6 @@ impl SourceState {
             Self::Ended => "ended",
         }
     }
-}
-
-/// The state of a source, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceCondition {
-    /// Its state.
-    pub state: SourceState,
-    /// The time of the change.
-    pub since: UnixNanos,
-    /// The reason, if the source ended because it failed.
-    pub error: Option<Arc<str>>,
 }
 
 /// A source of a held topic changed.

@@ -8,7 +8,7 @@ mod subscription;
 
 pub use connection::{Authenticated, Bye, Limits, Pong, ProtocolError, Welcome};
 pub use delivery::{Gap, GapCause, Heartbeat, Lag, LagLevel, LedgerAnswer, LedgerEntry, Snapshot};
-pub use market::{InstrumentEntry, Instruments, SourceChange, SourceCondition, SourceState};
+pub use market::{InstrumentEntry, Instruments, SourceChange, SourceState};
 pub use subscription::{Entry, Refusal, Subscribed, Subscriptions, TopicsChange, Unsubscribed};
 
 use serde::{Deserialize, Serialize};
