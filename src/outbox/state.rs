@@ -49,6 +49,7 @@ impl State {
     pub(super) fn enqueued(self) -> Self {
         match self {
             Self::Live => Self::Queued,
+            // The entry is a snapshot with all that is pending. The mark is kept: it is cheap, and the account decides at the end.
             Self::Pending => Self::QueuedPending,
             // A catch-up goes on: the entry before it stands for a snapshot, which the history follows.
             Self::Queued | Self::QueuedPending | Self::CatchingUp => self,

@@ -8,7 +8,9 @@ use crate::limits::{HistoryLimits, OutboxLimits};
 use crate::log::{Catalog, LogItem, Replica, SourceId, TopicId};
 use crate::market::{Instrument, SourceKind, Symbol, UnixNanos};
 use crate::outbox::{Counts, LastValueCache, Outbox, View};
-use crate::protocol::{Code, Control, Encoding, Epoch, Refusal, Settings, TopicsChange};
+use crate::protocol::{
+    Code, Control, Encoding, Entry, Epoch, Refusal, Settings, Subscriptions, TopicsChange,
+};
 use crate::session::Join;
 use crate::topic::Channel;
 
@@ -121,6 +123,31 @@ fn a_flush_makes_a_bounded_number_of_snapshots() {
     assert_eq!(flushes.iter().map(count).sum::<usize>(), 3_000);
     let most = flushes.iter().map(String::len).max().unwrap_or_default();
     assert!(most <= 192 << 10, "{most} bytes were made in one flush");
+}
+
+#[test]
+fn a_flush_encodes_a_bounded_number_of_answers() {
+    let answers = 40;
+    let flushes = flushes(1, |outbox, _| {
+        for _ in 0..answers {
+            outbox.respond(Control::Subscriptions(Subscriptions {
+                id: None,
+                ok: vec![
+                    Entry::new(
+                        "quote:S00000".to_owned(),
+                        Settings::default_of(Channel::Quote)
+                    );
+                    200
+                ],
+                count: 200,
+                more: false,
+            }));
+        }
+    });
+    let count = |flush: &String| flush.matches("\"op\":\"subscriptions\"").count();
+    assert_eq!(flushes.iter().map(count).sum::<usize>(), answers);
+    let most = flushes.iter().map(String::len).max().unwrap_or_default();
+    assert!(most <= 192 << 10, "{most} bytes were encoded in one flush");
 }
 
 #[test]
