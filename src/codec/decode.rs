@@ -28,12 +28,12 @@ pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRe
     let fault = Fault::default();
     let fields = read(bytes, encoding, RequestShape(&fault)).map_err(|error| {
         no_id(format!(
-            "the message is no {} map: {error}",
+            "the message is not a {} map: {error}",
             encoding.name()
         ))
     })?;
-    let mut fields = fields
-        .map_err(|kind| no_id(format!("a request is a map with `op`, but this is {kind}")))?;
+    let mut fields =
+        fields.map_err(|kind| no_id(format!("a request must be a map with `op`, not {kind}")))?;
     let id = fields.id().map_err(no_id)?;
     let op = match fault.into_inner() {
         Some(fault) => Err(fault),
@@ -47,7 +47,7 @@ pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRe
 
 fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
     let Some(op) = fields.text("op")? else {
-        return Err("`op` is missing".into());
+        return Err("`op` is missing: expected e.g. subscribe".into());
     };
     match op.as_str() {
         "subscribe" => Ok(Op::Subscribe(Subscribe {
@@ -65,7 +65,9 @@ fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
         "modify" => {
             let (topics, wish) = (fields.topics()?, fields.wish(false)?);
             if wish == DeliveryWish::default() {
-                return Err("`modify` needs one of `mode`, `interval_ms`, `on_slow`".into());
+                return Err(
+                    "`modify` requires at least one of `mode`, `interval_ms`, `on_slow`".into(),
+                );
             }
             Ok(Op::Modify { topics, wish })
         }
@@ -80,17 +82,19 @@ fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
         "ping" => {
             let t = fields
                 .integer("t")?
-                .ok_or("`t` is missing; it is an integer that comes back in `pong`")?;
+                .ok_or("`t` is missing: expected an integer, which `pong` returns")?;
             if t.abs() > INTEGER_MAX {
                 return Err("`t` must be an integer from -2^53 to 2^53".into());
             }
             Ok(Op::Ping { t: t as i64 })
         }
         "auth" => Ok(Op::Auth {
-            token: fields.text("token")?.ok_or("`token` is missing")?,
+            token: fields
+                .text("token")?
+                .ok_or("`token` is missing: expected a string")?,
         }),
         other => Err(format!(
-            "`op` \"{}\" is unknown; there are subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping, auth",
+            "unknown `op` \"{}\": expected subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping or auth",
             shown(other)
         )),
     }
@@ -101,7 +105,7 @@ impl Fields<'_> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text.into_owned())),
-            Some(other) => Err(format!("`{key}` must be a text, but is {}", other.kind())),
+            Some(other) => Err(format!("`{key}` must be a string, not {}", other.kind())),
         }
     }
 
@@ -110,7 +114,7 @@ impl Fields<'_> {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(other) => Err(format!(
-                "`{key}` must be true or false, but is {}",
+                "`{key}` must be true or false, not {}",
                 other.kind()
             )),
         }
@@ -120,10 +124,7 @@ impl Fields<'_> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Int(value)) => Ok(Some(value)),
-            Some(other) => Err(format!(
-                "`{key}` must be an integer, but is {}",
-                other.kind()
-            )),
+            Some(other) => Err(format!("`{key}` must be an integer, not {}", other.kind())),
         }
     }
 
@@ -137,7 +138,7 @@ impl Fields<'_> {
                 Ok(Some(Id::Text(text.into_owned())))
             }
             Some(_) => Err(
-                "`id` must be an integer from 0 to 2^53 - 1, or a text of up to 36 characters"
+                "`id` must be an integer from 0 to 2^53 - 1, or a string of up to 36 characters"
                     .into(),
             ),
         }
@@ -145,7 +146,7 @@ impl Fields<'_> {
 
     fn topics(&mut self) -> Result<Vec<CompactString>, String> {
         self.topics.take().unwrap_or_else(|| {
-            Err("`topics` is missing; it is a list of topics or patterns".into())
+            Err("`topics` is missing: expected a list of topics or patterns".into())
         })
     }
 
@@ -175,12 +176,12 @@ impl Fields<'_> {
                 INTERVALS_MS
                     .into_iter()
                     .find(|known| i128::from(*known) == ms)
-                    .ok_or_else(|| format!("`interval_ms` {ms} is not on the list: 10, 25, 50, 100, 250, 500, 1000, 5000"))?,
+                    .ok_or_else(|| format!("unsupported `interval_ms` {ms}: expected 10, 25, 50, 100, 250, 500, 1000 or 5000"))?,
             ),
         };
         if whole && matches!(mode, Some(Mode::Interval(_))) && interval_ms.is_none() {
             return Err(
-                "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000"
+                "mode `interval` requires `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000"
                     .into(),
             );
         }
@@ -209,9 +210,10 @@ impl Fields<'_> {
             Some(Value::Int(events)) if (1..INTEGER_MAX).contains(&events) => {
                 Ok(Some(SnapshotWish::Events(events as u64)))
             }
-            Some(_) => {
-                Err("`snapshot` must be true, false, or how many events at most (from 1)".into())
-            }
+            Some(_) => Err(
+                "`snapshot` must be true, false, or the maximum number of events (1 or more)"
+                    .into(),
+            ),
         }
     }
 
@@ -220,10 +222,12 @@ impl Fields<'_> {
             return Ok(None);
         };
         let epoch = match from.epoch {
-            None | Some(Value::Null) => Err("`from.epoch` is missing".to_owned()),
+            None | Some(Value::Null) => {
+                Err("`from.epoch` is missing: expected the epoch of `welcome`".to_owned())
+            }
             Some(Value::Text(epoch)) => Ok(epoch.into_owned()),
             Some(other) => Err(format!(
-                "`from.epoch` must be a text, but is {}",
+                "`from.epoch` must be a string, not {}",
                 other.kind()
             )),
         };
@@ -236,10 +240,7 @@ impl Fields<'_> {
 }
 
 fn unknown_value(field: &str, given: &str, known: &str) -> String {
-    format!(
-        "`{field}` \"{}\" is unknown; there are {known}",
-        shown(given)
-    )
+    format!("unknown `{field}` \"{}\": expected {known}", shown(given))
 }
 
 #[cfg(test)]
@@ -259,20 +260,23 @@ mod tests {
     fn what_is_wrong_names_the_field() {
         assert!(error("[]").contains("a list"));
         assert!(error("{}").contains("`op` is missing"));
-        assert!(error(r#"{"op":"jump"}"#).contains("\"jump\" is unknown"));
+        assert!(error(r#"{"op":"jump"}"#).contains("unknown `op` \"jump\""));
         assert!(error(r#"{"op":"subscribe"}"#).contains("`topics` is missing"));
-        assert!(error(r#"{"op":"subscribe","topics":[1]}"#).contains("holds an integer"));
+        assert!(
+            error(r#"{"op":"subscribe","topics":[1]}"#)
+                .contains("must contain strings, not an integer")
+        );
         assert!(
             error(r#"{"op":"subscribe","topics":[],"mode":"interval"}"#)
-                .contains("needs `interval_ms`")
+                .contains("requires `interval_ms`")
         );
         assert!(
             error(r#"{"op":"subscribe","topics":[],"mode":"interval","interval_ms":11}"#)
-                .contains("not on the list")
+                .contains("unsupported `interval_ms`")
         );
         assert!(error(r#"{"op":"ping","t":1.0}"#).contains("a float"));
-        assert!(error(r#"{"op":"ping","t":1,"t":2}"#).contains("stands twice"));
-        assert!(error(r#"{"op":"modify","topics":[]}"#).contains("needs one of"));
+        assert!(error(r#"{"op":"ping","t":1,"t":2}"#).contains("duplicate key"));
+        assert!(error(r#"{"op":"modify","topics":[]}"#).contains("requires at least one of"));
         assert!(
             error(r#"{"op":"subscribe","topics":[],"from":{"seqs":{}}}"#)
                 .contains("`from.epoch` is missing")
@@ -307,11 +311,14 @@ mod tests {
             r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","seqs":{"a":1,"a":null}}}"#,
             r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","epochs":{"a":"1","\u0061":"1"}}}"#,
         ] {
-            assert!(error(text).contains("stands twice"), "{text}");
+            assert!(error(text).contains("duplicate key"), "{text}");
         }
         let twice = [0x82, 1, 1, 0xa2, b'o', b'p', 0xa1, b'x'];
         let error = decode_request(&twice, Encoding::Msgpack).map_err(|bad| bad.message);
-        assert_eq!(error, Err("a key is an integer, not a text".to_owned()));
+        assert_eq!(
+            error,
+            Err("a key must be a string, not an integer".to_owned())
+        );
     }
 
     #[test]

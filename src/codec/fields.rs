@@ -94,7 +94,7 @@ impl<'de> Shape<'de> for TopicsShape {
     type Out = Field<Vec<CompactString>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
-        let message = || format!("`topics` must be a list of texts, but is {}", value.kind());
+        let message = || format!("`topics` must be a list of strings, not {}", value.kind());
         (value != Value::Null).then(|| Err(message()))
     }
 
@@ -108,12 +108,12 @@ impl<'de> Shape<'de> for TopicsShape {
                 Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into()),
                 Value::Text(_) => {
                     texts = Err(format!(
-                        "`topics` must hold texts of up to {TOPIC_BYTES_MAX} bytes"
+                        "`topics` must contain strings of up to {TOPIC_BYTES_MAX} bytes"
                     ));
                 }
                 other => {
                     texts = Err(format!(
-                        "`topics` must hold texts, but holds {}",
+                        "`topics` must contain strings, not {}",
                         other.kind()
                     ));
                 }
@@ -129,7 +129,7 @@ impl<'de> Shape<'de> for FromShape<'_> {
     type Out = Field<RawFrom<'de>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
-        let message = || format!("`from` must be a map, but is {}", value.kind());
+        let message = || format!("`from` must be a map, not {}", value.kind());
         (value != Value::Null).then(|| Err(message()))
     }
 
@@ -176,7 +176,9 @@ fn seq(topic: &str, value: Value<'_>) -> Result<Seq, String> {
                 "`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"
             ))
         }
-        _ => Err("`from.seqs` must hold an integer from 0 to 2^53 - 1 for each topic".to_owned()),
+        _ => {
+            Err("`from.seqs` must contain an integer from 0 to 2^53 - 1 for each topic".to_owned())
+        }
     }
 }
 
@@ -184,7 +186,7 @@ fn seq(topic: &str, value: Value<'_>) -> Result<Seq, String> {
 fn epoch(_: &str, value: Value<'_>) -> Result<CompactString, String> {
     match value {
         Value::Text(epoch) => Ok(epoch.into()),
-        _ => Err("`from.epochs` must hold a text for each topic".to_owned()),
+        _ => Err("`from.epochs` must contain a string for each topic".to_owned()),
     }
 }
 
@@ -199,7 +201,7 @@ impl<'de, T> Shape<'de> for ByTopicShape<'_, T> {
 
     fn plain(self, value: Value<'de>) -> Self::Out {
         let (name, kind) = (self.name, value.kind());
-        let message = || format!("`from.{name}` must be a map by topic, but is {kind}");
+        let message = || format!("`from.{name}` must be a map by topic, not {kind}");
         (value != Value::Null).then(|| Err(message()))
     }
 

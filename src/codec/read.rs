@@ -44,7 +44,7 @@ fn text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
         0xd9 => number(input, 1)? as usize,
         0xda => number(input, 2)? as usize,
         0xdb => number(input, 4)? as usize,
-        other => return Err(format!("a text was expected, but 0x{other:02x} came")),
+        other => return Err(format!("expected a string, found 0x{other:02x}")),
     };
     std::str::from_utf8(take(input, len)?).map_err(|error| error.to_string())
 }
@@ -63,13 +63,13 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
             let sign = [7, 15, 31, 63][usize::from(marker & 3)];
             let is_negative = value.unbounded_shr(sign) == 1;
             if is_negative {
-                Err("an unsigned integer was expected, but a negative one came".to_owned())
+                Err("expected an unsigned integer, found a negative one".to_owned())
             } else {
                 Ok(value)
             }
         }
         other => Err(format!(
-            "an unsigned integer was expected, but 0x{other:02x} came"
+            "expected an unsigned integer, found 0x{other:02x} came"
         )),
     }
 }
@@ -78,9 +78,7 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
     match byte(input)? {
         0xc2 => Ok(false),
         0xc3 => Ok(true),
-        other => Err(format!(
-            "true or false was expected, but 0x{other:02x} came"
-        )),
+        other => Err(format!("expected true or false, found 0x{other:02x} came")),
     }
 }
 
@@ -91,7 +89,7 @@ fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
         marker if marker == large => Ok(number(input, 2)? as usize),
         marker if marker.checked_sub(1) == Some(large) => Ok(number(input, 4)? as usize),
         other => Err(format!(
-            "a {} was expected, but 0x{other:02x} came",
+            "expected a {}, found 0x{other:02x}",
             if small == 0x80 { "map" } else { "list" }
         )),
     }
@@ -267,10 +265,10 @@ mod tests {
                 .err()
                 .unwrap_or_default()
         };
-        assert!(error(serde_json::json!({})).contains("list was expected"));
-        assert!(error(serde_json::json!([1])).contains("map was expected"));
+        assert!(error(serde_json::json!({})).contains("expected a list"));
+        assert!(error(serde_json::json!([1])).contains("expected a map"));
         assert!(error(serde_json::json!([{"ch": "trade"}])).contains("`seq`"));
-        assert!(error(serde_json::json!([{"ch": 5}])).contains("text was expected"));
+        assert!(error(serde_json::json!([{"ch": 5}])).contains("expected a string"));
         assert!(events(&[0x91]).is_err_and(|error| error.contains("ends in the middle")));
         assert!(events(&[0x90, 0x90]).is_err_and(|error| error.contains("bytes follow")));
         let deep = [vec![0x91, 0x81, 0xa1, b'x'], vec![0x91; 100]].concat();

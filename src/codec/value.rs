@@ -43,7 +43,7 @@ impl Value<'_> {
             Self::Bool(_) => "a boolean",
             Self::Int(_) => "an integer",
             Self::Float => "a float",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::Bytes => "bytes",
             Self::List => "a list",
             Self::Map => "a map",
@@ -191,17 +191,18 @@ impl<'a, 'de> Keys<'a, 'de> {
                 return Ok(self.keys.last());
             }
             let kind = key.kind();
-            self.fault.note(|| format!("a key is {kind}, not a text"));
+            self.fault
+                .note(|| format!("a key must be a string, not {kind}"));
             access.next_value::<IgnoredAny>()?;
         }
         Ok(None)
     }
 
-    /// All keys are read: notes one that stands twice.
+    /// All keys are read: notes the first duplicate.
     pub(super) fn end(self) {
         if let Some(key) = repeated(&self.keys) {
             self.fault
-                .note(|| format!("the key \"{}\" stands twice", shown(key)));
+                .note(|| format!("duplicate key \"{}\"", shown(key)));
         }
     }
 }
@@ -248,7 +249,7 @@ pub(super) fn read<'de, S: Shape<'de>>(
             let out = out.map_err(|error| error.to_string())?;
             match Any(Behind).deserialize(&mut de) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(out),
-                _ => Err("there are bytes after the map".into()),
+                _ => Err("unexpected bytes after the map".into()),
             }
         }
     }

@@ -80,7 +80,7 @@ pub(crate) const DROPPED: [&str; 5] = [
     "overflow",
 ];
 /// Why input is refused.
-pub(super) const BAD_INPUT: [&str; 14] = [
+pub(super) const REJECTED_INPUT: [&str; 14] = [
     "malformed",
     "channel",
     "symbol",
@@ -98,7 +98,7 @@ pub(super) const BAD_INPUT: [&str; 14] = [
 ];
 
 /// Why a saved state is refused.
-pub const STATE_REFUSED: [&str; 6] = [
+pub const REJECTED_STATE: [&str; 6] = [
     "missing",
     "unreadable",
     "damaged",

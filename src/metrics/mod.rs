@@ -7,12 +7,12 @@ mod histogram;
 mod labels;
 
 pub use histogram::{Histogram, LocalHistogram};
-pub use labels::{Refused, STATE_REFUSED};
+pub use labels::{REJECTED_STATE, Refused};
 
 pub(crate) use labels::DROPPED;
 
 use catalogue::Catalogue;
-use labels::{BAD_INPUT, FANOUT_CLIENTS};
+use labels::{FANOUT_CLIENTS, REJECTED_INPUT};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -86,7 +86,7 @@ pub struct Metrics {
     /// Requests answered with an error, by code.
     pub request_errors: IntCounterVec,
     /// Input that was refused, by reason.
-    pub bad_input: IntCounterVec,
+    pub rejected_input: IntCounterVec,
     /// Shard overruns: the shard fell behind the bus by more than bus.log.
     pub overruns: IntCounter,
     /// Rows of recordings, by source and outcome.
@@ -265,7 +265,7 @@ impl Metrics {
             ),
             connections_limit: all.gauge("tickcast_connections_limit", "Connection limit (`limits.connections`)."),
             request_errors: all.counters("tickcast_request_errors_total", "Requests answered with an error, by code.", "code", codes()),
-            bad_input: all.counters("tickcast_rejected_input_total", "Input records rejected, by reason.", "reason", BAD_INPUT),
+            rejected_input: all.counters("tickcast_rejected_input_total", "Input records rejected, by reason.", "reason", REJECTED_INPUT),
             overruns: all.counter("tickcast_shard_overruns_total", "Shard overruns: the shard fell behind the bus by more than bus.log."),
             replay_rows: all.register(replay_rows),
             source_restarts: all.counter("tickcast_source_restarts_total", "Source restarts."),
@@ -301,7 +301,7 @@ impl Metrics {
                 "tickcast_states_rejected_total",
                 "Saved states rejected at start, by reason.",
                 "reason",
-                STATE_REFUSED,
+                REJECTED_STATE,
             ),
             draining: all.gauge("tickcast_draining", "1 during graceful shutdown."),
             catalogue: all,

@@ -93,7 +93,7 @@ pub struct DeliveryWish {
 
 /// A mode or `on_slow` that the channel doesn't know; says which it knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} \"{given}\" is not for {channel}; use {known}")]
+#[error("{channel} does not support {field} \"{given}\": expected {known}")]
 pub struct SettingsRefused {
     field: &'static str,
     given: &'static str,

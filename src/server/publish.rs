@@ -190,7 +190,7 @@ impl Refusals {
         for (reason, count) in &self.by_reason {
             server
                 .metrics
-                .bad_input
+                .rejected_input
                 .with_label_values(&[reason])
                 .inc_by(*count as u64);
         }

@@ -22,7 +22,7 @@ impl Session {
             };
             let info = view.visible().topic(topic);
             if view.held.count() + change.added.len() >= self.limits.topics as usize {
-                let message = format!("would pass the limit of {} topics", self.limits.topics);
+                let message = format!("exceeds the limit of {} topics", self.limits.topics);
                 change
                     .err
                     .push(Refusal::new(&*info.text, Code::TopicLimit, message));

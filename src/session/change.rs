@@ -146,7 +146,7 @@ impl Modifying {
                 .and_then(|name| session.modified(&text, name, self.wish, view))
             {
                 Ok((_, settings)) if settings.mode == Mode::Interval(0) => {
-                    let message = "mode `interval` needs `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000";
+                    let message = "mode `interval` requires `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000";
                     let actions = session.refuse(self.id.take(), message.into(), view.now);
                     return Slice {
                         actions,
@@ -339,7 +339,7 @@ impl Session {
             Refusal::new(
                 text,
                 Code::UnknownTopic,
-                "not held under this name; `subscriptions` lists what is",
+                "no subscription with this name; `subscriptions` lists all",
             )
         })
     }

@@ -263,7 +263,10 @@ impl Session {
     }
 
     fn refuse_rate(&mut self, id: Option<Id>, wait: Duration, now: UnixNanos) -> Vec<Action> {
-        let message = format!("more than {} requests a second", self.limits.requests_per_s);
+        let message = format!(
+            "more than {} requests per second",
+            self.limits.requests_per_s
+        );
         let mut error = ProtocolError::new(id, Code::RateLimit, message);
         error.retry_ms = Some(wait.as_millis().max(1) as u64);
         let mut actions = vec![Action::Respond(Control::Error(error))];

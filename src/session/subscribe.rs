@@ -395,7 +395,7 @@ impl Session {
         let refuse = |message: String| Err(Refusal::new(text, Code::BadRequest, message));
         if !is_snapshot_sized(channel.kind()) {
             return refuse(format!(
-                "`snapshot` of {} takes true or false; how many events is for trade and bar",
+                "`snapshot` of {} must be true or false; a number of events is for trade and bar",
                 channel.name()
             ));
         }
@@ -410,7 +410,7 @@ impl Session {
 
     fn over_limit(&self, text: &str, view: View<'_>) -> Refusal {
         let message = format!(
-            "would pass the limit of {} topics; {} are held",
+            "exceeds the limit of {} topics; {} are subscribed",
             self.limits.topics,
             view.held.count()
         );
@@ -448,7 +448,7 @@ impl Session {
         if is_pattern {
             // Patterns cost memory and time even where they match nothing.
             if self.names.patterns() + added.patterns >= self.limits.topics as usize {
-                let message = format!("would pass the limit of {} patterns", self.limits.topics);
+                let message = format!("exceeds the limit of {} patterns", self.limits.topics);
                 return Err(Refusal::new(text, Code::TopicLimit, message));
             }
             added.patterns += 1;

@@ -199,7 +199,7 @@ fn every_refusal_has_a_label_of_the_metric() {
     ];
     assert_eq!(
         refusals.map(|refusal| refusal.reason()),
-        crate::metrics::STATE_REFUSED
+        crate::metrics::REJECTED_STATE
     );
 }
 

@@ -23,7 +23,7 @@ async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
         let mut client = feed.client(encoding).await?;
         client.subscribe(subscribe(&["trade:S1"])).await?;
         for (request, named) in [
-            ("nonsense", "no json map"),
+            ("nonsense", "not a json map"),
             ("[]", "a list"),
             ("{}", "`op` is missing"),
             (r#"{"op":"dance"}"#, "unknown"),
@@ -37,11 +37,14 @@ async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
             ),
             (
                 r#"{"op":"subscribe","topics":["quote:S1"],"mode":"interval","interval_ms":7}"#,
-                "not on the list",
+                "unsupported `interval_ms`",
             ),
-            (r#"{"op":"modify","topics":["trade:S1"]}"#, "needs one of"),
+            (
+                r#"{"op":"modify","topics":["trade:S1"]}"#,
+                "requires at least one of",
+            ),
             (r#"{"op":"ping","t":1.5}"#, "a float"),
-            (r#"{"op":"ping","t":1,"t":1}"#, "twice"),
+            (r#"{"op":"ping","t":1,"t":1}"#, "duplicate key"),
             (
                 r#"{"op":"subscribe","topics":["trade:S1"],"from":{"seqs":{}}}"#,
                 "from.epoch",

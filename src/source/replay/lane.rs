@@ -126,7 +126,10 @@ impl Lane {
             self.skip(note.line, &note.fault, strictness, out);
             if note.fault.skip.is_bad() {
                 strictness.bad += 1;
-                out.metrics.bad_input.with_label_values(&["bad_line"]).inc();
+                out.metrics
+                    .rejected_input
+                    .with_label_values(&["bad_line"])
+                    .inc();
             }
             if strictness.bad > strictness.max_bad {
                 self.limit = Some(format!(

@@ -104,7 +104,10 @@ impl Replay {
             }
             What::Quote(quote) => {
                 if quote.is_crossed() {
-                    out.metrics.bad_input.with_label_values(&["crossed"]).inc();
+                    out.metrics
+                        .rejected_input
+                        .with_label_values(&["crossed"])
+                        .inc();
                 }
                 lane.count_quote();
                 Emit::Quote(number, quote)
