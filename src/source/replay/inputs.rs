@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use globset::{GlobBuilder, GlobMatcher};
+
 use super::error::ReplayError;
 use super::metered::{Counted, Metered, PackedBytes};
 use super::unplayable;
@@ -81,7 +83,8 @@ fn matching(pattern: &Path, name: &str) -> Result<Vec<PathBuf>, ReplayError> {
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let mut found = entries(folder).map_err(|error| ReplayError::new(pattern, error, false))?;
-    found.retain(|path| !path.is_dir() && matches(name, &file_name(path)));
+    let matcher = matcher(name).map_err(|error| ReplayError::new(pattern, error, true))?;
+    found.retain(|path| !path.is_dir() && matcher.is_match(file_name(path)));
     if found.is_empty() {
         let error = "no file matches this pattern";
         return Err(ReplayError::new(pattern, error, false));
@@ -299,17 +302,13 @@ fn with_plain<'r>(
     then(Opened { start, reader }, name)
 }
 
-/// True if a name is meant by a pattern in which each `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(tail) = name.strip_prefix(head) else {
-        return false;
-    };
-    (0..=tail.len())
-        .filter(|at| tail.is_char_boundary(*at))
-        .any(|at| matches(rest, &tail[at..]))
+/// Matcher of the names that a pattern means: `*` stands for any characters, every other character for itself.
+fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
+    let literals: Vec<_> = pattern.split('*').map(globset::escape).collect();
+    let glob = GlobBuilder::new(&literals.join("*"))
+        .backslash_escape(false)
+        .build()?;
+    Ok(glob.compile_matcher())
 }
 
 #[cfg(test)]
@@ -318,7 +317,29 @@ mod tests {
 
     #[test]
     fn stars_stand_for_any_characters() {
-        assert!(matches("*.csv.gz", "a.csv.gz") && matches("a*b*c", "aXbYc") && matches("*", ""));
-        assert!(!matches("*.csv", "a.csv.gz") && !matches("a*b", "ac"));
+        let matches = |pattern: &str, name: &str| {
+            let matcher = matcher(pattern).expect("every pattern is one");
+            matcher.is_match(name)
+        };
+        for (pattern, name) in [
+            ("*.csv.gz", "a.csv.gz"),
+            ("a*b*c", "aXbYc"),
+            ("a**c", "ac"),
+            ("*", ".hidden"),
+            ("[1]{2}?!\\*", "[1]{2}?!\\3"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("*.csv", "a.csv.gz"),
+            ("a*b", "ac"),
+            ("[ab]*", "a"),
+            ("?*", "a"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+        // Linear in the length of the name, whatever the pattern is.
+        assert!(!matches(&"a*".repeat(60), &"b".repeat(200)));
+        assert!(!matches(&format!("{}b", "a*".repeat(30)), &"a".repeat(200)));
     }
 }
