@@ -5,7 +5,8 @@
 use compact_str::CompactString;
 
 use super::fields::{Fields, INTEGER_MAX, RequestShape};
-use super::value::{Fault, Value, read, shown};
+use super::request_fault::RequestFault;
+use super::value::{Fault, Value, read};
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, MESSAGE_BYTES_LEAST, Mode, OnSlow};
 use crate::protocol::{Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAsked};
 
@@ -24,30 +25,35 @@ pub struct BadRequest {
 /// Reads one message of a client. Never panics, allocates no more than a small multiple of `bytes`, and takes a time that
 /// grows with them alone.
 pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRequest> {
-    let no_id = |message| BadRequest { id: None, message };
+    let bad = |id, fault: RequestFault| BadRequest {
+        id,
+        message: fault.to_string(),
+    };
     let fault = Fault::default();
     let fields = read(bytes, encoding, RequestShape(&fault)).map_err(|error| {
-        no_id(format!(
-            "the message is not a {} map: {error}",
-            encoding.name()
-        ))
+        let encoding = encoding.name();
+        bad(None, RequestFault::Malformed { encoding, error })
     })?;
-    let mut fields =
-        fields.map_err(|kind| no_id(format!("a request must be a map with `op`, not {kind}")))?;
-    let id = fields.id().map_err(no_id)?;
+    let mut fields = fields.map_err(|kind| bad(None, RequestFault::NoMap(kind)))?;
+    let id = fields.id().map_err(|fault| bad(None, fault))?;
     let op = match fault.into_inner() {
         Some(fault) => Err(fault),
         None => decode_op(&mut fields),
     };
     match op {
         Ok(op) => Ok(Request { id, op }),
-        Err(message) => Err(BadRequest { id, message }),
+        Err(fault) => Err(bad(id, fault)),
     }
 }
 
-fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
+/// A key that must be there.
+const fn missing(key: &'static str, expected: &'static str) -> RequestFault {
+    RequestFault::Missing { key, expected }
+}
+
+fn decode_op(fields: &mut Fields<'_>) -> Result<Op, RequestFault> {
     let Some(op) = fields.text("op")? else {
-        return Err("`op` is missing: expected e.g. subscribe".into());
+        return Err(missing("op", "e.g. subscribe"));
     };
     match op.as_str() {
         "subscribe" => Ok(Op::Subscribe(Subscribe {
@@ -65,9 +71,7 @@ fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
         "modify" => {
             let (topics, wish) = (fields.topics()?, fields.wish(false)?);
             if wish == DeliveryWish::default() {
-                return Err(
-                    "`modify` requires at least one of `mode`, `interval_ms`, `on_slow`".into(),
-                );
+                return Err(RequestFault::NothingToModify);
             }
             Ok(Op::Modify { topics, wish })
         }
@@ -82,53 +86,52 @@ fn decode_op(fields: &mut Fields<'_>) -> Result<Op, String> {
         "ping" => {
             let t = fields
                 .integer("t")?
-                .ok_or("`t` is missing: expected an integer, which `pong` returns")?;
+                .ok_or(missing("t", "an integer, which `pong` returns"))?;
             if t.abs() > INTEGER_MAX {
-                return Err("`t` must be an integer from -2^53 to 2^53".into());
+                return Err(RequestFault::Rule {
+                    key: "t",
+                    rule: "be an integer from -2^53 to 2^53",
+                });
             }
             Ok(Op::Ping { t: t as i64 })
         }
         "auth" => Ok(Op::Auth {
-            token: fields
-                .text("token")?
-                .ok_or("`token` is missing: expected a string")?,
+            token: fields.text("token")?.ok_or(missing("token", "a string"))?,
         }),
-        other => Err(format!(
-            "unknown `op` \"{}\": expected subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping or auth",
-            shown(other)
+        other => Err(unknown_value(
+            "op",
+            other,
+            "subscribe, unsubscribe, modify, resync, subscriptions, instruments, ledger, ping or auth",
         )),
     }
 }
 
 impl Fields<'_> {
-    fn text(&mut self, key: &str) -> Result<Option<String>, String> {
+    fn text(&mut self, key: &'static str) -> Result<Option<String>, RequestFault> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text.into_owned())),
-            Some(other) => Err(format!("`{key}` must be a string, not {}", other.kind())),
+            Some(other) => Err(kind(key, "a string", &other)),
         }
     }
 
-    fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+    fn flag(&mut self, key: &'static str) -> Result<Option<bool>, RequestFault> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => Err(format!(
-                "`{key}` must be true or false, not {}",
-                other.kind()
-            )),
+            Some(other) => Err(kind(key, "true or false", &other)),
         }
     }
 
-    fn integer(&mut self, key: &str) -> Result<Option<i128>, String> {
+    fn integer(&mut self, key: &'static str) -> Result<Option<i128>, RequestFault> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Int(value)) => Ok(Some(value)),
-            Some(other) => Err(format!("`{key}` must be an integer, not {}", other.kind())),
+            Some(other) => Err(kind(key, "an integer", &other)),
         }
     }
 
-    fn id(&mut self) -> Result<Option<Id>, String> {
+    fn id(&mut self) -> Result<Option<Id>, RequestFault> {
         match self.take("id") {
             None => Ok(None),
             Some(Value::Int(number)) if (0..INTEGER_MAX).contains(&number) => {
@@ -137,21 +140,21 @@ impl Fields<'_> {
             Some(Value::Text(text)) if text.chars().count() <= ID_TEXT_MAX => {
                 Ok(Some(Id::Text(text.into_owned())))
             }
-            Some(_) => Err(
-                "`id` must be an integer from 0 to 2^53 - 1, or a string of up to 36 characters"
-                    .into(),
-            ),
+            Some(_) => Err(RequestFault::Rule {
+                key: "id",
+                rule: "be an integer from 0 to 2^53 - 1, or a string of up to 36 characters",
+            }),
         }
     }
 
-    fn topics(&mut self) -> Result<Vec<CompactString>, String> {
-        self.topics.take().unwrap_or_else(|| {
-            Err("`topics` is missing: expected a list of topics or patterns".into())
-        })
+    fn topics(&mut self) -> Result<Vec<CompactString>, RequestFault> {
+        self.topics
+            .take()
+            .unwrap_or_else(|| Err(missing("topics", "a list of topics or patterns")))
     }
 
     /// `whole`: what isn't given has its default, so `interval` needs its `interval_ms` here.
-    fn wish(&mut self, whole: bool) -> Result<DeliveryWish, String> {
+    fn wish(&mut self, whole: bool) -> Result<DeliveryWish, RequestFault> {
         let interval_ms = self.integer("interval_ms")?;
         let mode = match self.text("mode")?.as_deref() {
             None => None,
@@ -176,14 +179,11 @@ impl Fields<'_> {
                 INTERVALS_MS
                     .into_iter()
                     .find(|known| i128::from(*known) == ms)
-                    .ok_or_else(|| format!("unsupported `interval_ms` {ms}: expected 10, 25, 50, 100, 250, 500, 1000 or 5000"))?,
+                    .ok_or(RequestFault::Interval(ms))?,
             ),
         };
         if whole && matches!(mode, Some(Mode::Interval(_))) && interval_ms.is_none() {
-            return Err(
-                "mode `interval` requires `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000"
-                    .into(),
-            );
+            return Err(RequestFault::NoInterval);
         }
         Ok(DeliveryWish {
             mode,
@@ -192,17 +192,15 @@ impl Fields<'_> {
         })
     }
 
-    fn max_message(&mut self) -> Result<Option<u64>, String> {
+    fn max_message(&mut self) -> Result<Option<u64>, RequestFault> {
         let bytes = self.integer("max_message")?;
         if bytes.is_some_and(|bytes| !(MESSAGE_BYTES_LEAST as i128..INTEGER_MAX).contains(&bytes)) {
-            return Err(format!(
-                "`max_message` must be a number of bytes, at least {MESSAGE_BYTES_LEAST}"
-            ));
+            return Err(RequestFault::MaxMessage);
         }
         Ok(bytes.map(|bytes| bytes as u64))
     }
 
-    fn snapshot(&mut self) -> Result<Option<SnapshotWish>, String> {
+    fn snapshot(&mut self) -> Result<Option<SnapshotWish>, RequestFault> {
         match self.take("snapshot") {
             None => Ok(None),
             Some(Value::Bool(true)) => Ok(Some(SnapshotWish::Yes)),
@@ -210,26 +208,21 @@ impl Fields<'_> {
             Some(Value::Int(events)) if (1..INTEGER_MAX).contains(&events) => {
                 Ok(Some(SnapshotWish::Events(events as u64)))
             }
-            Some(_) => Err(
-                "`snapshot` must be true, false, or the maximum number of events (1 or more)"
-                    .into(),
-            ),
+            Some(_) => Err(RequestFault::Rule {
+                key: "snapshot",
+                rule: "be true, false, or the maximum number of events (1 or more)",
+            }),
         }
     }
 
-    fn from(&mut self) -> Result<Option<ResumeFrom>, String> {
+    fn from(&mut self) -> Result<Option<ResumeFrom>, RequestFault> {
         let Some(from) = self.from.take().transpose()? else {
             return Ok(None);
         };
         let epoch = match from.epoch {
-            None | Some(Value::Null) => {
-                Err("`from.epoch` is missing: expected the epoch of `welcome`".to_owned())
-            }
+            None | Some(Value::Null) => Err(missing("from.epoch", "the epoch of `welcome`")),
             Some(Value::Text(epoch)) => Ok(epoch.into_owned()),
-            Some(other) => Err(format!(
-                "`from.epoch` must be a string, not {}",
-                other.kind()
-            )),
+            Some(other) => Err(kind("from.epoch", "a string", &other)),
         };
         Ok(Some(ResumeFrom {
             epoch: epoch?,
@@ -239,8 +232,17 @@ impl Fields<'_> {
     }
 }
 
-fn unknown_value(field: &str, given: &str, known: &str) -> String {
-    format!("unknown `{field}` \"{}\": expected {known}", shown(given))
+fn kind(key: &'static str, wanted: &'static str, value: &Value<'_>) -> RequestFault {
+    let kind = value.kind();
+    RequestFault::Kind { key, wanted, kind }
+}
+
+fn unknown_value(key: &'static str, given: &str, known: &'static str) -> RequestFault {
+    RequestFault::Unknown {
+        key,
+        given: given.to_owned(),
+        known,
+    }
 }
 
 #[cfg(test)]

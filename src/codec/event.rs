@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
+use super::decode_error::MessageFault;
 use crate::market::{
     Aggressor, Bar, Body, Level, Price, Qty, Quote, SourceKind, Status, Ticker, Trade, TradeId,
     TradingState, UnixNanos, parse_decimal, write_decimal,
@@ -349,16 +350,20 @@ pub(super) struct Flat<'a> {
     pub since: Option<u64>,
 }
 
-fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, String> {
-    let text = text.ok_or_else(|| format!("the event has no `{field}`"))?;
-    parse_decimal(text).map_err(|error| format!("`{field}`: {error}"))
+const fn no(of: &'static str, field: &'static str) -> MessageFault {
+    MessageFault::Missing { of, field }
+}
+
+fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, MessageFault> {
+    let text = text.ok_or(MessageFault::Missing { of: "event", field })?;
+    parse_decimal(text).map_err(|error| MessageFault::Decimal { field, error })
 }
 
 fn level(
     names: [&'static str; 2],
     px: Option<&str>,
     qty: Option<&str>,
-) -> Result<Option<Level>, String> {
+) -> Result<Option<Level>, MessageFault> {
     if px.is_none() && qty.is_none() {
         return Ok(None);
     }
@@ -372,11 +377,11 @@ fn level(
 
 impl Flat<'_> {
     /// `None` for a channel that this version doesn't know, which a client ignores.
-    pub(super) fn into_event(self) -> Result<Option<DataEvent>, String> {
+    pub(super) fn into_event(self) -> Result<Option<DataEvent>, MessageFault> {
         let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else {
             return Ok(None);
         };
-        let symbol = crate::market::Symbol::new(&self.sym).map_err(|error| error.to_string())?;
+        let symbol = crate::market::Symbol::new(&self.sym)?;
         let body = self.body(channel)?;
         Ok(Some(DataEvent {
             topic: Topic { channel, symbol },
@@ -386,7 +391,7 @@ impl Flat<'_> {
         }))
     }
 
-    fn body(&self, channel: Channel) -> Result<Body, String> {
+    fn body(&self, channel: Channel) -> Result<Body, MessageFault> {
         let ts = UnixNanos(self.ts);
         Ok(match channel {
             Channel::Trade => Body::Trade(Trade {
@@ -402,7 +407,7 @@ impl Flat<'_> {
                     .id
                     .as_deref()
                     .map_or(Some(TradeId::None), TradeId::parse)
-                    .ok_or("`id` is too long")?,
+                    .ok_or(MessageFault::LongId)?,
             }),
             Channel::Quote => Body::Quote(Quote {
                 ts,
@@ -417,7 +422,7 @@ impl Flat<'_> {
                 low: Price(decimal("low", self.low.as_deref())?),
                 vol: Qty(decimal("vol", self.vol.as_deref())?),
                 vwap: decimal("vwap", self.vwap.as_deref())?,
-                n: self.n.ok_or("the ticker has no `n`")?,
+                n: self.n.ok_or(no("ticker", "n"))?,
                 chg: self
                     .chg
                     .is_some()
@@ -426,14 +431,14 @@ impl Flat<'_> {
             }),
             Channel::Bar(_) => Body::Bar(Bar {
                 ts,
-                start: UnixNanos(self.start.ok_or("the bar has no `start`")?),
+                start: UnixNanos(self.start.ok_or(no("bar", "start"))?),
                 open: Price(decimal("o", self.o.as_deref())?),
                 high: Price(decimal("h", self.h.as_deref())?),
                 low: Price(decimal("l", self.l.as_deref())?),
                 close: Price(decimal("c", self.c.as_deref())?),
                 vol: Qty(decimal("vol", self.vol.as_deref())?),
-                n: self.n.ok_or("the bar has no `n`")?,
-                done: self.done.ok_or("the bar has no `done`")?,
+                n: self.n.ok_or(no("bar", "n"))?,
+                done: self.done.ok_or(no("bar", "done"))?,
             }),
             Channel::Status => Body::Status(Status {
                 ts,
@@ -441,9 +446,9 @@ impl Flat<'_> {
                     .state
                     .as_deref()
                     .and_then(TradingState::parse)
-                    .ok_or("the status has no known `state`")?,
-                since: UnixNanos(self.since.ok_or("the status has no `since`")?),
-                src: self.src.ok_or("the status has no `src`")?,
+                    .ok_or(MessageFault::State)?,
+                since: UnixNanos(self.since.ok_or(no("status", "since"))?),
+                src: self.src.ok_or(no("status", "src"))?,
             }),
         })
     }

@@ -5,6 +5,7 @@
 use compact_str::CompactString;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
+use super::request_fault::RequestFault;
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};
 use crate::protocol::Seq;
 
@@ -30,7 +31,7 @@ const PLAIN_KEYS: [&str; 12] = [
 ];
 
 /// A field that is absent where it is null or missing, or wrong in this way.
-pub(super) type Field<T> = Option<Result<T, String>>;
+pub(super) type Field<T> = Option<Result<T, RequestFault>>;
 /// A map by topic.
 pub(super) type ByTopic<T> = Vec<(CompactString, T)>;
 
@@ -88,14 +89,27 @@ impl<'de> Shape<'de> for RequestShape<'_> {
     }
 }
 
+/// A field that is absent where it is null, and of a wrong kind otherwise.
+fn kind_unless_null<T>(key: &'static str, wanted: &'static str, value: &Value<'_>) -> Field<T> {
+    let kind = value.kind();
+    (*value != Value::Null).then_some(Err(RequestFault::Kind { key, wanted, kind }))
+}
+
+const fn too_long(key: &'static str, what: &'static str) -> RequestFault {
+    RequestFault::TooLong {
+        key,
+        what,
+        most: TOPIC_BYTES_MAX,
+    }
+}
+
 struct TopicsShape;
 
 impl<'de> Shape<'de> for TopicsShape {
     type Out = Field<Vec<CompactString>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
-        let message = || format!("`topics` must be a list of strings, not {}", value.kind());
-        (value != Value::Null).then(|| Err(message()))
+        kind_unless_null("topics", "a list of strings", &value)
     }
 
     fn list<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
@@ -107,15 +121,10 @@ impl<'de> Shape<'de> for TopicsShape {
             match item {
                 Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into()),
                 Value::Text(_) => {
-                    texts = Err(format!(
-                        "`topics` must contain strings of up to {TOPIC_BYTES_MAX} bytes"
-                    ));
+                    texts = Err(too_long("topics", "contain strings"));
                 }
                 other => {
-                    texts = Err(format!(
-                        "`topics` must contain strings, not {}",
-                        other.kind()
-                    ));
+                    texts = Err(RequestFault::TopicKind(other.kind()));
                 }
             }
         }
@@ -129,8 +138,7 @@ impl<'de> Shape<'de> for FromShape<'_> {
     type Out = Field<RawFrom<'de>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
-        let message = || format!("`from` must be a map, not {}", value.kind());
-        (value != Value::Null).then(|| Err(message()))
+        kind_unless_null("from", "a map", &value)
     }
 
     fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
@@ -139,9 +147,12 @@ impl<'de> Shape<'de> for FromShape<'_> {
         while let Some(key) = keys.next(&mut access)? {
             match &**key {
                 "epoch" => from.epoch = Some(access.next_value_seed(Any(Plain))?),
-                "seqs" => from.seqs = access.next_value_seed(Any(self.by_topic("seqs", seq)))?,
+                "seqs" => {
+                    from.seqs = access.next_value_seed(Any(self.by_topic("from.seqs", seq)))?;
+                }
                 "epochs" => {
-                    from.epochs = access.next_value_seed(Any(self.by_topic("epochs", epoch)))?;
+                    from.epochs =
+                        access.next_value_seed(Any(self.by_topic("from.epochs", epoch)))?;
                 }
                 _ => _ = access.next_value::<IgnoredAny>()?,
             }
@@ -155,7 +166,7 @@ impl<'a> FromShape<'a> {
     const fn by_topic<T>(
         &self,
         name: &'static str,
-        convert: fn(&str, Value<'_>) -> Result<T, String>,
+        convert: fn(&str, Value<'_>) -> Result<T, RequestFault>,
     ) -> ByTopicShape<'a, T> {
         ByTopicShape {
             name,
@@ -166,33 +177,35 @@ impl<'a> FromShape<'a> {
 }
 
 /// An entry of `from.seqs`.
-fn seq(topic: &str, value: Value<'_>) -> Result<Seq, String> {
+fn seq(topic: &str, value: Value<'_>) -> Result<Seq, RequestFault> {
     match value {
         Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => {
             if topic.len() <= TOPIC_BYTES_MAX {
                 return Ok(Seq(seq as u64));
             }
-            Err(format!(
-                "`from.seqs` must name topics of up to {TOPIC_BYTES_MAX} bytes"
-            ))
+            Err(too_long("from.seqs", "name topics"))
         }
-        _ => {
-            Err("`from.seqs` must contain an integer from 0 to 2^53 - 1 for each topic".to_owned())
-        }
+        _ => Err(RequestFault::Rule {
+            key: "from.seqs",
+            rule: "contain an integer from 0 to 2^53 - 1 for each topic",
+        }),
     }
 }
 
 /// An entry of `from.epochs`.
-fn epoch(_: &str, value: Value<'_>) -> Result<CompactString, String> {
+fn epoch(_: &str, value: Value<'_>) -> Result<CompactString, RequestFault> {
     match value {
         Value::Text(epoch) => Ok(epoch.into()),
-        _ => Err("`from.epochs` must contain a string for each topic".to_owned()),
+        _ => Err(RequestFault::Rule {
+            key: "from.epochs",
+            rule: "contain a string for each topic",
+        }),
     }
 }
 
 struct ByTopicShape<'a, T> {
     name: &'static str,
-    convert: fn(&str, Value<'_>) -> Result<T, String>,
+    convert: fn(&str, Value<'_>) -> Result<T, RequestFault>,
     fault: &'a Fault,
 }
 
@@ -200,9 +213,7 @@ impl<'de, T> Shape<'de> for ByTopicShape<'_, T> {
     type Out = Field<ByTopic<T>>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
-        let (name, kind) = (self.name, value.kind());
-        let message = || format!("`from.{name}` must be a map by topic, not {kind}");
-        (value != Value::Null).then(|| Err(message()))
+        kind_unless_null(self.name, "a map by topic", &value)
     }
 
     fn map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
@@ -218,7 +229,7 @@ impl<'de, T> Shape<'de> for ByTopicShape<'_, T> {
             }
             match (self.convert)(key, value) {
                 Ok(value) => list.push((key.as_ref().into(), value)),
-                Err(message) => entries = Err(message),
+                Err(fault) => entries = Err(fault),
             }
         }
         keys.end();

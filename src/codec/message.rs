@@ -6,17 +6,13 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::decode_error::{DecodeError, MessageFault};
 use super::event::Flat;
 use super::read;
 use crate::protocol::{
     Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Op, Request, Seq, ServerMessage,
     Snapshot, SnapshotWish, TopicsAsked,
 };
-
-/// Why a server's message can't be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the server's message can't be read: {0}")]
-pub struct DecodeError(pub(super) String);
 
 /// A control message's payload.
 pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
@@ -170,7 +166,7 @@ pub fn decode_server_message(
     };
     if is_array {
         let events = match encoding {
-            Encoding::Msgpack => read::events(bytes).map_err(DecodeError)?,
+            Encoding::Msgpack => read::events(bytes)?,
             Encoding::Json => deserialize::<Events>(bytes, encoding)?.0,
         };
         return Ok(ServerMessage::Events(events));
@@ -178,17 +174,17 @@ pub fn decode_server_message(
     Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
 }
 
+fn malformed(error: &impl fmt::Display) -> DecodeError {
+    MessageFault::Malformed(error.to_string()).into()
+}
+
 fn deserialize<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
     encoding: Encoding,
 ) -> Result<T, DecodeError> {
     match encoding {
-        Encoding::Msgpack => {
-            rmp_serde::from_slice(bytes).map_err(|error| DecodeError(error.to_string()))
-        }
-        Encoding::Json => {
-            serde_json::from_slice(bytes).map_err(|error| DecodeError(error.to_string()))
-        }
+        Encoding::Msgpack => rmp_serde::from_slice(bytes).map_err(|error| malformed(&error)),
+        Encoding::Json => serde_json::from_slice(bytes).map_err(|error| malformed(&error)),
     }
 }
 

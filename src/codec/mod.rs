@@ -12,15 +12,18 @@
 //! Control messages are typed until an outbox puts them into its frame buffer.
 
 mod decode;
+mod decode_error;
 mod event;
 mod fields;
 mod message;
 mod read;
+mod request_fault;
 mod value;
 
 pub use decode::{BadRequest, decode_request};
+pub use decode_error::DecodeError;
 pub use event::{EventHead, encode_event};
 pub use message::{
-    DecodeError, SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request,
+    SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request,
     write_snapshot,
 };

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::decode_error::MessageFault;
 use super::event::Flat;
 use crate::market::SourceKind;
 use crate::protocol::{DataEvent, Seq};
@@ -13,20 +14,20 @@ const DEPTH_MAX: usize = 16;
 /// The most events that are reserved on a length's word alone.
 const RESERVE_MAX: usize = 4096;
 
-type Read<T> = Result<T, String>;
+type Read<T> = Result<T, MessageFault>;
 
-fn cut_short() -> String {
-    "the message ends in the middle of a value".to_owned()
+const fn unexpected(wanted: &'static str, marker: u8) -> MessageFault {
+    MessageFault::Marker { wanted, marker }
 }
 
 fn take<'a>(input: &mut &'a [u8], len: usize) -> Read<&'a [u8]> {
-    let (taken, rest) = input.split_at_checked(len).ok_or_else(cut_short)?;
+    let (taken, rest) = input.split_at_checked(len).ok_or(MessageFault::CutShort)?;
     *input = rest;
     Ok(taken)
 }
 
 fn byte(input: &mut &[u8]) -> Read<u8> {
-    let (first, rest) = input.split_first().ok_or_else(cut_short)?;
+    let (first, rest) = input.split_first().ok_or(MessageFault::CutShort)?;
     *input = rest;
     Ok(*first)
 }
@@ -44,9 +45,9 @@ fn text<'a>(input: &mut &'a [u8]) -> Read<&'a str> {
         0xd9 => number(input, 1)? as usize,
         0xda => number(input, 2)? as usize,
         0xdb => number(input, 4)? as usize,
-        other => return Err(format!("expected a string, found 0x{other:02x}")),
+        marker => return Err(unexpected("a string", marker)),
     };
-    std::str::from_utf8(take(input, len)?).map_err(|error| error.to_string())
+    Ok(std::str::from_utf8(take(input, len)?)?)
 }
 
 fn integer(input: &mut &[u8]) -> Read<u64> {
@@ -63,14 +64,12 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
             let sign = [7, 15, 31, 63][usize::from(marker & 3)];
             let is_negative = value.unbounded_shr(sign) == 1;
             if is_negative {
-                Err("expected an unsigned integer, found a negative one".to_owned())
+                Err(MessageFault::Negative)
             } else {
                 Ok(value)
             }
         }
-        other => Err(format!(
-            "expected an unsigned integer, found 0x{other:02x} came"
-        )),
+        marker => Err(unexpected("an unsigned integer", marker)),
     }
 }
 
@@ -78,7 +77,7 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
     match byte(input)? {
         0xc2 => Ok(false),
         0xc3 => Ok(true),
-        other => Err(format!("expected true or false, found 0x{other:02x} came")),
+        marker => Err(unexpected("true or false", marker)),
     }
 }
 
@@ -88,19 +87,19 @@ fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
         marker if marker == large => Ok(number(input, 2)? as usize),
         marker if marker.checked_sub(1) == Some(large) => Ok(number(input, 4)? as usize),
-        other => Err(format!(
-            "expected a {}, found 0x{other:02x}",
-            if small == 0x80 { "map" } else { "list" }
-        )),
+        marker => {
+            let wanted = if small == 0x80 { "a map" } else { "a list" };
+            Err(unexpected(wanted, marker))
+        }
     }
 }
 
 /// Passes over a value of a later version.
 fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     if depth > DEPTH_MAX {
-        return Err(format!("a value is nested deeper than {DEPTH_MAX}"));
+        return Err(MessageFault::TooDeep(DEPTH_MAX));
     }
-    let marker = *input.first().ok_or_else(cut_short)?;
+    let marker = *input.first().ok_or(MessageFault::CutShort)?;
     let (items, len) = match marker {
         0x80..=0x8f | 0xde | 0xdf => (entries(input, 0x80, 0xde)?.saturating_mul(2), 0),
         0x90..=0x9f | 0xdc | 0xdd => (entries(input, 0x90, 0xdc)?, 0),
@@ -145,7 +144,7 @@ pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
     if input.is_empty() {
         Ok(events)
     } else {
-        Err("bytes follow the list of events".to_owned())
+        Err(MessageFault::BytesAfter)
     }
 }
 
@@ -172,7 +171,7 @@ fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
         had = had.saturating_add(1);
     }
     if had < 5 {
-        Err("an event has `ch`, `sym`, `seq`, `ts` and `tx`".to_owned())
+        Err(MessageFault::NoEvent)
     } else {
         Ok(flat)
     }
@@ -211,7 +210,7 @@ fn field<'a>(flat: &mut Flat<'a>, key: &str, input: &mut &'a [u8]) -> Read<()> {
             return flat
                 .src
                 .map(|_| ())
-                .ok_or_else(|| format!("no source is \"{}\"", word.escape_debug()));
+                .ok_or_else(|| MessageFault::Source(word.to_owned()));
         }
         _ => return skip(input, 0),
     };
@@ -262,17 +261,20 @@ mod tests {
     fn what_is_no_event_is_refused_and_says_why() {
         let error = |value: serde_json::Value| {
             events(&rmp_serde::to_vec(&value).expect("plain values"))
-                .err()
-                .unwrap_or_default()
+                .map_or_else(|fault| fault.to_string(), |_| String::new())
         };
         assert!(error(serde_json::json!({})).contains("expected a list"));
         assert!(error(serde_json::json!([1])).contains("expected a map"));
         assert!(error(serde_json::json!([{"ch": "trade"}])).contains("`seq`"));
         assert!(error(serde_json::json!([{"ch": 5}])).contains("expected a string"));
-        assert!(events(&[0x91]).is_err_and(|error| error.contains("ends in the middle")));
-        assert!(events(&[0x90, 0x90]).is_err_and(|error| error.contains("bytes follow")));
+        assert!(
+            events(&[0x91]).is_err_and(|error| error.to_string().contains("ends in the middle"))
+        );
+        assert!(
+            events(&[0x90, 0x90]).is_err_and(|error| error.to_string().contains("bytes follow"))
+        );
         let deep = [vec![0x91, 0x81, 0xa1, b'x'], vec![0x91; 100]].concat();
-        assert!(events(&deep).is_err_and(|error| error.contains("deeper")));
+        assert!(events(&deep).is_err_and(|error| error.to_string().contains("deeper")));
     }
 
     proptest! {

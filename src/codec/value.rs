@@ -12,6 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::request_fault::{Malformed, RequestFault};
 use crate::protocol::Encoding;
 
 /// Max nesting of a request in MessagePack; the deepest that the protocol knows is 3. JSON is skipped without
@@ -61,14 +62,14 @@ pub(super) fn shown(text: &str) -> String {
 
 /// The first thing that was wrong with a message and doesn't keep the rest of it from being read.
 #[derive(Debug, Default)]
-pub(super) struct Fault(RefCell<Option<String>>);
+pub(super) struct Fault(RefCell<Option<RequestFault>>);
 
 impl Fault {
-    fn note(&self, message: impl FnOnce() -> String) {
-        self.0.borrow_mut().get_or_insert_with(message);
+    fn note(&self, fault: impl FnOnce() -> RequestFault) {
+        self.0.borrow_mut().get_or_insert_with(fault);
     }
 
-    pub(super) fn into_inner(self) -> Option<String> {
+    pub(super) fn into_inner(self) -> Option<RequestFault> {
         self.0.into_inner()
     }
 }
@@ -191,8 +192,7 @@ impl<'a, 'de> Keys<'a, 'de> {
                 return Ok(self.keys.last());
             }
             let kind = key.kind();
-            self.fault
-                .note(|| format!("a key must be a string, not {kind}"));
+            self.fault.note(|| RequestFault::KeyKind(kind));
             access.next_value::<IgnoredAny>()?;
         }
         Ok(None)
@@ -201,8 +201,7 @@ impl<'a, 'de> Keys<'a, 'de> {
     /// All keys are read: notes the first duplicate.
     pub(super) fn end(self) {
         if let Some(key) = repeated(&self.keys) {
-            self.fault
-                .note(|| format!("duplicate key \"{}\"", shown(key)));
+            self.fault.note(|| RequestFault::KeyTwice(key.to_owned()));
         }
     }
 }
@@ -233,23 +232,21 @@ pub(super) fn read<'de, S: Shape<'de>>(
     bytes: &'de [u8],
     encoding: Encoding,
     shape: S,
-) -> Result<S::Out, String> {
+) -> Result<S::Out, Malformed> {
     match encoding {
         Encoding::Json => {
             let mut de = serde_json::Deserializer::from_slice(bytes);
-            let out = Any(shape).deserialize(&mut de);
-            let out = out.map_err(|error| error.to_string())?;
-            de.end().map_err(|error| error.to_string())?;
+            let out = Any(shape).deserialize(&mut de)?;
+            de.end()?;
             Ok(out)
         }
         Encoding::Msgpack => {
             let mut de = rmp_serde::Deserializer::from_read_ref(bytes);
             de.set_max_depth(DEPTH_MAX);
-            let out = Any(shape).deserialize(&mut de);
-            let out = out.map_err(|error| error.to_string())?;
+            let out = Any(shape).deserialize(&mut de)?;
             match Any(Behind).deserialize(&mut de) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(out),
-                _ => Err("unexpected bytes after the map".into()),
+                _ => Err(Malformed::BytesAfter),
             }
         }
     }

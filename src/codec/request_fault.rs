@@ -1,0 +1,71 @@
+//! Faults of a client's message: what was wrong, and what is expected.
+
+use super::value::shown;
+use crate::protocol::MESSAGE_BYTES_LEAST;
+
+/// Why a message is not a value of its encoding.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Msgpack(#[from] rmp_serde::decode::Error),
+    #[error("unexpected bytes after the map")]
+    BytesAfter,
+}
+
+/// Why a message is not a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestFault {
+    #[error("the message is not a {encoding} map: {error}")]
+    Malformed {
+        encoding: &'static str,
+        error: Malformed,
+    },
+    #[error("a request must be a map with `op`, not {0}")]
+    NoMap(&'static str),
+    #[error("a key must be a string, not {0}")]
+    KeyKind(&'static str),
+    #[error("duplicate key \"{}\"", shown(.0))]
+    KeyTwice(String),
+    #[error("`{key}` is missing: expected {expected}")]
+    Missing {
+        key: &'static str,
+        expected: &'static str,
+    },
+    /// A value of another kind than the key has.
+    #[error("`{key}` must be {wanted}, not {kind}")]
+    Kind {
+        key: &'static str,
+        wanted: &'static str,
+        kind: &'static str,
+    },
+    /// A value of the right kind, but not one that the key may have.
+    #[error("`{key}` must {rule}")]
+    Rule {
+        key: &'static str,
+        rule: &'static str,
+    },
+    #[error("`topics` must contain strings, not {0}")]
+    TopicKind(&'static str),
+    #[error("`{key}` must {what} of up to {most} bytes")]
+    TooLong {
+        key: &'static str,
+        what: &'static str,
+        most: usize,
+    },
+    #[error("unknown `{key}` \"{}\": expected {known}", shown(given))]
+    Unknown {
+        key: &'static str,
+        given: String,
+        known: &'static str,
+    },
+    #[error("unsupported `interval_ms` {0}: expected 10, 25, 50, 100, 250, 500, 1000 or 5000")]
+    Interval(i128),
+    #[error("mode `interval` requires `interval_ms`: 10, 25, 50, 100, 250, 500, 1000 or 5000")]
+    NoInterval,
+    #[error("`modify` requires at least one of `mode`, `interval_ms`, `on_slow`")]
+    NothingToModify,
+    #[error("`max_message` must be a number of bytes, at least {MESSAGE_BYTES_LEAST}")]
+    MaxMessage,
+}
