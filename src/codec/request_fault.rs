@@ -1,7 +1,9 @@
 //! Faults of a client's message: what was wrong, and what is expected.
 
-use super::value::shown;
 use crate::protocol::MESSAGE_BYTES_LEAST;
+
+/// Characters of a foreign text that an error message repeats.
+const SHOWN_MAX: usize = 40;
 
 /// Why a message is not a value of its encoding.
 #[derive(Debug, thiserror::Error)]
@@ -68,4 +70,12 @@ pub(super) enum RequestFault {
     NothingToModify,
     #[error("`max_message` must be a number of bytes, at least {MESSAGE_BYTES_LEAST}")]
     MaxMessage,
+}
+
+/// A foreign text as an error message repeats it.
+fn shown(text: &str) -> String {
+    text.chars()
+        .take(SHOWN_MAX)
+        .flat_map(char::escape_debug)
+        .collect()
 }

@@ -20,8 +20,6 @@ use crate::protocol::Encoding;
 const DEPTH_MAX: usize = 16;
 /// Keys of a map up to which each is compared with all others.
 const KEYS_COMPARED: usize = 16;
-/// Characters of a foreign text that an error message repeats.
-const SHOWN_MAX: usize = 40;
 
 /// One value; of a list or a map only its kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,14 +48,6 @@ impl Value<'_> {
             Self::Map => "a map",
         }
     }
-}
-
-/// A foreign text as an error message repeats it.
-pub(super) fn shown(text: &str) -> String {
-    text.chars()
-        .take(SHOWN_MAX)
-        .flat_map(char::escape_debug)
-        .collect()
 }
 
 /// The first thing that was wrong with a message and doesn't keep the rest of it from being read.
