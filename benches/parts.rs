@@ -22,11 +22,11 @@ use tickcast::market::{
 use tickcast::metrics::Metrics;
 use tickcast::outbox::{Counts, LastValueCache, Outbox, SlotId, View};
 use tickcast::protocol::{Encoding, Epoch, Mode, OnSlow, Seq, Settings};
+use tickcast::replay::{Replay, ReplayConfig, Speed};
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
 use tickcast::shard::registry::{Registry, Subscriber};
 use tickcast::shard::turn_events::TurnEvents;
-use tickcast::source::replay::{Replay, ReplayConfig, Speed};
 use tickcast::source::{SourceTask, supervise};
 use tickcast::topic::{Channel, TopicName, TopicPattern};
 

@@ -119,6 +119,11 @@ mod source;
 pub mod source;
 
 #[cfg(not(feature = "internals"))]
+mod replay;
+#[cfg(feature = "internals")]
+pub mod replay;
+
+#[cfg(not(feature = "internals"))]
 mod bus;
 #[cfg(feature = "internals")]
 pub mod bus;

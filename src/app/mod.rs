@@ -26,8 +26,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
+use crate::replay::FileReport;
 use crate::server::{Server, Settings};
-use crate::source::replay::FileReport;
 use crate::state::StateDir;
 use sources::Sources;
 

@@ -11,7 +11,7 @@ use super::{Exit, address, complain};
 use crate::app::{App, ConfigWatch, Operated, Signals, Stopped, operate};
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
-use crate::source::replay::{Begin, ReplayConfig, Speed};
+use crate::replay::{Begin, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 
 /// Without `--config` and without this file, the default market that is built in is served.

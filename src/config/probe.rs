@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Config, SourceDetails};
-use crate::source::replay::ReplayError;
+use crate::replay::ReplayError;
 
 /// Every file of a config that cannot be played.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::Server;
 use super::response::{Answer, JSON, refusal, stopping, text, with_type};
+use crate::replay::FileReport;
 use crate::shard::{Command, ConnectionInfo, Rank};
 use crate::source::SourceStatus;
-use crate::source::replay::FileReport;
 
 /// Connections in one answer, if it isn't said how many.
 const TOP: usize = 20;

@@ -1,8 +1,8 @@
 //! Market-data sources. A source reads a venue's or a file's format and emits market values and time marks; it knows
 //! nothing of subscribers.
 
+pub mod account;
 pub mod push;
-pub mod replay;
 pub mod sim;
 mod status;
 mod supervisor;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::replay::FileAccount;
+use super::account::FileAccount;
 
 /// Written by the source and its supervisor, read by HTTP. No event waits for it.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use tickcast::codec::{decode_request, decode_server_message};
 use tickcast::config::{guide, keys};
 use tickcast::protocol::{Code, Control, Encoding, LagLevel, ServerMessage};
+use tickcast::replay::Skip;
 use tickcast::shard::WaitsFor;
-use tickcast::source::replay::Skip;
 
 use crate::harness::Feed;
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tickcast::market::Body;
 use tickcast::protocol::{Control, DataEvent, Encoding, ServerMessage, SourceChange, SourceState};
 
-use tickcast::source::replay::{FileReport, ReplayConfig};
+use tickcast::replay::{FileReport, ReplayConfig};
 
 use crate::harness::{DEADLINE, Feed, Stopwatch, subscribe};
 use crate::terminal::serve_with;

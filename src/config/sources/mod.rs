@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::reader::Section;
 use super::shared;
 use crate::market::{Instrument, Symbol};
+use crate::replay::ReplayConfig;
 use crate::source::push::PushRules;
-use crate::source::replay::ReplayConfig;
 use crate::source::sim::SimConfig;
 
 /// One source.

@@ -4,7 +4,7 @@ use super::hours::fixed_offset;
 use super::instrument::price_rules;
 use crate::config::reader::Section;
 use crate::market::{PriceRules, Symbol, excerpt};
-use crate::source::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
+use crate::replay::{Begin, Columns, ReplayConfig, Speed, TimeRules, VenueRule};
 use crate::source::sim::Hours;
 
 pub(super) fn read(section: &Section<'_>) -> ReplayConfig {

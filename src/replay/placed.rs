@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::account::RowFault;
 use super::row::Row;
+use crate::source::account::RowFault;
 
 /// A row's place in its file, and what the file holds up to there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::IntCounter;
 
-use super::account::{FileAccount, RowFault, Skip};
 use super::placed::{Mark, Placed};
 use super::reader::{Chunk, FilePosition, Recording};
 use crate::market::UnixNanos;
 use crate::source::Output;
+use crate::source::account::{FileAccount, RowFault, Skip};
 
 /// Skipped rows that have a line of their own in the log; the others are counted.
 const LOGGED_MAX: u64 = 20;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::account::{RowFault, Skip};
 use super::checkpoint::Named;
 use super::lane::Lane;
 use super::row::{Row, What};
 use super::{ReplayConfig, VenueRule};
 use crate::market::{Instrument, SourceKind, Symbol};
+use crate::source::account::{RowFault, Skip};
 use crate::source::{Output, SourceError};
 
 /// A market as the files have it: venue and symbol.

@@ -4,7 +4,6 @@
 //! older than one before it comes at once, in the file's order. A row that was read is an event, or is skipped for a reason that is
 //! counted and logged (`account`).
 
-mod account;
 mod band;
 mod checkpoint;
 mod config;
@@ -27,14 +26,14 @@ mod unplayable;
 
 use std::sync::Arc;
 
-pub use account::{FileAccount, FileReport, Skip};
+pub use crate::source::account::{FileReport, Skip};
 pub use config::{Begin, Columns, ReplayConfig, Speed, VenueRule};
 pub use error::ReplayError;
 pub use times::TimeRules;
 
-use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
 use crate::market::Instrument;
+use crate::source::{Output, Source, SourceError, SourceFuture};
 use checkpoint::{Checkpoint, Progress};
 use lane::{Lane, Strictness};
 use merge::{Ended, check};

@@ -119,13 +119,13 @@ impl Skip {
 /// Why one row is skipped, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub(super) struct RowFault {
+pub(crate) struct RowFault {
     pub skip: Skip,
     pub text: String,
 }
 
 impl RowFault {
-    pub(super) fn new(skip: Skip, text: impl Into<String>) -> Self {
+    pub(crate) fn new(skip: Skip, text: impl Into<String>) -> Self {
         Self {
             skip,
             text: text.into(),
@@ -134,7 +134,7 @@ impl RowFault {
 }
 
 /// Skipped rows by reason.
-pub(super) type SkipCounts = [u64; Skip::COUNT];
+pub(crate) type SkipCounts = [u64; Skip::COUNT];
 
 /// The account of one file. The source writes it, HTTP reads it.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ pub struct FileReport {
 }
 
 impl FileAccount {
-    pub(super) fn new(name: String) -> Self {
+    pub(crate) fn new(name: String) -> Self {
         Self {
             name,
             rows: AtomicU64::new(0),
@@ -183,36 +183,36 @@ impl FileAccount {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn read(&self, rows: u64) {
+    pub(crate) fn read(&self, rows: u64) {
         self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    pub(super) fn skip(&self, reason: Skip, rows: u64) {
+    pub(crate) fn skip(&self, reason: Skip, rows: u64) {
         self.skipped[reason as usize].fetch_add(rows, Ordering::Relaxed);
     }
 
-    pub(super) fn emit_trade(&self) {
+    pub(crate) fn emit_trade(&self) {
         self.trades.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn emit_quote(&self) {
+    pub(crate) fn emit_quote(&self) {
         self.quotes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn fail(&self, fault: &str) {
+    pub(crate) fn fail(&self, fault: &str) {
         // The first fault is the one that ended the file.
         let _set_before = self.fault.set(fault.into());
     }
 
-    pub(super) fn fault(&self) -> Option<Arc<str>> {
+    pub(crate) fn fault(&self) -> Option<Arc<str>> {
         self.fault.get().cloned()
     }
 
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.is_done.store(true, Ordering::Relaxed);
     }
 
@@ -245,7 +245,7 @@ fn of_flag(flag: &AtomicBool) -> bool {
 
 impl FileReport {
     /// The reasons with their rows, as in `header 1, zero_quantity 200`.
-    pub(super) fn skipped_text(&self) -> String {
+    pub(crate) fn skipped_text(&self) -> String {
         let each = self.skipped.iter();
         let texts: Vec<String> = each.map(|(why, rows)| format!("{why} {rows}")).collect();
         texts.join(", ")
@@ -256,7 +256,7 @@ impl FileReport {
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// A text from a file, for a message: control characters escaped, cut to 200 characters.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     printable(&shortened(text, SHOWN_CHARS_MAX)).into_owned()
 }
 

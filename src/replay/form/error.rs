@@ -1,5 +1,5 @@
-use super::super::account::shown;
 use crate::market::SymbolError;
+use crate::source::account::shown;
 
 /// Forms that are played.
 const KNOWN: &str =
@@ -7,7 +7,7 @@ const KNOWN: &str =
 
 /// Why the form of a file can't be found out, or is not played.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::source::replay) enum FormError {
+pub(in crate::replay) enum FormError {
     /// The first line can't be cut into cells.
     #[error(
         "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \

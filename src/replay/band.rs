@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::account::{RowFault, Skip};
 use super::placed::{Item, Placed};
 use super::times::TimeRules;
 use crate::market::UnixNanos;
+use crate::source::account::{RowFault, Skip};
 
 /// Rows after an outlier by which it is judged.
 const JUDGED_BY: usize = 32;

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 
 use super::ReplayConfig;
-use super::account::{RowFault, Skip, shown};
 use super::record::Cells;
 use super::times::TimeRules;
 use crate::market::{
     Aggressor, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, Trade, TradeId, UnixNanos,
     parse_decimal,
 };
+use crate::source::account::{RowFault, Skip, shown};
 
 /// One row that is played.
 #[derive(Debug, Clone, PartialEq)]

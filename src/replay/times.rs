@@ -8,8 +8,8 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 
-use super::account::{RowFault, Skip, shown};
 use crate::market::UnixNanos;
+use crate::source::account::{RowFault, Skip, shown};
 
 /// Rules for the times of a recording.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::account::{RowFault, Skip, SkipCounts};
 use super::band::Band;
 use super::form::{Form, read_line};
 use super::inputs::{Input, Listing, Opened, with_text};
@@ -16,6 +15,7 @@ use super::placed::{Item, Mark, Placed};
 use super::record::{Cells, LINE_BYTES_MAX, Line, Lines};
 use super::{ReplayConfig, ReplayError};
 use crate::market::UnixNanos;
+use crate::source::account::{RowFault, Skip, SkipCounts};
 
 /// Rows handed over at once.
 const CHUNK_ROWS: usize = 1000;

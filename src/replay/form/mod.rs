@@ -5,11 +5,11 @@ mod error;
 mod start;
 mod symbol;
 
-use super::account::{RowFault, Skip};
 use super::record::Cells;
 use super::row::{QuoteColumns, RowReader, SideColumn, SymbolAt, TradeColumns};
 use super::{ReplayConfig, unplayable};
 use crate::market::Symbol;
+use crate::source::account::{RowFault, Skip};
 use columns::Mapping;
 use error::FormError;
 use start::Start;
