@@ -10,51 +10,53 @@ use crate::log::{Checkpoint, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
 
-/// Output of a source. Instruments are identified by the source's own numbers, in the order in which it announced them.
+/// Output of a source. Instruments are identified by the source's local numbers, in order of
+/// announcement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Emit {
     /// A print.
     Trade(u32, Trade),
     /// The best bid and offer.
     Quote(u32, Quote),
-    /// The source's time has come to this; at least every 100 ms of it.
+    /// Watermark: the current time of the source; emitted at least every 100 ms of that time.
     Watermark(UnixNanos),
-    /// More instruments, numbered on from those before.
+    /// Additional instruments, numbered consecutively after the previous ones.
     Instruments(Vec<Instrument>),
     /// The venue opened, halted or closed an instrument.
     Trading(u32, TradingState, UnixNanos),
-    /// Bars from before the source began, the oldest first; one that isn't done goes on.
+    /// Bars from before the source started, oldest first; a bar that is not done continues.
     History(u32, Interval, Vec<Bar>),
-    /// The session as it was before the source began.
+    /// Session as of the start of the source.
     Session(u32, SessionSoFar),
-    /// The source begins again: every topic of it gets a new epoch.
+    /// Restart of the source: each of its topics begins a new epoch.
     StartOver,
-    /// Symbols that the config lists from now on: they are not removed though one source gives them up, because another one
-    /// announces them.
+    /// Symbols listed in the new config. They are not removed when one source drops them, because
+    /// another source announces them.
     Expect(Arc<HashSet<Symbol>>),
-    /// A source that is new, or the same with another config: it numbers its instruments anew, and starts over. What it had
-    /// before and doesn't tell at first is closed and removed.
+    /// New source, or the same source with a new config: it renumbers its instruments and starts
+    /// over. Previous instruments that it does not announce first are closed and removed.
     Begin(SourceSpec),
-    /// The source is there no more: its instruments are closed and removed.
+    /// Removal of the source: its instruments are closed and removed.
     Retire,
-    /// The source is live, silent, being restarted, or at its end.
+    /// State change of the source: live, silent, restarting or ended.
     State(SourceState),
-    /// The source has ended because it failed, and why.
+    /// Failure that ended the source, with the reason.
     Failed(Arc<str>),
 }
 
 #[derive(Debug)]
 pub(super) enum Input {
-    /// By whom, what, and when.
+    /// Emitted values, with their source and receive time.
     Emitted(SourceId, Vec<Emit>, UnixNanos),
     Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
     Stop,
 }
 
-/// The most items of one input, which bounds the queue's memory together with the count of its places.
+/// Maximum number of items per input, which, together with the number of queue entries, bounds the
+/// memory of the queue.
 pub const EMITTED_MAX: usize = 512;
 
-/// The bus' end of the queue that all sources share.
+/// Receiving end of the queue shared by all sources.
 #[derive(Debug)]
 pub struct InputQueue(mpsc::Receiver<Input>);
 
@@ -73,12 +75,12 @@ impl InputQueue {
     }
 }
 
-/// The queue has no room; the source waits, refuses or drops, by its kind.
+/// The queue is full; the source waits, rejects or drops, depending on its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the bus' queue is full; its size is bus.queue")]
+#[error("bus queue full (bus.queue)")]
 pub struct QueueFull;
 
-/// A source's end of the queue, or a shard's that needs a checkpoint.
+/// Sending end of the queue, for a source or for a shard that needs a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Emitter {
     source: SourceId,
@@ -88,7 +90,7 @@ pub struct Emitter {
 
 /// Splits emitted values into parts that each fit into one queue entry, in order.
 fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
-    // Most are small enough as they are, and go on without a copy.
+    // Most inputs are small enough and are forwarded without a copy.
     let (whole, larger) = if emitted.len() <= EMITTED_MAX {
         (emitted, Vec::new())
     } else {
@@ -103,7 +105,8 @@ fn parts(emitted: Vec<Emit>) -> impl Iterator<Item = Vec<Emit>> {
         .chain(cut.take_while(|part| !part.is_empty()))
 }
 
-/// A queue of at most `bytes_max`, and the emitter from which those of all sources are made.
+/// Creates a queue of at most `bytes_max`, and the emitter from which the emitters of all sources
+/// are derived.
 pub fn input_queue(bytes_max: usize, clock: Clock) -> (Emitter, InputQueue) {
     let places = (bytes_max / (EMITTED_MAX * size_of::<Emit>())).max(2);
     let (sender, receiver) = mpsc::channel(places);
@@ -118,7 +121,7 @@ pub fn input_queue(bytes_max: usize, clock: Clock) -> (Emitter, InputQueue) {
 }
 
 impl Emitter {
-    /// The same queue, for another source.
+    /// Emitter of another source to the same queue.
     pub fn of(&self, source: SourceId) -> Self {
         Self {
             source,
@@ -127,7 +130,8 @@ impl Emitter {
         }
     }
 
-    /// Emits in order, waiting while the queue is full. Returns false once the bus has stopped.
+    /// Emits values in order; waits while the queue is full. Returns false once the bus has
+    /// stopped.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> bool {
         let now = self.clock.now();
         for part in parts(std::mem::take(emitted)) {
@@ -156,7 +160,8 @@ impl Emitter {
         Ok(())
     }
 
-    /// Asks for what an overrun reader goes on from; `None` once the bus has stopped.
+    /// Requests the checkpoint from which an overrun reader resumes; `None` once the bus has
+    /// stopped.
     pub async fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Input::Checkpoint(reply)).await.ok()?;
@@ -165,7 +170,7 @@ impl Emitter {
 
     /// Stops the bus once it has published what is queued.
     pub async fn stop(&self) {
-        // A bus that is gone has stopped already.
+        // A send error means that the bus has already stopped.
         let _gone = self.queue.send(Input::Stop).await;
     }
 }

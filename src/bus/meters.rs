@@ -10,33 +10,33 @@ use crate::metrics::{DROPPED, LocalHistogram, Metrics, SourceMeters};
 #[derive(Debug)]
 pub(super) struct Meters {
     sources: Vec<Source>,
-    /// Receive times of events that are not published yet, with their counts.
+    /// Receive times of events not published yet, with the number of events each.
     received: Vec<(UnixNanos, u64)>,
     bus_time: LocalHistogram,
     batch_items: LocalHistogram,
 }
 
-/// The reason why an event that a source emitted is not published.
+/// Reason for not publishing an event that a source emitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
     /// Another source owns the symbol.
     Symbol,
-    /// The instrument is beyond `limits.instruments`.
+    /// The instrument exceeds `limits.instruments`.
     Limit,
-    /// The instrument doesn't have the event's channel.
+    /// The instrument does not have the channel of the event.
     Channel,
     /// The source has not announced the instrument.
     Unannounced,
-    /// A session's sum has no room for the trade.
+    /// A sum of the session would overflow.
     Overflow,
 }
 
 #[derive(Debug)]
 struct Source {
-    /// By [`Dropped`].
+    /// Counters indexed by [`Dropped`].
     dropped: [IntCounter; DROPPED.len()],
     told: SourceMeters,
-    /// Its events happen now: how late they are says something.
+    /// True if the source emits events in real time, so that their lag is meaningful.
     is_present: bool,
     trades: u64,
     quotes: u64,
@@ -79,7 +79,7 @@ impl Source {
 }
 
 impl Meters {
-    /// Of sources by name; `true` where events happen now.
+    /// Creates meters for the named sources; `true` marks a real-time source.
     pub(super) fn new<'a>(
         metrics: &Metrics,
         sources: impl Iterator<Item = (&'a str, bool)>,
@@ -94,7 +94,7 @@ impl Meters {
         }
     }
 
-    /// A source begins, or begins anew.
+    /// Registers a new source, or an existing one with a new config.
     pub(super) fn begin(&mut self, metrics: &Metrics, at: usize, spec: &SourceSpec) {
         match self.sources.get_mut(at) {
             Some(source) => source.is_present = spec.is_present,
@@ -104,9 +104,9 @@ impl Meters {
         }
     }
 
-    /// A source handed this over.
+    /// Records values received from a source.
     pub(super) fn receive(&mut self, source: usize, emitted: &[Emit], received: UnixNanos) {
-        // One that begins with this has told nothing else yet.
+        // A source that starts with this input has emitted nothing before.
         let Some(source) = self.sources.get_mut(source) else {
             return;
         };
@@ -119,7 +119,7 @@ impl Meters {
         }
     }
 
-    /// Events of a source are not published, for this reason.
+    /// Counts events of a source that are not published, by reason.
     pub(super) fn drop(&self, source: usize, why: Dropped, events: usize) {
         self.sources[source].dropped[why as usize].inc_by(events as u64);
     }

@@ -1,7 +1,8 @@
-//! The bus: one plain thread, the single writer of every topic.
+//! The bus: a single thread and the only writer of every topic.
 //!
-//! It takes what sources emit, derives tickers, bars and status ([`derive`]), gives each event its topic's next number,
-//! stamps the batch and puts it onto the [`Log`].
+//! The bus receives the output of the sources, derives tickers, bars and status ([`derive`]),
+//! assigns each event the next sequence number of its topic, stamps the batch and appends it to the
+//! [`Log`].
 //!
 //! Invariant: it never waits for a shard, a session or a socket.
 
@@ -38,43 +39,45 @@ use emit::Input;
 use meters::{Dropped, Meters};
 use sequencer::Sequencer;
 
-/// At most so many items are published at once, so that a shard's turn stays short.
+/// Maximum number of items published at once, which keeps the turns of the shards short.
 const BATCH_ITEMS_MAX: usize = 2048;
 
 /// Description of a source for the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
-    /// Its name in the config.
+    /// Name of the source in the config.
     pub name: Arc<str>,
-    /// After how long a silence an instrument is stale that says nothing itself.
+    /// Silence after which an instrument without its own setting is stale.
     pub stale_after: Duration,
-    /// Its events happen now, so that it can be late with them; what is replayed happened long ago.
+    /// True if the source emits events in real time, so that lag is meaningful; false for replayed
+    /// data.
     pub is_present: bool,
 }
 
-/// The bus' thread and what it writes to.
+/// State of the bus thread.
 #[derive(Debug)]
 pub struct Bus {
     clock: Clock,
     log: Arc<Log>,
     metrics: Arc<Metrics>,
     sources: Vec<SourceSpec>,
-    /// By source: its own numbers of instruments → ours, or the reason why it has none.
+    /// By source: global instrument number for each local one, or the reason for rejection.
     instruments: Vec<Vec<Result<InstrumentId, NotAdded>>>,
     derive: Derive,
     out: Sequencer,
     meters: Meters,
     heritage: RestoredState,
-    /// By source that began anew: the instruments that it had before, until it tells its own.
+    /// By restarted source: its previous instruments, until it announces the current ones.
     carried_over: HashMap<usize, Vec<InstrumentId>>,
-    /// Closed, because their source has given them up.
+    /// Instruments closed because their source dropped them.
     free: HashSet<InstrumentId>,
-    /// Symbols that the config lists.
+    /// Symbols listed in the config.
     expected: Arc<HashSet<Symbol>>,
 }
 
 impl Bus {
-    /// A bus that writes to `log`; its topics begin in the epoch `origin`, except for those that it inherits.
+    /// Creates a bus that writes to `log`. Topics begin in the epoch `origin`, except for restored
+    /// ones.
     pub fn new(
         clock: Clock,
         log: Arc<Log>,
@@ -118,13 +121,14 @@ impl Bus {
         }
     }
 
-    /// Holds no more instruments than that, over all sources; the others are refused by name.
+    /// Sets the maximum number of instruments over all sources; excess instruments are rejected and
+    /// logged by name.
     pub fn limit_instruments(mut self, instruments_max: usize) -> Self {
         Arc::make_mut(&mut self.out.catalog).limit(instruments_max);
         self
     }
 
-    /// Publishes until every emitter is gone or the queue says stop; returns what is to be kept.
+    /// Publishes until all emitters are dropped or a stop is queued; returns the state to save.
     pub fn run(mut self, mut queue: InputQueue) -> SavedState {
         self.publish_until_stopped(&mut queue);
         let (times, instruments) = self.derive.save(&self.out.catalog);
@@ -136,7 +140,7 @@ impl Bus {
         }
     }
 
-    /// The present, which doesn't go back, though another process may have told it before.
+    /// Current time, never earlier than the last publication time, even one of a previous process.
     fn now(&self) -> UnixNanos {
         self.clock.now().max(self.heritage.tx)
     }
@@ -169,7 +173,7 @@ impl Bus {
 
     fn answer_checkpoint(&mut self, reply: oneshot::Sender<Arc<Checkpoint>>) {
         self.publish();
-        // The shard may have stopped meanwhile; then nobody needs it.
+        // A send error means that the shard has stopped and no longer needs the checkpoint.
         let _nobody = reply.send(Arc::new(self.out.replica.checkpoint(self.log.head())));
     }
 
@@ -181,9 +185,9 @@ impl Bus {
         self.out.tell_grown();
         let mut items = std::mem::take(&mut self.out.items);
         self.out.topics_at = None;
-        // It is kept for a while, and there are many small ones.
+        // Batches are retained for a while, and many are small.
         items.shrink_to_fit();
-        // What follows was taken up later.
+        // Input read after this point was received later.
         self.out.tx = self.now();
         self.meters.publish(items.len(), self.out.tx);
         for (channel, count) in self.out.published.iter_mut().enumerate() {

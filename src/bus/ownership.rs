@@ -1,5 +1,5 @@
-//! Ownership: which source owns which instrument. A source announces its instruments, a reload ends, replaces or moves
-//! them, and a symbol has one owner at a time.
+//! Instrument ownership. A source announces its instruments; a reload removes, replaces or moves
+//! them. A symbol has exactly one owner at a time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::market::{Instrument, Symbol, TradingState, UnixNanos};
 use crate::protocol::{Seq, SourceState};
 use crate::topic::Channel;
 
-/// At most so many instruments are announced at once, so that a shard's turn stays short.
+/// Maximum number of instruments announced at once, which keeps the turns of the shards short.
 const ANNOUNCED_AT_ONCE: usize = 256;
-/// Refused symbols that are logged one by one.
+/// Maximum number of rejected symbols logged individually.
 const REFUSED_LOGGED: usize = 20;
 
 impl Bus {
-    /// Ends a source that a reload took away, and its instruments.
+    /// Retires a source that a reload removed, with its instruments.
     pub(super) fn retire(&mut self, source: SourceId, received: UnixNanos) {
         let gone = self.out.catalog.of_source(source);
         self.instruments[source.0 as usize].clear();
@@ -33,7 +33,7 @@ impl Bus {
             self.derive.add_source();
             self.instruments.push(Vec::new());
             self.sources.push(spec);
-            // Readers must know its name before it tells anything.
+            // Readers must know the name of the source before its first event.
             let none = self.out.catalog.len() as u32;
             self.out.announce(none..none, Vec::new());
             return;
@@ -54,7 +54,7 @@ impl Bus {
         }
     }
 
-    /// Symbols that their source has given up go to the one that tells them now, in a new epoch.
+    /// Moves symbols that their previous source dropped to the announcing source, in a new epoch.
     fn take_over(&mut self, source: SourceId, instruments: &[Instrument]) {
         let known = instruments
             .iter()
@@ -89,7 +89,7 @@ impl Bus {
             self.publish();
         }
         self.metrics.topics.set(self.out.catalog.listed() as i64);
-        // What a source that began anew doesn't tell any more.
+        // Instruments that a restarted source no longer announces.
         if let Some(mut carried_over) = self.carried_over.remove(&(source.0 as usize)) {
             carried_over.retain(|id| {
                 !claimed.contains(id) && self.out.catalog.instrument(*id).source == source
@@ -99,7 +99,8 @@ impl Bus {
         }
     }
 
-    /// Takes instruments off the catalog that their source has given up, unless the config lists them elsewhere.
+    /// Removes instruments that their source dropped from the catalog, unless the config lists them
+    /// in another source.
     fn remove(&mut self, mut gone: Vec<InstrumentId>) {
         gone.retain(|id| {
             let symbol = &self.out.catalog.instrument(*id).instrument.symbol;
@@ -156,7 +157,7 @@ impl Bus {
         }
     }
 
-    /// Symbols that are left out: their events are dropped, and counted.
+    /// Logs rejected symbols; their events are dropped and counted.
     fn log_refused(
         &self,
         source: SourceId,
@@ -174,21 +175,22 @@ impl Bus {
                     source = name,
                     %symbol,
                     owner = &**self.out.catalog.source(owner),
-                    "duplicate symbol: another source owns it, so its events from this source are dropped"
+                    "duplicate symbol, owned by another source; dropping its events from this source"
                 ),
                 NotAdded::Limit => tracing::warn!(
                     source = name,
                     %symbol,
-                    "too many instruments: limits.instruments is reached, so the events of this symbol are dropped"
+                    "instrument limit reached (limits.instruments); dropping events of this symbol"
                 ),
             }
         }
         if more > 0 {
-            tracing::warn!(source = name, more, "more symbols are left out");
+            tracing::warn!(source = name, more, "further symbols rejected");
         }
     }
 
-    /// Our number for a source's own; what has none is counted as dropped.
+    /// Global number of a source's local instrument; events of an instrument without one are
+    /// counted as dropped.
     pub(super) fn own(&self, source: usize, local: u32, events: usize) -> Option<InstrumentId> {
         let why = match self.instruments[source].get(local as usize) {
             Some(Ok(id)) => return Some(*id),
@@ -200,7 +202,7 @@ impl Bus {
         None
     }
 
-    /// The next epoch of each topic that has an event in its own.
+    /// Begins the next epoch of each topic that has an event in its current one.
     fn begin_epochs(&mut self, topics: impl IntoIterator<Item = TopicId>) {
         for topic in topics {
             if self.out.replica.head(topic) > Seq::START {
@@ -211,13 +213,13 @@ impl Bus {
     }
 
     pub(super) fn start_over(&mut self, source: usize) {
-        // It doesn't go on from where it was, whatever it has told yet.
+        // The source does not resume from its saved time, whatever it has emitted so far.
         if let Some(time) = self.heritage.sources.get_mut(source) {
             *time = None;
         }
         let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
         self.begin_epochs(topics);
-        // What it had by an earlier config, and has no more, stays closed.
+        // Instruments that only an earlier config of the source listed stay closed.
         if !self.carried_over.contains_key(&source) {
             let told: HashSet<InstrumentId> =
                 self.instruments[source].iter().flatten().copied().collect();

@@ -1,4 +1,4 @@
-//! Saved state of the bus, and how its topics resume from it.
+//! Saved state of the bus, from which its topics resume.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,33 +10,35 @@ use crate::market::UnixNanos;
 /// State saved by a stopped bus.
 #[derive(Debug, Default)]
 pub struct SavedState {
-    /// By the source's number.
+    /// Source times, by source number.
     pub times: Vec<SavedTime>,
-    /// By symbol.
+    /// Instrument states, one per symbol.
     pub instruments: Vec<SavedInstrument>,
-    /// The newest publishing time.
+    /// Latest publication time.
     pub tx: UnixNanos,
-    /// Topics of before that no source told of in this run: should one tell of them later, their numbers must not come again.
+    /// Topics of earlier runs that no source announced in this run. They are kept so that their
+    /// sequence numbers are never reused.
     pub carried_over: Vec<SavedTopic>,
 }
 
-/// State restored at start, symbol by symbol as the sources announce them.
+/// State restored at startup, applied to each symbol when its source announces it.
 #[derive(Debug, Default)]
 pub struct RestoredState {
-    /// The origin of its epochs.
+    /// Origin of the epochs.
     pub origin: u64,
-    /// Publishing times don't begin before.
+    /// Earliest publication time.
     pub tx: UnixNanos,
-    /// By the source's number: its time, where it goes on from its place; else it starts over.
+    /// Time of each source, by source number: set if the source resumes from its checkpoint, `None`
+    /// if it starts over.
     pub sources: Vec<Option<SavedTime>>,
-    /// By symbol.
+    /// Instrument states, by symbol.
     pub instruments: HashMap<String, SavedInstrument>,
-    /// By the topic's text.
+    /// Topic states, by topic name.
     pub topics: HashMap<String, SavedTopic>,
 }
 
 impl RestoredState {
-    /// Takes what is there of new topics.
+    /// Takes the saved state of new topics.
     pub(super) fn take(
         &mut self,
         catalog: &Catalog,

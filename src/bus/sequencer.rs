@@ -1,4 +1,5 @@
-//! Numbering: each event gets the next number of its topic, and waits with the others for the batch.
+//! Sequencer: assigns each event the next sequence number of its topic and collects events into
+//! batches.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -14,7 +15,7 @@ use crate::market::{Body, TradingState, UnixNanos};
 use crate::protocol::Epoch;
 use crate::topic::Channel;
 
-/// Numbers events and gathers them for the next batch.
+/// Assigns sequence numbers and collects events for the next batch.
 #[derive(Debug)]
 pub(super) struct Sequencer {
     pub(super) replica: Replica,
@@ -24,9 +25,10 @@ pub(super) struct Sequencer {
     pub(super) topics_at: Option<usize>,
     pub(super) tx: UnixNanos,
     pub(super) published: [u64; Channel::COUNT],
-    /// Instruments whose decimals are more than the catalog says; told with the batch.
+    /// Instruments whose values have more decimals than the catalog states; announced with the
+    /// batch.
     grown: HashMap<InstrumentId, (u32, u32)>,
-    /// Status topics of instruments whose prices stand still, though they should not.
+    /// Status topics of instruments whose prices are stale.
     pub(super) stale: HashSet<TopicId>,
 }
 
@@ -51,7 +53,8 @@ impl Publish for Sequencer {
 }
 
 impl Sequencer {
-    /// No topics yet; those to come begin in the epoch `origin`, and nothing is stamped earlier than `tx`.
+    /// Creates an empty sequencer. New topics begin in the epoch `origin`; no event is stamped
+    /// earlier than `tx`.
     pub(super) fn new(origin: Epoch, sources: Vec<Arc<str>>, tx: UnixNanos) -> Self {
         let limits = HistoryLimits {
             events: 0,
@@ -70,14 +73,15 @@ impl Sequencer {
         }
     }
 
-    /// The catalog to change; `push` the topics afterwards.
+    /// Catalog for modification; `push` the affected topics afterwards.
     pub(super) fn catalog(&mut self) -> &mut Catalog {
-        // A second owner would make each change a copy of all of it.
+        // With a second owner, each change would copy the whole catalog.
         self.replica.release_catalog();
         Arc::make_mut(&mut self.catalog)
     }
 
-    /// Makes new topics known. Those of one batch are one item of it: nothing before them in the batch can mean them.
+    /// Announces new topics. All new topics of a batch form one item: no earlier item of the batch
+    /// can refer to them.
     pub(super) fn announce(
         &mut self,
         new: Range<u32>,
@@ -104,7 +108,7 @@ impl Sequencer {
         }
     }
 
-    /// Notes the decimals of a price and its quantity.
+    /// Records the number of decimals of a price and its quantity.
     pub(super) fn note_scales(&mut self, id: InstrumentId, px: Decimal, qty: Decimal) {
         let instrument = &self.catalog.instrument(id).instrument;
         let (price, qty) = (px.scale(), qty.scale());
@@ -114,7 +118,8 @@ impl Sequencer {
         }
     }
 
-    /// Describes the instruments anew whose decimals have grown: the catalog is copied once a batch.
+    /// Updates the descriptions of instruments with more decimals than before: the catalog is
+    /// copied once per batch.
     pub(super) fn tell_grown(&mut self) {
         if self.grown.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Events that can't be published are counted by source and reason, and new symbols cost about the same each.
+//! Unpublishable events are counted by source and reason, and the cost per new symbol is constant.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,8 @@ fn trade() -> Trade {
     }
 }
 
-/// Publishes what two sources emit, in order; returns the metrics, the log, and the processor time.
+/// Publishes the output of two sources, in order; returns the metrics, the log, and the processor
+/// time.
 async fn publish(
     emitted: impl IntoIterator<Item = (u16, Vec<Emit>)>,
     instruments_max: usize,
@@ -50,7 +51,7 @@ async fn publish(
     let log = Log::new(1 << 30, 0);
     let (emitter, queue) = input_queue(QUEUE_BYTES, clock);
     for (source, mut emitted) in emitted {
-        // The queue is large enough for all.
+        // The queue has room for all of it.
         assert!(emitter.of(SourceId(source)).emit(&mut emitted).await);
     }
     emitter.stop().await;
@@ -76,7 +77,7 @@ async fn publish(
         bus.run(queue);
         thread_cpu_time().saturating_sub(before)
     };
-    // The bus blocks its thread, which a runtime's must not be.
+    // The bus blocks its thread, so it cannot run on a runtime thread.
     let took = std::thread::spawn(run).join().expect("the bus stops");
     (metrics, log, took)
 }
@@ -96,7 +97,8 @@ async fn what_the_bus_does_not_publish_is_counted_by_source_and_reason() {
     };
     let emitted = [
         (0, vec![symbols(&["A"])]),
-        // The first is another source's, the last is one too many, and nobody has heard of number 7.
+        // The first symbol is owned by another source, the last exceeds the limit, and number 7 was
+        // never announced.
         (1, vec![symbols(&["A", "B", "C"])]),
         (1, (0..500).map(|_| Emit::Trade(0, trade())).collect()),
         (1, vec![Emit::Trade(1, trade())]),
@@ -128,7 +130,8 @@ async fn what_the_bus_does_not_publish_is_counted_by_source_and_reason() {
     assert_eq!(dropped(&metrics, "first", "symbol_taken"), "0");
 }
 
-/// The processor time of so many symbols, each told by itself and followed by a trade, or all at once.
+/// Processor time for `symbols` symbols, each announced separately and followed by a trade, or all
+/// at once.
 async fn cost(symbols: usize, at_once: bool) -> Duration {
     let all: Vec<Instrument> = (0..symbols)
         .map(|n| instrument(format!("S{:05}", n * 7919 % symbols)))
@@ -166,7 +169,7 @@ async fn cost(symbols: usize, at_once: bool) -> Duration {
 async fn eight_times_the_symbols_cost_no_more_than_about_eight_times_as_much() {
     for at_once in [false, true] {
         let (few, many) = (cost(1_000, at_once).await, cost(8_000, at_once).await);
-        // Linear is 8, a copy of the catalog for each symbol 64.
+        // Linear cost gives a factor of 8; a copy of the catalog per symbol gives 64.
         assert!(
             many < 24 * few,
             "at once: {at_once}, {few:?} for 1,000 symbols, {many:?} for 8,000"

@@ -4,16 +4,16 @@ use super::{Catalog, LogItem};
 use crate::codec::encode_event;
 use crate::protocol::{Encoding, PerEncoding};
 
-/// The bytes of a batch's events in one encoding, one after the other.
+/// Encoded events of a batch in one encoding, concatenated.
 #[derive(Debug)]
 pub struct Encoded {
     bytes: Vec<u8>,
-    /// End of each item's bytes; an item that is not an event has none.
+    /// End offset of each item's bytes; an item that is not an event is empty.
     ends: Vec<u32>,
 }
 
 impl Encoded {
-    /// The bytes of the item at `at`.
+    /// Bytes of the item at index `at`.
     pub fn item(&self, at: usize) -> &[u8] {
         let from = if at == 0 {
             0
@@ -27,18 +27,18 @@ impl Encoded {
 /// A batch of published items; immutable and shared by all shards.
 #[derive(Debug)]
 pub struct Batch {
-    /// Items in order.
+    /// Items, in order.
     pub items: Vec<LogItem>,
-    /// The instruments and topics as of its end.
+    /// Instruments and topics as of the end of the batch.
     pub catalog: Arc<Catalog>,
     encoded: PerEncoding<OnceLock<Encoded>>,
 }
 
-/// Memory of an item's share of the bytes in all encodings, for the log's bound.
+/// Estimated size of an item in all encodings, in bytes, for the memory bound of the log.
 const ENCODED_BYTES_GUESS: usize = 128;
 
 impl Batch {
-    /// A batch whose bytes nobody needed yet.
+    /// Creates a batch that is not encoded yet.
     pub fn new(items: Vec<LogItem>, catalog: Arc<Catalog>) -> Self {
         Self {
             items,
@@ -47,13 +47,13 @@ impl Batch {
         }
     }
 
-    /// About how many bytes of memory it takes, its encodings included.
+    /// Approximate memory footprint in bytes, including the encodings.
     pub fn footprint(&self) -> usize {
         size_of::<Self>() + self.items.len() * (size_of::<LogItem>() + ENCODED_BYTES_GUESS)
     }
 
-    /// The events' bytes in `encoding`, made by the first caller and shared by all others; with the number of events that
-    /// this call encoded.
+    /// Events of the batch in `encoding`, encoded by the first caller and shared by all others,
+    /// with the number of events that this call encoded.
     pub fn encode(&self, encoding: Encoding) -> (&Encoded, u64) {
         let mut events = 0;
         let encoded = self.encoded[encoding].get_or_init(|| {

@@ -7,35 +7,35 @@ use crate::codec::EventHead;
 use crate::market::{Instrument, Symbol};
 use crate::topic::{Channel, Topic, TopicPattern};
 
-/// A topic's number: dense, given in the order in which the log names them, never used again.
+/// Topic number: dense, assigned in the order in which the log announces topics, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub u32);
 
 impl TopicId {
-    /// As an index of a table by topic.
+    /// Index into a table by topic.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A source's number: its place in the config.
+/// Source number: index of the source in the config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SourceId(pub u16);
 
-/// An instrument's number, over all sources.
+/// Instrument number, unique across all sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InstrumentId(pub u32);
 
 /// Immutable properties of a topic.
 #[derive(Debug)]
 pub struct TopicInfo {
-    /// Its number.
+    /// Number of the topic.
     pub id: TopicId,
     /// The topic.
     pub topic: Topic,
-    /// The topic as a text.
+    /// Name of the topic.
     pub text: Box<str>,
-    /// Encoded start of its events.
+    /// Encoded common prefix of its events.
     pub head: EventHead,
     /// Source of the topic.
     pub source: SourceId,
@@ -48,44 +48,45 @@ pub struct InstrumentInfo {
     pub instrument: Instrument,
     /// Source of the instrument.
     pub source: SourceId,
-    /// Its topics, by the channel's index.
+    /// Topics of the instrument, by channel index.
     pub topics: [Option<TopicId>; Channel::COUNT],
 }
 
-/// The reason why an instrument isn't in the catalog, though its source announced it.
+/// Reason for which an announced instrument is not in the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAdded {
     /// Another source owns the symbol.
     Taken(SourceId),
-    /// The catalog holds as many instruments as `limits.instruments` allows.
+    /// The catalog has reached `limits.instruments`.
     Limit,
 }
 
-/// All instruments and topics. Each batch of the log holds the catalog it was made with; a change makes a new one.
+/// All instruments and topics. Each batch of the log refers to the catalog as of that batch; a
+/// change creates a new catalog.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     sources: Vec<Arc<str>>,
     instruments: Shared<InstrumentInfo>,
     instruments_max: Option<usize>,
     topics: Shared<TopicInfo>,
-    /// Topics of one channel, in the order of their symbols.
+    /// Topics by channel, in symbol order.
     by_channel: [Vec<TopicId>; Channel::COUNT],
-    /// Instruments in the order of their symbols.
+    /// Instruments, in symbol order.
     by_symbol: Vec<InstrumentId>,
-    /// Instruments that their source no longer has: neither a name nor a pattern finds their topics.
+    /// Removed instruments: no name or pattern matches their topics.
     removed: HashMap<Symbol, InstrumentId>,
 }
 
-/// Instruments and topics that [`Catalog::add`] has to sort in.
+/// Instruments and topics that [`Catalog::add`] has to merge into the sorted lists.
 #[derive(Default)]
 struct Unsorted {
     instruments: HashMap<Symbol, InstrumentId>,
-    /// Topics of instruments that had been removed.
+    /// Topics of instruments that were removed before.
     topics: Vec<TopicId>,
 }
 
 impl Catalog {
-    /// A catalog of sources that have no instruments yet.
+    /// Creates a catalog of sources without instruments.
     pub fn new(sources: Vec<Arc<str>>) -> Self {
         Self {
             sources,
@@ -93,12 +94,12 @@ impl Catalog {
         }
     }
 
-    /// Holds no more instruments than that, over all sources.
+    /// Sets the maximum number of instruments over all sources.
     pub const fn limit(&mut self, instruments_max: usize) {
         self.instruments_max = Some(instruments_max);
     }
 
-    /// Adds instruments, in about the same time for each however many there are already.
+    /// Adds instruments; the time per instrument is independent of the size of the catalog.
     pub fn add(
         &mut self,
         source: SourceId,
@@ -140,12 +141,12 @@ impl Catalog {
         added
     }
 
-    /// Another source; its number is the next.
+    /// Adds a source, which gets the next source number.
     pub fn add_source(&mut self, name: Arc<str>) {
         self.sources.push(name);
     }
 
-    /// The instruments of a source.
+    /// Instruments of a source.
     pub fn of_source(&self, source: SourceId) -> Vec<InstrumentId> {
         let is_of = |id: &InstrumentId| self.instrument(*id).source == source;
         self.by_symbol.iter().copied().filter(is_of).collect()
@@ -178,7 +179,8 @@ impl Catalog {
             if known.source != source {
                 return Err(NotAdded::Taken(known.source));
             }
-            // The same source tells it again; it may describe it otherwise, and have more channels.
+            // A repeated announcement by the same source may change the description and add
+            // channels.
             let topics = self.add_topics(&instrument, known.topics, source);
             let info = InstrumentInfo {
                 instrument,
@@ -199,7 +201,7 @@ impl Catalog {
         Ok(id)
     }
 
-    /// The topics of an instrument: those that it has, and what is missing of its channels.
+    /// Topics of an instrument, including new ones for missing channels.
     fn add_topics(
         &mut self,
         instrument: &Instrument,
@@ -229,7 +231,8 @@ impl Catalog {
         topics
     }
 
-    /// Takes in that an instrument's prices and quantities have at least so many decimals.
+    /// Raises the number of decimals of an instrument's prices and quantities to at least these
+    /// values.
     pub fn grow_scales(&mut self, id: InstrumentId, price: u32, qty: u32) {
         let info = self.instruments.get(id.0 as usize);
         let instrument = Instrument {
@@ -245,25 +248,25 @@ impl Catalog {
         self.instruments.set(id.0 as usize, info);
     }
 
-    /// The instrument of that symbol.
+    /// Listed instrument with this symbol.
     pub fn of_symbol(&self, symbol: &Symbol) -> Option<InstrumentId> {
         self.symbol_place(symbol)
             .ok()
             .map(|place| self.by_symbol[place])
     }
 
-    /// The instrument of that symbol, also one that was removed.
+    /// Instrument with this symbol, whether listed or removed.
     pub fn known(&self, symbol: &Symbol) -> Option<InstrumentId> {
         self.of_symbol(symbol).or_else(|| self.removed(symbol))
     }
 
-    /// The instrument of that symbol, if it was removed.
+    /// Removed instrument with this symbol.
     pub fn removed(&self, symbol: &Symbol) -> Option<InstrumentId> {
         self.removed.get(symbol).copied()
     }
 
-    /// Removes instruments: no name and no pattern finds their topics any more. They keep their numbers, for when a source
-    /// announces them again.
+    /// Removes instruments: no name or pattern matches their topics any more. They keep their
+    /// numbers in case a source announces them again.
     pub fn remove(&mut self, ids: &[InstrumentId]) {
         let gone: HashSet<InstrumentId> = ids.iter().copied().collect();
         self.by_symbol.retain(|id| !gone.contains(id));
@@ -295,12 +298,12 @@ impl Catalog {
         self.removed.is_empty() || !self.removed.contains_key(&self.topic(topic).topic.symbol)
     }
 
-    /// Number of topics that names and patterns match.
+    /// Number of topics that names and patterns can match.
     pub fn listed(&self) -> usize {
         self.by_channel.iter().map(Vec::len).sum()
     }
 
-    /// Gives an instrument to another source.
+    /// Moves an instrument to another source.
     pub fn move_to(&mut self, id: InstrumentId, source: SourceId) {
         let InstrumentInfo {
             instrument, topics, ..
@@ -351,32 +354,32 @@ impl Catalog {
         self.topics.len == 0
     }
 
-    /// A topic by its number.
+    /// Topic with this number.
     pub fn topic(&self, id: TopicId) -> &Arc<TopicInfo> {
         self.topics.get(id.index())
     }
 
-    /// A source's name in the config.
+    /// Name of a source in the config.
     pub fn source(&self, id: SourceId) -> &Arc<str> {
         &self.sources[id.0 as usize]
     }
 
-    /// All sources' names, in the config's order.
+    /// Names of all sources, in config order.
     pub fn sources(&self) -> &[Arc<str>] {
         &self.sources
     }
 
-    /// An instrument by its number.
+    /// Instrument with this number.
     pub fn instrument(&self, id: InstrumentId) -> &InstrumentInfo {
         self.instruments.get(id.0 as usize)
     }
 
-    /// All instruments, in the order of their symbols.
+    /// All instruments, in symbol order.
     pub fn instruments(&self) -> impl ExactSizeIterator<Item = &InstrumentInfo> {
         self.by_symbol.iter().map(|id| self.instrument(*id))
     }
 
-    /// The instruments at some of these places.
+    /// Instruments at these indices.
     pub fn instruments_at(
         &self,
         places: Range<usize>,
@@ -384,7 +387,7 @@ impl Catalog {
         self.by_symbol[places].iter().map(|id| self.instrument(*id))
     }
 
-    /// The places that a symbol, or one that ends in `*`, has among the instruments.
+    /// Index range of the instruments that match a symbol or a prefix ending in `*`.
     pub fn symbols(&self, pattern: &str) -> Range<usize> {
         let symbol = |id: &InstrumentId| self.instrument(*id).instrument.symbol.as_str();
         let (prefix, is_pattern) = pattern
@@ -400,7 +403,7 @@ impl Catalog {
         from..from + len
     }
 
-    /// The topic of that name.
+    /// Topic with this name.
     pub fn find(&self, topic: &Topic) -> Option<TopicId> {
         let list = &self.by_channel[topic.channel.index()];
         list.binary_search_by(|id| self.topic(*id).topic.symbol.cmp(&topic.symbol))
@@ -408,7 +411,7 @@ impl Catalog {
             .map(|at| list[at])
     }
 
-    /// The topics that a pattern means, in the order of their symbols.
+    /// Topics that match a pattern, in symbol order.
     pub fn matching(&self, pattern: &TopicPattern) -> &[TopicId] {
         let list = &self.by_channel[pattern.channel.index()];
         let symbol = |id: &TopicId| self.topics.get(id.index()).topic.symbol.as_str();
@@ -417,7 +420,8 @@ impl Catalog {
         &list[from..from + len]
     }
 
-    /// The topic of the same channel whose symbol is most like `topic`'s: for an error's message.
+    /// Topic of the same channel with the symbol most similar to that of `topic`, for error
+    /// messages.
     pub fn nearest(&self, topic: &Topic) -> Option<&TopicInfo> {
         let upper = Topic {
             channel: topic.channel,

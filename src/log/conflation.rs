@@ -1,6 +1,7 @@
-//! Conflation rules: which events of a topic may replace which.
+//! Conflation rules: which events of a topic may replace which others.
 //!
-//! The only file that decides by [`Kind`]. The history, sessions, outboxes and snapshots ask here or [`Kind::conflates`]:
+//! The only file that decides by [`Kind`]. The history, sessions, outboxes and snapshots use it or
+//! [`Kind::conflates`]:
 //!
 //! | kind | a newer event replaces | every client must get | a conflated or returning client gets |
 //! |---|---|---|---|
@@ -8,10 +9,12 @@
 //! | [`Kind::State`]: quotes, tickers, status | all older events | the newest event | the newest event |
 //! | [`Kind::Bar`]: bars | older events of the same bar | the last event of each bar | the closed bars, then the open one |
 //!
-//! A new kind is a variant of [`Kind`]; the compiler lists the matches that it has to extend. Changes of an order book, for
-//! example, are neither: none replaces another, but a snapshot of the book replaces all that came before it.
+//! To add a kind, add a variant to [`Kind`]; the compiler lists the matches to extend. Order-book
+//! changes, for example, fit none of these kinds: no change replaces another, but a snapshot of the
+//! book replaces everything before it.
 //!
-//! The rules stand below the outbox because the history obeys them too: it keeps what conflation must not skip.
+//! The rules are below the outbox because the history also depends on them: it retains the events
+//! that conflation must not skip.
 
 use std::collections::VecDeque;
 
@@ -21,10 +24,11 @@ use crate::market::Body;
 use crate::protocol::Seq;
 use crate::topic::Kind;
 
-/// Number of trades in a snapshot where the request names no number.
+/// Number of trades in a snapshot if the request does not specify one.
 pub const SNAPSHOT_TRADES: usize = 50;
 
-/// Number of events in a snapshot for which the request wants so many, or names no number.
+/// Number of events in a snapshot for the requested number, or the default if the request does not
+/// specify one.
 pub const fn snapshot_events(kind: Kind, wanted: Option<usize>) -> usize {
     match (kind, wanted) {
         (Kind::Event | Kind::Bar, Some(events)) => events,
@@ -33,7 +37,7 @@ pub const fn snapshot_events(kind: Kind, wanted: Option<usize>) -> usize {
     }
 }
 
-/// True if a request may name the number of events in a snapshot.
+/// True if a request may specify the number of events in a snapshot.
 pub const fn is_snapshot_sized(kind: Kind) -> bool {
     match kind {
         Kind::Event | Kind::Bar => true,
@@ -41,8 +45,8 @@ pub const fn is_snapshot_sized(kind: Kind) -> bool {
     }
 }
 
-/// True if a snapshot replaces all older events that a conflated client has not received. A snapshot of bars does not:
-/// bars that closed meanwhile go before it.
+/// True if a snapshot replaces all older events that a conflated client has not received. A
+/// snapshot of bars does not: bars that closed in the meantime precede it.
 pub const fn snapshot_replaces_all(kind: Kind) -> bool {
     match kind {
         Kind::Event | Kind::State => true,
@@ -51,23 +55,25 @@ pub const fn snapshot_replaces_all(kind: Kind) -> bool {
 }
 
 impl Event {
-    /// True if no newer event may replace this one, although its channel conflates: the last event of a bar.
+    /// True if no newer event may replace this one although its channel conflates: the last event
+    /// of a bar.
     pub fn must_keep(&self) -> bool {
         matches!(&self.body, Body::Bar(bar) if bar.done)
     }
 }
 
-/// Events that a conflated client gets for all events after one that it has.
+/// Events that a conflated client receives in place of all events after a given one.
 #[derive(Debug)]
 pub struct CatchUp<I> {
-    /// The newest event that the client should get and that is no longer kept: a gap up to it goes first.
+    /// Newest event that the client should receive but that is no longer kept; a gap up to it is
+    /// reported first.
     pub evicted: Option<Seq>,
-    /// The events that follow, in order.
+    /// Events that follow, in order.
     pub events: I,
 }
 
 impl Replica {
-    /// Events that a conflated client gets that has all events up to `after`.
+    /// Events for a conflated client that has received all events up to `after`.
     pub fn catch_up(
         &self,
         topic: TopicId,
@@ -86,8 +92,8 @@ impl Replica {
         }
     }
 
-    /// True if the history has all that a client must get which returns with all events up to `after`: every event, or, if
-    /// its subscription conflates, what conflation leaves.
+    /// True if the history can resume a client that has received all events up to `after`. It must
+    /// contain every later event or, for a conflated subscription, those that conflation retains.
     pub fn can_resume(&self, topic: TopicId, after: Seq, is_conflated: bool) -> bool {
         let state = &self.topics[topic.index()];
         if is_conflated && state.kind.conflates() {
@@ -104,16 +110,17 @@ impl TopicState {
         snapshot_events(self.kind, None)
     }
 
-    /// The newest event after `after` that every client must get and that is no longer kept.
+    /// Newest event after `after` that every client must receive but that is no longer kept.
     fn evicted_after(&self, after: Seq) -> Option<Seq> {
         match self.kind {
             Kind::Bar => Some(self.closed_evicted).filter(|evicted| *evicted > after),
-            // Trades are never conflated; of a state the newest event is always kept.
+            // Trades are never conflated; the newest event of a state is always kept.
             Kind::Event | Kind::State => None,
         }
     }
 
-    /// The state as of `seq` in at most `events` events, the newest last: the last trades, the last bars, the last state.
+    /// State as of `seq` in at most `events` events, newest last: the last trades, the last bars or
+    /// the last state.
     pub(super) fn snapshot(&self, seq: Seq, events: usize) -> Vec<&Event> {
         let upto = |list: &VecDeque<Event>| list.partition_point(|event| event.seq <= seq);
         let recent = upto(&self.recent);
@@ -139,7 +146,7 @@ impl TopicState {
                     .collect()
             }
         };
-        // A history that has moved past `seq` can't show its state any more.
+        // A history that has moved past `seq` can no longer reconstruct its state.
         if found.last().is_some_and(|event| event.seq != seq) {
             found.clear();
         }

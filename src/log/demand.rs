@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Holds a source back until the first subscriber of one of its topics.
+/// Start signal of a source: holds it back until the first subscriber of one of its topics.
 #[derive(Debug, Default)]
 pub struct DemandSignal {
     is_raised: AtomicBool,
@@ -10,7 +10,7 @@ pub struct DemandSignal {
 }
 
 impl DemandSignal {
-    /// Lets the source begin.
+    /// Raises the signal, which lets the source start.
     pub fn raise(&self) {
         if !self.is_raised.swap(true, Ordering::Relaxed) {
             self.raised.notify_waiters();

@@ -2,12 +2,12 @@ use super::TopicId;
 use crate::market::{Body, TradeId, UnixNanos};
 use crate::protocol::Seq;
 
-/// One event, numbered and stamped.
+/// Published event, with sequence number and publication time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// Topic of the event.
     pub topic: TopicId,
-    /// Its number within the topic's epoch.
+    /// Sequence number within the epoch of the topic.
     pub seq: Seq,
     /// Publication time.
     pub tx: UnixNanos,
@@ -16,7 +16,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// About how many bytes of memory it takes.
+    /// Approximate memory footprint, in bytes.
     pub fn footprint(&self) -> usize {
         let text = match &self.body {
             Body::Trade(trade) => match &trade.id {

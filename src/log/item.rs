@@ -12,40 +12,40 @@ pub struct SourceCondition {
     pub state: SourceState,
     /// Time of the change.
     pub since: UnixNanos,
-    /// Reason, if the source ended with a failure.
+    /// Failure that ended the source, if any.
     pub error: Option<Arc<str>>,
 }
 
-/// An item of the log, in order.
+/// Item of the log.
 #[derive(Debug)]
 pub enum LogItem {
     /// An event of a topic.
     Event(Event),
-    /// Topics that are new; the batch's catalog knows them.
+    /// New topics, which the catalog of the batch contains.
     Topics {
-        /// Their numbers.
+        /// Range of topic numbers.
         new: Range<u32>,
-        /// Those of them that don't begin with nothing, because the server was there before.
+        /// New topics with state restored from a previous run of the server.
         restored: Vec<(TopicId, Arc<RestoredTopic>)>,
     },
-    /// Instruments that are described otherwise now; the batch's catalog has their description.
+    /// Instruments with a changed description, which the catalog of the batch contains.
     Instruments(Vec<InstrumentId>),
-    /// Instruments that are no longer there: their topics end. The batch's catalog doesn't list them.
+    /// Removed instruments: their topics end, and the catalog of the batch does not list them.
     Removed(Vec<InstrumentId>),
-    /// Instruments that had been removed and are there again.
+    /// Previously removed instruments that are listed again.
     Returned(Vec<InstrumentId>),
     /// A topic begins a new epoch at sequence number 0.
     Epoch {
-        /// Which topic.
+        /// Number of the topic.
         topic: TopicId,
-        /// Its epoch from here on.
+        /// Epoch of the topic from this item on.
         epoch: Epoch,
     },
     /// A source changed its state.
     Source {
-        /// Which source.
+        /// Number of the source.
         source: SourceId,
-        /// Its state from here on.
+        /// State of the source from this item on.
         condition: SourceCondition,
     },
 }

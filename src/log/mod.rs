@@ -1,9 +1,9 @@
-//! The log: every event in its one order, and the state of every topic as a function of it.
+//! The log: all events in a single total order, and the state of every topic as a function of it.
 //!
-//! The bus is the only writer. It appends a [`Batch`] of [`LogItem`]s to the [`Log`], a bounded ring with one cursor for
-//! each reader, and never waits for a reader. A [`Replica`] folds the items into the state of all topics: the bus keeps
-//! one to number events by, every shard keeps one to answer clients from. A reader that the ring has overrun continues from
-//! a [`Checkpoint`].
+//! The bus is the only writer. It appends a [`Batch`] of [`LogItem`]s to the [`Log`], a bounded
+//! ring with one cursor per reader, and never waits for a reader. A [`Replica`] folds the items
+//! into the state of all topics: the bus uses one to number events, and each shard uses one to
+//! serve clients. An overrun reader resumes from a [`Checkpoint`].
 
 mod batch;
 mod catalog;

@@ -1,6 +1,7 @@
-//! Every topic's state as a function of the log. Pure: the bus holds one, and so does every shard.
+//! State of every topic as a function of the log. Pure: the bus and each shard own one replica.
 //!
-//! Invariant: after the same log, two replicas answer alike (their histories may differ in length, by their limits).
+//! Invariant: two replicas that have applied the same log give the same results, although the
+//! lengths of their histories may differ by their limits.
 
 use crate::limits::HistoryLimits;
 use std::sync::Arc;
@@ -14,18 +15,21 @@ use crate::topic::Channel;
 
 /// Number of closed bars kept per topic.
 pub const CLOSED_BARS_KEPT: usize = 500;
-/// Number of ended epochs kept for each topic, so that an overrun reader can name what it missed of its own.
+/// Number of ended epochs kept per topic, so that an overrun reader can identify the events it
+/// missed.
 pub const ENDED_EPOCHS_KEPT: usize = 16;
 /// Number of topics checked for releasable memory per event that is added above the bound.
 const EVICTION_STEPS: usize = 64;
-/// Topics that are looked at together for events that are too old, and the time from then to the next ones.
+/// Number of topics checked together for expired events.
 const AGED_AT_ONCE: usize = 64;
+/// Interval between two checks for expired events.
 const AGED_EVERY: Duration = Duration::from_millis(10);
 
-/// A replica as of one place in the log, with what snapshots need and nothing else; shared by whoever was overrun.
+/// Snapshot of a replica at one log position, reduced to the events that snapshots need; shared by
+/// all overrun readers.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Number of the log's batch that follows.
+    /// Number of the next batch of the log.
     pub next: u64,
     catalog: Arc<Catalog>,
     topics: Vec<TopicState>,
@@ -38,12 +42,13 @@ impl Checkpoint {
         self.topics.len()
     }
 
-    /// A topic's epoch.
+    /// Current epoch of a topic.
     pub fn epoch(&self, topic: TopicId) -> Epoch {
         self.topics[topic.index()].epoch
     }
 
-    /// The last sequence number of an earlier epoch; `None` where more than [`ENDED_EPOCHS_KEPT`] have ended since.
+    /// Last sequence number of an earlier epoch; `None` if more than [`ENDED_EPOCHS_KEPT`] epochs
+    /// have ended since.
     pub fn ended_at(&self, topic: TopicId, epoch: Epoch) -> Option<Seq> {
         let mut ended = self.topics[topic.index()].ended.iter();
         ended
@@ -52,7 +57,7 @@ impl Checkpoint {
     }
 }
 
-/// Topic states.
+/// State of all topics.
 #[derive(Debug)]
 pub struct Replica {
     origin: Epoch,
@@ -61,16 +66,16 @@ pub struct Replica {
     pub(super) topics: Vec<TopicState>,
     sources: Vec<Option<SourceCondition>>,
     bytes: usize,
-    /// The next topic to be asked for memory.
+    /// Next topic to check for releasable memory.
     eviction_at: usize,
-    /// The next topic to be looked at for events that are too old.
+    /// Next topic to check for expired events.
     aging_at: usize,
-    /// Not before this time of publishing.
+    /// Publication time from which the next check for expired events is due.
     aging_due: UnixNanos,
 }
 
 impl Replica {
-    /// An empty one; its topics begin in the epoch `origin`.
+    /// Creates an empty replica; its topics begin in the epoch `origin`.
     pub fn new(origin: Epoch, limits: HistoryLimits) -> Self {
         Self {
             origin,
@@ -85,12 +90,12 @@ impl Replica {
         }
     }
 
-    /// Keeps more or less of the past from now on.
+    /// Changes the limits of the history.
     pub const fn limit(&mut self, limits: HistoryLimits) {
         self.limits = limits;
     }
 
-    /// Takes one item of the log in. `catalog` is that of its batch.
+    /// Applies one item of the log; `catalog` is that of its batch.
     pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
         match item {
             LogItem::Event(event) => self.take(event),
@@ -101,7 +106,7 @@ impl Replica {
                 });
                 self.topics.extend(fresh);
                 for (topic, state) in restored {
-                    // One that keeps no history keeps what snapshots need.
+                    // Without a history, only the events that snapshots need are kept.
                     let state = if self.limits.events == 0 {
                         state.0.trimmed()
                     } else {
@@ -167,7 +172,7 @@ impl Replica {
         }
     }
 
-    /// Trims some topics that may publish nothing themselves any more.
+    /// Trims some topics, which may no longer publish events themselves.
     fn age_some(&mut self, oldest: UnixNanos) {
         for _ in 0..AGED_AT_ONCE.min(self.topics.len()) {
             self.aging_at = (self.aging_at + 1) % self.topics.len();
@@ -175,7 +180,7 @@ impl Replica {
         }
     }
 
-    /// Halves one topic's history, down to what snapshots need.
+    /// Halves the history of one topic, but keeps the events that snapshots need.
     fn evict_some(&mut self) {
         self.eviction_at = (self.eviction_at + 1) % self.topics.len();
         let state = &mut self.topics[self.eviction_at];
@@ -190,17 +195,17 @@ impl Replica {
         self.bytes -= gone;
     }
 
-    /// Gives up its share of the catalog until the next topics come.
+    /// Releases the replica's reference to the catalog until the next topics are announced.
     pub(crate) fn release_catalog(&mut self) {
         self.catalog = Arc::default();
     }
 
-    /// The catalog as of now.
+    /// Current catalog.
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
 
-    /// Memory of the histories.
+    /// Memory of the histories, in bytes.
     #[cfg(feature = "internals")]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -217,17 +222,17 @@ impl Replica {
         self.topics.is_empty()
     }
 
-    /// A topic's newest sequence number; 0 where nothing was published.
+    /// Newest sequence number of a topic; 0 if it has no events.
     pub fn head(&self, topic: TopicId) -> Seq {
         self.topics[topic.index()].head
     }
 
-    /// A topic's epoch.
+    /// Current epoch of a topic.
     pub fn epoch(&self, topic: TopicId) -> Epoch {
         self.topics[topic.index()].epoch
     }
 
-    /// The epoch of that turn, of any topic.
+    /// Epoch of this generation, for any topic.
     pub const fn epoch_of_generation(&self, generation: u32) -> Epoch {
         Epoch {
             origin: self.origin.origin,
@@ -235,17 +240,17 @@ impl Replica {
         }
     }
 
-    /// The sources' conditions, where they reported one.
+    /// Condition of each source; `None` for sources that have not reported one.
     pub fn sources(&self) -> &[Option<SourceCondition>] {
         &self.sources
     }
 
-    /// A topic's newest event.
+    /// Newest event of a topic.
     pub fn last(&self, topic: TopicId) -> Option<&Event> {
         self.topics[topic.index()].recent.back()
     }
 
-    /// The events after `seq`, if all of them are still there.
+    /// Events after `seq`, if all of them are still kept.
     pub fn after(&self, topic: TopicId, seq: Seq) -> Option<impl ExactSizeIterator<Item = &Event>> {
         let state = &self.topics[topic.index()];
         let first = state.first_kept();
@@ -254,12 +259,13 @@ impl Replica {
             .then(|| state.recent.range(seq.next().since(first) as usize..))
     }
 
-    /// The oldest event that is still there; head + 1 where none is.
+    /// Oldest sequence number still kept; head + 1 if there is none.
     pub fn first_kept(&self, topic: TopicId) -> Seq {
         self.topics[topic.index()].first_kept()
     }
 
-    /// The state as of `seq` in at most `events` events, the newest last; empty if the history has moved past `seq`.
+    /// State as of `seq` in at most `events` events, newest last; empty if the history has moved
+    /// past `seq`.
     pub fn snapshot(&self, topic: TopicId, seq: Seq, events: usize) -> Vec<&Event> {
         self.topics[topic.index()].snapshot(seq, events)
     }
@@ -274,7 +280,7 @@ impl Replica {
         }
     }
 
-    /// Goes on from a checkpoint; what it had itself is forgotten.
+    /// Resumes from a checkpoint and discards the current state.
     pub fn restore(&mut self, checkpoint: &Checkpoint) {
         self.catalog = Arc::clone(&checkpoint.catalog);
         self.topics.clone_from(&checkpoint.topics);

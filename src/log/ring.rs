@@ -6,16 +6,16 @@ use tokio::sync::Notify;
 
 use super::Batch;
 
-/// The log: a bounded ring of batches with one writer and a cursor for each reader. The writer never waits; a reader that
-/// is overrun is told.
+/// The log: a bounded ring of batches with one writer and one cursor per reader. The writer never
+/// waits; an overrun reader is notified.
 #[derive(Debug)]
 pub struct Log {
     slots: Box<[ArcSwapOption<Numbered>]>,
-    /// Number of the next batch. Written by the bus alone.
+    /// Number of the next batch. Written only by the bus.
     head: AtomicU64,
-    /// Number of the oldest batch that is still there. Written by the bus alone.
+    /// Number of the oldest batch still kept. Written only by the bus.
     tail: AtomicU64,
-    /// Memory of what is there. Written by the bus alone.
+    /// Memory of the kept batches, in bytes. Written only by the bus.
     bytes: AtomicUsize,
     bytes_max: usize,
     readers: Box<[Notify]>,
@@ -30,19 +30,19 @@ struct Numbered {
 /// Result of a read.
 #[derive(Debug)]
 pub enum Next {
-    /// The next batch.
+    /// Next batch.
     Batch(Arc<Batch>),
-    /// Nothing new.
+    /// No new batch.
     Empty,
-    /// The next batch is gone: the ring was faster.
+    /// The next batch has been overwritten.
     Overrun,
 }
 
-/// The most batches the ring holds, whatever their size.
+/// Maximum number of batches in the ring, whatever their size.
 const BATCHES_MAX: usize = 16_384;
 
 impl Log {
-    /// A log of at most `bytes_max` for so many readers.
+    /// Creates a log of at most `bytes_max` with `readers` readers.
     pub fn new(bytes_max: usize, readers: usize) -> Arc<Self> {
         Arc::new(Self {
             slots: (0..BATCHES_MAX).map(|_| ArcSwapOption::empty()).collect(),
@@ -58,7 +58,7 @@ impl Log {
         &self.slots[number as usize % BATCHES_MAX]
     }
 
-    /// Puts a batch onto the log and wakes the readers. Called by the bus alone.
+    /// Appends a batch to the log and wakes the readers. Called only by the bus.
     pub fn publish(&self, batch: Batch) {
         let number = self.head.load(Ordering::Relaxed);
         let footprint = batch.footprint();
@@ -87,17 +87,17 @@ impl Log {
         }
     }
 
-    /// Number of batches held.
+    /// Number of batches in the ring.
     pub fn len(&self) -> u64 {
         self.head.load(Ordering::Relaxed) - self.tail.load(Ordering::Relaxed)
     }
 
-    /// True if it holds no batches.
+    /// True if the ring contains no batches.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Memory of what is there.
+    /// Memory of the kept batches, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -107,7 +107,7 @@ impl Log {
         self.head.load(Ordering::Acquire)
     }
 
-    /// The batch of that number.
+    /// Reads the batch with this number.
     pub fn read(&self, number: u64) -> Next {
         if number >= self.head.load(Ordering::Acquire) {
             return Next::Empty;

@@ -1,4 +1,4 @@
-//! A topic's state as it is kept while the server is down: its events as they stand on the wire.
+//! Topic state saved across a restart of the server, with events in wire format.
 
 use std::collections::VecDeque;
 
@@ -11,15 +11,15 @@ use crate::codec::{decode_server_message, encode_event};
 use crate::log::{Event, TopicId, TopicInfo};
 use crate::protocol::{DataEvent, Encoding, Epoch, Seq, ServerMessage};
 
-/// See the module.
+/// Saved state of one topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedTopic {
-    /// The topic as a text.
+    /// Name of the topic.
     pub topic: String,
     /// Generation of its epoch.
     #[serde(alias = "generation")]
     pub generation: u32,
-    /// Its newest event's number.
+    /// Sequence number of its newest event.
     pub head: Seq,
     ended_at: Seq,
     closed_evicted: Seq,
@@ -27,7 +27,7 @@ pub struct SavedTopic {
     closed: Bytes,
 }
 
-/// An array of events, MessagePack.
+/// Encodes events as a MessagePack array.
 fn write(info: &TopicInfo, events: &VecDeque<Event>) -> Bytes {
     let mut bytes = vec![0xdd];
     bytes.extend_from_slice(&(events.len() as u32).to_be_bytes());
@@ -58,7 +58,7 @@ fn read(topic: TopicId, bytes: &[u8]) -> Option<VecDeque<Event>> {
 }
 
 impl Replica {
-    /// All topics that have an event.
+    /// Saved state of all topics that have events.
     pub fn save(&self) -> Vec<SavedTopic> {
         let with_events = self
             .topics
@@ -82,7 +82,7 @@ impl Replica {
 }
 
 impl RestoredTopic {
-    /// Goes on where it was; `None` where what was kept contradicts itself.
+    /// Resumes from the saved state; `None` if it is inconsistent.
     pub fn goes_on(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Option<Self> {
         let (recent, closed) = (read(info.id, &saved.recent)?, read(info.id, &saved.closed)?);
         let is_whole = recent
@@ -115,7 +115,7 @@ impl RestoredTopic {
         }))
     }
 
-    /// Begins anew, in the epoch after that which was kept.
+    /// Starts over in the epoch after the saved one.
     pub fn starts_over(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Self {
         let epoch = Epoch {
             origin,

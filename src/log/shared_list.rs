@@ -1,12 +1,12 @@
-//! Sorted and shared lists of the catalog, cheap to copy and to extend.
+//! Sorted, shared lists of the catalog that are cheap to copy and to extend.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// Entries of one piece of a [`Shared`] list.
+/// Number of entries per piece of a [`Shared`] list.
 const PIECE: usize = 1024;
 
-/// A list that grows at its end and is copied in pieces: a copy shares them, and a change copies one.
+/// Append-only list stored in pieces: a copy shares all pieces, and a change copies one.
 #[derive(Debug)]
 pub(super) struct Shared<T> {
     pieces: Vec<Arc<Vec<Arc<T>>>>,
@@ -51,7 +51,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Puts sorted entries into a sorted list: a search for each, and one pass over the list.
+/// Merges sorted entries into a sorted list: one search per entry and one pass over the list.
 pub(super) fn merge<T: Copy>(list: &mut Vec<T>, new: &[T], order: impl Fn(&T, &T) -> Ordering) {
     let mut end = list.len();
     list.extend_from_slice(new);

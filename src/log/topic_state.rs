@@ -5,23 +5,23 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
 use crate::topic::{Channel, Kind};
 
-/// State of one topic as of an item of the log.
+/// State of one topic at one position of the log.
 #[derive(Debug, Clone)]
 pub(super) struct TopicState {
     pub(super) epoch: Epoch,
     pub(super) head: Seq,
-    /// Consecutive events, the newest last; never empty once something was published.
+    /// Consecutive events, newest last; never empty once an event has been published.
     pub(super) recent: VecDeque<Event>,
-    /// The last events of closed bars, the newest last; only of `bar` topics.
+    /// Last events of closed bars, newest last; used only by `bar` topics.
     pub(super) closed: VecDeque<Event>,
-    /// The last event of the newest closed bar that is no longer kept.
+    /// Sequence number of the last event of the newest closed bar that is no longer kept.
     pub(super) closed_evicted: Seq,
-    /// The newest epochs before this one, the newest last: turn and last sequence number of each.
+    /// Most recent ended epochs, newest last: generation and last sequence number of each.
     pub(super) ended: VecDeque<(u32, Seq)>,
     pub(super) kind: Kind,
 }
 
-/// A topic's state to begin with.
+/// Initial state of a restored topic.
 #[derive(Debug)]
 pub struct RestoredTopic(pub(super) TopicState);
 
@@ -38,12 +38,13 @@ impl TopicState {
         }
     }
 
-    /// The oldest event that is still there; the number after `head` where none is.
+    /// Oldest sequence number still kept; `head` + 1 if there is none.
     pub(super) fn first_kept(&self) -> Seq {
         Seq(self.head.0 + 1 - self.recent.len() as u64)
     }
 
-    /// Forgets events beyond so many, or published before `oldest`, but for what snapshots need; returns their memory.
+    /// Removes events beyond `events` or published before `oldest`, except those that snapshots
+    /// need; returns the freed memory.
     pub(super) fn trim(&mut self, events: usize, oldest: UnixNanos) -> usize {
         let mut bytes = 0;
         while self.recent.len() > self.floor()

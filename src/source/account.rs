@@ -1,4 +1,4 @@
-//! The account of a recording: each row that was read is an event, or skipped for a reason.
+//! Accounting of a recording: every row read is either emitted as an event or skipped for a reason.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,53 +7,53 @@ use serde::Serialize;
 
 use crate::printable::{printable, shortened};
 
-/// Why a row is skipped.
+/// Reason for skipping a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Skip {
-    /// A cell is missing, or is not the number or the text that it should be.
+    /// A cell is missing or has an invalid value.
     Malformed,
-    /// A quoted cell does not end on its line.
+    /// A quoted cell is not closed on its line.
     Quote,
     /// The line is longer than the limit.
     TooLong,
     /// The line is not UTF-8.
     NotUtf8,
-    /// The time can't be read.
+    /// The time cannot be parsed.
     Time,
-    /// The time is far from the times around it, or outside the configured band.
+    /// The time is far from neighboring times, or outside the configured band.
     TimeBand,
-    /// The side is not a known word.
+    /// The side is not a known keyword.
     Side,
-    /// The symbol can't be a topic's.
+    /// The symbol is not valid in a topic.
     Symbol,
-    /// A trade of nothing.
+    /// A trade with quantity zero.
     ZeroQuantity,
-    /// A negative price, where the source allows none.
+    /// A negative price, where the source does not allow it.
     NegativePrice,
-    /// A price of zero, where the source allows none.
+    /// A price of zero, where the source does not allow it.
     ZeroPrice,
-    /// A quote whose bid is above its ask, where the source allows none.
+    /// A quote whose bid is above its ask, where the source does not allow it.
     Crossed,
-    /// A price or quantity beyond all bounds.
+    /// A price or quantity above the supported maximum.
     TooLarge,
-    /// The header again.
+    /// A repeated header row.
     Header,
     /// A row of a type that is neither a trade nor a quote.
     OtherType,
-    /// The last row of a file that is cut or damaged.
+    /// The last row of a truncated or damaged file.
     Cut,
-    /// The file stands newest first and is too long to be sorted.
+    /// The file is in descending time order and too long to be sorted.
     Order,
-    /// The row was played before the server was stopped.
+    /// The row was already played before the server stopped.
     PlayedBefore,
-    /// The file is new since the server was stopped, and the row is older than where the replay was.
+    /// The file was added after the server stopped, and the row is older than the replay position.
     BeforePosition,
 }
 
 impl Skip {
     /// Number of reasons.
     pub const COUNT: usize = 19;
-    /// All reasons, each at its own index.
+    /// All reasons, ordered by index.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Malformed,
         Self::Quote,
@@ -76,7 +76,7 @@ impl Skip {
         Self::BeforePosition,
     ];
 
-    /// The reason in metrics, logs and answers.
+    /// Identifier of the reason in metrics, logs and responses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -101,7 +101,7 @@ impl Skip {
         }
     }
 
-    /// True if the row counts against `max_bad`: the file is not what it should be.
+    /// True if the row counts against `max_bad`: the file is malformed.
     pub const fn is_bad(self) -> bool {
         matches!(
             self,
@@ -116,7 +116,7 @@ impl Skip {
     }
 }
 
-/// Why one row is skipped, in words.
+/// Reason for skipping one row, with a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct RowFault {
@@ -136,7 +136,7 @@ impl RowFault {
 /// Skipped rows by reason.
 pub(crate) type SkipCounts = [u64; Skip::COUNT];
 
-/// The account of one file. The source writes it, HTTP reads it.
+/// Live account of one file, written by the source and read over HTTP.
 #[derive(Debug)]
 pub struct FileAccount {
     name: String,
@@ -148,25 +148,25 @@ pub struct FileAccount {
     is_done: AtomicBool,
 }
 
-/// The account of one file at one time, for operators.
+/// Snapshot of one file's account, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileReport {
-    /// Its path, and its name within an archive.
+    /// Path of the file, followed by the name of its entry if it is an archive.
     pub file: String,
-    /// Rows read.
+    /// Number of rows read.
     pub rows: u64,
-    /// Trades emitted.
+    /// Number of trades emitted.
     pub trades: u64,
-    /// Quotes emitted.
+    /// Number of quotes emitted.
     pub quotes: u64,
-    /// Rows skipped, by reason; reasons without a row are left out.
+    /// Number of rows skipped, by reason; reasons without rows are omitted.
     pub skipped: std::collections::BTreeMap<&'static str, u64>,
-    /// Rows read ahead, which are neither emitted nor skipped yet.
+    /// Number of rows read ahead that are neither emitted nor skipped yet.
     pub waiting: u64,
-    /// Why the file could not be read to its end.
+    /// Error that prevented reading the file to its end, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// True if all of it was read and played.
+    /// True if the whole file has been read and played.
     pub done: bool,
 }
 
@@ -204,7 +204,7 @@ impl FileAccount {
     }
 
     pub(crate) fn fail(&self, fault: &str) {
-        // The first fault is the one that ended the file.
+        // Keep the first fault: it is the one that ended the file.
         let _set_before = self.fault.set(fault.into());
     }
 
@@ -216,7 +216,7 @@ impl FileAccount {
         self.is_done.store(true, Ordering::Relaxed);
     }
 
-    /// The account as it is now.
+    /// Snapshot of the account.
     pub fn report(&self) -> FileReport {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (trades, quotes) = (of(&self.trades), of(&self.quotes));
@@ -244,7 +244,7 @@ fn of_flag(flag: &AtomicBool) -> bool {
 }
 
 impl FileReport {
-    /// The reasons with their rows, as in `header 1, zero_quantity 200`.
+    /// Skip reasons with their row counts, as in `header 1, zero_quantity 200`.
     pub(crate) fn skipped_text(&self) -> String {
         let each = self.skipped.iter();
         let texts: Vec<String> = each.map(|(why, rows)| format!("{why} {rows}")).collect();
@@ -252,10 +252,10 @@ impl FileReport {
     }
 }
 
-/// Max characters of a file's own text in messages.
+/// Maximum number of characters quoted from a file in messages.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// A text from a file, for a message: control characters escaped, cut to 200 characters.
+/// Text from a file, for a message: control characters escaped, truncated to 200 characters.
 pub(crate) fn shown(text: &str) -> String {
     printable(&shortened(text, SHOWN_CHARS_MAX)).into_owned()
 }

@@ -1,5 +1,5 @@
-//! Market-data sources. A source reads a venue's or a file's format and emits market values and time marks; it knows
-//! nothing of subscribers.
+//! Market-data sources. A source reads the format of a venue or a file and emits market values and
+//! watermarks; it has no knowledge of subscribers.
 
 pub mod account;
 pub mod push;
@@ -28,52 +28,53 @@ pub use supervisor::{SourceTask, supervise};
 /// Future of a running source.
 pub type SourceFuture<'a> = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send + 'a>>;
 
-/// Something that emits. Run again from the start after it failed; `Ok` means that it has come to its end.
+/// Producer of market events. The supervisor runs it again from the start after a failure; `Ok`
+/// means that the source is exhausted.
 pub trait Source: Send {
-    /// Emits until the end, or an error.
+    /// Emits events until the end of the source or an error.
     fn run<'a>(&'a mut self, out: &'a mut Output) -> SourceFuture<'a>;
 
     /// Position to resume from after a graceful stop, if any.
     fn place(&mut self) -> Option<Vec<u8>>;
 }
 
-/// Why a source stopped.
+/// Reason for which a source stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The bus has stopped, because the server does.
+    /// The bus has stopped because the server is shutting down.
     #[error("the bus has stopped")]
     Stopped,
-    /// The source itself failed; it is started again after a while.
+    /// Recoverable failure; the source is restarted after a delay.
     #[error("{0}")]
     Failed(String),
-    /// It failed for good: starting it again would fail the same way.
+    /// Permanent failure; a restart would fail in the same way.
     #[error("{0}")]
     Final(String),
 }
 
-/// A source's way to the bus, kept over its restarts.
+/// Connection of a source to the bus, kept across restarts of the source.
 #[derive(Debug)]
 pub struct Output {
-    /// The clock of the whole server.
+    /// Clock shared by the whole server.
     pub clock: Clock,
-    /// Counters.
+    /// Server metrics.
     pub metrics: Arc<Metrics>,
-    /// The source's name in the config.
+    /// Name of the source in the config.
     pub name: Arc<str>,
-    /// Opens when somebody listens.
+    /// Signal that is raised by the first subscriber.
     pub demand: Arc<DemandSignal>,
     emitter: Emitter,
     announced: HashMap<Symbol, u32>,
-    /// Time of the last time mark; read by the supervisor.
+    /// Time of the last watermark; read by the supervisor.
     alive: Arc<AtomicU64>,
-    /// Its condition, for readiness checks and operators.
+    /// Status of the source, for readiness checks and operators.
     pub status: Arc<SourceStatus>,
-    /// True once the source is to stop.
+    /// True once the source must stop.
     stop: watch::Receiver<bool>,
 }
 
 impl Output {
-    /// Emits in order, waiting while the bus' queue is full.
+    /// Emits events in order; waits while the queue of the bus is full.
     pub async fn emit(&self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
         if emitted
             .iter()
@@ -93,16 +94,16 @@ impl Output {
         *self.stop.borrow()
     }
 
-    /// Waits until the source is to stop.
+    /// Waits until the source must stop.
     pub async fn stopping(&self) {
         let mut stop = self.stop.clone();
         if stop.wait_for(|stops| *stops).await.is_err() {
-            // Nobody can say it any more.
+            // The sender is gone, so no stop request can arrive.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Tells the instruments that weren't told before; they are numbered in the order in which they were told.
+    /// Announces instruments not announced before. They are numbered in order of announcement.
     pub async fn announce(&mut self, instruments: Vec<Instrument>) -> Result<(), SourceError> {
         let mut fresh = Vec::new();
         for instrument in instruments {
@@ -119,7 +120,7 @@ impl Output {
         Ok(())
     }
 
-    /// The number of an instrument that was announced.
+    /// Local number of an announced instrument.
     pub fn number(&self, symbol: &Symbol) -> Option<u32> {
         self.announced.get(symbol).copied()
     }

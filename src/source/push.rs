@@ -1,4 +1,4 @@
-//! Prices from outside: what may be published, and the time marks of a source that others feed.
+//! Push source: validation of published events, and watermarks for a source fed over HTTP.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -15,102 +15,102 @@ use crate::market::{
     Trade, TradeId, UnixNanos, excerpt, parse_decimal,
 };
 
-/// Interval of the source's time marks.
+/// Interval between watermarks of the source.
 const MARK_EVERY: Duration = Duration::from_millis(100);
 /// Rules for published events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushRules {
-    /// Negative, zero and crossed prices.
+    /// Rules for negative, zero and crossed prices.
     pub prices: PriceRules,
-    /// Events older than the one before of the same symbol and channel.
+    /// True if events older than the previous one of the same symbol and channel are accepted.
     pub late: bool,
-    /// Max time by which an event may be ahead of the server's clock.
+    /// Maximum time by which an event may be ahead of the server's clock.
     pub ahead_max: Duration,
-    /// Max time by which an event may be behind the server's clock.
+    /// Maximum time by which an event may be behind the server's clock.
     pub behind_max: Duration,
 }
 
-/// One event as a publisher writes it.
+/// One event in the form in which a publisher sends it.
 #[derive(Debug, Clone, Default)]
 pub struct PublishedEvent<'a> {
-    /// The channel.
+    /// Channel of the event.
     pub ch: Option<Field<'a>>,
-    /// The symbol.
+    /// Symbol of the event.
     pub sym: Option<Field<'a>>,
-    /// The event's time.
+    /// Event time.
     pub ts: Option<Field<'a>>,
-    /// A trade's price.
+    /// Trade price.
     pub px: Option<Field<'a>>,
-    /// A trade's quantity.
+    /// Trade quantity.
     pub qty: Option<Field<'a>>,
-    /// A trade's aggressor.
+    /// Aggressor side of a trade.
     pub side: Option<Field<'a>>,
-    /// A trade's id.
+    /// Trade id.
     pub id: Option<Field<'a>>,
-    /// The best bid's price.
+    /// Best bid price.
     pub bid: Option<Field<'a>>,
-    /// The best bid's quantity.
+    /// Best bid quantity.
     pub bidq: Option<Field<'a>>,
-    /// The best offer's price.
+    /// Best ask price.
     pub ask: Option<Field<'a>>,
-    /// The best offer's quantity.
+    /// Best ask quantity.
     pub askq: Option<Field<'a>>,
 }
 
-/// A field's value as a publisher writes it.
+/// Field value in the form in which a publisher sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Field<'a> {
-    /// A text.
+    /// A string.
     Text(Cow<'a, str>),
-    /// A number in the digits in which it was written.
+    /// A number, in its original digits.
     Number(Cow<'a, str>),
-    /// A binary float, which holds no exact decimal.
+    /// A binary float, which cannot represent decimals exactly.
     Float,
-    /// Anything else.
+    /// Any other type.
     Other,
 }
 
-/// Why a published event is refused.
+/// Reason for rejecting a published event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PushFault {
-    /// Not an event at all, or a field that isn't right.
+    /// The record is not an event, or a field is invalid.
     #[error("{0}")]
     Malformed(String),
-    /// Only trades and quotes can be published; the rest is made from them.
+    /// The channel is derived: only trades and quotes can be published.
     #[error(
         "channel \"{0}\" cannot be published: expected trade or quote; other channels are derived from them"
     )]
     Channel(String),
-    /// The source has no such instrument.
+    /// The source does not list the instrument.
     #[error("unknown symbol \"{0}\": no push source of this token lists it")]
     Symbol(String),
-    /// See [`PriceFault`].
+    /// The event violates a price rule.
     #[error(transparent)]
     Price(#[from] PriceFault),
-    /// The time lies before that of the event before.
+    /// The event is older than the previous one.
     #[error(
         "`ts` is older than the previous event at {0}; allow it with `late: true` in the source"
     )]
     Late(u64),
-    /// The time is of another unit than nanoseconds.
+    /// The time is not in nanoseconds.
     #[error("`ts` {ts} is in {}: expected nanoseconds since 1970, e.g. {nanos}", unit.name())]
     Unit {
-        /// As it was written.
+        /// Time as received.
         ts: u64,
-        /// Its probable unit.
+        /// Detected unit.
         unit: TimeUnit,
         /// The same time in nanoseconds.
         nanos: u64,
     },
-    /// The bus' queue has no room for this part of the request.
+    /// The queue of the bus has no room for this part of the request.
     #[error("bus queue full (bus.queue); resend this line")]
     Full,
-    /// The time lies too far ahead.
+    /// The time is too far ahead of the server's clock.
     #[error(
         "`ts` is more than {0:?} ahead of the server's clock (`ahead` of the source): expected nanoseconds since 1970"
     )]
     Ahead(Duration),
-    /// The time lies too far back.
+    /// The time is too far behind the server's clock.
     #[error(
         "`ts` is more than {0:?} behind the server's clock (`behind` of the source): expected nanoseconds since 1970"
     )]
@@ -118,10 +118,10 @@ pub enum PushFault {
 }
 
 impl PushFault {
-    /// The label of records that are no events.
+    /// Metric label of records that are not events.
     pub const MALFORMED: &str = "malformed";
 
-    /// The label of the metric that counts it.
+    /// Metric label of the fault.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) => Self::MALFORMED,
@@ -137,19 +137,20 @@ impl PushFault {
     }
 }
 
-/// Checked events of one request for one source, in order, in pieces that fit into the bus' queue.
+/// Validated events of one request for one source, in order, split into pieces that fit into the
+/// queue of the bus.
 #[derive(Debug, Default)]
 pub struct PushBatch {
     pieces: Vec<Vec<Emit>>,
-    /// Each event's place in the request, by piece.
+    /// Index of each event in the request, by piece.
     places: Vec<Vec<u32>>,
 }
 
 impl PushBatch {
-    /// Memory of one event.
+    /// Memory footprint of one event, in bytes.
     pub const EVENT_BYTES: usize = size_of::<Emit>() + size_of::<u32>() + size_of::<(u32, u64)>();
 
-    /// Appends an event, with its place in the request.
+    /// Appends an event with its index in the request.
     pub fn push(&mut self, place: u32, emit: Emit) {
         if self
             .pieces
@@ -165,45 +166,46 @@ impl PushBatch {
         }
     }
 
-    /// True if nothing is in it.
+    /// True if the batch contains no events.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 }
 
-/// Outcome of a batch that was taken.
+/// Result of an accepted batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Events that were emitted.
+    /// Number of events emitted.
     pub accepted: usize,
-    /// Events older than the one before: their places, and the time of the one before.
+    /// Late events: the index of each, and the time of the previous event.
     pub late: Vec<(u32, u64)>,
 }
 
-/// The queue has no room for a batch; the places of its events.
+/// Rejection of a batch because the queue is full, with the indices of its events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bus queue full (bus.queue)")]
 pub struct BatchRefused(pub Vec<u32>);
 
-/// The newest times of an instrument's trades and quotes.
+/// Latest event times of an instrument's trades and quotes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Newest {
     trade: UnixNanos,
     quote: UnixNanos,
 }
 
-/// Entry point of published events: the rules, and the way to the bus.
+/// Entry point for published events: validation rules and the connection to the bus.
 #[derive(Debug)]
 pub struct PushInlet {
     rules: PushRules,
     emitter: Emitter,
     numbers: HashMap<Symbol, u32>,
-    /// By instrument; behind a lock because publishers come in on any shard. `None` once the source has stopped.
+    /// Latest times by instrument; locked because publishers connect to any shard. `None` once the
+    /// source has stopped.
     newest: Mutex<Option<Vec<Newest>>>,
 }
 
 impl PushInlet {
-    /// The inlet of a source with these instruments.
+    /// Creates the entry point of a source with these instruments.
     pub fn new(instruments: &[Instrument], rules: PushRules, emitter: Emitter) -> Self {
         let numbers = instruments
             .iter()
@@ -218,7 +220,7 @@ impl PushInlet {
         }
     }
 
-    /// Takes nothing more: what comes after this could be meant for another source, or for none.
+    /// Stops accepting events: later ones may belong to another source or to none.
     pub fn close(&self) {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -228,7 +230,7 @@ impl PushInlet {
         matches!(&event.sym, Some(Field::Text(text)) if self.numbers.contains_key(&**text))
     }
 
-    /// Checks one event by itself; its order among others is checked by [`Self::publish`].
+    /// Validates a single event; [`Self::publish`] checks its order relative to other events.
     pub fn check(&self, event: &PublishedEvent<'_>, now: UnixNanos) -> Result<Emit, PushFault> {
         let symbol = text("sym", event.sym.as_ref(), "BTC-USD")?;
         let number = *self
@@ -282,7 +284,7 @@ impl PushInlet {
         })
     }
 
-    /// Emits a batch, all or nothing, but for events that run backwards.
+    /// Emits a batch, all or nothing, except for events that are out of order.
     pub fn publish(&self, mut batch: PushBatch) -> Result<Published, BatchRefused> {
         let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let places = std::mem::take(&mut batch.places);
@@ -311,7 +313,8 @@ impl PushInlet {
         }
     }
 
-    /// Takes an event's time as the newest, or returns the newest where that is later.
+    /// Records the time of an event as the latest, or returns the latest time if the event is
+    /// older.
     fn in_order(&self, emit: &Emit, newest: &mut [Newest]) -> Result<(), UnixNanos> {
         let (ts, newest) = match emit {
             Emit::Trade(number, trade) => (trade.ts, &mut newest[*number as usize].trade),
@@ -326,7 +329,7 @@ impl PushInlet {
     }
 }
 
-/// A decimal in a text, or a number that is written as a decimal: both are exact.
+/// Parses an exact decimal, given as a string or as a number in decimal notation.
 fn decimal(
     name: &'static str,
     field: Option<&Field<'_>>,
@@ -419,14 +422,14 @@ impl PublishedEvent<'_> {
     }
 }
 
-/// The source beside the inlet: announces the instruments and tells the time.
+/// Source task of a push source: announces the instruments and emits watermarks.
 #[derive(Debug)]
 pub struct Push {
     instruments: Vec<Instrument>,
 }
 
 impl Push {
-    /// A push source of these instruments.
+    /// Creates a push source with these instruments.
     pub const fn new(instruments: Vec<Instrument>) -> Self {
         Self { instruments }
     }
@@ -450,7 +453,7 @@ impl Source for Push {
     }
 
     fn place(&mut self) -> Option<Vec<u8>> {
-        // Whoever publishes knows how far they got.
+        // Publishers track their own position, so the checkpoint is empty.
         Some(Vec::new())
     }
 }

@@ -1,10 +1,10 @@
-//! The condition of a source, shared with readiness checks and operators.
+//! Status of a source, shared with readiness checks and operators.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::FileAccount;
 
-/// Written by the source and its supervisor, read by HTTP. No event waits for it.
+/// Written by the source and its supervisor, read over HTTP. It never delays an event.
 #[derive(Debug, Default)]
 pub struct SourceStatus {
     condition: Mutex<Condition>,
@@ -16,19 +16,19 @@ enum Condition {
     #[default]
     Starting,
     Started,
-    /// Failed, or late; it may start yet.
+    /// The source failed or is late to start; it may still recover.
     Troubled(Arc<str>),
-    /// Failed for good.
+    /// The source failed permanently.
     Failed(Arc<str>),
 }
 
 impl SourceStatus {
-    /// The accounts of the files that are played now.
+    /// Sets the accounts of the files being played.
     pub fn set_files(&self, files: Vec<Arc<FileAccount>>) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
-    /// The accounts of the files that are played now; empty for other sources.
+    /// Accounts of the files being played; empty for other sources.
     pub fn files(&self) -> Vec<Arc<FileAccount>> {
         self.files
             .lock()
@@ -58,24 +58,24 @@ impl SourceStatus {
         self.set(|_| Some(Condition::Started));
     }
 
-    /// Records that the source has failed and is started again.
+    /// Records that the source has failed and will be restarted.
     pub fn retry(&self, error: &str) {
         self.set(|_| Some(Condition::Troubled(error.into())));
     }
 
-    /// Records that the source takes too long to start, unless it has started or failed.
+    /// Records that the source is late to start, unless it has started or failed.
     pub fn overdue(&self, error: &str) {
         self.set(|condition| {
             matches!(condition, Condition::Starting).then(|| Condition::Troubled(error.into()))
         });
     }
 
-    /// Records that the source has failed for good. It is not started again.
+    /// Records that the source has failed permanently and will not be restarted.
     pub fn fail(&self, error: Arc<str>) {
         self.set(|_| Some(Condition::Failed(error)));
     }
 
-    /// True if the source has announced its instruments, and has not failed since.
+    /// True if the source has announced its instruments and has not failed since.
     pub fn has_started(&self) -> bool {
         matches!(self.get(), Condition::Started)
     }
@@ -85,7 +85,7 @@ impl SourceStatus {
         matches!(self.get(), Condition::Starting)
     }
 
-    /// The reason, if the source has failed for good.
+    /// Reason of a permanent failure, if any.
     pub fn failure(&self) -> Option<Arc<str>> {
         match self.get() {
             Condition::Failed(error) => Some(error),
@@ -93,7 +93,7 @@ impl SourceStatus {
         }
     }
 
-    /// The reason, if the source has failed or is late, whether for good or not.
+    /// Reason for which the source has failed, permanently or not, or is late to start.
     pub fn trouble(&self) -> Option<Arc<str>> {
         match self.get() {
             Condition::Failed(error) | Condition::Troubled(error) => Some(error),

@@ -1,4 +1,4 @@
-//! Keeps a source running: restart with backoff and full jitter, silence noticed and told.
+//! Source supervisor: restarts with exponential backoff and full jitter, and detection of silence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,36 +17,38 @@ use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::SourceState;
 
-/// The first restart comes within this time, each further one within twice the one before.
+/// Maximum delay of the first restart; the maximum doubles with each further restart.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// A source that has not announced its instruments by then counts as failed until it does: a file system may hang.
+/// Start timeout: a source that has not announced its instruments by then is reported as failed
+/// until it does, since a file system may hang.
 const START_MAX: Duration = Duration::from_secs(10);
-/// A source that ran so long begins again with [`FIRST_RETRY`].
+/// Run time after which the restart delay is reset to [`FIRST_RETRY`].
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Parameters of a supervised source.
 #[derive(Debug)]
 pub struct SourceTask {
-    /// Its name in the config.
+    /// Name of the source in the config.
     pub name: Arc<str>,
-    /// The clock of the whole server.
+    /// Clock shared by the whole server.
     pub clock: Clock,
-    /// Counters.
+    /// Server metrics.
     pub metrics: Arc<Metrics>,
-    /// Its way to the bus.
+    /// Connection to the bus.
     pub emitter: Emitter,
-    /// Opens when somebody listens.
+    /// Signal that is raised by the first subscriber.
     pub demand: Arc<DemandSignal>,
-    /// After how long without a time mark it counts as silent.
+    /// Time without a watermark after which the source is silent.
     pub stale_after: Duration,
-    /// Its condition, for readiness checks and operators.
+    /// Status of the source, for readiness checks and operators.
     pub status: Arc<SourceStatus>,
-    /// Becomes true when it is to stop.
+    /// True once the source must stop.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Runs a source until it ends, fails for good, is told to stop, or the bus stops. Returns the place from which it could go on.
+/// Runs a source until it ends, fails permanently, receives a stop request, or the bus stops.
+/// Returns its checkpoint, if it can resume.
 pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<Vec<u8>> {
     let alive = Arc::new(AtomicU64::new(0));
     let mut out = Output {
@@ -123,7 +125,7 @@ async fn tell(task: &SourceTask, state: SourceState) {
     task.emitter.emit(&mut vec![Emit::State(state)]).await;
 }
 
-/// Notes a source that does not start in time; never ends.
+/// Reports a source that does not start in time; never returns.
 async fn watch_start(task: &SourceTask) {
     task.clock
         .sleep_until(task.clock.now().plus(START_MAX))
@@ -136,7 +138,7 @@ async fn watch_start(task: &SourceTask) {
     std::future::pending::<()>().await;
 }
 
-/// Tells when a source that had begun falls silent as a whole, and when it is back.
+/// Reports when a started source becomes silent as a whole, and when it resumes.
 async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
     let mut is_stale = None;
     loop {
@@ -145,7 +147,7 @@ async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
             .await;
         let last = UnixNanos(alive.load(Ordering::Relaxed));
         if last == UnixNanos::default() {
-            // Not begun, or failed and told so.
+            // Not started, or its failure has been reported.
             is_stale = None;
             continue;
         }

@@ -1,8 +1,10 @@
-//! Derivation of tickers, bars and status from trades and time marks. Pure: a function of what sources emitted.
+//! Derivation of tickers, bars and status from trades and watermarks. Pure: a function of the
+//! values that sources emit.
 //!
-//! A ticker or an open bar is published at most once a time mark, if it changed. A bar closes at the first mark, or the
-//! instrument's first trade, at or past its end; no trade, no bar. A late trade counts in the bar that is open, or, where
-//! none is, in that of the source's present time.
+//! A ticker or an open bar is published at most once per watermark, and only if it changed. A bar
+//! closes at the first watermark, or the first trade of its instrument, at or past its end. An
+//! interval without trades has no bar. A late trade counts in the open bar or, if no bar is open,
+//! in the bar of the current source time.
 
 mod schedule;
 mod state;
@@ -24,7 +26,7 @@ use crate::log::{Catalog, InstrumentId, InstrumentInfo, TopicId};
 use crate::market::{Bar, Body, Interval, PriceFault, Trade, TradingState, UnixNanos};
 use crate::topic::Channel;
 
-/// Takes what is made.
+/// Receiver of derived events.
 pub trait Publish {
     /// Publishes one event on `topic`.
     fn publish(&mut self, topic: TopicId, body: Body);
@@ -33,13 +35,13 @@ pub trait Publish {
 /// Session of an instrument before the source started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionSoFar {
-    /// The session's summary as one bar.
+    /// Session summary, as one bar.
     pub bar: Bar,
     /// Σ price·quantity.
     pub notional: Decimal,
 }
 
-/// A source's own time, as the bus knows it.
+/// Current time of a source, as known to the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SavedTime {
     pub(super) present: UnixNanos,
@@ -49,7 +51,7 @@ pub struct SavedTime {
 /// Derived state of one instrument, as saved for a restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedInstrument {
-    /// Its symbol.
+    /// Symbol of the instrument.
     pub symbol: String,
     session: Option<(UnixNanos, Bar, Decimal)>,
     bars: [Option<(Bar, UnixNanos, bool)>; Interval::ALL.len()],
@@ -65,11 +67,11 @@ struct SourceTime {
     changed: Vec<InstrumentId>,
     /// Ends of open bars.
     bar_ends: Schedule,
-    /// Times at which instruments have been silent for too long, unless something came meanwhile.
+    /// Times at which instruments become stale unless they emit events before.
     silence: Schedule,
 }
 
-/// The state from which everything is derived.
+/// State from which all derived events are computed.
 #[derive(Debug, Default)]
 pub struct Derive {
     states: Vec<State>,
@@ -77,7 +79,7 @@ pub struct Derive {
 }
 
 impl Derive {
-    /// Nothing yet, for so many sources.
+    /// Creates an empty state for `sources` sources.
     pub fn new(sources: usize) -> Self {
         Self {
             states: Vec::new(),
@@ -85,12 +87,13 @@ impl Derive {
         }
     }
 
-    /// One source more.
+    /// Adds a source.
     pub fn add_source(&mut self) {
         self.sources.push(SourceTime::default());
     }
 
-    /// Takes an instrument in that is new, or described otherwise; new ones must come in the order of their numbers.
+    /// Adds an instrument or updates its description. New instruments must be added in the order of
+    /// their numbers.
     pub fn add(&mut self, id: InstrumentId, info: &InstrumentInfo, stale_after: Duration) {
         let at = info.source.0 as usize;
         let source = &mut self.sources[at];
@@ -113,7 +116,7 @@ impl Derive {
         self.watch(id);
     }
 
-    /// Sees to it that an instrument's silence is noticed.
+    /// Schedules the check for silence of an instrument.
     fn watch(&mut self, id: InstrumentId) {
         let state = &mut self.states[id.0 as usize];
         if state.silent_at.is_none() && state.may_fall_silent() {
@@ -123,7 +126,7 @@ impl Derive {
         }
     }
 
-    /// Goes on with a new instrument where it was; returns whether it is stale.
+    /// Resumes a new instrument from its saved state; returns true if it is stale.
     pub fn restore(&mut self, id: InstrumentId, source: usize, saved: SavedInstrument) -> bool {
         let state = &mut self.states[id.0 as usize];
         state.session = saved
@@ -148,7 +151,7 @@ impl Derive {
         saved.trading == Some(TradingState::Stale)
     }
 
-    /// Goes on with a source's time where it was.
+    /// Resumes the time of a source from its saved state.
     pub fn restore_time(&mut self, source: usize, saved: SavedTime) {
         self.sources[source].present = saved.present;
     }
@@ -185,7 +188,8 @@ impl Derive {
         )
     }
 
-    /// A trade: counts in the ticker and in every bar, and may close bars. One that a sum has no room for changes nothing.
+    /// Adds a trade to the ticker and to every bar; may close bars. A trade that would overflow a
+    /// sum changes nothing.
     pub fn on_trade(
         &mut self,
         source: usize,
@@ -212,14 +216,14 @@ impl Derive {
         Ok(())
     }
 
-    /// A quote: a sign of life.
+    /// Records a quote as activity of the instrument.
     pub fn on_quote(&mut self, id: InstrumentId, ts: UnixNanos, out: &mut impl Publish) {
         self.states[id.0 as usize].seen(ts, out);
         self.watch(id);
     }
 
-    /// The source's time has come to `now`: what changed is published, what ended closes, what is silent becomes stale.
-    /// Returns how many instruments were looked at for it.
+    /// Advances the time of a source to `now`: publishes changes, closes ended bars and marks
+    /// silent instruments as stale. Returns the number of instruments visited.
     pub fn on_mark(&mut self, source: usize, now: UnixNanos, out: &mut impl Publish) -> usize {
         let time = &mut self.sources[source];
         let mut looked_at = 0;
@@ -261,7 +265,7 @@ impl Derive {
         looked_at
     }
 
-    /// The venue opened, halted or closed an instrument.
+    /// Handles a venue's opening, halt or close of an instrument.
     pub fn on_trading(
         &mut self,
         id: InstrumentId,
@@ -275,7 +279,7 @@ impl Derive {
         self.watch(id);
     }
 
-    /// The source failed or fell silent as a whole: whatever was live is stale.
+    /// Marks all live instruments as stale, because the source failed or became silent as a whole.
     pub fn on_source_lost(&mut self, source: usize, out: &mut impl Publish) {
         let time = &self.sources[source];
         for id in &time.instruments {
@@ -286,7 +290,7 @@ impl Derive {
         }
     }
 
-    /// The source starts over: its instruments begin as new ones.
+    /// Restarts a source: its instruments are reset to new.
     pub fn on_start_over(&mut self, source: usize) -> impl Iterator<Item = TopicId> + '_ {
         let time = &mut self.sources[source];
         time.present = UnixNanos::default();
@@ -304,7 +308,7 @@ impl Derive {
             .flat_map(move |id| states[id.0 as usize].topics.into_iter().flatten())
     }
 
-    /// The instruments are gone; nothing is derived of them until they are added again, as new ones.
+    /// Removes instruments; nothing is derived from them until they are added again as new.
     pub fn remove(&mut self, ids: &[InstrumentId]) {
         let gone: HashSet<InstrumentId> = ids.iter().copied().collect();
         for time in &mut self.sources {
@@ -318,7 +322,7 @@ impl Derive {
         }
     }
 
-    /// Another source has these instruments from now on: they begin as new ones. Returns their topics.
+    /// Moves instruments to another source and resets them to new. Returns their topics.
     pub fn move_to(&mut self, ids: &HashSet<InstrumentId>, source: usize) -> Vec<TopicId> {
         for time in &mut self.sources {
             time.instruments.retain(|known| !ids.contains(known));
@@ -336,7 +340,7 @@ impl Derive {
         topics
     }
 
-    /// Bars from before the source began, the oldest first; one that isn't done goes on.
+    /// Handles bars from before the source started, oldest first; a bar that is not done continues.
     pub fn on_history(
         &mut self,
         source: usize,
@@ -366,7 +370,7 @@ impl Derive {
         }
     }
 
-    /// The session as it was before the source began.
+    /// Handles the session as of the start of the source.
     pub fn on_session(&mut self, id: InstrumentId, so_far: SessionSoFar, out: &mut impl Publish) {
         let state = &mut self.states[id.0 as usize];
         let day = state.day_of(so_far.bar.ts);

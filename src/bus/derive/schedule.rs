@@ -1,4 +1,5 @@
-//! Times at which something of an instrument is due, so that a watermark looks at those instruments only.
+//! Schedule of due times by instrument, so that a watermark visits only the instruments that are
+//! due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,7 +7,8 @@ use std::collections::BinaryHeap;
 use crate::log::InstrumentId;
 use crate::market::UnixNanos;
 
-/// Due times, the earliest first. An entry is not taken back: the owner decides whether it still holds when it is due.
+/// Due times, earliest first. Entries are never canceled: the owner decides whether an entry is
+/// still valid when it is due.
 #[derive(Debug, Default)]
 pub(super) struct Schedule(BinaryHeap<Reverse<(UnixNanos, u32)>>);
 
@@ -15,7 +17,7 @@ impl Schedule {
         self.0.push(Reverse((at, id.0)));
     }
 
-    /// The earliest time.
+    /// Earliest due time.
     pub(super) fn next(&self) -> Option<UnixNanos> {
         self.0.peek().map(|Reverse((at, _))| *at)
     }
@@ -24,7 +26,7 @@ impl Schedule {
         self.0.clear();
     }
 
-    /// Takes what is due, in the order of the instruments.
+    /// Removes and returns the due entries, in instrument order.
     pub(super) fn take_due(&mut self, now: UnixNanos) -> Vec<(InstrumentId, UnixNanos)> {
         let mut due = Vec::new();
         while self.next().is_some_and(|at| at <= now)

@@ -23,7 +23,7 @@ pub(super) struct OpenBar {
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// Its source.
+    /// Index of the source.
     pub(super) source: usize,
     pub(super) topics: [Option<TopicId>; Channel::COUNT],
     pub(super) src: SourceKind,
@@ -31,14 +31,15 @@ pub(super) struct State {
     pub(super) session_start: Duration,
     pub(super) session: Option<Session>,
     pub(super) bars: [Option<OpenBar>; Interval::ALL.len()],
-    /// Its source has given it up: it is on no list.
+    /// True if the source has removed the instrument: it is on no list.
     pub(super) removed: bool,
-    /// True while it is in its source's list of changes to publish at the next mark.
+    /// True while the instrument is in its source's list of changes to publish at the next
+    /// watermark.
     pub(super) changed: bool,
     pub(super) ticker_changed: bool,
     pub(super) trading: Option<TradingState>,
     pub(super) last_seen: UnixNanos,
-    /// Time of the next check for silence; other entries of the schedule are void.
+    /// Time of the next check for silence; other entries of the schedule are obsolete.
     pub(super) silent_at: Option<UnixNanos>,
 }
 
@@ -65,7 +66,7 @@ impl State {
         }
     }
 
-    /// Begins as a new one, last seen at that time.
+    /// Resets the state to that of a new instrument last seen at `last_seen`.
     pub(super) fn reset(&mut self, last_seen: UnixNanos) {
         self.session = None;
         self.bars = [const { None }; Interval::ALL.len()];
@@ -73,7 +74,7 @@ impl State {
         (self.last_seen, self.silent_at) = (last_seen, None);
     }
 
-    /// True if it becomes stale by silence.
+    /// True if silence can make the instrument stale.
     pub(super) const fn may_fall_silent(&self) -> bool {
         !self.removed && matches!(self.trading, None | Some(TradingState::Live))
     }
@@ -111,7 +112,7 @@ impl State {
         }
     }
 
-    /// The session's Σ price·quantity with a trade, if every sum has room for it.
+    /// Σ price·quantity of the session including a trade, if no sum overflows.
     pub(super) fn room_for(&self, trade: &Trade) -> Result<Decimal, PriceFault> {
         let notional = trade
             .px
@@ -133,7 +134,7 @@ impl State {
         }
     }
 
-    /// `notional` is what [`Self::room_for`] returned.
+    /// Adds a trade to the session; `notional` is the result of [`Self::room_for`].
     pub(super) fn add_to_session(&mut self, trade: &Trade, notional: Decimal) {
         self.ticker_changed = true;
         let day = self.day_of(trade.ts);
@@ -169,7 +170,7 @@ impl State {
         }
     }
 
-    /// Returns the end of the bar that the trade opens, if it opens one.
+    /// Adds a trade to a bar. Returns the end of the bar if the trade opens one.
     pub(super) fn add_to_bar(
         &mut self,
         at: usize,

@@ -1,17 +1,17 @@
-//! The ticker of a session, and the quotients in it.
+//! Session ticker and its quotients.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
 use crate::market::{Bar, Price, Ticker, UnixNanos};
 
-/// The least decimals of what is divided.
+/// Minimum number of decimals of a quotient.
 const DIVIDED_SCALE_MIN: u32 = 8;
-/// The least significant digits of what is divided.
+/// Minimum number of significant digits of a quotient.
 const DIVIDED_DIGITS_MIN: i64 = 6;
-/// Digits that every decimal has room for.
+/// Number of digits that every decimal can represent.
 const DIGITS_MAX: i64 = 28;
 
-/// Sums of a session so far.
+/// Sums of the current session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) day: UnixNanos,
@@ -47,7 +47,8 @@ fn change(last: Price, open: Price) -> Option<Decimal> {
         .map(|change| divided(change, None))
 }
 
-/// At least 8 decimals, `scale` and 6 significant digits, as far as 28 digits reach; half to even, all decimals written.
+/// Rounds a quotient half to even, to at least 8 decimals, `scale` decimals and 6 significant
+/// digits, as far as 28 digits allow; trailing zeros are kept.
 fn divided(value: Decimal, scale: Option<u32>) -> Decimal {
     let digits = i64::from(
         value
@@ -56,7 +57,7 @@ fn divided(value: Decimal, scale: Option<u32>) -> Decimal {
             .checked_ilog10()
             .map_or(0, |log| log + 1),
     );
-    // Digits in front of the point; negative for each zero behind it.
+    // Digits before the decimal point; negative for leading zeros after it.
     let whole = digits - i64::from(value.scale());
     let significant = if digits == 0 {
         0

@@ -1,4 +1,5 @@
-//! Bars from before the start, made by the price model at the bar's own grain: minutes, and seconds for the last of them.
+//! History before the start. The price model generates bars directly: minute bars, then second bars
+//! for the most recent part.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::bus::derive::SessionSoFar;
 use crate::log::CLOSED_BARS_KEPT;
 use crate::market::{Bar, Interval, UnixNanos};
 
-/// The last stretch, which is made of seconds.
+/// Length of the most recent part, which consists of second bars.
 const FINE: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,13 +22,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// State of an instrument before the start.
 #[derive(Debug)]
 pub(super) struct Past {
-    /// By interval, the oldest first; the last may be open still.
+    /// Bars by interval, oldest first; the last one may still be open.
     pub bars: Vec<(Interval, Vec<Bar>)>,
-    /// The day's summary so far.
+    /// Session summary up to the start, if any.
     pub session: Option<SessionSoFar>,
 }
 
-/// Makes the last `span` before `start`; its last price is the start price.
+/// Generates the last `span` before `start`, ending at the start price.
 pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Past {
     let grains = grains(spec, config, start);
     let mut bars = Vec::new();
@@ -37,7 +38,7 @@ pub(super) fn past(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -
         for grain in grains.iter().filter(fine_enough) {
             let from = grain.start.floor(interval.span());
             match made.last_mut() {
-                // `SimInstrument::qty` bounds each grain, so that 60 days of seconds fit.
+                // `SimInstrument::qty` bounds each grain so that 60 days of seconds fit.
                 Some(bar) if bar.start == from => {
                     bar.extend(grain)
                         .expect("a grain is far below the sum's bound");
@@ -67,7 +68,7 @@ fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<
     let today = start.minus(session_start).floor(DAY).plus(session_start);
     let mut grains = grains.iter().filter(|grain| grain.start >= today);
     let first = grains.next()?;
-    // A summary that 28 digits can't hold is none.
+    // Omit the summary if it does not fit into 28 digits.
     let value = |grain: &Bar| grain.close.0.checked_mul(grain.vol.0);
     let mut so_far = SessionSoFar {
         bar: first.clone(),
@@ -80,11 +81,12 @@ fn session(grains: &[Bar], start: UnixNanos, session_start: Duration) -> Option<
     Some(so_far)
 }
 
-/// Minutes, then seconds, the oldest first; where nothing traded there is none.
+/// Minute bars, then second bars, oldest first; intervals without trades are omitted.
 fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar> {
     let (seed, span) = (config.seed, config.history);
     let mut stream = Stream::new(seed, Role::History, spec.symbol.as_str());
-    // All instruments have the same grains, so those of one factor draw the same moves from its stream.
+    // All instruments share the same grains, so those of one factor draw the same moves from its
+    // stream.
     let mut factor = spec
         .factor
         .map(|(factor, _)| Stream::new(seed, Role::FactorHistory, &config.factors[factor]));
@@ -97,7 +99,7 @@ fn grains(spec: &SimInstrument, config: &SimConfig, start: UnixNanos) -> Vec<Bar
         times.push((at, step));
         at = at.plus(step);
     }
-    // Backwards from the start price, because that is what is known.
+    // Generate backwards from the start price, the only known price.
     let (mut log, mut moves) = (0.0, Vec::with_capacity(times.len()));
     for (_, step) in times.iter().rev() {
         let close = log;

@@ -10,31 +10,32 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::market::UnixNanos;
 
-/// The furthest that a change is searched for: a day's hours recur every week, with a day at each end for the zone.
+/// Search horizon for a change, in days: one week, plus one day at each end for the time zone.
 const DAYS_AHEAD: i64 = 8;
 
-/// Trading hours of every week, in the venue's local time; summer time is the zone's.
+/// Weekly trading hours in the venue's local time; the time zone determines daylight saving.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hours {
-    /// After local midnight.
+    /// Opening time after local midnight.
     pub open: Duration,
-    /// After local midnight; where it isn't later than `open`, of the next day.
+    /// Closing time after local midnight; on the next day if it is not later than `open`.
     pub close: Duration,
-    /// The venue's time zone, or a fixed offset.
+    /// Time zone of the venue, or a fixed offset.
     pub zone: TimeZone,
-    /// Trading days from Monday on.
+    /// Trading days, starting with Monday.
     pub days: [bool; 7],
 }
 
 impl Hours {
-    /// The time zone of that IANA name, of the bundled data; the same on every machine.
+    /// Time zone for an IANA name, from the bundled data, so the result is the same on every
+    /// machine.
     pub fn zone(name: &str) -> Option<TimeZone> {
         TimeZone::get(name)
             .ok()
             .filter(|zone| zone.iana_name().is_some())
     }
 
-    /// Local date and time; the last that a calendar has, where `at` is beyond it.
+    /// Local date and time, capped at the last one that the calendar supports.
     fn local(&self, at: UnixNanos) -> DateTime {
         Timestamp::from_nanosecond(i128::from(at.0))
             .map_or(DateTime::MAX, |at| self.zone.to_datetime(at))
@@ -57,11 +58,12 @@ impl Hours {
         since_yesterday || (self.trades_on(date) && time >= self.open)
     }
 
-    /// The next opening after `at` if it is closed then, or the next close if it is open.
+    /// Time of the next opening after `at` if the market is closed, or of the next close if it is
+    /// open.
     pub fn next_change(&self, at: UnixNanos) -> UnixNanos {
         let was_open = self.is_open(at);
         let today = self.local(at).date();
-        // Yesterday's close may be ahead where the clock was put back at midnight.
+        // Yesterday's close may still be ahead if the clock was set back at midnight.
         let mut later: Vec<UnixNanos> = (-1..=DAYS_AHEAD)
             .flat_map(|day| [(day, self.open), (day, self.close)])
             .flat_map(|(day, edge)| self.instants(today, day, edge))
@@ -75,7 +77,8 @@ impl Hours {
             .unwrap_or(UnixNanos(u64::MAX))
     }
 
-    /// Instants at which local time is `edge` after midnight, `days` after `date`: two where the clock is put back then.
+    /// Instants at which local time is `edge` after midnight, `days` after `date`: two if the clock
+    /// is set back at that time.
     fn instants(&self, date: Date, days: i64, edge: Duration) -> Vec<UnixNanos> {
         let local = || {
             let midnight = date
@@ -173,7 +176,8 @@ mod tests {
             assert_eq!(new_york.next_change(at(from)), at(change), "{from}");
         }
         assert!(Hours::zone("America/Gotham").is_none());
-        // The clock goes on from 02:00 to 03:00 in Berlin on 2026-03-29, a Sunday: 02:30 is skipped, and it opens at 03:00.
+        // The clock skips from 02:00 to 03:00 in Berlin on 2026-03-29, a Sunday, so the market
+        // opens at 03:00 instead of 02:30.
         let night = Hours {
             open: hour(2, 30),
             close: hour(5, 0),
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_night_belongs_to_the_day_before() {
-        // Sunday to Thursday, 17:00 to 17:00 the next day: a currency's week without a break.
+        // Sunday to Thursday, 17:00 to 17:00 the next day: a continuous currency trading week.
         let hours = Hours {
             open: hour(17, 0),
             close: hour(17, 0),

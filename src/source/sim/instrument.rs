@@ -1,4 +1,4 @@
-//! One simulated instrument: when its next event comes, and what it says.
+//! Simulated instrument: schedule and content of its events.
 
 use std::time::Duration;
 
@@ -13,45 +13,45 @@ use crate::market::{
     TradingState, UnixNanos, VALUE_MAX,
 };
 
-/// Bound of a price's magnitude, in ticks.
+/// Maximum absolute price, in ticks.
 const TICKS_MAX: i64 = 1_000_000_000_000_000;
-/// Share of crossed quotes, where the rules let them pass.
+/// Fraction of crossed quotes, if the rules allow them.
 const CROSSED_SHARE: f64 = 0.01;
 
 /// Configuration of a simulated instrument.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimInstrument {
-    /// Its name on the wire.
+    /// Symbol of the instrument.
     pub symbol: Symbol,
-    /// For people.
+    /// Human-readable description.
     pub description: String,
-    /// Negative, zero and crossed prices.
+    /// Rules for negative, zero and crossed prices.
     pub prices: PriceRules,
-    /// The price at the start time.
+    /// Price at the start time.
     pub start: Price,
-    /// The step of prices.
+    /// Price increment.
     pub tick_size: Decimal,
-    /// The step of quantities.
+    /// Quantity increment.
     pub lot_size: Decimal,
-    /// The usual quantity of a trade, in lots.
+    /// Typical trade quantity, in lots.
     pub size_lots: f64,
-    /// The usual spread, in ticks, at least 1.
+    /// Typical spread, in ticks; at least 1.
     pub spread_ticks: f64,
-    /// Trades and quotes a second.
+    /// Rate of trades and quotes, in events per second.
     pub rate: f64,
-    /// The share of trades among them.
+    /// Fraction of trades among the events.
     pub trades: f64,
     /// Price model.
     pub model: Model,
     /// Arrival process.
     pub arrivals: Arrivals,
-    /// The common factor it follows, and how closely (0 to 1).
+    /// Index of the common factor that the price follows, and the correlation with it (0 to 1).
     pub factor: Option<(usize, f64)>,
-    /// Start of the trading session, after 00:00 UTC.
+    /// Start of the trading session, as time after 00:00 UTC.
     pub session_start: Duration,
     /// Trading hours; always open if `None`.
     pub hours: Option<Hours>,
-    /// After how long a silence it is stale; the source's, where it isn't said.
+    /// Silence after which the instrument is stale; `None` selects the default of the source.
     pub stale_after: Option<Duration>,
 }
 
@@ -72,7 +72,7 @@ impl SimInstrument {
         }
     }
 
-    /// The lowest price that the rules let pass, in ticks.
+    /// Lowest price that the rules allow, in ticks.
     const fn ticks_min(&self) -> i64 {
         match (self.prices.negative, self.prices.zero) {
             (true, _) => -TICKS_MAX,
@@ -98,21 +98,21 @@ impl SimInstrument {
         )
     }
 
-    /// A quantity of so many lots, at least one.
+    /// Quantity of this number of lots, at least one lot.
     pub(super) fn qty(&self, lots: f64) -> Qty {
         let lots = Decimal::from(libm::round(lots).clamp(1.0, 1e15) as i64);
         let qty = self.lot_size.checked_mul(lots).unwrap_or(VALUE_MAX);
         Qty(qty.min(VALUE_MAX))
     }
 
-    /// The share of the variance that follows the factor, and the share that is its own.
+    /// Fraction of the variance that follows the factor, and the idiosyncratic fraction.
     pub(super) fn shares(&self) -> (f64, f64) {
         let common = self.factor.map_or(0.0, |(_, closeness)| closeness);
         (common, libm::sqrt(1.0 - common * common))
     }
 }
 
-/// The nearest float; exact enough for a model, and made the same way everywhere.
+/// Nearest float; accurate enough for a model and identical on every platform.
 pub(super) fn decimal_to_f64(value: Decimal) -> f64 {
     value.mantissa() as f64 / libm::pow(10.0, f64::from(value.scale()))
 }
@@ -125,7 +125,7 @@ pub(super) enum Happening {
     Trading(TradingState),
 }
 
-/// Position of a generator.
+/// Checkpoint of a generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct GeneratorPlace {
     stream: StreamPlace,
@@ -140,29 +140,30 @@ pub(super) struct GeneratorPlace {
     turning: Option<TradingState>,
 }
 
-/// The generator of one instrument's events.
+/// Event generator of one instrument.
 #[derive(Debug)]
 pub(super) struct Generator {
     pub spec: SimInstrument,
     stream: Stream,
     arrivals: ArrivalState,
     start_ticks: f64,
-    /// The log-price, measured from the start price, as of `moved_at`.
+    /// Log-price relative to the start price, as of `moved_at`.
     log: f64,
     moved_at: UnixNanos,
     common: f64,
-    /// The quote that stands; none before the first.
+    /// Current quote in ticks; `None` before the first quote.
     quote: Option<(i64, i64)>,
     trade_id: u64,
     /// Due time of the next event.
     pub due: UnixNanos,
-    /// Arrival time by the model, before alignment.
+    /// Arrival time drawn from the model, before alignment.
     arrival: UnixNanos,
-    /// Events are due at multiples of this; zero: at any time.
+    /// Alignment interval of event times; zero disables alignment.
     every: Duration,
-    /// Kind of the due event: the market opens or closes, or an ordinary event.
+    /// Trading state that the due event announces; `None` for an ordinary event.
     turning: Option<TradingState>,
-    /// The opening or close that follows all times from the first on, up to itself.
+    /// Next opening or close, as a cached result: it applies to all times from the first value up
+    /// to the second.
     change: Option<(UnixNanos, UnixNanos)>,
 }
 
@@ -197,7 +198,7 @@ impl Generator {
         generator
     }
 
-    /// Current position.
+    /// Current checkpoint of the generator.
     pub(super) fn place(&self) -> GeneratorPlace {
         GeneratorPlace {
             stream: self.stream.place(),
@@ -213,7 +214,7 @@ impl Generator {
         }
     }
 
-    /// Goes on from a place.
+    /// Resumes from a checkpoint.
     pub(super) fn go_on(&mut self, place: GeneratorPlace) {
         self.stream.go_on(place.stream);
         self.arrivals.go_on(place.excited);
@@ -222,7 +223,8 @@ impl Generator {
         (self.due, self.arrival, self.turning) = (place.due, place.arrival, place.turning);
     }
 
-    /// Time of the next opening or close, if it has hours; the calendar is consulted once per change.
+    /// Time of the next opening or close, if the instrument has trading hours; the calendar is
+    /// consulted once per change.
     fn next_change(&mut self, after: UnixNanos) -> Option<UnixNanos> {
         let hours = self.spec.hours.as_ref()?;
         let known = self
@@ -234,7 +236,7 @@ impl Generator {
         Some(change)
     }
 
-    /// Sets when the next ordinary event is due, or the close before it.
+    /// Schedules the next ordinary event, or the close if it is earlier.
     fn schedule(&mut self, after: UnixNanos) {
         let seconds = self.arrivals.next(&mut self.stream);
         self.arrival = after.plus(Duration::from_nanos((seconds * 1e9) as u64));
@@ -321,7 +323,7 @@ impl Generator {
         let (side, at) = match draw {
             draw if draw < 0.475 => (Aggressor::Buy, ask),
             draw if draw < 0.95 => (Aggressor::Sell, bid),
-            // Inside the spread, where there is room: a hidden order.
+            // Inside the spread if it is wide enough: a hidden order.
             _ => (Aggressor::None, i64::midpoint(bid, ask)),
         };
         self.trade_id += 1;
@@ -335,7 +337,7 @@ impl Generator {
         }
     }
 
-    /// A quantity like a market's: many small, few large (log-normal).
+    /// Log-normal trade quantity, as in real markets: many small, few large.
     fn lots(&mut self) -> f64 {
         self.spec.size_lots * libm::exp(1.1 * self.stream.normal() - 0.6)
     }

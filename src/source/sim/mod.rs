@@ -1,7 +1,8 @@
-//! A market that is always open: prices by a model, seeded, the same on every system.
+//! Simulated market: seeded, model-driven prices, reproducible on every platform.
 //!
-//! Invariant: the same seed and start time give the same events, whatever other instruments there are. An event's `ts` is
-//! the time at which it was due, so a generator that is late shows.
+//! Invariant: the same seed and start time produce the same events, whichever other instruments
+//! exist. The `ts` of an event is its due time, so a generator that runs late is visible as
+//! latency.
 
 mod history;
 mod hours;
@@ -26,25 +27,26 @@ use instrument::{Generator, Happening};
 use model::Factor;
 use place::Place;
 
-/// Interval of the source's time marks, in its own time.
+/// Interval between watermarks, in the simulated time of the source.
 const MARK_EVERY: Duration = Duration::from_millis(100);
-/// The generator wakes no oftener than this to emit what has become due.
+/// Minimum interval between wake-ups of the generator.
 const WAKE_EVERY: Duration = Duration::from_micros(250);
-/// A clock that goes on by more than this at once was set, or the server was held up: catching up would take too long.
+/// Largest jump of the clock that the generator catches up with. A larger jump means that the clock
+/// was set or the process was suspended.
 const CATCH_UP_MAX: Duration = Duration::from_secs(2 * 3600);
-/// Events emitted at once, so that a late generator still feeds the bus evenly.
+/// Maximum number of events emitted at once, so that a late generator still feeds the bus evenly.
 const EMIT_AT: usize = 4096;
 
 /// Configuration of a simulated market.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
-    /// Decides everything that is random.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// The time at which it begins; now, where it isn't said.
+    /// Simulated start time; `None` selects the current time.
     pub start: Option<UnixNanos>,
     /// Length of the generated history.
     pub history: Duration,
-    /// Events are due together at multiples of this; zero: each at a time of its own.
+    /// Alignment interval of event times; zero disables alignment.
     pub every: Duration,
     /// Names of the common factors.
     pub factors: Vec<String>,
@@ -52,7 +54,7 @@ pub struct SimConfig {
     pub instruments: Vec<SimInstrument>,
 }
 
-/// All events of a simulated market, in the order of their times. Pure.
+/// Generator of all events of a simulated market, in time order. Pure.
 #[derive(Debug)]
 pub struct Market {
     start: UnixNanos,
@@ -63,7 +65,7 @@ pub struct Market {
 }
 
 impl Market {
-    /// A market that begins at `start`.
+    /// Creates a market that begins at `start`.
     pub fn new(config: &SimConfig, start: UnixNanos) -> Self {
         let generators: Vec<_> = config
             .instruments
@@ -102,7 +104,7 @@ impl Market {
         })
     }
 
-    /// Appends what is due by `now`, in order, until there are `most`.
+    /// Appends the events due by `now`, in order, up to a length of `most`.
     pub fn advance(&mut self, now: UnixNanos, out: &mut Vec<Emit>, most: usize) {
         while out.len() < most {
             let next = self.due.peek().map(|Reverse((due, at))| (*due, *at));
@@ -156,16 +158,17 @@ impl Market {
     }
 }
 
-/// The source: a market, paced by the clock.
+/// Simulator source: a market paced by the clock.
 #[derive(Debug)]
 pub struct Sim {
     config: SimConfig,
-    /// From where it goes on when it runs; where it has come to once it has stopped.
+    /// Checkpoint to resume from when the source runs; checkpoint of the last stop once it has
+    /// stopped.
     place: Option<Vec<u8>>,
 }
 
 impl Sim {
-    /// A simulated market, which goes on from its place where it has one.
+    /// Creates a simulated market, which resumes from the checkpoint if there is one.
     pub const fn new(config: SimConfig, place: Option<Vec<u8>>) -> Self {
         Self { config, place }
     }
@@ -197,7 +200,7 @@ impl Sim {
         let mut market = Market::new(&self.config, start);
         let mut emitted = Vec::new();
         match kept {
-            // What was due meanwhile is due now.
+            // Events that fell due while the server was down are due now.
             Some(place) => market.go_on(place),
             None => market.past(&self.config, &mut emitted),
         }

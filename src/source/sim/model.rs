@@ -10,28 +10,28 @@ use super::stream::{Role, Stream};
 const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
-/// A price model. Volatilities are a year's, of the log-price.
+/// Price model of the log-price. Volatilities are annualized.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Model {
     /// Geometric Brownian motion.
     Gbm {
-        /// A year's standard deviation.
+        /// Annualized standard deviation.
         volatility: f64,
     },
     /// Brownian motion with jumps (Merton).
     Jump {
-        /// A year's standard deviation, without the jumps.
+        /// Annualized standard deviation, without the jumps.
         volatility: f64,
         /// Average number of jumps per day.
         jumps_per_day: f64,
-        /// A jump's standard deviation.
+        /// Standard deviation of a jump.
         jump: f64,
     },
-    /// Pulled back to the start price (Ornstein and Uhlenbeck).
+    /// Mean reversion to the start price (Ornstein–Uhlenbeck).
     MeanReverting {
-        /// A year's standard deviation, without the pull.
+        /// Annualized standard deviation, without mean reversion.
         volatility: f64,
-        /// After how long half of a deviation is gone.
+        /// Mean-reversion half-life.
         half_life: Duration,
     },
 }
@@ -45,8 +45,9 @@ impl Model {
         }
     }
 
-    /// Moves a log-price, measured from the start price, on by `seconds`; `common` is the factor's move over the same
-    /// time, per unit of volatility, and `own` the share of the variance that isn't common.
+    /// Advances a log-price, relative to the start price, by `seconds`. `common` is the move of the
+    /// factor over the same time, per unit of volatility; `own` is the idiosyncratic fraction of
+    /// the variance.
     pub(super) fn step(
         &self,
         log: f64,
@@ -77,15 +78,15 @@ impl Model {
     }
 }
 
-/// The share of a year's standard deviation that so many seconds have.
+/// Standard deviation over `seconds`, as a fraction of the annualized one.
 pub(super) fn year_spread(seconds: f64) -> f64 {
     libm::sqrt(seconds / SECONDS_PER_YEAR)
 }
 
-/// Steps of a common factor.
+/// Step of a common factor, in nanoseconds.
 const FACTOR_STEP_NANOS: u64 = 100_000_000;
 
-/// A factor's place.
+/// Checkpoint of a factor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct FactorPlace {
     pub stream: StreamPlace,
@@ -93,7 +94,7 @@ pub(super) struct FactorPlace {
     pub value: f64,
 }
 
-/// A Brownian motion that several instruments share: a function of time alone, sampled on a grid.
+/// Brownian motion shared by several instruments: a function of time alone, sampled on a grid.
 #[derive(Debug)]
 pub(super) struct Factor {
     stream: Stream,
@@ -110,7 +111,7 @@ impl Factor {
         }
     }
 
-    /// Current position.
+    /// Current checkpoint of the factor.
     pub(super) fn place(&self) -> FactorPlace {
         FactorPlace {
             stream: self.stream.place(),
@@ -119,13 +120,14 @@ impl Factor {
         }
     }
 
-    /// Goes on from a place.
+    /// Resumes from a checkpoint.
     pub(super) fn go_on(&mut self, place: FactorPlace) {
         self.stream.go_on(place.stream);
         (self.at, self.value) = (place.at, place.value);
     }
 
-    /// Its value at `nanos` after the start, in units of a year's standard deviation; times must not go back.
+    /// Value at `nanos` after the start, in units of the annualized standard deviation; times must
+    /// not decrease.
     pub(super) fn value(&mut self, nanos: u64) -> f64 {
         let spread = year_spread(FACTOR_STEP_NANOS as f64 / 1e9);
         while self.at + FACTOR_STEP_NANOS <= nanos {
@@ -139,18 +141,18 @@ impl Factor {
 /// Arrival process of events.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arrivals {
-    /// Independent of each other.
+    /// Independent arrivals.
     Poisson,
-    /// In bursts: each event raises the rate for a while (Hawkes, exponential kernel).
+    /// Arrivals in bursts: each event raises the rate for a while (Hawkes, exponential kernel).
     Hawkes {
-        /// The share of events that others caused, below 1.
+        /// Fraction of events triggered by other events, below 1.
         branching: f64,
         /// Average duration of an event's excitation.
         decay: Duration,
     },
 }
 
-/// The state of an arrival process.
+/// State of an arrival process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ArrivalState {
     arrivals: Arrivals,
@@ -173,12 +175,12 @@ impl ArrivalState {
         self.excited
     }
 
-    /// Goes on with what the past adds.
+    /// Resumes with the given excitation.
     pub(super) const fn go_on(&mut self, excited: f64) {
         self.excited = excited;
     }
 
-    /// Seconds until the next event. Hawkes by Dassios and Zhao's exact scheme.
+    /// Seconds until the next event. Hawkes arrivals use the exact scheme of Dassios and Zhao.
     pub(super) fn next(&mut self, stream: &mut Stream) -> f64 {
         let Arrivals::Hawkes { branching, decay } = self.arrivals else {
             return stream.exponential() / self.rate;

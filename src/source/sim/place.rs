@@ -1,4 +1,4 @@
-//! Position of a simulated market, including its generators, from which it resumes.
+//! Checkpoint of a simulated market, including its generators.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use super::instrument::GeneratorPlace;
 use super::model::FactorPlace;
 use crate::market::UnixNanos;
 
-/// See the module. Times are the market's own, except for `begun`.
+/// Checkpoint of a market. Times are simulated, except for `begun`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// The simulated time at which it began.
+    /// Simulated start time of the market.
     pub start: UnixNanos,
-    /// Time of the position.
+    /// Server time that corresponds to `start`.
     pub begun: UnixNanos,
     next_mark: UnixNanos,
     factors: Vec<FactorPlace>,
@@ -20,7 +20,7 @@ pub(super) struct Place {
 }
 
 impl Market {
-    /// Current position.
+    /// Current checkpoint of the market.
     pub(super) fn place(&self, begun: UnixNanos) -> Place {
         Place {
             start: self.start,
@@ -39,7 +39,7 @@ impl Market {
         }
     }
 
-    /// Goes on from a place; a market made by the same config, so that it has the same generators.
+    /// Resumes from a checkpoint of a market with the same config, and hence the same generators.
     pub(super) fn go_on(&mut self, place: Place) {
         self.next_mark = place.next_mark;
         for (factor, place) in self.factors.iter_mut().zip(place.factors) {

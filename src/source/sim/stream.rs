@@ -1,4 +1,5 @@
-//! Random numbers that are the same everywhere: `ChaCha8`, one stream an instrument and factor, and `libm`'s functions.
+//! Reproducible random numbers: `ChaCha8` with one stream per instrument and factor, and the
+//! functions of `libm`.
 
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug)]
 pub(super) struct Stream {
     rng: ChaCha8Rng,
-    /// Normals come in pairs.
+    /// Second value of the last pair: normal variates are generated in pairs.
     spare: Option<f64>,
 }
 
@@ -19,7 +20,7 @@ pub(super) struct StreamPlace {
     spare: Option<f64>,
 }
 
-/// Role of a stream; the same name in another role gives another stream.
+/// Role of a stream; the same name in a different role selects a different stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Events,
@@ -38,27 +39,27 @@ impl Stream {
         Self { rng, spare: None }
     }
 
-    /// Current position.
+    /// Current position of the stream.
     pub(super) fn place(&self) -> StreamPlace {
-        // 2^64 words are more than any run takes.
+        // The word position fits into 64 bits: no run consumes 2^64 words.
         StreamPlace {
             words: self.rng.get_word_pos() as u64,
             spare: self.spare,
         }
     }
 
-    /// Goes on from a place.
+    /// Resumes from a position.
     pub(super) fn go_on(&mut self, place: StreamPlace) {
         self.rng.set_word_pos(place.words.into());
         self.spare = place.spare;
     }
 
-    /// Uniform in (0, 1].
+    /// Uniform variate in (0, 1].
     pub(super) fn unit(&mut self) -> f64 {
         ((self.rng.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
-    /// Standard normal (Box and Muller).
+    /// Standard normal variate (Box–Muller).
     pub(super) fn normal(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
@@ -69,13 +70,13 @@ impl Stream {
         radius * libm::cos(angle)
     }
 
-    /// Exponential with mean 1.
+    /// Exponential variate with mean 1.
     pub(super) fn exponential(&mut self) -> f64 {
         -libm::log(self.unit())
     }
 }
 
-/// FNV-1a, 64 bits: the stream of a name.
+/// FNV-1a hash, 64 bits: maps a name to its stream.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
