@@ -1,10 +1,12 @@
-//! The only reader of time.
+//! The only module that reads the time.
 //!
-//! One clock for everything: monotonic, anchored to the wall when it is made, so that times on the wire are of the world
-//! and never run backwards. Code that decides is handed `now`; only the shells around it read the clock.
+//! All code shares one clock: monotonic and anchored to the wall clock when it is created, so that
+//! published times are real times and never decrease. Decision logic receives `now` as an argument;
+//! only the code around it reads the clock.
 //!
-//! The wall clock may be set while the server runs. `Clock::follow` then brings this clock back to it: a clock that is behind
-//! by more than a second is set forward at once, any other difference is made up by running up to a tenth faster or slower.
+//! The wall clock may be set while the server runs. `Clock::follow` then corrects this clock. If it
+//! is more than a second behind, it is stepped forward at once; any other difference is corrected
+//! by running up to 10 % faster or slower.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,28 +23,29 @@ use tokio::io::unix::AsyncFd;
 
 use crate::market::UnixNanos;
 
-/// A clock that is behind by more than this is set forward.
+/// Lag behind the wall clock above which the clock is stepped forward.
 const STEP_MIN: Duration = Duration::from_secs(1);
-/// A smaller difference is left alone.
+/// Differences up to this value are ignored, in nanoseconds.
 const TOLERANCE_NANOS: i64 = 5_000_000;
-/// A difference is made up within this time, where the greatest change of rate allows it.
+/// Target time for correcting a difference, subject to the maximum change of rate; in seconds.
 const MAKE_UP_SECONDS: i64 = 2;
-/// The greatest change of rate, in millionths.
+/// Maximum change of rate, in millionths.
 const RATE_MAX: i64 = 100_000;
-/// A new rate holds from so long after it is decided, so that no reader has passed that point yet.
+/// Delay before a new rate applies, so that no reader has passed that point yet.
 const LEAD: Duration = Duration::from_millis(100);
-/// The wall and the monotonic clock are read together if not more than this lies between.
+/// Maximum time between reading the wall clock and the monotonic clock for the pair to be used.
 const READ_GAP_MAX: Duration = Duration::from_millis(1);
 
-/// A monotonic clock that tells the world's time. Copies of one clock agree.
+/// Monotonic clock that shows wall-clock time. All copies of a clock agree.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     anchor: Instant,
-    /// Shared by all copies, and never freed: a clock lives as long as its process.
+    /// Shared by all copies and never freed: a clock lives as long as its process.
     course: &'static ArcSwap<Course>,
 }
 
-/// Course of the clock: one rate up to a moment, another from then on. Times are since the anchor.
+/// Course of the clock: one rate up to a moment, and another from then on. Times are relative to
+/// the anchor.
 #[derive(Debug, Clone, Copy)]
 struct Course {
     before: Stretch,
@@ -50,26 +53,26 @@ struct Course {
     after: Stretch,
 }
 
-/// A stretch of time at one rate.
+/// Period with a constant rate.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     from: Duration,
     shows: UnixNanos,
-    /// Nanoseconds gained on every million, negative where the clock runs slower.
+    /// Nanoseconds gained per million; negative if the clock runs slower.
     faster: i64,
 }
 
 /// Result of following the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Followed {
-    /// Wall clock less this clock before the correction, in nanoseconds.
+    /// Wall clock minus this clock before the correction, in nanoseconds.
     pub skew: i64,
-    /// The clock was set forward by the skew.
+    /// True if the clock was stepped forward by the skew.
     pub stepped: bool,
 }
 
 impl Stretch {
-    /// The time that the clock shows at a moment of this stretch.
+    /// Time shown at a moment of this period.
     fn at(&self, moment: Duration) -> UnixNanos {
         let passed = moment.saturating_sub(self.from);
         let shows = self.shows.plus(passed);
@@ -80,13 +83,13 @@ impl Stretch {
         UnixNanos(shows.0.saturating_add_signed(gained as i64))
     }
 
-    /// The moment at which the clock shows a time.
+    /// Moment at which the clock shows a time.
     fn moment(&self, time: UnixNanos) -> Duration {
         let left = time.since(self.shows);
         self.from + self.real(left)
     }
 
-    /// Real time in which so much passes on the clock.
+    /// Real time that elapses while the clock advances by `shown`.
     fn real(&self, shown: Duration) -> Duration {
         if self.faster == 0 {
             return shown;
@@ -110,7 +113,7 @@ impl Course {
         self.stretch(moment).at(moment)
     }
 
-    /// The course that leads back to the wall clock, which showed `wall` at `moment`.
+    /// Course that converges to the wall clock, which showed `wall` at `moment`.
     fn corrected(&self, moment: Duration, wall: UnixNanos) -> (Option<Self>, Followed) {
         let now = self.at(moment);
         let skew = wall.0.wrapping_sub(now.0) as i64;
@@ -159,7 +162,7 @@ impl Course {
 }
 
 impl Clock {
-    /// Anchors a clock to the wall, now.
+    /// Creates a clock anchored to the current wall-clock time.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads time")]
     pub fn start() -> Self {
         let stretch = Stretch {
@@ -178,16 +181,17 @@ impl Clock {
         }
     }
 
-    /// The time now; never before an earlier answer.
+    /// Current time; never earlier than a previous result.
     pub fn now(&self) -> UnixNanos {
-        // First, so that a course that begins later shows its beginning at least.
+        // Read the moment first, so that a course that begins later shows at least its start.
         let moment = self.anchor.elapsed();
         self.course.load().at(moment)
     }
 
-    /// Corrects this clock, and all its copies, towards the wall clock. To be called about once a second.
+    /// Corrects this clock and all its copies towards the wall clock. Must be called about once per
+    /// second.
     pub fn follow_wall(&self) -> Option<Followed> {
-        // A thread may be held up between two readings.
+        // The thread may be preempted between the two readings.
         (0..3).find_map(|_| {
             let before = self.anchor.elapsed();
             let wall = wall();
@@ -196,7 +200,7 @@ impl Clock {
         })
     }
 
-    /// Corrects this clock towards a wall clock that shows `wall` now.
+    /// Corrects this clock towards a wall clock that currently shows `wall`.
     #[cfg(feature = "internals")]
     pub fn follow_time(&self, wall: UnixNanos) -> Followed {
         self.follow(self.anchor.elapsed(), wall)
@@ -204,7 +208,7 @@ impl Clock {
 
     fn follow(&self, moment: Duration, wall: UnixNanos) -> Followed {
         let mut done = Followed::default();
-        // Decided anew where another thread has changed the course meanwhile.
+        // Recomputed if another thread changed the course in the meantime.
         self.course.rcu(|course| {
             let (next, followed) = course.corrected(moment, wall);
             done = followed;
@@ -213,7 +217,7 @@ impl Clock {
         done
     }
 
-    /// The runtime's instant at which this clock shows `time`, as it runs now.
+    /// Runtime instant at which this clock shows `time`, at its current rate.
     pub fn instant_at(&self, time: UnixNanos) -> tokio::time::Instant {
         let course = self.course.load();
         let moment = if time < course.after.shows {
@@ -228,14 +232,14 @@ impl Clock {
     pub async fn sleep_until(&self, time: UnixNanos) {
         loop {
             tokio::time::sleep_until(self.instant_at(time)).await;
-            // It may run slower than it did.
+            // The clock may have slowed down in the meantime.
             if self.now() >= time {
                 return;
             }
         }
     }
 
-    /// The time now, on this clock and since the machine started.
+    /// Current time on this clock and since the boot of the machine.
     pub fn moment(&self) -> Moment {
         Moment {
             wall: self.now(),
@@ -252,21 +256,21 @@ fn wall() -> UnixNanos {
     UnixNanos(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// A time by the wall clock, and by the clock that runs since the machine started.
+/// Time on the wall clock and on the monotonic clock of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moment {
-    /// By the wall clock.
+    /// Wall-clock time.
     pub wall: UnixNanos,
-    /// By the machine; `None` where it doesn't tell.
+    /// Time since boot; `None` if the platform does not provide it.
     pub boot: Option<BootTime>,
 }
 
-/// The time since the machine started, which nobody can set.
+/// Time since the boot of the machine, which cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootTime {
-    /// Identifies the start of the machine.
+    /// Identifier of the boot.
     pub boot: String,
-    /// The time since then, in which it slept included.
+    /// Time since the boot, including suspend.
     pub elapsed: Duration,
 }
 
@@ -280,7 +284,7 @@ impl BootTime {
         })
     }
 
-    /// The time since an earlier moment of the same start of the machine.
+    /// Time since an earlier moment of the same boot.
     pub fn since(&self, earlier: &Self) -> Option<Duration> {
         if self.boot == earlier.boot {
             self.elapsed.checked_sub(earlier.elapsed)
@@ -290,7 +294,7 @@ impl BootTime {
     }
 }
 
-/// Wakes a task to the microsecond, where the runtime's own timers go by milliseconds.
+/// Timer with microsecond resolution; the timers of the runtime have millisecond resolution.
 #[derive(Debug)]
 pub struct Alarm {
     clock: Clock,
@@ -298,7 +302,7 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// An alarm of this clock; to be made in a runtime.
+    /// Creates an alarm of this clock; must be called within a runtime.
     #[expect(
         deprecated,
         reason = "unsound for types that don't own their descriptor; an OwnedFd does, and the new way is unsafe"
@@ -365,8 +369,8 @@ mod tests {
         }
     }
 
-    /// Follows a wall clock that is off by so many nanoseconds, once a second; the difference at the end, and the largest
-    /// amount by which a millisecond of this clock differed from a real one.
+    /// Follows a wall clock that is off by `off` nanoseconds, once per second. Returns the final
+    /// difference and the largest deviation of a millisecond of this clock from a real one.
     fn follow(off: i64, seconds: u64) -> (i64, i64) {
         let mut course = course();
         let mut last = course.at(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Limits that the config sets and that the log, outboxes and shards obey.
+//! Limits from the config that apply to the log, outboxes and shards.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use crate::protocol::Limits;
 /// Retention of past events, in addition to what snapshots need (config `bus.history`).
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryLimits {
-    /// Events of each topic.
+    /// Maximum number of events per topic.
     pub events: usize,
-    /// Memory over all topics.
+    /// Maximum memory over all topics, in bytes.
     pub bytes: usize,
-    /// Age of an event.
+    /// Maximum age of an event.
     pub age: Duration,
 }
 
 /// Limits of every outbox (config `fanout`).
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxLimits {
-    /// Bytes of queued live events.
+    /// Maximum size of queued live events, in bytes.
     pub outbox_bytes: usize,
-    /// Bytes of queued control messages that the client did not request.
+    /// Maximum size of queued control messages that the client did not request, in bytes.
     pub control_bytes: usize,
-    /// Bytes of a data message.
+    /// Target size of a data message, in bytes.
     pub frame_bytes: usize,
-    /// Age of the oldest queued event at which a client counts as slow.
+    /// Age of the oldest queued event from which a client counts as slow.
     pub behind_max: Duration,
 }
 
@@ -43,12 +43,12 @@ pub struct ShardLimits {
     pub ping_after: Duration,
     /// Silence after which a client is disconnected.
     pub drop_after: Duration,
-    /// Time limit for the rest of a message whose first byte has arrived.
+    /// Time limit for receiving a message, from its first byte.
     pub message_timeout: Duration,
-    /// Time limit for a client to take what precedes its close frame.
+    /// Time limit for a client to read the data queued before its close frame.
     pub close_timeout: Duration,
     /// Time without reading after which a client is disconnected.
     pub stall_timeout: Duration,
-    /// Time for which events may be gathered before they are written.
+    /// Maximum time for which events are collected before they are written.
     pub flush_window: Duration,
 }

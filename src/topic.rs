@@ -29,25 +29,25 @@ use std::fmt;
 
 use crate::market::{Interval, Symbol, excerpt};
 
-/// One kind of data with its parameter, apart from the symbol.
+/// Kind of data, with its parameter but without the symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
-    /// Prints; each one counts.
+    /// Trades; none replaces another.
     Trade,
     /// Best bid and offer; state.
     Quote,
     /// Session summary; state.
     Ticker,
-    /// Bars of an interval; each bar is a state of its own.
+    /// Bars of an interval; each bar is a separate state.
     Bar(Interval),
     /// Trading state of the symbol; state.
     Status,
 }
 
-/// Relation between the events of a channel.
+/// Replacement relation between the events of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Each event counts; none replaces another.
+    /// No event replaces another.
     Event,
     /// A newer event replaces an older one.
     State,
@@ -69,7 +69,7 @@ impl Channel {
     /// Number of channels.
     pub const COUNT: usize = 9;
 
-    /// All, in the order of the protocol page.
+    /// All channels, in the order of the protocol page.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Trade,
         Self::Quote,
@@ -82,7 +82,7 @@ impl Channel {
         Self::Status,
     ];
 
-    /// The word on the wire, without the parameter.
+    /// Name on the wire, without the parameter.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Trade => "trade",
@@ -93,7 +93,7 @@ impl Channel {
         }
     }
 
-    /// The parameter, where the channel has one.
+    /// Parameter of the channel, if any.
     pub const fn param(self) -> Option<&'static str> {
         match self {
             Self::Bar(interval) => Some(interval.name()),
@@ -101,7 +101,7 @@ impl Channel {
         }
     }
 
-    /// The name with the parameter: `trade`, `bar:1m`.
+    /// Name with the parameter: `trade`, `bar:1m`.
     pub const fn full_name(self) -> &'static str {
         match self {
             Self::Bar(Interval::S1) => "bar:1s",
@@ -113,7 +113,7 @@ impl Channel {
         }
     }
 
-    /// Kind of its events.
+    /// Kind of the events of the channel.
     pub const fn kind(self) -> Kind {
         match self {
             Self::Trade => Kind::Event,
@@ -122,7 +122,7 @@ impl Channel {
         }
     }
 
-    /// Its place in [`Self::ALL`].
+    /// Index in [`Self::ALL`].
     pub const fn index(self) -> usize {
         match self {
             Self::Trade => 0,
@@ -137,7 +137,7 @@ impl Channel {
         }
     }
 
-    /// Reads a channel's word and its parameter.
+    /// Parses the name of a channel and its parameter.
     pub fn parse(name: &str, param: Option<&str>) -> Result<Self, TopicError> {
         let plain = Self::ALL.into_iter().find(|channel| channel.name() == name);
         match (plain, param) {
@@ -162,21 +162,21 @@ impl Channel {
     }
 }
 
-/// Why a text is no topic or pattern.
+/// Error for a text that is not a valid topic or pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// Not `channel:symbol` at all.
+    /// The text does not have the form `channel:symbol`.
     #[error(
         "invalid topic \"{0}\": expected channel:symbol or channel:symbol:param, e.g. trade:BTC-USD or bar:BTC-USD:1m"
     )]
     Form(String),
-    /// No such channel.
+    /// The channel does not exist.
     #[error("unknown channel \"{0}\": expected trade, quote, ticker, bar or status")]
     Channel(String),
-    /// No such parameter.
+    /// The parameter does not exist.
     #[error("{0}")]
     Param(String),
-    /// The symbol has a character that none has, or is too long.
+    /// The symbol contains an invalid character or is too long.
     #[error(
         "invalid symbol \"{0}\": expected 1 to 64 bytes of printable characters except `:`, `*`, `,` and white space, and, in a \
          pattern, one * at the end"
@@ -184,7 +184,7 @@ pub enum TopicError {
     Symbol(String),
 }
 
-/// A channel of one symbol: `trade:BTC-USD`, `bar:BTC-USD:1m`.
+/// Channel of one symbol: `trade:BTC-USD`, `bar:BTC-USD:1m`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic {
     /// The channel with its parameter.
@@ -206,7 +206,7 @@ fn write_name(f: &mut fmt::Formatter<'_>, channel: Channel, symbol: &str) -> fmt
         .map_or(Ok(()), |param| write!(f, ":{param}"))
 }
 
-/// A channel of all symbols that begin alike: `quote:*`, `bar:BTC-*:1m`.
+/// Channel of all symbols with a common prefix: `quote:*`, `bar:BTC-*:1m`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopicPattern {
     /// The channel with its parameter.
@@ -228,17 +228,17 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-/// A name in a request: one topic, or a pattern of topics.
+/// Name in a request: a topic, or a pattern of topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicName {
     /// One topic.
     Topic(Topic),
-    /// All that begin alike.
+    /// All topics with a common prefix.
     Pattern(TopicPattern),
 }
 
 impl TopicName {
-    /// Reads `channel:symbol[:param]`, where the symbol may be `*` or end in `*`.
+    /// Parses `channel:symbol[:param]`, where the symbol may be `*` or end in `*`.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let mut parts = text.splitn(3, ':');
         let (Some(channel), Some(symbol)) = (parts.next(), parts.next()) else {

@@ -1,4 +1,4 @@
-//! Lists of instruments, read in parts.
+//! Instrument lists, read in parts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::Principal;
 use crate::log::{Catalog, InstrumentInfo};
 
-/// The visible instruments that a symbol or pattern matches, as of one catalog, in the order of their symbols.
+/// Visible instruments that match a symbol or pattern, as of one catalog, in symbol order.
 #[derive(Debug)]
 pub struct InstrumentList {
     catalog: Arc<Catalog>,
-    /// Instruments that were not taken yet, as positions in the catalog's order.
+    /// Remaining instruments, as index range in the order of the catalog.
     rest: Range<usize>,
 }
 
 impl InstrumentList {
-    /// The instruments that `pattern` matches: a symbol, or a prefix with `*`.
+    /// Instruments that match `pattern`: a symbol, or a prefix ending in `*`.
     pub fn new(catalog: Arc<Catalog>, principal: &Principal, pattern: &str) -> Self {
         let rest = match principal {
             Principal::Everyone => catalog.symbols(pattern),
@@ -23,7 +23,7 @@ impl InstrumentList {
         Self { catalog, rest }
     }
 
-    /// True if all instruments were taken.
+    /// True if no instruments remain.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

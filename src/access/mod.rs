@@ -2,8 +2,8 @@
 //!
 //! Everything that a client can learn about topics comes through a [`Visible`], the view of the
 //! catalog for one [`Principal`]: names and patterns of requests, suggestions in errors, lists of
-//! instruments, snapshots over HTTP, the growth of patterns, and the states of sources. A topic that
-//! is no longer listed is visible to nobody.
+//! instruments, snapshots over HTTP, the growth of patterns, and the states of sources. A topic
+//! that is no longer listed is visible to nobody.
 //!
 //! Without authentication everybody sees everything, so `Principal` has one value. Entitlements are
 //! added here alone: a principal with topic patterns, channels and limits extends the matches on
@@ -26,7 +26,7 @@ use crate::log::{Catalog, SourceId, TopicId, TopicInfo};
 use crate::protocol::Limits;
 use crate::topic::{Topic, TopicName, TopicPattern};
 
-/// The identity on whose behalf topics are read.
+/// Identity on whose behalf topics are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// Any client, without authentication: sees all topics.
@@ -34,7 +34,7 @@ pub enum Principal {
 }
 
 impl Principal {
-    /// Limits of a connection, out of those of the server.
+    /// Limits of a connection, derived from those of the server.
     pub fn limits(&self, server: &Arc<Limits>) -> Arc<Limits> {
         match self {
             Self::Everyone => Arc::clone(server),
@@ -42,7 +42,7 @@ impl Principal {
     }
 }
 
-/// The catalog as a principal sees it.
+/// View of the catalog for one principal.
 #[derive(Debug, Clone, Copy)]
 pub struct Visible<'a> {
     catalog: &'a Catalog,
@@ -50,12 +50,12 @@ pub struct Visible<'a> {
 }
 
 impl<'a> Visible<'a> {
-    /// The part of a catalog that a principal sees.
+    /// Creates the view of a catalog for a principal.
     pub const fn new(catalog: &'a Catalog, principal: &'a Principal) -> Self {
         Self { catalog, principal }
     }
 
-    /// Resolves a name; the error names the rule that refuses it.
+    /// Resolves a name; the error identifies the rule that rejects it.
     pub fn resolve(self, name: TopicName) -> Result<Name, Refused<'a>> {
         match name {
             TopicName::Topic(topic) => match self.find(&topic) {
@@ -68,13 +68,13 @@ impl<'a> Visible<'a> {
         }
     }
 
-    /// The topic of that name.
+    /// Topic with this name, if visible.
     pub fn find(self, topic: &Topic) -> Option<TopicId> {
         let found = self.catalog.find(topic)?;
         self.is_granted(found).then_some(found)
     }
 
-    /// The topics that a pattern matches, in the order of their symbols.
+    /// Visible topics that a pattern matches, in symbol order.
     pub fn matching(self, pattern: &TopicPattern) -> Topics<'a> {
         match self.principal {
             Principal::Everyone => Topics::new(self.catalog.matching(pattern)),
@@ -96,7 +96,7 @@ impl<'a> Visible<'a> {
         self.catalog.source(id)
     }
 
-    /// Number of instruments that the principal may list.
+    /// Number of instruments visible to the principal.
     pub fn instruments(self) -> usize {
         match self.principal {
             Principal::Everyone => self.catalog.instruments().len(),
@@ -109,7 +109,7 @@ impl<'a> Visible<'a> {
         }
     }
 
-    /// The visible topic whose symbol is most similar, to be suggested in an error.
+    /// Visible topic with the most similar symbol, to be suggested in an error.
     fn nearest(self, topic: &Topic) -> Option<&'a TopicInfo> {
         let nearest = self.catalog.nearest(topic)?;
         self.is_granted(nearest.id).then_some(nearest)

@@ -1,20 +1,20 @@
-//! Names of subscriptions, and the topics that they match.
+//! Subscription names and the topics that they match.
 
 use super::Visible;
 use crate::log::TopicId;
 use crate::topic::{Channel, TopicPattern};
 
-/// Name of a subscription, resolved by [`Visible::resolve`].
+/// Subscription name, resolved by [`Visible::resolve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Name {
     /// One topic.
     Topic(TopicId),
-    /// All topics that the pattern matches, now and later.
+    /// All topics that the pattern matches, including future ones.
     Pattern(TopicPattern),
 }
 
 impl Name {
-    /// The channel of its topics.
+    /// Channel of the topics.
     pub fn channel(&self, visible: Visible<'_>) -> Channel {
         match self {
             Self::Topic(topic) => visible.topic(*topic).topic.channel,
@@ -22,7 +22,7 @@ impl Name {
         }
     }
 
-    /// The topics that it matches.
+    /// Topics that the name matches.
     pub fn topics<'a>(&'a self, visible: Visible<'a>) -> Topics<'a> {
         match self {
             Self::Topic(topic) => Topics::new(std::slice::from_ref(topic)),
@@ -31,7 +31,7 @@ impl Name {
     }
 }
 
-/// Visible topics that a name matches, in the order of their symbols.
+/// Visible topics that a name matches, in symbol order.
 #[derive(Debug, Clone, Copy)]
 pub struct Topics<'a>(&'a [TopicId]);
 
@@ -45,7 +45,7 @@ impl<'a> Topics<'a> {
         self.0.len()
     }
 
-    /// The topics in order.
+    /// Iterator over the topics, in order.
     pub fn iter(self) -> impl Iterator<Item = TopicId> + use<'a> {
         self.0.iter().copied()
     }

@@ -52,11 +52,11 @@ fn a_refusal_suggests_a_visible_topic() {
         let refused = visible.resolve(name("quote:btc-usd")).err();
         refused.map(|refused| refused.refusal("quote:btc-usd").message)
     };
-    let suggestion = "there is no such topic; the nearest is quote:BTC-USD";
+    let suggestion = "unknown topic; did you mean quote:BTC-USD?";
     assert_eq!(refused(&catalog).as_deref(), Some(suggestion));
     let ids = catalog.of_source(SourceId(0));
     catalog.remove(&ids);
-    assert_eq!(refused(&catalog).as_deref(), Some("there is no such topic"));
+    assert_eq!(refused(&catalog).as_deref(), Some("unknown topic"));
 }
 
 #[test]

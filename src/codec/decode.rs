@@ -1,4 +1,4 @@
-//! A client's message as a request, read field by field.
+//! Decoding of client messages into requests.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -12,18 +12,18 @@ use crate::protocol::{Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, Topi
 
 const ID_TEXT_MAX: usize = 36;
 
-/// Why a request isn't one; answered by `error` 400.
+/// Reason for which a message is not a valid request; answered with `error` 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadRequest {
-    /// The request's id, where it could be read.
+    /// Id of the request, if it could be decoded.
     pub id: Option<Id>,
-    /// Names the field, and says what would be right.
+    /// Description of the invalid field and the expected value.
     pub message: String,
 }
 
-/// Reads one message of a client. Never panics, allocates no more than a small multiple of `bytes`, and takes a time that
-/// grows with them alone.
+/// Decodes one client message. Never panics, allocates at most a small multiple of the length of
+/// `bytes`, and takes time proportional to that length.
 pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRequest> {
     let bad = |id, fault: RequestFault| BadRequest {
         id,
@@ -46,7 +46,7 @@ pub fn decode_request(bytes: &[u8], encoding: Encoding) -> Result<Request, BadRe
     }
 }
 
-/// A key that must be there.
+/// Fault for a missing required key.
 const fn missing(key: &'static str, expected: &'static str) -> RequestFault {
     RequestFault::Missing { key, expected }
 }
@@ -153,7 +153,8 @@ impl Fields<'_> {
             .unwrap_or_else(|| Err(missing("topics", "a list of topics or patterns")))
     }
 
-    /// `whole`: what isn't given has its default, so `interval` needs its `interval_ms` here.
+    /// Reads the delivery settings. With `whole`, absent settings have their defaults, so mode
+    /// `interval` requires `interval_ms`.
     fn wish(&mut self, whole: bool) -> Result<DeliveryWish, RequestFault> {
         let interval_ms = self.integer("interval_ms")?;
         let mode = match self.text("mode")?.as_deref() {

@@ -2,15 +2,15 @@ use std::str::Utf8Error;
 
 use crate::market::{DecimalError, SymbolError};
 
-/// Why a server's message can't be read.
+/// Error in decoding a server message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the server's message can't be read: {0}")]
+#[error("cannot decode the server message: {0}")]
 pub struct DecodeError(#[from] MessageFault);
 
 /// Fault of a server's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MessageFault {
-    /// The parser of the encoding says so.
+    /// Error of the encoding's parser.
     #[error("{0}")]
     Malformed(String),
     #[error("the message ends in the middle of a value")]
@@ -21,17 +21,17 @@ pub(super) enum MessageFault {
     Negative,
     #[error(transparent)]
     NotUtf8(#[from] Utf8Error),
-    #[error("a value is nested deeper than {0}")]
+    #[error("a value is nested too deeply: expected at most {0} levels")]
     TooDeep(usize),
-    #[error("bytes follow the list of events")]
+    #[error("unexpected bytes after the list of events")]
     BytesAfter,
-    #[error("an event has `ch`, `sym`, `seq`, `ts` and `tx`")]
+    #[error("incomplete event: expected `ch`, `sym`, `seq`, `ts` and `tx`")]
     NoEvent,
-    #[error("no source is \"{}\"", .0.escape_debug())]
+    #[error("unknown source kind \"{}\"", .0.escape_debug())]
     Source(String),
     #[error(transparent)]
     Symbol(#[from] SymbolError),
-    #[error("the {of} has no `{field}`")]
+    #[error("missing `{field}` in the {of}")]
     Missing {
         of: &'static str,
         field: &'static str,
@@ -41,8 +41,8 @@ pub(super) enum MessageFault {
         field: &'static str,
         error: DecimalError,
     },
-    #[error("`id` is too long")]
+    #[error("invalid `id`: expected up to 64 printable bytes")]
     LongId,
-    #[error("the status has no known `state`")]
+    #[error("missing or unknown `state` in the status")]
     State,
 }

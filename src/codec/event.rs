@@ -1,4 +1,4 @@
-//! Data events as bytes: written by hand, because this is on the way of every event; read by serde.
+//! Encoding of data events, written by hand because it is on the hot path, and decoding with serde.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::market::{
 use crate::protocol::{DataEvent, Encoding, Seq};
 use crate::topic::{Channel, Topic};
 
-/// Encoded start of all events of a topic, in both encodings; built once per topic.
+/// Encoded common prefix of all events of a topic, in every encoding; built once per topic.
 #[derive(Debug, Clone)]
 pub struct EventHead {
     channel: Channel,
@@ -22,7 +22,7 @@ pub struct EventHead {
 }
 
 impl EventHead {
-    /// The `ch`, `sym` and param of `topic`.
+    /// Encodes `ch`, `sym` and the parameter of `topic`.
     pub fn new(topic: &Topic) -> Self {
         let mut msgpack = Vec::new();
         let symbol = topic.symbol.as_str();
@@ -50,7 +50,7 @@ fn param_of(channel: Channel) -> Option<(&'static str, &'static str)> {
     channel.param().map(|param| ("iv", param))
 }
 
-/// Appends one event as a map; prices and quantities as texts, times and counts as integers.
+/// Appends one event as a map: prices and quantities as strings, times and counts as integers.
 pub fn encode_event(
     out: &mut Vec<u8>,
     encoding: Encoding,
@@ -69,7 +69,8 @@ pub fn encode_event(
                 fields: 2 + u8::from(head.channel.param().is_some()),
             };
             write_fields(&mut writer, seq, tx, body);
-            // A map of up to 15 entries has its count in the marker; no event has more than 14.
+            // A map of up to 15 entries stores its count in the marker; events have at most 14
+            // fields.
             let marker = 0x80 | writer.fields;
             out[at] = marker;
         }
@@ -81,7 +82,7 @@ pub fn encode_event(
     }
 }
 
-/// The few things that an event's field can be.
+/// Writer for the types that occur in event fields.
 trait FieldWriter {
     fn integer(&mut self, key: &'static str, value: u64);
     fn decimal(&mut self, key: &'static str, value: Decimal);
@@ -234,7 +235,7 @@ fn msgpack_integer(out: &mut Vec<u8>, value: u64) {
     }
 }
 
-/// Appends a text of up to 255 bytes; symbols, ids and words are all shorter.
+/// Appends a string of up to 255 bytes; symbols, ids and keywords are all shorter.
 fn msgpack_text(out: &mut Vec<u8>, text: &str) {
     if text.len() < 32 {
         out.push(0xa0 | text.len() as u8);
@@ -291,7 +292,7 @@ impl FieldWriter for Json<'_> {
     }
 }
 
-/// Every field that any event has; which of them are there, the channel tells.
+/// All fields of all events; the channel determines which of them are present.
 #[derive(Default, Deserialize)]
 pub(super) struct Flat<'a> {
     #[serde(borrow)]
@@ -376,7 +377,8 @@ fn level(
 }
 
 impl Flat<'_> {
-    /// `None` for a channel that this version doesn't know, which a client ignores.
+    /// Converts the fields to an event; `None` for channels unknown to this version, which clients
+    /// ignore.
     pub(super) fn into_event(self) -> Result<Option<DataEvent>, MessageFault> {
         let Ok(channel) = Channel::parse(&self.ch, self.iv.as_deref()) else {
             return Ok(None);

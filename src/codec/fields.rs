@@ -1,4 +1,4 @@
-//! The fields that a request may have, as they stand in the message.
+//! Fields of a request, as they appear in the message.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -9,12 +9,12 @@ use super::request_fault::RequestFault;
 use super::value::{Any, Fault, Keys, Plain, Shape, Value};
 use crate::protocol::Seq;
 
-/// The largest integer that every client can hold exactly: 2^53.
+/// Largest integer that every client can represent exactly: 2^53.
 pub(super) const INTEGER_MAX: i128 = 1 << 53;
-/// No topic or pattern is nearly as long.
+/// Maximum length of a topic or pattern, in bytes; valid ones are much shorter.
 const TOPIC_BYTES_MAX: usize = 128;
 
-/// Fields of a single value; other known ones are `topics` and `from`.
+/// Fields with a single value; the other known fields are `topics` and `from`.
 const PLAIN_KEYS: [&str; 12] = [
     "id",
     "op",
@@ -30,12 +30,12 @@ const PLAIN_KEYS: [&str; 12] = [
     "token",
 ];
 
-/// A field that is absent where it is null or missing, or wrong in this way.
+/// Decoded field: `None` if it is null or missing, an error if it is invalid.
 pub(super) type Field<T> = Option<Result<T, RequestFault>>;
-/// A map by topic.
+/// Map keyed by topic.
 pub(super) type ByTopic<T> = Vec<(CompactString, T)>;
 
-/// A request's fields, each taken out as it is read; `null` means absent.
+/// Fields of a request; each is taken when it is decoded. `null` means absent.
 #[derive(Default)]
 pub(super) struct Fields<'de> {
     pub(super) plain: [Option<Value<'de>>; PLAIN_KEYS.len()],
@@ -43,7 +43,7 @@ pub(super) struct Fields<'de> {
     pub(super) from: Field<RawFrom<'de>>,
 }
 
-/// The fields of `from`.
+/// Fields of `from`.
 #[derive(Default)]
 pub(super) struct RawFrom<'de> {
     pub(super) epoch: Option<Value<'de>>,
@@ -58,11 +58,11 @@ impl<'de> Fields<'de> {
     }
 }
 
-/// Reads a request's map.
+/// Shape of the map of a request.
 pub(super) struct RequestShape<'a>(pub(super) &'a Fault);
 
 impl<'de> Shape<'de> for RequestShape<'_> {
-    /// The fields, or what it is instead of a map.
+    /// The fields, or the kind of a value that is not a map.
     type Out = Result<Fields<'de>, &'static str>;
 
     fn plain(self, value: Value<'de>) -> Self::Out {
@@ -89,7 +89,7 @@ impl<'de> Shape<'de> for RequestShape<'_> {
     }
 }
 
-/// A field that is absent where it is null, and of a wrong kind otherwise.
+/// Absent if the value is null; otherwise an error because of its type.
 fn kind_unless_null<T>(key: &'static str, wanted: &'static str, value: &Value<'_>) -> Field<T> {
     let kind = value.kind();
     (*value != Value::Null).then_some(Err(RequestFault::Kind { key, wanted, kind }))
@@ -176,7 +176,7 @@ impl<'a> FromShape<'a> {
     }
 }
 
-/// An entry of `from.seqs`.
+/// Parses an entry of `from.seqs`.
 fn seq(topic: &str, value: Value<'_>) -> Result<Seq, RequestFault> {
     match value {
         Value::Int(seq) if (0..INTEGER_MAX).contains(&seq) => {
@@ -192,7 +192,7 @@ fn seq(topic: &str, value: Value<'_>) -> Result<Seq, RequestFault> {
     }
 }
 
-/// An entry of `from.epochs`.
+/// Parses an entry of `from.epochs`.
 fn epoch(_: &str, value: Value<'_>) -> Result<CompactString, RequestFault> {
     match value {
         Value::Text(epoch) => Ok(epoch.into()),

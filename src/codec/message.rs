@@ -1,4 +1,4 @@
-//! Whole messages as payloads: control maps, snapshots, answers in parts, and the client's side of all of it.
+//! Message payloads: control maps, snapshots, responses in parts, and their decoding by the client.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::protocol::{
     Snapshot, SnapshotWish, TopicsAsked,
 };
 
-/// A control message's payload.
+/// Encodes a control message as one payload.
 pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
     serialize(control, encoding)
 }
@@ -29,7 +29,7 @@ fn serialize<T: Serialize>(value: &T, encoding: Encoding) -> Vec<u8> {
     }
 }
 
-/// Appends a `snapshot` map around events that are bytes already.
+/// Appends a `snapshot` map around encoded events.
 pub fn write_snapshot<'a>(
     out: &mut Vec<u8>,
     encoding: Encoding,
@@ -39,7 +39,7 @@ pub fn write_snapshot<'a>(
 ) {
     match encoding {
         Encoding::Msgpack => {
-            // One entry more than the head has: its map marker is patched, and `events` follows.
+            // The map has one entry more than the head: patch the map marker and append `events`.
             let at = out.len();
             out.extend_from_slice(&serialize(head, encoding));
             out[at] += 1;
@@ -64,19 +64,20 @@ pub fn write_snapshot<'a>(
     }
 }
 
-/// All of a `snapshot` but its events.
+/// Head of a `snapshot`: all fields except its events.
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename = "snapshot")]
 pub struct SnapshotHead<'a> {
-    /// The topic.
+    /// Name of the topic.
     pub topic: &'a str,
-    /// Its epoch.
+    /// Epoch of the topic.
     pub epoch: &'a str,
-    /// The newest event that is in it.
+    /// Sequence number of the newest event included.
     pub seq: Seq,
 }
 
-/// A control message as one payload, or several where it would be larger than `bytes_max`: all but the last say `more`.
+/// Encodes a control message as one payload, or as several if it would exceed `bytes_max`; all
+/// parts but the last contain `more`.
 pub fn encode_parts(control: &Control, encoding: Encoding, bytes_max: usize) -> Vec<Vec<u8>> {
     let whole = encode_control(control, encoding);
     if whole.len() <= bytes_max {
@@ -131,7 +132,7 @@ fn split_list<T>(first: &mut Vec<T>, second: &mut Vec<T>) {
     second.drain(..middle);
 }
 
-/// Splits entries; a single pattern is cut into two entries of the same pattern.
+/// Splits the entries in half; a single pattern is split into two entries of the same pattern.
 fn split_pair(lists: [(&mut Vec<Entry>, &mut Vec<Entry>); 1]) {
     let [(first, second)] = lists;
     if let (
@@ -153,7 +154,7 @@ fn split_pair(lists: [(&mut Vec<Entry>, &mut Vec<Entry>); 1]) {
     split_list(first, second);
 }
 
-/// Reads a message of the server.
+/// Decodes a server message.
 pub fn decode_server_message(
     bytes: &[u8],
     encoding: Encoding,
@@ -236,7 +237,7 @@ impl<'de> Deserialize<'de> for Snapshot {
 }
 
 impl Serialize for Snapshot {
-    /// The server writes snapshots around bytes that it has (`write_snapshot`); this is never reached there.
+    /// Never called by the server, which writes snapshots around encoded events (`write_snapshot`).
     fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom(
             "a snapshot is written by write_snapshot",
@@ -244,7 +245,7 @@ impl Serialize for Snapshot {
     }
 }
 
-/// A request's payload, as a client sends it.
+/// Encodes a request as a client sends it.
 pub fn encode_request(request: &Request, encoding: Encoding) -> Vec<u8> {
     serialize(request, encoding)
 }

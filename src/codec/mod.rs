@@ -1,5 +1,5 @@
-//! Typed messages to bytes and back, in MessagePack and JSON: the only door through which the bytes of a frame are made.
-//! Pure.
+//! Conversion between typed messages and bytes, in MessagePack and JSON: the only module that
+//! encodes frames. Pure.
 //!
 //! | typed | to bytes | from bytes |
 //! |---|---|---|
@@ -8,8 +8,9 @@
 //! | snapshot | [`write_snapshot`], around events that are encoded | [`decode_server_message`] |
 //! | [`Request`](crate::protocol::Request) | [`encode_request`] | [`decode_request`] |
 //!
-//! A data event is encoded by the log or the last-value cache and shared by all its clients; an outbox copies its bytes.
-//! Control messages are typed until an outbox puts them into its frame buffer.
+//! A data event is encoded once, by the log or the last-value cache, and shared by all its clients;
+//! an outbox copies the bytes. Control messages remain typed until an outbox writes them to its
+//! frame buffer.
 
 mod decode;
 mod decode_error;

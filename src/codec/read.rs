@@ -1,4 +1,5 @@
-//! Arrays of events in MessagePack, read by hand: a client that keeps up with a fast feed reads millions a second.
+//! Hand-written decoder for MessagePack arrays of events: a client that keeps up with a fast feed
+//! decodes millions per second.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -9,9 +10,9 @@ use super::event::Flat;
 use crate::market::SourceKind;
 use crate::protocol::{DataEvent, Seq};
 
-/// Max nesting of the value of an unknown key.
+/// Maximum nesting depth of the value of an unknown key.
 const DEPTH_MAX: usize = 16;
-/// The most events that are reserved on a length's word alone.
+/// Maximum number of events for which memory is reserved based on the announced length alone.
 const RESERVE_MAX: usize = 4096;
 
 type Read<T> = Result<T, MessageFault>;
@@ -32,7 +33,7 @@ fn byte(input: &mut &[u8]) -> Read<u8> {
     Ok(*first)
 }
 
-/// A big-endian number of `len` bytes.
+/// Reads a big-endian number of `len` bytes.
 fn number(input: &mut &[u8], len: usize) -> Read<u64> {
     Ok(take(input, len)?
         .iter()
@@ -57,7 +58,7 @@ fn integer(input: &mut &[u8]) -> Read<u64> {
         0xcd => number(input, 2),
         0xce => number(input, 4),
         0xcf => number(input, 8),
-        // Some encoders write what is positive in a signed form.
+        // Some encoders write positive integers in a signed format.
         marker @ 0xd0..=0xd3 => {
             let len: usize = [1, 2, 4, 8][usize::from(marker & 3)];
             let value = number(input, len)?;
@@ -81,7 +82,7 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
     }
 }
 
-/// Number of entries of a map or an array, from its marker and the length after it.
+/// Reads the number of entries of a map or an array from its marker and length.
 fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     match byte(input)? {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
@@ -94,7 +95,7 @@ fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     }
 }
 
-/// Passes over a value of a later version.
+/// Skips a value of a later version.
 fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     if depth > DEPTH_MAX {
         return Err(MessageFault::TooDeep(DEPTH_MAX));
@@ -133,7 +134,7 @@ fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     Ok(())
 }
 
-/// An array of events; those of unknown channels are left out.
+/// Decodes an array of events; events of unknown channels are omitted.
 pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
     let mut input = bytes;
     let count = entries(&mut input, 0x90, 0xdc)?;
@@ -271,10 +272,11 @@ mod tests {
             events(&[0x91]).is_err_and(|error| error.to_string().contains("ends in the middle"))
         );
         assert!(
-            events(&[0x90, 0x90]).is_err_and(|error| error.to_string().contains("bytes follow"))
+            events(&[0x90, 0x90])
+                .is_err_and(|error| error.to_string().contains("unexpected bytes after"))
         );
         let deep = [vec![0x91, 0x81, 0xa1, b'x'], vec![0x91; 100]].concat();
-        assert!(events(&deep).is_err_and(|error| error.to_string().contains("deeper")));
+        assert!(events(&deep).is_err_and(|error| error.to_string().contains("nested too deeply")));
     }
 
     proptest! {

@@ -1,11 +1,11 @@
-//! Faults of a client's message: what was wrong, and what is expected.
+//! Faults of a client message: invalid and expected values.
 
 use crate::protocol::MESSAGE_BYTES_LEAST;
 
-/// Characters of a foreign text that an error message repeats.
+/// Maximum number of characters quoted from a client in an error message.
 const SHOWN_MAX: usize = 40;
 
-/// Why a message is not a value of its encoding.
+/// Reason for which a message is not a valid value of its encoding.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error(transparent)]
@@ -16,7 +16,7 @@ pub(super) enum Malformed {
     BytesAfter,
 }
 
-/// Why a message is not a request.
+/// Reason for which a message is not a valid request.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestFault {
     #[error("the message is not a {encoding} map: {error}")]
@@ -35,14 +35,14 @@ pub(super) enum RequestFault {
         key: &'static str,
         expected: &'static str,
     },
-    /// A value of another kind than the key has.
+    /// The value has the wrong type.
     #[error("`{key}` must be {wanted}, not {kind}")]
     Kind {
         key: &'static str,
         wanted: &'static str,
         kind: &'static str,
     },
-    /// A value of the right kind, but not one that the key may have.
+    /// The value has the right type but is not allowed.
     #[error("`{key}` must {rule}")]
     Rule {
         key: &'static str,
@@ -72,7 +72,7 @@ pub(super) enum RequestFault {
     MaxMessage,
 }
 
-/// A foreign text as an error message repeats it.
+/// Quotes a text from a client for an error message.
 fn shown(text: &str) -> String {
     text.chars()
         .take(SHOWN_MAX)

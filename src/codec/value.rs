@@ -1,7 +1,8 @@
-//! The shapes that a request's parts have, read straight from either encoding.
+//! Shapes of the parts of a request, decoded directly from either encoding.
 //!
-//! Nothing that no request needs is kept: lists and maps of unknown fields are passed over, texts are borrowed from the
-//! message. The time of reading grows with the bytes, however many keys they hold.
+//! Only data that a request needs is kept: lists and maps of unknown fields are skipped, and
+//! strings are borrowed from the message. The decoding time is proportional to the size of the
+//! message, however many keys it contains.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -15,13 +16,13 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::request_fault::{Malformed, RequestFault};
 use crate::protocol::Encoding;
 
-/// Max nesting of a request in MessagePack; the deepest that the protocol knows is 3. JSON is skipped without
-/// recursion.
+/// Maximum nesting depth of a MessagePack request; the protocol uses at most 3. JSON is skipped
+/// without recursion.
 const DEPTH_MAX: usize = 16;
-/// Keys of a map up to which each is compared with all others.
+/// Maximum number of keys of a map for which each is compared with all others.
 const KEYS_COMPARED: usize = 16;
 
-/// One value; of a list or a map only its kind.
+/// A single value; for a list or map only its kind.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'de> {
     Null,
@@ -35,7 +36,7 @@ pub(super) enum Value<'de> {
 }
 
 impl Value<'_> {
-    /// The word for an error message.
+    /// Name of the kind for error messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -50,7 +51,7 @@ impl Value<'_> {
     }
 }
 
-/// The first thing that was wrong with a message and doesn't keep the rest of it from being read.
+/// First fault of a message that does not prevent the rest from being decoded.
 #[derive(Debug, Default)]
 pub(super) struct Fault(RefCell<Option<RequestFault>>);
 
@@ -64,11 +65,11 @@ impl Fault {
     }
 }
 
-/// Something to read a value into.
+/// Target shape for decoding a value.
 pub(super) trait Shape<'de>: Sized {
     type Out;
 
-    /// The value is no list or map, or one that this shape doesn't look into.
+    /// Handles a scalar, or a list or map that this shape does not decode.
     fn plain(self, value: Value<'de>) -> Self::Out;
 
     fn list<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
@@ -82,7 +83,7 @@ pub(super) trait Shape<'de>: Sized {
     }
 }
 
-/// Reads a value of any kind into a shape.
+/// Decodes a value of any kind into a shape.
 pub(super) struct Any<S>(pub(super) S);
 
 impl<'de, S: Shape<'de>> DeserializeSeed<'de> for Any<S> {
@@ -133,7 +134,7 @@ impl<'de, S: Shape<'de>> Visitor<'de> for Any<S> {
     }
 }
 
-/// Reads a single value.
+/// Shape of a single value.
 pub(super) struct Plain;
 
 impl<'de> Shape<'de> for Plain {
@@ -143,7 +144,7 @@ impl<'de> Shape<'de> for Plain {
     }
 }
 
-/// Finds out whether another value begins; reads no more of it than that.
+/// Detects whether another value begins, without reading further.
 struct Behind;
 
 impl<'de> Shape<'de> for Behind {
@@ -157,7 +158,7 @@ impl<'de> Shape<'de> for Behind {
     }
 }
 
-/// The keys of a map: texts, each once.
+/// Keys of a map; each key must be a string and unique.
 pub(super) struct Keys<'a, 'de> {
     keys: Vec<Cow<'de, str>>,
     fault: &'a Fault,
@@ -171,7 +172,7 @@ impl<'a, 'de> Keys<'a, 'de> {
         }
     }
 
-    /// The next key; the value of a key that is no text is passed over.
+    /// Next key; the value of a key that is not a string is skipped.
     pub(super) fn next<A: MapAccess<'de>>(
         &mut self,
         access: &mut A,
@@ -188,7 +189,7 @@ impl<'a, 'de> Keys<'a, 'de> {
         Ok(None)
     }
 
-    /// All keys are read: notes the first duplicate.
+    /// Ends the map and records the first duplicate key.
     pub(super) fn end(self) {
         if let Some(key) = repeated(&self.keys) {
             self.fault.note(|| RequestFault::KeyTwice(key.to_owned()));
@@ -196,13 +197,13 @@ impl<'a, 'de> Keys<'a, 'de> {
     }
 }
 
-/// A key that is equal to one before it, in a time that grows with the number of keys and the logarithm of that.
+/// Returns a key equal to an earlier one, in O(n log n) time for n keys.
 fn repeated<'a>(keys: &'a [Cow<'_, str>]) -> Option<&'a str> {
     if keys.len() <= KEYS_COMPARED {
         let at = (1..keys.len()).find(|at| keys[..*at].contains(&keys[*at]))?;
         return Some(&keys[at]);
     }
-    // Keyed by a secret, so that nobody can choose keys of one hash.
+    // A secret hash key, so that clients cannot construct colliding keys.
     let state = RandomState::new();
     let mut hashes: Vec<(u64, usize)> = keys
         .iter()
@@ -217,7 +218,7 @@ fn repeated<'a>(keys: &'a [Cow<'_, str>]) -> Option<&'a str> {
     later.min().map(|at| &*keys[at])
 }
 
-/// Reads a whole message into a shape; bytes behind it are an error.
+/// Decodes a whole message into a shape; trailing bytes are an error.
 pub(super) fn read<'de, S: Shape<'de>>(
     bytes: &'de [u8],
     encoding: Encoding,

@@ -13,7 +13,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
 }
 
 impl Config {
-    /// Takes the values of keys that need a restart from the running server.
+    /// Restores the values of keys that need a restart from the running config.
     pub fn keep_what_needs_a_restart(&mut self, running: &Self) {
         self.listen = running.listen;
         self.shards = running.shards;

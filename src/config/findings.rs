@@ -1,14 +1,15 @@
-//! Problems and values that reading a file finds.
+//! Problems and values found while reading a file.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::Problem;
 
-/// Values of the keys that were read, defaults included, by path in the table; sections of a list are left out.
+/// Values of the keys read, including defaults, by path in the table; sections of a list are
+/// omitted.
 pub(super) type Values = BTreeMap<String, String>;
 
-/// Results of reading a file beside the config itself.
+/// Results of reading a file, in addition to the config itself.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     problems: RefCell<Vec<Problem>>,

@@ -1,8 +1,8 @@
-//! Configuration reference: the Markdown page made from the table of keys.
+//! Configuration reference: a Markdown page generated from the table of keys.
 
 use super::table::{self, Key, Kind};
 
-/// Text above the tables.
+/// Text before the tables.
 const INTRODUCTION: &str = "\
 # Configuration reference
 
@@ -13,7 +13,8 @@ Every key of the configuration file, with its type, default and meaning. The pag
 - All keys but `sources` are optional. `tickcast check FILE` validates a file and reports all problems at once.
 ";
 
-/// Sections of the page: heading and prefix of the keys. A key belongs to the longest prefix that matches.
+/// Sections of the page: heading and key prefix. A key belongs to the section with the longest
+/// matching prefix.
 const SECTIONS: [(&str, &str); 12] = [
     ("Server", ""),
     ("Sources", "sources"),

@@ -1,34 +1,35 @@
-//! Memory formula: an upper bound of what a server holds for clients, queues and histories.
+//! Memory formula: an upper bound of the memory for clients, queues and histories.
 
 use super::Config;
 
-/// Publish requests that are decoded at once.
+/// Maximum number of publish requests decoded concurrently.
 pub const PUBLISHES_AT_ONCE: usize = 4;
-/// Memory of the errors that one report names, and of the report.
+/// Memory of an error report, in bytes.
 const PUBLISH_ERRORS_BYTES: usize = 2 << 20;
-/// Sockets beyond the limit of connections that may be in a handshake or serve HTTP.
+/// Number of sockets beyond the connection limit that may be in a handshake or serve HTTP.
 pub const SPARE_SOCKETS: usize = 1024;
-/// Connections that the admin address may have at once.
+/// Maximum number of concurrent connections to the admin address.
 pub const ADMIN_CONNECTIONS: usize = 64;
-/// The longest head of a request, and so what a socket of HTTP may hold of what it has read.
+/// Maximum size of a request head, in bytes, and hence of the read buffer of an HTTP socket.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Bodies of publish requests, each of the longest, that may be held at once.
+/// Number of maximum-size publish bodies that may be in memory at once.
 pub const PUBLISH_BODIES: usize = 8;
-/// Memory of a socket in a handshake or serving HTTP: a head, and a piece that is about to be written.
+/// Memory of a socket in a handshake or serving HTTP, in bytes: a request head and a chunk to be
+/// written.
 const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
-/// Memory of an answer that is being given: at most 2,000 events of a snapshot.
+/// Memory of a response in progress, in bytes: at most 2,000 events of a snapshot.
 const ANSWER_BYTES: usize = 1 << 20;
-/// A published event takes so many times its bytes in the bus' queue, at most.
+/// Maximum ratio of a published event's size in the queue of the bus to its size in the request.
 pub(super) const PUBLISH_SHARE: usize = 8;
-/// A client's own memory beside its queues: session, subscriptions, socket.
+/// Memory of a client in addition to its queues, in bytes: session, subscriptions, socket.
 const CLIENT_BYTES: usize = 4 << 10;
-/// Memory of a topic that a client holds, with its share of an answer that waits.
+/// Memory of a subscribed topic, in bytes, including its share of a pending response.
 const SUBSCRIPTION_BYTES: usize = 512;
-/// Memory of one kept event.
+/// Memory of one event in a history, in bytes.
 const EVENT_BYTES: usize = size_of::<crate::log::Event>();
 
 impl Config {
-    /// The most memory that clients, queues and histories can take, in bytes, and the formula that says so.
+    /// Maximum memory of clients, queues and histories, in bytes, and the formula as text.
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
         let subscriptions = self.limits.requests.topics as usize * SUBSCRIPTION_BYTES;
         let message = 2 * self.limits.requests.message_bytes as usize;
@@ -43,7 +44,7 @@ impl Config {
         let state = self.limits.history.bytes * self.shards + bars * copies;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
         let answers = (self.http_requests + ADMIN_CONNECTIONS) * ANSWER_BYTES;
-        // A body's buffer doubles as it grows.
+        // The buffer of a body doubles as it grows.
         let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
         let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
         let total = self.connections_max * a_client
@@ -75,7 +76,8 @@ impl Config {
         (total as u64, text)
     }
 
-    /// The most memory of one publish request beside its body: its events, and the errors told.
+    /// Maximum memory of one publish request, in bytes, in addition to its body: its events and the
+    /// reported errors.
     const fn publish_cost(&self) -> usize {
         self.publish_events_max * crate::source::push::PushBatch::EVENT_BYTES + PUBLISH_ERRORS_BYTES
     }

@@ -1,4 +1,5 @@
-//! `feeds.yaml`: its shape, and the checked [`Config`] that the rest uses. What is a `Config` can't be wrong.
+//! Configuration file `feeds.yaml`, and the validated [`Config`] that the other modules use. Every
+//! `Config` is valid.
 
 mod changes;
 mod findings;
@@ -40,26 +41,27 @@ use findings::{Findings, Values};
 use reader::Section;
 use yaml::Mark;
 
-/// One thing that is wrong in a config.
+/// Problem found in a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// From 1; 0 where the problem has no place.
+    /// Line number, from 1; 0 if the problem has no position.
     pub line: usize,
-    /// From 1.
+    /// Column number, from 1.
     pub column: usize,
-    /// The key: `sources[0].seed`.
+    /// Path of the key, e.g. `sources[0].seed`.
     pub path: String,
     /// The problem and the expected value.
     pub message: String,
 }
 
-/// Files that a server has open beside its clients' sockets.
+/// Number of files that a server opens in addition to client sockets.
 const OWN_FILES: usize = 64;
-/// Bytes of a config file. One with 10,000 instruments takes about 600 KiB.
+/// Maximum size of a config file, in bytes. A file with 10,000 instruments takes about 600 KiB.
 const FILE_BYTES_MAX: usize = 1 << 20;
-/// Problems of one file that are reported.
+/// Maximum number of problems reported per file.
 const PROBLEMS_MAX: usize = 100;
-/// Characters of a problem's path and of its message, both of which may quote the file.
+/// Maximum number of characters of a problem's path and of its message, both of which may quote the
+/// file.
 const QUOTED_CHARS_MAX: usize = 400;
 
 impl Problem {
@@ -91,12 +93,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong in a config, in the order of the file.
+/// All problems of a config, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    /// The file's name.
+    /// Name of the file.
     pub file: String,
-    /// At least one.
+    /// Problems found; never empty.
     pub problems: Vec<Problem>,
 }
 
@@ -123,11 +125,11 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Hosts accepted besides the listeners' own.
     pub allowed_hosts: Vec<HostRule>,
-    /// Browser origins that may open the feed.
+    /// Browser origins allowed to open the feed.
     pub allowed_origins: Vec<OriginRule>,
-    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
+    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// `/metrics` is on the feed's port too.
+    /// True if the feed's port also serves `/metrics`.
     pub metrics_on_feed: bool,
     /// Number of shards.
     pub shards: usize,
@@ -135,40 +137,40 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Market-data sources.
     pub sources: Vec<SourceConfig>,
-    /// Max bytes queued between sources and the bus.
+    /// Maximum memory queued between sources and the bus, in bytes.
     pub queue_bytes: usize,
-    /// Max bytes of batches that the bus keeps for the slowest shard.
+    /// Maximum memory of the batches kept for the slowest shard, in bytes.
     pub log_bytes: usize,
-    /// Unsent bytes at which a socket counts as full.
+    /// Unsent bytes above which a socket counts as full.
     pub unsent_bytes: u32,
-    /// Connections at once.
+    /// Maximum number of concurrent connections.
     pub connections_max: usize,
     /// Limits and timeouts of the shards.
     pub limits: ShardLimits,
-    /// Instruments over all sources.
+    /// Maximum number of instruments over all sources.
     pub instruments_max: usize,
     /// Handshake timeout.
     pub handshake_timeout: Duration,
-    /// Bytes of one publish request.
+    /// Maximum size of a publish request, in bytes.
     pub publish_bytes_max: usize,
-    /// Records of one publish request.
+    /// Maximum number of records per publish request.
     pub publish_events_max: usize,
-    /// HTTP answers at once.
+    /// Maximum number of concurrent HTTP responses.
     pub http_requests: usize,
-    /// HTTP answers a second.
+    /// Maximum number of HTTP responses per second.
     pub http_requests_per_s: u32,
     /// Sources that must have started for the server to be ready.
     pub ready_require: Vec<String>,
     /// Graceful shutdown deadline.
     pub drain_deadline: Duration,
-    /// Over how long clients are asked to come back.
+    /// Time window over which client reconnects are spread.
     pub drain_spread: Duration,
-    /// Value of every key, for comparison with another config.
+    /// Values of all keys, for comparison with another config.
     values: Values,
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let refused = |message: String| ConfigError {
@@ -182,12 +184,13 @@ impl Config {
         Self::parse(&text, &file)
     }
 
-    /// Files that must be open at once for all connections, sockets beside them, and the server itself.
+    /// Number of files that may be open at once: all connections, other sockets, and the server's
+    /// own files.
     pub fn files_needed(&self) -> usize {
         self.connections_max + SPARE_SOCKETS + OWN_FILES
     }
 
-    /// Checks a config's text; `file` is for the messages.
+    /// Parses and validates a config; `file` is its name in messages.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let mut found = Vec::new();
         let node = if text.len() > FILE_BYTES_MAX {
@@ -225,7 +228,7 @@ impl Config {
     }
 }
 
-/// The config's own text for names that must be shared.
+/// Shared copy of a name from the config.
 pub(crate) fn shared(text: &str) -> Arc<str> {
     text.into()
 }

@@ -1,11 +1,11 @@
-//! The files that a config names: present, regular, and of a known format.
+//! Check of the files that a config names: present, regular, and of a known format.
 
 use std::fmt;
 
 use super::{Config, SourceDetails};
 use crate::replay::ReplayError;
 
-/// Every file of a config that cannot be played.
+/// All files of a config that cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub struct FilesError(Vec<(String, ReplayError)>);
 
@@ -20,8 +20,8 @@ impl fmt::Display for FilesError {
 }
 
 impl Config {
-    /// Opens the files of all replays; an error names each one that cannot be played. It waits for the file system, so it
-    /// must run on a plain thread.
+    /// Opens the files of all replays; the error lists each file that cannot be played. Blocks on
+    /// the file system, so it must run on a plain thread.
     pub fn probe_files(&self) -> Result<(), FilesError> {
         let mut wrong = Vec::new();
         for source in &self.sources {

@@ -1,4 +1,4 @@
-//! The server's own keys: addresses, limits, delivery, shutdown.
+//! Keys of the server: addresses, limits, delivery, shutdown.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::{Config, sources};
 use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
-/// Sections of the file below its root.
+/// Top-level sections of the file.
 struct Sections<'c> {
     bus: Section<'c>,
     history: Section<'c>,
@@ -40,7 +40,7 @@ impl<'c> Sections<'c> {
         }
     }
 
-    /// Reports the keys that nobody took.
+    /// Reports unknown keys.
     fn finish(&self) {
         for section in [
             &self.bus,
@@ -179,7 +179,7 @@ fn check(config: &Config, sections: &Sections<'_>) {
     }
 }
 
-/// `auto` or a number from 1 to 256; the forms of `shards` in a config and of `--shards`.
+/// Parses `auto` or a number from 1 to 256; used for `shards` in a config and for `--shards`.
 pub fn parse_shards(text: &str) -> Option<usize> {
     if text == "auto" {
         let cores = std::thread::available_parallelism();

@@ -1,4 +1,4 @@
-//! Durations, sizes and rates as people write them.
+//! Parsers for durations, sizes and rates in human-readable form.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -21,7 +21,7 @@ const SIZES: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
 ];
 
-/// `250ms`, `1.5s`, `2d`; `0` needs no unit.
+/// Parses `250ms`, `1.5s`, `2d`; `0` needs no unit.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -29,12 +29,12 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_nanos)
 }
 
-/// `64KiB`, `1MiB`, `0.5GiB`; a number without a unit is refused, because people mean different things.
+/// Parses `64KiB`, `1MiB`, `0.5GiB`; a number without a unit is rejected as ambiguous.
 pub(super) fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
-/// `20/s`, `30/m`, `5/h`: events a second.
+/// Parses `20/s`, `30/m`, `5/h` as a rate per second.
 pub(super) fn rate(text: &str) -> Option<f64> {
     let (number, unit) = text.split_once('/')?;
     let per = match unit.trim() {
@@ -68,7 +68,8 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
         .checked_add(scale.checked_mul(part_value)?.checked_div(part_scale)?)
 }
 
-/// `HOST:PORT` by number or by name; the forms of `listen` in a config and of `--listen`.
+/// Parses `HOST:PORT` with a numeric address or a name; used for `listen` in a config and for
+/// `--listen`.
 pub fn parse_address(text: &str) -> Option<SocketAddr> {
     text.to_socket_addrs().ok()?.next()
 }

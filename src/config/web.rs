@@ -1,4 +1,4 @@
-//! Names and addresses by which a listener may be reached, browser origins, and trusted proxies.
+//! Accepted hosts, browser origins and trusted proxies.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ use ipnet::IpNet;
 /// Host and port of a `Host` header or an origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// In lower case, an IPv6 address without its brackets.
+    /// Host in lower case; an IPv6 address without brackets.
     pub host: String,
-    /// `None`: the scheme's default.
+    /// Port; `None`: the default of the scheme.
     pub port: Option<u16>,
 }
 
@@ -29,7 +29,7 @@ impl Authority {
             let (host, port) = text
                 .split_once(':')
                 .map_or((text, None), |(host, port)| (host, Some(port)));
-            // A name with the root's dot is the same name.
+            // A trailing dot (the DNS root) does not change the name.
             (host.strip_suffix('.').unwrap_or(host), port)
         };
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
@@ -49,7 +49,7 @@ impl Authority {
         })
     }
 
-    /// The address, where the host is one.
+    /// IP address, if the host is one.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
     }
@@ -74,11 +74,11 @@ impl fmt::Display for Authority {
 /// One entry of `allowed_hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRule {
-    /// `*`: any host.
+    /// Any host (`*`).
     Any,
-    /// `*.example.com`: every name below that one; the text is `.example.com`.
+    /// All subdomains (`*.example.com`); the value is `.example.com`.
     Below(String),
-    /// `feed.example.com`, or with a port.
+    /// A single host (`feed.example.com`), optionally with a port.
     One(Authority),
 }
 
@@ -108,7 +108,7 @@ impl HostRule {
     }
 }
 
-/// Scheme of an origin, or of the connection that a client made.
+/// Scheme of an origin or of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// `http` and `ws`.
@@ -126,17 +126,17 @@ impl Scheme {
     }
 }
 
-/// A browser origin: scheme, host and port.
+/// Browser origin: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebOrigin {
     /// `http` or `https`.
     pub scheme: Scheme,
-    /// The port is always given.
+    /// Host and port; the port is always set.
     pub authority: Authority,
 }
 
 impl WebOrigin {
-    /// The origin of that scheme, host and port.
+    /// Creates an origin from its scheme, host and port.
     pub fn new(scheme: Scheme, mut authority: Authority) -> Self {
         authority.port.get_or_insert(scheme.default_port());
         Self { scheme, authority }
@@ -157,13 +157,13 @@ impl WebOrigin {
 /// One entry of `allowed_origins`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OriginRule {
-    /// `*`: any origin, `null` included.
+    /// Any origin (`*`), including `null`.
     Any,
-    /// `self`: the origin of the address by which the client reached the server.
+    /// Origin of the address by which the client reached the server (`self`).
     Own,
-    /// `loopback`: any loopback origin, for clients on the server's own machine.
+    /// Any loopback origin, for clients on the server's machine (`loopback`).
     Loopback,
-    /// `https://app.example.com`.
+    /// A single origin (`https://app.example.com`).
     One(WebOrigin),
 }
 

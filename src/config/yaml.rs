@@ -1,4 +1,4 @@
-//! YAML as a tree in which everything knows its place.
+//! YAML as a tree whose nodes know their positions.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::Problem;
 
-/// Levels of lists and sections within each other, in either style; what a config means takes eight.
+/// Maximum nesting depth of lists and sections, in either style; a valid config needs eight.
 const DEPTH_MAX: usize = 64;
 
-/// A place in the file, both from 1.
+/// Position in the file; line and column start at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     pub line: usize,
@@ -33,7 +33,7 @@ pub(super) struct Node {
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// A scalar; plain `null`, `~` and nothing are `Null`.
+    /// Scalar; plain `null`, `~` and empty values are `Null`.
     Text(String),
     Null,
     List(Vec<Node>),
@@ -51,7 +51,7 @@ impl Value {
     }
 }
 
-/// Reads one document. Keys that stand twice are told as problems, and the first counts.
+/// Parses one document. Duplicate keys are reported as problems, and the first one is used.
 pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Option<Node> {
     let mut events = Events {
         parser: Parser::new_from_str(text),
@@ -99,7 +99,7 @@ impl<'t> Events<'t, '_> {
         }
     }
 
-    /// There is one document, and nothing after it.
+    /// Checks that the file ends after the first document.
     fn end(&mut self) {
         while let Some((event, span)) = self.next() {
             match event {
@@ -184,7 +184,8 @@ impl<'t> Events<'t, '_> {
                 self.problems.push(Problem::new(mark, &path, message));
                 continue;
             }
-            // A key's place is more help than its value's, where the value is a section.
+            // If the value is a section, the position of the key is more useful than that of the
+            // value.
             if matches!(node.value, Value::Map(_) | Value::List(_) | Value::Null) {
                 node.mark = mark;
             }

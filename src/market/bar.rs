@@ -18,10 +18,10 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// All of them, the shortest first.
+    /// All intervals, shortest first.
     pub const ALL: [Self; 5] = [Self::S1, Self::M1, Self::M5, Self::H1, Self::D1];
 
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::S1 => "1s",
@@ -32,14 +32,14 @@ impl Interval {
         }
     }
 
-    /// Reads the word on the wire.
+    /// Parses the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|interval| interval.name() == text)
     }
 
-    /// Its length.
+    /// Length of the interval.
     pub const fn span(self) -> Duration {
         Duration::from_secs(match self {
             Self::S1 => 1,
@@ -54,28 +54,28 @@ impl Interval {
 /// Open, high, low, close and volume of one interval (OHLCV).
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Bar {
-    /// The event time of the newest trade in it; of a closed bar its end.
+    /// Event time of the newest trade; for a closed bar, the end of the interval.
     pub ts: UnixNanos,
     /// Start of the interval.
     pub start: UnixNanos,
-    /// The first trade's price.
+    /// Price of the first trade.
     pub open: Price,
-    /// The highest price.
+    /// Highest trade price.
     pub high: Price,
-    /// The lowest price.
+    /// Lowest trade price.
     pub low: Price,
-    /// The newest trade's price.
+    /// Price of the newest trade.
     pub close: Price,
-    /// Traded quantity, in the base.
+    /// Traded quantity, in units of the base.
     pub vol: Qty,
     /// Number of trades.
     pub n: u64,
-    /// True for the bar's last event.
+    /// True for the last event of the bar.
     pub done: bool,
 }
 
 impl Bar {
-    /// A bar of one trade.
+    /// Creates a bar from its first trade.
     pub fn first(start: UnixNanos, ts: UnixNanos, px: Price, qty: Qty) -> Self {
         Self {
             ts,
@@ -90,7 +90,7 @@ impl Bar {
         }
     }
 
-    /// Takes one more trade in; where the volume has no room for it, nothing changes.
+    /// Adds a trade; if the volume would overflow, the bar is unchanged.
     pub fn add(&mut self, ts: UnixNanos, px: Price, qty: Qty) -> Result<(), PriceFault> {
         let vol = self.vol_with(qty)?;
         self.ts = self.ts.max(ts);
@@ -102,7 +102,8 @@ impl Bar {
         Ok(())
     }
 
-    /// Takes the bar that follows within the same longer interval in; where the volume has no room for it, nothing changes.
+    /// Merges the following bar of the same longer interval; if the volume would overflow, the bar
+    /// is unchanged.
     pub fn extend(&mut self, next: &Self) -> Result<(), PriceFault> {
         let vol = self.vol_with(next.vol)?;
         self.ts = self.ts.max(next.ts);
@@ -114,7 +115,7 @@ impl Bar {
         Ok(())
     }
 
-    /// The volume with so much more of it.
+    /// Volume after adding `qty`.
     pub fn vol_with(&self, qty: Qty) -> Result<Qty, PriceFault> {
         self.vol
             .0

@@ -2,13 +2,13 @@ use std::fmt;
 
 use rust_decimal::Decimal;
 
-/// A price per unit, exact, with the scale that its source gave; may be negative.
+/// Price per unit: an exact decimal with the scale of its source; may be negative.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub struct Price(pub Decimal);
 
-/// A quantity in units of the base, exact, with the scale that its source gave.
+/// Quantity in units of the base: an exact decimal with the scale of its source.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -26,12 +26,13 @@ impl fmt::Display for Qty {
     }
 }
 
-/// Why a text is no decimal.
+/// Error for a text that is not a decimal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid number \"{0}\": expected a decimal of at most 28 digits")]
 pub struct DecimalError(pub String);
 
-/// Reads a decimal exactly, keeping its scale (`"64250.10"` has two decimals); also takes `6.4e4`, which some files write.
+/// Parses an exact decimal and keeps its scale (`"64250.10"` has two decimals); also accepts
+/// exponents such as `6.4e4`, which occur in some files.
 pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
     let parsed = if text.contains(['e', 'E']) {
         Decimal::from_scientific(text)
@@ -45,7 +46,7 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
     }
 }
 
-/// Appends plain notation with all of the value's decimals, never an exponent.
+/// Appends the value in plain notation with all its decimals, never with an exponent.
 pub fn write_decimal(out: &mut Vec<u8>, value: Decimal) {
     let mantissa = value.mantissa();
     let Ok(mut rest) = u64::try_from(mantissa.unsigned_abs()) else {

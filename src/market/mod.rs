@@ -1,14 +1,14 @@
 //! Market vocabulary: instruments, trades, quotes, tickers and bars, as pure values without I/O.
 //!
-//! Prices and quantities are exact decimals that keep the scale of their source ([`Price`], [`Qty`]);
-//! times are nanoseconds since the Unix epoch, UTC ([`UnixNanos`]).
+//! Prices and quantities are exact decimals that keep the scale of their source ([`Price`],
+//! [`Qty`]); times are nanoseconds since the Unix epoch, UTC ([`UnixNanos`]).
 //!
 //! # Values
 //!
 //! ```
 //! use tickcast::market::{
-//!     Aggressor, DecimalError, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, SymbolError,
-//!     TimeError, TimeUnit, Trade, TradeId, UnixNanos, parse_decimal,
+//!     Aggressor, DecimalError, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol,
+//!     SymbolError, TimeError, TimeUnit, Trade, TradeId, UnixNanos, parse_decimal,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,7 +74,9 @@
 //!         Body::Quote(quote) => format!("{:?} {:?}", quote.bid, quote.ask),
 //!         Body::Ticker(Ticker { last, vol, .. }) => format!("{last} {vol}"),
 //!         Body::Bar(bar) => format!("{} {} {} {}", bar.open, bar.high, bar.low, bar.close),
-//!         Body::Status(Status { state: TradingState::Live, src: SourceKind::Live, .. }) => "live".into(),
+//!         Body::Status(Status { state: TradingState::Live, src: SourceKind::Live, .. }) => {
+//!             "live".into()
+//!         }
 //!         Body::Status(status) => format!("{} ({})", status.state.name(), status.src.name()),
 //!     }
 //! }
@@ -106,11 +108,11 @@ pub use trade::{Aggressor, Trade, TradeId};
 /// Content of an event, by channel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
-    /// A print.
+    /// A trade.
     Trade(Trade),
     /// The best bid and offer.
     Quote(Quote),
-    /// The session's summary.
+    /// Session summary.
     Ticker(Ticker),
     /// A bar of the topic's interval.
     Bar(Bar),
@@ -119,7 +121,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// The event's time at its source.
+    /// Event time at the source.
     pub const fn ts(&self) -> UnixNanos {
         match self {
             Self::Trade(trade) => trade.ts,

@@ -1,22 +1,22 @@
 use super::{Price, Qty, UnixNanos};
 
-/// A price and what rests there.
+/// Price level and the quantity resting at it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// The level's price.
+    /// Price of the level.
     pub px: Price,
-    /// The quantity that rests; `None` where the source gives no sizes, which differs from zero.
+    /// Resting quantity; `None` if the source gives no sizes, which differs from zero.
     pub qty: Option<Qty>,
 }
 
-/// The best bid and offer (L1); a side may be empty, and a source may give no sizes.
+/// Best bid and offer (L1); a side may be empty, and a source may give no sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quote {
-    /// Time at the source.
+    /// Event time at the source.
     pub ts: UnixNanos,
-    /// The best price that somebody pays.
+    /// Best bid; `None` if there is no bid.
     pub bid: Option<Level>,
-    /// The best price that somebody asks.
+    /// Best offer; `None` if there is no offer.
     pub ask: Option<Level>,
 }
 
@@ -26,7 +26,7 @@ impl Quote {
         matches!((self.bid, self.ask), (Some(bid), Some(ask)) if bid.px > ask.px)
     }
 
-    /// The quote with every side of size zero as an empty side.
+    /// Returns the quote with sides of size zero replaced by empty sides.
     #[must_use]
     pub fn with_zero_sizes_empty(self) -> Self {
         let has_size = |level: &Level| level.qty.is_none_or(|qty| !qty.0.is_zero());

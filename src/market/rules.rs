@@ -1,4 +1,4 @@
-//! Plausibility rules for prices and quantities, the same for every source.
+//! Plausibility rules for prices and quantities, common to all sources.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -6,32 +6,32 @@ use rust_decimal::Decimal;
 
 use super::{Level, Quote, Trade};
 
-/// Bound of a price's magnitude and of a quantity: 10^15.
+/// Maximum absolute price and maximum quantity: 10^15.
 pub const VALUE_MAX: Decimal = Decimal::from_parts(0xa4c6_8000, 0x0003_8d7e, 0, false, 0);
-/// Bound of price × quantity: 10^24; 79,000 such trades fit into a session's sum.
+/// Maximum of price × quantity: 10^24; a session's sum can hold 79,000 such trades.
 const NOTIONAL_MAX: Decimal = Decimal::from_parts(0xa100_0000, 0x1bce_cced, 0x0000_d3c2, false, 0);
 
-/// Prices that a source lets pass. Refused by default: negative, zero, crossed.
+/// Price rules of a source. Negative, zero and crossed prices are rejected by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a key of the config, independent of the others"
 )]
 pub struct PriceRules {
-    /// Negative prices, and zero between them.
+    /// Accept negative prices, and zero.
     pub negative: bool,
-    /// Prices of zero.
+    /// Accept prices of zero.
     pub zero: bool,
-    /// Quotes whose bid is above their ask.
+    /// Accept crossed quotes (bid above ask).
     pub crossed: bool,
-    /// A side of a quote with size zero is an empty side.
+    /// Treat a side of a quote with size zero as an empty side.
     pub zero_size_is_empty: bool,
 }
 
-/// Reason for which a trade or a quote can't be published.
+/// Reason for which a trade or a quote cannot be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PriceFault {
-    /// The quantity of a trade is zero or less, or that of a quote is negative.
+    /// The quantity of a trade is not positive, or that of a quote is negative.
     #[error("the quantity must be greater than zero in a trade, and not negative in a quote")]
     Quantity,
     /// A negative price.
@@ -43,18 +43,18 @@ pub enum PriceFault {
     /// The bid is above the ask.
     #[error("the quote is crossed (bid above ask); allow it with `crossed: true` in the source")]
     Crossed,
-    /// Beyond [`VALUE_MAX`], or price × quantity beyond 10^24.
+    /// The value exceeds [`VALUE_MAX`], or price × quantity exceeds 10^24.
     #[error(
         "the price or quantity is too large; expected at most 10^15 each, and 10^24 for price × quantity"
     )]
     TooLarge,
-    /// The session's sums have no room for it.
+    /// A sum of the session would overflow.
     #[error("the session's volume would exceed what 28 digits can hold")]
     Overflow,
 }
 
 impl PriceFault {
-    /// The label of the metric that counts it.
+    /// Metric label of the fault.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Quantity => "quantity",
@@ -79,7 +79,7 @@ impl PriceRules {
         })
     }
 
-    /// The quote as these rules publish it.
+    /// Applies these rules to a quote: returns the quote to publish.
     pub fn admit_quote(self, quote: Quote) -> Result<Quote, PriceFault> {
         let quote = if self.zero_size_is_empty {
             quote.with_zero_sizes_empty()
@@ -89,7 +89,7 @@ impl PriceRules {
         self.check_quote(&quote).map(|()| quote)
     }
 
-    /// Checks a quote. A locked quote (bid = ask) is legal: venues send it.
+    /// Checks a quote. A locked quote (bid = ask) is valid, because venues send them.
     pub fn check_quote(self, quote: &Quote) -> Result<(), PriceFault> {
         for level in [quote.bid, quote.ask].iter().flatten() {
             self.check_level(level)?;

@@ -1,12 +1,12 @@
 use super::UnixNanos;
 
-/// Trading state of a symbol: tells if its prices are reliable.
+/// Trading state of a symbol, which determines whether its prices are reliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TradingState {
-    /// Prices come.
+    /// Prices are current.
     Live,
-    /// Nothing came for longer than `stale_after`; the last value may be wrong.
+    /// No event for longer than `stale_after`; the last value may be outdated.
     Stale,
     /// The venue halted trading.
     Halted,
@@ -15,7 +15,7 @@ pub enum TradingState {
 }
 
 impl TradingState {
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -25,7 +25,7 @@ impl TradingState {
         }
     }
 
-    /// Reads the word on the wire.
+    /// Parses the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Live, Self::Stale, Self::Halted, Self::Closed]
             .into_iter()
@@ -33,14 +33,14 @@ impl TradingState {
     }
 }
 
-/// A symbol's state.
+/// Status of a symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// The source's time at which it was noticed.
+    /// Source time at which the state was determined.
     pub ts: UnixNanos,
-    /// The state.
+    /// Trading state.
     pub state: TradingState,
-    /// Since when it holds.
+    /// Time since which the state has applied.
     pub since: UnixNanos,
     /// Kind of source of the symbol's prices.
     pub src: super::SourceKind,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// The name of an instrument on the wire: 1 to 64 bytes of printable Unicode except `:`, `*` and `,`; case-sensitive.
+/// Symbol of an instrument: 1 to 64 bytes of printable Unicode except `:`, `*` and `,`;
+/// case-sensitive.
 ///
-/// Symbols are compared byte by byte; no Unicode normalization takes place. A venue's spelling that contains other
-/// characters is mapped by [`Self::from_venue`].
+/// Symbols are compared byte by byte; no Unicode normalization takes place. A venue's spelling that
+/// contains other characters is mapped by [`Self::from_venue`].
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -19,13 +20,13 @@ pub struct Symbol(Arc<str>);
 /// Rejection of a text as a [`Symbol`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolError {
-    /// No text at all.
+    /// The text is empty.
     #[error("missing symbol: expected 1 to 64 bytes, e.g. BTC-USD")]
     Empty,
-    /// Longer than [`Symbol::BYTES_MAX`].
+    /// The text exceeds [`Symbol::BYTES_MAX`].
     #[error("symbol \"{0}\" is too long: expected at most 64 bytes of UTF-8")]
     Long(String),
-    /// A character outside the alphabet; the second text is the spelling to use instead.
+    /// The text contains an invalid character; the second field is the spelling to use instead.
     #[error(
         "invalid symbol \"{0}\": it contains a character that topics cannot carry (`:`, `*`, `,`, white space, control or format \
          characters); write it as \"{1}\""
@@ -33,7 +34,7 @@ pub enum SymbolError {
     Character(String, String),
 }
 
-/// True if a text for people may contain `c`: everything visible, and the plain space.
+/// True if a human-readable text may contain `c`: visible characters and the plain space.
 pub fn is_printable(c: char) -> bool {
     c == ' ' || is_visible(c)
 }
@@ -55,16 +56,16 @@ fn is_visible(c: char) -> bool {
     )
 }
 
-/// The first 40 characters of a foreign text, escaped for logs and messages.
+/// First 40 characters of an untrusted text, escaped for logs and messages.
 pub fn excerpt(text: &str) -> String {
     text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 impl Symbol {
-    /// The most bytes of a symbol.
+    /// Maximum length of a symbol, in bytes.
     pub const BYTES_MAX: usize = 64;
 
-    /// Checks and takes a symbol's text.
+    /// Validates the text of a symbol.
     pub fn new(text: &str) -> Result<Self, SymbolError> {
         if text.is_empty() {
             return Err(SymbolError::Empty);
@@ -81,13 +82,14 @@ impl Symbol {
         Ok(Self(text.into()))
     }
 
-    /// True if `c` may stand in a symbol.
+    /// True if a symbol may contain `c`.
     pub fn allows(c: char) -> bool {
         !matches!(c, ':' | '*' | ',') && is_visible(c)
     }
 
-    /// Maps a venue's spelling to a symbol: each byte of a character that topics can't carry, and of `~` itself, becomes
-    /// `~` and two hexadecimal digits. Different spellings give different symbols.
+    /// Maps a venue's spelling to a symbol: each byte of a character that topics cannot contain,
+    /// and of `~` itself, is replaced by `~` and two hexadecimal digits. Different spellings give
+    /// different symbols.
     pub fn from_venue(text: &str) -> Result<Self, SymbolError> {
         if text.chars().all(is_plain) {
             return Self::new(text);
@@ -95,14 +97,14 @@ impl Symbol {
         Self::new(&escaped(text, is_plain))
     }
 
-    /// Puts a venue in front: `binance.BTCUSDT`. A dot of the venue's own name becomes `~2E`, so that different pairs give
-    /// different symbols.
+    /// Adds a venue prefix: `binance.BTCUSDT`. A dot in the venue's own name becomes `~2E`, so that
+    /// different pairs give different symbols.
     pub fn with_venue(&self, venue: &Self) -> Result<Self, SymbolError> {
         let venue = escaped(venue.as_str(), |c| c != '.');
         Self::new(&format!("{venue}.{self}"))
     }
 
-    /// The venue's spelling from which [`Self::from_venue`] made this symbol.
+    /// Venue spelling from which [`Self::from_venue`] made this symbol.
     pub fn venue_spelling(&self) -> Cow<'_, str> {
         if !self.0.contains('~') {
             return Cow::Borrowed(&self.0);
@@ -121,7 +123,7 @@ impl Symbol {
         String::from_utf8(bytes).map_or(Cow::Borrowed(&*self.0), Cow::Owned)
     }
 
-    /// The text as it stands in topics.
+    /// Text of the symbol, as used in topics.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -2,26 +2,27 @@ use rust_decimal::Decimal;
 
 use super::{Price, Qty, UnixNanos};
 
-/// A session's summary of one instrument, made from its trades.
+/// Session summary of one instrument, derived from its trades.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ticker {
-    /// The event time of the newest trade in it.
+    /// Event time of the newest trade.
     pub ts: UnixNanos,
-    /// The newest trade's price.
+    /// Price of the newest trade.
     pub last: Price,
-    /// The session's first price.
+    /// First price of the session.
     pub open: Price,
-    /// The session's highest price.
+    /// Highest price of the session.
     pub high: Price,
-    /// The session's lowest price.
+    /// Lowest price of the session.
     pub low: Price,
-    /// Traded quantity, in the base.
+    /// Traded quantity, in units of the base.
     pub vol: Qty,
-    /// Σ price·quantity / Σ quantity, half to even: at least 8 decimals, those of the prices, and 6 significant digits.
+    /// Volume-weighted average price, Σ price·quantity / Σ quantity, rounded half to even: at least
+    /// 8 decimals, those of the prices, and 6 significant digits.
     pub vwap: Decimal,
     /// Number of trades.
     pub n: u64,
-    /// last / open − 1, half to even, at least 8 decimals and 6 significant digits; `None` where the open is zero, or the ratio
-    /// beyond 28 digits.
+    /// Relative change, last / open − 1, rounded half to even: at least 8 decimals and 6
+    /// significant digits; `None` if the open is zero or the ratio exceeds 28 digits.
     pub chg: Option<Decimal>,
 }

@@ -1,10 +1,10 @@
-//! Times as nanoseconds, and the forms in which sources write them.
+//! Times in nanoseconds, and the formats used by sources.
 
 #![deny(clippy::arithmetic_side_effects)]
 
 use std::time::Duration;
 
-/// Nanoseconds since 1970-01-01T00:00:00Z, leap seconds not counted.
+/// Nanoseconds since 1970-01-01T00:00:00Z, excluding leap seconds.
 #[derive(
     Debug,
     Clone,
@@ -20,14 +20,14 @@ use std::time::Duration;
 )]
 pub struct UnixNanos(pub u64);
 
-/// Why a text is no time.
+/// Error for a text that is not a valid time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid time \"{0}\": expected UTC, e.g. 2026-01-31T09:30:00Z, with up to nine fractional digits"
 )]
 pub struct TimeError(pub String);
 
-/// Unit of a number since 1970.
+/// Unit of a number that counts from 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeUnit {
     /// Seconds.
@@ -39,7 +39,8 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// The unit that a number's size tells (below 10^11 seconds, 10^14 milliseconds, 10^17 microseconds); `None` for nanoseconds.
+    /// Unit indicated by the size of a number (below 10^11 seconds, 10^14 milliseconds, 10^17
+    /// microseconds); `None` for nanoseconds.
     pub const fn of(number: u64) -> Option<Self> {
         match number {
             100_000_000_000_000_000.. => None,
@@ -49,7 +50,7 @@ impl TimeUnit {
         }
     }
 
-    /// Its name, in the plural.
+    /// Name of the unit, in the plural.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
@@ -58,7 +59,7 @@ impl TimeUnit {
         }
     }
 
-    /// A number of these as a time before [`UnixNanos::END`].
+    /// Converts a number in this unit to a time before [`UnixNanos::END`].
     pub fn nanos(self, number: u64) -> Option<UnixNanos> {
         let scale = match self {
             Self::Seconds => NANOS_PER_SECOND,
@@ -73,20 +74,20 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 impl UnixNanos {
-    /// The year 2500: no event is later, and a foreign number that says so is a mistake.
+    /// The year 2500: no event is later, so a larger external number is an error.
     pub const END: Self = Self(16_725_225_600_000_000_000);
 
-    /// A foreign number of nanoseconds, if it lies before [`Self::END`].
+    /// Converts an external number of nanoseconds, if it is before [`Self::END`].
     pub fn bounded(nanos: u64) -> Option<Self> {
         Some(Self(nanos)).filter(|time| *time < Self::END)
     }
 
-    /// A foreign number since 1970 in the unit that its size tells.
+    /// Converts an external number since 1970, in the unit that its size indicates.
     pub fn of_any_unit(number: u64) -> Option<Self> {
         TimeUnit::of(number).map_or_else(|| Self::bounded(number), |unit| unit.nanos(number))
     }
 
-    /// Seconds and a fraction of up to nine digits.
+    /// Converts seconds and a fraction of up to nine digits.
     pub fn of_seconds(whole: &str, fraction: &str) -> Option<Self> {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if !is_number(whole) || !is_number(fraction) || fraction.len() > 9 {
@@ -97,22 +98,22 @@ impl UnixNanos {
         whole.checked_add(sub).and_then(Self::bounded)
     }
 
-    /// The time `span` later; stops at the end of what 64 bits hold (the year 2554).
+    /// Time later by `span`; saturates at the end of 64 bits (the year 2554).
     pub const fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(nanos(span)))
     }
 
-    /// The time `span` earlier; stops at the epoch.
+    /// Time earlier by `span`; saturates at the epoch.
     pub const fn minus(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(span)))
     }
 
-    /// Time since `earlier`; zero if that is ahead.
+    /// Duration since `earlier`; zero if that is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The last multiple of `step` that isn't after this time.
+    /// Last multiple of `step` not after this time.
     pub const fn floor(self, step: Duration) -> Self {
         match self.0.checked_rem(nanos(step)) {
             Some(past) => Self(self.0.saturating_sub(past)),
@@ -120,7 +121,7 @@ impl UnixNanos {
         }
     }
 
-    /// The first multiple of `step` that isn't before this time; stops at the end of what 64 bits hold.
+    /// First multiple of `step` not before this time; saturates at the end of 64 bits.
     pub const fn ceil(self, step: Duration) -> Self {
         match self.0.checked_next_multiple_of(nanos(step)) {
             Some(next) => Self(next),
@@ -128,7 +129,7 @@ impl UnixNanos {
         }
     }
 
-    /// Reads `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a blank may stand for the `T`.
+    /// Parses `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a space may replace the `T`.
     pub fn parse_utc(text: &str) -> Result<Self, TimeError> {
         parse_iso(text).ok_or_else(|| TimeError(text.to_owned()))
     }
@@ -180,7 +181,7 @@ fn parse_iso(text: &str) -> Option<UnixNanos> {
 }
 
 #[expect(clippy::arithmetic_side_effects, reason = "a year has four digits")]
-/// Days from 1970-01-01 to a date of the Gregorian calendar (Howard Hinnant's `days_from_civil`).
+/// Number of days from 1970-01-01 to a Gregorian date (Howard Hinnant's `days_from_civil`).
 fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let longest = match month {

@@ -7,12 +7,12 @@ pub enum Aggressor {
     Buy,
     /// The seller hit the bid.
     Sell,
-    /// Not known, or an auction.
+    /// Unknown, or an auction.
     None,
 }
 
 impl Aggressor {
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Buy => "buy",
@@ -21,7 +21,7 @@ impl Aggressor {
         }
     }
 
-    /// Reads the word on the wire.
+    /// Parses the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Buy, Self::Sell, Self::None]
             .into_iter()
@@ -29,22 +29,23 @@ impl Aggressor {
     }
 }
 
-/// A trade's id as the source wrote it. Most are plain numbers, which need no allocation.
+/// Trade id as provided by the source. Most are plain numbers, which need no allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TradeId {
-    /// The source gives none.
+    /// The source provides no id.
     None,
     /// A number without leading zeros.
     Number(u64),
-    /// Anything else.
+    /// Any other text.
     Text(Box<str>),
 }
 
 impl TradeId {
-    /// The most bytes of an id.
+    /// Maximum length of an id, in bytes.
     pub const LEN_MAX: usize = 64;
 
-    /// Takes a source's text; empty means none. `None` where it is longer than [`Self::LEN_MAX`] or not printable.
+    /// Parses the id of a source; an empty text means none. `None` if it exceeds [`Self::LEN_MAX`]
+    /// or is not printable.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::None);
@@ -60,7 +61,7 @@ impl TradeId {
         }
     }
 
-    /// The text on the wire, empty for none.
+    /// Text on the wire; empty for no id.
     pub fn text(&self) -> String {
         match self {
             Self::None => String::new(),
@@ -70,18 +71,18 @@ impl TradeId {
     }
 }
 
-/// One print.
+/// A trade (print).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trade {
-    /// Time at the source.
+    /// Event time at the source.
     pub ts: UnixNanos,
-    /// At what price.
+    /// Trade price.
     pub px: Price,
     /// Traded quantity, greater than zero.
     pub qty: Qty,
     /// Aggressor side.
     pub side: Aggressor,
-    /// The source's id.
+    /// Trade id of the source.
     pub id: TradeId,
 }
 

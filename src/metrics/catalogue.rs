@@ -1,11 +1,11 @@
-//! Construction and registration of metrics: a name stands once.
+//! Construction and registration of metrics; each name is registered once.
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::histogram::Histogram;
 use crate::histogram::{Scale, TIMES};
 
-/// Builds metrics and registers them.
+/// Builder that creates and registers metrics.
 #[derive(Debug)]
 pub(super) struct Catalogue(pub(super) Registry);
 
@@ -38,7 +38,8 @@ impl Catalogue {
             Histogram::new(name, help, TIMES, labels).expect("names of the catalogue are valid"),
         )
     }
-    /// With every value that the label is known to take at zero, so that nothing is told apart from no data.
+    /// Creates counters with all known label values at zero, so that zero differs from missing
+    /// data.
     pub(super) fn counters<'a>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Histograms as Prometheus exports them.
+//! Prometheus histograms.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::histogram::{BUCKETS, Scale, Tally};
 struct Shared {
     desc: Desc,
     scale: Scale,
-    /// Not cumulative; the last ones of a short scale stay at zero.
+    /// Counts per bucket, not cumulative; unused buckets of a short scale remain zero.
     counts: [AtomicU64; BUCKETS],
     sum: AtomicU64,
     labels: Vec<proto::LabelPair>,
@@ -24,7 +24,7 @@ struct Shared {
 pub struct Histogram(Arc<Shared>);
 
 impl Histogram {
-    /// An empty one with these labels.
+    /// Creates an empty histogram with these labels.
     pub(super) fn new(
         name: &str,
         help: &str,
@@ -49,7 +49,7 @@ impl Histogram {
         })))
     }
 
-    /// One that fills it, for a thread of its own.
+    /// Creates a thread-local recorder for this histogram.
     pub fn local(&self) -> LocalHistogram {
         LocalHistogram {
             shared: self.clone(),
@@ -57,7 +57,7 @@ impl Histogram {
         }
     }
 
-    /// Adds values that a thread has recorded.
+    /// Adds the values that a thread has recorded.
     pub fn add(&self, tally: &mut Tally) {
         let Some((counts, sum)) = tally.take() else {
             return;
@@ -122,7 +122,7 @@ impl Collector for Histogram {
     }
 }
 
-/// A thread's own values of a histogram; they are exported once they are handed over.
+/// Thread-local values of a histogram; exported when they are handed over.
 #[derive(Debug)]
 pub struct LocalHistogram {
     shared: Histogram,
@@ -130,7 +130,7 @@ pub struct LocalHistogram {
 }
 
 impl LocalHistogram {
-    /// Records one value `times` over.
+    /// Records one value `times` times.
     pub fn record(&mut self, value: u64, times: u64) {
         self.tally.record(value, times);
     }
@@ -140,7 +140,7 @@ impl LocalHistogram {
         self.tally.time(time);
     }
 
-    /// Hands over all recorded values.
+    /// Transfers all recorded values to the shared histogram.
     pub fn hand_over(&mut self) {
         self.shared.add(&mut self.tally);
     }

@@ -1,36 +1,37 @@
-//! The closed sets of label values.
+//! Closed sets of label values.
 
-/// Clients that keep up, and those whose socket was full or that were told of a lag when the events were written.
+/// Clients that keep up, and clients that lag: their socket was full, or they had been notified of
+/// a lag, when the events were written.
 pub(super) const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
 
-/// Reason why a connection or its request is refused or cut off.
+/// Reason for which a connection or its request is rejected or aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Too many sockets.
+    /// Too many open sockets.
     Sockets,
-    /// Nothing came in time.
+    /// No data was received before the timeout.
     Silent,
-    /// The head was begun and not ended in time.
+    /// The request head was not completed before the timeout.
     Slow,
-    /// The client left in the middle of a head.
+    /// The client disconnected in the middle of a request head.
     Incomplete,
-    /// The bytes are no HTTP/1.1.
+    /// The data is not valid HTTP/1.1.
     Malformed,
-    /// The head is longer than heads may be.
+    /// The request head exceeds the size limit.
     TooLarge,
-    /// missing `Host` header: expected exactly one, twice, or not one of ours.
+    /// The `Host` header is missing, repeated, or not an accepted host.
     Host,
-    /// A page of this origin may not use the feed.
+    /// The browser origin is not allowed.
     Origin,
-    /// Not a handshake by RFC 6455.
+    /// The request is not a valid handshake as of RFC 6455.
     Handshake,
-    /// Too many requests at once.
+    /// Too many concurrent requests.
     Busy,
-    /// More requests a second than the limit.
+    /// The request rate exceeds the limit.
     Rate,
-    /// The body of a publish request came too slowly.
+    /// The body of a publish request arrived too slowly.
     SlowBody,
-    /// The client did not take its answer.
+    /// The client did not read the response.
     Unread,
 }
 
@@ -70,8 +71,9 @@ impl Refused {
     }
 }
 
-/// The reasons why the bus does not publish an event: another source owns the symbol, `limits.instruments` is reached, the
-/// instrument lacks the channel, the source has not announced it, or a session's sum has no room for it.
+/// Reasons for which the bus does not publish an event: another source owns the symbol,
+/// `limits.instruments` is reached, the instrument lacks the channel, the source has not announced
+/// it, or a sum of the session would overflow.
 pub(crate) const DROPPED: [&str; 5] = [
     "symbol_taken",
     "instrument_limit",
@@ -79,7 +81,7 @@ pub(crate) const DROPPED: [&str; 5] = [
     "unannounced",
     "overflow",
 ];
-/// Why input is refused.
+/// Reasons for rejecting input.
 pub(super) const REJECTED_INPUT: [&str; 14] = [
     "malformed",
     "channel",
@@ -97,7 +99,7 @@ pub(super) const REJECTED_INPUT: [&str; 14] = [
     "bad_line",
 ];
 
-/// Why a saved state is refused.
+/// Reasons for rejecting a saved state.
 pub const REJECTED_STATE: [&str; 6] = [
     "missing",
     "unreadable",

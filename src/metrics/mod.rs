@@ -1,6 +1,8 @@
-//! Every metric's name, unit, labels and help text, in one catalogue. Labels are of closed sets: no symbol, no client.
+//! Catalogue of all metrics with name, unit, labels and help text. Labels have closed sets of
+//! values: no symbols, no clients.
 //!
-//! What happens often is recorded by each thread for itself and handed over now and then ([`LocalHistogram`]).
+//! Each thread records frequent values locally and hands them over periodically
+//! ([`LocalHistogram`]).
 
 mod catalogue;
 mod histogram;
@@ -23,130 +25,128 @@ use crate::histogram::{NUMBERS, SIZES, TIMES};
 use crate::protocol::{Code, GapCause, LagLevel, Mode, PerEncoding, SourceState};
 use crate::topic::Channel;
 
-/// Handles of all metrics; the hot ones are reached by index, without a lookup by name.
+/// Handles of all metrics; those on the hot path are accessed by index, without a lookup by name.
 #[derive(Debug)]
 pub struct Metrics {
     catalogue: Catalogue,
-    /// Events published, by the channel's index.
+    /// Number of events published, by channel index.
     pub published: [IntCounter; Channel::COUNT],
-    /// Events encoded.
+    /// Number of events encoded.
     pub encoded: PerEncoding<IntCounter>,
-    /// Memory of the log.
+    /// Memory of the log, in bytes.
     pub log_bytes: IntGauge,
-    /// Received → published.
+    /// Latency from receipt to publication.
     pub bus_time: Histogram,
-    /// Items of a batch.
+    /// Number of items per batch.
     pub batch_items: Histogram,
-    /// Fill of the bus' queue, 0 to 1.
+    /// Fill level of the queue of the bus, 0 to 1.
     pub queue_fill: Gauge,
-    /// Topics there are.
+    /// Number of topics.
     pub topics: IntGauge,
-    /// Instruments whose prices stand still, though they shouldn't.
+    /// Number of instruments with stale prices.
     pub stale: IntGauge,
-    /// Connections open.
+    /// Number of open connections.
     pub connections: IntGauge,
-    /// Connections opened.
+    /// Number of connections opened.
     pub opened: IntCounter,
-    /// Connections that are late now: warn, degraded.
+    /// Number of lagging connections, by level: warn, degraded.
     pub late: [IntGauge; 2],
-    /// Subscriptions held.
+    /// Number of subscriptions.
     pub subscriptions: IntGauge,
-    /// Events put into data arrays.
+    /// Number of events delivered in data arrays.
     pub delivered: IntCounter,
-    /// Events replaced by newer ones.
+    /// Number of events replaced by newer ones.
     pub merged: IntCounter,
-    /// Events named in gaps, by the cause's index.
+    /// Number of events reported in gaps, by cause index.
     pub lost: [IntCounter; GapCause::ALL.len()],
-    /// Bytes written to sockets.
+    /// Number of bytes written to sockets.
     pub written_bytes: IntCounter,
-    /// Published → written: by mode for clients that keep up, then by mode for those that lag.
+    /// Latency from publication to write: by mode for clients that keep up, then by mode for
+    /// lagging clients.
     pub fanout_time: [Histogram; 2 * Mode::NAMES.len()],
-    /// Age of the oldest event that waits for a blocked client.
+    /// Age of the oldest event queued for a blocked client.
     pub outbox_age: Histogram,
-    /// Bytes written at once.
+    /// Number of bytes per write.
     pub flush_bytes: Histogram,
-    /// Asked for → on the wire.
+    /// Latency from snapshot request to write.
     pub snapshot_time: Histogram,
-    /// Topics resumed, by outcome.
+    /// Number of topics resumed, by outcome.
     pub resumes: IntCounterVec,
-    /// Events that no account has.
+    /// Number of events missing from the ledger.
     pub unaccounted: IntCounter,
-    /// Upper bound of memory by the formula.
+    /// Upper bound of memory by the memory formula, in bytes.
     pub memory_bound: IntGauge,
-    /// Memory that the machine or the container has for the process.
+    /// Memory of the machine or limit of the container, in bytes.
     pub memory_limit: IntGauge,
-    /// Connections that the config allows.
+    /// Maximum number of connections in the config.
     pub connections_limit: IntGauge,
-    /// Changes of lag level: ok, warn, degraded.
+    /// Number of changes of lag level, by new level: ok, warn, degraded.
     pub lag: [IntCounter; 3],
-    /// Connections closed by the server, by the code's index; the last is "other".
+    /// Number of connections closed by the server, by code index; the last is "other".
     pub closed: IntCounterVec,
-    /// Bytes queued in outboxes.
+    /// Number of bytes queued in outboxes.
     pub queued_bytes: IntGauge,
-    /// Requests answered with an error, by code.
+    /// Number of requests answered with an error, by code.
     pub request_errors: IntCounterVec,
-    /// Input that was refused, by reason.
+    /// Number of input records rejected, by reason.
     pub rejected_input: IntCounterVec,
-    /// Shard overruns: the shard fell behind the bus by more than bus.log.
+    /// Number of shard overruns: the shard fell behind the bus by more than bus.log.
     pub overruns: IntCounter,
-    /// Rows of recordings, by source and outcome.
+    /// Number of rows of recordings, by source and outcome.
     pub replay_rows: IntCounterVec,
-    /// Restarts of sources.
+    /// Number of source restarts.
     pub source_restarts: IntCounter,
-    /// Handshakes refused, by reason.
+    /// Number of handshakes rejected, by reason.
     handshakes_rejected: IntCounterVec,
-    /// A source's task runs.
+    /// 1 while the task of a source runs.
     pub source_up: IntGaugeVec,
-    /// A source's state: 1 where it holds.
+    /// 1 for the current state of a source, 0 for the others.
     pub source_state: IntGaugeVec,
-    /// Events emitted by sources but not published by the bus, by reason.
+    /// Number of events emitted by sources but not published by the bus, by reason.
     source_dropped: IntCounterVec,
-    /// Events emitted by sources.
+    /// Number of events emitted by sources.
     source_events: IntCounterVec,
     /// 1 during graceful shutdown.
     pub draining: IntGauge,
-    /// Reloads of the config, by outcome.
+    /// Number of config reloads, by outcome.
     pub reloads: IntCounterVec,
-    /// 1 where the last was refused.
+    /// 1 if the last config reload was rejected.
     pub reload_failed: IntGauge,
-    /// Wall clock less the server's clock.
+    /// Wall clock minus server clock.
     pub clock_skew: Gauge,
-    /// Steps of the wall clock, by direction.
+    /// Number of steps of the wall clock, by direction.
     pub clock_steps: IntCounterVec,
-    /// Saved states that were refused, by reason.
+    /// Number of saved states rejected, by reason.
     pub states_rejected: IntCounterVec,
 }
 
-/// A source's own.
+/// Metrics of a source.
 #[derive(Debug)]
 pub struct SourceMeters {
-    /// Event time → received; for sources whose events happen now.
+    /// Latency from event time to receipt, for real-time sources.
     pub lag: LocalHistogram,
-    /// Trades emitted.
+    /// Number of trades emitted.
     pub trades: IntCounter,
-    /// Quotes emitted.
+    /// Number of quotes emitted.
     pub quotes: IntCounter,
 }
 
-/// A shard's own.
+/// Metrics of a shard.
 #[derive(Debug)]
 pub struct ShardMeters {
-    /// Duration of the event loop's turns.
+    /// Duration of the turns of the event loop.
     pub turn: LocalHistogram,
-    /// The longest of late.
+    /// Longest recent turn.
     pub longest_turn: Gauge,
-    /// Time by which turns were late.
+    /// Total time by which turns were late.
     pub paused: prometheus::Counter,
 }
 
 const FANOUT_HELP: &str = "Fan-out latency from publication to the client's socket, by delivery mode and by whether the client keeps up or lags. Includes interval waits, excludes resumed events.";
 
 impl Metrics {
-    /// All metrics, at zero.
-    #[allow(
-        clippy::too_many_lines,
-        reason = "a table, to be read from its top to its bottom"
-    )]
+    /// Creates all metrics, at zero.
+    #[allow(clippy::too_many_lines, reason = "a table, read from top to bottom")]
     pub fn new() -> Self {
         let all = Catalogue(Registry::new());
         let published = all.counters(
@@ -308,7 +308,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of a source.
+    /// Creates the metrics of a source.
     pub fn add_source(&self, name: &str) -> SourceMeters {
         let lag = self.catalogue.labelled(
             "tickcast_source_latency_seconds",
@@ -326,12 +326,12 @@ impl Metrics {
         }
     }
 
-    /// The events of a source that are not published, by the index of the reason in [`DROPPED`].
+    /// Counters of the unpublished events of a source, by reason index in [`DROPPED`].
     pub(crate) fn dropped_of(&self, source: &str) -> [IntCounter; DROPPED.len()] {
         DROPPED.map(|reason| self.source_dropped.with_label_values(&[source, reason]))
     }
 
-    /// The metrics of a shard.
+    /// Creates the metrics of a shard.
     pub fn add_shard(&self, number: usize) -> ShardMeters {
         let label = ("shard", &*number.to_string());
         let turn = self.catalogue.labelled(
@@ -358,7 +358,7 @@ impl Metrics {
         }
     }
 
-    /// A source is in this state now.
+    /// Sets the current state of a source.
     pub fn set_source_state(&self, name: &str, state: SourceState) {
         for one in SourceState::ALL {
             self.source_state
@@ -367,7 +367,7 @@ impl Metrics {
         }
     }
 
-    /// The lag counter of a level.
+    /// Counter of changes to a lag level.
     pub fn lag_of(&self, level: LagLevel) -> &IntCounter {
         &self.lag[match level {
             LagLevel::Ok => 0,
@@ -376,7 +376,7 @@ impl Metrics {
         }]
     }
 
-    /// A connection that was told one level is told another.
+    /// Moves a connection from one lag level to another.
     pub fn change_late(&self, before: LagLevel, after: LagLevel) {
         let gauge = |level| match level {
             LagLevel::Ok => None,
@@ -391,23 +391,23 @@ impl Metrics {
         }
     }
 
-    /// Counts a close by the server.
+    /// Counts a connection closed by the server.
     pub fn count_close(&self, code: Code) {
         self.closed.with_label_values(&[code.name()]).inc();
     }
 
-    /// Counts a connection or request that is refused or cut off.
+    /// Counts a rejected or aborted connection or request.
     pub fn count_refused(&self, reason: Refused) {
         let labels = [reason.name()];
         self.handshakes_rejected.with_label_values(&labels).inc();
     }
 
-    /// Counts a request that was answered by an error.
+    /// Counts a request answered with an error.
     pub fn count_error(&self, code: Code) {
         self.request_errors.with_label_values(&[code.name()]).inc();
     }
 
-    /// Everything in Prometheus' text format.
+    /// All metrics in the Prometheus text format.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let rendered = TextEncoder::new().encode(&self.catalogue.0.gather(), &mut out);

@@ -1,38 +1,38 @@
 /// Error and close codes (protocol, *Errors and closing*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The request is not what the protocol says.
+    /// The request violates the protocol.
     BadRequest,
-    /// First `auth`.
+    /// The client must authenticate first.
     AuthRequired,
-    /// The token is wrong or has ended.
+    /// The token is invalid or has expired.
     AuthFailed,
-    /// No `auth` came in time.
+    /// The client did not authenticate in time.
     AuthTimeout,
-    /// One topic more than the limit.
+    /// The topic limit is exceeded.
     TopicLimit,
-    /// One connection more than the limit.
+    /// The connection limit is exceeded.
     ConnectionLimit,
-    /// The client can't keep up.
+    /// The client cannot keep up.
     SlowConsumer,
-    /// Nothing came in time.
+    /// Idle timeout or incomplete message.
     Timeout,
-    /// The client may not see it.
+    /// The client is not entitled to the topic.
     NotEntitled,
-    /// No such topic, or not held.
+    /// The topic does not exist or is not subscribed.
     UnknownTopic,
-    /// The channel doesn't know the mode.
+    /// The channel does not support the requested mode.
     ModeRefused,
-    /// Another topic of an atomic request was refused.
+    /// Another topic of an atomic request was rejected.
     Atomic,
-    /// Too many requests.
+    /// Too many requests per second.
     RateLimit,
-    /// The server is stopping.
+    /// The server is shutting down.
     Draining,
 }
 
 impl Code {
-    /// All, in the order of the protocol page.
+    /// All codes, in the order of the protocol page.
     pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::AuthRequired,
@@ -50,7 +50,7 @@ impl Code {
         Self::Draining,
     ];
 
-    /// The number on the wire.
+    /// Code number on the wire.
     pub const fn number(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -70,7 +70,7 @@ impl Code {
         }
     }
 
-    /// The name on the wire.
+    /// Code name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
@@ -90,7 +90,7 @@ impl Code {
         }
     }
 
-    /// The WebSocket close code of a close for this reason: 1012 when draining, else 4000 + number.
+    /// WebSocket close code for this reason: 1012 when draining, otherwise 4000 + number.
     pub const fn close_code(self) -> u16 {
         match self {
             Self::Draining => 1012,

@@ -2,15 +2,15 @@ use super::Seq;
 use crate::market::{Body, UnixNanos};
 use crate::topic::Topic;
 
-/// One event as a client receives it.
+/// Data event, as a client receives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataEvent {
-    /// Channel, param and symbol.
+    /// Topic of the event.
     pub topic: Topic,
-    /// Its number within the topic's epoch.
+    /// Sequence number within the epoch of the topic.
     pub seq: Seq,
     /// Publication time.
     pub tx: UnixNanos,
-    /// Content of the event, with the source's own time.
+    /// Content of the event, including the event time of the source.
     pub body: Body,
 }

@@ -1,6 +1,6 @@
 use crate::topic::Channel;
 
-/// The intervals that `interval_ms` may be.
+/// Supported values of `interval_ms`, in milliseconds.
 pub const INTERVALS_MS: [u16; 8] = [10, 25, 50, 100, 250, 500, 1000, 5000];
 
 /// Delivery mode for a subscriber that keeps up.
@@ -8,22 +8,22 @@ pub const INTERVALS_MS: [u16; 8] = [10, 25, 50, 100, 250, 500, 1000, 5000];
 pub enum Mode {
     /// Every event, in order.
     Raw,
-    /// The newest, as soon as the socket takes it.
+    /// The newest event, as soon as the socket accepts it.
     Conflate,
-    /// The newest, at most once in so many milliseconds; one of [`INTERVALS_MS`].
+    /// The newest event, at most once per interval in milliseconds; one of [`INTERVALS_MS`].
     Interval(u16),
 }
 
 impl Mode {
-    /// The words on the wire, in the order of [`Self::index`].
+    /// Names on the wire, in the order of [`Self::index`].
     pub const NAMES: [&str; 3] = ["raw", "conflate", "interval"];
 
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         Self::NAMES[self.index()]
     }
 
-    /// Which of the words.
+    /// Index into [`Self::NAMES`].
     pub const fn index(self) -> usize {
         match self {
             Self::Raw => 0,
@@ -32,7 +32,7 @@ impl Mode {
         }
     }
 
-    /// The milliseconds of an interval.
+    /// Length of the interval in milliseconds; `None` for other modes.
     pub const fn interval_ms(self) -> Option<u16> {
         match self {
             Self::Interval(ms) => Some(ms),
@@ -45,16 +45,16 @@ impl Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnSlow {
-    /// Falls back to the newest until it has caught up.
+    /// Conflate: skip to the newest event until the client has caught up.
     Conflate,
-    /// The oldest are dropped, and it is told which.
+    /// Drop the oldest events and report the gap.
     Gap,
-    /// It is sent away.
+    /// Disconnect the client.
     Disconnect,
 }
 
 impl OnSlow {
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Conflate => "conflate",
@@ -63,7 +63,7 @@ impl OnSlow {
         }
     }
 
-    /// Reads the word on the wire.
+    /// Parses the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Conflate, Self::Gap, Self::Disconnect]
             .into_iter()
@@ -71,27 +71,28 @@ impl OnSlow {
     }
 }
 
-/// The delivery of one subscription, as it is in force.
+/// Delivery settings in force for one subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// While the client keeps up.
+    /// Delivery mode while the client keeps up.
     pub mode: Mode,
-    /// Policy for when the client does not keep up.
+    /// Policy while the client does not keep up.
     pub on_slow: OnSlow,
 }
 
 /// Requested delivery settings; absent ones are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeliveryWish {
-    /// `Interval(0)` where no `interval_ms` was given.
+    /// Requested mode; `Interval(0)` if the request specifies no `interval_ms`.
     pub mode: Option<Mode>,
-    /// Given beside no mode, or one that isn't `interval`.
+    /// Requested interval in milliseconds, without a mode or with a mode other than `interval`.
     pub interval_ms: Option<u16>,
     /// Slow-consumer policy.
     pub on_slow: Option<OnSlow>,
 }
 
-/// A mode or `on_slow` that the channel doesn't know; says which it knows.
+/// Rejection of a mode or `on_slow` policy that the channel does not support; lists the supported
+/// ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{channel} does not support {field} \"{given}\": expected {known}")]
 pub struct SettingsRefused {
@@ -114,7 +115,7 @@ impl Settings {
         }
     }
 
-    /// These settings with what `wish` says instead, where the channel knows it.
+    /// These settings, overridden by those in `wish` that the channel supports.
     pub fn with(self, wish: DeliveryWish, channel: Channel) -> Result<Self, SettingsRefused> {
         let mode = match (wish.mode.unwrap_or(self.mode), wish.interval_ms, self.mode) {
             (Mode::Interval(0), None, Mode::Interval(held)) => Mode::Interval(held),

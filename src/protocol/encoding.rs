@@ -18,7 +18,7 @@ impl Encoding {
     /// All encodings.
     pub const ALL: [Self; Self::COUNT] = [Self::Msgpack, Self::Json];
 
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Msgpack => "msgpack",
@@ -26,7 +26,7 @@ impl Encoding {
         }
     }
 
-    /// The WebSocket subprotocol that asks for it.
+    /// WebSocket subprotocol that selects the encoding.
     pub const fn subprotocol(self) -> &'static str {
         match self {
             Self::Msgpack => "tickcast.v1.msgpack",
@@ -34,7 +34,7 @@ impl Encoding {
         }
     }
 
-    /// True if its messages are text frames; otherwise they are binary frames.
+    /// True if messages are sent in text frames, false for binary frames.
     pub const fn is_text(self) -> bool {
         match self {
             Self::Msgpack => false,
@@ -42,7 +42,7 @@ impl Encoding {
         }
     }
 
-    /// Byte between two events of an array.
+    /// Separator byte between two events of an array, if any.
     pub const fn separator(self) -> Option<u8> {
         match self {
             Self::Msgpack => None,
@@ -50,7 +50,7 @@ impl Encoding {
         }
     }
 
-    /// Reads the word on the wire.
+    /// Parses the name on the wire.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -63,17 +63,17 @@ impl Encoding {
 pub struct PerEncoding<T>([T; Encoding::COUNT]);
 
 impl<T> PerEncoding<T> {
-    /// The values that `make` returns.
+    /// Creates one value per encoding with `make`.
     pub fn from_fn(make: impl FnMut(Encoding) -> T) -> Self {
         Self(Encoding::ALL.map(make))
     }
 
-    /// All values with their encodings.
+    /// All values, with their encodings.
     pub fn iter(&self) -> impl Iterator<Item = (Encoding, &T)> {
         Encoding::ALL.into_iter().zip(&self.0)
     }
 
-    /// All values, to change them.
+    /// Mutable references to all values.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut()
     }

@@ -1,18 +1,19 @@
 use std::fmt;
 
-/// Names one unbroken run of sequence numbers; opaque to clients, never used twice.
+/// Identifier of one unbroken range of sequence numbers; opaque to clients, never reused.
 ///
-/// The server's own has turn 0; a topic whose source starts over gets the next turn.
+/// The epoch of the server has generation 0; a topic whose source starts over gets the next
+/// generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    /// Drawn when the server starts.
+    /// Random value drawn when the server starts.
     pub origin: u64,
     /// Number of restarts of the topic's source.
     pub generation: u32,
 }
 
 impl Epoch {
-    /// The epoch after this one.
+    /// Epoch after this one.
     pub const fn next(self) -> Self {
         Self {
             origin: self.origin,
@@ -20,7 +21,7 @@ impl Epoch {
         }
     }
 
-    /// Reads what [`fmt::Display`] wrote; `None` where it never did.
+    /// Parses the output of [`fmt::Display`]; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (origin, generation) = match text.split_once('-') {
             Some((origin, generation)) => (

@@ -1,8 +1,8 @@
 //! Wire protocol, version 1, as types. Pure; the crate's codec encodes and decodes them.
 //!
-//! A client sends a [`Request`]; the server sends arrays of [`DataEvent`]s and [`Control`] messages.
-//! [`Code`] lists the errors. Both encodings, MessagePack and JSON, have the same content. The reference
-//! is `docs/protocol.md`.
+//! A client sends a [`Request`]; the server sends arrays of [`DataEvent`]s and [`Control`]
+//! messages. [`Code`] lists the errors. Both encodings, MessagePack and JSON, have the same
+//! content. The reference is `docs/protocol.md`.
 //!
 //! # Requests
 //!
@@ -36,8 +36,8 @@
 //!
 //! # Messages of the server
 //!
-//! [`decode_server_message`](crate::client::decode_server_message) reads one message. The match below shows
-//! all control messages:
+//! [`decode_server_message`](crate::client::decode_server_message) reads one message. The match
+//! below shows all control messages:
 //!
 //! ```
 //! use tickcast::client::{DecodeError, decode_server_message};
@@ -50,7 +50,9 @@
 //!
 //! fn line(control: &Control) -> String {
 //!     match control {
-//!         Control::Welcome(Welcome { limits: Limits { topics, .. }, .. }) => format!("up to {topics} topics"),
+//!         Control::Welcome(Welcome { limits: Limits { topics, .. }, .. }) => {
+//!             format!("up to {topics} topics")
+//!         }
 //!         Control::Authenticated(Authenticated { expires, .. }) => format!("until {expires:?}"),
 //!         Control::Subscribed(Subscribed { ok, err, .. }) => {
 //!             let refused: Vec<&Refusal> = err.iter().collect();
@@ -58,10 +60,14 @@
 //!         }
 //!         Control::Unsubscribed(Unsubscribed { count, .. })
 //!         | Control::Subscriptions(Subscriptions { count, .. }) => format!("{count} topics"),
-//!         Control::Instruments(Instruments { instruments, .. }) => format!("{} instruments", instruments.len()),
+//!         Control::Instruments(Instruments { instruments, .. }) => {
+//!             format!("{} instruments", instruments.len())
+//!         }
 //!         Control::Pong(Pong { t, .. }) => format!("pong {t}"),
 //!         Control::Snapshot(Snapshot { topic, seq, .. }) => format!("{topic} at {seq}"),
-//!         Control::Gap(Gap { topic, n, cause: GapCause::Slow, .. }) => format!("too slow for {n} of {topic}"),
+//!         Control::Gap(Gap { topic, n, cause: GapCause::Slow, .. }) => {
+//!             format!("too slow for {n} of {topic}")
+//!         }
 //!         Control::Gap(Gap { topic, n, .. }) => format!("{n} events of {topic} are missing"),
 //!         Control::Lag(Lag { level: LagLevel::Ok, .. }) => "caught up".into(),
 //!         Control::Lag(lag) => format!("{} ms behind", lag.behind_ms),
@@ -70,23 +76,37 @@
 //!             let lost: u64 = topics.iter().map(|entry: &LedgerEntry| entry.lost).sum();
 //!             format!("{lost} lost")
 //!         }
-//!         Control::Topics(TopicsChange { added, removed, .. }) => format!("+{} -{}", added.len(), removed.len()),
-//!         Control::Source(SourceChange { name, state: SourceState::Ended, .. }) => format!("{name} ended"),
+//!         Control::Topics(TopicsChange { added, removed, .. }) => {
+//!             format!("+{} -{}", added.len(), removed.len())
+//!         }
+//!         Control::Source(SourceChange { name, state: SourceState::Ended, .. }) => {
+//!             format!("{name} ended")
+//!         }
 //!         Control::Source(change) => format!("{} is {}", change.name, change.state.name()),
-//!         Control::Instrument(InstrumentEntry { symbol, price_scale, .. }) => format!("{symbol}: {price_scale} decimals"),
-//!         Control::Error(ProtocolError { code, message, .. }) if *code == Code::RateLimit.number() => message.clone(),
+//!         Control::Instrument(InstrumentEntry { symbol, price_scale, .. }) => {
+//!             format!("{symbol}: {price_scale} decimals")
+//!         }
+//!         Control::Error(ProtocolError { code, message, .. })
+//!             if *code == Code::RateLimit.number() =>
+//!         {
+//!             message.clone()
+//!         }
 //!         Control::Error(error) => error.message.clone(),
-//!         Control::Bye(Bye { reconnect, after_ms, .. }) => format!("reconnect: {reconnect}, in {after_ms} ms"),
+//!         Control::Bye(Bye { reconnect, after_ms, .. }) => {
+//!             format!("reconnect: {reconnect}, in {after_ms} ms")
+//!         }
 //!         Control::Unknown => "of a later version".into(),
 //!     }
 //! }
 //!
 //! # fn main() -> Result<(), DecodeError> {
-//! let message = br#"{"op":"gap","topic":"trade:A","epoch":"5d2f","from":8,"to":9,"n":2,"cause":"slow"}"#;
+//! let message = br#"{"op":"gap","topic":"trade:A",
+//!     "epoch":"5d2f","from":8,"to":9,"n":2,"cause":"slow"}"#;
 //! if let ServerMessage::Control(control) = decode_server_message(message, Encoding::Json)? {
 //!     assert_eq!(line(&control), "too slow for 2 of trade:A");
 //! }
-//! let event = br#"[{"ch":"trade","sym":"A","seq":8,"ts":1,"tx":2,"px":"1","qty":"1","side":"none"}]"#;
+//! let event = br#"[{"ch":"trade","sym":"A","seq":8,"ts":1,"tx":2,
+//!     "px":"1","qty":"1","side":"none"}]"#;
 //! if let ServerMessage::Events(events) = decode_server_message(event, Encoding::Json)? {
 //!     let numbers: Vec<Seq> = events.iter().map(|event: &DataEvent| event.seq).collect();
 //!     assert_eq!(numbers, [Seq(8)]);
@@ -140,7 +160,8 @@ pub use request::{Id, Op, Request, ResumeFrom, SnapshotWish, Subscribe, TopicsAs
 pub use seq::Seq;
 pub use server_message::ServerMessage;
 
-/// The most bytes of a server message's payload, in every encoding.
+/// Maximum payload size of a server message, in bytes, in every encoding.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
-/// The smallest `max_message` that a client may ask for: every message that can't be cut is shorter.
+/// Smallest `max_message` that a client may request, in bytes: all messages that cannot be split
+/// are shorter.
 pub const MESSAGE_BYTES_LEAST: usize = 4096;

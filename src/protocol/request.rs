@@ -3,20 +3,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeliveryWish, Seq};
 
-/// A client's own name for a request; the answer repeats it.
+/// Request id chosen by the client; the response repeats it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Id {
-    /// 0 … 2^53 − 1.
+    /// Integer from 0 to 2^53 − 1.
     Number(u64),
-    /// Up to 36 characters.
+    /// String of up to 36 characters.
     Text(String),
 }
 
-/// One request of a client.
+/// Request of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// `None` where it had none.
+    /// Id of the request, if any.
     pub id: Option<Id>,
     /// Operation requested.
     pub op: Op,
@@ -25,93 +25,93 @@ pub struct Request {
 /// Operations that a client can request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Begin to receive topics, or set what is held anew.
+    /// Subscribe to topics, or replace the settings of subscribed ones.
     Subscribe(Subscribe),
-    /// Stop receiving.
+    /// Unsubscribe from topics.
     Unsubscribe(TopicsAsked),
-    /// Change the delivery of what is held.
+    /// Modify the delivery settings of subscriptions.
     Modify {
-        /// The subscriptions, in the words they were made with.
+        /// Names of the subscriptions, as given when subscribing.
         topics: Vec<CompactString>,
         /// Delivery settings to change.
         wish: DeliveryWish,
     },
-    /// A snapshot for each.
+    /// Request a snapshot of each topic.
     Resync {
         /// Subscribed topics.
         topics: Vec<CompactString>,
     },
-    /// Subscribed topics, with their settings.
+    /// List the subscribed topics with their settings.
     Subscriptions,
-    /// Instruments of the server.
+    /// List the instruments of the server.
     Instruments {
-        /// A symbol, which may be `*` or end in `*`.
+        /// Symbol, `*`, or a prefix ending in `*`.
         pattern: String,
     },
-    /// The accounts.
+    /// Request the ledger.
     Ledger,
-    /// The server's time.
+    /// Request the server time.
     Ping {
-        /// Comes back as it is.
+        /// Value that the response repeats.
         t: i64,
     },
     /// Authentication of the client.
     Auth {
-        /// Its proof.
+        /// Credential of the client.
         token: String,
     },
 }
 
-/// Topics named by `unsubscribe`.
+/// Topics to unsubscribe from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TopicsAsked {
-    /// `all: true`.
+    /// All topics (`all: true`).
     All,
-    /// These subscriptions.
+    /// The named subscriptions.
     These(Vec<CompactString>),
 }
 
-/// A `subscribe`.
+/// Parameters of `subscribe`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Subscribe {
-    /// Topics and patterns, as texts; those of up to 24 bytes take no allocation of their own.
+    /// Topics and patterns; names of up to 24 bytes are stored without allocation.
     pub topics: Vec<CompactString>,
-    /// The delivery asked for.
+    /// Requested delivery settings.
     pub wish: DeliveryWish,
-    /// The snapshot asked for; `None` where the request says nothing of it.
+    /// Requested snapshot; `None` if the request does not specify it.
     pub snapshot: Option<SnapshotWish>,
-    /// Position of a broken connection.
+    /// Position of an earlier connection to resume from.
     pub from: Option<ResumeFrom>,
-    /// All or nothing.
+    /// True if the request succeeds or fails as a whole.
     pub atomic: bool,
-    /// Bytes of the largest message that the client takes from here on.
+    /// Maximum size of a server message from here on, in bytes.
     pub max_message: Option<u64>,
 }
 
 /// Snapshot setting of a `subscribe`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotWish {
-    /// `true`.
+    /// A snapshot of the default size.
     Yes,
-    /// `false`.
+    /// No snapshot.
     No,
-    /// At most so many events, at least 1.
+    /// A snapshot of at most this many events; at least 1.
     Events(u64),
 }
 
-/// Position of a broken connection.
+/// Position of an earlier connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResumeFrom {
-    /// The server's epoch.
+    /// Epoch of the server.
     pub epoch: String,
-    /// The last sequence number taken in, by topic.
+    /// Last sequence number received, by topic.
     pub seqs: Vec<(CompactString, Seq)>,
-    /// The epoch of topics that have another.
+    /// Epochs that differ from that of the server, by topic.
     pub epochs: Vec<(CompactString, CompactString)>,
 }
 
 impl Op {
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Subscribe(_) => "subscribe",

@@ -2,10 +2,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Sequence number of an event within the epoch of its topic: the first event has 1, each one the number after.
+/// Sequence number of an event within the epoch of its topic: 1 for the first event, increasing by
+/// 1 per event.
 ///
-/// As the position of a reader it names the last event that the reader has had; [`Seq::START`] is the position before
-/// the first event.
+/// As a reader position, it is the sequence number of the last event received; [`Seq::START`] is
+/// the position before the first event.
 ///
 /// ```
 /// use tickcast::protocol::Seq;
@@ -23,16 +24,17 @@ pub struct Seq(pub u64);
 impl Seq {
     /// Position before the first event of an epoch.
     pub const START: Self = Self(0);
-    /// Upper bound of all sequence numbers; no event has it.
+    /// Upper bound of all sequence numbers; never assigned to an event.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// Number of the event after this one. Stops at [`Seq::MAX`]: a number from a client or a server can be any.
+    /// Next sequence number. Saturates at [`Seq::MAX`], because a number received from a peer can
+    /// have any value.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// Number of the event before this one. Stops at [`Seq::START`].
+    /// Previous sequence number. Saturates at [`Seq::START`].
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))

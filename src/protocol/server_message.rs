@@ -1,10 +1,10 @@
 use super::{Control, DataEvent};
 
-/// A message of the server, as a client sees it.
+/// Message of the server, as a client receives it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerMessage {
-    /// A map.
+    /// Control message: a map.
     Control(Control),
-    /// An array of events; those of unknown channels are left out.
+    /// Data message: an array of events; events of unknown channels are omitted.
     Events(Vec<DataEvent>),
 }

@@ -1,4 +1,4 @@
-//! The folder of the state: one server has it, and its files are private, regular and no links.
+//! State directory: locked by one server; its files are private regular files, not links.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -13,20 +13,20 @@ use super::{ClockStep, Found, MAGIC, Refusal, Saved, State, by_time, clock_step,
 use crate::clock::Moment;
 use crate::files::refuse_special;
 
-/// Names of the files in the folder.
+/// Names of the files in the directory.
 pub(super) const LOCK: &str = "lock";
 pub(super) const STATE: &str = "state";
 pub(super) const STATE_NEW: &str = "state.new";
 pub(super) const LEASE: &str = "lease";
 pub(super) const LEASE_NEW: &str = "lease.new";
-/// Marker of earlier versions.
+/// Marker file of earlier versions.
 pub(super) const RUNNING: &str = "running";
 pub(super) const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 pub(super) const PRIVATE_FOLDER: u32 = 0o700;
 
-/// A folder for the state of one server, which has it for itself as long as this lives.
+/// State directory of one server, locked for the lifetime of this value.
 ///
-/// Its files are opened without following links, and must be regular files.
+/// Files are opened without following links and must be regular files.
 #[derive(Debug)]
 pub struct StateDir {
     fd: OwnedFd,
@@ -35,7 +35,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// The folder, made if it isn't there; an error where another server has it.
+    /// Opens the directory and creates it if it does not exist; fails if another server has locked
+    /// it.
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -48,7 +49,8 @@ impl StateDir {
             .map_err(|error| named(LOCK, &error))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                let why = "another running server uses it; stop that server, or give each its own directory";
+                let why =
+                    "in use by another server; stop that server, or give each its own directory";
                 io::Error::new(io::ErrorKind::ResourceBusy, why)
             }
             TryLockError::Error(error) => error,
@@ -60,8 +62,8 @@ impl StateDir {
         })
     }
 
-    /// Takes up what is there, and writes the lease of this run. A step of the clock since the last run is told where both
-    /// ran on the same boot of the machine.
+    /// Takes over the saved state and writes the lease of this run. Also returns a step of the
+    /// clock since the last run, if both runs were on the same boot of the machine.
     pub fn take_up(&mut self, now: &Moment) -> io::Result<(Found, Option<ClockStep>)> {
         let lease = self.read(LEASE)?;
         let read = self.read(STATE);
@@ -99,12 +101,12 @@ impl StateDir {
         Ok((found, step))
     }
 
-    /// Leaves the state for the next one.
+    /// Saves the state for the next run.
     pub fn leave(&self, state: &State, now: &Moment) -> io::Result<()> {
         let lease = self
             .lease
             .clone()
-            .ok_or_else(|| io::Error::other("no state was taken up before"))?;
+            .ok_or_else(|| io::Error::other("no lease was taken for this run"))?;
         let saved = Saved {
             lease,
             boot: now.boot.clone(),
@@ -115,7 +117,7 @@ impl StateDir {
         self.replace(STATE_NEW, STATE, &bytes)
     }
 
-    /// Writes a file beside another and puts it in its place.
+    /// Replaces a file atomically: writes a new file and renames it.
     fn replace(&self, new: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
         let write = || {
             self.remove(new)?;
@@ -129,7 +131,7 @@ impl StateDir {
         write().map_err(|error| named(new, &error))
     }
 
-    /// The contents of a file; `None` where there is none.
+    /// Reads a file; `None` if it does not exist.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         match open_own(&self.fd, name, OFlags::RDONLY) {
             Ok(mut file) => {
@@ -143,7 +145,7 @@ impl StateDir {
         }
     }
 
-    /// Removes a file; whether it was there.
+    /// Removes a file; returns true if it existed.
     fn remove(&self, name: &str) -> io::Result<bool> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -153,7 +155,7 @@ impl StateDir {
     }
 }
 
-/// Opens a file of the folder: no link, nothing but a regular file, and nobody else's to read.
+/// Opens a private regular file of the directory without following links.
 fn open_own(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let opened = rustix::fs::openat(folder, name, flags, PRIVATE_FILE);
@@ -176,7 +178,8 @@ fn named(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
 }
 
-/// A folder that holds nothing but a state, and is this user's, is closed to others; any other is left as it is.
+/// Restricts the directory to its owner if it belongs to this user and contains only a state; any
+/// other directory is left unchanged.
 fn keep_private(folder: &Path, fd: &OwnedFd) -> io::Result<()> {
     let found = fs::metadata(folder)?;
     let is_open = found.mode() & 0o077 != 0;

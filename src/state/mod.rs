@@ -1,10 +1,12 @@
-//! The state that a stopping server saves for the next one: epochs, numbers, last states, bars, history, and source positions.
+//! State saved by a stopping server for the next one: epochs, sequence numbers, last states, bars,
+//! history and source checkpoints.
 //!
-//! One file, replaced whole and checked by its sum. It is taken away when it is taken up, so that a server that crashes leaves
-//! none, and the next one begins a new epoch instead of pretending.
+//! The state is a single file with a checksum, replaced atomically. It is removed when it is
+//! loaded, so a server that crashes leaves no state, and the next server begins a new epoch instead
+//! of resuming an outdated one.
 //!
-//! Every run writes a lease of its own at its start, and its state names that lease. A state of any other run than the last
-//! one, such as a backup that was put back, is refused.
+//! Each run writes its own lease at startup, and its state refers to that lease. The state of any
+//! run other than the last one, such as a restored backup, is rejected.
 
 mod dir;
 #[cfg(test)]
@@ -24,42 +26,43 @@ use crate::log::SavedTopic;
 use crate::market::UnixNanos;
 pub use dir::StateDir;
 
-/// Header of the file; the digit is the version of the format.
+/// Header of the file; the digit is the format version.
 const MAGIC: &[u8; 16] = b"tickcast state 2";
 const SUM_BYTES: usize = 32;
-/// Catching up on more than this would take longer than it is worth.
+/// Maximum age of a state: catching up on more would take too long.
 const AGE_MAX: Duration = Duration::from_secs(3600);
-/// A state this far ahead of the clock is still taken up: publishing times wait for the clock meanwhile.
+/// Maximum time by which a state may be ahead of the clock: publication times wait for the clock in
+/// the meantime.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
-/// Difference of wall clock and monotonic clock that counts as a step.
+/// Minimum difference between wall clock and monotonic clock that counts as a step.
 const STEP_MIN: Duration = Duration::from_secs(1);
-/// A source at the moment of the stop.
+/// State of a source at the time of the stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedSource {
-    /// Its name in the config.
+    /// Name of the source in the config.
     pub name: String,
-    /// Sum of its config: with another one it starts over.
+    /// Digest of the source's config: with a different config the source starts over.
     pub config: Bytes,
-    /// Its own time.
+    /// Current time of the source.
     pub time: SavedTime,
-    /// From where it goes on; `None`: it can't.
+    /// Checkpoint to resume from; `None` if the source cannot resume.
     pub place: Option<Bytes>,
 }
 
-/// See the module.
+/// Saved state of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Time of the shutdown.
     pub stopped: UnixNanos,
-    /// The newest publishing time.
+    /// Latest publication time.
     pub tx: UnixNanos,
-    /// The origin of its epochs.
+    /// Origin of the epochs.
     pub origin: u64,
-    /// All sources.
+    /// Saved state of each source.
     pub sources: Vec<SavedSource>,
     /// Derived state of each instrument.
     pub instruments: Vec<SavedInstrument>,
-    /// All topics that have an event.
+    /// All topics that have events.
     pub topics: Vec<SavedTopic>,
 }
 
@@ -67,7 +70,8 @@ pub struct State {
 pub type StoppedSource = (String, Bytes, Option<Bytes>);
 
 impl State {
-    /// Puts together what the parts of a stopped server left; `sources`: name, config's sum, place.
+    /// Combines the states of the parts of a stopped server; `sources` contains name, config digest
+    /// and checkpoint.
     pub fn new(
         stopped: UnixNanos,
         origin: u64,
@@ -100,32 +104,32 @@ impl State {
     }
 }
 
-/// The sum by which a source's config is known again.
+/// Digest that identifies the config of a source.
 pub fn config_sum(config: &impl std::fmt::Debug) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(format!("{config:?}")))
 }
 
-/// Why a state is not taken up.
+/// Reason for rejecting a saved state.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The last run did not write one.
+    /// The last run did not save a state.
     #[error("the last run ended without saving its state, for example in a crash")]
     Missing,
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read the state: {0}")]
     Unreadable(io::Error),
-    /// The file is not what was written.
+    /// The file is damaged or has an unsupported version.
     #[error("the state is damaged or has another version: {0}")]
     Damaged(String),
-    /// It is of another run than the last one.
+    /// The state was saved by a run other than the last one.
     #[error(
         "the state is not that of the last run; an older one was restored, or the lease file was removed"
     )]
     NotTheLast,
-    /// It was saved too long ago.
+    /// The state is too old.
     #[error("the state is {} minutes old, expected at most {}", .0.as_secs() / 60, AGE_MAX.as_secs() / 60)]
     Old(Duration),
-    /// It was saved at a time that has not come yet.
+    /// The state was saved in the future.
     #[error(
         "the state was saved in the future, {0:?} ahead of the clock: the clock was ahead then, or has been set back"
     )]
@@ -133,7 +137,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The label value of this one.
+    /// Metric label of the reason.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -146,27 +150,27 @@ impl Refusal {
     }
 }
 
-/// A step of the wall clock between two runs on one boot of the machine.
+/// Step of the wall clock between two runs on the same boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockStep {
-    /// The clock was set forward by this.
+    /// The clock was set forward by this duration.
     Forward(Duration),
-    /// The clock was set back by this.
+    /// The clock was set back by this duration.
     Back(Duration),
 }
 
-/// State found at start.
+/// State found at startup.
 #[derive(Debug)]
 pub enum Found {
-    /// No server was here before.
+    /// No server has run in this directory before.
     Nothing,
-    /// The last one stopped in order.
+    /// The last run stopped in an orderly way.
     State(Box<State>),
-    /// There was one, but it left nothing that could be used.
+    /// The last run left no usable state.
     Refused(Refusal),
 }
 
-/// The file's contents behind its sum.
+/// Contents of the file, after the checksum.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved<S> {
     lease: String,
@@ -187,7 +191,7 @@ fn parse(bytes: &[u8]) -> Result<Saved<State>, Refusal> {
     rmp_serde::from_slice(payload).map_err(|error| Refusal::Damaged(error.to_string()))
 }
 
-/// Compares the time of a state with the clock, both ways.
+/// Checks the age of a state against the clock, in both directions.
 fn by_time(state: &State, now: UnixNanos) -> Option<Refusal> {
     let ahead = state.stopped.max(state.tx).since(now);
     if ahead > AHEAD_MAX {
@@ -197,7 +201,7 @@ fn by_time(state: &State, now: UnixNanos) -> Option<Refusal> {
     (age > AGE_MAX).then_some(Refusal::Old(age))
 }
 
-/// The monotonic clock of the machine tells how much time has really passed.
+/// Step of the wall clock, measured against the monotonic clock of the machine.
 fn clock_step<S: std::borrow::Borrow<State>>(saved: &Saved<S>, now: &Moment) -> Option<ClockStep> {
     let passed = now.boot.as_ref()?.since(saved.boot.as_ref()?)?;
     let expected = saved.state.borrow().stopped.plus(passed);

@@ -158,7 +158,7 @@ fn files_are_private_regular_and_no_links() {
     for name in [LOCK, STATE, LEASE] {
         assert_eq!(mode(&inner.join(name)), 0o600, "{name}");
     }
-    // Instead of the state: a link, a FIFO, a folder.
+    // Replace the state with a link, a FIFO and a directory.
     fs::remove_file(inner.join(STATE)).expect("it is there");
     symlink(&victim, inner.join(STATE)).expect("a link");
     assert!(

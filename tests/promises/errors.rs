@@ -101,7 +101,7 @@ async fn unknown_topics_stand_in_err_with_the_nearest() -> Result<()> {
         "{answer:?}"
     );
     assert!(
-        answer.err[0].message.contains("the nearest is trade:S2"),
+        answer.err[0].message.contains("did you mean trade:S2?"),
         "{answer:?}"
     );
     let held_by_nobody = Op::Resync {

@@ -1,4 +1,5 @@
-//! Takes sections and values out of the tree, by the table, and gathers everything that is wrong.
+//! Reads sections and values from the tree according to the table of keys, and collects all
+//! problems.
 
 mod values;
 
@@ -10,20 +11,21 @@ use super::table::{self, Kind};
 use super::yaml::{Mark, Node, Value};
 use super::{PROBLEMS_MAX, Problem};
 
-/// One section of the file. Each key that is taken is known; [`Section::finish`] tells the others.
+/// One section of the file. Each key that is read becomes known; [`Section::finish`] reports the
+/// others.
 pub(super) struct Section<'c> {
     entries: &'c [(String, Node)],
-    /// Position of its start.
+    /// Position of the section's start.
     pub mark: Mark,
-    /// As people see it: `sources[0]`.
+    /// Path shown to users, e.g. `sources[0]`.
     shown: String,
-    /// As the table has it: `sources.sim`.
+    /// Path in the table, e.g. `sources.sim`.
     path: String,
     taken: RefCell<Vec<String>>,
     findings: &'c Findings,
 }
 
-/// A value that was given, or the table's default.
+/// Value from the file, or the default of the table.
 struct Given<'c> {
     text: &'c str,
     mark: Mark,
@@ -78,7 +80,7 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// Says what is wrong with a key of this section.
+    /// Reports a problem with a key of this section.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let mark = self.node(key).map_or(self.mark, |node| node.mark);
         self.findings
@@ -129,7 +131,8 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// Reads a value and records it. A value that is refused becomes a problem, and the default is taken.
+    /// Reads a value and records it. An invalid value is reported as a problem and replaced by the
+    /// default.
     fn read<T: Debug>(
         &self,
         key: &str,
@@ -153,7 +156,7 @@ impl<'c> Section<'c> {
             .and_then(parse)
     }
 
-    /// Keeps a value for comparison with that of another config.
+    /// Records a value for comparison with another config.
     fn record(&self, path: String, value: &impl Debug) {
         let mut values = self.findings.values.borrow_mut();
         values.insert(path, format!("{value:?}"));
@@ -163,7 +166,7 @@ impl<'c> Section<'c> {
         table::find(&self.table_path(key)).map_or(Kind::Text, |entry| entry.kind)
     }
 
-    /// A section; an empty one where it isn't given.
+    /// Section at `key`; empty if absent.
     pub(super) fn section(&self, key: &str) -> Section<'c> {
         let (shown, path) = (self.shown_path(key), self.table_path(key));
         let found = self
@@ -179,7 +182,7 @@ impl<'c> Section<'c> {
         })
     }
 
-    /// The sections of a list; `path` is what the table calls them.
+    /// Sections of the list at `key`; `path` is their path in the table.
     pub(super) fn sections(&self, key: &str) -> Vec<Section<'c>> {
         match self.take(key).map(|node| (&node.value, node.mark)) {
             None | Some((Value::Null, _)) => Vec::new(),
@@ -197,7 +200,8 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// A section of one key that says what kind it is: `{gbm: {volatility: 0.6}}`, or the bare word `gbm`.
+    /// Variant section with one key that selects the kind: `{gbm: {volatility: 0.6}}`, or just the
+    /// word `gbm`.
     pub(super) fn variant(
         &self,
         key: &str,
@@ -249,7 +253,7 @@ impl<'c> Section<'c> {
         ))
     }
 
-    /// The names and texts of a section that may hold any names.
+    /// Names and texts of a section with arbitrary keys.
     pub(super) fn pairs(&self, key: &str) -> Vec<(String, String)> {
         let section = self.section(key);
         let text = |(name, node): &(String, Node)| match &node.value {
@@ -259,7 +263,7 @@ impl<'c> Section<'c> {
         section.entries.iter().filter_map(text).collect()
     }
 
-    /// The same section, its keys looked up under another path of the table as well.
+    /// Same section, with keys also looked up under another path of the table.
     pub(super) fn also(self, suffix: &str) -> Self {
         Self {
             path: format!("{}.{suffix}", self.path),
@@ -267,14 +271,14 @@ impl<'c> Section<'c> {
         }
     }
 
-    /// Marks keys as known that were read otherwise.
+    /// Marks keys as known that are read elsewhere.
     pub(super) fn know(&self, keys: &[&str]) {
         self.taken
             .borrow_mut()
             .extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Tells the keys that nobody took.
+    /// Reports unknown keys.
     pub(super) fn finish(&self) {
         let taken = self.taken.borrow();
         let unknown = self
@@ -283,7 +287,7 @@ impl<'c> Section<'c> {
             .filter(|(name, _)| !taken.contains(name));
         for (at, (name, node)) in unknown.enumerate() {
             if at > PROBLEMS_MAX {
-                // Only counted: no report shows it.
+                // Counted only: no report shows it.
                 self.findings
                     .problem(Problem::new(node.mark, name, "unknown key".to_owned()));
                 continue;
@@ -300,7 +304,7 @@ impl<'c> Section<'c> {
     }
 }
 
-/// The known key closest to `name`, if one is close at all.
+/// Most similar known key, if any is similar enough.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()

@@ -1,4 +1,4 @@
-//! Values of the types that the table of keys knows.
+//! Readers for the value types in the table of keys.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::Section;
 use crate::market::{UnixNanos, parse_decimal};
 
 impl Section<'_> {
-    /// A text; empty where there is none.
+    /// String value; empty if absent.
     pub(in crate::config) fn text(&self, key: &str) -> String {
         self.read(key, "a text", |text| Some(text.to_owned()))
             .unwrap_or_default()
     }
 
-    /// A text that must be there.
+    /// Required string value.
     pub(in crate::config) fn required(&self, key: &str) -> String {
         if !self.has(key) {
             self.findings.problem(Problem::new(
@@ -76,7 +76,7 @@ impl Section<'_> {
         .unwrap_or_default()
     }
 
-    /// `None` where it isn't given and the table has no default.
+    /// Duration; `None` if the key is absent and the table has no default.
     pub(in crate::config) fn duration_if_any(&self, key: &str) -> Option<Duration> {
         if !self.has(key)
             && table::find(&self.table_path(key))
@@ -147,7 +147,8 @@ impl Section<'_> {
         .unwrap_or_default()
     }
 
-    /// A list of texts, each parsed by `parse`; entries that are not `wanted` are problems.
+    /// List of strings, each parsed by `parse`; entries that fail to parse are reported as
+    /// problems.
     pub(in crate::config) fn list<T>(
         &self,
         key: &str,
@@ -165,7 +166,8 @@ impl Section<'_> {
         self.texts(key).into_iter().filter_map(read).collect()
     }
 
-    /// A list of texts; one text counts as a list of it. A default of the table is split at its commas.
+    /// List of strings; a single string counts as a list of one. A default from the table is split
+    /// at commas.
     pub(in crate::config) fn texts(&self, key: &str) -> Vec<String> {
         let texts = self.given_texts(key);
         self.record(self.table_path(key), &texts);

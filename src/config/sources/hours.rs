@@ -1,4 +1,4 @@
-//! Trading hours, with their time zone.
+//! Trading hours and their time zone.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn zone(section: &Section<'_>) -> Option<TimeZone> {
     zone
 }
 
-/// The zone of an offset such as -05:00.
+/// Time zone for an offset such as -05:00.
 pub(super) fn fixed_offset(text: &str) -> Option<TimeZone> {
     let (sign, rest) = text.split_at_checked(1)?;
     let seconds = i32::try_from(clock_minutes(rest)?.checked_mul(60)?).ok()?;

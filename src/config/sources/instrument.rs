@@ -1,11 +1,11 @@
-//! Keys that the instruments of every kind of source have.
+//! Keys of instruments, common to all kinds of source.
 
 use std::collections::HashSet;
 
 use crate::config::reader::Section;
 use crate::market::{PriceRules, Symbol, is_printable};
 
-/// The most characters of a description.
+/// Maximum number of characters of a description.
 const DESCRIPTION_CHARS_MAX: usize = 200;
 
 pub(super) fn symbol(section: &Section<'_>) -> Option<Symbol> {

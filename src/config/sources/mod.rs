@@ -17,19 +17,19 @@ use crate::replay::ReplayConfig;
 use crate::source::push::PushRules;
 use crate::source::sim::SimConfig;
 
-/// One source.
+/// Configuration of one source.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
-    /// Its name in messages, metrics and logs.
+    /// Name of the source in messages, metrics and logs.
     pub name: Arc<str>,
-    /// Silence after which it is stale.
+    /// Silence after which the source is stale.
     pub stale_after: Duration,
-    /// The rest, by kind.
+    /// Settings specific to the kind of source.
     pub details: SourceDetails,
 }
 
 impl SourceConfig {
-    /// The symbols that are known before it runs.
+    /// Symbols known before the source runs.
     fn symbols(&self) -> Vec<&Symbol> {
         match &self.details {
             SourceDetails::Sim(sim) => sim
@@ -41,7 +41,7 @@ impl SourceConfig {
                 .iter()
                 .map(|instrument| &instrument.symbol)
                 .collect(),
-            // Files may name more; the bus refuses and counts those.
+            // Files may contain more symbols; the bus rejects duplicates and counts their events.
             SourceDetails::Replay(replay) => replay.symbol.iter().collect(),
         }
     }
@@ -55,19 +55,19 @@ pub enum SourceDetails {
     Sim(SimConfig),
     /// Recorded files.
     Replay(ReplayConfig),
-    /// Prices from outside.
+    /// Prices published over HTTP.
     Push {
         /// Instruments that may be published.
         instruments: Vec<Instrument>,
         /// Rules for published events.
         rules: PushRules,
-        /// SHA-256 of the publisher's token; `None`: open to programs on this machine.
+        /// SHA-256 of the publisher's token; `None`: open to all programs on this machine.
         token_sha256: Option<[u8; 32]>,
     },
 }
 
 impl SourceDetails {
-    /// The symbols that the config lists; those of a replay stand in its files.
+    /// Symbols that the config lists; those of a replay are in its files.
     pub fn symbols(&self) -> Vec<Symbol> {
         match self {
             Self::Sim(sim) => sim
@@ -83,7 +83,7 @@ impl SourceDetails {
     }
 }
 
-/// The most sources.
+/// Maximum number of sources.
 const SOURCES_MAX: usize = 1000;
 
 pub(super) fn read(root: &Section<'_>) -> Vec<SourceConfig> {

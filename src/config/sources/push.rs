@@ -1,4 +1,4 @@
-//! Prices that are published from outside.
+//! Keys of a push source.
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 

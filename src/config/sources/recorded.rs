@@ -1,4 +1,4 @@
-//! The keys of a replay: files, their columns and their times.
+//! Keys of a replay: files, columns and times.
 
 use super::hours::fixed_offset;
 use super::instrument::price_rules;

@@ -1,4 +1,4 @@
-//! A simulated market.
+//! Keys of a simulated market.
 
 use rust_decimal::Decimal;
 
@@ -8,7 +8,7 @@ use crate::config::reader::Section;
 use crate::market::{Price, PriceRules, VALUE_MAX, parse_decimal};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 
-/// The most ticks of a simulated price.
+/// Maximum simulated price, in ticks.
 const TICKS_MAX: u64 = 1_000_000_000_000;
 
 pub(super) fn read(section: &Section<'_>) -> SimConfig {

@@ -1,5 +1,5 @@
-//! Every key of the config: what it means, its unit, its default, its bounds. `check`, the errors and the operations guide
-//! are made from this table.
+//! Table of all config keys: meaning, unit, default and bounds. `check`, the errors and the
+//! configuration reference are generated from it.
 
 mod server;
 mod sources;
@@ -7,35 +7,35 @@ mod sources;
 /// Type and bounds of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Any text.
+    /// Any string.
     Text,
     /// `true` or `false`.
     Flag,
-    /// A whole number.
+    /// Integer, with its bounds.
     Integer(u64, u64),
-    /// A number with decimals.
+    /// Number with decimals, with its bounds.
     Number(f64, f64),
-    /// An exact decimal, in quotes or plain.
+    /// Exact decimal, quoted or plain.
     Decimal,
-    /// A length of time; the bounds as texts.
+    /// Duration; the bounds are given as text.
     Duration(&'static str, &'static str),
-    /// Bytes; the bounds as texts.
+    /// Size in bytes; the bounds are given as text.
     Size(&'static str, &'static str),
-    /// Events a second, as in `20/s`.
+    /// Rate of events, as in `20/s`.
     Rate,
-    /// `HOST:PORT`, with an address of this machine.
+    /// Local address, `HOST:PORT`.
     Address,
-    /// A UTC time.
+    /// UTC time.
     Time,
-    /// A list of texts.
+    /// List of strings.
     Texts,
-    /// One of these words.
+    /// One of these keywords.
     Word(&'static [&'static str]),
-    /// A section or list, whose own keys follow.
+    /// Section or list, whose keys follow in the table.
     Section,
 }
 
-/// One key.
+/// One config key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Key {
     /// Path of the key; a source's own keys are listed under its kind.
@@ -46,7 +46,7 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// Meaning of the key.
     pub doc: &'static str,
-    /// A running server can't take it up.
+    /// True if a running server cannot apply a change of the key.
     pub needs_restart: bool,
 }
 
@@ -77,14 +77,14 @@ const fn fixed(key: Key) -> Key {
     }
 }
 
-/// All keys, in the order of the guide.
+/// All keys, in the order of the reference.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     [server::BASE, sources::SOURCES, server::LIMITS]
         .into_iter()
         .flatten()
 }
 
-/// The key at `path`.
+/// Key at `path`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     keys().find(|key| key.path == path)
 }

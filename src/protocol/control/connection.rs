@@ -4,88 +4,88 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Code, Encoding, Id, MESSAGE_BYTES_MAX};
 
-/// The server's greeting.
+/// First message of the server on a connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
     /// Name and version of the server.
     pub server: String,
-    /// Names this connection in the server's log.
+    /// Identifier of this connection in the server's log.
     pub session: String,
-    /// The server's epoch.
+    /// Epoch of the server.
     pub epoch: String,
-    /// The server's time, Unix nanoseconds.
+    /// Server time, in Unix nanoseconds.
     pub ts: u64,
-    /// The connection's encoding.
+    /// Encoding of the connection.
     pub encoding: Encoding,
     /// Heartbeat interval, in milliseconds.
     pub heartbeat_ms: u64,
-    /// Limits for the client.
+    /// Limits of the connection.
     pub limits: Limits,
     /// `none`, `required` or `ok`.
     pub auth: String,
-    /// Bytes of the largest message that the server sends on this connection.
+    /// Maximum size of a server message on this connection, in bytes.
     #[serde(default = "message_bytes_max")]
     pub max_message: u64,
 }
 
-/// The bound of servers that don't say it.
+/// Maximum message size of servers that do not state it, in bytes.
 const fn message_bytes_max() -> u64 {
     MESSAGE_BYTES_MAX as u64
 }
 
-/// Limits for a client.
+/// Limits of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Topics held at once.
+    /// Maximum number of subscribed topics.
     pub topics: u64,
-    /// Requests a second.
+    /// Maximum number of requests per second.
     pub requests_per_s: u64,
-    /// Bytes of a request.
+    /// Maximum size of a request, in bytes.
     pub message_bytes: u64,
-    /// Events of a snapshot.
+    /// Maximum number of events in a snapshot.
     pub snapshot_events: u64,
 }
 
-/// Answers `auth`.
+/// Response to `auth`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Authenticated {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
-    /// Expiry of the authorization, Unix nanoseconds; `None`: never.
+    /// Expiry of the authorization, in Unix nanoseconds; `None`: never.
     pub expires: Option<u64>,
-    /// The limits now.
+    /// Limits in force after authentication.
     pub limits: Limits,
 }
 
-/// Answers `ping`.
+/// Response to `ping`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
-    /// As sent.
+    /// Value of `t` in the request.
     pub t: i64,
-    /// The server's time, Unix nanoseconds.
+    /// Server time, in Unix nanoseconds.
     pub ts: u64,
 }
 
-/// A request failed as a whole.
+/// Error response: the request failed as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProtocolError {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
-    /// See [`Code`].
+    /// Error code, one of [`Code`].
     pub code: u16,
-    /// The code's name.
+    /// Name of the code.
     pub name: String,
-    /// Says what to do.
+    /// Description of the error and its remedy.
     pub message: String,
-    /// Time after which a retry may succeed.
+    /// Time after which a retry may succeed, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
 }
 
 impl ProtocolError {
-    /// An error that no retry mends.
+    /// Error for which a retry cannot succeed.
     pub fn new(id: Option<Id>, code: Code, message: impl Into<String>) -> Self {
         Self {
             id,
@@ -97,15 +97,15 @@ impl ProtocolError {
     }
 }
 
-/// The server closes.
+/// Last message before the server closes the connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bye {
-    /// See [`Code`].
+    /// Reason code, one of [`Code`].
     pub code: u16,
-    /// Why.
+    /// Description of the reason.
     pub message: String,
     /// True if the client may reconnect.
     pub reconnect: bool,
-    /// Reconnect slot of the client.
+    /// Delay before the client should reconnect, in milliseconds.
     pub after_ms: u64,
 }

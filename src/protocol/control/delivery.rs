@@ -5,38 +5,38 @@ use serde::{Deserialize, Serialize};
 use super::is_false;
 use crate::protocol::{DataEvent, Id, Seq};
 
-/// A topic's state.
+/// Snapshot of a topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// Its epoch.
+    /// Epoch of the topic.
     pub epoch: String,
-    /// The newest event that is in it.
+    /// Sequence number of the newest event included.
     pub seq: Seq,
-    /// The state; empty where nothing was published yet.
+    /// Events of the snapshot; empty if nothing has been published yet.
     pub events: Vec<DataEvent>,
 }
 
-/// Why events are missing.
+/// Cause of a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapCause {
-    /// The client couldn't keep up.
+    /// The client did not keep up.
     Slow,
-    /// The server couldn't.
+    /// The server did not keep up.
     Bus,
-    /// No longer in the history when the client came back.
+    /// The events were no longer in the history when the client resumed.
     Expired,
-    /// The source missed something; none of ours is missing.
+    /// The source missed data; no event of this server is missing.
     Source,
 }
 
 impl GapCause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 4] = [Self::Slow, Self::Bus, Self::Expired, Self::Source];
 
-    /// The word on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slow => "slow",
@@ -47,22 +47,22 @@ impl GapCause {
     }
 }
 
-/// Events that won't come.
+/// Gap notification: events that will not be delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// Its epoch.
+    /// Epoch of the topic.
     pub epoch: String,
-    /// The first that is missing.
+    /// Sequence number of the first missing event.
     pub from: Seq,
-    /// The last that is missing.
+    /// Sequence number of the last missing event.
     pub to: Seq,
-    /// Number of events.
+    /// Number of missing events.
     pub n: u64,
-    /// Why.
+    /// Cause of the gap.
     pub cause: GapCause,
-    /// With cause `source`: how many the source missed, where it knows.
+    /// Number of events that the source missed, if known; only with cause `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<u64>,
 }
@@ -75,15 +75,15 @@ pub enum LagLevel {
     Ok,
     /// Falling behind.
     Warn,
-    /// Topics with `on_slow: conflate` jump.
+    /// Topics with `on_slow: conflate` skip ahead to newer events.
     Degraded,
 }
 
 impl LagLevel {
-    /// All of them, from the best to the worst.
+    /// All levels, from best to worst.
     pub const ALL: [Self; 3] = [Self::Ok, Self::Warn, Self::Degraded];
 
-    /// As it stands on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -93,61 +93,61 @@ impl LagLevel {
     }
 }
 
-/// The level changed.
+/// Notification of a changed lag level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
-    /// The level now.
+    /// Current lag level.
     pub level: LagLevel,
-    /// Bytes that wait.
+    /// Number of queued bytes.
     pub queued_bytes: u64,
-    /// Age of the oldest event that waits.
+    /// Age of the oldest queued event, in milliseconds.
     pub behind_ms: u64,
 }
 
-/// The accounts' sums since the connection began.
+/// Periodic message with the totals of all ledger entries since the start of the connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// The server's time, Unix nanoseconds.
+    /// Server time, in Unix nanoseconds.
     pub ts: u64,
-    /// Events in data arrays.
+    /// Number of events delivered in data arrays.
     pub delivered: u64,
-    /// Events replaced by newer ones.
+    /// Number of events replaced by newer ones.
     pub merged: u64,
-    /// Events named in gaps.
+    /// Number of events reported in gaps.
     pub lost: u64,
-    /// Bytes that wait.
+    /// Number of queued bytes.
     pub queued_bytes: u64,
 }
 
-/// Answers `ledger`.
+/// Response to `ledger`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerAnswer {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
-    /// The account of each topic held.
+    /// Ledger entry of each subscribed topic.
     pub topics: Vec<LedgerEntry>,
-    /// Another part follows.
+    /// True if another part of the response follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
 
-/// One topic's account: `head` − `start` = `delivered` + `merged` + `lost`.
+/// Ledger entry of one topic: `head` − `start` = `delivered` + `merged` + `lost`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerEntry {
-    /// The topic.
+    /// Name of the topic.
     pub topic: String,
-    /// Its epoch.
+    /// Epoch of the topic.
     pub epoch: String,
-    /// Start of the account.
+    /// Sequence number after which the accounting starts.
     pub start: Seq,
-    /// The newest event that is accounted for.
+    /// Sequence number of the newest event accounted for.
     pub head: Seq,
-    /// Events in data arrays.
+    /// Number of events delivered in data arrays.
     pub delivered: u64,
-    /// Events replaced by newer ones.
+    /// Number of events replaced by newer ones.
     pub merged: u64,
-    /// Events named in gaps.
+    /// Number of events reported in gaps.
     pub lost: u64,
-    /// Newer ones that wait.
+    /// Number of newer events not accounted for yet.
     pub pending: u64,
 }

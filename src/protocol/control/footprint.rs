@@ -1,4 +1,4 @@
-//! Memory of a control message, by which queues of them are bounded.
+//! Memory footprint of control messages, which bounds their queues.
 
 use super::{
     Control, Entry, Gap, InstrumentEntry, Instruments, LedgerAnswer, LedgerEntry, Refusal,
@@ -7,7 +7,7 @@ use super::{
 use crate::protocol::Id;
 
 impl Control {
-    /// Bytes of memory that it takes, texts and lists included.
+    /// Memory footprint in bytes, including strings and lists.
     pub(crate) fn footprint(&self) -> usize {
         let heap = match self {
             Self::Welcome(welcome) => {

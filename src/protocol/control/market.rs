@@ -1,4 +1,4 @@
-//! Instruments and sources.
+//! Messages about instruments and sources.
 
 use std::borrow::Cow;
 
@@ -8,57 +8,57 @@ use super::is_false;
 use crate::market::SourceKind;
 use crate::protocol::Id;
 
-/// Answers `instruments`.
+/// Response to `instruments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instruments {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
     /// Instruments visible to the client.
     pub instruments: Vec<InstrumentEntry>,
-    /// Another part follows.
+    /// True if another part of the response follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
 
-/// One instrument.
+/// Description of one instrument.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstrumentEntry {
-    /// Its symbol.
+    /// Symbol of the instrument.
     pub symbol: String,
-    /// Its channels, with their params: `trade`, `bar:1m`.
+    /// Channels with their parameters, e.g. `trade`, `bar:1m`.
     pub channels: Vec<Cow<'static, str>>,
-    /// Usual decimals of a price.
+    /// Usual number of decimals of prices.
     pub price_scale: u32,
-    /// Usual decimals of a quantity.
+    /// Usual number of decimals of quantities.
     pub qty_scale: u32,
-    /// Kind of source of its prices.
+    /// Kind of source of the prices.
     pub src: SourceKind,
-    /// For people.
+    /// Human-readable description.
     pub description: String,
-    /// The venue's own spelling of the symbol, where that differs.
+    /// Venue spelling of the symbol, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub venue_symbol: Option<String>,
 }
 
-/// A source's state.
+/// State of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
-    /// It emits.
+    /// The source emits events.
     Live,
-    /// It is silent.
+    /// The source is silent.
     Stale,
-    /// It failed and is being started again.
+    /// The source failed and is being restarted.
     Reconnecting,
-    /// It has come to its end.
+    /// The source has ended.
     Ended,
 }
 
 impl SourceState {
-    /// All there are.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Live, Self::Stale, Self::Reconnecting, Self::Ended];
 
-    /// As it stands on the wire.
+    /// Name on the wire.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -69,16 +69,16 @@ impl SourceState {
     }
 }
 
-/// A source of a held topic changed.
+/// State change of a source of a subscribed topic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceChange {
-    /// Its name in the config.
+    /// Name of the source in the config.
     pub name: String,
-    /// Its state now.
+    /// Current state of the source.
     pub state: SourceState,
-    /// Since when, Unix nanoseconds.
+    /// Time of the change, in Unix nanoseconds.
     pub since: u64,
-    /// Why it ended before its end; absent otherwise.
+    /// Failure that ended the source; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -13,50 +13,50 @@ pub use subscription::{Entry, Refusal, Subscribed, Subscriptions, TopicsChange, 
 
 use serde::{Deserialize, Serialize};
 
-/// A control message (protocol, *Control messages*).
+/// Control message (protocol, *Control messages*).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Control {
-    /// The first message.
+    /// First message of a connection.
     Welcome(Welcome),
-    /// Answers `auth`.
+    /// Response to `auth`.
     Authenticated(Authenticated),
-    /// Answers `subscribe`, `modify` and `resync`.
+    /// Response to `subscribe`, `modify` and `resync`.
     Subscribed(Subscribed),
-    /// Answers `unsubscribe`.
+    /// Response to `unsubscribe`.
     Unsubscribed(Unsubscribed),
-    /// Answers `subscriptions`.
+    /// Response to `subscriptions`.
     Subscriptions(Subscriptions),
-    /// Answers `instruments`.
+    /// Response to `instruments`.
     Instruments(Instruments),
-    /// Answers `ping`.
+    /// Response to `ping`.
     Pong(Pong),
-    /// A topic's state at a sequence number.
+    /// State of a topic at a sequence number.
     Snapshot(Snapshot),
-    /// Events that won't come.
+    /// Events that will not be delivered.
     Gap(Gap),
     /// Lag level of the client.
     Lag(Lag),
-    /// The accounts' sums.
+    /// Periodic totals of the ledger.
     Heartbeat(Heartbeat),
-    /// Answers `ledger`.
+    /// Response to `ledger`.
     Ledger(LedgerAnswer),
     /// Change of the topics that subscribed patterns match.
     Topics(TopicsChange),
-    /// A source of a held topic changed.
+    /// State change of a source of a subscribed topic.
     Source(SourceChange),
-    /// An instrument of a held topic is described otherwise now.
+    /// Changed description of an instrument of a subscribed topic.
     Instrument(InstrumentEntry),
-    /// A request failed as a whole.
+    /// Error response: a request failed as a whole.
     Error(ProtocolError),
-    /// The server closes.
+    /// Last message before the server closes the connection.
     Bye(Bye),
-    /// A message of a later version; a client ignores it.
+    /// Message of a later protocol version; clients ignore it.
     #[serde(other)]
     Unknown,
 }
 
-/// True for a flag that stands for itself by its absence.
+/// True for a flag whose default value is omitted on the wire.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_false(flag: &bool) -> bool {
     !*flag

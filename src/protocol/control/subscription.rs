@@ -1,38 +1,38 @@
-//! Answers about subscriptions, and what they hold.
+//! Responses about subscriptions, and their entries.
 
 use serde::{Deserialize, Serialize};
 
 use super::is_false;
 use crate::protocol::{Code, Id, Mode, OnSlow, Seq, Settings};
 
-/// One topic or pattern that is held, with the settings in force.
+/// Subscribed topic or pattern, with the settings in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The topic or pattern.
+    /// Name of the topic or pattern.
     pub topic: String,
-    /// The topic's epoch.
+    /// Epoch of the topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// `raw`, `conflate` or `interval`.
+    /// Delivery mode: `raw`, `conflate` or `interval`.
     pub mode: String,
-    /// With `interval`.
+    /// Conflation interval in milliseconds, for mode `interval`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u16>,
     /// Slow-consumer policy.
     pub on_slow: OnSlow,
-    /// The topic's head when the request took effect.
+    /// Newest sequence number of the topic when the request took effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<Seq>,
-    /// True if the missed events follow; with `from` only.
+    /// True if the missed events follow; only in responses to requests with `from`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
-    /// The topics that a pattern matches.
+    /// Topics that the pattern matches, with their settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Vec<Entry>>,
 }
 
 impl Entry {
-    /// A name with its settings and nothing else yet.
+    /// Creates an entry with a name and settings only.
     pub fn new(topic: String, settings: Settings) -> Self {
         Self {
             topic,
@@ -46,7 +46,7 @@ impl Entry {
         }
     }
 
-    /// The settings, where this version knows the mode.
+    /// Delivery settings, if this version knows the mode.
     pub fn settings(&self) -> Option<Settings> {
         let mode = match (self.mode.as_str(), self.interval_ms) {
             ("raw", _) => Mode::Raw,
@@ -64,16 +64,16 @@ impl Entry {
 /// A rejected topic or pattern, with the reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// The topic or pattern as it was asked for.
+    /// Topic or pattern as requested.
     pub topic: String,
-    /// See [`Code`].
+    /// Error code, one of [`Code`].
     pub code: u16,
-    /// Says what would be right.
+    /// Description of the error and the expected value.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal of `topic` for the reason `code`.
+    /// Creates a rejection of `topic` with the reason `code`.
     pub fn new(topic: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
         Self {
             topic: topic.into(),
@@ -83,53 +83,53 @@ impl Refusal {
     }
 }
 
-/// Answers `subscribe`, `modify` and `resync`.
+/// Response to `subscribe`, `modify` and `resync`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subscribed {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
     /// Subscribed topics and patterns.
     pub ok: Vec<Entry>,
     /// Rejected topics and patterns.
     pub err: Vec<Refusal>,
-    /// Topics held now.
+    /// Number of topics currently subscribed.
     pub count: u64,
-    /// Bytes of the largest message from here on, where the request asked for it.
+    /// Maximum size of a server message from here on, in bytes, if the request changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_message: Option<u64>,
-    /// Another part follows.
+    /// True if another part of the response follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
 
-/// Answers `unsubscribe`.
+/// Response to `unsubscribe`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unsubscribed {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
-    /// No longer held.
+    /// Topics no longer subscribed.
     pub topics: Vec<String>,
-    /// Still held by another subscription.
+    /// Topics still subscribed through another subscription.
     pub ok: Vec<Entry>,
     /// Rejected topics and patterns.
     pub err: Vec<Refusal>,
-    /// Topics held now.
+    /// Number of topics currently subscribed.
     pub count: u64,
-    /// Another part follows.
+    /// True if another part of the response follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
 
-/// Answers `subscriptions`.
+/// Response to `subscriptions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subscriptions {
-    /// The request's.
+    /// Id of the request.
     pub id: Option<Id>,
     /// Subscribed topics and patterns.
     pub ok: Vec<Entry>,
-    /// Topics held now.
+    /// Number of topics currently subscribed.
     pub count: u64,
-    /// Another part follows.
+    /// True if another part of the response follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
@@ -137,13 +137,13 @@ pub struct Subscriptions {
 /// Change of the topics that subscribed patterns match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopicsChange {
-    /// Matched now, and held.
+    /// Topics that newly match and are now subscribed.
     pub added: Vec<Entry>,
-    /// No longer held.
+    /// Topics no longer subscribed.
     pub removed: Vec<Refusal>,
-    /// Matched, but refused.
+    /// Topics that match but were rejected.
     pub err: Vec<Refusal>,
-    /// Another part follows.
+    /// True if another part of the message follows.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
 }
