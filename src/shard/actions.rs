@@ -107,7 +107,7 @@ impl Shard {
                 connected: feed.now,
                 late_since: None,
                 unaccounted: 0,
-                known_sources: Vec::new(),
+                known_sources: Box::default(),
             }),
         });
         (key, read_ahead)

@@ -125,7 +125,7 @@ pub(super) struct Peer {
     /// Events of this connection included in the counter of unaccounted events.
     pub unaccounted: u64,
     /// Sources that are not live, of which the client was notified, with the time of the change.
-    pub known_sources: Vec<(SourceId, UnixNanos)>,
+    pub known_sources: Box<[(SourceId, UnixNanos)]>,
 }
 
 /// Result of a flush.

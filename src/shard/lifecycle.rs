@@ -286,7 +286,6 @@ impl Shard {
             connection.outbox.heartbeat();
             connection.check_accounts(&self.feed.metrics);
             connection.peer.session.shrink();
-            connection.peer.inbox.shrink_to_fit();
             self.connections.mark_dirty(key);
         }
         self.arm_checkup(key);

@@ -1,5 +1,6 @@
 //! From ready sockets to sessions.
 
+use std::collections::VecDeque;
 use std::task::Poll;
 
 use super::connection::{Closing, ConnectionKey};
@@ -71,6 +72,8 @@ impl Shard {
             } else if let Some((bytes, encoding)) = connection.peer.inbox.pop_front() {
                 connection.peer.session.on_request(&bytes, encoding, view)
             } else {
+                // Most clients are idle after their requests, so that the memory is not kept.
+                connection.peer.inbox = VecDeque::new();
                 return;
             };
             self.act(key, actions);

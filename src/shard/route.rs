@@ -331,10 +331,12 @@ impl Shard {
         condition: &SourceCondition,
     ) {
         let peer = &mut self.connections[key].peer;
-        peer.known_sources.retain(|(known, _)| *known != source);
-        if condition.state != SourceState::Live {
-            peer.known_sources.push((source, condition.since));
-        }
+        let others = peer.known_sources.iter().copied();
+        let is_down = condition.state != SourceState::Live;
+        peer.known_sources = others
+            .filter(|(known, _)| *known != source)
+            .chain(is_down.then_some((source, condition.since)))
+            .collect();
         let visible = Visible::new(catalog, &peer.principal);
         let change = Control::Source(SourceChange {
             name: visible.source(source).to_owned(),
