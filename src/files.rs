@@ -8,10 +8,10 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// Opens a regular file for reading. Never waits for a writer, whatever the path leads to.
+/// Opens a regular file for reading. Never waits for a writer, regardless of the file type.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     refuse_special(&std::fs::metadata(path)?)?;
-    // The path may lead to something else by now.
+    // The path may point to another file by now.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
     refuse_special(&file.metadata()?)?;
@@ -31,7 +31,7 @@ pub(crate) fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// An error that names the kind of anything but a regular file.
+/// Returns an error that names the file type of anything but a regular file.
 pub(crate) fn refuse_special(found: &std::fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
 

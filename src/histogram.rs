@@ -1,15 +1,17 @@
-//! Histograms that one thread fills without an atomic. Pure: [`metrics`](crate::metrics) exports them.
+//! Histograms that one thread fills without atomics. Pure: [`metrics`](crate::metrics) exports
+//! them.
 
 use std::time::Duration;
 
-/// Upper bounds of buckets, in the unit of the recorded values, and the number of those units in one that is shown.
+/// Upper bucket bounds in the unit of the recorded values, and the number of recorded units per
+/// exported unit.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     pub(crate) bounds: &'static [u64],
     pub(crate) per_shown: f64,
 }
 
-/// Times from 10 µs to 10 s, recorded in nanoseconds and shown in seconds.
+/// Times from 10 µs to 10 s, recorded in nanoseconds and exported in seconds.
 pub const TIMES: Scale = Scale {
     bounds: &[
         10_000,
@@ -45,21 +47,21 @@ pub const NUMBERS: Scale = Scale {
     per_shown: 1.0,
 };
 
-/// The most bounds of a scale, and one for all above.
+/// Max number of buckets: the bounds of a scale and one for all larger values.
 pub(crate) const BUCKETS: usize = TIMES.bounds.len() + 1;
 
-/// Values that one thread recorded and has not handed over.
+/// Values that one thread recorded and has not yet exported.
 #[derive(Debug)]
 pub struct Tally {
     bounds: &'static [u64],
-    /// Not cumulative; the last ones of a short scale stay at zero.
+    /// Not cumulative; unused buckets of a short scale stay at zero.
     counts: [u64; BUCKETS],
     sum: u64,
     is_empty: bool,
 }
 
 impl Tally {
-    /// An empty one.
+    /// Creates an empty tally.
     pub const fn new(scale: Scale) -> Self {
         Self {
             bounds: scale.bounds,
@@ -69,7 +71,7 @@ impl Tally {
         }
     }
 
-    /// Records one value `times` over.
+    /// Records a value `times` times.
     pub fn record(&mut self, value: u64, times: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket] += times;
@@ -82,12 +84,12 @@ impl Tally {
         self.record(time.as_nanos() as u64, 1);
     }
 
-    /// True if no values were recorded since they were taken.
+    /// True if no values were recorded since the last `take`.
     pub const fn is_empty(&self) -> bool {
         self.is_empty
     }
 
-    /// Takes the values: numbers by bucket, and their sum. `None` if there are none.
+    /// Removes and returns the values: counts by bucket, and their sum. `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<([u64; BUCKETS], u64)> {
         if std::mem::replace(&mut self.is_empty, true) {
             return None;

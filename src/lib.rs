@@ -1,7 +1,8 @@
-//! tickcast: a live market-data feed broadcaster, with its wire protocol, a client and a load tester.
+//! tickcast: a live market-data feed broadcaster, with its wire protocol, a client and a load
+//! tester.
 //!
-//! The server is the program `tickcast`; [`run`] is its entry point. The library contains what other
-//! programs need to work with a feed:
+//! The server is the program `tickcast`; [`run`] is its entry point. The library contains what
+//! other programs need to work with a feed:
 //!
 //! | module | content |
 //! |---|---|
@@ -79,15 +80,16 @@
 //! source ──emit──▶ bus ──one log──▶ shard ──▶ outbox ──▶ socket
 //! ```
 //!
-//! The modules of the server are private. A `source` reads a recording or generates a market and emits
-//! its values. The `bus` derives tickers and bars, numbers every event within its topic and appends
-//! batches to the one `log`. Each `shard` owns the sockets of its clients, keeps a replica of all topics
-//! and routes events to the outboxes of its subscribers, which keep the ledger. A `session` turns the
-//! requests of a client into actions, and sees topics through `access` alone; the `server` hands new
-//! sockets to the shards. `ARCHITECTURE.md` lists the invariants with the test of each.
+//! The modules of the server are private. A `source` reads a recording or generates a market and
+//! emits its values. The `bus` derives tickers and bars, numbers every event within its topic and
+//! appends batches to the one `log`. Each `shard` owns the sockets of its clients, keeps a replica
+//! of all topics and routes events to the outboxes of its subscribers, which keep the ledger. A
+//! `session` turns the requests of a client into actions, and sees topics through `access` alone;
+//! the `server` hands new sockets to the shards. `ARCHITECTURE.md` lists the invariants with the
+//! test of each.
 //!
-//! The feature `internals` makes these modules public for the tests and benches of this package. They
-//! have no stable interface.
+//! The feature `internals` makes these modules public for the tests and benches of this package.
+//! They have no stable interface.
 
 #![cfg_attr(
     not(feature = "internals"),
@@ -98,16 +100,16 @@
     )
 )]
 
-// Vocabulary, and the wire contract.
+// Vocabulary and wire contract.
 pub mod market;
 pub mod protocol;
 pub mod topic;
 
-// Programs that talk to a server.
+// Programs that connect to a server.
 pub mod client;
 pub mod load;
 
-// The path of an event.
+// Path of an event.
 #[cfg(not(feature = "internals"))]
 mod codec;
 #[cfg(feature = "internals")]
@@ -153,7 +155,7 @@ mod outbox;
 #[cfg(feature = "internals")]
 pub mod outbox;
 
-// Around it.
+// Surrounding services.
 #[cfg(not(feature = "internals"))]
 mod server;
 #[cfg(feature = "internals")]
@@ -184,7 +186,7 @@ mod cli;
 #[cfg(feature = "internals")]
 pub mod cli;
 
-// Tools that know nothing of the product.
+// Utilities without domain knowledge.
 mod fatal;
 mod files;
 
@@ -208,7 +210,8 @@ mod printable;
 #[cfg(feature = "internals")]
 pub mod printable;
 
-/// Runs the `tickcast` program: reads the arguments, executes the command and returns its exit code.
+/// Runs the `tickcast` program: reads the arguments, executes the command and returns its exit
+/// code.
 pub fn run() -> std::process::ExitCode {
     cli::main()
 }

@@ -1,17 +1,18 @@
-//! Foreign text made safe for terminals and logs.
+//! Escaping of untrusted text for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// True if a character changes what a terminal shows beyond itself: control characters, line and paragraph separators, and
-/// the marks that turn the direction of text (Unicode Bidirectional Algorithm, UAX #9).
+/// True for characters that affect a terminal beyond their own cell: control characters, line and
+/// paragraph separators, and directional formatting characters (Unicode Bidirectional Algorithm,
+/// UAX #9).
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The text with every unsafe character as its escape, as in `\n` or `\u{1b}`.
+/// Text with every unsafe character escaped, as in `\n` or `\u{1b}`.
 ///
 /// ```
 /// use tickcast::printable::printable;
@@ -34,7 +35,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The first characters of a text, with an ellipsis where there are more.
+/// Truncated text, with an ellipsis if characters were removed.
 pub fn shortened(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         None => text.to_owned(),
@@ -42,9 +43,10 @@ pub fn shortened(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// A JSON text with every unsafe character inside its strings as a JSON escape, so that it stays valid JSON.
+/// JSON text with every unsafe character inside its strings replaced by a JSON escape, so that it
+/// remains valid JSON.
 pub fn printable_json(text: &str) -> Cow<'_, str> {
-    // Between the strings of a JSON text only these three can stand.
+    // Between the strings of a JSON text, only these three can occur.
     let needs_escape = |c: char| is_unsafe(c) && !matches!(c, '\t' | '\n' | '\r');
     if !text.contains(needs_escape) {
         return Cow::Borrowed(text);

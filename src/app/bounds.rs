@@ -1,11 +1,12 @@
-//! The bounds that a server runs within, as metrics: those of its config, and the memory that the machine or the container has.
+//! Effective bounds of a server as metrics: the limits of its config and the memory limit of the
+//! machine or container.
 
 use std::path::{Path, PathBuf};
 
 use super::App;
 
 impl App {
-    /// Publishes the bounds of the config in force.
+    /// Publishes the bounds of the current config.
     pub(super) async fn show_bounds(&self) {
         let (_, topics) = self.sizes().await;
         let metrics = &self.server.metrics;
@@ -22,7 +23,8 @@ impl App {
     }
 }
 
-/// Memory that this process may take: the machine's, or less where a control group bounds it. `None` where neither can be read.
+/// Memory available to this process: the machine's, or the limit of a control group if lower.
+/// `None` if neither can be read.
 fn memory_limit(root: &Path) -> Option<u64> {
     let machine = std::fs::read_to_string(root.join("proc/meminfo"))
         .ok()
@@ -42,7 +44,7 @@ fn machine_memory(meminfo: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// The smallest memory limit of the process' control group and of those above it, in version 2 or 1 of their file system.
+/// Lowest memory limit of the process's control group and its ancestors, for cgroup version 2 or 1.
 fn group_limit(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -59,7 +61,7 @@ fn group_limit(root: &Path, groups: &str) -> Option<u64> {
     limits.min()
 }
 
-/// The smallest number in files of that name, from a folder up to the top. `max` is no number.
+/// Lowest number in the files of this name, from a directory up to the root. `max` is not a number.
 fn smallest(top: &Path, path: &Path, file: &str) -> Option<u64> {
     let inside: PathBuf = path.strip_prefix("/").unwrap_or(path).into();
     let folders = inside.ancestors().map(|folder| top.join(folder));
@@ -126,7 +128,7 @@ mod tests {
                 ],
                 Some(1_073_741_824),
             ),
-            // Unlimited in version 1 is a number beyond every machine.
+            // In version 1, "unlimited" is a number larger than the memory of any machine.
             (
                 &[
                     ("proc/meminfo", MEMINFO),

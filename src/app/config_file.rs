@@ -1,4 +1,5 @@
-//! Reading and watching the config file away from the task that hears signals: a file system may hang.
+//! Reading and watching the config file outside the task that handles signals, because a file
+//! system may hang.
 
 use std::fs::Metadata;
 use std::io;
@@ -10,40 +11,40 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 
-/// Time to read the config and to probe the files that it names.
+/// Timeout for reading the config and probing the files it names.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which the config file is checked for a change.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Error of a program that reads the config, shown as a whole.
+/// Error of the program's config loader, displayed as one message.
 type ReadError = Box<dyn std::error::Error + Send + Sync>;
 type Read = Result<Config, ReadError>;
 
-/// Why a config is not taken up.
+/// Reason why a config is not applied.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
-    /// It can't be read, or is wrong.
+    /// The config cannot be read or is invalid.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A read before it has hung.
+    /// The previous read has not finished.
     #[error("the previous config read has not finished; a file system may hang")]
     Unfinished,
-    /// It took too long.
+    /// The read exceeded its timeout.
     #[error("cannot read the config, or a file that it names, within {0:?}")]
     Late(Duration),
-    /// No thread reads it.
+    /// The reader thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// The thread has ended without a result.
+    /// The reader thread ended without a result.
     #[error("panic while reading the config; this is a bug")]
     Panicked,
 }
 
-/// Reads configs, each on a thread of its own, one at a time.
+/// Config reader; runs one read at a time, each on its own thread.
 #[derive(Debug)]
 pub(super) struct ConfigReader {
     timeout: Duration,
-    /// A read that exceeded its time.
+    /// Read that exceeded its timeout.
     overdue: Option<oneshot::Receiver<Read>>,
 }
 
@@ -55,7 +56,7 @@ impl ConfigReader {
         }
     }
 
-    /// Runs `read` on a thread of its own.
+    /// Runs `read` on its own thread.
     pub(super) async fn read(
         &mut self,
         read: impl FnOnce() -> Read + Send + 'static,
@@ -85,24 +86,24 @@ impl ConfigReader {
     }
 }
 
-/// Modification time and length; a change of either is a change of the file.
+/// Modification time and length; a change of either counts as a change of the file.
 type Stamp = Option<(SystemTime, u64)>;
 
-/// Notices when the config file has changed and is left alone again.
+/// Watcher that reports a change of the config file once the file is stable again.
 #[derive(Debug)]
 pub struct ConfigWatch {
     changes: watch::Receiver<u64>,
-    /// Dropped, it ends the thread.
+    /// Ends the watcher thread when dropped.
     _alive: mpsc::SyncSender<()>,
 }
 
 impl ConfigWatch {
-    /// Watches `file` from now on. Without a file nothing ever changes.
+    /// Watches `file` from now on. Without a file, no change is ever reported.
     pub fn start(file: Option<PathBuf>) -> io::Result<Self> {
         let (changed, changes) = watch::channel(0);
         let (alive, ended) = mpsc::sync_channel(0);
         if let Some(file) = file {
-            // Taken here: a change right after this is noticed.
+            // Read here, so that a change immediately afterwards is detected.
             let first = stamp(std::fs::metadata(&file));
             std::thread::Builder::new()
                 .name("config watch".to_owned())
@@ -136,7 +137,8 @@ fn look(
     let (mut reported, mut seen) = (first, first);
     while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let now = stamp(std::fs::metadata(file));
-        // A writer may not be done: only a stamp that stands still counts.
+        // The file may still be being written: only a stamp that is unchanged since the last check
+        // counts.
         if now.is_some() && now == seen && now != reported {
             reported = now;
             changed.send_modify(|count| *count += 1);

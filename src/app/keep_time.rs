@@ -1,4 +1,4 @@
-//! Keeps the server's clock with the wall clock.
+//! Synchronization of the server clock with the wall clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::clock::{Clock, Followed};
 use crate::metrics::Metrics;
 
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-/// A skew that is reported as a step of the wall clock.
+/// Skew that is reported as a step of the wall clock.
 const STEP_NANOS: i64 = 1_000_000_000;
 
-/// Follows the wall clock until it is aborted.
+/// Follows the wall clock until the task is aborted.
 pub(super) async fn keep_time(clock: Clock, metrics: Arc<Metrics>) {
     let mut ticks = tokio::time::interval(FOLLOW_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,7 +26,8 @@ pub(super) async fn keep_time(clock: Clock, metrics: Arc<Metrics>) {
     }
 }
 
-/// Reports the skew, and a step where the skew has changed by as much since the last time.
+/// Records the skew, and logs a step if the skew changed by at least [`STEP_NANOS`] since the last
+/// call.
 fn report(metrics: &Metrics, followed: Followed, before: i64) {
     let skew = followed.skew as f64 / 1e9;
     let left = if followed.stepped { 0.0 } else { skew };

@@ -1,4 +1,5 @@
-//! Wiring: the only place that knows every part. Starting has an order, and stopping has it backwards.
+//! Wiring of all components: the only module that depends on every other. Shutdown reverses the
+//! order of startup.
 
 mod bounds;
 mod config_file;
@@ -34,26 +35,26 @@ use sources::Sources;
 /// Max wait, at a start or a reload, for sources to announce their instruments.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Why the server can't start.
+/// Reason why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address can't be listened on.
+    /// Cannot listen on an address.
     #[error("cannot listen on {address}: {error}")]
     Listen {
-        /// Which one.
+        /// Listen address.
         address: SocketAddr,
-        /// Why.
+        /// Cause.
         error: std::io::Error,
     },
-    /// A thread can't be started.
+    /// Cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// The folder for the state can't be used.
+    /// Cannot use the state directory.
     #[error("cannot use state_dir {}: {error}", folder.display())]
     State {
-        /// Which one.
+        /// State directory.
         folder: PathBuf,
-        /// Why.
+        /// Cause.
         error: std::io::Error,
     },
 }
@@ -67,12 +68,12 @@ pub struct App {
     bus_thread: std::thread::JoinHandle<SavedState>,
     epoch: Epoch,
     sources: Sources,
-    /// As it holds now.
+    /// Current config.
     config: Config,
-    /// Accepting clients, and answering operators.
+    /// Task that accepts clients and serves the admin address.
     accepting: Option<JoinHandle<()>>,
     admin_task: Option<JoinHandle<()>>,
-    /// Brings the clock back to the wall clock.
+    /// Task that synchronizes the clock with the wall clock.
     time_keeper: JoinHandle<()>,
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
@@ -81,9 +82,9 @@ pub struct App {
 /// Outcome of a server's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// In order.
+    /// Graceful shutdown.
     Complete,
-    /// Its state, which `state_dir` asks for, is not saved.
+    /// Shutdown without the saved state that `state_dir` requests.
     WithoutState,
 }
 
@@ -98,12 +99,12 @@ impl App {
         self.admin
     }
 
-    /// All counters.
+    /// Metrics of the server.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.server.metrics
     }
 
-    /// The sources that have failed for good, each with the reason.
+    /// Sources that failed permanently, each with the reason.
     pub fn failed_sources(&self) -> Vec<(Arc<str>, Arc<str>)> {
         let settings = self.server.settings.load();
         let failed = settings.sources.iter();
@@ -112,7 +113,7 @@ impl App {
             .collect()
     }
 
-    /// The accounts of the files that a replay plays now.
+    /// Reports of the files that a replay currently plays.
     #[cfg(feature = "internals")]
     pub fn file_reports(&self, source: &str) -> Vec<FileReport> {
         let settings = self.server.settings.load();
@@ -130,7 +131,7 @@ impl App {
         (catalog.instruments().len(), catalog.len())
     }
 
-    /// The clock that all parts go by.
+    /// Clock shared by all components.
     #[cfg(feature = "internals")]
     pub fn clock(&self) -> Clock {
         self.server.clock

@@ -1,6 +1,6 @@
-//! Operation of a running server: signals, changes of the config file, and the graceful shutdown.
+//! Operation of a running server: signals, config file changes and graceful shutdown.
 //!
-//! Invariant: a signal to stop is heard at any time, also while a config is read or taken up.
+//! Invariant: a stop signal is received at any time, including during a config read or reload.
 
 use std::future::Future;
 use std::io;
@@ -14,12 +14,12 @@ use super::config_file::{ConfigReader, ConfigWatch, ReloadError};
 use super::{App, Reloaded, Stopped};
 use crate::config::Config;
 
-/// Time for a reload that is under way to end once the server is to stop.
+/// Time limit for a reload in progress after the first stop signal.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
-/// Stops that are kept until they are heard: the first stops in order, the second at once.
+/// Capacity for unprocessed stop signals: the first stops gracefully, the second immediately.
 const STOPS_KEPT: usize = 2;
 
-/// The signals that operators send.
+/// Signals for operators.
 #[derive(Debug)]
 pub struct Signals {
     stops: Stops,
@@ -27,7 +27,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Receives SIGINT and SIGTERM, which stop the server, and SIGHUP, which reloads its config, from now on.
+    /// Registers handlers: SIGINT and SIGTERM stop the server, SIGHUP reloads its config.
     pub fn listen() -> io::Result<Self> {
         let (stop, stops) = mpsc::channel(STOPS_KEPT);
         for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
@@ -40,7 +40,7 @@ impl Signals {
     }
 }
 
-/// Signals to stop, in the order of their arrival.
+/// Stop signals in order of arrival.
 #[derive(Debug)]
 struct Stops(mpsc::Receiver<()>);
 
@@ -54,7 +54,7 @@ impl Stops {
 
 async fn forward(mut signal: Signal, stop: mpsc::Sender<()>) {
     while signal.recv().await.is_some() {
-        // A full queue holds the second stop already.
+        // A full queue already contains the second stop.
         let _full = stop.try_send(());
     }
 }
@@ -64,12 +64,12 @@ async fn forward(mut signal: Signal, stop: mpsc::Sender<()>) {
 pub struct Operated {
     /// Outcome of the shutdown.
     pub stopped: Stopped,
-    /// The sources that had failed for good, each with the reason.
+    /// Sources that failed permanently, each with the reason.
     pub failed: Vec<(Arc<str>, Arc<str>)>,
 }
 
-/// Runs a server until a signal stops it: in order at the first, at once at the second. Reads the config again, by `load`,
-/// whenever its file changes or SIGHUP arrives.
+/// Runs a server until a stop signal: the first stops gracefully, the second immediately. Reloads
+/// the config with `load` when its file changes or SIGHUP arrives.
 pub async fn operate<E>(
     mut app: App,
     signals: Signals,
@@ -116,15 +116,16 @@ where
 /// End of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reload {
-    /// The server goes on.
+    /// The reload is complete; the server continues.
     Done,
-    /// The server is to stop, in order.
+    /// The server must stop gracefully.
     Stopping,
-    /// The server is to stop, at once.
+    /// The server must stop immediately.
     Aborted,
 }
 
-/// Runs a reload to its end, so that no source is left half-way: a stop gives it `patience`, a second stop none.
+/// Completes a reload, so that no source is left half-started: after a stop signal within
+/// `patience`, after a second one not at all.
 async fn unless_stopped(
     reloading: impl Future<Output = ()>,
     stops: &mut Stops,
@@ -141,7 +142,8 @@ async fn unless_stopped(
     }
 }
 
-/// Takes up a config that was read again; a wrong one changes nothing. Logged first, counted afterwards.
+/// Applies a config that was read again; an invalid config changes nothing. Logged before it is
+/// counted.
 async fn take_up(read: Result<Config, ReloadError>, app: &mut App) {
     let outcome = match read {
         Ok(config) => {
@@ -182,7 +184,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// End of a reload that never ends by itself, after so many stops.
+    /// Outcome of a reload that never completes, after this many stop signals.
     async fn stopped(stops: usize, patience: Duration) -> Reload {
         let (stop, received) = mpsc::channel(STOPS_KEPT);
         for _ in 0..stops {

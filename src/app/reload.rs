@@ -1,4 +1,4 @@
-//! Taking up another config while the server runs.
+//! Config reload of a running server.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use crate::shard::Command;
 pub struct Reloaded {
     /// Applied changes: keys, and sources that were added, removed or restarted.
     pub taken: Vec<String>,
-    /// Keys that changed and wait for a restart.
+    /// Changed keys that require a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl App {
-    /// Takes up what a running server can of another config: limits and times at once (what a client was told in its
-    /// `welcome` holds for it until it comes again), sources by name.
+    /// Applies the parts of a new config that a running server supports: limits and timeouts
+    /// immediately (values announced in `welcome` keep applying to that connection), sources by
+    /// name.
     pub async fn reload(&mut self, config: &Config) -> Reloaded {
         let mut reloaded = Reloaded::default();
         for key in changes(&self.config, config) {
@@ -40,7 +41,7 @@ impl App {
                     done,
                 })
                 .await;
-            // A shard that has ended needs nothing.
+            // A shard that has ended needs no update.
             let _ended = told.await;
         }
         reloaded
@@ -49,7 +50,7 @@ impl App {
         self.drain = (next.drain_spread, next.drain_deadline);
         let settings = settings_of(&next, &self.sources);
         self.wait_for(&settings.sources).await;
-        // A server that was ready stays so while a new source is slow to start.
+        // A ready server remains ready while a new source starts slowly.
         for (_, status) in &settings.sources {
             status.overdue("not started yet");
         }

@@ -11,7 +11,7 @@ use crate::config::{Config, SourceConfig};
 use crate::metrics::Metrics;
 use crate::state::{ClockStep, Found, SavedSource, State, StateDir};
 
-/// The folder, and what the last server left there.
+/// Opens the directory and reads the state that the last server saved there.
 pub(super) fn open_state_dir(
     folder: &Path,
     clock: Clock,
@@ -47,7 +47,8 @@ pub(super) fn open_state_dir(
     Ok((dir, left))
 }
 
-/// Saved state for the bus and resume positions for the sources; a source with another config starts over.
+/// Saved state for the bus and resume positions for the sources; a source whose config changed
+/// starts over.
 pub(super) fn inherit(state: State, config: &Config) -> (RestoredState, Vec<Option<Vec<u8>>>) {
     let mut saved: HashMap<String, SavedSource> = state
         .sources

@@ -1,4 +1,5 @@
-//! The sources that run: started, replaced by a reload, stopped at a place from which they can go on.
+//! Running sources: start, replacement by a reload, and stop at a position from which they can
+//! resume.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::state::{StoppedSource, config_sum};
 /// Max time for a source to stop at a position from which it can resume.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A source that runs, or ran.
+/// A running or ended source.
 #[derive(Debug)]
 struct Run {
     config: SourceConfig,
@@ -32,7 +33,7 @@ struct Run {
     push: Option<Arc<PushSource>>,
 }
 
-/// See the module. A source keeps its number as long as the server runs.
+/// All sources of the server. A source keeps its number for the lifetime of the server.
 #[derive(Debug)]
 pub(super) struct Sources {
     clock: Clock,
@@ -51,13 +52,13 @@ pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
     }
 }
 
-/// By what a source's config is known again.
+/// Checksum that identifies a source's config.
 fn sum_of(source: &SourceConfig) -> Bytes {
     config_sum(&(&source.details, source.stale_after))
 }
 
 impl Sources {
-    /// None yet, with demand for so many.
+    /// Creates an empty set with start signals for `count` sources.
     pub(super) fn new(clock: Clock, metrics: Arc<Metrics>, bus: Emitter, count: usize) -> Self {
         Self {
             clock,
@@ -68,12 +69,12 @@ impl Sources {
         }
     }
 
-    /// By source: opened by the first who listens.
+    /// Start signals by source; the first subscription opens them.
     pub(super) fn demand(&self) -> Arc<[Arc<DemandSignal>]> {
         self.demand.clone().into()
     }
 
-    /// Those that take what is published over HTTP.
+    /// Push sources, which accept events over HTTP.
     pub(super) fn publishers(&self) -> Vec<Arc<PushSource>> {
         self.runs
             .iter()
@@ -81,7 +82,7 @@ impl Sources {
             .collect()
     }
 
-    /// The condition of each source that runs, by its name.
+    /// Status of each running source by name.
     pub(super) fn statuses(&self) -> Vec<(Arc<str>, Arc<SourceStatus>)> {
         self.runs
             .iter()
@@ -90,18 +91,18 @@ impl Sources {
             .collect()
     }
 
-    /// The condition of each source that takes what is published over HTTP.
+    /// Status of each push source.
     pub(super) fn publisher_statuses(&self) -> Vec<Arc<SourceStatus>> {
         let publishers = self.runs.iter().filter(|run| run.push.is_some());
         publishers.map(|run| Arc::clone(&run.status)).collect()
     }
 
-    /// The sum of a source's config.
+    /// Checksum of a source's config.
     pub(super) fn sum(source: &SourceConfig) -> Bytes {
         sum_of(source)
     }
 
-    /// Starts the next source, from its place where it has one.
+    /// Starts the next source, from its resume position if it has one.
     pub(super) fn start(&mut self, config: SourceConfig, place: Option<Vec<u8>>) {
         let run = self.run(self.runs.len(), config, place);
         self.runs.push(run);
@@ -153,7 +154,8 @@ impl Sources {
         }
     }
 
-    /// Adds demand for sources that are new in a config; shards must have them before the sources begin.
+    /// Adds start signals for new sources of a config; shards must receive them before the sources
+    /// start.
     pub(super) fn prepare(&mut self, config: &[SourceConfig]) {
         let new = config
             .iter()
@@ -167,7 +169,8 @@ impl Sources {
         self.runs.iter().position(|run| *run.config.name == *name)
     }
 
-    /// Takes another config: what changed starts over, what is new begins, what is gone ends. Returns what was done.
+    /// Applies a new config: restarts changed sources, starts new ones and stops removed ones.
+    /// Returns a description of each change.
     pub(super) async fn reload(&mut self, config: &[SourceConfig]) -> Vec<String> {
         let mut done = Vec::new();
         let expected = config
@@ -219,7 +222,7 @@ impl Sources {
         done
     }
 
-    /// Stops all of them: name, config's sum, and the place from which each can go on.
+    /// Stops all sources and returns name, config checksum and resume position of each.
     pub(super) async fn stop(self) -> Vec<StoppedSource> {
         let stop = async |mut run: Run| {
             let place = run.stop().await;
@@ -235,18 +238,19 @@ impl Sources {
 
 impl Run {
     async fn stop(&mut self) -> Option<Vec<u8>> {
-        // First, so that nothing published behind the stop is answered as accepted.
+        // The inlet is closed first, so that no event published after the stop is acknowledged.
         if let Some(push) = &self.push {
             push.inlet.close();
         }
         let mut task = self.task.take()?;
-        // Nobody hears it where the source has ended.
+        // A source that has ended has no receiver.
         let _ended = self.stop.send(true);
         match tokio::time::timeout(PATIENCE, &mut task).await {
             Ok(ended) => ended.ok().flatten(),
             Err(_late) => {
                 task.abort();
-                // It may be in the middle of something; what it emits must not come behind what follows.
+                // The source may be in the middle of an operation; its events must not follow later
+                // ones.
                 let _aborted = task.await;
                 None
             }

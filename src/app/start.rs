@@ -1,4 +1,4 @@
-//! Start of the server: state, bus, shards, sources, then the listeners.
+//! Server startup: state, bus, shards, sources, then the listeners.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -22,7 +22,7 @@ use crate::server::{Listener, RequestRate, Server, accept_loop, admin_loop, bind
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
 
-/// The running bus, and what its readers need.
+/// Running bus with the handles that its readers need.
 struct RunningBus {
     emitter: Emitter,
     log: Arc<Log>,
@@ -31,7 +31,7 @@ struct RunningBus {
 }
 
 impl App {
-    /// Starts everything; the feed answers when this returns.
+    /// Starts all components; the feed accepts clients when this returns.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let listen = |address| bind(address).map_err(|error| StartError::Listen { address, error });
         let feed = listen(config.listen)?;
@@ -96,7 +96,8 @@ impl App {
             state_dir,
         };
         app.wait_until_ready(clock).await;
-        // Earlier clients wait in the backlog: a client that resumes after a restart must find its topics.
+        // Clients that connect earlier wait in the listen backlog: a client that resumes after a
+        // restart must find its topics.
         app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
         app.show_bounds().await;
         Ok(app)
@@ -117,7 +118,7 @@ impl App {
         let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
         self.wait_for(&self.server.settings.load_full().sources)
             .await;
-        // What the sources told must have come through the bus to every shard.
+        // The announcements of the sources must have passed through the bus to every shard.
         let Some(checkpoint) = self.bus.checkpoint().await else {
             return;
         };

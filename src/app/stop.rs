@@ -1,4 +1,5 @@
-//! Graceful shutdown: not ready, then `bye` to every client, then the sources, the bus, and the state for the next run.
+//! Graceful shutdown: readiness off, `bye` to every client, stop of the sources and the bus, then
+//! state for the next run.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +14,8 @@ use crate::shard::Command;
 use crate::state::{State, StateDir, StoppedSource};
 
 impl App {
-    /// Stops the server: `bye` with a reconnect slot for each client, then flush and close, by the deadline at the latest; then
-    /// saves the state.
+    /// Stops the server: sends `bye` with a reconnect slot to each client, flushes and closes
+    /// before the deadline, then saves the state.
     pub async fn stop(self) -> Stopped {
         let (spread, deadline) = self.drain;
         self.server.is_draining.store(true, Ordering::Relaxed);
@@ -45,7 +46,7 @@ impl App {
     }
 }
 
-/// Sends every shard's clients away, with slots spread over all of them.
+/// Drains the clients of every shard, with reconnect slots spread over all shards.
 async fn drain_shards(server: &Server, spread: Duration) {
     let mut drained = Vec::new();
     let of = server.shards.len();
@@ -62,12 +63,12 @@ async fn drain_shards(server: &Server, spread: Duration) {
         drained.push(all_left);
     }
     for all_left in drained {
-        // A shard that has ended has no clients left.
+        // A shard that has ended has no clients.
         let _ended = all_left.await;
     }
 }
 
-/// Saves the topics of a shard, the bus' state and the sources' places.
+/// Saves the topics of a shard, the state of the bus and the resume positions of the sources.
 async fn save(
     server: &Arc<Server>,
     dir: StateDir,

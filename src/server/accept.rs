@@ -1,4 +1,4 @@
-//! Accepting, and the time a socket has until it must have said something.
+//! Accept loops and the time limits of sockets before the handshake.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS};
 use crate::metrics::Refused;
 use crate::shard::{Command, ShardHandle};
 
-/// Connections that may wait to be accepted.
+/// Listen backlog: max connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 /// Max duration of an HTTP connection.
 const HTTP_TIME: Duration = Duration::from_secs(60);
-/// Time limit for a write of which the other side takes nothing.
+/// Time limit for a write that makes no progress.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Time limit for a request head on the admin address.
 const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example when the system is out of sockets.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// Counts as one of the sockets in a handshake as long as it lives.
+/// Guard that counts a socket as in a handshake while it exists.
 struct SocketGuard(Arc<AtomicUsize>);
 
 impl Drop for SocketGuard {
@@ -53,7 +53,7 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts for ever and deals sockets out to the shard that has the fewest.
+/// Accepts connections and assigns each to the shard with the fewest.
 pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
     let mut reserve = Reserve::new();
     loop {
@@ -78,7 +78,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
     }
 }
 
-/// Serves what is for operators, on an address of its own.
+/// Accepts connections on the admin address.
 pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
     let address = listener.local_addr().unwrap_or(server.listener.address);
     let own = Arc::new(Listener::new(address));
@@ -86,14 +86,14 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Operators are never refused for it.
+                // Admin connections are never rejected for a lack of descriptors.
                 let _short_of_files = reserve.note_accepted(server.clock.now());
                 let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
                 tokio::spawn(served);
             }
             Err(error) if is_exhausted(&error) => {
                 if let Some((stream, peer)) = reserve.accept(&listener, server.clock.now()).await {
-                    // One at a time, because there is one descriptor.
+                    // One at a time, because there is only one reserved descriptor.
                     let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
                     let _cut_off = tokio::time::timeout(ADMIN_HEADER_TIME, served).await;
                 }
@@ -125,7 +125,8 @@ async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, o
     }
 }
 
-/// A client that left before it was accepted is nothing; no more sockets means to wait for some to close.
+/// Ignores a client that left before it was accepted; pauses on other errors, such as a lack of
+/// descriptors.
 async fn rest_after(error: &std::io::Error) {
     let is_the_clients = matches!(
         error.kind(),
@@ -140,18 +141,19 @@ async fn rest_after(error: &std::io::Error) {
 }
 
 fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
-    // Connections count too: each is a file, and the sum is what the limit of open files is compared with at the start.
+    // Connections count too: each uses a descriptor, and their sum is compared with the open-file
+    // limit at startup.
     let sockets = server.sockets.fetch_add(1, Ordering::Relaxed);
     let all = sockets + server.connections.load(Ordering::Relaxed);
     if all >= SPARE_SOCKETS + server.settings.load().connections_max {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
         server.metrics.count_refused(Refused::Sockets);
-        // A new socket takes this at once.
+        // The empty send buffer of a new socket takes this immediately.
         let _left = stream.try_write(BUSY);
         return;
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
-    // Each time from another one on, because a storm comes faster than its connections are counted.
+    // The starting shard rotates, because a storm arrives faster than its connections are counted.
     let first = server.dealt.fetch_add(1, Ordering::Relaxed) % server.shards.len();
     let (before, from) = server.shards.split_at(first);
     let Some(shard) = from
@@ -180,7 +182,7 @@ async fn serve(
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
-    // Options that a system lacks make it slower, not wrong.
+    // Missing socket options reduce performance, not correctness.
     let settings = server.settings.load_full();
     let socket = SockRef::from(&stream);
     let options = [
@@ -190,7 +192,7 @@ async fn serve(
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "cannot set a socket option");
     }
-    // hyper's buffers come with the first byte, so that a silent socket costs nothing.
+    // hyper allocates its buffers with the first byte, so that a silent socket costs nothing.
     let mut byte = [0];
     let first = tokio::time::timeout(settings.handshake_timeout, stream.peek(&mut byte));
     if !matches!(first.await, Ok(Ok(1))) {
@@ -222,7 +224,8 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service)
         .with_upgrades();
-    // An upgraded connection has left by then; one that doesn't take its answer must not hold it for ever.
+    // An upgraded connection has left hyper by then; a client that does not read its response must
+    // not keep it open forever.
     match tokio::time::timeout(HTTP_TIME, connection).await {
         Ok(Ok(())) => {
             if let Some(adopted) = upgrade::adopted(&granted, peer).await {
@@ -239,7 +242,8 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
     }
 }
 
-/// Why hyper refused a head; `None` where it was something else, or a connection that was kept alive said no more.
+/// Reason why hyper rejected a request head; `None` for other errors, and for a keep-alive
+/// connection that ended.
 fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
     if is_unread(error) {
         Some(Refused::Unread)
@@ -258,7 +262,7 @@ fn refused(error: &hyper::Error, was_served: bool) -> Option<Refused> {
     }
 }
 
-/// True if a write has waited for the client for too long.
+/// True if a write exceeded its time limit.
 fn is_unread(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
     cause.is_some_and(|cause: &std::io::Error| cause.kind() == std::io::ErrorKind::TimedOut)

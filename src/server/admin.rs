@@ -1,4 +1,4 @@
-//! Slow clients and the accounts of sources, for operators.
+//! Admin routes: slow clients and source reports.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::replay::FileReport;
 use crate::shard::{Command, ConnectionInfo, Rank};
 use crate::source::SourceStatus;
 
-/// Connections in one answer, if it isn't said how many.
+/// Default number of connections in a response.
 const TOP: usize = 20;
 const TOP_MAX: usize = 1000;
 
-/// Answers `GET /v1/admin/connections`.
+/// Response to `GET /v1/admin/connections`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionsAnswer {
-    /// The server's time, Unix nanoseconds.
+    /// Server time, Unix nanoseconds.
     pub ts: u64,
-    /// Connections there are.
+    /// Total number of connections.
     pub count: usize,
-    /// By what they are ranked.
+    /// Ranking.
     pub by: Rank,
-    /// Those that rank first.
+    /// Highest-ranked connections.
     pub connections: Vec<ConnectionInfo>,
 }
 
-/// The connections that rank first, over all shards.
+/// Highest-ranked connections over all shards.
 pub(super) async fn connections(server: &Server, query: &str) -> Answer {
     let (mut by, mut top) = (Rank::Age, TOP);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -86,25 +86,25 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
     )
 }
 
-/// Answers `GET /v1/admin/sources`.
+/// Response to `GET /v1/admin/sources`.
 #[derive(Debug, Serialize)]
 struct SourcesAnswer {
     sources: Vec<SourceReport>,
 }
 
-/// A source's condition and the accounts of its files.
+/// Status of a source and the reports of its files.
 #[derive(Debug, Serialize)]
 struct SourceReport {
     name: String,
     /// True if it has announced its instruments.
     started: bool,
-    /// Why it has failed for good.
+    /// Reason for a permanent failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     files: Vec<FileReport>,
 }
 
-/// The sources in the order of the config.
+/// Sources in config order.
 pub(super) fn sources(server: &Server) -> Answer {
     let settings = server.settings.load();
     let report = |(name, status): &(Arc<str>, Arc<SourceStatus>)| SourceReport {

@@ -1,7 +1,8 @@
-//! The sender of a request: the host it asked for, and whether it is a program on this machine.
+//! Sender of a request: the requested host, and whether it is a program on this machine.
 //!
-//! A web page can make its visitor's browser send requests to any address (DNS rebinding), and a reverse proxy makes every
-//! client look local. So the host must be one of the listener's own, and only a direct request to a loopback name is local.
+//! A web page can make its visitor's browser send requests to any address (DNS rebinding), and
+//! behind a reverse proxy every client appears local. Therefore the host must be one of the
+//! listener's own, and only a direct request to a loopback name counts as local.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,33 +16,34 @@ use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
-/// Headers that reverse proxies add, beside `X-Forwarded-*`.
+/// Headers that reverse proxies add, besides `X-Forwarded-*`.
 const FORWARDING: [HeaderName; 3] = [FORWARDED, VIA, HeaderName::from_static("x-real-ip")];
 
-/// A listener, as the names by which it may be reached.
+/// Listener with the names under which it is reachable.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// The address it listens on.
+    /// Listen address.
     pub address: SocketAddr,
-    /// The machine's own name.
+    /// Host name of the machine.
     pub hostname: String,
 }
 
 impl Listener {
-    /// A listener on that address of this machine.
+    /// Creates a listener for an address of this machine.
     pub fn new(address: SocketAddr) -> Self {
         let name = rustix::system::uname();
         let hostname = name.nodename().to_string_lossy().to_ascii_lowercase();
         Self { address, hostname }
     }
 
-    /// True if only this machine can reach it.
+    /// True if the listener is only reachable from this machine.
     pub fn is_loopback(&self) -> bool {
         self.address.ip().to_canonical().is_loopback()
     }
 
-    /// `localhost`, addresses, and beyond loopback the machine's name. An address never is the result of a DNS answer, so any
-    /// passes where others than this machine may connect: it may be translated on the way.
+    /// True for `localhost`, addresses and, beyond loopback, the host name. DNS rebinding needs a
+    /// name, so any address is accepted unless the listener is on loopback; network address
+    /// translation may have changed it.
     fn is_own(&self, host: &Authority) -> bool {
         if self.is_loopback() {
             return host.is_loopback();
@@ -53,17 +55,18 @@ impl Listener {
 /// The sender of a request.
 #[derive(Debug)]
 pub(super) struct Caller {
-    /// The origin of the address by which it reached the server: through a trusted proxy, of the proxy's.
+    /// Origin under which the sender reached the server; behind a trusted proxy, the origin of the
+    /// proxy.
     own: WebOrigin,
-    /// A program on this machine that asked for a loopback name, not through a proxy.
+    /// True for a program on this machine that requested a loopback name without a proxy.
     pub is_local: bool,
     listens_on_loopback: bool,
-    /// The identity on whose behalf topics are read.
+    /// Identity on whose behalf topics are read.
     pub principal: Principal,
 }
 
 impl Caller {
-    /// Identifies the sender; a request for another host is refused.
+    /// Identifies the sender; rejects a request for another host.
     pub(super) fn identify(
         listener: &Listener,
         settings: &Settings,
@@ -104,7 +107,8 @@ impl Caller {
         })
     }
 
-    /// True if a page of the request's `Origin` may open the feed. Programs send none, browsers always do.
+    /// True if a page with the request's `Origin` may open the feed. Programs send no `Origin`,
+    /// browsers always do.
     pub(super) fn may_use(&self, rules: &[OriginRule], headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         let Some(origin) = origins.next() else {
@@ -126,7 +130,7 @@ impl Caller {
     }
 }
 
-/// The one host of a header; two, or one that is none, are refused.
+/// Single host of a header; rejects repeated and invalid values.
 fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>, Answer> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
@@ -140,7 +144,8 @@ fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>,
     Ok(host)
 }
 
-/// The scheme by which the client reached a trusted proxy; some proxies name it `ws` and `wss` for a WebSocket.
+/// Scheme by which the client reached a trusted proxy; some proxies send `ws` or `wss` for a
+/// WebSocket.
 fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, Answer> {
     let mut values = headers.get_all(X_FORWARDED_PROTO).iter();
     match (
@@ -156,7 +161,7 @@ fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, Answer> {
     }
 }
 
-/// True if a proxy left its mark.
+/// True if the request has a header of a reverse proxy.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     FORWARDING.iter().any(|name| headers.contains_key(name))
         || headers

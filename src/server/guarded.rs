@@ -1,4 +1,4 @@
-//! A socket of HTTP, watched: heads have the line ends of RFC 9112, and an answer that nobody takes ends.
+//! HTTP socket wrapper: enforces the line ends of RFC 9112 and times out unread responses.
 
 use std::io;
 use std::pin::Pin;
@@ -8,32 +8,33 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Bytes of a line that are looked at: enough for the headers that say what follows a head.
+/// Bytes of a line that are inspected: enough for the headers that define what follows the head.
 const LINE_BYTES: usize = 64;
 
-/// The part of the stream that comes next.
+/// Part of the stream that is expected next.
 #[derive(Debug, Default)]
 enum Part {
-    /// A head.
+    /// Request head.
     #[default]
     Head,
-    /// So many bytes of a body.
+    /// Remaining bytes of a body.
     Body(u64),
-    /// Frames, chunks, or what was refused: nothing here has lines to look at.
+    /// Frames, chunks or rejected data: no lines to check.
     Opaque,
 }
 
-/// A line feed without a carriage return before it becomes a NUL, which hyper refuses with 400. Servers and proxies that disagree
-/// about line ends can be made to see different requests.
+/// Line-end filter: replaces a line feed without a preceding carriage return by NUL, which hyper
+/// rejects with 400. Servers and proxies that disagree about line ends can be made to see different
+/// requests (request smuggling).
 #[derive(Debug, Default)]
 struct LineEnds {
     part: Part,
-    /// The beginning of the line.
+    /// Start of the current line.
     line: Vec<u8>,
-    /// Bytes of the line, all of them.
+    /// Length of the current line, in bytes.
     length: usize,
     last: u8,
-    /// Of the head so far.
+    /// Body length according to the head so far.
     body: u64,
     is_opaque: bool,
     has_request_line: bool,
@@ -101,7 +102,7 @@ impl LineEnds {
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            // What is no number hyper refuses.
+            // hyper rejects a value that is not a number.
             let length = std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse().ok());
@@ -112,12 +113,12 @@ impl LineEnds {
     }
 }
 
-/// A socket of HTTP.
+/// HTTP socket.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     socket: S,
     lines: LineEnds,
-    /// Time limit for a write of which the other side takes nothing.
+    /// Time limit for a write that makes no progress.
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -136,7 +137,7 @@ impl<S> Guarded<S> {
         self.socket
     }
 
-    /// Passes on what came of a write; one that waits for too long is an error.
+    /// Returns the result of a write; an overdue write is an error.
     fn in_time<T>(
         &mut self,
         cx: &mut Context<'_>,

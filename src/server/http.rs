@@ -1,4 +1,4 @@
-//! The routes beside the feed.
+//! HTTP routes besides the feed.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,14 +27,14 @@ use crate::outbox::instrument_entry;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments};
 use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
 
-/// Instruments in one piece of an answer.
+/// Instruments per piece of a response.
 const INSTRUMENTS_PER_PIECE: usize = 100;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The path of the feed.
+/// Path of the feed.
 const FEED: &str = "/v1/feed";
 
-/// Answers a request on the feed's port.
+/// Handles a request on the feed's port.
 pub(super) async fn feed(
     server: Arc<Server>,
     shard: ShardHandle,
@@ -42,7 +42,7 @@ pub(super) async fn feed(
     request: Request<Incoming>,
     granted: Granted,
 ) -> Result<Answer, Infallible> {
-    // The lines of what follows such a head can't be checked, so the connection ends with the answer.
+    // The lines after such a head cannot be checked, so the connection ends with the response.
     let headers = request.headers();
     let is_last = headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(UPGRADE);
     let mut answer = match identify(&server, &server.listener, peer, &request) {
@@ -56,7 +56,7 @@ pub(super) async fn feed(
     Ok(answer)
 }
 
-/// The sender of a request, before anything else is done with it.
+/// Identifies the sender of a request before any further processing.
 fn identify(
     server: &Server,
     listener: &Listener,
@@ -101,7 +101,7 @@ async fn route(
     answer
 }
 
-/// Lets pages of an origin that may open the feed read an answer too (CORS).
+/// Lets pages of an origin that may open the feed also read a response (CORS).
 fn share(server: &Server, caller: &Caller, asked: &HeaderMap, answer: &mut HeaderMap) {
     answer.append(VARY, HeaderValue::from_static("Origin"));
     let may_read = caller.may_use(&server.settings.load().allowed_origins, asked);
@@ -162,7 +162,7 @@ async fn read(
     answer.map(|body| body.holding(turn))
 }
 
-/// A turn for an answer that has to be made: so many at once, and so many a second.
+/// Acquires a permit for a generated response: limited in concurrency and in rate.
 fn turn(server: &Server) -> Result<OwnedSemaphorePermit, Answer> {
     let Ok(turn) = Arc::clone(&server.http_turns).try_acquire_owned() else {
         server.metrics.count_refused(Refused::Busy);
@@ -178,7 +178,7 @@ fn turn(server: &Server) -> Result<OwnedSemaphorePermit, Answer> {
     Ok(turn)
 }
 
-/// Answers a request on the admin address.
+/// Handles a request on the admin address.
 pub(super) async fn admin(
     server: Arc<Server>,
     listener: Arc<Listener>,
@@ -236,7 +236,7 @@ async fn instruments(shard: &ShardHandle, caller: &Caller) -> Answer {
     answer
 }
 
-/// The answer of `/v1/instruments`, some instruments at a time.
+/// Response of `/v1/instruments`, generated some instruments at a time.
 struct InstrumentPieces {
     list: InstrumentList,
     has_begun: bool,
@@ -253,7 +253,7 @@ impl InstrumentPieces {
     }
 }
 
-/// The message over some instruments.
+/// `instruments` message with some of the instruments.
 fn instruments_message(instruments: Vec<InstrumentEntry>) -> Vec<u8> {
     let message = Instruments {
         id: None,

@@ -1,4 +1,5 @@
-//! Bodies of publish requests, as they come: all of them together have a bound, and each has a least rate.
+//! Bodies of publish requests as they arrive, with a total memory bound and a minimum rate for
+//! each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +14,13 @@ use super::response::{Answer, busy, refusal};
 use crate::config::PUBLISH_BODIES;
 use crate::metrics::Refused;
 
-/// Longest time for a body, and the time that even the slowest body is given.
+/// Max time for a body, and the time that any body is given.
 const TIME_MAX: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(3);
-/// The least rate after that.
+/// Minimum rate after that time.
 const BYTES_PER_SECOND_MIN: u32 = 16 * 1024;
 
-/// Bytes of a body, counted with those of all other bodies while they are held.
+/// Bytes of a body, counted towards the total of all bodies in memory.
 pub(super) struct Held {
     bytes: Vec<u8>,
     all: Arc<AtomicUsize>,
@@ -30,7 +31,7 @@ impl Held {
         &self.bytes
     }
 
-    /// Adds some, where all bodies together stay within `most`.
+    /// Appends bytes if all bodies together remain within `most` bytes.
     fn add(&mut self, more: &[u8], most: usize) -> bool {
         let before = self.all.fetch_add(more.len(), Ordering::Relaxed);
         if before + more.len() > most {
@@ -48,13 +49,13 @@ impl Drop for Held {
     }
 }
 
-/// Time limit, from its beginning, for a body of which so much has come.
+/// Time limit, from its start, for a body of which `bytes` have arrived.
 fn time_for(bytes: usize) -> Duration {
     let earned = Duration::from_secs(bytes as u64) / BYTES_PER_SECOND_MIN;
     TIME_MAX.min(GRACE + earned)
 }
 
-/// Reads a whole body.
+/// Reads a complete body.
 pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, Answer> {
     let bytes_max = server.settings.load().publish_bytes_max;
     let too_large = || {

@@ -1,7 +1,7 @@
-//! From a new socket to an adopted one, and HTTP beside it on the same port.
+//! Server: from a new socket to an adopted connection, and HTTP on the same port.
 //!
-//! One task accepts and deals sockets out to the shards; handshakes run on the shard's own runtime, which then owns the
-//! socket. HTTP's rules are hyper's.
+//! One task accepts sockets and assigns them to the shards. Handshakes run on the runtime of the
+//! shard that then owns the socket. HTTP parsing is left to hyper.
 
 mod accept;
 mod admin;
@@ -40,80 +40,81 @@ use crate::source::SourceStatus;
 /// State shared by all handshakes and HTTP responses.
 #[derive(Debug)]
 pub struct Server {
-    /// The clock of the whole server.
+    /// Clock of the server.
     pub clock: Clock,
     /// Shards, which take over the sockets.
     pub shards: Vec<ShardHandle>,
-    /// Counters.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Settings that a reload can change.
     pub settings: ArcSwap<Settings>,
-    /// Publish requests that are decoded and published at once, each once its body is there; the others wait.
+    /// Permits for publish requests that are decoded and published concurrently, once their bodies
+    /// are complete.
     pub publish_turns: Semaphore,
-    /// Bytes of publish requests that are held now.
+    /// Bytes of publish request bodies currently in memory.
     pub body_bytes: Arc<AtomicUsize>,
-    /// Made answers that may be given at once.
+    /// Permits for concurrent generated responses.
     pub http_turns: Arc<Semaphore>,
-    /// Made answers lately.
+    /// Rate limit of generated responses.
     pub http_rate: RequestRate,
-    /// Connections that the admin address may have at once.
+    /// Permits for concurrent connections to the admin address.
     pub admin_turns: Semaphore,
     /// Address of the feed.
     pub listener: Listener,
-    /// WebSocket connections now.
+    /// Number of open WebSocket connections.
     pub connections: Arc<AtomicUsize>,
-    /// Sockets now, in a handshake or serving HTTP.
+    /// Number of open sockets in a handshake or serving HTTP.
     pub sockets: Arc<AtomicUsize>,
-    /// Sockets dealt out since the start.
+    /// Number of sockets assigned to shards since startup.
     pub dealt: AtomicUsize,
-    /// The server is stopping.
+    /// True once the server is stopping.
     pub is_draining: AtomicBool,
 }
 
 /// Settings that a reload can change.
 #[derive(Debug)]
 pub struct Settings {
-    /// WebSocket connections at once (config `limits.connections`).
+    /// Max number of WebSocket connections (config `limits.connections`).
     pub connections_max: usize,
     /// Handshake timeout, from the first byte to the last (config `limits.handshake`).
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
     pub notsent_bytes: u32,
-    /// Bytes of one publish request (config `limits.publish`).
+    /// Max bytes of a publish request (config `limits.publish`).
     pub publish_bytes_max: usize,
-    /// Records of one publish request.
+    /// Max records of a publish request.
     pub publish_events_max: usize,
     /// Hosts accepted besides the listeners' own (config `allowed_hosts`).
     pub allowed_hosts: Vec<HostRule>,
     /// Browser origins that may open the feed (config `allowed_origins`).
     pub allowed_origins: Vec<OriginRule>,
-    /// Proxies whose forwarding headers are believed (config `trusted_proxies`).
+    /// Proxies whose forwarding headers are trusted (config `trusted_proxies`).
     pub trusted_proxies: Vec<IpNet>,
-    /// `/metrics` is on the feed's port too (config `admin.metrics_on_feed`).
+    /// True if `/metrics` is also served on the feed's port (config `admin.metrics_on_feed`).
     pub metrics_on_feed: bool,
-    /// Made answers a second over all clients (config `limits.http_requests_per_s`).
+    /// Max generated responses per second over all clients (config `limits.http_requests_per_s`).
     pub http_requests_per_s: u32,
-    /// Sources that take what is published over HTTP, in the config's order.
+    /// Push sources, which accept events over HTTP, in config order.
     pub publishers: Vec<Arc<PushSource>>,
-    /// The condition of each source that runs, by its name.
+    /// Status of each running source by name.
     pub sources: Vec<(Arc<str>, Arc<SourceStatus>)>,
-    /// The condition of the sources behind `publishers`.
+    /// Status of each source of `publishers`.
     pub publisher_statuses: Vec<Arc<SourceStatus>>,
     /// Names of sources without which the server is not ready (config `ready.require`).
     pub required: Vec<String>,
 }
 
-/// An answer to `/readyz`.
+/// Readiness, as reported by `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Every source has started or failed, and those that are required have started.
+    /// True if every source has started or failed, and all required sources have started.
     pub is_ready: bool,
-    /// Every other source, with the reason if it has failed.
+    /// Sources that have not started, with the reason if one has failed.
     pub not_started: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
 impl Readiness {
-    /// The answer's text; reasons may quote files and paths, so they are for operators.
+    /// Text of the response; reasons may quote files and paths and are for operators only.
     pub fn text(&self, with_reasons: bool) -> String {
         let mut text = if self.is_ready { "ok\n" } else { "not ready\n" }.to_owned();
         for (name, trouble) in &self.not_started {
@@ -130,17 +131,17 @@ impl Readiness {
     }
 }
 
-/// Characters of a source's error that are shown.
+/// Max characters of a source's error that are shown.
 const ERROR_CHARS_MAX: usize = 200;
 
-/// An error, which may quote a file, without control characters and cut short.
+/// Error text without control characters, truncated; it may quote a file.
 fn one_line(error: &str) -> String {
     let shown = error.chars().take(ERROR_CHARS_MAX);
     shown.flat_map(char::escape_debug).collect()
 }
 
 impl Settings {
-    /// Those of a config, with the sources as they run.
+    /// Settings of a config with its running sources.
     pub fn of(
         config: &Config,
         publishers: Vec<Arc<PushSource>>,
@@ -167,7 +168,7 @@ impl Settings {
 }
 
 impl Server {
-    /// The readiness of the server, with every source that has failed.
+    /// Readiness of the server, with every failed source.
     pub fn readiness(&self) -> Readiness {
         let settings = self.settings.load();
         let mut readiness = Readiness {
@@ -190,7 +191,7 @@ impl Server {
         readiness
     }
 
-    /// True if every push source takes prices; other sources don't matter to publishers.
+    /// True if every push source accepts events; other sources are irrelevant to publishers.
     pub fn takes_publishes(&self) -> bool {
         let settings = self.settings.load();
         let mut inlets = settings.publisher_statuses.iter();

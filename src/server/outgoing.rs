@@ -1,5 +1,5 @@
-//! Bodies of answers. A body is handed to the socket in pieces, and a long one is made piece by piece as the client reads, so that an
-//! answer that nobody reads takes little memory.
+//! Response bodies. A body is passed to the socket in pieces. A long one is generated piece by
+//! piece as the client reads, so that an unread response uses little memory.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,15 +14,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::market::UnixNanos;
 
-/// The most bytes handed to the socket at once.
+/// Max bytes passed to the socket at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Seconds of requests that may come at once.
+/// Max burst, as seconds of the request rate.
 const BURST: Duration = Duration::from_secs(5);
 
-/// The body of an answer.
+/// Response body.
 pub(super) struct Outgoing {
     content: Content,
-    /// Counts as an answer that is being given, until the last byte is with the socket.
+    /// Permit of a response in progress; released with the last byte.
     turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Debug for Outgoing {
 }
 
 impl Outgoing {
-    /// A body that is there as a whole.
+    /// Creates a body from complete data.
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self {
             content: Content::Whole(bytes.into()),
@@ -50,7 +50,7 @@ impl Outgoing {
         }
     }
 
-    /// A body whose pieces are made as the client reads.
+    /// Creates a body whose pieces are generated as the client reads.
     pub(super) fn made(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
         Self {
             content: Content::Made(Box::new(pieces)),
@@ -58,7 +58,7 @@ impl Outgoing {
         }
     }
 
-    /// Holds a turn for as long as the body lasts.
+    /// Keeps a permit for the lifetime of the body.
     pub(super) fn holding(self, turn: OwnedSemaphorePermit) -> Self {
         Self {
             turn: Some(turn),
@@ -98,12 +98,13 @@ impl Body for Outgoing {
     }
 }
 
-/// A rate of requests over all clients, with a bounded burst: the time until which it is used up.
+/// Request rate over all clients with a bounded burst, stored as the time up to which the rate is
+/// used.
 #[derive(Debug, Default)]
 pub struct RequestRate(Mutex<UnixNanos>);
 
 impl RequestRate {
-    /// Takes one request, or says that there is none left.
+    /// Consumes one request; returns false if the rate is exceeded.
     pub(super) fn take(&self, per_second: u32, now: UnixNanos) -> bool {
         let each = Duration::from_secs(1) / per_second.max(1);
         let mut used_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);

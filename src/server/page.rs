@@ -1,4 +1,5 @@
-//! The trading page and the client module, as they lie in `dashboards/trading/`: embedded, never read from the disk.
+//! Trading page and client module from `dashboards/trading/`, embedded in the binary and never read
+//! from disk.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 use super::response::{Answer, text, with_type};
 
-/// The page may load what this server has, and speak with this server; nothing else, and nothing inline.
+/// Content security policy: the page may only load from and connect to this server, without inline
+/// code.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -28,7 +30,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 #[exclude = "package.json"]
 struct Embedded;
 
-/// One file, ready to be sent.
+/// Embedded file, ready to be sent.
 pub(super) struct File {
     plain: Bytes,
     gzip: Bytes,
@@ -36,7 +38,7 @@ pub(super) struct File {
     content_type: &'static str,
 }
 
-/// By the path under which each is asked for; compressed once, when the first is.
+/// Files by request path; compressed on the first request.
 static FILES: OnceLock<HashMap<String, File>> = OnceLock::new();
 
 fn files() -> HashMap<String, File> {
@@ -59,12 +61,12 @@ fn files() -> HashMap<String, File> {
 }
 
 impl File {
-    /// The file of that path, exactly as written: nothing is decoded and nothing resolved.
+    /// File for a request path, compared literally: nothing is decoded or resolved.
     pub(super) async fn at(path: String) -> Option<&'static Self> {
         if let Some(files) = FILES.get() {
             return files.get(&path);
         }
-        // Elsewhere than on the shard's thread: the first one compresses them all.
+        // Runs off the shard's thread, because the first request compresses all files.
         tokio::task::spawn_blocking(move || FILES.get_or_init(files).get(&path))
             .await
             .ok()
@@ -95,9 +97,9 @@ impl File {
         }
     }
 
-    /// The file, or 304 where the asker has it; compressed where that is understood.
+    /// The file, or 304 if the client has it; compressed if the client accepts that.
     pub(super) fn answer(&self, asked: &HeaderMap) -> Answer {
-        // The comparison is weak (RFC 9110, section 13.1.2).
+        // Weak comparison (RFC 9110, section 13.1.2).
         let is_own = |tag: &str| {
             tag == "*" || tag.trim_start_matches("W/").as_bytes() == &self.etag.as_bytes()[2..]
         };
@@ -118,7 +120,7 @@ impl File {
         }
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        // Isolated pages have exact clocks, and workers that can sleep.
+        // Cross-origin isolated pages have precise clocks and workers that can sleep.
         headers.insert(
             HeaderName::from_static("cross-origin-opener-policy"),
             HeaderValue::from_static("same-origin"),
@@ -139,7 +141,7 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
-/// `gzip`, `gzip;q=0.5`, but not `gzip;q=0`.
+/// True for `gzip` and `gzip;q=0.5`, false for `gzip;q=0`.
 fn is_gzip(coding: &str) -> bool {
     let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
     let is_refused = quality

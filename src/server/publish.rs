@@ -1,4 +1,4 @@
-//! `POST /v1/publish`: prices from outside.
+//! `POST /v1/publish`: events from external publishers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,16 +19,17 @@ use crate::metrics::Refused;
 use crate::protocol::Code;
 use crate::source::push::{BatchRefused, PushBatch, PushFault, PushInlet};
 
-/// A push source as publishers reach it.
+/// Push source as seen by publishers.
 #[derive(Debug)]
 pub struct PushSource {
-    /// SHA-256 of the publisher's token; `None`: the source is open to programs on this machine.
+    /// SHA-256 of the publisher's token; `None` if programs on this machine may publish without
+    /// one.
     pub token_sha256: Option<[u8; 32]>,
-    /// The way in.
+    /// Inlet of the source.
     pub inlet: PushInlet,
 }
 
-/// The report; `errors` tells the first [`ERRORS_TOLD`] of those that were refused.
+/// Report of a request; `errors` lists the first [`ERRORS_TOLD`] rejected records.
 #[derive(Debug, Serialize)]
 struct Report {
     accepted: usize,
@@ -43,7 +44,7 @@ struct LineError {
     message: String,
 }
 
-/// Errors that a report names; `refused` counts all.
+/// Max errors in a report; `refused` counts all.
 const ERRORS_TOLD: usize = 1000;
 
 pub(super) async fn answer(
@@ -86,12 +87,13 @@ pub(super) async fn answer(
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    // A few at once, because decoding takes memory and time; a body that is still coming holds no turn.
+    // Limited concurrency, because decoding takes memory and time; an incomplete body needs no
+    // permit.
     let Ok(_turn) = server.publish_turns.acquire().await else {
         return busy("the server is shutting down");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
-    // Elsewhere than on the shard's thread: a large body takes its time.
+    // Runs off the shard's thread, because a large body takes time.
     let publish = move || {
         publish(&worker, &allowed, body.bytes(), format, now).map(|report| written(&report, format))
     };
@@ -105,7 +107,7 @@ fn media_type(value: &str) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// The sources that the token opens; without one, those that ask for none, from this machine.
+/// Sources that the token grants; without a token, those open to programs on this machine.
 fn allowed_sources(
     server: &Server,
     caller: &Caller,
@@ -166,7 +168,7 @@ fn allowed_sources(
     Ok(open)
 }
 
-/// Refused records: the first of them with their errors, all of them by reason.
+/// Rejected records: the first with their errors, all of them by reason.
 #[derive(Debug, Default)]
 struct Refusals {
     told: Vec<(u32, PushFault)>,
@@ -178,7 +180,7 @@ impl Refusals {
         self.add_with(line, fault.reason(), || fault);
     }
 
-    /// Makes the fault only if it is told.
+    /// Adds a rejected record; builds the fault only if the report lists it.
     fn add_with(&mut self, line: u32, reason: &'static str, fault: impl FnOnce() -> PushFault) {
         *self.by_reason.entry(reason).or_default() += 1;
         if self.told.len() < ERRORS_TOLD {
@@ -223,7 +225,8 @@ fn publish(
         refusal(status, &error.to_string())
     })?;
     let mut refusals = Refusals::default();
-    // By source, each in the order of the lines; what no source knows goes to the first, which refuses it.
+    // By source, each in line order; records that match no source go to the first, which rejects
+    // them.
     let mut batches: Vec<PushBatch> = sources.iter().map(|_| PushBatch::default()).collect();
     for (line, event) in records {
         let event = match event {
@@ -258,7 +261,7 @@ fn publish(
             Err(_) if accepted == 0 => {
                 return Err(busy("bus queue full (bus.queue); no record was accepted"));
             }
-            // Another source has taken its part already: these lines alone are to be sent again.
+            // Another source has already accepted its part: only these lines must be sent again.
             Err(BatchRefused(lines)) => {
                 for line in lines {
                     refusals.add(line, PushFault::Full);

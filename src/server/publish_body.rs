@@ -1,4 +1,4 @@
-//! Bodies of `POST /v1/publish` as a stream of records, of which nothing is kept once it is read.
+//! Bodies of `POST /v1/publish` as a stream of records; no record is kept after it is read.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -14,27 +14,27 @@ use crate::source::push::{Field, PublishedEvent, PushFault};
 /// Encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
-    /// One array of maps.
+    /// An array of maps.
     Msgpack,
 }
 
-/// A body that is refused as a whole.
+/// Reason why a body is rejected as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
-    /// More records than one request may have.
+    /// The body has more records than one request may have.
     #[error("more than {0} records; expected at most {0} in one request (limits.publish_events)")]
     TooMany(usize),
-    /// No MessagePack array, or something behind it.
+    /// The body is not a single MessagePack array.
     #[error("the body is not MessagePack: {0}; expected one array of maps, and nothing else")]
     NotAnArray(&'static str),
 }
 
-/// A record's place (from 1), and what it says.
+/// Record number (from 1) and its content.
 pub(super) type Record<'a> = (u32, Result<PublishedEvent<'a>, BadRecord<'a>>);
 
-/// A record that is no event. Its message is made only if somebody is told.
+/// Invalid record. Its message is built only if it is reported.
 #[derive(Debug)]
 pub(super) enum BadRecord<'a> {
     NotUtf8(&'a [u8]),
@@ -43,14 +43,14 @@ pub(super) enum BadRecord<'a> {
     Msgpack(rmp_serde::decode::Error),
 }
 
-/// Nesting of a published event's fields; those that are read have none.
+/// Max nesting of a published event's fields; known fields are not nested.
 const DEPTH_MAX: usize = 16;
 /// A valid event, for messages.
 const EXAMPLE: &str = r#"{"ch":"trade","sym":"BTC-USD","px":"10.50","qty":"2"}"#;
-/// Characters of a bad record that its error quotes.
+/// Max characters of a bad record that its error quotes.
 const QUOTED_CHARS_MAX: usize = 100;
 
-/// Reads the records of a body one by one; a bad one leaves the others alone.
+/// Reads the records of a body one by one; a bad record does not affect the others.
 pub(super) fn records(
     body: &[u8],
     format: BodyFormat,
@@ -115,7 +115,7 @@ fn json_event(line: &[u8]) -> Result<PublishedEvent<'_>, BadRecord<'_>> {
 }
 
 fn msgpack_event(element: &[u8]) -> Result<PublishedEvent<'_>, BadRecord<'_>> {
-    // Also a list could be read as an event, by the order of the fields, which nobody means.
+    // An array could also be read as an event, by field order, which is never intended.
     if !matches!(element.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         return Err(BadRecord::NotAMap);
     }
@@ -126,7 +126,7 @@ fn msgpack_event(element: &[u8]) -> Result<PublishedEvent<'_>, BadRecord<'_>> {
         .map_err(BadRecord::Msgpack)
 }
 
-/// Names a field that stands twice; any other error of serde is about the record's form as a whole.
+/// Names a duplicate field; any other error of serde concerns the form of the record as a whole.
 fn field_twice(error: &str) -> String {
     let name = error
         .split_once("duplicate field `")
@@ -136,7 +136,7 @@ fn field_twice(error: &str) -> String {
     })
 }
 
-/// An event's fields, each as its encoding has it.
+/// Fields of an event in the representation of their encoding.
 #[derive(Deserialize)]
 #[serde(expecting = "an event")]
 struct Fields<F> {
@@ -241,7 +241,7 @@ impl<'de> Visitor<'de> for MsgpackReader {
     }
 }
 
-/// The count of a body's elements, and each element's bytes.
+/// Number of elements of a body, and the bytes of each.
 fn array(body: &[u8]) -> Result<(u64, impl Iterator<Item = &[u8]>), BodyError> {
     let mut rest = body;
     let count = rmp::decode::read_array_len(&mut rest)
@@ -263,7 +263,8 @@ fn array(body: &[u8]) -> Result<(u64, impl Iterator<Item = &[u8]>), BodyError> {
     Ok((u64::from(count), each))
 }
 
-/// The length of the value at the beginning, whatever is in it; `None` where it breaks off. Neither recursion nor allocation.
+/// Length of the first value, of any type; `None` if it is truncated. Uses neither recursion nor
+/// allocation.
 #[expect(
     clippy::arithmetic_side_effects,
     reason = "a length has up to 4 bytes, and at least one value is open in the loop"
@@ -281,7 +282,7 @@ fn value_len(bytes: &[u8]) -> Option<usize> {
                     .fold(0_u64, |all, byte| all << 8 | u64::from(*byte)),
             )
         };
-        // Bytes of the header and of what belongs to it, and the values that follow inside.
+        // Bytes of the header and its data, and the number of nested values.
         let (len, inside) = match *rest.first()? {
             0x00..=0x7f | 0xc0..=0xc3 | 0xe0..=0xff => (1, 0),
             marker @ 0x80..=0x8f => (1, 2 * u64::from(marker & 0x0f)),

@@ -1,5 +1,5 @@
-//! A descriptor held back for the time when the process has no more: clients are refused instead of left hanging, and
-//! the admin address goes on answering.
+//! Reserved file descriptor for when the process has no more: clients are rejected instead of left
+//! hanging, and the admin address remains available.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -10,21 +10,22 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::market::UnixNanos;
 
-/// After descriptors ran out, clients are refused for so long, so that the last ones stay free.
+/// Time for which clients are rejected after descriptors ran out, so that the last ones stay free.
 const REFUSE_FOR: Duration = Duration::from_secs(1);
-/// Descriptors have run out no more once it has not happened for so long.
+/// Time without a shortage after which it counts as over.
 const OVER_AFTER: Duration = Duration::from_secs(60);
-/// Time for a refused client to send its request, which must be read before the answer, or the client may miss it.
+/// Time for a rejected client to send its request, which must be read before the response, or the
+/// client may miss it.
 const REQUEST_TIME: Duration = Duration::from_millis(50);
-/// Rest where not even the reserve helps.
+/// Pause if even the reserve is in use.
 const REST: Duration = Duration::from_millis(100);
 pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server cannot accept connections";
 
-/// A listener's reserve, and whether it was needed of late.
+/// Reserved descriptor of a listener, and whether it was needed recently.
 #[derive(Debug)]
 pub(super) struct Reserve {
     held: Option<File>,
-    /// Time at which descriptors ran out last.
+    /// Time at which descriptors last ran out.
     exhausted: Option<UnixNanos>,
     refused: u64,
 }
@@ -54,7 +55,8 @@ impl Reserve {
         }
     }
 
-    /// Notes an accepted client; whether it is to be refused, because descriptors have just run out.
+    /// Records an accepted client; returns true if it must be rejected, because descriptors have
+    /// just run out.
     pub(super) fn note_accepted(&mut self, now: UnixNanos) -> bool {
         self.hold();
         let Some(exhausted) = self.exhausted else {
@@ -70,7 +72,8 @@ impl Reserve {
         now.since(exhausted) < REFUSE_FOR
     }
 
-    /// Accepts one client on the reserved descriptor. Logs the beginning of the state, not each client.
+    /// Accepts one client on the reserved descriptor. Logs the start of the shortage, not each
+    /// client.
     pub(super) async fn accept(
         &mut self,
         listener: &TcpListener,
@@ -92,22 +95,22 @@ impl Reserve {
         }
     }
 
-    /// Takes the descriptor back, once the client that had it is gone.
+    /// Reopens the reserved descriptor once its client is gone.
     pub(super) fn take_back(&mut self) {
         self.refused += 1;
         self.hold();
     }
 }
 
-/// Answers 503 and closes.
+/// Sends 503 and closes.
 pub(super) async fn refuse(mut stream: TcpStream) {
     let mut request = [0; 1024];
     let answered = async {
-        // Whatever it asks, the answer is the same.
+        // The response does not depend on the request.
         let _asked = tokio::time::timeout(REQUEST_TIME, stream.read(&mut request)).await;
         stream.write_all(BUSY).await?;
         stream.shutdown().await
     };
-    // A client that takes nothing is not waited for.
+    // Does not wait for a client that does not read.
     let _gone = tokio::time::timeout(2 * REQUEST_TIME, answered).await;
 }

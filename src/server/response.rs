@@ -56,7 +56,7 @@ pub(super) fn stopping() -> Answer {
     )
 }
 
-/// 503: come again in a second.
+/// 503 with a retry after one second.
 pub(super) fn busy(message: &str) -> Answer {
     let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
     answer

@@ -1,4 +1,4 @@
-//! The WebSocket handshake (RFC 6455, section 4.2), up to the moment the shard adopts the socket.
+//! WebSocket handshake (RFC 6455, section 4.2), up to the adoption of the socket by the shard.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -27,13 +27,13 @@ use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
 use crate::shard::{Adopted, Permit, Transport};
 
-/// The length of a key (RFC 6455, section 4.1), before it is written in base64.
+/// Length of a decoded key (RFC 6455, section 4.1).
 const KEY_BYTES: usize = 16;
 
 /// Bytes kept of a client's user agent.
 const AGENT_BYTES_MAX: usize = 120;
 
-/// A WebSocket that was granted on a connection, whose HTTP is about to end.
+/// WebSocket that was granted on a connection whose HTTP is about to end.
 #[derive(Debug)]
 pub(super) struct Upgrade {
     socket: OnUpgrade,
@@ -44,8 +44,8 @@ pub(super) struct Upgrade {
     permit: Option<Permit>,
 }
 
-/// Hand-over from the handshake to the task that serves the connection: no further task, so that in a storm no
-/// handshake waits with its buffers until all others have begun theirs.
+/// Hand-over from the handshake to the task that serves the connection. No additional task, so that
+/// in a storm no handshake keeps its buffers until all others have started.
 pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
 
 /// Upgraded connection for a shard, once HTTP has ended; `None` if no WebSocket was granted.
@@ -67,7 +67,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         .ok()?
         .downcast::<TokioIo<Guarded<TcpStream>>>()
         .ok()?;
-    // A copy, because the original would keep hyper's whole buffer alive.
+    // Copied, because the original would keep hyper's whole buffer in memory.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
     Some(Adopted {
         transport: Transport::Plain(parts.io.into_inner().into_inner()),
@@ -81,7 +81,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
     })
 }
 
-/// Answers `GET /v1/feed`; with 101 the connection is `granted`.
+/// Response to `GET /v1/feed`; with 101 the connection is `granted`.
 pub(super) fn answer(
     server: &Arc<Server>,
     caller: &Caller,
@@ -146,7 +146,7 @@ struct Accepted {
     by_subprotocol: bool,
 }
 
-/// True if a request asks for a WebSocket.
+/// True if a request is a WebSocket handshake.
 pub(super) fn is_asked(headers: &HeaderMap) -> bool {
     has_token(headers, &UPGRADE, "websocket")
 }
@@ -210,7 +210,7 @@ fn check(
     })
 }
 
-/// The value of a header that must stand exactly once.
+/// Value of a header that must occur exactly once.
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
@@ -241,7 +241,7 @@ fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
     query?.split('&').find_map(|pair| pair.strip_prefix(name))
 }
 
-/// Bytes of the largest message that a client takes: `?max_message=`, else what the protocol allows.
+/// Max message size that a client accepts, in bytes: `?max_message=`, else the protocol's limit.
 fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
     let Some(asked) = parameter(query, "max_message=") else {
         return Ok(MESSAGE_BYTES_MAX as u32);
@@ -260,7 +260,7 @@ fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
         })
 }
 
-/// The first known subprotocol, else `?encoding=`, else MessagePack; and whether a subprotocol decided.
+/// First known subprotocol, else `?encoding=`, else MessagePack; and true if a subprotocol decided.
 fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), Answer> {
     let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {

@@ -1,4 +1,4 @@
-//! Topics that appear and end while a client holds them.
+//! Topics that appear and end while a client is subscribed.
 
 use super::subscribe::{TOPIC_ENDED, events_by_default};
 use super::{Action, Join, Session, View, topic_entry};
@@ -7,7 +7,7 @@ use crate::log::TopicId;
 use crate::protocol::{Code, Control, Refusal, TopicsChange};
 
 impl Session {
-    /// Topics have appeared: those that a pattern means are held from now on, within the limit.
+    /// Handles new topics: subscribes those that match a pattern of the client, within the limit.
     pub fn on_topics(&mut self, new: impl Iterator<Item = TopicId>, view: View<'_>) -> Vec<Action> {
         let mut change = TopicsChange {
             added: Vec::new(),
@@ -41,8 +41,8 @@ impl Session {
         actions
     }
 
-    /// The instruments of topics that are held are gone: the topics end, and the names that they were asked for by. Patterns
-    /// stay.
+    /// Handles removed instruments: ends their subscribed topics and the subscriptions by name.
+    /// Patterns remain.
     pub fn on_removed(&mut self, topics: &[TopicId], view: View<'_>) -> Vec<Action> {
         let mut change = TopicsChange {
             added: Vec::new(),
@@ -50,7 +50,7 @@ impl Session {
             err: Vec::new(),
             more: false,
         };
-        // First the topics: none of their events follows the message that names them.
+        // Topics first: none of their events may follow the message that names them.
         let mut actions = Vec::new();
         for topic in topics {
             self.names.remove(&Name::Topic(*topic));

@@ -3,18 +3,18 @@ use std::time::Duration;
 
 use crate::market::UnixNanos;
 
-/// Seconds of requests that may come at once.
+/// Max burst, in seconds of the request rate.
 const BURST_SECONDS: u64 = 5;
-/// More tokens than any burst has.
+/// Upper bound of tokens in any burst.
 const TOKENS_MAX: u32 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// A token bucket: so many requests a second, and a burst of [`BURST_SECONDS`] of them.
+/// Token bucket: a rate in requests per second, with a burst of [`BURST_SECONDS`].
 #[derive(Debug)]
 pub(super) struct TokenBucket {
-    /// Time at which the bucket would be full again.
+    /// Time at which the bucket is full again.
     full_at: UnixNanos,
-    /// At most a second.
+    /// Time per token, in nanoseconds; at most a second.
     a_token_ns: u32,
 }
 
@@ -26,8 +26,8 @@ impl TokenBucket {
         }
     }
 
-    /// Takes so many tokens more for a request that was let in, whether they are there or not: a heavy request makes the
-    /// next ones wait, at most for half of what a burst takes.
+    /// Charges further tokens for an admitted request, even if they are not available: an expensive
+    /// request delays the next ones, at most for the time of half a burst.
     pub(super) fn charge(&mut self, tokens: usize, now: UnixNanos) {
         let cost = self.a_token() * u32::try_from(tokens).unwrap_or(u32::MAX).min(TOKENS_MAX);
         let most = now.plus(self.burst() * 3 / 2);
@@ -43,7 +43,7 @@ impl TokenBucket {
         self.a_token() * (per_second * BURST_SECONDS) as u32
     }
 
-    /// Takes a token, or says how long until there is one.
+    /// Consumes a token; returns the time until the next one if there is none.
     pub(super) fn take(&mut self, now: UnixNanos) -> Result<(), Duration> {
         let burst = self.burst();
         let full_at = self.full_at.max(now).plus(self.a_token());
@@ -61,7 +61,7 @@ impl TokenBucket {
 pub(super) struct AbuseCounter(VecDeque<UnixNanos>);
 
 impl AbuseCounter {
-    /// One more; returns how many there were within `span`.
+    /// Records a fault; returns the number within `span`.
     pub(super) fn strike(&mut self, now: UnixNanos, span: Duration) -> usize {
         while self.0.front().is_some_and(|at| now.since(*at) > span) {
             self.0.pop_front();

@@ -1,4 +1,4 @@
-//! The requests about what is held already.
+//! Requests that concern existing subscriptions.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,8 @@ use crate::protocol::{
 };
 use crate::topic::TopicName;
 
-/// An `unsubscribe`: first the names go, then the topics that no other name covers.
+/// An `unsubscribe` in progress: first removes the names, then the topics that no other name
+/// covers.
 #[derive(Debug)]
 pub(super) struct Unsubscribing {
     id: Option<Id>,
@@ -95,7 +96,7 @@ impl Unsubscribing {
         let is_last = self.topics.as_ref().is_some_and(Pieces::is_empty);
         if is_last || !(gone.is_empty() && ok.is_empty() && err.is_empty()) {
             let count = (view.held.count() - gone.len()) as u64;
-            // The drops come first: no event of a topic follows the answer that names it.
+            // Unsubscribes come first: no event of a topic follows the response that names it.
             actions.push(Action::Respond(Control::Unsubscribed(Unsubscribed {
                 id: self.id.clone(),
                 topics: gone,
@@ -109,7 +110,7 @@ impl Unsubscribing {
     }
 }
 
-/// A `modify`: all names are checked before the first changes.
+/// A `modify` in progress: all names are checked before the first changes.
 #[derive(Debug)]
 pub(super) struct Modifying {
     id: Option<Id>,
@@ -201,7 +202,7 @@ impl Modifying {
     }
 }
 
-/// A `resync`.
+/// A `resync` in progress.
 #[derive(Debug)]
 pub(super) struct Resyncing {
     id: Option<Id>,
@@ -262,7 +263,7 @@ impl Resyncing {
     }
 }
 
-/// The answer to `subscriptions`.
+/// A `subscriptions` response in progress.
 #[derive(Debug)]
 pub(super) struct Listing {
     id: Option<Id>,
@@ -304,7 +305,7 @@ impl Listing {
     }
 }
 
-/// A part of a `subscribed`; none where it says nothing and another part follows.
+/// Part of a `subscribed` message; none if it is empty and another part follows.
 pub(super) fn subscribed(
     id: Option<&Id>,
     ok: Vec<Entry>,
@@ -326,7 +327,7 @@ pub(super) fn subscribed(
 }
 
 impl Session {
-    /// The subscription of that name, in the words it was made with.
+    /// Subscription with this name, exactly as requested.
     fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
         let parsed = TopicName::parse(text)
             .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
@@ -362,7 +363,7 @@ impl Session {
     }
 }
 
-/// A topic that is held, by whatever name.
+/// Subscribed topic, by any name.
 fn held_topic(text: &str, view: View<'_>) -> Option<Name> {
     let TopicName::Topic(topic) = TopicName::parse(text).ok()? else {
         return None;

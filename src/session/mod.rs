@@ -1,7 +1,7 @@
 //! Client session: a sans-I/O state machine from requests to actions.
 //!
-//! A session holds the names a client subscribed to and its budgets; it reads the replica, and says what is to be done
-//! as [`Action`]s, in order. The shard does them.
+//! A session owns the names that a client subscribed to and its budgets. It reads the replica and
+//! returns an ordered list of [`Action`]s, which the shard executes.
 
 mod appear;
 mod budget;
@@ -29,68 +29,71 @@ use subscribe::Subscribing;
 use subscription_set::SubscriptionSet;
 use work::{Budget, Job, SLICE, Work};
 
-/// More bad requests, or requests over the rate, than so many in [`STRIKES_SPAN`] close the connection.
+/// Bad requests, or requests over the rate, allowed in [`STRIKES_SPAN`]; one more closes the
+/// connection.
 const STRIKES_MAX: usize = 20;
 const STRIKES_SPAN: Duration = Duration::from_secs(10);
-/// Bytes of a request that cost as much of the rate limit as a request.
+/// Request bytes that cost as much of the rate limit as a request.
 const BYTES_A_TOKEN: usize = 8 * 1024;
-/// A request of more bytes is decoded in a slice of its own.
+/// Size above which a request is decoded in its own slice.
 const DECODED_ALONE_BYTES: usize = 4 * 1024;
-/// Instruments of a list that cost as much; they are listed as the socket drains, in long parts.
+/// Listed instruments that cost as much as a request; the list is sent in long parts as the socket
+/// drains.
 const INSTRUMENTS_A_TOKEN: usize = 512;
 
 /// Start of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
-    /// With a snapshot of at most so many events.
+    /// With a snapshot of at most this many events.
     Snapshot(usize),
     /// With the next event.
     Live,
-    /// With a snapshot of at most so many events that the client didn't ask for: a pattern of it means the topic now.
+    /// With a snapshot of at most this many events that the client did not request: a new topic
+    /// matches its pattern.
     Offered(usize),
-    /// With a snapshot, because the place from which to go on is of another epoch.
+    /// With a snapshot, because the resume position belongs to another epoch.
     Anew(usize),
-    /// With what came after this number.
+    /// After this sequence number.
     Resume(Seq),
-    /// Events after this number have expired: a gap, then a snapshot of at most so many events.
+    /// Events after this number have expired: a gap, then a snapshot of at most this many events.
     Expired(Seq, usize),
 }
 
 /// Actions of the shard for a session, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Send this, after the answers before it.
+    /// Send a response, after earlier responses.
     Respond(Control),
-    /// Send this, which the client didn't ask for.
+    /// Send a notification, which the client did not request.
     Notify(Control),
-    /// Begin to hold a topic.
+    /// Subscribe to a topic.
     Subscribe(TopicId, Settings, Join),
-    /// Change the settings of a topic that is held.
+    /// Change the settings of a subscribed topic.
     Modify(TopicId, Settings),
-    /// Send a snapshot of at most so many events of a topic that is held.
+    /// Send a snapshot of a subscribed topic with at most this many events.
     Snapshot(TopicId, usize),
-    /// No longer hold a topic.
+    /// Unsubscribe from a topic.
     Unsubscribe(TopicId),
-    /// Send the accounts, after what waits now.
+    /// Send the ledger, after everything queued now.
     Ledger(Option<Id>),
-    /// Send the instruments that the pattern means.
+    /// Send the instruments that match the pattern.
     Instruments(Option<Id>, String),
-    /// Send no larger messages from now on.
+    /// Limit the size of further messages, in bytes.
     LimitMessages(u32),
-    /// Say goodbye and close.
+    /// Send `bye` and close.
     Close(Bye, Code),
 }
 
-/// View of its connection and its shard for a session.
+/// Read access of a session to its connection and shard.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// Topic states now.
+    /// Current state of all topics.
     pub replica: &'a Replica,
     /// Identity of the client.
     pub principal: &'a Principal,
     /// Subscribed topics.
     pub held: &'a dyn Held,
-    /// The time of this turn.
+    /// Time of this turn.
     pub now: UnixNanos,
 }
 
@@ -103,40 +106,40 @@ impl std::fmt::Debug for View<'_> {
 }
 
 impl<'a> View<'a> {
-    /// The topics that the client may see.
+    /// Topics that are visible to the client.
     fn visible(&self) -> Visible<'a> {
         Visible::new(self.replica.catalog(), self.principal)
     }
 }
 
-/// The topics that a connection holds.
+/// Subscribed topics of a connection.
 pub trait Held {
     /// True if the topic is subscribed.
     fn holds(&self, topic: TopicId) -> bool;
     /// Number of subscribed topics.
     fn count(&self) -> usize;
-    /// All of them, in order.
+    /// All subscribed topics, in order.
     fn topics(&self) -> Vec<TopicId>;
 }
 
-/// A request that was read.
+/// Result of reading a request.
 #[expect(clippy::large_enum_variant, reason = "it lives for one call")]
 enum Asked {
-    /// It is answered by these.
+    /// Complete response.
     Answered(Vec<Action>),
-    /// It is answered in slices.
+    /// Response in slices.
     Work(Work),
 }
 
-/// One client's conversation. Small, because there are very many.
+/// State of one client. Kept small, because there are very many.
 #[derive(Debug)]
 pub struct Session {
     limits: Arc<Limits>,
     names: SubscriptionSet,
     requests: TokenBucket,
-    /// The rest of a long request; the next one is answered after it.
+    /// Remainder of a long request; the next request is handled after it.
     work: Option<Box<Job>>,
-    /// Faults; `None` for a client without any.
+    /// Fault counters; `None` for a client without faults.
     faults: Option<Box<Faults>>,
 }
 
@@ -147,7 +150,7 @@ struct Faults {
 }
 
 impl Session {
-    /// A conversation that begins now.
+    /// Starts a session.
     pub fn new(limits: Arc<Limits>, now: UnixNanos) -> Self {
         Self {
             requests: TokenBucket::full(limits.requests_per_s, now),
@@ -162,8 +165,8 @@ impl Session {
         self.faults.get_or_insert_default()
     }
 
-    /// Answers one message of the client, or begins to: while [`Self::is_busy`], [`Self::go_on`] does the rest, and no
-    /// other message is taken.
+    /// Handles one message of the client: while [`Self::is_busy`], [`Self::go_on`] continues it,
+    /// and no other message is accepted.
     pub fn on_request(&mut self, bytes: &[u8], encoding: Encoding, view: View<'_>) -> Vec<Action> {
         debug_assert!(!self.is_busy(), "requests are answered one after the other");
         let request = decode_request(bytes, encoding);
@@ -188,12 +191,13 @@ impl Session {
         }
     }
 
-    /// True if a request is only partly answered.
+    /// True if a request is only partly handled.
     pub fn is_busy(&self) -> bool {
         self.work.is_some()
     }
 
-    /// The next part of the answer to a long request. Each but the first costs as much of the rate limit as a request.
+    /// Next part of the response to a long request. Each part after the first costs as much of the
+    /// rate limit as a request.
     pub fn go_on(&mut self, view: View<'_>) -> Vec<Action> {
         if self.work.as_ref().is_some_and(|job| job.has_begun()) {
             self.requests.charge(1, view.now);
@@ -245,7 +249,7 @@ impl Session {
         }
     }
 
-    /// An `error` 400; too many of them close.
+    /// Responds with `error` 400; closes after too many.
     fn refuse(&mut self, id: Option<Id>, message: String, now: UnixNanos) -> Vec<Action> {
         let mut actions = vec![Action::Respond(Control::Error(ProtocolError::new(
             id,
@@ -280,7 +284,7 @@ impl Session {
         actions
     }
 
-    /// Gives memory back that nothing needs now.
+    /// Releases unused memory.
     pub fn shrink(&mut self) {
         self.names.rest();
     }
@@ -290,13 +294,13 @@ impl Session {
         &self.limits
     }
 
-    /// True if a topic that appears could match a pattern of this client.
+    /// True if a new topic could match a pattern of this client.
     pub fn has_patterns(&self) -> bool {
         self.names.has_patterns()
     }
 }
 
-/// The entry of a topic that is held, with the settings in force.
+/// Entry of a subscribed topic with its current settings.
 fn topic_entry(topic: TopicId, settings: Settings, view: View<'_>) -> Entry {
     let mut entry = Entry::new(view.visible().topic(topic).text.to_string(), settings);
     entry.epoch = Some(view.replica.epoch(topic).to_string());
@@ -304,7 +308,7 @@ fn topic_entry(topic: TopicId, settings: Settings, view: View<'_>) -> Entry {
     entry
 }
 
-/// A close by this code; the client may come back unless it would do the same again.
+/// Closes with this code; the client may reconnect unless the cause would recur.
 fn close(code: Code, message: String) -> Action {
     let is_final = matches!(
         code,

@@ -1,4 +1,4 @@
-//! `subscribe`: the names are checked, then the places to resume from, then all of it is taken up topic by topic.
+//! `subscribe`: checks the names, then the resume positions, then subscribes topic by topic.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,23 +23,24 @@ struct Asked {
     settings: Settings,
 }
 
-/// Additions of a request to the subscriptions.
+/// Subscriptions that a request adds.
 #[derive(Debug, Default)]
 struct Added {
     topics: HashSet<TopicId>,
     patterns: usize,
 }
 
-/// The client's own place in each topic, and the search for names in `from.seqs` that `topics` doesn't cover.
+/// Resume position of the client in each topic, and the search for names in `from.seqs` that
+/// `topics` does not cover.
 #[derive(Debug)]
 struct Places {
     left: std::vec::IntoIter<(CompactString, Seq)>,
     epoch: String,
-    /// Topics of another epoch, with it; the first ones are in the index.
+    /// Topics of another epoch, with that epoch; the first ones are in the index.
     epochs: Vec<(CompactString, CompactString)>,
     epochs_indexed: usize,
     epoch_index: TextIndex,
-    /// The names that were asked for and not refused; made once all are known.
+    /// Requested names that were not refused; built once all are known.
     covering: Option<SubscriptionSet>,
     refused: PatternMap<()>,
     seqs: HashMap<TopicId, (Seq, Option<Epoch>)>,
@@ -50,7 +51,7 @@ impl Places {
         self.left.len() == 0 && self.epochs_indexed == self.epochs.len()
     }
 
-    /// The client's epoch in a topic.
+    /// Epoch of the client in a topic.
     fn epoch(&self, topic: &str) -> &str {
         let found = self.epoch_index.find(topic, |at| &self.epochs[at].0);
         found.map_or(&self.epoch, |at| &self.epochs[at].1)
@@ -60,16 +61,16 @@ impl Places {
 /// The message about a topic whose instrument was removed.
 pub(super) const TOPIC_ENDED: &str = "the source no longer lists this instrument";
 
-/// The outcome of a slice for the topics themselves.
+/// Outcome of a slice for its topics.
 #[derive(Debug, Default)]
 struct Taken {
     ok: Vec<Entry>,
     joins: Vec<Action>,
-    /// Number of them that hold one topic more.
+    /// Number of topics that the slice added.
     holds: usize,
 }
 
-/// A `subscribe` on its way.
+/// A `subscribe` in progress.
 #[derive(Debug)]
 pub(super) struct Subscribing {
     id: Option<Id>,
@@ -77,13 +78,13 @@ pub(super) struct Subscribing {
     wish: DeliveryWish,
     snapshot: Option<SnapshotWish>,
     atomic: bool,
-    /// Bytes of the largest message from the first part of the answer on.
+    /// Max message size from the first part of the response on, in bytes.
     max_message: Option<u64>,
     asked: Vec<(CompactString, Asked)>,
     err: Refused,
     added: Added,
     places: Option<Places>,
-    /// From here on the names are the client's; its topics follow.
+    /// Topics to subscribe; set once the names have been added to the session.
     topics: Option<Pieces>,
     done: HashSet<TopicId>,
     recovered: HashMap<TopicId, bool>,
@@ -149,7 +150,7 @@ impl Subscribing {
             }
             self.topics = Some(topics);
         }
-        // Whether an atomic request takes effect is known at its end.
+        // The outcome of an atomic request is known only at its end.
         let err = if self.atomic && self.topics.is_none() {
             Vec::new()
         } else {
@@ -162,7 +163,7 @@ impl Subscribing {
         if let Some(Action::Respond(Control::Subscribed(part))) = &mut answer {
             part.max_message = self.max_message;
         }
-        // Before the first part of the answer, and once more does no harm.
+        // Sent before the first part of the response; repeating it does no harm.
         let limit = self.max_message.filter(|_| answer.is_some());
         let limit = limit.map(|bytes| Action::LimitMessages(bytes as u32));
         let actions = limit.into_iter().chain(answer).chain(taken.joins).collect();
@@ -239,7 +240,7 @@ impl Subscribing {
         }
     }
 
-    /// All is checked: the names are the client's from here on, unless one for all is refused.
+    /// Adds all checked names to the session, unless an atomic request has a refused name.
     fn commit(&mut self, session: &mut Session) {
         let asked = std::mem::take(&mut self.asked);
         if self.atomic && !self.err.is_empty() {
@@ -260,7 +261,7 @@ impl Subscribing {
         ));
     }
 
-    /// Begins or sets anew what a name means, and lists it.
+    /// Subscribes or modifies the topics of a name, and lists it.
     fn take_up(
         &mut self,
         name: &Name,
@@ -269,7 +270,7 @@ impl Subscribing {
         view: View<'_>,
         taken: &mut Taken,
     ) {
-        // It may have ended since the name was checked.
+        // A topic may have ended since the name was checked.
         piece.retain(|topic| view.visible().shows(*topic));
         if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
             session.names.remove(name);
@@ -280,7 +281,8 @@ impl Subscribing {
         }
         let mut room =
             (session.limits.topics as usize).saturating_sub(view.held.count() + taken.holds);
-        // Checked for most names; a pattern that was held already may mean more topics than there is room for.
+        // Already checked for most names; a pattern that was already subscribed may match more
+        // topics than the limit allows.
         piece.retain(|topic| {
             let is_held = view.held.holds(*topic) || self.done.contains(topic);
             let fits = is_held || room > 0;
@@ -288,7 +290,7 @@ impl Subscribing {
             fits
         });
         if let (Name::Topic(topic), true) = (name, piece.is_empty()) {
-            // New topics of its patterns have taken the room since it was checked.
+            // New topics of its patterns have used the remaining limit since the check.
             session.names.remove(name);
             let text = &*view.visible().topic(*topic).text;
             self.err.push(session.over_limit(text, view));
@@ -306,7 +308,7 @@ impl Subscribing {
             let recovered = |topic: &TopicId| self.recovered.get(topic).copied();
             match &mut entry.matched {
                 None => entry.recovered = piece.first().and_then(recovered),
-                // Each topic of a name in force has its entry.
+                // Each topic of an accepted name has its entry.
                 Some(matched) => matched
                     .iter_mut()
                     .zip(&piece)
@@ -316,7 +318,7 @@ impl Subscribing {
         taken.ok.push(entry);
     }
 
-    /// Begins one topic, or sets it anew.
+    /// Subscribes to one topic or changes its settings.
     fn join(&mut self, topic: TopicId, session: &Session, view: View<'_>, taken: &mut Taken) {
         let Some(settings) = session.names.in_force(topic, view.visible()) else {
             return;
@@ -355,7 +357,7 @@ impl Subscribing {
 }
 
 impl Session {
-    /// Resolves a name and checks what is asked of it; `pattern` is what it is, where it is one.
+    /// Resolves a name and checks its options; `pattern` is set if the name is a pattern.
     fn ask(
         &self,
         text: &str,
@@ -428,7 +430,8 @@ impl Session {
         let is_held = self.names.settings(&one.name).is_some();
         let is_pattern = matches!(one.name, Name::Pattern(_));
         if is_held && is_pattern {
-            // What is held of it stays; it may mean more by now than there is room for.
+            // Existing subscriptions remain; the pattern may match more topics by now than the
+            // limit allows.
             return Ok(one);
         }
         let room =
@@ -446,7 +449,7 @@ impl Session {
             }
         }
         if is_pattern {
-            // Patterns cost memory and time even where they match nothing.
+            // Patterns cost memory and time even if they match nothing.
             if self.names.patterns() + added.patterns >= self.limits.topics as usize {
                 let message = format!("exceeds the limit of {} patterns", self.limits.topics);
                 return Err(Refusal::new(text, Code::TopicLimit, message));

@@ -1,4 +1,4 @@
-//! The names a client subscribed to, and which of them decides for a topic.
+//! Subscribed names of a client, and which of them applies to a topic.
 
 use super::work::{Budget, TOPICS_A_STEP};
 use super::{View, topic_entry};
@@ -7,12 +7,13 @@ use crate::log::TopicId;
 use crate::protocol::{Entry, Settings};
 use crate::topic::{Topic, TopicPattern};
 
-/// The subscribed topics that a name matches; the topics looked at are spent from the budget.
+/// Subscribed topics that match a name; each examined topic is charged to the budget.
 pub(super) fn subscribed_of(name: &Name, view: View<'_>, budget: &mut Budget) -> Vec<TopicId> {
     let topics = name.topics(view.visible());
     budget.spend(topics.count().min(4 * view.held.count()) / TOPICS_A_STEP);
     match name {
-        // A pattern over far more topics than a client may hold: the shorter list is searched.
+        // A pattern over far more topics than a client may subscribe to: the shorter list is
+        // searched.
         Name::Pattern(pattern) if topics.count() / 4 > view.held.count() => {
             let mut held = view.held.topics();
             held.retain(|topic| pattern.matches(&view.visible().topic(*topic).topic));
@@ -25,10 +26,10 @@ pub(super) fn subscribed_of(name: &Name, view: View<'_>, budget: &mut Budget) ->
     }
 }
 
-/// Patterns with a value each, searched by topic in a time that hardly grows with their number.
+/// Map from patterns to values, with a lookup time that hardly grows with the number of patterns.
 #[derive(Debug)]
 pub(super) struct PatternMap<T> {
-    /// In the order of channel and prefix.
+    /// Sorted by channel and prefix.
     sorted: Vec<(TopicPattern, T)>,
 }
 
@@ -43,14 +44,14 @@ fn key(pattern: &TopicPattern) -> (usize, &[u8]) {
 }
 
 impl<T> PatternMap<T> {
-    /// Of patterns given twice the last one counts.
+    /// Adds patterns; of duplicates, the last one applies.
     pub(super) fn extend(&mut self, patterns: impl IntoIterator<Item = (TopicPattern, T)>) {
         let before = self.sorted.len();
         self.sorted.extend(patterns);
         if self.sorted.len() == before {
             return;
         }
-        // Stable, so that the later of two equal ones is the second.
+        // Stable sort, so that the later of two equal patterns comes second.
         self.sorted.sort_by(|(a, _), (b, _)| key(a).cmp(&key(b)));
         self.sorted.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
@@ -70,7 +71,7 @@ impl<T> PatternMap<T> {
         self.place(pattern).ok().map(|at| &self.sorted[at].1)
     }
 
-    /// The value of the longest pattern that means the topic.
+    /// Value of the longest pattern that matches the topic.
     pub(super) fn longest(&self, topic: &Topic) -> Option<&T> {
         let symbol = topic.symbol.as_str().as_bytes();
         let mut upto = symbol.len();
@@ -92,7 +93,7 @@ impl<T> PatternMap<T> {
             if common == pattern.prefix.len() {
                 return Some(value);
             }
-            // A longer match would stand between this pattern and the probe.
+            // A longer match would lie between this pattern and the probe.
             upto = common;
         }
     }
@@ -101,7 +102,7 @@ impl<T> PatternMap<T> {
 /// All subscriptions of a client.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionSet {
-    /// In the order of their topics.
+    /// Sorted by topic.
     topics: Vec<(TopicId, Settings)>,
     patterns: PatternMap<Settings>,
 }
@@ -120,7 +121,7 @@ impl SubscriptionSet {
         self.topics.binary_search_by_key(&topic, |(held, _)| *held)
     }
 
-    /// The settings of the subscription of that name.
+    /// Settings of the subscription with this name.
     pub(super) fn settings(&self, name: &Name) -> Option<Settings> {
         match name {
             Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1),
@@ -128,7 +129,8 @@ impl SubscriptionSet {
         }
     }
 
-    /// Adds names, or gives those that are there other settings. Sorts once, however many they are.
+    /// Adds names or replaces the settings of existing ones. Sorts once, regardless of their
+    /// number.
     pub(super) fn set_all(&mut self, names: &[(Name, Settings)]) {
         let (mut topics, mut patterns) = (Vec::new(), Vec::new());
         for (name, settings) in names {
@@ -140,7 +142,7 @@ impl SubscriptionSet {
                 Name::Pattern(pattern) => patterns.push((pattern.clone(), *settings)),
             }
         }
-        // No more room than that: a session is kept small.
+        // Reserves exactly, to keep a session small.
         self.topics.reserve_exact(topics.len());
         self.topics.extend(topics);
         self.topics.sort_by_key(|(topic, _)| *topic);
@@ -176,7 +178,7 @@ impl SubscriptionSet {
             .collect()
     }
 
-    /// The settings in force for a topic: those of the narrowest name that covers it.
+    /// Effective settings of a topic: those of the most specific name that covers it.
     pub(super) fn in_force(&self, topic: TopicId, visible: Visible<'_>) -> Option<Settings> {
         if let Ok(at) = self.place(topic) {
             return Some(self.topics[at].1);
@@ -187,7 +189,8 @@ impl SubscriptionSet {
         self.patterns.longest(&visible.topic(topic).topic).copied()
     }
 
-    /// A name as it stands in `ok`: a topic with the settings in force, a pattern with some of the topics that it means.
+    /// Entry of a name in `ok`: a topic with its effective settings, a pattern with some of its
+    /// matching topics.
     pub(super) fn entry(&self, name: &Name, topics: &[TopicId], view: View<'_>) -> Option<Entry> {
         let visible = view.visible();
         match name {
@@ -223,7 +226,7 @@ mod tests {
                 prefix: prefix.as_str().into(),
             };
             let mut map = PatternMap::default();
-            // In two steps, and the last of equal ones counts.
+            // In two steps; of duplicates, the last one applies.
             let (first, second) = prefixes.split_at(prefixes.len() / 2);
             map.extend(first.iter().map(pattern).zip(0..));
             map.extend(second.iter().map(pattern).zip(first.len()..));

@@ -1,4 +1,5 @@
-//! The cost of requests, by the processor time of this thread, which other work on the machine doesn't change.
+//! Cost of requests, measured as CPU time of this thread, which is independent of other load on the
+//! machine.
 
 use crate::limits::HistoryLimits;
 use std::collections::{BTreeSet, HashSet};
@@ -20,7 +21,7 @@ const LIMITS: Limits = Limits {
     snapshot_events: 1000,
 };
 
-/// The topics that a client holds, kept as the shard would.
+/// Subscribed topics of a client, maintained as by the shard.
 #[derive(Default)]
 struct Holding(BTreeSet<TopicId>);
 
@@ -44,7 +45,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A market whose symbols have all lengths, so that many patterns mean many of them.
+    /// Market with symbols of all lengths, so that many patterns match many of them.
     fn new() -> Self {
         let history = HistoryLimits {
             events: 10,
@@ -68,7 +69,7 @@ impl Rig {
         rig
     }
 
-    /// More instruments; returns the numbers of their topics.
+    /// Adds instruments; returns the numbers of their topics.
     fn announce(&mut self, symbols: impl Iterator<Item = String>) -> Range<u32> {
         let instrument = |symbol: String| {
             Instrument::new(
@@ -98,7 +99,7 @@ impl Rig {
         }
     }
 
-    /// Answers one message; returns its slices, and the processor time of the longest and of all.
+    /// Handles one message; returns its slices, and the CPU time of the longest slice and of all.
     fn ask(&mut self, payload: &[u8]) -> (Vec<Vec<Action>>, Duration) {
         assert!(payload.len() <= LIMITS.message_bytes as usize);
         self.now = self.now.plus(Duration::from_secs(60));
@@ -129,7 +130,8 @@ fn list(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
 
-/// Names of a number, one for each form that costs something: topics that are there and are not, patterns, and no names.
+/// A number of names of every form with a cost: known and unknown topics, patterns and invalid
+/// names.
 fn names(count: usize) -> Vec<String> {
     let name = |n: usize| match n % 4 {
         0 => format!("quote:{}{:04}", "A".repeat(n % 28), n % 1_500),
@@ -145,13 +147,13 @@ fn request(op: &str, names: &[String]) -> Vec<u8> {
     format!("{{\"op\":\"{op}\",\"mode\":\"raw\",\"topics\":[{topics}]}}").into_bytes()
 }
 
-/// A `subscribe` that takes effect as a whole or not at all.
+/// A `subscribe` that takes effect completely or not at all.
 fn atomic_request(names: &[String]) -> Vec<u8> {
     let topics = list(names.iter().map(|name| format!("\"{name}\"")));
     format!("{{\"op\":\"subscribe\",\"atomic\":true,\"topics\":[{topics}]}}").into_bytes()
 }
 
-/// Refused patterns beside names in `from.seqs` that none of them covers.
+/// Refused patterns, and names in `from.seqs` that none of them covers.
 fn refused_and_stray(count: usize) -> Vec<u8> {
     let topics = list((0..count).map(|n| format!("\"status:{n}*\"")));
     let seqs = list((0..count).map(|n| format!("\"trade:{n}\":0")));
@@ -160,7 +162,7 @@ fn refused_and_stray(count: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The processor time of the request that `make` gives, the shortest of some.
+/// CPU time of the request that `make` returns, the shortest of several runs.
 fn cost(make: impl Fn(usize) -> Vec<u8>, count: usize) -> Duration {
     let mut rig = Rig::new();
     let payload = make(count);
@@ -184,7 +186,7 @@ fn eight_times_the_names_cost_no_more_than_about_eight_times_as_much() {
     ];
     for (what, make) in cases {
         let (few, many) = (cost(make, 220), cost(make, 8 * 220));
-        // Linear is 8, the product of two lists 64.
+        // Linear growth is a factor of 8, the product of two lists 64.
         assert!(
             many < 24 * few,
             "{what}: {few:?} for some, {many:?} for eight times as many"

@@ -1,5 +1,5 @@
-//! Requests that name many topics are answered in slices, so that no request holds a shard for long: each slice goes
-//! through at most [`SLICE`] names and topics, and gives one part of the answer.
+//! Requests with many topics are handled in slices, so that no request occupies a shard for long:
+//! each slice processes at most [`SLICE`] names and topics and produces one part of the response.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
@@ -15,12 +15,12 @@ use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::Refusal;
 
-/// Names and topics of one slice: about an eighth of a millisecond.
+/// Names and topics per slice: about 125 µs of work.
 pub(super) const SLICE: usize = 128;
-/// Topics looked at for a pattern that cost as much as a name.
+/// Topics examined for a pattern that cost as much as a name.
 pub(super) const TOPICS_A_STEP: usize = 8;
 
-/// The rest of a request.
+/// Remainder of a request.
 #[expect(clippy::large_enum_variant, reason = "it is boxed as a whole")]
 #[derive(Debug)]
 pub(super) enum Work {
@@ -31,7 +31,7 @@ pub(super) enum Work {
     List(Listing),
 }
 
-/// A request that is answered in slices.
+/// Request that is handled in slices.
 #[derive(Debug)]
 pub(super) struct Job {
     work: Work,
@@ -62,7 +62,7 @@ impl Job {
     }
 }
 
-/// Refused names that wait for the parts of the answer.
+/// Refused names that are not yet in a part of the response.
 #[derive(Debug, Default)]
 pub(super) struct Refused(VecDeque<Refusal>);
 
@@ -79,13 +79,13 @@ impl Refused {
         self.0.is_empty()
     }
 
-    /// As many of them as one part of an answer lists.
+    /// Removes as many as one part of a response lists.
     pub(super) fn part(&mut self) -> Vec<Refusal> {
         self.0.drain(..self.0.len().min(SLICE)).collect()
     }
 }
 
-/// The outcome of a slice.
+/// Outcome of a slice.
 pub(super) struct Slice {
     pub(super) actions: Vec<Action>,
     pub(super) is_last: bool,
@@ -125,11 +125,11 @@ impl Work {
     }
 }
 
-/// An index of texts that are kept elsewhere, with room for all of them from the beginning: it never grows, and is freed at
-/// once.
+/// Index of texts that are stored elsewhere. Allocated once for all of them: it never grows and is
+/// freed at once.
 #[derive(Debug)]
 pub(super) struct TextIndex {
-    /// Keyed by a secret, so that nobody can choose texts of one hash.
+    /// Keyed by a secret, so that clients cannot construct hash collisions.
     state: RandomState,
     places: HashTable<usize>,
 }
@@ -142,7 +142,7 @@ impl TextIndex {
         }
     }
 
-    /// Adds the text at a place; returns false where an equal one is there already.
+    /// Adds the text at an index; returns false if an equal text is already present.
     pub(super) fn add<'a>(&mut self, place: usize, text_at: impl Fn(usize) -> &'a str) -> bool {
         let hash = |place: &usize| self.state.hash_one(text_at(*place));
         let text = text_at(place);
@@ -158,7 +158,7 @@ impl TextIndex {
         }
     }
 
-    /// The place of a text.
+    /// Index of a text.
     pub(super) fn find<'a>(&self, text: &str, text_at: impl Fn(usize) -> &'a str) -> Option<usize> {
         let hash = self.state.hash_one(text);
         let found = self.places.find(hash, |known| text_at(*known) == text);
@@ -166,7 +166,7 @@ impl TextIndex {
     }
 }
 
-/// The names of a request, each once and in order.
+/// Distinct names of a request, in order.
 #[derive(Debug)]
 pub(super) struct Distinct {
     texts: Vec<CompactString>,
@@ -183,7 +183,7 @@ impl Distinct {
         }
     }
 
-    /// The next one. A repeated name costs as much as another.
+    /// Next distinct name. A repeated name costs as much as any other.
     pub(super) fn next(&mut self, budget: &mut Budget) -> Option<CompactString> {
         while !budget.is_spent() {
             let text = self.texts.get(self.next)?;
@@ -201,17 +201,17 @@ impl Distinct {
         self.next == self.texts.len()
     }
 
-    /// True if the request had this one, as far as it has been read.
+    /// True if the part of the request read so far contains this name.
     pub(super) fn had(&self, text: &str) -> bool {
         self.seen.find(text, |at| &self.texts[at]).is_some()
     }
 }
 
-/// Names with the topics that each means, taken in pieces.
+/// Names with their matching topics, in pieces.
 #[derive(Debug)]
 pub(super) struct Pieces {
     names: std::vec::IntoIter<Name>,
-    /// A pattern whose topics don't fit into one piece, with those that are left.
+    /// Pattern whose topics do not fit into one piece, with the remaining topics.
     open: Option<(Name, std::vec::IntoIter<TopicId>)>,
 }
 
@@ -223,7 +223,7 @@ impl Pieces {
         }
     }
 
-    /// The next name with as many of its topics as the budget has room for; `topics_of` resolves a name.
+    /// Next name with as many of its topics as the budget allows; `topics_of` resolves a name.
     pub(super) fn next(
         &mut self,
         budget: &mut Budget,
