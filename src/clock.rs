@@ -4,9 +4,9 @@
 //! published times are real times and never decrease. Decision logic receives `now` as an argument;
 //! only the code around it reads the clock.
 //!
-//! The wall clock may be set while the server runs. `Clock::follow` then corrects this clock. If it
-//! is more than a second behind, it is stepped forward at once; any other difference is corrected
-//! by running up to 10 % faster or slower.
+//! The wall clock may be set while the server runs. `Clock::follow_wall` then corrects this clock.
+//! If it is more than a second behind, it is stepped forward at once; any other difference is
+//! corrected by running up to 10 % faster or slower.
 
 use std::io;
 use std::os::fd::OwnedFd;

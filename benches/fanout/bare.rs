@@ -1,4 +1,5 @@
-//! The kernel's limit: one thread, epoll, each event's frame made once, and all that is due for a socket in one `write`.
+//! The kernel's limit: one thread, epoll, each event's frame made once, and all that is due for a
+//! socket in one `write`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -278,7 +279,8 @@ fn put_frame(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// The payload of a client's next frame, unmasked; answers and pongs of the tester are all shorter than 64 KiB.
+/// The payload of a client's next frame, unmasked; answers and pongs of the tester are all shorter
+/// than 64 KiB.
 fn take_frame(input: &mut Vec<u8>) -> Option<Vec<u8>> {
     let len = usize::from(*input.get(1)? & 0x7f);
     let (len, head) = if len == 126 {

@@ -1,4 +1,5 @@
-//! Events as `serve` has them: the simulator and the bus on threads of their own, and the log that they write to.
+//! Events as `serve` has them: the simulator and the bus on threads of their own, and the log that
+//! they write to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
 }
 
 impl Generator {
-    /// The next batch, where its number is below `head`. A reader that was overrun goes on with the newest: these servers
-    /// have no ledger.
+    /// The next batch, where its number is below `head`. A reader that was overrun goes on with the
+    /// newest: these servers have no ledger.
     pub(crate) fn next_before(&mut self, head: u64) -> Option<Arc<Batch>> {
         while self.next < head {
             match self.log.read(self.next) {

@@ -1,8 +1,10 @@
-//! The fan-out against the kernel's limit and against what one writes first, on the same events: `cargo bench --bench fanout`.
+//! The fan-out against the kernel's limit and against what one writes first, on the same events:
+//! `cargo bench --bench fanout`.
 //!
-//! Each server runs in a process of its own, pinned to one core, with the same generator (simulator and bus) beside it;
-//! the tester runs on the other core. Rounds are interleaved; medians and spreads are printed, and written as JSON.
-//! `-- --rounds 5 --seconds 5 --only fast,flat_out --json FILE`; `--quick` is the small version that `./check` runs.
+//! Each server runs in a process of its own, pinned to one core, with the same generator (simulator
+//! and bus) beside it; the tester runs on the other core. Rounds are interleaved; medians and
+//! spreads are printed, and written as JSON. `-- --rounds 5 --seconds 5 --only fast,flat_out --json
+//! FILE`; `--quick` is the small version that `./check` runs.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
@@ -45,7 +47,8 @@ struct Arguments {
     /// Where the figures go as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Short rounds of the cases that matter most; fails where a figure is missed by a factor of two
+    /// Short rounds of the cases that matter most; fails where a figure is missed by a factor of
+    /// two
     #[arg(long)]
     quick: bool,
     /// Be a server of this kind instead

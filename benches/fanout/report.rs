@@ -26,7 +26,8 @@ fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     })
 }
 
-/// The middle of the ratios of rounds that ran one after the other, because the machine's speed drifts.
+/// The middle of the ratios of rounds that ran one after the other, because the machine's speed
+/// drifts.
 fn paired(a: &[Round], b: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     middle(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
 }

@@ -1,5 +1,5 @@
-//! Pings of neighbours on the same shard, calm and beside a client that sends the most expensive requests as often as the
-//! default limits allow: interleaved over real sockets.
+//! Pings of neighbours on the same shard, calm and beside a client that sends the most expensive
+//! requests as often as the default limits allow: interleaved over real sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ const PING_INTERVAL: Duration = Duration::from_millis(2);
 /// So many that each stays below its own rate limit.
 const NEIGHBOURS: usize = 64;
 
-/// Prints the p99 of each round: calm, during the flooder's burst, and once the rate limit holds it; and the medians of the
-/// ratios.
+/// Prints the p99 of each round: calm, during the flooder's burst, and once the rate limit holds
+/// it; and the medians of the ratios.
 pub(super) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -105,8 +105,8 @@ async fn p99(neighbours: &mut [Client], clock: Clock) -> Duration {
     times[PINGS * 99 / 100]
 }
 
-/// Sends each of the most expensive requests in turn, reads the whole answer, and waits when the server says so; notifies
-/// at the first time that it does.
+/// Sends each of the most expensive requests in turn, reads the whole answer, and waits when the
+/// server says so; notifies at the first time that it does.
 async fn flood(address: std::net::SocketAddr, clock: Clock, limited: Arc<Notify>) {
     let mut request = format!("ws://{address}/v1/feed")
         .into_client_request()

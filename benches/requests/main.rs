@@ -1,8 +1,9 @@
-//! The processor time of the most expensive legal request of each op at the default limits: `cargo bench --bench requests`;
-//! `-- flood` measures the neighbours' pings alone.
+//! The processor time of the most expensive legal request of each op at the default limits: `cargo
+//! bench --bench requests`; `-- flood` measures the neighbours' pings alone.
 //!
-//! Each request is carried out as a shard does it: decoded, its slices answered, the answers encoded, the topics held. The
-//! longest slice is what one turn of a shard can spend on it; the sum is what all of its slices together take.
+//! Each request is carried out as a shard does it: decoded, its slices answered, the answers
+//! encoded, the topics held. The longest slice is what one turn of a shard can spend on it; the sum
+//! is what all of its slices together take.
 
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 
@@ -146,7 +147,8 @@ impl Rig {
         }
     }
 
-    /// Puts what waits on the wire, one frame or two at a time, as a socket takes it; costs as for a request.
+    /// Puts what waits on the wire, one frame or two at a time, as a socket takes it; costs as for
+    /// a request.
     fn drain(&mut self) -> Cost {
         let (mut longest, mut sum, mut fills) = (Duration::ZERO, Duration::ZERO, 0);
         loop {

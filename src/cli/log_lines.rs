@@ -1,5 +1,6 @@
-//! Log lines: an event with its fields as text or as JSON. Every value passes one place, which escapes control characters and
-//! bounds its length, so that no text of a file, a client or a peer forges a line or reaches the terminal.
+//! Log lines: an event with its fields as text or as JSON. Every value passes one place, which
+//! escapes control characters and bounds its length, so that no text of a file, a client or a peer
+//! forges a line or reaches the terminal.
 
 use std::fmt::{self, Debug};
 

@@ -34,8 +34,8 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-/// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every event delivered, merged
-/// or declared lost.
+/// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every
+/// event delivered, merged or declared lost.
 ///
 /// Without a command, serves the sources of feeds.yaml.
 ///

@@ -148,7 +148,8 @@ fn start_logging(format: LogFormat) {
     let _set_before = lines.try_init();
 }
 
-/// The config, with what the arguments say instead, whose files are there; the error says the whole text to print.
+/// The config, with what the arguments say instead, whose files are there; the error says the whole
+/// text to print.
 fn load(arguments: &Arguments) -> Result<Config> {
     let loaded = arguments.file().map_or_else(
         || Config::parse(BUILT_IN, "the built-in feeds.yaml"),

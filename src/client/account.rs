@@ -167,7 +167,7 @@ enum LastBar {
 /// Conditions outside the account that decide which jumps are allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The client was told `lag` `degraded`.
+    /// The latest `lag` message was `degraded`.
     pub degraded: bool,
     /// Every interval of every bar topic has a bar.
     pub every_bar: bool,
@@ -201,7 +201,8 @@ impl Account {
         }
     }
 
-    /// Takes an acknowledgement of a topic that is held already: the settings in force, and the topic's head.
+    /// Takes an acknowledgement of a topic that is held already: the settings in force, and the
+    /// topic's head.
     pub(super) fn acknowledge(&mut self, entry: &Entry, settings: Settings, seq: Seq) {
         let place = Place {
             epoch: entry.epoch.clone().unwrap_or_default(),
@@ -372,7 +373,8 @@ impl Account {
         Ok(())
     }
 
-    /// A snapshot shows the state at its `seq`: the newest event has that number, trades are consecutive.
+    /// A snapshot shows the state at its `seq`: the newest event has that number, trades are
+    /// consecutive.
     fn check_contents(
         &self,
         topic: &str,
@@ -396,7 +398,8 @@ impl Account {
         })
     }
 
-    /// Bars follow one another only once the one before is `done`; `event` is the newest that was received.
+    /// Bars follow one another only once the one before is `done`; `event` is the newest that was
+    /// received.
     fn see_bar(
         &mut self,
         topic: &str,

@@ -1,7 +1,9 @@
-//! The ledger from the client's side: counted from the wire alone, to be compared with the server's.
+//! The ledger from the client's side: counted from the wire alone, to be compared with the
+//! server's.
 //!
-//! An account is as strict as the protocol: numbers without a hole, jumps only where the settings in force allow them, closed bars,
-//! the places of snapshots and gaps, and the sums of `heartbeat` and `ledger`.
+//! An account is as strict as the protocol: numbers without a hole, jumps only where the settings
+//! in force allow them, closed bars, the places of snapshots and gaps, and the sums of `heartbeat`
+//! and `ledger`.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -34,7 +36,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Accounts of a market that trades in every interval of every bar topic, so that a missing bar is one that was swallowed.
+    /// Accounts of a market that trades in every interval of every bar topic, so that a missing bar
+    /// is one that was swallowed.
     pub fn with_every_bar() -> Self {
         Self {
             every_bar: true,
@@ -155,7 +158,8 @@ impl Accounts {
         Err(AccountError::Count { server, client })
     }
 
-    /// A subscription that goes on where an earlier connection broke off: its account begins at `seq`.
+    /// A subscription that goes on where an earlier connection broke off: its account begins at
+    /// `seq`.
     pub fn resume(&mut self, topic: &str, seq: Seq) {
         if let Some(account) = self.topics.get_mut(topic) {
             account.resume(seq);

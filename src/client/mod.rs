@@ -20,8 +20,8 @@
 //!
 //! # Verifying the server
 //!
-//! [`Accounts`] counts the events of each topic from the wire alone and compares the result with the
-//! server's ledger. An error is a guarantee that the server broke:
+//! [`Accounts`] counts the events of each topic from the wire alone and compares the result with
+//! the server's ledger. An error is a guarantee that the server broke:
 //!
 //! ```no_run
 //! use tickcast::client::{Account, AccountError, Accounts, Client, ClientError, FeedUrl};
@@ -55,7 +55,8 @@
 //!
 //! # Resuming
 //!
-//! [`Positions`] keeps the last sequence number of each topic; `examples/subscribe.rs` reconnects with it.
+//! [`Positions`] keeps the last sequence number of each topic; `examples/subscribe.rs` reconnects
+//! with it.
 
 mod account;
 mod accounts;

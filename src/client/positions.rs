@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use crate::protocol::{Control, Entry, ResumeFrom, Seq, ServerMessage};
 
-/// Resume position of each topic, kept from the messages that a client receives; after a disconnect,
-/// [`resume_from`](Self::resume_from) is the `from` of the next `subscribe`.
+/// Resume position of each topic, kept from the messages that a client receives; after a
+/// disconnect, [`resume_from`](Self::resume_from) is the `from` of the next `subscribe`.
 ///
 /// ```
 /// use tickcast::client::{Positions, decode_server_message};

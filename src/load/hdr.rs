@@ -1,4 +1,5 @@
-//! Histograms as files that the public `HdrHistogram` tools read: `.hlog` (interval log, format 1.2) and `.hgrm` (percentiles).
+//! Histograms as files that the public `HdrHistogram` tools read: `.hlog` (interval log, format
+//! 1.2) and `.hgrm` (percentiles).
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -9,7 +10,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::Outcome;
 
-/// Values are written in microseconds, as the tools' own examples do; the histograms hold nanoseconds.
+/// Values are written in microseconds, as the tools' own examples do; the histograms hold
+/// nanoseconds.
 const NS_PER_US: f64 = 1e3;
 /// Steps between each halving of what is left to 100 %.
 const STEPS_A_HALF: u32 = 5;

@@ -1,9 +1,10 @@
-//! Load tester: many connections, a few of which decode and measure everything, and a ledger for each.
+//! Load tester: many connections, a few of which decode and measure everything, and a ledger for
+//! each.
 //!
-//! Latency is measured from the time at which an event was *due* (`ts` of simulated trades and quotes)
-//! and from its publication (`tx`) to its receipt, so a stalled generator is visible and results are
-//! free of coordinated omission. Probes count for themselves and compare their accounts with the
-//! server's; all other connections request the server's ledger, which must balance.
+//! Latency is measured from the time at which an event was *due* (`ts` of simulated trades and
+//! quotes) and from its publication (`tx`) to its receipt, so a stalled generator is visible and
+//! results are free of coordinated omission. Probes count for themselves and compare their accounts
+//! with the server's; all other connections request the server's ledger, which must balance.
 //!
 //! ```no_run
 //! use tickcast::load::{Plan, run};
@@ -16,8 +17,8 @@
 //! # }
 //! ```
 //!
-//! [`Plan`] shows all settings, objectives and results of a run, [`Outcome`] how to compare two runs,
-//! and [`RawPlan`] how to test other WebSocket servers.
+//! [`Plan`] shows all settings, objectives and results of a run, [`Outcome`] how to compare two
+//! runs, and [`RawPlan`] how to test other WebSocket servers.
 
 mod connection;
 mod figures;
@@ -171,8 +172,8 @@ impl Plan {
     }
 }
 
-/// Runs a test from the first connection to the last ledger. Blocks; `watch` is told of each stage and each second, and
-/// says by `true` that the test is to end early.
+/// Runs a test from the first connection to the last ledger. Blocks; `watch` is notified of each
+/// stage and each second, and says by `true` that the test is to end early.
 pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
     let clock = Clock::start();
     let scouted = match &plan.dialect {
@@ -194,8 +195,8 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Out
     )
 }
 
-/// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of them simulated, and its
-/// clock is this machine's.
+/// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of
+/// them simulated, and its clock is this machine's.
 #[cfg(feature = "internals")]
 pub fn run_unscouted(
     plan: &Plan,
@@ -263,7 +264,7 @@ pub(crate) struct Totals {
     /// Time after a storm until all connections had resubscribed.
     pub storm: Option<Duration>,
     pub workers: usize,
-    /// The test was told to end early.
+    /// The test was cancelled.
     pub interrupted: bool,
 }
 
@@ -365,7 +366,8 @@ impl Workers {
         self.order(Order::Finish)?;
         watch(Update::Closing);
         self.gather_ends(watch)?;
-        // A worker that is late counts on until it hears of the end; what it counted belongs to all of that time.
+        // A worker that is late counts on until it hears of the end; what it counted belongs to all
+        // of that time.
         if let Some((until, _)) = self.totals.seconds.last() {
             self.totals.measured = *until;
         }
@@ -409,8 +411,8 @@ impl Workers {
         self.await_all(until, watch, &|report| matches!(report, Report::Joined))
     }
 
-    /// Waits until every worker has sent a report of a kind, or the test is interrupted. Returns false where `until`
-    /// passed before.
+    /// Waits until every worker has sent a report of a kind, or the test is interrupted. Returns
+    /// false where `until` passed before.
     fn await_all(
         &mut self,
         until: UnixNanos,

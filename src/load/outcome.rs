@@ -9,7 +9,8 @@ use super::preflight::ClockCheck;
 use super::stats::Latency;
 use super::{LedgerSums, Machine, Plan, Span, Tally, Totals};
 
-/// A generator whose lateness is more than this share of the latency measured, in the mean, makes the run void …
+/// A generator whose lateness is more than this share of the latency measured, in the mean, makes
+/// the run void …
 const LAG_SHARE_MAX: f64 = 0.1;
 /// … unless it is no later than the step in which it wakes.
 const LAG_ALLOWED: Duration = Duration::from_micros(250);
@@ -245,7 +246,8 @@ impl Outcome {
         }
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| too_busy(busy_share));
-        // What came before and after is no figure, but a loss or an end there is told.
+        // Events before and after the measurement are not counted, but losses and disconnects are
+        // reported.
         let Tally {
             delivered,
             messages,

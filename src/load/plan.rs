@@ -157,7 +157,7 @@ pub enum Probes {
 pub struct Share(f64);
 
 impl Share {
-    /// Of so many, to the nearest.
+    /// Share of a number of connections, rounded to the nearest integer.
     pub fn of(self, all: usize) -> usize {
         (all as f64 * self.0).round() as usize
     }
@@ -290,7 +290,8 @@ pub(super) struct Assignment {
     pub wish: DeliveryWish,
 }
 
-/// Deals out the roles, topics and modes of all connections; `known` is what the plan's names mean at the server.
+/// Deals out the roles, topics and modes of all connections; `known` is what the plan's names mean
+/// at the server.
 pub(super) fn assign(plan: &Plan, known: &[String]) -> Vec<Assignment> {
     let mut rng = PlanRng::seed_from_u64(plan.seed);
     let mut roles = roles(plan);

@@ -1,4 +1,4 @@
-//! Looks at the server before a test: what there is, and how its clock stands to ours.
+//! Preflight: reads the topics of the server and measures its clock offset before a test.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;

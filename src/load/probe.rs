@@ -12,14 +12,15 @@ use crate::topic::Channel;
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     accounts: Accounts,
-    /// Resume positions of topics with their epochs; passed to the accounts once the topics are subscribed.
+    /// Resume positions of topics with their epochs; passed to the accounts once the topics are
+    /// subscribed.
     resumed: Vec<(String, Seq, String)>,
     /// The server broke a promise; what follows from that isn't told again.
     is_broken: bool,
 }
 
-/// Records how long before `now` something was, by the server's clock. A time in the future is counted in `negative`
-/// and not recorded: as the shortest latency it would pass every objective.
+/// Records how long before `now` something was, by the server's clock. A time in the future is
+/// counted in `negative` and not recorded: as the shortest latency it would pass every objective.
 pub(super) fn record(
     into: &mut Histogram<u64>,
     since: u64,

@@ -1,4 +1,5 @@
-//! Against a server that speaks something else: its messages are counted, and a time in them is read where one is known.
+//! Against a server that speaks something else: its messages are counted, and a time in them is
+//! read where one is known.
 
 use std::str::FromStr;
 

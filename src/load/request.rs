@@ -6,7 +6,8 @@ use crate::topic::TopicName;
 /// Bytes of topics in one request, of which `from` repeats each.
 const REQUEST_TOPIC_BYTES_MAX: usize = 16 * 1024;
 
-/// Topics in lists that fit into one request each. Patterns stay together: what `from` names must be covered by one.
+/// Topics in lists that fit into one request each. Patterns stay together: what `from` names must
+/// be covered by one.
 pub(super) fn chunks(topics: Vec<String>) -> Vec<Vec<String>> {
     let is_pattern = |text: &String| matches!(TopicName::parse(text), Ok(TopicName::Pattern(_)));
     if topics.is_empty() {

@@ -1,4 +1,5 @@
-//! The course of a test for a worker's connections: who joins, who is cut and comes back, and the ledgers at the end.
+//! The course of a test for a worker's connections: who joins, who is cut and comes back, and the
+//! ledgers at the end.
 
 use std::cmp::Reverse;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// The longest latency that is told apart, in nanoseconds; longer ones count as this.
+/// Longest recorded latency in nanoseconds; longer ones are recorded as this value.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 
 /// Counts; sums of those of all connections.
@@ -74,7 +74,8 @@ impl Tally {
 /// Latencies in nanoseconds, as the probes saw them.
 #[derive(Debug, Clone)]
 pub struct Latency {
-    /// From the time an event was due at its source (`ts`, of simulated trades and quotes) to its receipt.
+    /// From the time an event was due at its source (`ts`, of simulated trades and quotes) to its
+    /// receipt.
     pub due: Histogram<u64>,
     /// From the time it was published (`tx`) to its receipt.
     pub published: Histogram<u64>,

@@ -117,7 +117,7 @@ pub(super) struct Place {
     pub has_joined: bool,
 }
 
-/// See the module.
+/// Thread of the load tester that serves a share of the connections.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) poll: Poll,
@@ -413,7 +413,8 @@ impl Worker {
     }
 }
 
-/// Begins to connect, from a loopback address of its own for each so many, because ports run out.
+/// Begins to connect; each group of connections has its own loopback address, because ports run
+/// out.
 fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),

@@ -1,4 +1,5 @@
-//! Control messages on their way out: typed while they wait, bytes only when the socket accepts them.
+//! Control messages on their way out: typed while they wait, bytes only when the socket accepts
+//! them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -60,7 +61,8 @@ impl InstrumentsLeft {
 
 impl Outbox {
     fn queue_message(&mut self, reason: Reason, control: Arc<Control>) {
-        // A message that is shared counts in full for each client, so that a bound holds whoever else gets it.
+        // A message that is shared counts in full for each client, so that a bound holds whoever
+        // else gets it.
         let cost = size_of::<ControlEntry>() + control.footprint();
         let bytes_max = self.frames.message_max();
         *self.waiting.bytes_of(reason) += cost;
@@ -87,7 +89,8 @@ impl Outbox {
         self.waiting.notification_bytes <= limits.control_bytes
     }
 
-    /// A change of lag level. Not asked for, so it keeps no request waiting; changes of level are few, so it needs no bound.
+    /// A change of lag level. Not asked for, so it keeps no request waiting; changes of level are
+    /// few, so it needs no bound.
     pub(super) fn queue_lag(&mut self, lag: Control) {
         self.queue_message(Reason::Notification, Arc::new(lag));
     }
@@ -101,12 +104,14 @@ impl Outbox {
             .push_back(ControlEntry::Instruments(Box::new(left)));
     }
 
-    /// True if the client has read enough of the previous changes to be notified of another one, of any length.
+    /// True if the client has read enough of the previous changes to be notified of another one, of
+    /// any length.
     pub fn has_room_for_change(&self, limits: &OutboxLimits) -> bool {
         self.waiting.change_bytes <= limits.control_bytes
     }
 
-    /// A message about what the client holds from now on, before the data that it announces. It doesn't pause reading.
+    /// A message about what the client holds from now on, before the data that it announces. It
+    /// doesn't pause reading.
     pub fn notify_change(&mut self, control: Control) {
         self.queue_message(Reason::Change, Arc::new(control));
     }
@@ -124,7 +129,8 @@ impl Outbox {
             .control(&encode_control(control, self.frames.encoding()));
     }
 
-    /// Encodes a message in parts of at most `bytes_max` bytes, behind all that is in the frame buffer. Returns their bytes.
+    /// Encodes a message in parts of at most `bytes_max` bytes, behind all that is in the frame
+    /// buffer. Returns their bytes.
     pub(super) fn put_parts(&mut self, control: &Control, bytes_max: usize) -> usize {
         let mut bytes = 0;
         for part in encode_parts(control, self.frames.encoding(), bytes_max) {
@@ -141,7 +147,8 @@ impl Outbox {
             Some(ControlEntry::Message(message)) => {
                 *self.waiting.bytes_of(message.reason) -= message.cost;
                 let bytes = self.put_parts(&message.control, message.bytes_max);
-                // Many short messages of a client that was blocked would else be encoded in one turn.
+                // Many short messages of a client that was blocked would else be encoded in one
+                // turn.
                 view.counts.work(bytes);
                 if message.reason == Reason::Response {
                     self.frames.count_asked(bytes);
@@ -209,7 +216,7 @@ impl Outbox {
     }
 }
 
-/// An instrument as it stands in `instruments`.
+/// Entry of an instrument in `instruments`.
 pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEntry {
     InstrumentEntry {
         symbol: instrument.symbol.to_string(),

@@ -7,12 +7,14 @@ use crate::protocol::{GapCause, LagLevel, Mode, PerEncoding};
 /// Interval of histogram reports.
 pub const REPORT_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes made for one client alone, out of a history or a catalog, before others are served: about half a millisecond.
+/// Bytes made for one client alone, out of a history or a catalog, before others are served: about
+/// half a millisecond.
 const WORK_A_FLUSH: usize = 128 * 1024;
 
 const MODES: usize = Mode::NAMES.len();
 
-/// Counts of a shard's connections, which the shard reports once per turn instead of once per client.
+/// Counts of a shard's connections, which the shard reports once per turn instead of once per
+/// client.
 #[derive(Debug)]
 pub struct Counts {
     /// Events in data arrays.
@@ -33,8 +35,8 @@ pub struct Counts {
     now: UnixNanos,
     /// Time of the last histogram report.
     told: UnixNanos,
-    /// Publication time of the events delivered last, their histogram, and the number not recorded yet:
-    /// events of one turn are mostly of one batch.
+    /// Publication time of the events delivered last, their histogram, and the number not recorded
+    /// yet: events of one turn are mostly of one batch.
     latest: (UnixNanos, usize, u64),
     /// First histogram of the client being served.
     client: usize,
@@ -44,7 +46,8 @@ pub struct Counts {
 /// Distributions, which are reported once in [`REPORT_EVERY`].
 #[derive(Debug)]
 pub struct Tallies {
-    /// Published → written: by the mode's index, for clients that keep up and then for those that lag.
+    /// Published → written: by the mode's index, for clients that keep up and then for those that
+    /// lag.
     pub fanout: [Tally; 2 * MODES],
     /// Age of the oldest event that waits for a blocked client.
     pub outbox_age: Tally,
@@ -116,7 +119,8 @@ impl Counts {
         }
     }
 
-    /// Time of the latest [`Self::settle`]: within a turn closer to the present than the turn's own time.
+    /// Time of the latest [`Self::settle`]: within a turn closer to the present than the turn's own
+    /// time.
     pub fn now(&self) -> UnixNanos {
         self.now
     }
@@ -132,7 +136,8 @@ impl Counts {
         self.add(events, published, mode.index());
     }
 
-    /// Raw events went onto the wire that are counted as delivered already, the oldest of them published at this time.
+    /// Raw events went onto the wire that are counted as delivered already, the oldest of them
+    /// published at this time.
     pub fn delivered_raw(&mut self, events: u64, published: UnixNanos) {
         self.add(events, published, Mode::Raw.index());
     }
@@ -146,7 +151,7 @@ impl Counts {
         self.latest.2 += events;
     }
 
-    /// A socket took so many bytes in one turn.
+    /// Records the bytes that a socket accepted in one turn.
     pub fn flushed(&mut self, bytes: usize) {
         if bytes > 0 {
             self.written += bytes as u64;

@@ -13,14 +13,15 @@ use crate::protocol::{Control, Gap, GapCause, Lag, LagLevel, Mode, Seq};
 const SNAPSHOT_HEAD_BYTES: usize = 512;
 
 impl Outbox {
-    /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of it is there.
+    /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of
+    /// it is there.
     pub fn fill(&mut self, view: &mut View<'_>) -> bool {
         if self.waiting.are_unused() {
             return self.fill_is_over(view);
         }
         self.note_progress(view);
         let frame = view.limits.frame_bytes.min(self.frames.room());
-        // All of it first: a lag message stands before what it announces.
+        // Control messages first: a lag message precedes what it announces.
         while self.send_control(view) {
             if self.frames.len() >= 2 * frame || view.counts.has_worked_enough() {
                 return !self.has_more() && self.fill_is_over(view);
@@ -34,7 +35,8 @@ impl Outbox {
                 break;
             }
         }
-        // The newest have their own turn beside the queue, so that a long queue can't keep them back.
+        // The newest have their own turn beside the queue, so that a long queue can't keep them
+        // back.
         let room = self.frames.len().max(frame) + frame;
         while self.frames.len() < room
             && let Some((slot, _)) = self.waiting.pending.pop_front()
@@ -85,7 +87,8 @@ impl Outbox {
             Left::Freed => return self.free.push(slot),
             Left::Nothing => state.shrink(),
         }
-        // The account says what is pending, not a mark: the last entry may have been the newest event.
+        // The account says what is pending, not a mark: the last entry may have been the newest
+        // event.
         if state.merges(degraded) && view.replica.head(state.topic) > state.head {
             self.set_pending(slot, view.now, view.timers);
         }
@@ -231,8 +234,8 @@ impl Outbox {
         self.frames.control(&payload);
     }
 
-    /// Sends what the history has after the account's head, up to the entry's last event. Returns whether that is done; if
-    /// not, the rest goes on from the queue's front.
+    /// Sends what the history has after the account's head, up to the entry's last event. Returns
+    /// whether that is done; if not, the rest goes on from the queue's front.
     fn send_missed(&mut self, resume: ResumeEntry, view: &mut View<'_>) -> bool {
         let degraded = self.degraded();
         let ResumeEntry { slot, to } = resume;
@@ -243,7 +246,7 @@ impl Outbox {
         }
         let is_current = view.replica.epoch(state.topic).generation == state.generation;
         if is_current && state.merges(degraded) {
-            // The newest follows on its own, or stands in a snapshot.
+            // The newest event follows on its own or in a snapshot.
             if is_open {
                 state.caught_up();
             } else if !snapshot_replaces_all(state.kind) {
@@ -260,7 +263,8 @@ impl Outbox {
         self.send_history(slot, to, view)
     }
 
-    /// Sends events of the current epoch out of the history, and a gap over those that it no longer has.
+    /// Sends events of the current epoch out of the history, and a gap over those that it no longer
+    /// has.
     fn send_history(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) -> bool {
         let state = &mut self.slots[slot.index()];
         let topic = state.topic;

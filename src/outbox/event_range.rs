@@ -10,7 +10,8 @@ pub struct EventRef {
     pub batch: u32,
     /// Which item of it.
     pub item: u32,
-    /// The topic's next event, as an index of the references of the turn; [`EventRef::END`] at the last.
+    /// The topic's next event, as an index of the references of the turn; [`EventRef::END`] at the
+    /// last.
     pub next: u32,
 }
 

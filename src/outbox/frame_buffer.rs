@@ -1,14 +1,17 @@
-//! The bytes that go to the socket, in their final order: frames, and the array that is still open at their end.
+//! The bytes that go to the socket, in their final order: frames, and the array that is still open
+//! at their end.
 
 use crate::protocol::{Encoding, MESSAGE_BYTES_MAX};
 
-/// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5 of array header.
+/// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5
+/// of array header.
 const FRONT: usize = 15;
 
 /// Min sent bytes that are dropped at once, if they also exceed the unsent ones.
 const COMPACT_AT: usize = 64 * 1024;
 
-/// Part of a position that stands for a message, beside its bytes: clients spend time on each.
+/// Units that a position advances for each message in addition to its bytes, because clients spend
+/// time on each.
 pub(super) const MESSAGE_COST: u64 = 1024;
 
 /// Positions at which something is due before more is sent.
@@ -104,7 +107,7 @@ impl FrameBuffer {
         self.message_max as usize
     }
 
-    /// True if events of so many bytes fit into one array.
+    /// True if events of this total length in bytes fit into one array.
     pub const fn fits_an_array(&self, bytes: usize) -> bool {
         bytes + FRONT <= self.frame as usize
     }
@@ -129,7 +132,8 @@ impl FrameBuffer {
         self.len() == 0
     }
 
-    /// Position behind what is on the wire: bytes since the connection began, and the costs of messages.
+    /// Position behind what is on the wire: bytes since the connection began, and the costs of
+    /// messages.
     pub const fn position(&self) -> u64 {
         self.taken + self.len() as u64 + self.message_costs
     }
@@ -209,7 +213,8 @@ impl FrameBuffer {
         buffer
     }
 
-    /// Puts events into the open array, as they stand in one: `count` of them, in all no longer than a frame.
+    /// Puts events into the open array, as they stand in one: `count` of them, in all no longer
+    /// than a frame.
     pub fn events(&mut self, bytes: &[u8], count: u32) {
         if self.open.as_ref().is_some_and(|open| {
             self.buf.len() - open.at as usize + bytes.len() > self.frame as usize
@@ -290,7 +295,7 @@ impl FrameBuffer {
         &self.buf[self.sent..]
     }
 
-    /// The socket took so many bytes.
+    /// Records the number of bytes that the socket accepted.
     pub fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
         self.taken += bytes as u64;

@@ -1,4 +1,5 @@
-//! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not once a client.
+//! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not
+//! once a client.
 
 use super::Counts;
 use crate::codec::encode_event;

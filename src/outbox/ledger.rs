@@ -53,8 +53,8 @@ impl Outbox {
         }
     }
 
-    /// By slot: the newest event of its account's epoch that is in the queue, or before it. Of an epoch that has ended it is
-    /// the last.
+    /// By slot: the newest event of its account's epoch that is in the queue, or before it. Of an
+    /// epoch that has ended it is the last.
     fn queued_of_epoch(&self) -> Vec<Seq> {
         let mut newest: Vec<Seq> = self.slots.iter().map(|slot| slot.head).collect();
         let mut is_over = vec![false; newest.len()];

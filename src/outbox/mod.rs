@@ -1,11 +1,12 @@
 //! Outbox of a connection: its subscriptions with their accounts, and its queues.
 //!
-//! Bytes leave in this order: control messages, then the *queue* (raw events, snapshots, missed events, in order), then the
-//! last values of conflated subscriptions. While the socket accepts everything, raw events go directly into the
-//! [`FrameBuffer`] and the queue is empty.
+//! Bytes leave in this order: control messages, then the *queue* (raw events, snapshots, missed
+//! events, in order), then the last values of conflated subscriptions. While the socket accepts
+//! everything, raw events go directly into the [`FrameBuffer`] and the queue is empty.
 //!
-//! Invariants: the events in the frame buffer are accounted for, and no others. A conflated subscription sends last values only
-//! while none of its entries is in the queue. No I/O here, and no clock: `now` is an argument.
+//! Invariants: the events in the frame buffer are accounted for, and no others. A conflated
+//! subscription sends last values only while none of its entries is in the queue. No I/O here, and
+//! no clock: `now` is an argument.
 //!
 //! | file | idea |
 //! |---|---|
@@ -17,12 +18,13 @@
 //! | `pings`, `read_window` | the pace of a client behind its kernel's and its own buffers |
 //! | `frame_buffer`, `last_value`, `event_range`, `counts` | bytes, and numbers |
 //!
-//! The rules of conflation by kind of channel are in `log::conflation`, those of encoding in `codec`.
+//! The rules of conflation by kind of channel are in `log::conflation`, those of encoding in
+//! `codec`.
 //!
 //! # Slow consumers
 //!
-//! A client is a slow consumer when it does not read as fast as its events arrive. Its socket then accepts no more bytes, and
-//! events queue here. It sees, in this order:
+//! A client is a slow consumer when it does not read as fast as its events arrive. Its socket then
+//! accepts no more bytes, and events queue here. It sees, in this order:
 //!
 //! 1. `lag` with level `warn`, once a quarter of `fanout.outbox` or `fanout.behind` is used.
 //! 2. At the limit, by `on_slow` of each subscription: `gap`: the oldest events are dropped, and a `gap` message with cause
@@ -30,7 +32,8 @@
 //!    (but never over the last event of a bar); `disconnect`: the connection is closed with 4407.
 //! 3. `lag` with level `ok`, once everything is sent.
 //!
-//! Nothing is lost silently: the ledger counts each event as delivered, merged or lost. Other clients do not notice.
+//! Nothing is lost silently: the ledger counts each event as delivered, merged or lost. Other
+//! clients do not notice.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -195,7 +198,7 @@ pub struct Totals {
     pub lost: u64,
 }
 
-/// See the module.
+/// Bounded send queue of one connection, with its subscriptions and their accounts.
 #[derive(Debug)]
 pub struct Outbox {
     /// The wire to the socket.
@@ -265,14 +268,14 @@ impl Outbox {
         &self.slots[slot.index()]
     }
 
-    /// Makes room for so many subscriptions more, and no more than those.
+    /// Reserves room for exactly this number of further subscriptions.
     pub fn reserve(&mut self, slots: usize) {
         self.slots
             .reserve_exact(slots.saturating_sub(self.free.len()));
         self.index.reserve_exact(slots);
     }
 
-    /// Sets where a subscription stands in the registry.
+    /// Sets the index of a subscription in the registry.
     pub fn set_place(&mut self, slot: SlotId, place: u32) {
         self.slots[slot.index()].place = place;
     }
@@ -282,8 +285,8 @@ impl Outbox {
         self.totals
     }
 
-    /// Number of events that ended accounts covered without counting them as delivered, merged or lost,
-    /// or the other way round; 0 by the ledger's promise.
+    /// Number of events that ended accounts covered without counting them as delivered, merged or
+    /// lost, or the other way round; 0 by the ledger's promise.
     pub fn unaccounted(&self) -> u64 {
         let held = self
             .index
@@ -298,7 +301,7 @@ impl Outbox {
         (self.ended + held).abs_diff(delivered + merged + lost)
     }
 
-    /// The lag level that the client was told last.
+    /// Lag level of the latest `lag` message.
     pub fn level(&self) -> LagLevel {
         self.level
     }
@@ -314,7 +317,8 @@ impl Outbox {
         timers: &mut Vec<(UnixNanos, SlotId)>,
     ) -> Admitted {
         let state = &mut self.slots[slot.index()];
-        // Conflated events are not queued: memory then depends on the number of subscriptions, not on the event rate.
+        // Conflated events are not queued: memory then depends on the number of subscriptions, not
+        // on the event rate.
         if state.merges(self.level == LagLevel::Degraded) {
             self.set_pending(slot, now, timers);
             return Admitted::Marked;
@@ -328,7 +332,8 @@ impl Outbox {
             self.count_delivered(slot, run.first, run.last, counts);
             return Admitted::Queued;
         }
-        // Event by event, because the frame buffer may become too full in the middle; those after it queue in order.
+        // Event by event, because the frame buffer may become too full in the middle; those after
+        // it queue in order.
         for (event, bytes) in run.events() {
             if self.takes_at_once(slot, limits) {
                 self.frames.events(bytes, 1);
@@ -341,8 +346,8 @@ impl Outbox {
         Admitted::Queued
     }
 
-    /// True if a raw event may be written right now. Queued control messages are written first: one of them may be the
-    /// answer that the event must follow.
+    /// True if a raw event may be written right now. Queued control messages are written first: one
+    /// of them may be the answer that the event must follow.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
         let is_free = !self.is_waiting()
             && self.frames.len() <= 2 * limits.frame_bytes
@@ -394,7 +399,8 @@ impl Outbox {
         self.waiting.response_bytes + self.waiting.queue.asked()
     }
 
-    /// Memory of what the client's own requests have queued: with too much of it no further request is answered.
+    /// Memory of what the client's own requests have queued: with too much of it no further request
+    /// is answered.
     pub fn requested_bytes(&self) -> usize {
         self.asked_bytes() - self.waiting.queue.offered()
     }
@@ -421,8 +427,9 @@ impl Outbox {
         !self.frames.is_empty() || self.has_more()
     }
 
-    /// Age of the oldest event that waits, or of the oldest ping that the client has not answered. An event behind what the
-    /// client asked for ages from when that is sent, as long as the client reads.
+    /// Age of the oldest event that waits, or of the oldest ping that the client has not answered.
+    /// An event behind what the client asked for ages from when that is sent, as long as the client
+    /// reads.
     pub fn behind(&self, now: UnixNanos, behind_max: Duration) -> Duration {
         let waiting = &*self.waiting;
         let reads = now <= waiting.reads_until;

@@ -12,12 +12,13 @@ const WARN_SHARE: usize = 4;
 pub enum OverflowAction {
     /// It goes on.
     Done,
-    /// It is to be sent away: `on_slow: disconnect`.
+    /// Disconnect the client: `on_slow: disconnect`.
     Disconnect,
 }
 
 impl Outbox {
-    /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is wrong.
+    /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is
+    /// wrong.
     pub fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
         if !self.waiting.are_unused() {
             self.note_progress(view);

@@ -8,7 +8,8 @@ use super::{Outbox, View};
 use crate::market::UnixNanos;
 
 impl Outbox {
-    /// True if the client must read before more is sent: its socket is full, or it has not read what was sent.
+    /// True if the client must read before more is sent: its socket is full, or it has not read
+    /// what was sent.
     pub const fn is_waiting(&self) -> bool {
         self.frames.blocked || self.frames.is_held()
     }
@@ -51,7 +52,8 @@ impl Outbox {
         std::mem::replace(&mut self.pinged, false)
     }
 
-    /// Payload of a keepalive ping: the one that is unanswered, because a client may answer only the latest.
+    /// Payload of a keepalive ping: the one that is unanswered, because a client may answer only
+    /// the latest.
     pub fn keepalive_payload(&self) -> Vec<u8> {
         let unanswered = self
             .read_window
@@ -77,7 +79,8 @@ impl Outbox {
         true
     }
 
-    /// Does what is due about the reading of the client. Returns when to look again, if that is known.
+    /// Does what is due about the reading of the client. Returns when to look again, if that is
+    /// known.
     pub fn look(&mut self, now: UnixNanos, behind_max: Duration) -> Option<UnixNanos> {
         if self.is_unheard {
             return None;
@@ -109,7 +112,8 @@ impl Outbox {
         self.frames.release();
     }
 
-    /// The client may have answered, but its socket is not read in this turn: it is not judged by an unanswered ping.
+    /// The client may have answered, but its socket is not read in this turn: it is not judged by
+    /// an unanswered ping.
     pub const fn defer_hearing(&mut self) {
         self.is_unheard = true;
     }

@@ -78,7 +78,8 @@ impl Entry {
         }
     }
 
-    /// True if the client asked for it: then it doesn't count against the client, and bounds what is read of it.
+    /// True if the client asked for it: then it doesn't count against the client, and bounds what
+    /// is read of it.
     pub(super) fn is_asked(&self) -> bool {
         match self {
             Self::Event(_) => false,
@@ -173,8 +174,8 @@ impl SendQueue {
         self.bytes.len() - self.read + self.events * ENTRY_BYTES + self.unasked
     }
 
-    /// Publication time of the oldest queued event; only of those before the first entry that the client asked
-    /// for, where that one excuses what stands behind it.
+    /// Publication time of the oldest queued event; only of those before the first entry that the
+    /// client asked for, where that one excuses what stands behind it.
     pub(super) fn oldest(&self, asked_excuses: bool) -> Option<UnixNanos> {
         self.entries
             .iter()
@@ -266,7 +267,8 @@ impl SendQueue {
         &self.bytes[from..self.read]
     }
 
-    /// Rebuilds the queue: `decide` sees each entry in order and says what becomes of it. Places count from 0 again.
+    /// Rebuilds the queue: `decide` sees each entry in order and says what becomes of it. Places
+    /// count from 0 again.
     pub(super) fn rebuild(
         &mut self,
         mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,
@@ -280,7 +282,8 @@ impl SendQueue {
             };
             let bytes = &old.bytes[at..at + len];
             at += len;
-            // The decider may put other entries first, but they are no events: bytes and events stay in one order.
+            // The decider may put other entries first, but they are no events: bytes and events
+            // stay in one order.
             if decide(entry, &mut self.entries) == Verdict::Kept && len > 0 {
                 self.bytes.extend_from_slice(bytes);
                 self.events += 1;

@@ -1,13 +1,16 @@
 //! Read window: limits how far the server sends ahead of what a client is known to have read.
 //!
-//! Kernel and client buffers hide a slow consumer: they take megabytes that the client reads much later. A WebSocket ping
-//! among the data measures it: the pong confirms that everything before the ping was read, and the time between the two,
-//! less the round trip, is the client's lag. A client of merging subscriptions gets a window of about as much as it reads in
-//! an eighth of `fanout.behind`; everything else waits in its outbox, where it is conflated. A client of raw
-//! subscriptions has no window, but is held back while a ping is overdue, so that `on_slow` applies to it.
+//! Kernel and client buffers hide a slow consumer: they take megabytes that the client reads much
+//! later. A WebSocket ping among the data measures it: the pong confirms that everything before the
+//! ping was read, and the time between the two, less the round trip, is the client's lag. A client
+//! of merging subscriptions gets a window of about as much as it reads in an eighth of
+//! `fanout.behind`; everything else waits in its outbox, where it is conflated. A client of raw
+//! subscriptions has no window, but is held back while a ping is overdue, so that `on_slow` applies
+//! to it.
 //!
-//! Positions count bytes since the connection began, plus [`MESSAGE_COST`] for each message, because clients spend
-//! time on messages as well as on bytes. No I/O and no clock: `now` is handed in.
+//! Positions count bytes since the connection began, plus [`MESSAGE_COST`] for each message,
+//! because clients spend time on messages as well as on bytes. No I/O and no clock: `now` is handed
+//! in.
 
 use std::time::Duration;
 
@@ -40,7 +43,8 @@ impl Pace {
         Self { behind_max, merges }
     }
 
-    /// Time between two pings. A client whose ping is unanswered for so long, beyond its round trip, is held back.
+    /// Time between two pings. A client whose ping is unanswered for so long, beyond its round
+    /// trip, is held back.
     fn spacing(self) -> Duration {
         (self.behind_max / if self.merges { 16 } else { 4 }).max(SPACING_MIN)
     }
@@ -89,7 +93,7 @@ pub(super) enum Look {
     Later(UnixNanos),
 }
 
-/// See the module.
+/// Estimate of how far a client has read.
 #[derive(Debug)]
 pub(super) struct ReadWindow {
     number: u32,
@@ -118,8 +122,8 @@ impl ReadWindow {
         }
     }
 
-    /// Begins a ping at a position; `asked` counts bytes so far that the client asked for. Returns its payload, or `None`
-    /// while another ping is unanswered.
+    /// Begins a ping at a position; `asked` counts bytes so far that the client asked for. Returns
+    /// its payload, or `None` while another ping is unanswered.
     pub(super) fn ping(&mut self, now: UnixNanos, at: u64, asked: u64) -> Option<[u8; 4]> {
         if self.ping.is_some() {
             return None;
@@ -196,8 +200,8 @@ impl ReadWindow {
         }
     }
 
-    /// Start of the time for which the client has not read what was sent, its round trip taken off; `None` if all is
-    /// read, or nothing is known.
+    /// Start of the time for which the client has not read what was sent, its round trip taken off;
+    /// `None` if all is read, or nothing is known.
     pub(super) fn unread_since(&self, behind_max: Duration) -> Option<UnixNanos> {
         let (ping, round_trip) = (self.ping?, self.round_trip?);
         let excused = if ping.is_asked {

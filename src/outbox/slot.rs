@@ -15,10 +15,11 @@ impl SlotId {
     }
 }
 
-/// One topic that a connection holds: its settings and its account. Small, because there are very many; what only some
-/// have stands apart.
+/// One topic that a connection holds: its settings and its account. Small, because there are very
+/// many; what only some have stands apart.
 ///
-/// Invariant: `head` − `start` = `delivered` + `merged` + `lost`, after every change; so `delivered` isn't kept.
+/// Invariant: `head` − `start` = `delivered` + `merged` + `lost`, after every change; so
+/// `delivered` isn't kept.
 #[derive(Debug)]
 pub struct Slot {
     /// Which topic.
@@ -41,13 +42,14 @@ pub struct Slot {
     backlog: Option<Box<Backlog>>,
 }
 
-// Very many of them: the state is a byte here, so that its numbers take memory only while there are some.
+// Very many of them: the state is a byte here, so that its numbers take memory only while there are
+// some.
 const _: () = assert!(size_of::<Slot>() == 48, "a subscription takes 48 bytes");
 
 /// Entries left of a subscription after one of them has left the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// Backlog are queued.
+    /// Some are still queued.
     Entries,
     /// None is queued: conflated events may follow.
     Nothing,
@@ -63,7 +65,8 @@ struct Backlog {
     generation: u32,
     /// While it is catching up: the place in the queue of the entry that reads the history.
     resume_at: u32,
-    /// The shard was overrun while the history was being read: what is missing of it is missing because of the bus.
+    /// The shard was overrun while the history was being read: what is missing of it is missing
+    /// because of the bus.
     overran: bool,
     /// The newest event that is in the queue or before it, in the epoch of what was queued last.
     tail: Seq,
@@ -136,7 +139,8 @@ impl Slot {
         );
     }
 
-    /// One entry more in the queue; with it the newest event there has this number, if it has another than before.
+    /// One entry more in the queue; with it the newest event there has this number, if it has
+    /// another than before.
     pub fn enqueue(&mut self, tail: Option<Seq>) {
         let backlog = self.backlog();
         backlog.queued += 1;
@@ -144,7 +148,8 @@ impl Slot {
         self.change_to(self.state.enqueued());
     }
 
-    /// One entry more in the queue: a new epoch's beginning, at `seq`. All of the epoch before is queued, or accounted for.
+    /// One entry more in the queue: a new epoch's beginning, at `seq`. All of the epoch before is
+    /// queued, or accounted for.
     pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: Seq) {
         debug_assert!(
             !self.is_pending() && self.state != State::CatchingUp,
@@ -168,8 +173,8 @@ impl Slot {
         }
     }
 
-    /// Notes an event that is to be conflated. Returns true if its last value is to be sent in its turn, because none was noted
-    /// before and nothing is queued.
+    /// Notes an event that is to be conflated. Returns true if its last value is to be sent in its
+    /// turn, because none was noted before and nothing is queued.
     pub fn mark_pending(&mut self) -> bool {
         let was_live = self.state == State::Live;
         self.state = self.state.marked();
@@ -210,13 +215,15 @@ impl Slot {
         self.change_to(self.state.not_catching_up());
     }
 
-    /// The entry that reads the history ends at event `to`, because others follow that the history will not have.
+    /// The entry that reads the history ends at event `to`, because others follow that the history
+    /// will not have.
     pub fn interrupt_catch_up(&mut self, to: Seq) {
         self.set_tail(to);
         self.change_to(self.state.not_catching_up());
     }
 
-    /// Ends the subscription; its entries stay in the queue. Returns true if there are none, so that the slot is free.
+    /// Ends the subscription; its entries stay in the queue. Returns true if there are none, so
+    /// that the slot is free.
     pub fn release(&mut self) -> bool {
         self.change_to(self.state.released());
         self.state == State::Free
@@ -344,7 +351,7 @@ impl Slot {
         }
     }
 
-    /// Gives memory back that says nothing any backlog.
+    /// Releases the backlog if it holds only default values.
     pub fn shrink(&mut self) {
         let says_nothing = |backlog: &Backlog| {
             (

@@ -12,23 +12,24 @@
 //!       CatchingUp ◀── begin_catch_up ── Live
 //! ```
 //!
-//! A state is one byte in the [`Slot`](super::Slot); its numbers (entries, tail, place of the catch-up) are in the slot's
-//! `Backlog`, which a subscription that is up to date does not have. Only the methods of `Slot` change the state, together
-//! with the number of entries.
+//! A state is one byte in the [`Slot`](super::Slot); its numbers (entries, tail, place of the
+//! catch-up) are in the slot's `Backlog`, which a subscription that is up to date does not have.
+//! Only the methods of `Slot` change the state, together with the number of entries.
 
 /// Place of the events that a client has not received, and the way of the next ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Nothing waits: the next raw event goes to the frame buffer.
     Live,
-    /// Nothing is queued, but the topic has events after the account's head. The last value is sent when the socket accepts it
-    /// and its interval has passed.
+    /// Nothing is queued, but the topic has events after the account's head. The last value is sent
+    /// when the socket accepts it and its interval has passed.
     Pending,
     /// Entries are queued: the next raw event goes behind them.
     Queued,
     /// Entries are queued, and the topic has events after them, of which the last value is sent.
     QueuedPending,
-    /// An entry of the queue reads the history, and with it all events that follow: neither raw nor conflated events are queued.
+    /// An entry of the queue reads the history, and with it all events that follow: neither raw nor
+    /// conflated events are queued.
     CatchingUp,
     /// The subscription has ended; its entries are dropped when their turn comes.
     Released,
@@ -49,9 +50,11 @@ impl State {
     pub(super) fn enqueued(self) -> Self {
         match self {
             Self::Live => Self::Queued,
-            // The entry is a snapshot with all that is pending. The mark is kept: it is cheap, and the account decides at the end.
+            // The entry is a snapshot with all that is pending. The mark is kept: it is cheap, and
+            // the account decides at the end.
             Self::Pending => Self::QueuedPending,
-            // A catch-up goes on: the entry before it stands for a snapshot, which the history follows.
+            // A catch-up goes on: the entry before it stands for a snapshot, which the history
+            // follows.
             Self::Queued | Self::QueuedPending | Self::CatchingUp => self,
             Self::Released | Self::Free => self.illegal("queue an entry"),
         }
@@ -60,7 +63,8 @@ impl State {
     /// State after the last entry has left the queue.
     pub(super) fn emptied(self) -> Self {
         match self {
-            // Whether something is pending still is for the caller to see: what was sent last may have been the newest.
+            // Whether something is pending still is for the caller to see: what was sent last may
+            // have been the newest.
             Self::Queued | Self::QueuedPending => Self::Live,
             Self::Released => Self::Free,
             // The entry that reads the history ends the catch-up before it leaves.

@@ -1,4 +1,5 @@
-//! Holding topics: how a subscription begins, changes and ends, and how it crosses epochs and overruns.
+//! Holding topics: how a subscription begins, changes and ends, and how it crosses epochs and
+//! overruns.
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ impl Outbox {
         self.slots[slot.index()].begin_catch_up(place);
     }
 
-    /// Sends a snapshot of at most so many events, at this place in the stream.
+    /// Queues a snapshot of at most `events` events at this position of the stream.
     pub fn snapshot(&mut self, slot: SlotId, events: usize, view: &mut View<'_>) {
         self.queue_snapshot(slot, events, false, view);
     }
@@ -178,8 +179,9 @@ impl Outbox {
         Some(slot)
     }
 
-    /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what the old one came to
-    /// after what this shard knows, up to `ended_at` where that is known, is told as lost.
+    /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what
+    /// the old one came to after what this shard knows, up to `ended_at` where that is known, is
+    /// told as lost.
     pub fn before_overrun_epoch(
         &mut self,
         slot: SlotId,
@@ -197,7 +199,8 @@ impl Outbox {
         }
         match (missed, reads_history) {
             (Some(ended_at), Some(place)) => {
-                // The entry finds nothing of it in the history any more, and names it as lost by the bus.
+                // The entry finds nothing of it in the history any more, and names it as lost by
+                // the bus.
                 state.set_tail(ended_at);
                 self.waiting.queue.end_resume(place, ended_at);
             }
@@ -209,15 +212,16 @@ impl Outbox {
         }
     }
 
-    /// Called before the replica takes a new epoch in: what waits to be merged is still of the old one, and so is the
-    /// history that is being read.
+    /// Called before the replica takes a new epoch in: what waits to be merged is still of the old
+    /// one, and so is the history that is being read.
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
         if let Some(place) = state.catch_up_place() {
             let merges = state.merges(degraded);
             let head = view.replica.head(state.topic);
-            // A raw catch-up reads the epoch to its end. A conflated one reads nothing: the rest is pending, and queued below.
+            // A raw catch-up reads the epoch to its end. A conflated one reads nothing: the rest is
+            // pending, and queued below.
             let to = if merges {
                 state.tail().max(state.head)
             } else {
@@ -256,7 +260,8 @@ impl Outbox {
         self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
     }
 
-    /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told as a gap.
+    /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told
+    /// as a gap.
     pub fn on_overrun(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let topic = self.slots[slot.index()].topic;

@@ -1,8 +1,8 @@
-//! Thinning of the queue once it is over its bounds: conflation, dropping of the oldest into gaps, and skipping of epochs that
-//! ended before they began for the client.
+//! Thinning of the queue once it is over its bounds: conflation, dropping of the oldest into gaps,
+//! and skipping of epochs that ended before they began for the client.
 //!
-//! What remains afterwards is bounded by the number of subscriptions, by what the client asked for, and by
-//! `fanout.outbox`.
+//! What remains afterwards is bounded by the number of subscriptions, by what the client asked for,
+//! and by `fanout.outbox`.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -18,7 +18,8 @@ enum Fate {
     Open,
     /// It stays.
     Keep,
-    /// It must be kept, and something behind it would swallow it: it stays, unless there are too many of its kind.
+    /// It must be kept, and something behind it would swallow it: it stays, unless there are too
+    /// many of its kind.
     MustKeep,
     /// It is taken out; a newer event replaces it, or nobody waits for it.
     Merge,
@@ -41,7 +42,8 @@ impl Behind {
     fn fate(&mut self, entry: &Entry, merges: bool) -> Fate {
         match entry {
             Entry::Event(event) if merges => {
-                // Of an epoch that has ended the replica knows nothing any more: its last event stays in the queue.
+                // Of an epoch that has ended the replica knows nothing any more: its last event
+                // stays in the queue.
                 let is_newest = !std::mem::replace(&mut self.last_values, true);
                 if self.epoch && is_newest {
                     Fate::Keep
@@ -104,8 +106,8 @@ impl Gaps {
         cost
     }
 
-    /// Joins a gap with the one before it, where they are adjacent and have one cause; under pressure of memory any cause
-    /// gives way to `slow`.
+    /// Joins a gap with the one before it, where they are adjacent and have one cause; under
+    /// pressure of memory any cause gives way to `slow`.
     fn join(&self, gap: &GapEntry, kept: &mut VecDeque<Entry>, under_pressure: bool) -> bool {
         let Some(last) = self.last(gap.slot, kept) else {
             return false;
@@ -128,12 +130,12 @@ impl Gaps {
 struct Skippable(Option<Vec<usize>>);
 
 impl Outbox {
-    /// Takes out of the queue what merges, and the oldest of what drops, until it is half empty and half as old; then epochs
-    /// of which nothing is left but that they began.
+    /// Takes out of the queue what merges, and the oldest of what drops, until it is half empty and
+    /// half as old; then epochs of which nothing is left but that they began.
     pub(super) fn merge_and_drop(&mut self, view: &View<'_>) {
         let degraded = self.degraded();
-        // Before thinning, so that no event of a skipped epoch becomes a gap; after it, because an epoch of a raw subscription
-        // may have nothing left but gaps only then.
+        // Before thinning, so that no event of a skipped epoch becomes a gap; after it, because an
+        // epoch of a raw subscription may have nothing left but gaps only then.
         self.skip_epochs(|slot| slot.merges(degraded));
         let thinned = self.thin(view);
         self.skip_epochs(|_| false);
@@ -151,14 +153,14 @@ impl Outbox {
         self.settle_after_reduction(thinned, view);
     }
 
-    /// Takes out of the queue what waits of ended subscriptions, what merges, and the oldest of what drops. Returns the
-    /// subscriptions of which something was taken out.
+    /// Takes out of the queue what waits of ended subscriptions, what merges, and the oldest of
+    /// what drops. Returns the subscriptions of which something was taken out.
     fn thin(&mut self, view: &View<'_>) -> Vec<SlotId> {
         let target = view.limits.outbox_bytes / 2;
         let mut fates = self.fates(target).into_iter();
         let reads = view.now <= self.waiting.reads_until;
         let asked_until = self.waiting.asked_until;
-        // What stands behind something that was asked for hasn't begun to age.
+        // Events behind requested data do not age yet.
         let mut is_excused = reads && self.waiting.asked_ends_at.is_some();
         let oldest = view.now.minus(view.limits.behind_max / 2);
         let Self {
@@ -181,7 +183,8 @@ impl Outbox {
             let stays = match (&entry, fate) {
                 (_, Fate::Merge) => false,
                 (Entry::Event(event), Fate::Open | Fate::Lose) => {
-                    // The gap goes to the place of the event, so that the account passes its numbers in order.
+                    // The gap goes to the place of the event, so that the account passes its
+                    // numbers in order.
                     let is_old = event.tx.max(asked_until) < oldest && !is_excused;
                     let stays = fate == Fate::Open && cost <= target && !is_old;
                     if !stays {
@@ -189,7 +192,8 @@ impl Outbox {
                     }
                     stays
                 }
-                // A client that is overrun again and again has one gap for each: they may not grow beyond the bound either.
+                // A client that is overrun again and again has one gap for each: they may not grow
+                // beyond the bound either.
                 (Entry::Gap(gap), _) => !gaps.join(gap, kept, cost > target),
                 _ => true,
             };
@@ -212,7 +216,8 @@ impl Outbox {
         thinned
     }
 
-    /// By place in the queue: what is to become of each entry. Events that must be kept take at most `kept_max` bytes.
+    /// By place in the queue: what is to become of each entry. Events that must be kept take at
+    /// most `kept_max` bytes.
     fn fates(&self, kept_max: usize) -> Vec<Fate> {
         let degraded = self.degraded();
         let mut behind = vec![Behind::default(); self.slots.len()];
@@ -238,7 +243,8 @@ impl Outbox {
             })
             .collect();
         fates.reverse();
-        // Too many of them are lost by a gap, the oldest first: closed bars may not break the bound.
+        // Too many of them are lost by a gap, the oldest first: closed bars may not break the
+        // bound.
         for (fate, entry) in fates.iter_mut().zip(queue.entries()) {
             if kept <= kept_max {
                 break;
@@ -251,8 +257,9 @@ impl Outbox {
         fates
     }
 
-    /// Takes epochs out of the queue that ended before the client heard of their beginning: those of which only gaps wait,
-    /// and, of subscriptions that `merges` names, events too. Nothing that was asked for is taken out.
+    /// Takes epochs out of the queue that ended before the client heard of their beginning: those
+    /// of which only gaps wait, and, of subscriptions that `merges` names, events too. Nothing that
+    /// was asked for is taken out.
     fn skip_epochs(&mut self, merges: impl Fn(&Slot) -> bool) {
         if self.waiting.queue.epochs() < 2 {
             return;
@@ -307,7 +314,8 @@ impl Outbox {
         for slot in thinned {
             let state = &mut self.slots[slot.index()];
             if state.merges(degraded) {
-                // The events that were taken out are behind the tail again, from where the last value accounts for them.
+                // The events that were taken out are behind the tail again, from where the last
+                // value accounts for them.
                 state.set_tail(tails[slot.index()]);
                 if state.mark_pending() {
                     self.waiting.pending.push_back((slot, view.now));

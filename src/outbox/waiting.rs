@@ -22,7 +22,8 @@ pub(super) struct Waiting {
     pub taken: u64,
     /// Until when the client counts as one that reads.
     pub reads_until: UnixNanos,
-    /// With what the client asked for on the wire: how many bytes the socket will have taken at its end.
+    /// With what the client asked for on the wire: how many bytes the socket will have taken at its
+    /// end.
     pub asked_ends_at: Option<u64>,
     /// Time at which the socket had taken all that the client asked for.
     pub asked_until: UnixNanos,
@@ -61,7 +62,8 @@ impl Waiting {
 
 static NOTHING: Waiting = Waiting::NOTHING;
 
-/// [`Waiting`] that takes memory only once there is some: most connections have nothing that waits, most of the time.
+/// [`Waiting`] that takes memory only once there is some: most connections have nothing that waits,
+/// most of the time.
 #[derive(Debug)]
 pub(super) struct Queues(Option<Box<Waiting>>);
 
@@ -73,7 +75,8 @@ impl Queues {
         self.0.is_none()
     }
 
-    /// Gives memory back, where nothing waits. Those who merge will need it again, so they keep it `unless_merging`.
+    /// Gives memory back, where nothing waits. Those who merge will need it again, so they keep it
+    /// `unless_merging`.
     pub(super) fn shrink(&mut self, unless_merging: bool) {
         let Some(waiting) = &mut self.0 else { return };
         // The largest of it goes at once, whatever else waits.

@@ -1,5 +1,6 @@
-//! The band of times that are played. A row outside the absolute band is refused; a row far ahead of those before it is held
-//! until the rows after it show a gap of the recording, or a lone outlier.
+//! The band of times that are played. A row outside the absolute band is refused; a row far ahead
+//! of those before it is held until the rows after it show a gap of the recording, or a lone
+//! outlier.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +17,7 @@ const HELD_MAX: usize = 16 * JUDGED_BY;
 /// A last row, which nothing confirms, is refused from this multiple of the largest gap before it.
 const LAST_GAPS: u32 = 8;
 
-/// See the module.
+/// Range of plausible times of a recording.
 #[derive(Debug)]
 pub(super) struct Band {
     earliest: UnixNanos,
@@ -49,7 +50,8 @@ impl Band {
         }
     }
 
-    /// Takes a row or a refused line; appends everything that is decided by it, in the file's order.
+    /// Takes a row or a refused line; appends everything that is decided by it, in the file's
+    /// order.
     pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
         let item = item.and_then(|placed| self.check(placed));
         if self.held.is_empty() && !self.is_far(&item) {
@@ -137,7 +139,8 @@ impl Band {
             2 * after.iter().filter(|time| is(**time)).count() > after.len()
         };
         let Some(newest) = self.newest else {
-            // A first row is far ahead where the rows after it ascend; in a newest-first file they descend.
+            // A first row is far ahead where the rows after it ascend; in a newest-first file they
+            // descend.
             let steps =
                 |is: fn(&[UnixNanos]) -> bool| after.windows(2).filter(|two| is(two)).count();
             let ascend = steps(|two| two[1] > two[0]) > 9 * steps(|two| two[1] < two[0]);

@@ -13,7 +13,8 @@ pub(super) struct Checkpoint {
     pub files: Vec<FilePosition>,
     /// The names on the wire, so that a symbol keeps its own whatever files are added.
     pub names: Vec<Named>,
-    /// All instruments that were told, so that they are there again at once, wherever in the files they come.
+    /// All instruments that were told, so that they are there again at once, wherever in the files
+    /// they come.
     pub told: Vec<Instrument>,
 }
 

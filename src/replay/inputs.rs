@@ -239,8 +239,8 @@ pub(super) struct Opened<'r> {
 const LOOK_BYTES: usize = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Calls `then` with the decompressed text and the name that tells the form, of the file or of what is packed in it.
-/// `expansion_max`: bound of decompressed bytes for each packed byte.
+/// Calls `then` with the decompressed text and the name that tells the form, of the file or of what
+/// is packed in it. `expansion_max`: bound of decompressed bytes for each packed byte.
 pub(super) fn with_text(
     input: &Input,
     expansion_max: u64,
@@ -302,7 +302,8 @@ fn with_plain<'r>(
     then(Opened { start, reader }, name)
 }
 
-/// Matcher of the names that a pattern means: `*` stands for any characters, every other character for itself.
+/// Matcher of the names that a pattern means: `*` stands for any characters, every other character
+/// for itself.
 fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
     let literals: Vec<_> = pattern.split('*').map(globset::escape).collect();
     let glob = GlobBuilder::new(&literals.join("*"))

@@ -24,7 +24,7 @@ pub(super) struct Strictness {
     pub logged: u64,
 }
 
-/// See the module.
+/// One open recording of a replay.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub rows: VecDeque<Placed>,

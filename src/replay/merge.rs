@@ -22,7 +22,8 @@ pub(super) enum Ended {
 }
 
 impl Replay {
-    /// Plays the rows of all files in the order of their times, each at its time, until the end or the stop.
+    /// Plays the rows of all files in the order of their times, each at its time, until the end or
+    /// the stop.
     pub(super) async fn merge(
         &mut self,
         lanes: &mut [Lane],
@@ -85,7 +86,7 @@ impl Replay {
         let number = match names.known(&row) {
             Some(number) => number,
             None => {
-                // What was before goes out before the instrument is told.
+                // Earlier events are emitted before the instrument is announced.
                 out.emit(emitted).await?;
                 match names.number(&row, out).await {
                     Ok(number) => number,

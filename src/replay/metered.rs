@@ -1,4 +1,5 @@
-//! Decompression with a meter: a text that is far longer than the packed bytes behind it is no recording.
+//! Decompression with a meter: a text that is far longer than the packed bytes behind it is no
+//! recording.
 
 #![deny(clippy::arithmetic_side_effects)]
 

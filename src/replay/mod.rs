@@ -1,8 +1,8 @@
 //! Recorded files, played again: merged by time into one stream, paced by the recorded time.
 //!
-//! Invariant: the same files give the same events. The source's time is the newest event time so far; an event that is
-//! older than one before it comes at once, in the file's order. A row that was read is an event, or is skipped for a reason that is
-//! counted and logged (`account`).
+//! Invariant: the same files give the same events. The source's time is the newest event time so
+//! far; an event that is older than one before it comes at once, in the file's order. A row that
+//! was read is an event, or is skipped for a reason that is counted and logged (`account`).
 
 mod band;
 mod checkpoint;

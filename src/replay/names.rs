@@ -1,4 +1,5 @@
-//! Names and numbers of what is played: which topic a file's symbol has, and that no two markets share one.
+//! Names and numbers of what is played: which topic a file's symbol has, and that no two markets
+//! share one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) struct Mixed {
     second: Symbol,
 }
 
-/// See the module.
+/// Instruments of a replay by name.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     rule: Option<VenueRule>,
@@ -101,7 +102,7 @@ impl Names {
             if seen.insert((&placed.row.venue, &placed.row.symbol)) {
                 match self.instrument(&placed.row) {
                     Ok(instrument) => instruments.push(instrument),
-                    // It is told and counted when the row's turn comes.
+                    // It is announced and counted when the row is replayed.
                     Err(NoNumber::Skipped(_)) => {}
                     // What comes before the row is played first.
                     Err(NoNumber::Source(_)) => break,
@@ -130,7 +131,7 @@ impl Names {
         all
     }
 
-    /// The source's number of a row's instrument, if it was told.
+    /// Number of a row's instrument within the source, if it is announced.
     pub(super) fn known(&self, row: &Row) -> Option<u32> {
         // A tuple of references is no key; the clones are of counted references.
         self.numbers
@@ -225,7 +226,8 @@ impl Names {
         Ok(wire)
     }
 
-    /// Takes a name for a venue; the other venue where it is taken already. A file that names no venue goes with any.
+    /// Takes a name for a venue; the other venue where it is taken already. A file that names no
+    /// venue goes with any.
     fn take(&mut self, wire: &Symbol, venue: Option<&Symbol>) -> Option<Symbol> {
         let owner = self.taken.entry(wire.clone()).or_default();
         match (owner.as_ref(), venue) {

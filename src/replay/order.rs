@@ -14,7 +14,7 @@ enum State {
     Judging(Vec<Item>),
     /// The file is in order, or nearly.
     Passing,
-    /// It stands newest first; all of it is gathered.
+    /// Newest first: all rows are collected before they are replayed.
     Sorting(Vec<Placed>),
 }
 

@@ -9,7 +9,8 @@ use crate::source::{Output, SourceError};
 
 /// Interval of the source's time marks, in its own time.
 pub(super) const MARK_EVERY: Duration = Duration::from_millis(100);
-/// At full speed a long pause of the recording is passed in steps of this, or in [`PAUSE_MARKS_MAX`] steps.
+/// At full speed a long pause of the recording is passed in steps of this, or in
+/// [`PAUSE_MARKS_MAX`] steps.
 const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
 const PAUSE_MARKS_MAX: u32 = 1000;
 /// Events emitted at once.

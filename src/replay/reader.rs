@@ -75,8 +75,8 @@ pub(super) struct Recording {
 /// All recordings of a source, and the names that were left out.
 pub(super) type OpenedAll = (Vec<Recording>, Vec<(String, String)>);
 
-/// Opens all that is listed, at a time of the server's clock. `resume`: where each file was, and the time up to which files
-/// that are new since count as played.
+/// Opens all that is listed, at a time of the server's clock. `resume`: where each file was, and
+/// the time up to which files that are new since count as played.
 pub(super) fn open_all(
     config: &ReplayConfig,
     now: UnixNanos,

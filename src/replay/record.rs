@@ -1,5 +1,5 @@
-//! Lines of a recording and their cells. A line has a bound, and a quoted cell ends on its own line, so that neither a stray
-//! quote nor a file without line ends takes what follows with it.
+//! Lines of a recording and their cells. A line has a bound, and a quoted cell ends on its own
+//! line, so that neither a stray quote nor a file without line ends takes what follows with it.
 
 use std::io::{BufRead, Error, ErrorKind, Result};
 

@@ -226,7 +226,8 @@ fn refused(fault: PriceFault, is_nothing: bool) -> RowFault {
     RowFault::new(skip, fault.to_string())
 }
 
-/// The aggressor by the words that venues use. `bid` and `ask` name the side of the book that the aggressor's order was for.
+/// The aggressor by the words that venues use. `bid` and `ask` name the side of the book that the
+/// aggressor's order was for.
 fn side(text: &str) -> Result<Aggressor, RowFault> {
     const BUY: [&str; 6] = ["buy", "b", "bid", "buyer", "1", "+1"];
     const SELL: [&str; 6] = ["sell", "s", "ask", "a", "seller", "-1"];

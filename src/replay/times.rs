@@ -1,4 +1,5 @@
-//! Times as recordings have them: numbers since 1970, dates with a time of day, and forms that the config names.
+//! Times as recordings have them: numbers since 1970, dates with a time of day, and forms that the
+//! config names.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -22,7 +23,8 @@ pub struct TimeRules {
     pub earliest: UnixNanos,
     /// Bound of times ahead of the server's clock.
     pub ahead: Duration,
-    /// Step ahead of the newest time before it from which a row must be confirmed by the rows after it.
+    /// Step ahead of the newest time before it from which a row must be confirmed by the rows after
+    /// it.
     pub max_step: Duration,
 }
 
@@ -121,7 +123,8 @@ impl TimeRules {
     }
 }
 
-/// A number since 1970 whose unit its size tells, or seconds with decimals; `None` where the text is no number.
+/// A number since 1970 whose unit its size tells, or seconds with decimals; `None` where the text
+/// is no number.
 fn number(text: &str) -> Option<Result<UnixNanos, TimeFault>> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -146,7 +149,8 @@ fn bounded(nanos: Option<i128>) -> Result<UnixNanos, TimeFault> {
         .ok_or(TimeFault::OutOfRange)
 }
 
-/// The instant of a local time. Of an hour that comes twice, at the end of summer time, it is the first.
+/// The instant of a local time. Of an hour that comes twice, at the end of summer time, it is the
+/// first.
 fn instant(
     local: DateTime,
     offset: Option<Offset>,
@@ -191,7 +195,7 @@ impl Rest<'_> {
         Some(first)
     }
 
-    /// A number of exactly so many digits.
+    /// Number with an exact count of digits.
     fn digits(&mut self, count: usize) -> Option<i16> {
         let (digits, rest) = self.0.split_at_checked(count)?;
         if !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -240,8 +244,9 @@ impl Rest<'_> {
     }
 }
 
-/// A date, year first, with a time of day: `2021-12-01T10:00:00.123+08:00`, `2021.12.01 10:00`, `20211201 100000123`. Returns
-/// the local time to the second, nanoseconds beyond it, and the offset.
+/// A date, year first, with a time of day: `2021-12-01T10:00:00.123+08:00`, `2021.12.01 10:00`,
+/// `20211201 100000123`. Returns the local time to the second, nanoseconds beyond it, and the
+/// offset.
 fn calendar(text: &str) -> Option<(DateTime, i128, Option<Offset>)> {
     const SEPARATORS: &[char] = &['-', '.', '/'];
     let mut rest = Rest(text);

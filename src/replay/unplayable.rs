@@ -1,5 +1,5 @@
-//! Files that are no recording of trades or quotes in CSV, recognised by name, by their first bytes, or by their header, so that
-//! a refusal names them and says what would work.
+//! Files that are no recording of trades or quotes in CSV, recognised by name, by their first
+//! bytes, or by their header, so that a refusal names them and says what would work.
 
 /// Formats that can be played.
 const WORKS: &str = "tickcast plays trades and quotes as CSV, plain or packed by gzip, zstd or zip";
@@ -162,7 +162,8 @@ pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     Some(format!("this holds {what}, which is not played; {instead}"))
 }
 
-/// Rows of klines have no header of their own: 12 numbers, of which the first and the seventh are times.
+/// Rows of klines have no header of their own: 12 numbers, of which the first and the seventh are
+/// times.
 pub(super) fn is_klines(cells: &[&str]) -> bool {
     let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<u64>().ok());
     let is_time = |at: usize| number(at).is_some_and(|time| time > 100_000_000_000);

@@ -256,7 +256,8 @@ impl Shard {
         changed
     }
 
-    /// Says that what the client holds has changed. A client that hasn't taken the changes before is sent away.
+    /// Says that what the client holds has changed. A client that hasn't taken the changes before
+    /// is sent away.
     fn notify_change(&mut self, key: ConnectionKey, control: Control) {
         let outbox = &mut self.connections[key].outbox;
         let fits = outbox.has_room_for_change(&self.feed.config.limits.outbox);
@@ -296,7 +297,8 @@ impl Shard {
         }
     }
 
-    /// Sends what the client didn't ask for; one that lets too much of it pile up is sent away.
+    /// Sends an unsolicited message; disconnects a client whose unsolicited messages exceed the
+    /// bound.
     pub(super) fn notify(&mut self, key: ConnectionKey, control: Arc<Control>) {
         let connection = &mut self.connections[key];
         if connection.closing.is_some() {

@@ -43,7 +43,7 @@ pub enum Command {
     },
     /// All topics as of the end of the log, to be kept while the server is down.
     Save(oneshot::Sender<Vec<SavedTopic>>),
-    /// The connections that rank first, at most so many.
+    /// Maximum number of connections, highest rank first.
     Connections {
         /// By what.
         by: Rank,
@@ -142,7 +142,7 @@ pub struct ConnectionInfo {
     pub topics: usize,
     /// Number of topics by mode: raw, conflate, interval.
     pub modes: [usize; 3],
-    /// The level it was told last.
+    /// Lag level of its latest `lag` message.
     pub level: LagLevel,
     /// Since when it is late, Unix nanoseconds.
     pub late_since: Option<u64>,
@@ -223,7 +223,8 @@ impl ShardHandle {
         )
     }
 
-    /// Sends a command, waiting while too many wait already. Returns false once the shard has stopped.
+    /// Sends a command, waiting while too many wait already. Returns false once the shard has
+    /// stopped.
     pub async fn send(&self, command: Command) -> bool {
         self.commands.send(command).await.is_ok()
     }

@@ -61,7 +61,8 @@ pub struct Adopted {
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// `bye` and the close frame have waited since then for the client to take what stands before them.
+    /// `bye` and the close frame have waited since then for the client to take what stands before
+    /// them.
     Flushing(UnixNanos),
     /// All is sent; since then the client may close its side.
     Sent(UnixNanos),
@@ -69,7 +70,7 @@ pub(super) enum Closing {
     Answered,
 }
 
-/// One client. What every event touches comes first and is small; the rest stands apart.
+/// One client. Fields of the hot path are first and small; the others are in `Peer`.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub transport: Transport,
@@ -233,8 +234,8 @@ impl Connection {
             || (self.outbox.is_waiting() && self.outbox.responses_wait())
     }
 
-    /// True if so many requests were read ahead of their answers that the rest stays in the socket. Up to then reading
-    /// goes on, for the control frames between and behind them.
+    /// True if the requests read ahead have reached their bound, so that no more are read.
+    /// Up to then reading goes on, for the control frames between and behind them.
     pub(super) fn reading_paused(&self, message_bytes_max: usize) -> bool {
         let inbox = &self.peer.inbox;
         !inbox.is_empty() && {
@@ -243,8 +244,8 @@ impl Connection {
         }
     }
 
-    /// Puts pongs and the answer to a close on the wire. While the socket is full, only the latest pong is kept (RFC
-    /// 6455, section 5.5.3), so that a client may ping as often as it likes.
+    /// Puts pongs and the answer to a close on the wire. While the socket is full, only the latest
+    /// pong is kept (RFC 6455, section 5.5.3), so that a client may ping as often as it likes.
     pub(super) fn reply(&mut self, frames: &[u8]) {
         if !self.outbox.frames.blocked {
             return self.outbox.frames.frames(frames);
@@ -283,8 +284,8 @@ impl Connection {
         }
     }
 
-    /// True if the kernel has sent all that it took. From the beginning of the close on, any byte that it hasn't sent
-    /// makes the socket unwritable.
+    /// True if the kernel has sent all that it took. From the beginning of the close on, any byte
+    /// that it hasn't sent makes the socket unwritable.
     pub(super) fn is_sent(&self) -> bool {
         self.outbox.frames.is_empty() && self.transport.is_sent()
     }

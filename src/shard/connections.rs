@@ -12,7 +12,7 @@ const POOL_BYTES_MAX: usize = 1024 * 1024;
 /// Largest buffer that is kept.
 const POOLED_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
-/// See the module.
+/// Connections of a shard by key.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     slab: Slab<Connection>,

@@ -96,7 +96,8 @@ impl Shard {
         let mut ready = Vec::new();
         let mut busy = false;
         loop {
-            // Always, so that the runtime looks at the sockets and handshakes go on, however fast the log grows.
+            // Always, so that the runtime looks at the sockets and handshakes go on, however fast
+            // the log grows.
             tokio::task::yield_now().await;
             if !busy && !self.wait(&mut commands).await {
                 return;
@@ -128,7 +129,8 @@ impl Shard {
         }
     }
 
-    /// Reads from and answers sockets that are ready, for at most [`SERVING_MAX`]; then events are delivered first.
+    /// Reads from and answers sockets that are ready, for at most [`SERVING_MAX`]; then events are
+    /// delivered first.
     fn serve(&mut self, ready: &mut Vec<ConnectionKey>) {
         let mut keys = ready.drain(..);
         for key in keys.by_ref() {

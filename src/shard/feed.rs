@@ -26,7 +26,8 @@ pub struct ShardConfig {
     pub demand: Arc<[Arc<DemandSignal>]>,
 }
 
-/// State of all topics as of the last batch that was routed, with the time and the counters of this turn.
+/// State of all topics as of the last batch that was routed, with the time and the counters of this
+/// turn.
 #[derive(Debug)]
 pub(super) struct Feed {
     pub config: ShardConfig,

@@ -10,7 +10,8 @@ use crate::outbox::OverflowAction;
 const FLUSHES_A_CLOCK_READ: usize = 16;
 
 impl Shard {
-    /// Writes to every other connection that has something due. Returns whether some had more than a turn's worth.
+    /// Writes to every other connection that has something due. Returns whether some had more than
+    /// a turn's worth.
     pub(super) fn flush(&mut self) -> bool {
         let dirty = self.connections.take_dirty();
         let (before, from) = dirty.split_at(self.fan_out.rotation.next().first_of(dirty.len()));
@@ -79,7 +80,8 @@ impl Shard {
         }
     }
 
-    /// Requests that were held back are answered once the answers before them are out, though the socket is full of data.
+    /// Requests that were held back are answered once the answers before them are out, though the
+    /// socket is full of data.
     fn answer_on(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key];
         if connection.left_unread

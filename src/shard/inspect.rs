@@ -5,7 +5,8 @@ use super::command::{ConnectionInfo, Rank, WaitsFor};
 use super::connection::{Connection, ConnectionKey};
 
 impl Shard {
-    /// The connections that rank first. Only of those everything is gathered, so that thousands of others cost little.
+    /// The connections that rank first. Only of those everything is gathered, so that thousands of
+    /// others cost little.
     pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
         let behind_max = self.feed.config.limits.outbox.behind_max;
         let rank = |connection: &Connection| {

@@ -10,7 +10,7 @@ use crate::market::UnixNanos;
 use crate::outbox::{Opcode, Outbox, SlotId};
 use crate::protocol::{Bye, Code, Control, LagLevel};
 
-/// Over how long clients that are sent away are asked to come back.
+/// Period over which disconnected clients are asked to reconnect.
 const JITTER_MS: u64 = 1000;
 /// Time limit for a client to close its side after ours.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
@@ -91,7 +91,8 @@ impl Shard {
         }
     }
 
-    /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it in time is reset.
+    /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it
+    /// in time is reset.
     fn await_close(&mut self, key: ConnectionKey, since: UnixNanos) {
         let deadline = since.plus(self.feed.config.limits.close_timeout);
         let connection = &mut self.connections[key];
@@ -103,7 +104,8 @@ impl Shard {
             self.check_up_at(key, next.min(deadline));
         } else {
             if !connection.outbox.frames.is_empty() {
-                // The close frame never reached the kernel, so what the kernel holds is of no use either.
+                // The close frame never reached the kernel, so what the kernel holds is of no use
+                // either.
                 connection.transport.reset_on_drop();
             }
             self.remove(key);
@@ -147,7 +149,8 @@ impl Shard {
         }
     }
 
-    /// The lag of a connection is looked at in good time: while more waits for it, and when a ping of it is overdue.
+    /// The lag of a connection is looked at in good time: while more waits for it, and when a ping
+    /// of it is overdue.
     pub(super) fn watch(&mut self, key: ConnectionKey) {
         let behind_max = self.feed.config.limits.outbox.behind_max;
         let Some(connection) = self.connections.get_mut(key) else {

@@ -1,9 +1,11 @@
 //! A shard: a thread with its own runtime, which owns its clients' sockets whole.
 //!
-//! Each turn of its loop: commands, ready sockets, batches of the log, timers, then one flush for every connection that
-//! has something due. On the way of an event there is no lock, and no atomic but the batch's hand-over.
+//! Each turn of its loop: commands, ready sockets, batches of the log, timers, then one flush for
+//! every connection that has something due. On the way of an event there is no lock, and no atomic
+//! but the batch's hand-over.
 //!
-//! Invariant: a connection is touched by its shard's thread alone; what others want comes as a [`Command`].
+//! Invariant: a connection is touched by its shard's thread alone; what others want comes as a
+//! [`Command`].
 
 mod actions;
 mod command;
@@ -55,7 +57,7 @@ use turn_events::FanOut;
 /// Time that a turn spends on requests; a single slice of a request is far shorter.
 const SERVING_MAX: Duration = Duration::from_micros(500);
 
-/// See the module.
+/// Thread that owns a share of the connections.
 #[derive(Debug)]
 pub struct Shard {
     number: usize,

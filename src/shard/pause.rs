@@ -1,5 +1,5 @@
-//! Pauses of the server itself: a process that was stopped, a machine that was suspended, a turn that took too long.
-//! Clients can't be heard meanwhile, so no deadline of theirs may run.
+//! Pauses of the server itself: a process that was stopped, a machine that was suspended, a turn
+//! that took too long. Clients can't be heard meanwhile, so no deadline of theirs may run.
 
 use std::time::Duration;
 

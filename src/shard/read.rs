@@ -44,7 +44,8 @@ impl Shard {
         }
     }
 
-    /// Answers some of the requests that were read, in order; the others wait for the next turn, or for room.
+    /// Answers some of the requests that were read, in order; the others wait for the next turn, or
+    /// for room.
     fn take_inbox(&mut self, key: ConnectionKey) {
         for taken in 0..REQUESTS_A_TURN {
             if taken > 0 && self.feed.config.clock.now().since(self.feed.now) >= SERVING_MAX {

@@ -1,5 +1,5 @@
-//! From a socket's bytes to whole messages. tungstenite keeps the protocol's rules; a context exists only while a message
-//! is incomplete, so that an idle connection costs nothing here.
+//! From a socket's bytes to whole messages. tungstenite keeps the protocol's rules; a context
+//! exists only while a message is incomplete, so that an idle connection costs nothing here.
 
 use std::io::{self, Cursor, Read, Write};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::protocol::Encoding;
 const READ_BUFFER_BYTES: usize = 4096;
 /// The longest frame header of a client: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
-/// Control frames and fragments that may come within [`SMALL_FRAMES_SPAN`]: no honest client sends so many.
+/// Control frames and fragments that may come within [`SMALL_FRAMES_SPAN`]: no honest client sends
+/// so many.
 const SMALL_FRAMES_MAX: u32 = 1000;
 const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 
@@ -57,7 +58,8 @@ struct FrameBoundary {
     small_frames: u32,
 }
 
-/// A frame whose length is not in its shortest form (RFC 6455, section 5.2), by the place where it begins.
+/// A frame whose length is not in its shortest form (RFC 6455, section 5.2), by the place where it
+/// begins.
 #[derive(Debug, PartialEq, Eq)]
 struct PaddedLength {
     /// Among the bytes that were fed; 0 where it began before them.
@@ -175,8 +177,8 @@ pub(super) fn websocket_config(message_bytes_max: usize) -> WebSocketConfig {
         .max_frame_size(Some(message_bytes_max))
 }
 
-/// Takes bytes of the socket; `partial` is what was incomplete before, and after. Pongs and the close's answer go to
-/// `replies` as whole frames.
+/// Takes bytes of the socket; `partial` is what was incomplete before, and after. Pongs and the
+/// close's answer go to `replies` as whole frames.
 pub(super) fn read_messages(
     bytes: &[u8],
     partial: &mut Option<Box<Partial>>,

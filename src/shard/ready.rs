@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use super::connection::ConnectionKey;
 
-/// The shard's list of connections whose socket is readable or writable. A lock, but none on the way of an event: it is
-/// taken when a socket changes, by the shard's own thread.
+/// The shard's list of connections whose socket is readable or writable. A lock, but none on the
+/// way of an event: it is taken when a socket changes, by the shard's own thread.
 #[derive(Debug, Default)]
 pub(super) struct ReadyList {
     keys: Mutex<Vec<ConnectionKey>>,

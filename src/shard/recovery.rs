@@ -1,4 +1,5 @@
-//! Recovery of a shard that the log has overrun: it asks the bus for a checkpoint and continues from there.
+//! Recovery of a shard that the log has overrun: it asks the bus for a checkpoint and continues
+//! from there.
 
 use std::sync::Arc;
 

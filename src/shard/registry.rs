@@ -13,7 +13,7 @@ pub struct Subscriber {
     pub slot: SlotId,
 }
 
-/// See the module.
+/// Subscribers by topic.
 #[derive(Debug, Default)]
 pub struct Registry {
     topics: Vec<Vec<Subscriber>>,
@@ -35,7 +35,7 @@ impl Registry {
         (list.len() - 1) as u32
     }
 
-    /// Removes the one at `place`; returns the one that stands there now and must be told.
+    /// Removes the subscriber at `place`; returns the one that was moved there and must be updated.
     pub fn remove(&mut self, topic: TopicId, place: u32) -> Option<Subscriber> {
         let list = &mut self.topics[topic.index()];
         list.swap_remove(place as usize);

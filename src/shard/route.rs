@@ -66,8 +66,8 @@ impl Shard {
         }
     }
 
-    /// Takes the turn's events to everyone who listens, one connection after the other; each is flushed at once where
-    /// `flushes`, while what it was given is in the cache.
+    /// Takes the turn's events to everyone who listens, one connection after the other; each is
+    /// flushed at once where `flushes`, while what it was given is in the cache.
     pub(super) fn deliver(&mut self, flushes: bool) {
         if self.fan_out.events.is_empty() {
             return;
@@ -96,8 +96,8 @@ impl Shard {
         self.fan_out.events.clear();
     }
 
-    /// Reads what delivering is about to need of a connection. With thousands of them none of it is in the cache; read for
-    /// some at once, the memory is waited for once and not for each.
+    /// Reads what delivering is about to need of a connection. With thousands of them none of it is
+    /// in the cache; read for some at once, the memory is waited for once and not for each.
     fn fetch(&self, key: ConnectionKey) {
         let (Some(connection), Some(assigned)) =
             (self.connections.get(key), self.fan_out.events.first(key))
@@ -164,7 +164,8 @@ impl Shard {
                 }
             }
         }
-        // The oldest stands for all that the connection is given in this turn, mostly of one batch.
+        // The oldest event represents all events of the connection in this turn, mostly of one
+        // batch.
         if let Some(oldest) = oldest {
             counts.serve(connection.waited || outbox.level() != LagLevel::Ok);
             counts.delivered_raw(counts.delivered - before, oldest);
@@ -232,7 +233,7 @@ impl Shard {
         }
     }
 
-    /// Topics have ended: whoever holds one of them is told and holds it no longer.
+    /// Ends topics: notifies their subscribers and removes the subscriptions.
     pub(super) fn end_topics(&mut self, gone: &[TopicId]) {
         let mut concerned: BTreeMap<ConnectionKey, Vec<TopicId>> = BTreeMap::new();
         for topic in gone {
@@ -242,7 +243,8 @@ impl Shard {
             }
         }
         for (key, topics) in concerned {
-            // What waits of them goes first, where the socket takes it: unlike a client that unsubscribes, this one didn't ask.
+            // What waits of them goes first, where the socket takes it: unlike a client that
+            // unsubscribes, this one didn't ask.
             self.with_outbox(key, |outbox, view| {
                 view.counts.begin_flush();
                 while !outbox.frames.blocked
@@ -307,7 +309,8 @@ impl Shard {
         }
     }
 
-    /// Notifies a client that subscribes to a topic of a source that is not live, once for each change of the source.
+    /// Notifies a client that subscribes to a topic of a source that is not live, once for each
+    /// change of the source.
     pub(super) fn notify_source_at_subscribe(&mut self, key: ConnectionKey, source: SourceId) {
         let conditions = self.feed.replica.sources();
         let condition = conditions.get(source.0 as usize).and_then(Option::as_ref);

@@ -57,7 +57,8 @@ impl Snapshots {
         }
     }
 
-    /// Does a turn's work. Returns what is left of it; `None` once it is answered, or nobody waits for it any more.
+    /// Does a turn's work. Returns what is left of it; `None` once it is answered, or nobody waits
+    /// for it any more.
     fn step(mut self, replica: &Replica, events_max: usize) -> Option<Self> {
         if self.reply.is_closed() {
             return None;

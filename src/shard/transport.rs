@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
-/// Non-blocking byte stream of a client. All waiting is by wakers; no other file of the shard touches a socket.
+/// Non-blocking byte stream of a client. All waiting is by wakers; no other file of the shard
+/// touches a socket.
 #[derive(Debug)]
 pub enum Transport {
     /// A TCP socket, registered with the shard's own runtime.
@@ -66,7 +67,8 @@ impl Transport {
     pub(super) fn expect_all_sent(&self) {
         match self {
             Self::Plain(stream) => {
-                // Where the option is missing, the wait for the client's close frame begins a little early.
+                // Where the option is missing, the wait for the client's close frame begins a
+                // little early.
                 let _missing = socket2::SockRef::from(stream).set_tcp_notsent_lowat(1);
             }
         }

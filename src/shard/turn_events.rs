@@ -1,5 +1,5 @@
-//! The events of one turn: gathered by topic, then dealt out by connection, so that each outbox is visited once and its
-//! bytes are copied while they are in the cache.
+//! The events of one turn: gathered by topic, then dealt out by connection, so that each outbox is
+//! visited once and its bytes are copied while they are in the cache.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct Assigned {
     next: u32,
 }
 
-/// See the module. Its memory is that of one turn's events, and is used again.
+/// Events of one turn by topic. The memory is reused by the next turn.
 #[derive(Debug, Default)]
 pub struct TurnEvents {
     batches: Vec<Arc<Batch>>,
@@ -109,8 +109,8 @@ impl TurnEvents {
         (run.places.1, run.seqs.1) = (at, event.seq);
     }
 
-    /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets something into `order`,
-    /// once. `first_of` says who of a topic's subscribers comes first.
+    /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets
+    /// something into `order`, once. `first_of` says who of a topic's subscribers comes first.
     pub fn assign(
         &mut self,
         registry: &Registry,
@@ -212,7 +212,8 @@ impl TurnEvents {
         self.runs[run as usize].published
     }
 
-    /// True if a range's newest bytes must still be kept for conflating subscriptions; true only once.
+    /// True if a range's newest bytes must still be kept for conflating subscriptions; true only
+    /// once.
     pub fn must_keep(&mut self, run: u32, encoding: Encoding) -> bool {
         !std::mem::replace(&mut self.runs[run as usize].is_kept[encoding], true)
     }
@@ -248,13 +249,14 @@ impl Rotation {
         *self
     }
 
-    /// The same place in a list of so many.
+    /// The same relative position in a list of another length.
     pub const fn first_of(self, len: usize) -> usize {
         ((self.0 as u64 * len as u64) >> 32) as usize
     }
 }
 
-/// The events of a range that conflated subscriptions need: the newest, and the newest that must be kept.
+/// The events of a range that conflated subscriptions need: the newest, and the newest that must be
+/// kept.
 pub fn last_values_of<'a>(
     run: &EventRange<'a>,
 ) -> impl Iterator<Item = (&'a Event, &'a [u8])> + use<'a> {

@@ -1,5 +1,5 @@
-//! Alerts fire when what they warn of is provoked, their waiting times scaled down. (That each fires and keeps silent by its own
-//! times is tested by `dashboards/prometheus/tests.yml`.)
+//! Alerts fire when what they warn of is provoked, their waiting times scaled down. (That each
+//! fires and keeps silent by its own times is tested by `dashboards/prometheus/tests.yml`.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,8 @@ use tickcast::load::{Plan, TopicChoice, run};
 
 use crate::prometheus::{Feed, Prometheus, alone, has, path};
 
-/// Three sources: one that goes on, one whose file is taken away while it plays, one whose publisher never comes.
+/// Three sources: one that goes on, one whose file is taken away while it plays, one whose
+/// publisher never comes.
 fn three_sources(tape: &std::path::Path) -> String {
     format!(
         "
@@ -251,8 +252,9 @@ fn a_running_source_that_publishes_nothing_raises_an_alert() -> Result<()> {
     Ok(())
 }
 
-/// Which alerts are provoked above; by rule tests alone the one that warns of a bug, the one of a bus that is slower than its sources, which a single
-/// simulation is not, and those that need many restarts, ten minutes, or nearly all files of the test's own process.
+/// Which alerts are provoked above; by rule tests alone the one that warns of a bug, the one of a
+/// bus that is slower than its sources, which a single simulation is not, and those that need many
+/// restarts, ten minutes, or nearly all files of the test's own process.
 #[test]
 fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
     let alerts = std::fs::read_to_string(path("dashboards/prometheus/alerts.yml"))?;

@@ -1,4 +1,5 @@
-//! Dashboards, rules and the catalogue name the same things; panels keep to the usual linter's rules; all of their queries have data.
+//! Dashboards, rules and the catalogue name the same things; panels keep to the usual linter's
+//! rules; all of their queries have data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -143,7 +144,8 @@ fn dashboards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
     Ok(())
 }
 
-/// The selectors of a query: a metric's name and what stands in braces behind it, and whether a range follows.
+/// The selectors of a query: a metric's name and what stands in braces behind it, and whether a
+/// range follows.
 fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
     let mut found = Vec::new();
     for (at, _) in query.match_indices('{') {
@@ -329,8 +331,8 @@ fn bucket(seconds: f64) -> usize {
     BOUNDS.partition_point(|bound| *bound < seconds)
 }
 
-/// Each event goes to many connections at once, so that the last of them waits for milliseconds: long against what a shared machine takes to
-/// wake anyone, and no core is full.
+/// Each event goes to many connections at once, so that the last of them waits for milliseconds:
+/// long against what a shared machine takes to wake anyone, and no core is full.
 const WIDE: &str = "sources: [{name: sim, kind: sim, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 20/s}]}]";
 
 /// The p99 of the dashboards, over the time of one test.
@@ -353,7 +355,8 @@ fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Re
         probes: "10".parse()?,
         ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into()])
     };
-    // A machine that stalls does so for one of the two alone; what is measured wrongly never agrees.
+    // A machine that stalls does so for one of the two alone; what is measured wrongly never
+    // agrees.
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let outcome = run(&plan, &mut |_| false)?;

@@ -102,7 +102,8 @@ fn deployments_name_arguments_that_the_program_has() -> Result<()> {
             );
         }
     }
-    // The admin address is unauthenticated: only where a network of its own reaches it is it bound to every address.
+    // The admin address is unauthenticated: only where a network of its own reaches it is it bound
+    // to every address.
     let of = |file: &str| std::fs::read_to_string(path(file));
     for file in [
         "deploy/Dockerfile",

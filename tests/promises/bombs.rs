@@ -1,4 +1,5 @@
-//! Files without an end of line, and packed files that expand without end: damaged files, which take no memory.
+//! Files without an end of line, and packed files that expand without end: damaged files, which
+//! take no memory.
 
 use std::process::Stdio;
 

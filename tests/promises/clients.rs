@@ -1,4 +1,5 @@
-//! The clients of the README run as they stand there, with stock libraries and their default limits.
+//! The clients of the README run as they stand there, with stock libraries and their default
+//! limits.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,4 +1,5 @@
-//! Files named by a config may be missing, special or hostile: the server refuses them by name and stays in control.
+//! Files named by a config may be missing, special or hostile: the server refuses them by name and
+//! stays in control.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

@@ -24,7 +24,8 @@ fn every_error_code_is_in_the_protocol_reference() {
     }
 }
 
-/// The codes of admin JSON with the texts of `tickcast top`, in the operations guide: all of them, and no others.
+/// The codes of admin JSON with the texts of `tickcast top`, in the operations guide: all of them,
+/// and no others.
 #[test]
 fn every_code_of_the_admin_json_is_in_the_operations_guide() -> Result<()> {
     let table = OPERATIONS

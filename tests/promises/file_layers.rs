@@ -1,10 +1,12 @@
 //! Imports between the files of one module form no cycle.
 //!
-//! For each folder of `src`, its children are the nodes: a file, or a folder with all that is below it. An item of another
-//! child, imported or named by its path, is an edge. An item that a `mod.rs` re-exports counts for the file that defines it.
+//! For each folder of `src`, its children are the nodes: a file, or a folder with all that is below
+//! it. An item of another child, imported or named by its path, is an edge. An item that a `mod.rs`
+//! re-exports counts for the file that defines it.
 //!
-//! A `mod.rs` is no node of its own folder. It declares and wires its children, and they extend the types that it defines:
-//! that is one unit in several files, and its uses in both directions are not edges.
+//! A `mod.rs` is no node of its own folder. It declares and wires its children, and they extend the
+//! types that it defines: that is one unit in several files, and its uses in both directions are
+//! not edges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +16,12 @@ use crate::layers::product_files;
 
 /// Edges that may close a cycle: folder, child, child that it uses.
 const ALLOWED: [(&str, &str, &str); 3] = [
-    // `Work` lists the requests that run in slices; each is defined beside its request, and runs with the tools of `work`.
+    // `Work` lists the requests that run in slices; each is defined beside its request, and runs
+    // with the tools of `work`.
     ("session", "work", "change"),
     ("session", "work", "subscribe"),
-    // A `resync` refuses topics by the rules of `subscribe`, and `subscribe` answers like a `modify`.
+    // A `resync` refuses topics by the rules of `subscribe`, and `subscribe` answers like a
+    // `modify`.
     ("session", "change", "subscribe"),
 ];
 
@@ -89,7 +93,8 @@ fn declared(line: &str) -> Option<&str> {
     item.strip_prefix("use ")
 }
 
-/// Splits the code of a file, comments aside, into the trees of its `use` declarations and the rest.
+/// Splits the code of a file, comments aside, into the trees of its `use` declarations and the
+/// rest.
 fn declarations(text: &str) -> (Vec<String>, String) {
     let code = text.lines().map(str::trim_start);
     let code = code.filter(|line| !line.starts_with("//"));

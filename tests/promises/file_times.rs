@@ -1,4 +1,5 @@
-//! Times in recorded files: every form is read or refused by name, and a row that is far from the others stops nothing.
+//! Times in recorded files: every form is read or refused by name, and a row that is far from the
+//! others stops nothing.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -10,7 +11,8 @@ use crate::harness::{DEADLINE, Feed, Stopwatch};
 use crate::replay::{TARDIS, accounts, play, source, tardis, write};
 use crate::terminal::serve_with;
 
-/// 600 rows over 0.6 s, with one of 1970 and one of 2500 in the middle and one of 2026 in a market of 2025.
+/// 600 rows over 0.6 s, with one of 1970 and one of 2500 in the middle and one of 2026 in a market
+/// of 2025.
 fn with_outliers() -> String {
     let mut text = TARDIS.to_owned();
     for ms in 0..600 {

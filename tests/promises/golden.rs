@@ -1,4 +1,5 @@
-//! The bytes of every message, in both encodings, as they stand in `golden.txt`. A change there is a change of the wire.
+//! The bytes of every message, in both encodings, as they stand in `golden.txt`. A change there is
+//! a change of the wire.
 //!
 //! `TICKCAST_GOLDEN=write cargo test golden` writes the file anew.
 

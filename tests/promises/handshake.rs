@@ -135,7 +135,8 @@ async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
     Ok(())
 }
 
-/// Threats 1, 2 and 11: slow, large and smuggled heads end with an answer or a close, and leave nothing.
+/// Threats 1, 2 and 11: slow, large and smuggled heads end with an answer or a close, and leave
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
@@ -214,7 +215,8 @@ async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
     Ok(())
 }
 
-/// Invariant 9; threats 6, 8, 9, 10: broken frames are closed by their codes, before anything is allocated.
+/// Invariant 9; threats 6, 8, 9, 10: broken frames are closed by their codes, before anything is
+/// allocated.
 #[tokio::test(flavor = "multi_thread")]
 async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()> {
     let feed = Feed::start(&market(1, 100, "session: {message_timeout: 300ms}")).await?;

@@ -40,7 +40,8 @@ pub(crate) struct Feed {
     pub(crate) address: SocketAddr,
 }
 
-/// A market of `instruments` with so many events a second over all of them, and other sections of the config.
+/// A market of `instruments` with so many events a second over all of them, and other sections of
+/// the config.
 pub(crate) fn market(instruments: usize, rate: usize, rest: &str) -> String {
     let each = rate as f64 / instruments as f64;
     let list: Vec<String> = (1..=instruments)
@@ -76,7 +77,8 @@ impl Feed {
         Tracked::welcome(Client::connect(self.address, encoding).await?).await
     }
 
-    /// A client whose receive buffer is small, so that it falls behind at once when it doesn't read.
+    /// A client whose receive buffer is small, so that it falls behind at once when it doesn't
+    /// read.
     pub(crate) async fn small_client(&self, encoding: Encoding) -> Result<Tracked> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4096)?;

@@ -86,7 +86,8 @@ async fn instruments_and_health_are_served() -> Result<()> {
     Ok(())
 }
 
-/// Threat 58: answers are made as they are read, so many at once; those that nobody reads leave health and the page alone.
+/// Threat 58: answers are made as they are read, so many at once; those that nobody reads leave
+/// health and the page alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Result<()> {
     let feed = Feed::start(&market(4_000, 10, "limits: {http_requests: 3}")).await?;
@@ -151,7 +152,8 @@ async fn answers_have_a_rate_over_all_clients() -> Result<()> {
     Ok(())
 }
 
-/// The page and the client module: compressed where that is understood, not sent twice, and under a policy that lets nothing else in.
+/// The page and the client module: compressed where that is understood, not sent twice, and under a
+/// policy that lets nothing else in.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Result<()> {
@@ -263,7 +265,8 @@ async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
     Ok(())
 }
 
-/// Threat 55: a web page that re-points its own name to this machine gets nothing, on either port, and neither publishes.
+/// Threat 55: a web page that re-points its own name to this machine gets nothing, on either port,
+/// and neither publishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "admin: {metrics_on_feed: true}").replace(
@@ -315,7 +318,8 @@ async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<
     Ok(())
 }
 
-/// Threat 27: metrics are the operators'; on the feed's port only where the config says so, for direct requests of this machine.
+/// Threat 27: metrics are the operators'; on the feed's port only where the config says so, for
+/// direct requests of this machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_for_operators() -> Result<()> {
     let status = async |address, more: &str| -> Result<String> {

@@ -1,4 +1,5 @@
-//! `INDEX.md` names for each promise the tests that hold it. Rows and sources are compared in both directions.
+//! `INDEX.md` names for each promise the tests that hold it. Rows and sources are compared in both
+//! directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,9 +13,9 @@ use crate::layers::{product_files, sources};
 const INDEX: &str = include_str!("INDEX.md");
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
-/// Numbers of the threats that the server has to withstand. The others are faults of features that it does not have:
-/// tokens (22 to 25, 36), per-address limits (30), live venues (44, 45) and several servers (49 to 51, 53); 32 is
-/// part of 31, and a panic (34) ends the process.
+/// Numbers of the threats that the server has to withstand. The others are faults of features that
+/// it does not have: tokens (22 to 25, 36), per-address limits (30), live venues (44, 45) and
+/// several servers (49 to 51, 53); 32 is part of 31, and a panic (34) ends the process.
 const THREATS: [&str; 52] = [
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17",
     "18", "19", "20", "21", "26", "27", "28", "29", "31", "33", "35", "37", "38", "39", "40", "41",
@@ -52,8 +53,8 @@ fn compare(section: &str, cell: usize, expected: &BTreeSet<String>) -> Result<()
     Ok(())
 }
 
-/// Rules of the protocol reference with their sections: table rows by their first cell, paragraphs and list items by
-/// their text. Short lines that introduce a list are no rules.
+/// Rules of the protocol reference with their sections: table rows by their first cell, paragraphs
+/// and list items by their text. Short lines that introduce a list are no rules.
 fn rules() -> Vec<(&'static str, String)> {
     let mut rules: Vec<(&str, String)> = Vec::new();
     let (mut section, mut is_open, mut table_rows) = ("", false, 0);
@@ -239,8 +240,8 @@ fn every_row_of_the_index_names_tests_that_exist() -> Result<()> {
     Ok(())
 }
 
-/// The other direction: a test over sockets shows a promise, and the index says which. Tests of the sources themselves
-/// are the subject of `CONTRIBUTING.md`.
+/// The other direction: a test over sockets shows a promise, and the index says which. Tests of the
+/// sources themselves are the subject of `CONTRIBUTING.md`.
 #[test]
 fn every_promise_test_is_in_the_index() -> Result<()> {
     let named: BTreeSet<String> = INDEX
@@ -273,7 +274,8 @@ fn page_tests() -> Result<String> {
     Ok(text)
 }
 
-/// The invariants of `ARCHITECTURE.md`: consecutive numbers, items of the code, and tests that exist.
+/// The invariants of `ARCHITECTURE.md`: consecutive numbers, items of the code, and tests that
+/// exist.
 #[test]
 fn every_invariant_names_code_and_tests_that_exist() -> Result<()> {
     let code: String = sources("src")?.into_iter().map(|(_, text)| text).collect();

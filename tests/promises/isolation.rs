@@ -9,8 +9,8 @@ use tickcast::protocol::{Encoding, Mode, OnSlow, ServerMessage, Subscribe};
 use crate::harness::{Feed, Tracked, market, subscribe, wish};
 use crate::terminal::serve;
 
-/// Upper bound of the median latency of a client that keeps up. A stall of 20 ms in each turn adds 10 ms to it; the median
-/// of the slowest machine that runs these tests is below 2 ms.
+/// Upper bound of the median latency of a client that keeps up. A stall of 20 ms in each turn adds
+/// 10 ms to it; the median of the slowest machine that runs these tests is below 2 ms.
 const MEDIAN_MAX: Duration = Duration::from_millis(5);
 /// Upper bound of the server's memory for an idle connection with one topic, in a debug build.
 const IDLE_BYTES_MAX: u64 = 64 << 10;

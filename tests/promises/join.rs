@@ -8,7 +8,8 @@ use tickcast::protocol::{
 
 use crate::harness::{Feed, Tracked, market, subscribe};
 
-/// Subscribes at this moment; what comes must be `subscribed` at S, the snapshot at S, then S + 1, S + 2, …
+/// Subscribes at this moment; what comes must be `subscribed` at S, the snapshot at S, then S + 1,
+/// S + 2, …
 async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
     let seq = client.subscribe(subscribe(&[topic])).await?.ok[0]
         .seq

@@ -1,4 +1,5 @@
-//! Lag that stands in kernel and client buffers: measured by pings, reported, and acted on by mode and `on_slow`.
+//! Lag that stands in kernel and client buffers: measured by pings, reported, and acted on by mode
+//! and `on_slow`.
 
 use std::time::Duration;
 

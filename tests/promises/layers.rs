@@ -1,4 +1,5 @@
-//! Structure that the compiler does not enforce: dependencies between modules, and the length of files.
+//! Structure that the compiler does not enforce: dependencies between modules, and the length of
+//! files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -358,7 +359,8 @@ fn files_stay_short() -> Result<()> {
     Ok(())
 }
 
-/// A doc comment begins with a noun or a verb, not with a relative clause: "Number of rows", not "How many rows there are".
+/// A doc comment begins with a noun or a verb, not with a relative clause: "Number of rows", not
+/// "How many rows there are".
 #[test]
 fn doc_comments_begin_with_a_noun_or_a_verb() -> Result<()> {
     let is_doc = |line: &str| line.starts_with("///") || line.starts_with("//!");

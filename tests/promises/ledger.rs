@@ -99,7 +99,8 @@ async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     Ok(delivered)
 }
 
-/// Invariant 5, and 8: 200 connections in mixed modes and encodings, 10 % reading slowly, 5 % never.
+/// Invariant 5, and 8: 200 connections in mixed modes and encodings, 10 % reading slowly, 5 %
+/// never.
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_comes_out_at_zero_over_two_million_deliveries() -> Result<()> {
     let delivered = run(200, 2_000, Duration::from_secs(20)).await?;

@@ -395,7 +395,8 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
         "--slo",
         "p99<10s,loss=0,closed=0,rate>10",
     ])?;
-    // Where the machine is so busy that the generator is late, the run is void, and says so by its exit code.
+    // Where the machine is so busy that the generator is late, the run is void, and says so by its
+    // exit code.
     assert_eq!(
         code,
         Some(i32::from(errors.contains("not met, the run is void"))),

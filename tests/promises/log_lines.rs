@@ -11,11 +11,13 @@ use crate::terminal::serve_with;
 
 const FORGED: &str = "2026-11-26T05:00:00.000000Z  INFO all is well";
 
-/// The log of a server that replays a file with a hostile name and hostile cells until its source has failed.
+/// The log of a server that replays a file with a hostile name and hostile cells until its source
+/// has failed.
 fn log_of_a_hostile_file(format: &str) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let mut text = TARDIS.to_owned() + &tardis("b", "A", 0, "5.0", "1");
-    // CR LF ends the line although a quote is open; ESC, NEL, and a mark that turns the direction of text.
+    // CR LF ends the line although a quote is open; ESC, NEL, and a mark that turns the direction
+    // of text.
     text.extend(["b,A,\"1735689600000000\r\n", FORGED, "\",1,1,buy,5.0,1\n"]);
     text += "b,A,1735689600000000,1,1,\"\u{1b}]0;title\u{7}\u{85}\u{202e}up\",5.0,1\n";
     text.extend(["b,A,", &"x".repeat(100_000), ",1,1,buy,5.0,1\n"]);

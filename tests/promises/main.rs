@@ -1,4 +1,5 @@
-//! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each test holds.
+//! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each
+//! test holds.
 
 mod bombs;
 mod clients;

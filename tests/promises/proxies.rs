@@ -1,4 +1,5 @@
-//! The reverse proxies of docs/proxies.md, run as they stand there: TLS, WebSocket, path prefix, and what must not pass.
+//! The reverse proxies of docs/proxies.md, run as they stand there: TLS, WebSocket, path prefix,
+//! and what must not pass.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -30,7 +31,8 @@ fn have(programs: &[&str]) -> Result<bool> {
     Ok(false)
 }
 
-/// The guide's configuration in that language, for this feed and port, with a certificate of its own.
+/// The guide's configuration in that language, for this feed and port, with a certificate of its
+/// own.
 fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Result<String> {
     let (key, certificate) = (folder.join("key"), folder.join("certificate"));
     let made = Command::new("openssl")

@@ -180,7 +180,8 @@ async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
     Ok(())
 }
 
-/// Threat 56: behind a reverse proxy everybody is local by address, so a source without a token takes direct requests only.
+/// Threat 56: behind a reverse proxy everybody is local by address, so a source without a token
+/// takes direct requests only.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_token_only_direct_requests_of_this_machine_publish() -> Result<()> {
     let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
@@ -239,7 +240,8 @@ async fn slow_bodies_hold_up_nobody() -> Result<()> {
     Ok(())
 }
 
-/// Threat 38: a symbol that falls silent is marked, one with a time of its own isn't, and it comes back.
+/// Threat 38: a symbol that falls silent is marked, one with a time of its own isn't, and it comes
+/// back.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> {
     let feed = Feed::start(PUSH).await?;

@@ -1,4 +1,5 @@
-//! The server is ready once every source has started or failed; a failed source is named and stops no other.
+//! The server is ready once every source has started or failed; a failed source is named and stops
+//! no other.
 
 use std::path::Path;
 

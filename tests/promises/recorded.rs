@@ -1,4 +1,5 @@
-//! Real recorded markets, replayed over the socket: counts, sums, first and last values agree with their facts.
+//! Real recorded markets, replayed over the socket: counts, sums, first and last values agree with
+//! their facts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -442,7 +443,8 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
     Ok(())
 }
 
-/// Invariant 10, for replay: twice the same, but for `tx` and the epoch; and a loop begins a new epoch.
+/// Invariant 10, for replay: twice the same, but for `tx` and the epoch; and a loop begins a new
+/// epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -494,7 +496,8 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
     Ok(())
 }
 
-/// Threats of bad lines: counted, told, skipped; too many stop the source, and the topics are stale.
+/// Threats of bad lines: counted, told, skipped; too many stop the source, and the topics are
+/// stale.
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_lines_are_skipped_until_there_are_too_many() -> Result<()> {
     let folder = tempfile::tempdir()?;

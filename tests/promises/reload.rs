@@ -1,4 +1,5 @@
-//! Another config while the server runs: what can be taken up is, by name, and a wrong one changes nothing.
+//! Another config while the server runs: what can be taken up is, by name, and a wrong one changes
+//! nothing.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -18,7 +19,8 @@ sources:
   - {name: b, kind: sim, seed: 8, stale_after: 1h, instruments: [{symbol: B1, start: 100, rate: 200/s}]}
   - {name: gone, kind: push, open: true, instruments: [{symbol: G1}]}
 ";
-/// Limits that grew; of source `a` a symbol went and another came; `b` as before; `gone` is gone, and `new` is new.
+/// Limits that grew; of source `a` a symbol went and another came; `b` as before; `gone` is gone,
+/// and `new` is new.
 const AFTER: &str = "
 shards: 3
 limits: {connections: 4, topics: 20}
@@ -66,7 +68,8 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
         "source b is left alone: {reloaded:?}"
     );
 
-    // Who holds patterns gets what appears; what went is closed; a source with another config begins a new epoch by a snapshot.
+    // Who holds patterns gets what appears; what went is closed; a source with another config
+    // begins a new epoch by a snapshot.
     let (mut added, mut closed, mut begun, mut traded) = (
         Vec::new(),
         Vec::new(),
@@ -149,7 +152,8 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     others[0].ledger().await?;
     client.ledger().await?;
 
-    // A symbol that one source gave up belongs to the next that tells it: a source may get another name.
+    // A symbol that one source gave up belongs to the next that tells it: a source may get another
+    // name.
     let traded = |message: &ServerMessage| match message {
         ServerMessage::Events(events) => events
             .iter()
@@ -184,7 +188,8 @@ fn publish(line: &str) -> String {
     )
 }
 
-/// By signal and by the file alone: a right file is taken, a wrong one is refused with all that is wrong, and the old one goes on.
+/// By signal and by the file alone: a right file is taken, a wrong one is refused with all that is
+/// wrong, and the old one goes on.
 #[test]
 fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -254,7 +259,8 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
     Ok(())
 }
 
-/// Heartbeats come as `welcome` said, however long their interval is for those who connect after a reload.
+/// Heartbeats come as `welcome` said, however long their interval is for those who connect after a
+/// reload.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_heartbeat_interval_of_welcome_holds_over_a_reload() -> Result<()> {
     let with = |heartbeat: &str| {

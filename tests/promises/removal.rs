@@ -1,4 +1,5 @@
-//! Instruments that a reload takes away and brings back: every client that holds a topic of them is told, in order.
+//! Instruments that a reload takes away and brings back: every client that holds a topic of them is
+//! told, in order.
 
 use anyhow::{Context as _, Result};
 use tickcast::config::Config;

@@ -1,4 +1,5 @@
-//! Recorded files as people have them: each row that was read is played, or refused by name, and the end says why.
+//! Recorded files as people have them: each row that was read is played, or refused by name, and
+//! the end says why.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -178,7 +178,8 @@ async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
     Ok(())
 }
 
-/// Reads a feed as a client whose WebSocket takes messages of 32 KiB only, which is the default of Go's coder/websocket.
+/// Reads a feed as a client whose WebSocket takes messages of 32 KiB only, which is the default of
+/// Go's coder/websocket.
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: bool) -> Result<()> {
     const BYTES_MAX: usize = 32 * 1024;

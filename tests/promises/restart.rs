@@ -1,4 +1,5 @@
-//! A server that stops in order leaves its state, and the next one goes on in the same epoch; one that crashed begins a new one.
+//! A server that stops in order leaves its state, and the next one goes on in the same epoch; one
+//! that crashed begins a new one.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -41,7 +42,8 @@ fn heads(client: &Tracked) -> HashMap<String, Seq> {
         .collect()
 }
 
-/// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of it.
+/// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of
+/// it.
 async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) -> Result<bool> {
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
     let from = ResumeFrom {
@@ -144,7 +146,8 @@ async fn live_through_a_deploy(
     })
 }
 
-/// One process is replaced by the next on the same port: all clients come back in their slots, and nothing is lost or doubled.
+/// One process is replaced by the next on the same port: all clients come back in their slots, and
+/// nothing is lost or doubled.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
@@ -152,7 +155,8 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let clients = 1_000;
     let folder = tempfile::tempdir()?;
     let spread_ms = 2_000;
-    // So few events that the clients read them all the while, on a machine that does other things, too.
+    // So few events that the clients read them all the while, on a machine that does other things,
+    // too.
     let config = market(
         1,
         8,
@@ -252,7 +256,8 @@ async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
     value.with_context(|| name.to_owned())
 }
 
-/// The recorded trades come once each, in order, though the server was replaced in the middle, twice.
+/// The recorded trades come once each, in order, though the server was replaced in the middle,
+/// twice.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn a_replay_goes_on_where_it_was() -> Result<()> {
@@ -295,7 +300,8 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
         client = connect(address).await?;
         assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
     }
-    // The trade's number in its topic is the row's, so a row that was left out or came twice would show.
+    // The trade's number in its topic is the row's, so a row that was left out or came twice would
+    // show.
     while heads["trade:BTCUSDT"] < Seq(700) {
         if let ServerMessage::Events(events) = client.next().await? {
             for event in events {
@@ -336,8 +342,8 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     Ok(())
 }
 
-/// A file that is added while the server is down does not shift the position of the others: each row comes once, in the same
-/// epoch, and rows of the new file are played from the position on.
+/// A file that is added while the server is down does not shift the position of the others: each
+/// row comes once, in the same epoch, and rows of the new file are played from the position on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -399,7 +405,8 @@ async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     Ok(())
 }
 
-/// A symbol that comes late in the files is there at once after a restart, though the replay must first come to it again.
+/// A symbol that comes late in the files is there at once after a restart, though the replay must
+/// first come to it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()> {
     const ROWS: u64 = 200_000;
@@ -531,7 +538,8 @@ fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
     Ok(())
 }
 
-/// A topic that one server in between doesn't have keeps its numbers: they never come again for other events.
+/// A topic that one server in between doesn't have keeps its numbers: they never come again for
+/// other events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_was_away_for_a_while_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -1,4 +1,5 @@
-//! Sizes of quotes: a source that gives none says so on the wire, and size zero is an empty side where the config says so.
+//! Sizes of quotes: a source that gives none says so on the wire, and size zero is an empty side
+//! where the config says so.
 
 use anyhow::{Context, Result};
 use tickcast::market::{Body, Level, Quote};

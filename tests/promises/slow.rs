@@ -1,4 +1,5 @@
-//! A client that can't keep up is told, and by its own choice merged, cut or sent away; the others don't notice.
+//! A client that can't keep up is told, and by its own choice merged, cut or sent away; the others
+//! don't notice.
 
 use std::time::Duration;
 
@@ -193,7 +194,8 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
     Ok(())
 }
 
-/// A shard that the log overruns goes on from a checkpoint: what it missed is told as a gap with cause `bus`, or merged.
+/// A shard that the log overruns goes on from a checkpoint: what it missed is told as a gap with
+/// cause `bus`, or merged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
     let feed = Feed::start(&market(
@@ -233,7 +235,8 @@ async fn a_shard_that_is_overrun_says_what_it_missed() -> Result<()> {
     Ok(())
 }
 
-/// The admin address names the slow one first, says what it waits for, and what it calls itself without what terminals obey.
+/// The admin address names the slow one first, says what it waits for, and what it calls itself
+/// without what terminals obey.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn operators_see_who_is_slow_and_why() -> Result<()> {
@@ -329,7 +332,8 @@ fn trades(symbols: usize, trades: usize) -> String {
     lines.join("\n")
 }
 
-/// A client that reads steadily gets the snapshots it asked for, and no gap on topics with few trades a second.
+/// A client that reads steadily gets the snapshots it asked for, and no gap on topics with few
+/// trades a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_the_snapshots_it_asked_for_is_not_slow() -> Result<()> {
     const SYMBOLS: usize = 20;

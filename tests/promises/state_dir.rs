@@ -1,4 +1,5 @@
-//! A saved state is compared with the clock and with the last run; one that does not fit is refused with its reason.
+//! A saved state is compared with the clock and with the last run; one that does not fit is refused
+//! with its reason.
 
 use std::path::Path;
 use std::time::Duration;
@@ -71,7 +72,8 @@ fn shift(folder: &Path, shift: impl Fn(UnixNanos) -> UnixNanos) -> Result<()> {
     Ok(())
 }
 
-/// The clock was half an hour ahead at the stop, or was set back by as much since: the simulation is not silent until then.
+/// The clock was half an hour ahead at the stop, or was set back by as much since: the simulation
+/// is not silent until then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_from_the_future_is_refused_and_the_market_goes_on_now() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -102,7 +104,8 @@ async fn a_state_from_the_future_is_refused_and_the_market_goes_on_now() -> Resu
     Ok(())
 }
 
-/// A copy of an older state does not bring its epoch back, or its numbers would come again for other events.
+/// A copy of an older state does not bring its epoch back, or its numbers would come again for
+/// other events.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_state_that_is_put_back_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -143,7 +146,8 @@ async fn a_wall_clock_that_is_set_forward_is_followed() -> Result<()> {
         }
     }
     client.ledger().await?;
-    // Started before the time was set at all: the market begins anew instead of catching up on decades.
+    // Started before the time was set at all: the market begins anew instead of catching up on
+    // decades.
     let set = clock.now().plus(Duration::from_secs(50 * 365 * 86_400));
     ensure!(clock.follow_time(set).stepped);
     // What was published before that may still be on its way.

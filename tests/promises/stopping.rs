@@ -7,7 +7,8 @@ use tickcast::protocol::Encoding;
 
 use crate::harness::{Feed, Stopwatch, market, subscribe};
 
-/// Invariant 11: `bye` with a slot of its own for each, close 1012, within the deadline, also where some never read.
+/// Invariant 11: `bye` with a slot of its own for each, close 1012, within the deadline, also where
+/// some never read.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Result<()> {
     let feed = Feed::start(&market(2, 5_000, "drain: {deadline: 5s, spread: 2s}")).await?;

@@ -461,7 +461,8 @@ async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() 
         assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..200]);
     }
     let grown = peak_bytes(served.id())?.saturating_sub(before);
-    // Four bodies, twice each while they are gathered, and the errors that are told; before, it was 7 GiB.
+    // Four bodies, twice each while they are gathered, and the errors that are told; before, it was
+    // 7 GiB.
     assert!(
         grown < 100 << 20,
         "{grown} bytes for four bodies of {bytes}"
@@ -532,7 +533,8 @@ async fn decimals_grow_and_holders_are_told() -> Result<()> {
     Ok(())
 }
 
-/// 10^24 of price × quantity a trade, which is the most that the rules let pass: the session's sum holds 79,228 of them.
+/// 10^24 of price × quantity a trade, which is the most that the rules let pass: the session's sum
+/// holds 79,228 of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
     let feed =

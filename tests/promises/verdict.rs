@@ -19,7 +19,8 @@ const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
 /// What a server of another kind does once it has answered the handshake.
 #[derive(Debug, Clone)]
 enum Script {
-    /// Sends a message with the time, as far ahead of the right one, every 5 ms; each is told of here.
+    /// Sends a message with the time, as far ahead of the right one, every 5 ms; each is told of
+    /// here.
     Stream(Duration, mpsc::Sender<()>),
     /// Sends one message in the same packet as the answer, then as above.
     GreetThenStream,

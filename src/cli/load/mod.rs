@@ -60,7 +60,8 @@ pub(super) struct Arguments {
     /// Wire encoding: msgpack or json
     #[arg(long, default_value = "msgpack", value_parser = encoding)]
     encoding: Encoding,
-    /// Delivery mode: raw, conflate, an interval such as 100ms, or a weighted mix such as raw:80,interval-100ms:20 (trades are always raw)
+    /// Delivery mode: raw, conflate, an interval such as 100ms, or a weighted mix such as
+    /// raw:80,interval-100ms:20 (trades are always raw)
     #[arg(long, default_value = "raw")]
     mode: ModeMix,
     /// Slow-consumer policy: conflate, gap or disconnect [default: that of each channel]
@@ -90,7 +91,8 @@ pub(super) struct Arguments {
     /// Random seed of all draws
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Connections that decode all messages, measure latency and verify their ledger: a number, or all
+    /// Connections that decode all messages, measure latency and verify their ledger: a number, or
+    /// all
     #[arg(long, value_name = "N|all", default_value = "10")]
     probes: Probes,
     /// Load-generator threads
@@ -181,7 +183,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     judge(arguments, &outcome)
 }
 
-/// The first interrupt ends the test early, and what was measured is printed; the second ends the program.
+/// The first interrupt ends the test early, and what was measured is printed; the second ends the
+/// program.
 fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use crate::market::{Body, Level, write_decimal};
 use crate::protocol::DataEvent;
 
-/// A decimal as it stands on the wire.
+/// Decimal in its wire form.
 pub(super) fn decimal(value: Decimal) -> String {
     let mut out = Vec::new();
     write_decimal(&mut out, value);

@@ -35,7 +35,8 @@ pub(super) struct Arguments {
         env = "TICKCAST_CONNECT"
     )]
     connect: FeedUrl,
-    /// Delivery mode: raw, conflate, or an interval of 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1000ms or 5000ms
+    /// Delivery mode: raw, conflate, or an interval of 10ms, 25ms, 50ms, 100ms, 250ms, 500ms,
+    /// 1000ms or 5000ms
     #[arg(long, default_value = "raw")]
     mode: String,
     /// Output format; table redraws itself on a terminal and prints lines elsewhere

@@ -57,7 +57,8 @@ impl Sample {
         let mut sample = Self {
             sums: HashMap::new(),
             buckets: HashMap::new(),
-            connections: serde_json::from_str(&json).context("incompatible response; is the server incompatible response; is the server of another version??")?,
+            connections: serde_json::from_str(&json)
+                .context("incompatible response; is the server of another version?")?,
         };
         for (name, labels, value) in text
             .lines()
@@ -106,7 +107,8 @@ impl Sample {
         }
     }
 
-    /// The upper bound of the bucket in which so large a share of what came since an earlier look ends, in seconds.
+    /// The upper bound of the bucket in which so large a share of what came since an earlier look
+    /// ends, in seconds.
     pub(super) fn quantile(&self, before: &Self, name: &str, share: f64) -> Option<f64> {
         let now = self.buckets.get(name)?;
         let then = before.buckets.get(name)?;

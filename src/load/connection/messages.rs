@@ -202,7 +202,8 @@ impl LoadConnection {
     }
 }
 
-/// Number of events in a JSON array: each begins with its channel, and no text in an event can hold a bare quote.
+/// Number of events in a JSON array: each begins with its channel, and no text in an event can hold
+/// a bare quote.
 fn count_json(payload: &[u8], encoding: Encoding) -> Option<u64> {
     if encoding != Encoding::Json || payload.first() != Some(&b'[') {
         return None;

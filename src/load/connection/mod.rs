@@ -42,7 +42,7 @@ enum Phase {
     Silent,
     /// The answer so far.
     Handshaking(Vec<u8>),
-    /// Subscribed, and so many answers are still to come.
+    /// Subscribed; number of responses still expected.
     Joining(usize),
     Open,
     /// The ledger is asked for; what of it came so far.
@@ -63,7 +63,7 @@ pub(super) enum Turn {
     Closed(u16),
 }
 
-/// See the module.
+/// Connection of the load tester.
 #[derive(Debug)]
 pub(super) struct LoadConnection {
     pub assignment: Assignment,

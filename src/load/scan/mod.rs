@@ -29,7 +29,7 @@ pub enum Want {
 /// One thing that came.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// An array of so many events that was skipped.
+    /// Skipped array, with its number of events.
     Counted(u32),
     /// A message that was skipped.
     Message,
@@ -41,13 +41,14 @@ pub enum Found<'a> {
     Close(u16),
 }
 
-/// Header of a server's frame: 2 bytes and up to 8 of length; behind it up to 5 of an array's header.
+/// Header of a server's frame: 2 bytes and up to 8 of length; behind it up to 5 of an array's
+/// header.
 const PREFIX_MAX: usize = 15;
 /// The longest array header of MessagePack.
 const ARRAY_HEADER: u64 = 5;
 /// A message longer than this is refused where it would have to be gathered.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
-/// A larger buffer isn't kept once its message is told.
+/// Largest buffer that is kept after its message has been reported.
 const KEPT_CAPACITY_MAX: usize = 64 << 10;
 /// Follows the frames of one connection.
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ fn array_len(payload: &[u8]) -> Option<u32> {
 }
 
 impl Scanner {
-    /// Takes bytes in; `found` is told of each thing in order.
+    /// Scans received bytes; calls `found` for each message in order.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -157,7 +158,8 @@ impl Scanner {
         Ok(())
     }
 
-    /// Completes a frame's beginning that came in pieces; returns the bytes behind what was added to it.
+    /// Completes a frame's beginning that came in pieces; returns the bytes behind what was added
+    /// to it.
     fn begin_behind_prefix<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -175,7 +177,8 @@ impl Scanner {
         Ok(rest)
     }
 
-    /// Begins a frame, and ends it where all of it is there. Returns how many bytes it took; `None`: more are needed.
+    /// Begins a frame, and ends it where all of it is there. Returns how many bytes it took;
+    /// `None`: more are needed.
     fn begin(
         &mut self,
         bytes: &[u8],

@@ -2,7 +2,7 @@
 
 use super::frame::FrameError;
 
-/// See the module.
+/// Incremental check of UTF-8 text.
 #[derive(Debug, Default)]
 pub(super) struct Utf8Check {
     /// Start of a character of which the rest has not come yet.

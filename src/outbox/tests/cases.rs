@@ -1,4 +1,5 @@
-//! Directed cases: each shows one promise at a place where it was once broken, or where random operations seldom come.
+//! Directed cases: each shows one promise at a place where it was once broken, or where random
+//! operations seldom come.
 
 use std::time::Duration;
 

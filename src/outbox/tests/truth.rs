@@ -1,4 +1,5 @@
-//! Published and announced events, which a client cannot know; received messages are compared with them.
+//! Published and announced events, which a client cannot know; received messages are compared with
+//! them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -9,7 +10,7 @@ use crate::protocol::{Control, DataEvent, Gap, Seq, ServerMessage, Snapshot};
 /// A topic, an epoch, a number.
 type Place = (String, String, Seq);
 
-/// See the module.
+/// Events that the model published.
 #[derive(Default)]
 pub(super) struct Truth {
     /// By topic and epoch: the last number.

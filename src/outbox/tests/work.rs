@@ -39,7 +39,8 @@ fn catalog(instruments: usize) -> Arc<Catalog> {
     Arc::new(catalog)
 }
 
-/// The bytes that each flush puts on the wire until nothing waits, the socket taking all of it at once.
+/// The bytes that each flush puts on the wire until nothing waits, the socket taking all of it at
+/// once.
 fn flushes(instruments: usize, ask: impl Fn(&mut Outbox, &mut View<'_>)) -> Vec<String> {
     let catalog = catalog(instruments);
     let history = HistoryLimits {

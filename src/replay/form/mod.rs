@@ -1,4 +1,5 @@
-//! The forms of recorded CSV: which column is what, found out from the header, the first row and the file's name.
+//! The forms of recorded CSV: which column is what, found out from the header, the first row and
+//! the file's name.
 
 mod columns;
 mod error;

@@ -11,7 +11,8 @@ pub(super) fn symbol_of(name: &str, config: &ReplayConfig) -> Result<Symbol, For
     Symbol::from_venue(&text).map_err(FormError::Symbol)
 }
 
-/// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's own suffix.
+/// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's
+/// own suffix.
 pub(super) fn binance_symbol(name: &str) -> Option<String> {
     let head = name
         .split('-')
