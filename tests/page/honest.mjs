@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
+import { violations } from "./axe.mjs";
 import { Screen, Server, config, scratch, withBrowser, withScreen } from "./harness.mjs";
 import { writeFileSync } from "node:fs";
 
@@ -60,6 +61,12 @@ test("some stale prices make the page's state stale, and their areas are dimmed 
   await screen.until(() => ["instrument", "book", "tape"].every((id) => /^as of \d\d:\d\d:\d\d$/.test(document.querySelector(`#${id} .as-of:not([hidden])`)?.textContent ?? "")));
   assert.deepEqual(await dimmed(), [true, true, true, true]);
   await screen.shot("stale");
+  for (const colorScheme of ["dark", "light"]) {
+    await screen.page.emulateMedia({ colorScheme });
+    await screen.until((theme) => document.documentElement.dataset.theme === theme, colorScheme);
+    assert.deepEqual(await violations(screen), [], `dimmed prices are legible, ${colorScheme}`);
+    await screen.shot(`stale-${colorScheme}`);
+  }
   await screen.page.locator(".line[data-symbol='BUSY']").click();
   await screen.until(() => document.getElementById("symbol").textContent === "BUSY" && !document.querySelector(".as-of:not([hidden])"));
   assert.deepEqual(await dimmed(), [false, false, false, false]);

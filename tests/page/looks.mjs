@@ -1,31 +1,11 @@
 // How the page looks and whom it lets in: themes, widths, accessibility. The screenshots stay in target/page.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { ROOT, withScreen } from "./harness.mjs";
+import { violations } from "./axe.mjs";
+import { withScreen } from "./harness.mjs";
 
-const AXE = readFileSync(`${ROOT}/tests/.deps/node_modules/axe-core/axe.min.js`, "utf8");
 const WIDTHS = { wide: [1440, 900], laptop: [1280, 720], tablet: [820, 1180], phone: [390, 844] };
-
-/** What axe finds, of WCAG 2.2 A and AA and of good practice. A page that is delayed, on a busy machine, is dimmed on purpose: it is looked at again. */
-async function violations(screen) {
-  await screen.ask(AXE);
-  for (;;) {
-    await screen.until(() => document.body.dataset.prices === "current");
-    await screen.ask(() => {
-      window.wasDimmed = false;
-      new MutationObserver(() => { window.wasDimmed ||= document.body.dataset.prices !== "current"; }).observe(document.body, { attributes: true });
-    });
-    const found = await judged(screen);
-    if (found.length === 0 || !await screen.ask(() => window.wasDimmed)) return found;
-  }
-}
-
-const judged = (screen) => screen.ask(async () => {
-  const { violations: found } = await window.axe.run(document, { resultTypes: ["violations"] });
-  return found.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html.slice(0, 160)} ${failureSummary.split("\n")[1] ?? ""}`).join(" | ")}`);
-});
 
 const ready = async (screen) => {
   await screen.until(() => document.querySelectorAll("#trades tbody tr").length >= 20 && document.getElementById("legend").textContent !== "");
