@@ -7,8 +7,8 @@ use crate::protocol::{GapCause, LagLevel, Mode, PerEncoding};
 /// Interval of histogram reports.
 pub const REPORT_EVERY: Duration = Duration::from_millis(100);
 
-/// Bytes made for one client alone, out of a history or a catalog, before others are served: about
-/// half a millisecond.
+/// Bytes encoded for one client alone, from a history or a catalog, before other clients are
+/// served: about half a millisecond.
 const WORK_A_FLUSH: usize = 128 * 1024;
 
 const MODES: usize = Mode::NAMES.len();
@@ -17,21 +17,21 @@ const MODES: usize = Mode::NAMES.len();
 /// client.
 #[derive(Debug)]
 pub struct Counts {
-    /// Events in data arrays.
+    /// Events sent in data arrays.
     pub delivered: u64,
     /// Events replaced by newer ones.
     pub merged: u64,
-    /// Events named in gaps, by the cause's index.
+    /// Events reported in gaps, by index of the cause.
     pub lost: [u64; GapCause::ALL.len()],
-    /// Changes of lag level, by the level's index.
+    /// Changes of lag level, by index of the level.
     pub lag: [u64; LagLevel::ALL.len()],
     /// Events encoded for one client alone.
     pub encoded: PerEncoding<u64>,
-    /// Bytes that sockets took.
+    /// Bytes that sockets accepted.
     pub written: u64,
-    /// Work done for one client alone since its flush began.
+    /// Work for one client alone since the beginning of its flush, in bytes.
     worked: usize,
-    /// The time, read once for several connections.
+    /// Current time, read once for several connections.
     now: UnixNanos,
     /// Time of the last histogram report.
     told: UnixNanos,
@@ -43,17 +43,17 @@ pub struct Counts {
     tallies: Tallies,
 }
 
-/// Distributions, which are reported once in [`REPORT_EVERY`].
+/// Distributions, reported every [`REPORT_EVERY`].
 #[derive(Debug)]
 pub struct Tallies {
-    /// Published → written: by the mode's index, for clients that keep up and then for those that
-    /// lag.
+    /// Latency from publication to write, by index of the mode: first for clients that keep up,
+    /// then for those that lag.
     pub fanout: [Tally; 2 * MODES],
-    /// Age of the oldest event that waits for a blocked client.
+    /// Age of the oldest queued event of a blocked client.
     pub outbox_age: Tally,
-    /// Bytes written at once.
+    /// Bytes per write.
     pub flush_bytes: Tally,
-    /// Snapshots, from request to write.
+    /// Latency of snapshots from request to write.
     pub snapshot: Tally,
 }
 
@@ -82,17 +82,17 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// The flush of a connection begins.
+    /// Begins the flush of a connection.
     pub fn begin_flush(&mut self) {
         self.worked = 0;
     }
 
-    /// So many bytes were made for one client alone, or something that takes as long.
+    /// Adds work for one client alone, in bytes encoded or an equivalent.
     pub fn work(&mut self, bytes: usize) {
         self.worked += bytes;
     }
 
-    /// True if others are to be served before more is made for this client.
+    /// True if other clients must be served before more is encoded for this one.
     pub fn has_worked_enough(&self) -> bool {
         self.worked >= WORK_A_FLUSH
     }
@@ -119,8 +119,7 @@ impl Counts {
         }
     }
 
-    /// Time of the latest [`Self::settle`]: within a turn closer to the present than the turn's own
-    /// time.
+    /// Time of the latest [`Self::settle`]; within a turn, more recent than the time of the turn.
     pub fn now(&self) -> UnixNanos {
         self.now
     }
@@ -130,14 +129,14 @@ impl Counts {
         self.client = usize::from(lags) * MODES;
     }
 
-    /// Events went onto the wire alone that were published at this time.
+    /// Records events written alone, with their publication time.
     pub fn deliver(&mut self, events: u64, published: UnixNanos, mode: Mode) {
         self.delivered += events;
         self.add(events, published, mode.index());
     }
 
-    /// Raw events went onto the wire that are counted as delivered already, the oldest of them
-    /// published at this time.
+    /// Records written raw events that are already counted as delivered, with the publication time
+    /// of the oldest.
     pub fn delivered_raw(&mut self, events: u64, published: UnixNanos) {
         self.add(events, published, Mode::Raw.index());
     }
@@ -159,17 +158,17 @@ impl Counts {
         }
     }
 
-    /// A blocked client's oldest event has this age.
+    /// Records the age of a blocked client's oldest event.
     pub fn waits(&mut self, age: Duration) {
         self.tallies.outbox_age.time(age);
     }
 
-    /// A snapshot went onto the wire that was asked for at `since`.
+    /// Records a written snapshot that was requested at `since`.
     pub fn snapshot_sent(&mut self, since: UnixNanos, now: UnixNanos) {
         self.tallies.snapshot.time(now.since(since));
     }
 
-    /// The distributions, if their report is due.
+    /// Distributions, if their report is due.
     pub fn due_tallies(&mut self) -> Option<&mut Tallies> {
         if self.now.since(self.told) < REPORT_EVERY {
             return None;

@@ -1,4 +1,4 @@
-//! From what waits to the wire, and the accounts of it.
+//! Draining: moves queued entries into the frame buffer and accounts for them.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::codec::{SnapshotHead, encode_event, write_snapshot};
 use crate::log::{CatchUp, Event, snapshot_replaces_all};
 use crate::protocol::{Control, Gap, GapCause, Lag, LagLevel, Mode, Seq};
 
-/// All of a snapshot but its events: the names of its fields, the longest topic and epoch.
+/// Maximum length in bytes of a snapshot without its events.
 const SNAPSHOT_HEAD_BYTES: usize = 512;
 
 impl Outbox {
-    /// Puts what waits onto the wire until that holds about one frame. Returns whether the last of
-    /// it is there.
+    /// Fills the frame buffer from the queues up to about one frame. Returns true if nothing is
+    /// left.
     pub fn fill(&mut self, view: &mut View<'_>) -> bool {
         if self.waiting.are_unused() {
             return self.fill_is_over(view);
@@ -46,7 +46,7 @@ impl Outbox {
         self.fill_is_over(view)
     }
 
-    /// True if nothing is queued any more; then a client that was behind has caught up.
+    /// True if the queues are empty; a client that was behind has then caught up.
     fn fill_is_over(&mut self, view: &mut View<'_>) -> bool {
         let is_empty = !self.has_more();
         if is_empty && self.level != LagLevel::Ok {
@@ -78,7 +78,7 @@ impl Outbox {
         }
     }
 
-    /// One entry less of this slot in the queue: what merges may go on once there is none.
+    /// Removes one queued entry of a slot. Conflated events may follow once there are none.
     fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
@@ -234,8 +234,8 @@ impl Outbox {
         self.frames.control(&payload);
     }
 
-    /// Sends what the history has after the account's head, up to the entry's last event. Returns
-    /// whether that is done; if not, the rest goes on from the queue's front.
+    /// Sends the events of the history after the account's head, up to the last event of the entry.
+    /// Returns false if the rest must continue from the front of the queue.
     fn send_missed(&mut self, resume: ResumeEntry, view: &mut View<'_>) -> bool {
         let degraded = self.degraded();
         let ResumeEntry { slot, to } = resume;
@@ -263,8 +263,8 @@ impl Outbox {
         self.send_history(slot, to, view)
     }
 
-    /// Sends events of the current epoch out of the history, and a gap over those that it no longer
-    /// has.
+    /// Sends events of the current epoch from the history, and a gap for those that the history has
+    /// dropped.
     fn send_history(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) -> bool {
         let state = &mut self.slots[slot.index()];
         let topic = state.topic;
@@ -310,7 +310,8 @@ impl Outbox {
         true
     }
 
-    /// Says that missed events are gone: because of the bus, where it overran the shard meanwhile.
+    /// Sends a gap for missed events that are no longer available; with cause `bus` if the shard
+    /// was overrun in the meantime.
     fn put_hole(&mut self, slot: SlotId, from: Seq, to: Seq, overran: bool, view: &mut View<'_>) {
         let cause = if overran {
             GapCause::Bus
@@ -338,7 +339,7 @@ impl Outbox {
         self.send_merged(slot, Seq::MAX, view);
     }
 
-    /// Sends what conflation leaves of the events after the account's head up to `to`.
+    /// Sends the conflated events after the account's head, up to `to`.
     fn send_merged(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) {
         let state = &self.slots[slot.index()];
         let (from, replica) = (state.head.next(), view.replica);
@@ -375,7 +376,7 @@ impl Outbox {
         })
     }
 
-    /// Says `warn` on the wire itself, because a gap follows right there.
+    /// Writes `lag` with level `warn` directly into the frame buffer, because a gap follows there.
     fn put_warning(&mut self, view: &mut View<'_>) {
         if self.level == LagLevel::Ok {
             self.level = LagLevel::Warn;

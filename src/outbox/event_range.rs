@@ -3,15 +3,15 @@ use std::sync::Arc;
 use crate::log::{Batch, Event, LogItem};
 use crate::protocol::{Encoding, Seq};
 
-/// Position of an event in this turn, and of the next one of its topic.
+/// Position of an event in this turn, with the position of the next event of its topic.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRef {
-    /// Which of the turn's batches.
+    /// Index of the batch within the turn.
     pub batch: u32,
-    /// Which item of it.
+    /// Index of the item within the batch.
     pub item: u32,
-    /// The topic's next event, as an index of the references of the turn; [`EventRef::END`] at the
-    /// last.
+    /// Index of the topic's next event among the references of the turn; [`EventRef::END`] for the
+    /// last one.
     pub next: u32,
 }
 
@@ -20,20 +20,20 @@ impl EventRef {
     pub const END: u32 = u32::MAX;
 }
 
-/// Events of one topic and epoch that came in one turn, without a hole, as bytes of one encoding.
+/// Consecutive events of one topic and epoch in one turn, as bytes of one encoding.
 #[derive(Debug, Clone, Copy)]
 pub struct EventRange<'a> {
-    /// The batches of the turn.
+    /// Batches of the turn.
     pub batches: &'a [Arc<Batch>],
-    /// The places of the turn.
+    /// References to the events of the turn.
     pub places: &'a [EventRef],
-    /// The place of the first event.
+    /// Index of the first event's reference.
     pub at: u32,
     /// The sequence number of the first event.
     pub first: Seq,
     /// The sequence number of the last event.
     pub last: Seq,
-    /// All events one behind the other, as they stand in an array.
+    /// Bytes of all events, joined as in an array.
     pub joined: &'a [u8],
     /// Encoding of the bytes.
     pub encoding: Encoding,

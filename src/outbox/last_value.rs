@@ -1,5 +1,5 @@
-//! Bytes of each topic's newest events, for those who don't take every one: kept once a topic, not
-//! once a client.
+//! Last-value cache: encoded newest events of each topic for conflated subscriptions, shared by all
+//! clients.
 
 use super::Counts;
 use crate::codec::encode_event;
@@ -13,7 +13,7 @@ struct Kept {
     bytes: Vec<u8>,
 }
 
-/// The newest event of each topic, and the newest that must be kept, as bytes of one encoding each.
+/// Newest event of each topic, and the newest one that must be kept, as bytes in each encoding.
 #[derive(Debug, Default)]
 pub struct LastValueCache {
     topics: Vec<PerEncoding<[Kept; 2]>>,
@@ -28,7 +28,7 @@ impl LastValueCache {
         &mut self.topics[topic.index()][encoding][usize::from(must_keep)]
     }
 
-    /// Keeps an event's bytes that the batch has already.
+    /// Caches the bytes of an event that its batch has already encoded.
     pub fn keep(&mut self, event: &Event, generation: u32, encoding: Encoding, bytes: &[u8]) {
         let kept = self.place(event.topic, encoding, event.must_keep());
         (kept.seq, kept.generation) = (event.seq, generation);
@@ -36,7 +36,7 @@ impl LastValueCache {
         kept.bytes.extend_from_slice(bytes);
     }
 
-    /// An event's bytes: those that are kept, or made now and kept if they are newer.
+    /// Bytes of an event: cached, or encoded now and cached if newer.
     pub fn bytes(
         &mut self,
         replica: &Replica,

@@ -1,11 +1,11 @@
-//! The answer to `ledger`: every account at one instant.
+//! Response to `ledger`: all accounts at one instant.
 
 use super::queue::{Entry, ResumeEntry};
 use super::{Outbox, SlotId, View};
 use crate::log::TopicId;
 use crate::protocol::{Control, Id, LedgerAnswer, LedgerEntry, Seq};
 
-/// Work of a flush that a byte of a ledger takes, in bytes of other messages.
+/// Work per byte of a ledger, in bytes of other messages.
 const LEDGER_WORK: usize = 2;
 
 impl Outbox {
@@ -25,7 +25,7 @@ impl Outbox {
         view.counts.work(LEDGER_WORK * bytes);
     }
 
-    /// `queued`: the newest of the account's epoch that is in the queue.
+    /// `queued` is the newest queued event of the account's epoch.
     fn ledger_entry(
         &self,
         topic: TopicId,
@@ -53,8 +53,8 @@ impl Outbox {
         }
     }
 
-    /// By slot: the newest event of its account's epoch that is in the queue, or before it. Of an
-    /// epoch that has ended it is the last.
+    /// By slot: newest event of its account's epoch in the queue or before it; the last event of an
+    /// epoch that has ended.
     fn queued_of_epoch(&self) -> Vec<Seq> {
         let mut newest: Vec<Seq> = self.slots.iter().map(|slot| slot.head).collect();
         let mut is_over = vec![false; newest.len()];

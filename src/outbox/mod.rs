@@ -161,18 +161,18 @@ use queue::Entry;
 use read_window::ReadWindow;
 use waiting::Queues;
 
-/// State of the shard that an outbox reads while it fills.
+/// State of the shard that an outbox uses to fill the frame buffer.
 #[derive(Debug)]
 pub struct View<'a> {
-    /// Topic states as of the batch that was routed last.
+    /// Topic states as of the latest routed batch.
     pub replica: &'a Replica,
     /// Bytes of the newest events.
     pub last_values: &'a mut LastValueCache,
-    /// The bounds.
+    /// Limits of the outbox.
     pub limits: &'a OutboxLimits,
     /// Counts of all connections, which the shard reports.
     pub counts: &'a mut Counts,
-    /// The time of this turn.
+    /// Time of this turn.
     pub now: UnixNanos,
     /// Timers of intervals: (time, slot).
     pub timers: &'a mut Vec<(UnixNanos, SlotId)>,
@@ -181,9 +181,9 @@ pub struct View<'a> {
 /// Result of admitting a live event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is on the wire, or in the queue, or waits in the history.
+    /// The event is in the frame buffer or the queue, or will be read from the history.
     Queued,
-    /// The subscription merges; the event's bytes are worth keeping.
+    /// The subscription is conflated; the event's bytes are worth caching.
     Marked,
 }
 
@@ -201,29 +201,29 @@ pub struct Totals {
 /// Bounded send queue of one connection, with its subscriptions and their accounts.
 #[derive(Debug)]
 pub struct Outbox {
-    /// The wire to the socket.
+    /// Bytes for the socket, in wire order.
     pub frames: FrameBuffer,
     slots: Vec<Slot>,
     free: Vec<SlotId>,
-    /// Held topics in order, each with its slot.
+    /// Subscribed topics in order, each with its slot.
     index: Vec<(TopicId, SlotId)>,
     waiting: Queues,
     level: LagLevel,
     totals: Totals,
-    /// Sum of the ended accounts.
+    /// Number of events covered by ended accounts.
     ended: u64,
-    /// Subscriptions in a merging mode.
+    /// Number of subscriptions in a conflated mode.
     merging: u32,
-    /// A ping was sent, and no timer set for it.
+    /// A ping was sent for which no timer is set yet.
     pinged: bool,
-    /// Nothing is read of the client at present, so no pong can come.
+    /// Reading from the client is paused, so no pong can be received.
     is_unheard: bool,
-    /// Measures its reading, from its first subscription on.
+    /// Measurement of the client's reading, from the first subscription on.
     read_window: Option<Box<ReadWindow>>,
 }
 
 impl Outbox {
-    /// An empty one, whose data messages are ended at `frame` bytes.
+    /// Empty outbox whose data messages end at `frame` bytes.
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
         Self {
             frames: FrameBuffer::new(encoding, frame),
@@ -249,12 +249,12 @@ impl Outbox {
         self.level == LagLevel::Degraded
     }
 
-    /// Topics held, in order, each with its slot.
+    /// Subscribed topics in order, each with its slot.
     pub fn subscribed_topics(&self) -> &[(TopicId, SlotId)] {
         &self.index
     }
 
-    /// The slot of a topic that is held.
+    /// Slot of a subscribed topic.
     pub fn slot_of(&self, topic: TopicId) -> Option<SlotId> {
         let place = self
             .index
@@ -263,7 +263,7 @@ impl Outbox {
         Some(self.index[place].1)
     }
 
-    /// A subscription.
+    /// Subscription of a slot.
     pub fn slot(&self, slot: SlotId) -> &Slot {
         &self.slots[slot.index()]
     }
@@ -280,13 +280,13 @@ impl Outbox {
         self.slots[slot.index()].place = place;
     }
 
-    /// The sums of all accounts.
+    /// Sums over all accounts.
     pub fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// Number of events that ended accounts covered without counting them as delivered, merged or
-    /// lost, or the other way round; 0 by the ledger's promise.
+    /// Difference between the events that the accounts cover and those counted as delivered, merged
+    /// or lost. Always 0 in a correct server.
     pub fn unaccounted(&self) -> u64 {
         let held = self
             .index
@@ -306,7 +306,8 @@ impl Outbox {
         self.level
     }
 
-    /// Takes live events of a subscription; the wire takes no more of them beyond two frames.
+    /// Accepts live events of a subscription. The frame buffer accepts at most two frames of them;
+    /// further events are queued.
     pub fn admit(
         &mut self,
         slot: SlotId,
@@ -346,8 +347,8 @@ impl Outbox {
         Admitted::Queued
     }
 
-    /// True if a raw event may be written right now. Queued control messages are written first: one
-    /// of them may be the answer that the event must follow.
+    /// True if a raw event may be written now. Queued control messages are written first: one of
+    /// them may be the response that must precede the event.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
         let is_free = !self.is_waiting()
             && self.frames.len() <= 2 * limits.frame_bytes
@@ -374,7 +375,7 @@ impl Outbox {
         }
     }
 
-    /// An interval that this slot waited for has passed.
+    /// Marks a slot as ready whose interval has passed.
     pub fn on_due(&mut self, slot: SlotId, now: UnixNanos) {
         let Some(state) = self.slots.get(slot.index()) else {
             return;
@@ -384,7 +385,7 @@ impl Outbox {
         }
     }
 
-    /// The answer to `ledger`, after all that waits now.
+    /// Queues the response to `ledger` behind all queued entries.
     pub fn respond_ledger(&mut self, id: Option<Id>) {
         self.waiting.queue.push(Entry::Ledger(Box::new(id)));
     }
@@ -394,18 +395,18 @@ impl Outbox {
         self.waiting.response_bytes > 0
     }
 
-    /// Memory of what the client asked for and waits: answers, snapshots, missed events, ledgers.
+    /// Memory in bytes of queued requested data: responses, snapshots, missed events and ledgers.
     pub fn asked_bytes(&self) -> usize {
         self.waiting.response_bytes + self.waiting.queue.asked()
     }
 
-    /// Memory of what the client's own requests have queued: with too much of it no further request
-    /// is answered.
+    /// Memory in bytes queued by the client's own requests. Above a limit, no further request is
+    /// executed.
     pub fn requested_bytes(&self) -> usize {
         self.asked_bytes() - self.waiting.queue.offered()
     }
 
-    /// Memory of all that waits for the socket, the wire's bytes included.
+    /// Memory in bytes of everything queued for the socket, including the frame buffer.
     pub fn queued_bytes(&self) -> usize {
         self.frames.len()
             + self.waiting.queue.cost()
@@ -427,9 +428,8 @@ impl Outbox {
         !self.frames.is_empty() || self.has_more()
     }
 
-    /// Age of the oldest event that waits, or of the oldest ping that the client has not answered.
-    /// An event behind what the client asked for ages from when that is sent, as long as the client
-    /// reads.
+    /// Age of the oldest queued event or unanswered ping. The age of an event behind requested data
+    /// counts from when that data is sent, as long as the client reads.
     pub fn behind(&self, now: UnixNanos, behind_max: Duration) -> Duration {
         let waiting = &*self.waiting;
         let reads = now <= waiting.reads_until;
@@ -449,7 +449,8 @@ impl Outbox {
         })
     }
 
-    /// Notes whether the socket has taken something, and all that the client asked for.
+    /// Records whether the socket has accepted bytes, and whether it has accepted all requested
+    /// data.
     fn note_progress(&mut self, view: &View<'_>) {
         let taken = self.frames.taken();
         let waiting = &mut *self.waiting;
@@ -466,14 +467,14 @@ impl Outbox {
         }
     }
 
-    /// Forgets what waits; what is on the wire still goes out.
+    /// Drops all queued entries; the frame buffer is still sent.
     pub fn drop_waiting(&mut self) {
         self.waiting = Queues::EMPTY;
         self.level = LagLevel::Ok;
         self.end_pings();
     }
 
-    /// Gives memory back that nothing needs now.
+    /// Releases unused memory.
     pub fn shrink(&mut self) {
         self.waiting.shrink(false);
         self.slots.shrink_to_fit();
@@ -481,7 +482,7 @@ impl Outbox {
         self.index.shrink_to_fit();
     }
 
-    /// All is sent: gives memory back that isn't needed again soon.
+    /// Releases memory that is not needed soon, once everything is sent.
     pub fn release_idle_memory(&mut self) {
         self.waiting.shrink(true);
     }

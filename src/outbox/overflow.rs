@@ -4,21 +4,21 @@ use super::queue::Entry;
 use super::{Outbox, SlotId, View};
 use crate::protocol::{LagLevel, Mode, OnSlow};
 
-/// The queue at which a client is warned, as a share of its bound.
+/// Divisor of a limit at which the client is warned.
 const WARN_SHARE: usize = 4;
 
 /// Action for a client that is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverflowAction {
-    /// It goes on.
+    /// None.
     Done,
     /// Disconnect the client: `on_slow: disconnect`.
     Disconnect,
 }
 
 impl Outbox {
-    /// Looks at what waits, warns, and drops or merges where it has to. Cheap while nothing is
-    /// wrong.
+    /// Checks the queue against its limits: warns the client, and drops or conflates events where
+    /// necessary. Cheap while within the limits.
     pub fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
         if !self.waiting.are_unused() {
             self.note_progress(view);
@@ -52,7 +52,7 @@ impl Outbox {
         relief
     }
 
-    /// Tells the client that it is behind, unless it knows.
+    /// Notifies the client once that it is behind.
     pub fn warn(&mut self, view: &mut View<'_>) {
         if self.level == LagLevel::Ok {
             self.notify_lag(LagLevel::Warn, view);

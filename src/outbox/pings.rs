@@ -1,4 +1,4 @@
-//! Pings among the data, by which the reading of a client is measured.
+//! Pings among the data, which measure how far a client has read.
 
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use super::{Outbox, View};
 use crate::market::UnixNanos;
 
 impl Outbox {
-    /// True if the client must read before more is sent: its socket is full, or it has not read
-    /// what was sent.
+    /// True if the client must read before more is sent: its socket is full, or its read window is.
     pub const fn is_waiting(&self) -> bool {
         self.frames.blocked || self.frames.is_held()
     }
@@ -18,7 +17,7 @@ impl Outbox {
         Pace::new(behind_max, self.merging > 0 || self.degraded())
     }
 
-    /// Pings before the first data, so that the round trip is known.
+    /// Sends a ping before the first data to measure the round trip.
     pub(super) fn begin_pings(&mut self, view: &View<'_>) {
         if self.read_window.is_none() {
             self.read_window = Some(Box::new(ReadWindow::new()));
@@ -26,7 +25,7 @@ impl Outbox {
         }
     }
 
-    /// Puts a ping on the wire, unless one is unanswered.
+    /// Writes a ping unless another one is unanswered.
     #[cold]
     pub fn ping(&mut self, now: UnixNanos, behind_max: Duration) {
         let pace = self.pace(behind_max);
@@ -47,13 +46,13 @@ impl Outbox {
         }
     }
 
-    /// True if a ping was sent since this was asked last.
+    /// True if a ping was sent since the last call.
     pub const fn take_pinged(&mut self) -> bool {
         std::mem::replace(&mut self.pinged, false)
     }
 
-    /// Payload of a keepalive ping: the one that is unanswered, because a client may answer only
-    /// the latest.
+    /// Payload of a keepalive ping: that of the unanswered ping, because a client may answer only
+    /// the latest one.
     pub fn keepalive_payload(&self) -> Vec<u8> {
         let unanswered = self
             .read_window
@@ -62,7 +61,7 @@ impl Outbox {
         unanswered.map_or_else(Vec::new, Vec::from)
     }
 
-    /// Takes a pong. Returns false if it answers no ping of the measurement.
+    /// Processes a pong. Returns false if it does not belong to a ping of the measurement.
     pub fn on_pong(&mut self, payload: &[u8], now: UnixNanos, behind_max: Duration) -> bool {
         let pace = self.pace(behind_max);
         let Some(limits) = self
@@ -79,8 +78,7 @@ impl Outbox {
         true
     }
 
-    /// Does what is due about the reading of the client. Returns when to look again, if that is
-    /// known.
+    /// Executes the due step of the measurement. Returns the time of the next check, if known.
     pub fn look(&mut self, now: UnixNanos, behind_max: Duration) -> Option<UnixNanos> {
         if self.is_unheard {
             return None;
@@ -95,7 +93,7 @@ impl Outbox {
         None
     }
 
-    /// Time of the next look.
+    /// Time of the next check.
     pub fn look_at(&self, behind_max: Duration) -> Option<UnixNanos> {
         let pace = self.pace(behind_max);
         Some(self.read_window.as_ref()?.look_at(pace))
@@ -106,36 +104,36 @@ impl Outbox {
         window?.unread_since(behind_max)
     }
 
-    /// Reading of the client is paused: it is not held back by pongs that can't be read.
+    /// Notes that reading from the client is paused: pongs that cannot be read do not hold it back.
     pub const fn stop_hearing(&mut self) {
         self.is_unheard = true;
         self.frames.release();
     }
 
-    /// The client may have answered, but its socket is not read in this turn: it is not judged by
-    /// an unanswered ping.
+    /// Notes that the socket is not read in this turn: an unanswered ping does not count against
+    /// the client.
     pub const fn defer_hearing(&mut self) {
         self.is_unheard = true;
     }
 
-    /// True while the client is not judged by an unanswered ping.
+    /// True while an unanswered ping does not count against the client.
     pub const fn is_unheard(&self) -> bool {
         self.is_unheard
     }
 
-    /// Reading of the client goes on.
+    /// Notes that reading from the client continues.
     pub const fn hear(&mut self) {
         self.is_unheard = false;
     }
 
-    /// The client could not be heard for so long.
+    /// Excuses a period during which nothing could be received from the client.
     pub fn excuse(&mut self, pause: Duration) {
         if let Some(window) = &mut self.read_window {
             window.excuse(pause);
         }
     }
 
-    /// Measures no longer, and holds nothing back.
+    /// Ends the measurement and releases the read window.
     pub(super) fn end_pings(&mut self) {
         self.read_window = None;
         self.frames.limit_to(SendLimits::NONE);

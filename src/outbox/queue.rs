@@ -1,4 +1,5 @@
-//! Queue of what waits for the socket, in order: events as bytes, and the messages between them.
+//! Send queue of a blocked connection, in wire order: events as bytes, and the entries between
+//! them.
 
 use std::collections::VecDeque;
 
@@ -7,9 +8,9 @@ use crate::log::Event;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Id, Seq};
 
-/// Memory of an entry, counted against `fanout.outbox` beside the event's bytes.
+/// Memory of an entry in bytes, counted against `fanout.outbox` in addition to the event's bytes.
 const ENTRY_BYTES: usize = size_of::<Entry>();
-/// Bytes already sent are given back once there are so many, and more than what still waits.
+/// Minimum number of sent bytes that are released at once, if they also exceed the unsent ones.
 const COMPACT_AT: usize = 64 * 1024;
 
 #[derive(Debug)]
@@ -25,14 +26,14 @@ pub(super) struct EventEntry {
 #[derive(Debug)]
 pub(super) struct SnapshotEntry {
     pub slot: SlotId,
-    /// As of where.
+    /// Position of the snapshot.
     pub seq: Seq,
-    /// The event of that number, should the history have moved on.
+    /// Event at that position, in case the history drops it.
     pub last: Option<Event>,
     pub events: usize,
     /// Time of the request.
     pub since: UnixNanos,
-    /// The client didn't ask for it: a pattern of it has come to mean the topic.
+    /// The client did not request it: a new topic matches one of its patterns.
     pub offered: bool,
     /// A new account begins with this snapshot.
     pub epoch: Option<Epoch>,
@@ -49,7 +50,7 @@ pub(super) struct GapEntry {
 #[derive(Debug)]
 pub(super) struct ResumeEntry {
     pub slot: SlotId,
-    /// The last event; [`ResumeEntry::OPEN`]: until the subscription has caught up.
+    /// Last event to send, or [`ResumeEntry::OPEN`] until the subscription has caught up.
     pub to: Seq,
 }
 
@@ -62,7 +63,7 @@ pub(super) enum Entry {
     Event(EventEntry),
     Gap(Box<GapEntry>),
     Snapshot(Box<SnapshotEntry>),
-    /// Events out of the history.
+    /// Events of the history.
     Resume(ResumeEntry),
     Ledger(Box<Option<Id>>),
 }
@@ -78,8 +79,8 @@ impl Entry {
         }
     }
 
-    /// True if the client asked for it: then it doesn't count against the client, and bounds what
-    /// is read of it.
+    /// True if the client requested it. Requested data does not count against the client, but
+    /// pauses the reading of its requests.
     pub(super) fn is_asked(&self) -> bool {
         match self {
             Self::Event(_) => false,
@@ -89,7 +90,7 @@ impl Entry {
         }
     }
 
-    /// Memory of a snapshot that a pattern's new topic begins with.
+    /// Memory of the first snapshot of a new topic of a pattern; 0 for other entries.
     fn offered(&self) -> usize {
         match self {
             Self::Snapshot(snapshot) if snapshot.offered => self.cost(),
@@ -97,12 +98,12 @@ impl Entry {
         }
     }
 
-    /// True if an epoch begins with it.
+    /// True if an epoch begins with this entry.
     pub(super) fn begins_epoch(&self) -> bool {
         matches!(self, Self::Snapshot(snapshot) if snapshot.epoch.is_some())
     }
 
-    /// Memory that it takes, an event's bytes included.
+    /// Memory in bytes, including the bytes of an event.
     pub(super) fn cost(&self) -> usize {
         let own = match self {
             Self::Event(event) => event.len as usize,
@@ -118,17 +119,17 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct SendQueue {
     entries: VecDeque<Entry>,
-    /// The place of the first entry; places count on, whatever was popped.
+    /// Position of the first entry. Positions are not reused when entries are removed.
     first: u32,
     bytes: Vec<u8>,
     read: usize,
     events: usize,
-    /// Memory of what isn't an event: asked for by the client, and not.
+    /// Memory of requested entries.
     asked: usize,
     unasked: usize,
-    /// Of what counts as asked for, the snapshots of topics that have appeared.
+    /// Share of the requested memory that belongs to snapshots of new topics.
     offered: usize,
-    /// Entries with which an epoch begins.
+    /// Number of entries that begin an epoch.
     epochs: usize,
 }
 
@@ -154,28 +155,28 @@ impl SendQueue {
         self.entries.capacity() + self.bytes.capacity()
     }
 
-    /// Memory of what the client asked for.
+    /// Memory of requested entries in bytes.
     pub(super) fn asked(&self) -> usize {
         self.asked
     }
 
-    /// Memory of the snapshots of topics that have appeared, which doesn't pause reading.
+    /// Memory of the snapshots of new topics in bytes; it does not pause reading.
     pub(super) fn offered(&self) -> usize {
         self.offered
     }
 
-    /// Entries with which an epoch begins.
+    /// Number of entries that begin an epoch.
     pub(super) fn epochs(&self) -> usize {
         self.epochs
     }
 
-    /// Memory of what waits and was not asked for.
+    /// Memory of unrequested entries in bytes.
     pub(super) fn cost(&self) -> usize {
         self.bytes.len() - self.read + self.events * ENTRY_BYTES + self.unasked
     }
 
-    /// Publication time of the oldest queued event; only of those before the first entry that the
-    /// client asked for, where that one excuses what stands behind it.
+    /// Publication time of the oldest queued event; if `asked_excuses`, only of events before the
+    /// first requested entry.
     pub(super) fn oldest(&self, asked_excuses: bool) -> Option<UnixNanos> {
         self.entries
             .iter()
@@ -198,7 +199,7 @@ impl SendQueue {
         }));
     }
 
-    /// Puts an entry behind all others; returns its place.
+    /// Appends an entry; returns its position.
     pub(super) fn push(&mut self, entry: Entry) -> u32 {
         debug_assert!(
             !matches!(entry, Entry::Event(_)),
@@ -209,7 +210,7 @@ impl SendQueue {
         self.first.wrapping_add(self.entries.len() as u32 - 1)
     }
 
-    /// Puts back what was popped last; returns its place.
+    /// Puts back the entry that was removed last; returns its position.
     pub(super) fn push_front(&mut self, entry: Entry) -> u32 {
         self.count(&entry);
         self.entries.push_front(entry);
@@ -217,7 +218,7 @@ impl SendQueue {
         self.first
     }
 
-    /// Ends the reading of the history, by the entry at that place, at event `to`.
+    /// Limits the entry at `place`, which reads the history, to events up to `to`.
     pub(super) fn end_resume(&mut self, place: u32, to: Seq) {
         let at = place.wrapping_sub(self.first) as usize;
         match self.entries.get_mut(at) {
@@ -256,7 +257,7 @@ impl SendQueue {
         Some(entry)
     }
 
-    /// The bytes of the event that was popped last; each must be taken once.
+    /// Bytes of the event that was removed last; must be called once per event.
     pub(super) fn take_bytes(&mut self, len: u32) -> &[u8] {
         if self.read > COMPACT_AT && self.read * 2 > self.bytes.len() {
             self.bytes.drain(..self.read);
@@ -267,8 +268,7 @@ impl SendQueue {
         &self.bytes[from..self.read]
     }
 
-    /// Rebuilds the queue: `decide` sees each entry in order and says what becomes of it. Places
-    /// count from 0 again.
+    /// Rebuilds the queue: `decide` keeps or drops each entry, in order. Positions restart at 0.
     pub(super) fn rebuild(
         &mut self,
         mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,

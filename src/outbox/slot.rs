@@ -4,12 +4,12 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Mode, OnSlow, Seq, Settings};
 use crate::topic::Kind;
 
-/// A subscription's number within its connection.
+/// Number of a subscription within its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);
 
 impl SlotId {
-    /// As an index of the connection's slots.
+    /// Index into the slots of the connection.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -22,23 +22,23 @@ impl SlotId {
 /// `delivered` isn't kept.
 #[derive(Debug)]
 pub struct Slot {
-    /// Which topic.
+    /// Subscribed topic.
     pub topic: TopicId,
-    /// Index in the registry's list of its topic. Written by the registry.
+    /// Index in the registry's list of the topic. Set by the registry.
     pub place: u32,
-    /// The turn of the account's epoch.
+    /// Generation of the account's epoch.
     pub generation: u32,
-    /// The settings in force.
+    /// Delivery settings in force.
     pub settings: Settings,
     /// Relation between the topic's events.
     pub kind: Kind,
-    /// Written by the transitions below, together with the number of entries.
+    /// Changed only by the transitions below, together with the number of queued entries.
     state: State,
     /// Start of the account.
     pub start: Seq,
-    /// The newest event that is accounted for.
+    /// Newest accounted event.
     pub head: Seq,
-    /// Numbers that a raw subscription that is up to date does not need.
+    /// Numbers that an up-to-date raw subscription does not need.
     backlog: Option<Box<Backlog>>,
 }
 
@@ -59,27 +59,26 @@ pub enum Left {
 
 #[derive(Debug, Default)]
 struct Backlog {
-    /// Entries in the queue.
+    /// Number of queued entries.
     queued: u32,
-    /// The turn of the epoch of what was queued last.
+    /// Generation of the epoch of the entry queued last.
     generation: u32,
-    /// While it is catching up: the place in the queue of the entry that reads the history.
+    /// During a catch-up: queue position of the entry that reads the history.
     resume_at: u32,
-    /// The shard was overrun while the history was being read: what is missing of it is missing
-    /// because of the bus.
+    /// The shard was overrun during the catch-up: missing events are reported with cause `bus`.
     overran: bool,
-    /// The newest event that is in the queue or before it, in the epoch of what was queued last.
+    /// Newest event in the queue or before it, in the epoch of the entry queued last.
     tail: Seq,
-    /// Events replaced by a newer one.
+    /// Number of events replaced by a newer one.
     merged: u64,
-    /// Events named in gaps.
+    /// Number of events reported in gaps.
     lost: u64,
-    /// An interval's next send isn't before.
+    /// Earliest time of the next send in mode `interval`.
     next_due: UnixNanos,
 }
 
 impl Slot {
-    /// A subscription whose account begins at `start`.
+    /// Subscription whose account begins at `start`.
     pub fn new(topic: TopicId, kind: Kind, settings: Settings, epoch: Epoch, start: Seq) -> Self {
         Self {
             topic,
@@ -94,7 +93,7 @@ impl Slot {
         }
     }
 
-    /// True if it sends only the newest event: by its mode, or because its client is behind.
+    /// True if it is conflated: by its mode, or because the client is degraded.
     pub fn merges(&self, degraded: bool) -> bool {
         self.settings.mode != Mode::Raw || (degraded && self.settings.on_slow == OnSlow::Conflate)
     }
@@ -139,8 +138,7 @@ impl Slot {
         );
     }
 
-    /// One entry more in the queue; with it the newest event there has this number, if it has
-    /// another than before.
+    /// Counts a queued entry. `tail` is the new newest event in the queue, if it changes.
     pub fn enqueue(&mut self, tail: Option<Seq>) {
         let backlog = self.backlog();
         backlog.queued += 1;
@@ -148,8 +146,8 @@ impl Slot {
         self.change_to(self.state.enqueued());
     }
 
-    /// One entry more in the queue: a new epoch's beginning, at `seq`. All of the epoch before is
-    /// queued, or accounted for.
+    /// Counts a queued entry that begins a new epoch at `seq`. All events of the previous epoch are
+    /// queued or accounted for.
     pub fn enqueue_epoch(&mut self, epoch: Epoch, seq: Seq) {
         debug_assert!(
             !self.is_pending() && self.state != State::CatchingUp,
@@ -159,7 +157,7 @@ impl Slot {
         self.backlog().generation = epoch.generation;
     }
 
-    /// One entry less in the queue.
+    /// Counts the removal of a queued entry.
     pub fn dequeue(&mut self) -> Left {
         let backlog = self.backlog();
         backlog.queued -= 1;
@@ -173,22 +171,23 @@ impl Slot {
         }
     }
 
-    /// Notes an event that is to be conflated. Returns true if its last value is to be sent in its
-    /// turn, because none was noted before and nothing is queued.
+    /// Marks the subscription as pending. Returns true if it was live, so that its last value must
+    /// be scheduled.
     pub fn mark_pending(&mut self) -> bool {
         let was_live = self.state == State::Live;
         self.state = self.state.marked();
         was_live
     }
 
-    /// The pending events are sent or queued now. Returns false if there are none.
+    /// Clears the pending mark, because the pending events are sent or queued now. Returns false if
+    /// there are none.
     pub fn take_pending(&mut self) -> bool {
         let was_pending = self.is_pending();
         self.state = self.state.unmarked();
         was_pending
     }
 
-    /// One entry more in the queue: the one, at this place, that reads the history.
+    /// Counts the queued entry at `place`, which reads the history.
     pub fn begin_catch_up(&mut self, place: u32) {
         let backlog = self.backlog();
         backlog.queued += 1;
@@ -196,27 +195,26 @@ impl Slot {
         self.change_to(self.state.catching_up());
     }
 
-    /// Place in the queue of the entry that reads the history, while it does.
+    /// Queue position of the entry that reads the history, during a catch-up.
     pub fn catch_up_place(&self) -> Option<u32> {
         let backlog = self.backlog.as_ref()?;
         (self.state == State::CatchingUp).then_some(backlog.resume_at)
     }
 
-    /// The entry that reads the history has moved.
+    /// Sets the queue position of the entry that reads the history.
     pub fn move_catch_up(&mut self, place: u32) {
         debug_assert_eq!(self.state, State::CatchingUp, "only a catch-up has a place");
         self.backlog().resume_at = place;
     }
 
-    /// The entry that reads the history has come to its end: the next events go behind it.
+    /// Ends a catch-up whose entry has read the whole history: further events are queued behind it.
     pub fn caught_up(&mut self) {
         self.set_tail(self.head);
         self.set_overran(false);
         self.change_to(self.state.not_catching_up());
     }
 
-    /// The entry that reads the history ends at event `to`, because others follow that the history
-    /// will not have.
+    /// Ends a catch-up at event `to`, because entries follow that the history will not contain.
     pub fn interrupt_catch_up(&mut self, to: Seq) {
         self.set_tail(to);
         self.change_to(self.state.not_catching_up());
@@ -229,70 +227,70 @@ impl Slot {
         self.state == State::Free
     }
 
-    /// The newest event that is in the queue or before it, in the epoch of what was queued last.
+    /// Newest event in the queue or before it, in the epoch of the entry queued last.
     pub fn tail(&self) -> Seq {
         self.backlog
             .as_ref()
             .map_or(self.head, |backlog| backlog.tail)
     }
 
-    /// Everything up to here is in the queue or before it.
+    /// Sets the newest event that is in the queue or before it.
     pub fn set_tail(&mut self, tail: Seq) {
         if tail != self.tail() {
             self.backlog().tail = tail;
         }
     }
 
-    /// The turn of the epoch of what was queued last.
+    /// Generation of the epoch of the entry queued last.
     pub fn queued_generation(&self) -> u32 {
         self.backlog
             .as_ref()
             .map_or(self.generation, |backlog| backlog.generation)
     }
 
-    /// True if the shard was overrun while the history was being read.
+    /// True if the shard was overrun during the catch-up.
     pub fn overran(&self) -> bool {
         self.backlog.as_ref().is_some_and(|backlog| backlog.overran)
     }
 
-    /// Sets whether the shard was overrun while the history was being read.
+    /// Sets whether the shard was overrun during the catch-up.
     pub fn set_overran(&mut self, overran: bool) {
         self.backlog().overran = overran;
     }
 
-    /// Events that the account has come to.
+    /// Number of events that the account covers.
     pub fn accounted(&self) -> u64 {
         self.head.since(self.start)
     }
 
-    /// Events in data arrays.
+    /// Number of events sent in data arrays.
     pub fn delivered(&self) -> u64 {
         self.head.since(self.start) - self.merged() - self.lost()
     }
 
-    /// Events replaced by a newer one, or by a snapshot.
+    /// Number of events replaced by a newer event or a snapshot.
     pub fn merged(&self) -> u64 {
         self.backlog.as_ref().map_or(0, |backlog| backlog.merged)
     }
 
-    /// Events named in gaps.
+    /// Number of events reported in gaps.
     pub fn lost(&self) -> u64 {
         self.backlog.as_ref().map_or(0, |backlog| backlog.lost)
     }
 
-    /// An interval's next send isn't before.
+    /// Earliest time of the next send in mode `interval`.
     pub fn next_due(&self) -> UnixNanos {
         self.backlog
             .as_ref()
             .map_or(UnixNanos::default(), |backlog| backlog.next_due)
     }
 
-    /// Sets when an interval may send next.
+    /// Sets the earliest time of the next send in mode `interval`.
     pub fn set_next_due(&mut self, at: UnixNanos) {
         self.backlog().next_due = at;
     }
 
-    /// Accounts for the delivery of consecutive events, of which the account has had all before.
+    /// Accounts for the delivery of consecutive events that directly follow the head.
     pub fn deliver_run(&mut self, first: Seq, last: Seq) {
         debug_assert_eq!(
             first,
@@ -305,7 +303,8 @@ impl Slot {
         }
     }
 
-    /// Accounts for the delivery of event `seq`, and for those that it replaces; returns how many.
+    /// Accounts for the delivery of event `seq` and for the events that it replaces; returns the
+    /// number of replaced events.
     pub fn deliver(&mut self, seq: Seq) -> u64 {
         debug_assert!(seq > self.head, "events are delivered in order");
         let merged = self.merge_to(seq.previous());
@@ -313,7 +312,8 @@ impl Slot {
         merged
     }
 
-    /// Accounts for events up to `seq` that a snapshot or a newer event replaces; returns how many.
+    /// Accounts for events up to `seq` that a snapshot or a newer event replaces; returns their
+    /// number.
     pub fn merge_to(&mut self, seq: Seq) -> u64 {
         let merged = seq.since(self.head);
         if merged > 0 {
@@ -323,7 +323,7 @@ impl Slot {
         merged
     }
 
-    /// Accounts for events after `head`, up to `to`, that a gap names.
+    /// Accounts for the events after `head` up to `to`, which a gap reports.
     pub fn lose_to(&mut self, to: Seq) {
         debug_assert!(
             to >= self.head,

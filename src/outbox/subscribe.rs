@@ -1,5 +1,4 @@
-//! Holding topics: how a subscription begins, changes and ends, and how it crosses epochs and
-//! overruns.
+//! Life cycle of a subscription: start, changes, end, new epochs and overruns.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::protocol::{Epoch, GapCause, Mode, Seq, Settings};
 use crate::session::Join;
 
 impl Outbox {
-    /// Begins to hold a topic; returns its slot, which the registry is to be told.
+    /// Subscribes to a topic; returns the slot to be registered.
     pub fn subscribe(
         &mut self,
         topic: TopicId,
@@ -116,7 +115,7 @@ impl Outbox {
         })));
     }
 
-    /// Changes a subscription's settings; what waits goes by the old ones.
+    /// Changes the settings of a subscription; queued entries keep the old ones.
     pub fn modify(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
@@ -137,7 +136,7 @@ impl Outbox {
         }
     }
 
-    /// Puts what waits to be merged into the queue, so that raw events or a new epoch can follow.
+    /// Queues the pending conflated events, so that raw events or a new epoch can follow.
     fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
         let state = &mut self.slots[slot.index()];
         if !state.take_pending() {
@@ -162,7 +161,7 @@ impl Outbox {
         }
     }
 
-    /// No longer holds a topic; what waits of it is dropped.
+    /// Ends the subscription to a topic; its queued entries are dropped.
     pub fn unsubscribe(&mut self, topic: TopicId) -> Option<SlotId> {
         let place = self
             .index
@@ -179,9 +178,9 @@ impl Outbox {
         Some(slot)
     }
 
-    /// Called before the replica goes on from a checkpoint in which the topic has a new epoch: what
-    /// the old one came to after what this shard knows, up to `ended_at` where that is known, is
-    /// told as lost.
+    /// Prepares for a checkpoint in which the topic has a new epoch: events of the old epoch that
+    /// the shard has missed, up to `ended_at` if known, are reported as lost. Called before the
+    /// replica is restored.
     pub fn before_overrun_epoch(
         &mut self,
         slot: SlotId,
@@ -212,8 +211,8 @@ impl Outbox {
         }
     }
 
-    /// Called before the replica takes a new epoch in: what waits to be merged is still of the old
-    /// one, and so is the history that is being read.
+    /// Prepares for a new epoch: pending events and the history being read still belong to the old
+    /// one. Called before the replica applies the new epoch.
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
@@ -236,7 +235,7 @@ impl Outbox {
         self.materialize(slot, view);
     }
 
-    /// A new epoch begins: its snapshot goes before its first event.
+    /// Begins a new epoch: its snapshot precedes its first event.
     pub fn begin_epoch(
         &mut self,
         slot: SlotId,
@@ -260,8 +259,7 @@ impl Outbox {
         self.waiting.queue.push(Entry::Snapshot(Box::new(entry)));
     }
 
-    /// The shard was overrun and has gone on from a checkpoint: what it missed is merged, or told
-    /// as a gap.
+    /// Continues after an overrun: missed events are counted as merged or reported in a gap.
     pub fn on_overrun(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
         let topic = self.slots[slot.index()].topic;

@@ -11,30 +11,30 @@ use super::slot::Left;
 use super::{Outbox, Slot, SlotId, State, View};
 use crate::protocol::{GapCause, Seq};
 
-/// The plan for an entry of the queue.
+/// Decision on an entry of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It stays, unless the queue is too long or it is too old.
+    /// Kept unless the queue is too long or the event too old.
     Open,
-    /// It stays.
+    /// Kept.
     Keep,
-    /// It must be kept, and something behind it would swallow it: it stays, unless there are too
-    /// many of its kind.
+    /// Must be kept although a later entry replaces its state; dropped only if there are too many
+    /// of them.
     MustKeep,
-    /// It is taken out; a newer event replaces it, or nobody waits for it.
+    /// Removed: a newer event replaces it, or its subscription has ended.
     Merge,
-    /// It is taken out and named in a gap.
+    /// Removed and reported in a gap.
     Lose,
 }
 
-/// Entries of a subscription behind the one that is looked at.
+/// Later entries of the same subscription.
 #[derive(Debug, Clone, Copy, Default)]
 struct Behind {
-    /// A snapshot or a gap, from which the account goes on.
+    /// A snapshot or a gap moves the head of the account.
     moves_head: bool,
     /// A new epoch begins.
     epoch: bool,
-    /// The newest event or snapshot before that.
+    /// The newest event or snapshot of the epoch follows.
     last_values: bool,
 }
 
@@ -69,7 +69,7 @@ impl Behind {
     }
 }
 
-/// By slot: the place in the new queue of its last gap, where nothing of the slot follows it.
+/// By slot: position in the new queue of its last gap, if no entry of the slot follows it.
 struct Gaps(Vec<Option<usize>>);
 
 impl Gaps {
@@ -84,7 +84,7 @@ impl Gaps {
         }
     }
 
-    /// Names an event as lost. Returns the memory that this takes.
+    /// Reports an event as lost. Returns the memory of a new gap in bytes.
     fn add(&mut self, id: SlotId, seq: Seq, kept: &mut VecDeque<Entry>, slot: &mut Slot) -> usize {
         if let Some(gap) = self
             .last(id, kept)
@@ -106,8 +106,8 @@ impl Gaps {
         cost
     }
 
-    /// Joins a gap with the one before it, where they are adjacent and have one cause; under
-    /// pressure of memory any cause gives way to `slow`.
+    /// Joins a gap with the previous one if they are adjacent and have the same cause; under memory
+    /// pressure, gaps of other causes are joined with cause `slow`.
     fn join(&self, gap: &GapEntry, kept: &mut VecDeque<Entry>, under_pressure: bool) -> bool {
         let Some(last) = self.last(gap.slot, kept) else {
             return false;
@@ -125,13 +125,13 @@ impl Gaps {
     }
 }
 
-/// By slot: the places of what would be skipped, should another epoch begin.
+/// By slot: positions of the entries to skip if another epoch begins.
 #[derive(Default)]
 struct Skippable(Option<Vec<usize>>);
 
 impl Outbox {
-    /// Takes out of the queue what merges, and the oldest of what drops, until it is half empty and
-    /// half as old; then epochs of which nothing is left but that they began.
+    /// Reduces the queue to half of its byte and age limits: removes conflated events, then the
+    /// oldest droppable events, then epochs without remaining events.
     pub(super) fn merge_and_drop(&mut self, view: &View<'_>) {
         let degraded = self.degraded();
         // Before thinning, so that no event of a skipped epoch becomes a gap; after it, because an
@@ -153,8 +153,8 @@ impl Outbox {
         self.settle_after_reduction(thinned, view);
     }
 
-    /// Takes out of the queue what waits of ended subscriptions, what merges, and the oldest of
-    /// what drops. Returns the subscriptions of which something was taken out.
+    /// Removes entries of ended subscriptions, conflated events and the oldest droppable events.
+    /// Returns the subscriptions of removed entries.
     fn thin(&mut self, view: &View<'_>) -> Vec<SlotId> {
         let target = view.limits.outbox_bytes / 2;
         let mut fates = self.fates(target).into_iter();
@@ -216,8 +216,8 @@ impl Outbox {
         thinned
     }
 
-    /// By place in the queue: what is to become of each entry. Events that must be kept take at
-    /// most `kept_max` bytes.
+    /// Decision for each entry of the queue. Events that must be kept take at most `kept_max`
+    /// bytes.
     fn fates(&self, kept_max: usize) -> Vec<Fate> {
         let degraded = self.degraded();
         let mut behind = vec![Behind::default(); self.slots.len()];
@@ -257,9 +257,9 @@ impl Outbox {
         fates
     }
 
-    /// Takes epochs out of the queue that ended before the client heard of their beginning: those
-    /// of which only gaps wait, and, of subscriptions that `merges` names, events too. Nothing that
-    /// was asked for is taken out.
+    /// Removes epochs that ended before the client was notified of their beginning: those with only
+    /// gaps queued and, for subscriptions selected by `merges`, also those with events. Requested
+    /// entries are kept.
     fn skip_epochs(&mut self, merges: impl Fn(&Slot) -> bool) {
         if self.waiting.queue.epochs() < 2 {
             return;
@@ -307,7 +307,7 @@ impl Outbox {
         });
     }
 
-    /// Subscriptions of which entries were taken out: those that are conflated become pending.
+    /// Marks conflated subscriptions of removed entries as pending.
     fn settle_after_reduction(&mut self, thinned: Vec<SlotId>, view: &View<'_>) {
         let degraded = self.degraded();
         let tails = self.queued_tails();
@@ -324,7 +324,7 @@ impl Outbox {
         }
     }
 
-    /// By slot: the newest event that is in the queue, or before it.
+    /// By slot: newest event in the queue or before it.
     fn queued_tails(&self) -> Vec<Seq> {
         let mut tails: Vec<Seq> = self.slots.iter().map(|slot| slot.head).collect();
         for entry in self.waiting.queue.entries() {

@@ -6,28 +6,27 @@ use super::control::{ControlEntry, Reason};
 use super::queue::SendQueue;
 use crate::market::UnixNanos;
 
-/// Entries that wait for the socket.
+/// Queued data of a connection.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub control: VecDeque<ControlEntry>,
     pub response_bytes: usize,
     pub notification_bytes: usize,
-    /// Messages about what the client holds.
+    /// Memory in bytes of queued changes of the subscriptions.
     pub change_bytes: usize,
     pub heartbeat_waits: bool,
     pub queue: SendQueue,
-    /// Subscriptions that have something newer and may send it now, each with since when.
+    /// Pending subscriptions whose last value may be sent, each with the time since when.
     pub pending: VecDeque<(SlotId, UnixNanos)>,
-    /// Bytes that the socket had taken when it was looked at last.
+    /// Bytes that the socket had accepted at the last check.
     pub taken: u64,
-    /// Until when the client counts as one that reads.
+    /// Time until which the client counts as reading.
     pub reads_until: UnixNanos,
-    /// With what the client asked for on the wire: how many bytes the socket will have taken at its
-    /// end.
+    /// While requested data is in the frame buffer: number of accepted bytes at its end.
     pub asked_ends_at: Option<u64>,
-    /// Time at which the socket had taken all that the client asked for.
+    /// Time at which the socket had accepted all requested data.
     pub asked_until: UnixNanos,
-    /// Size of the queue after the last reduction, or less since.
+    /// Smallest size of the queue in bytes since the last reduction.
     pub left_after_reduction: usize,
     /// Time of the last reduction, because one walks over all queued entries.
     pub reduced_at: UnixNanos,
@@ -50,7 +49,7 @@ impl Waiting {
         reduced_at: UnixNanos(0),
     };
 
-    /// Memory of the messages that wait for this reason.
+    /// Memory in bytes of the messages queued for a reason.
     pub(super) fn bytes_of(&mut self, reason: Reason) -> &mut usize {
         match reason {
             Reason::Response => &mut self.response_bytes,
@@ -62,21 +61,20 @@ impl Waiting {
 
 static NOTHING: Waiting = Waiting::NOTHING;
 
-/// [`Waiting`] that takes memory only once there is some: most connections have nothing that waits,
-/// most of the time.
+/// [`Waiting`], allocated only when needed: most connections have nothing queued most of the time.
 #[derive(Debug)]
 pub(super) struct Queues(Option<Box<Waiting>>);
 
 impl Queues {
     pub(super) const EMPTY: Self = Self(None);
 
-    /// True if nothing was queued since memory was last released.
+    /// True if nothing has been queued since memory was released.
     pub(super) const fn are_unused(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Gives memory back, where nothing waits. Those who merge will need it again, so they keep it
-    /// `unless_merging`.
+    /// Releases memory if nothing is queued. Connections with conflated subscriptions keep it
+    /// `unless_merging`, because they need it again.
     pub(super) fn shrink(&mut self, unless_merging: bool) {
         let Some(waiting) = &mut self.0 else { return };
         // The largest of it goes at once, whatever else waits.
