@@ -44,7 +44,7 @@ impl Shard {
             }
             Command::Save(reply) => {
                 while self.take_batches() {}
-                // One that was overrun doesn't know all; the next server then begins a new epoch.
+                // An overrun shard has no complete state; the next server then begins a new epoch.
                 if self.is_up_to_date() {
                     _ = reply.send(self.feed.replica.save());
                 }
@@ -59,7 +59,7 @@ impl Shard {
         }
     }
 
-    /// Adds a connection; returns its key and what was read behind its handshake.
+    /// Adds a connection; returns its key and the bytes received after its handshake.
     fn insert(&mut self, adopted: Adopted) -> (ConnectionKey, Bytes) {
         let Adopted {
             transport,
@@ -161,7 +161,7 @@ impl Shard {
         })
     }
 
-    /// Does what a session says, in order.
+    /// Executes the actions of a session, in order.
     pub(super) fn act(&mut self, key: ConnectionKey, actions: Vec<Action>) {
         let holds = actions
             .iter()
@@ -174,7 +174,8 @@ impl Shard {
             }
             match action {
                 Action::Notify(control) => self.notify_change(key, control),
-                // Bounded by what the client holds, and needed before what it tells of.
+                // Bounded by the client's subscriptions, and must precede the data that it
+                // announces.
                 Action::Respond(control) => self.respond(key, control),
                 Action::Subscribe(topic, settings, join) => {
                     self.subscribe(key, topic, settings, join);
@@ -256,8 +257,8 @@ impl Shard {
         changed
     }
 
-    /// Says that what the client holds has changed. A client that hasn't taken the changes before
-    /// is sent away.
+    /// Notifies a client of a change of its subscriptions. A client that has not read the previous
+    /// changes is disconnected.
     fn notify_change(&mut self, key: ConnectionKey, control: Control) {
         let outbox = &mut self.connections[key].outbox;
         let fits = outbox.has_room_for_change(&self.feed.config.limits.outbox);

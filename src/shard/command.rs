@@ -32,20 +32,20 @@ pub enum Command {
     },
     /// The instruments and topics as of now.
     Catalog(oneshot::Sender<Arc<Catalog>>),
-    /// Go by other bounds and times.
+    /// Apply other limits and times.
     Tune {
-        /// Which.
+        /// New limits.
         limits: ShardLimits,
-        /// By source, those that are new included.
+        /// By source, including new ones.
         demand: Arc<[Arc<DemandSignal>]>,
-        /// Answered once it is so.
+        /// Answered once they are in force.
         done: oneshot::Sender<()>,
     },
-    /// All topics as of the end of the log, to be kept while the server is down.
+    /// All topics as of the end of the log, to be saved for the next server.
     Save(oneshot::Sender<Vec<SavedTopic>>),
     /// Maximum number of connections, highest rank first.
     Connections {
-        /// By what.
+        /// Ranking of the connections.
         by: Rank,
         /// Max number of connections.
         top: usize,
@@ -54,13 +54,13 @@ pub enum Command {
     },
     /// Say `bye` to everyone, each with a slot within `spread`, and close.
     Drain {
-        /// Over how long clients are to come back.
+        /// Period over which clients are asked to reconnect.
         spread: Duration,
-        /// Which of the shards this is, so that no two give the same slots.
+        /// Number of this shard, so that no two shards assign the same slots.
         turn: usize,
         /// Number of shards.
         of: usize,
-        /// Answered when the last has left.
+        /// Answered when the last client has left.
         done: oneshot::Sender<()>,
     },
 }
@@ -74,17 +74,17 @@ pub struct SnapshotAnswer {
     pub err: Vec<crate::protocol::Refusal>,
 }
 
-/// By what connections are ranked for those who look for the slow ones.
+/// Ranking of connections in a list for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rank {
-    /// The age of the oldest event that waits.
+    /// Age of the oldest queued event.
     Age,
     /// Events replaced by newer ones.
     Merged,
-    /// Events named in gaps.
+    /// Events reported in gaps.
     Lost,
-    /// Bytes that wait.
+    /// Queued bytes.
     Queued,
     /// Events delivered.
     Delivered,
@@ -125,38 +125,38 @@ impl WaitsFor {
     }
 }
 
-/// A connection as shown to operators.
+/// Connection as listed for operators.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
-    /// As in its `welcome`.
+    /// Session name, as in its `welcome`.
     pub session: String,
     /// Remote address.
     pub address: SocketAddr,
     /// User agent.
     pub agent: String,
-    /// The encoding it chose.
+    /// Encoding of the connection.
     pub encoding: Encoding,
-    /// Since when, Unix nanoseconds.
+    /// Time of the connection, Unix nanoseconds.
     pub since: u64,
-    /// Topics it holds.
+    /// Number of subscribed topics.
     pub topics: usize,
     /// Number of topics by mode: raw, conflate, interval.
     pub modes: [usize; 3],
     /// Lag level of its latest `lag` message.
     pub level: LagLevel,
-    /// Since when it is late, Unix nanoseconds.
+    /// Time since when it is late, Unix nanoseconds.
     pub late_since: Option<u64>,
     /// The reason why data or requests wait; `null` if nothing blocks the connection.
     pub waits_for: Option<WaitsFor>,
-    /// Age of the oldest event that waits, or of the oldest unanswered ping, in milliseconds.
+    /// Age of the oldest queued event or unanswered ping, in milliseconds.
     pub behind_ms: u64,
-    /// Bytes that wait for its socket.
+    /// Bytes queued for its socket.
     pub queued_bytes: usize,
     /// Events in data arrays since it connected.
     pub delivered: u64,
     /// Events replaced by newer ones.
     pub merged: u64,
-    /// Events named in gaps.
+    /// Events reported in gaps.
     pub lost: u64,
 }
 
@@ -186,7 +186,7 @@ impl ConnectionInfo {
 }
 
 impl Rank {
-    /// The figure that decides.
+    /// Value by which the connections are ranked.
     pub(super) fn of(self, behind_ms: u64, queued_bytes: usize, totals: Totals) -> u64 {
         match self {
             Self::Age => behind_ms,
@@ -207,7 +207,7 @@ pub struct ShardHandle {
     pub runtime: tokio::runtime::Handle,
 }
 
-/// Commands that may wait.
+/// Maximum number of queued commands.
 const COMMANDS_MAX: usize = 4096;
 
 impl ShardHandle {
@@ -223,13 +223,12 @@ impl ShardHandle {
         )
     }
 
-    /// Sends a command, waiting while too many wait already. Returns false once the shard has
-    /// stopped.
+    /// Sends a command, waiting while the queue is full. Returns false once the shard has stopped.
     pub async fn send(&self, command: Command) -> bool {
         self.commands.send(command).await.is_ok()
     }
 
-    /// Connections that it has.
+    /// Number of its connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }

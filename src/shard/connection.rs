@@ -19,11 +19,11 @@ use crate::session::{Held, Session};
 
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 16 * 1024;
-/// A connection's number within its shard; used again after it is gone.
+/// Number of a connection within its shard; reused after the connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionKey(pub u32);
 
-/// Tells apart the connections that had the same key, one after the other.
+/// Distinguishes successive connections with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Generation(pub u32);
 
@@ -46,7 +46,7 @@ pub struct Adopted {
     pub encoding: Encoding,
     /// Bytes of the largest message that it takes.
     pub message_max: u32,
-    /// Bytes that came behind the handshake.
+    /// Bytes received after the handshake.
     pub read_ahead: Bytes,
     /// Remote address.
     pub peer: SocketAddr,
@@ -54,19 +54,19 @@ pub struct Adopted {
     pub agent: Box<str>,
     /// Identity of the client.
     pub principal: Principal,
-    /// `None`: one connection more than the limit, to be told so and closed.
+    /// `None` for a connection above the limit, which is notified and closed.
     pub permit: Option<Permit>,
 }
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// `bye` and the close frame have waited since then for the client to take what stands before
-    /// them.
+    /// Since this time, `bye` and the close frame are queued behind data that the client has not
+    /// read.
     Flushing(UnixNanos),
-    /// All is sent; since then the client may close its side.
+    /// Everything was sent at this time; the client may close its side.
     Sent(UnixNanos),
-    /// The client closed: when the answer is sent, so do we.
+    /// The client has closed; the server closes once its answer is sent.
     Answered,
 }
 
@@ -79,12 +79,12 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// Reading was paused; there may be requests in the socket.
     pub left_unread: bool,
-    /// It had to be waited for, and has not been sent everything since.
+    /// Its socket was full, and has not been sent everything since.
     pub waited: bool,
     pub closing: Option<Closing>,
     /// Bytes of this connection included in the gauge of queued bytes.
     pub queued_told: u32,
-    /// The level as which the gauge of late connections holds it.
+    /// Lag level under which the gauge of slow consumers counts it.
     pub level_told: LagLevel,
     pub peer: Box<Peer>,
 }
@@ -111,17 +111,17 @@ pub(super) struct Peer {
     pub pong: Option<Box<[u8]>>,
     /// Heartbeat interval, as in its `welcome`.
     pub heartbeat: Duration,
-    /// Since when reading has been paused; its silence doesn't count from then on.
+    /// Time since when reading is paused; its silence does not count from then on.
     pub paused_since: Option<UnixNanos>,
-    /// Since when its socket has taken nothing of what waits, and no pong has come.
+    /// Time since when its socket has accepted no queued data and no pong was received.
     pub stalled_since: Option<UnixNanos>,
-    /// Requests that were read and are answered in later turns.
+    /// Received requests that are executed in later turns.
     pub inbox: VecDeque<(Vec<u8>, Encoding)>,
     pub permit: Option<Permit>,
     pub address: SocketAddr,
     pub agent: Box<str>,
     pub connected: UnixNanos,
-    /// Since when it is late without a break.
+    /// Time since when it is continuously late.
     pub late_since: Option<UnixNanos>,
     /// Events of this connection included in the counter of unaccounted events.
     pub unaccounted: u64,
@@ -132,25 +132,25 @@ pub(super) struct Peer {
 /// Result of a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flushed {
-    /// The socket took everything.
+    /// The socket accepted everything.
     All,
-    /// It takes no more now, or the client must read first.
+    /// The socket accepts no more now, or the client must read first.
     Blocked,
-    /// There is more, but this turn has others to serve.
+    /// There is more, but other connections are served first.
     More,
-    /// The socket is broken, in this way.
+    /// The socket failed with this error.
     Broken(std::io::ErrorKind),
 }
 
-/// Bytes written for one connection in one turn before the others get theirs.
+/// Bytes written for one connection per turn before the others are served.
 const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Memory of a request that waits, beside its bytes.
+/// Memory of a queued request in bytes, in addition to its payload.
 const REQUEST_BYTES: usize = 64;
 /// Opcode of a pong.
 const PONG: u8 = 10;
 
 impl Connection {
-    /// Writes all that is due, until the socket takes no more.
+    /// Writes everything due until the socket accepts no more.
     pub(super) fn flush(&mut self, view: &mut View<'_>) -> Flushed {
         let mut written = 0;
         let lags = self.waited || self.outbox.level() != LagLevel::Ok;
@@ -164,7 +164,7 @@ impl Connection {
             let is_last = !is_held && self.outbox.fill(view);
             self.outbox.frames.seal();
             if self.outbox.frames.is_ping_due() {
-                // In a long turn its beginning is long ago, and the client did not have that time.
+                // The beginning of a long turn is no fair reference: the client had less time.
                 let now = view.now.max(view.counts.now());
                 self.outbox.ping(now, view.limits.behind_max);
             }
@@ -194,7 +194,7 @@ impl Connection {
         flushed
     }
 
-    /// Writes what is on the wire. `None`: all of it was taken.
+    /// Writes the frame buffer. `None` if the socket accepted all of it.
     fn write(&mut self, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.frames.is_empty() {
             match self.transport.write(self.outbox.frames.unsent()) {
@@ -216,7 +216,7 @@ impl Connection {
         None
     }
 
-    /// The runtime says that something changed: is the socket writable again?
+    /// Checks whether the socket is writable again after a notification of the runtime.
     pub(super) fn unblock(&mut self) {
         if self.outbox.frames.blocked
             && self.transport.poll_write_ready(&self.peer.waker).is_ready()
@@ -228,7 +228,7 @@ impl Connection {
         }
     }
 
-    /// True if requests are left unanswered until the answers before them are out.
+    /// True if requests wait until the responses before them are sent.
     pub(super) fn holds_requests(&self, control_max: usize) -> bool {
         self.outbox.requested_bytes() > control_max
             || (self.outbox.is_waiting() && self.outbox.responses_wait())
@@ -244,8 +244,8 @@ impl Connection {
         }
     }
 
-    /// Puts pongs and the answer to a close on the wire. While the socket is full, only the latest
-    /// pong is kept (RFC 6455, section 5.5.3), so that a client may ping as often as it likes.
+    /// Writes pongs and the answer to a close. While the socket is full, only the latest pong is
+    /// kept (RFC 6455, section 5.5.3), so that pings need no limit.
     pub(super) fn reply(&mut self, frames: &[u8]) {
         if !self.outbox.frames.blocked {
             return self.outbox.frames.frames(frames);
@@ -263,7 +263,7 @@ impl Connection {
         }
     }
 
-    /// Its silence, its pings and the time of an incomplete message have stood still for so long.
+    /// Extends the deadlines of its silence, its pings and an incomplete message by a period.
     pub(super) fn excuse(&mut self, pause: Duration) {
         self.outbox.excuse(pause);
         self.peer.received = self.peer.received.plus(pause);
@@ -272,7 +272,7 @@ impl Connection {
         }
     }
 
-    /// The server itself was paused for so long: no deadline has run.
+    /// Extends all deadlines by a pause of the server.
     pub(super) fn excuse_pause(&mut self, pause: Duration) {
         self.excuse(pause);
         let peer = &mut self.peer;
@@ -284,18 +284,18 @@ impl Connection {
         }
     }
 
-    /// True if the kernel has sent all that it took. From the beginning of the close on, any byte
-    /// that it hasn't sent makes the socket unwritable.
+    /// True if the kernel has sent everything that it accepted. From the beginning of the close on,
+    /// an unsent byte makes the socket unwritable.
     pub(super) fn is_sent(&self) -> bool {
         self.outbox.frames.is_empty() && self.transport.is_sent()
     }
 
-    /// Reads some bytes. `Pending`: none are there, and the waker is set.
+    /// Reads some bytes. `Pending` if there are none; the waker is set.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
         self.transport.poll_read(buffer, &self.peer.waker)
     }
 
-    /// Looks whether the client is behind, if it must read before more is sent.
+    /// Checks the limits of a client that must read before more is sent.
     pub(super) fn enforce_limits(&mut self, view: &mut View<'_>) -> OverflowAction {
         if !self.outbox.is_waiting() || self.closing.is_some() {
             return OverflowAction::Done;
@@ -303,7 +303,7 @@ impl Connection {
         self.outbox.enforce_limits(view)
     }
 
-    /// Tells the gauges what waits, and whether that is late.
+    /// Updates the gauges of queued bytes and slow consumers.
     pub(super) fn tell_queued(&mut self, metrics: &Metrics, now: UnixNanos) {
         let level = self.outbox.level();
         if level != self.level_told {
@@ -321,7 +321,7 @@ impl Connection {
         }
     }
 
-    /// Counts what its accounts lack, once.
+    /// Adds newly unaccounted events to the metric, once.
     pub(super) fn check_accounts(&mut self, metrics: &Metrics) {
         let unaccounted = self.outbox.unaccounted();
         if unaccounted > self.peer.unaccounted {

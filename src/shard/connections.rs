@@ -1,4 +1,4 @@
-//! The connections of a shard, those with something due, and the buffers they write from.
+//! Connections of a shard, those with data due, and the pool of write buffers.
 
 use std::ops::{Index, IndexMut};
 
@@ -81,12 +81,12 @@ impl Connections {
         !self.dirty.is_empty()
     }
 
-    /// Takes the marked connections, each of which may have been flushed meanwhile.
+    /// Takes the marked connections; each may have been flushed in the meantime.
     pub(super) fn take_dirty(&mut self) -> Vec<ConnectionKey> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Gives the list back for its memory; returns false where connections were marked meanwhile.
+    /// Returns the list for reuse; false if connections were marked in the meantime.
     pub(super) fn put_back(&mut self, mut emptied: Vec<ConnectionKey>) -> bool {
         emptied.clear();
         let is_done = self.dirty.is_empty();
@@ -103,7 +103,7 @@ impl Connections {
         Some(connection)
     }
 
-    /// Takes back the buffer of a connection that has nothing more to write.
+    /// Returns the buffer of a connection that has nothing more to write to the pool.
     pub(super) fn keep_buffer(&mut self, key: ConnectionKey) {
         let frames = &mut self.slab[key.0 as usize].outbox.frames;
         self.pool.keep(frames);
@@ -124,7 +124,7 @@ impl IndexMut<ConnectionKey> for Connections {
     }
 }
 
-/// Buffers for connections that write; the one used last goes first, so that few are warm.
+/// Pool of write buffers; the most recently used one is lent first, so that few are in the cache.
 #[derive(Debug, Default)]
 struct BufferPool {
     buffers: Vec<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! The loop.
+//! Event loop of a shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub fn spawn(
 }
 
 impl Shard {
-    /// Goes by other bounds and times.
+    /// Applies other limits and times.
     pub(super) fn tune(&mut self, limits: ShardLimits, demand: Arc<[Arc<DemandSignal>]>) {
         self.feed.config.limits = limits;
         self.feed.config.demand = demand;
@@ -91,13 +91,13 @@ impl Shard {
         self.feed.replica.limit(limits.history);
     }
 
-    /// Runs until nobody can command it any more.
+    /// Runs until all handles are dropped.
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut ready = Vec::new();
         let mut busy = false;
         loop {
-            // Always, so that the runtime looks at the sockets and handshakes go on, however fast
-            // the log grows.
+            // Every turn, so that the runtime polls the sockets and handshakes continue, however
+            // fast the log grows.
             tokio::task::yield_now().await;
             if !busy && !self.wait(&mut commands).await {
                 return;
@@ -129,8 +129,8 @@ impl Shard {
         }
     }
 
-    /// Reads from and answers sockets that are ready, for at most [`SERVING_MAX`]; then events are
-    /// delivered first.
+    /// Reads ready sockets and executes their requests, for at most [`SERVING_MAX`]; then events
+    /// are delivered first.
     fn serve(&mut self, ready: &mut Vec<ConnectionKey>) {
         let mut keys = ready.drain(..);
         for key in keys.by_ref() {
@@ -140,7 +140,7 @@ impl Shard {
             }
         }
         if keys.len() > 0 {
-            // Their pongs may be in the sockets, which a saturated shard reads late.
+            // Their pongs may be in sockets that a saturated shard reads late.
             for key in keys.as_slice() {
                 if let Some(connection) = self.connections.get_mut(*key) {
                     connection.outbox.defer_hearing();
@@ -150,7 +150,7 @@ impl Shard {
         }
     }
 
-    /// Waits until there is something to do. Returns false once every handle is gone.
+    /// Waits for work. Returns false once all handles are dropped.
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
         let gathered = self.connections.has_dirty().then_some(self.flush_at);
         let look = (!self.connections.is_empty()).then(|| self.feed.now.plus(LOOK_EVERY));

@@ -1,4 +1,4 @@
-//! A shard's side of the log: its cursor, its replica, and what outboxes read while they fill.
+//! Reading side of the log: cursor, replica, and the state that outboxes use.
 
 use std::sync::Arc;
 
@@ -26,8 +26,7 @@ pub struct ShardConfig {
     pub demand: Arc<[Arc<DemandSignal>]>,
 }
 
-/// State of all topics as of the last batch that was routed, with the time and the counters of this
-/// turn.
+/// State of all topics as of the latest routed batch, with the time and the counters of this turn.
 #[derive(Debug)]
 pub(super) struct Feed {
     pub config: ShardConfig,
@@ -42,14 +41,14 @@ pub(super) struct Feed {
     pub last_values: LastValueCache,
     /// Work of all connections in this turn.
     pub counts: Counts,
-    /// Timers that outboxes requested while they filled.
+    /// Timers requested by outboxes.
     pub intervals: Vec<(UnixNanos, SlotId)>,
     /// Time of this turn.
     pub now: UnixNanos,
 }
 
 impl Feed {
-    /// The part of the shard that an outbox may read and count in.
+    /// Part of the shard that an outbox reads and counts in.
     pub(super) fn view(&mut self) -> View<'_> {
         View {
             replica: &self.replica,

@@ -1,4 +1,4 @@
-//! Flushing: from outboxes to sockets, once a turn for each connection that has something due.
+//! Flushing: writes outboxes to sockets, once per turn for each connection with data due.
 
 use super::Shard;
 use super::connection::{ConnectionKey, Flushed};
@@ -6,12 +6,12 @@ use super::lifecycle::TOO_SLOW;
 use super::timers::{Due, Timer};
 use crate::outbox::OverflowAction;
 
-/// Connections flushed from one reading of the clock to the next.
+/// Number of connections flushed between two readings of the clock.
 const FLUSHES_A_CLOCK_READ: usize = 16;
 
 impl Shard {
-    /// Writes to every other connection that has something due. Returns whether some had more than
-    /// a turn's worth.
+    /// Flushes all other connections with data due. Returns true if some have more than one turn's
+    /// share.
     pub(super) fn flush(&mut self) -> bool {
         let dirty = self.connections.take_dirty();
         let (before, from) = dirty.split_at(self.fan_out.rotation.next().first_of(dirty.len()));
@@ -71,7 +71,7 @@ impl Shard {
         }
     }
 
-    /// Requests that were left in the socket while answers waited are read now.
+    /// Reads requests that were left in the socket while responses were queued.
     fn read_on(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.get_mut(key)
             && std::mem::take(&mut connection.left_unread)
@@ -80,8 +80,8 @@ impl Shard {
         }
     }
 
-    /// Requests that were held back are answered once the answers before them are out, though the
-    /// socket is full of data.
+    /// Executes waiting requests once the responses before them are sent, even if the socket is
+    /// full.
     fn answer_on(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key];
         if connection.left_unread
@@ -97,7 +97,7 @@ impl Shard {
         self.after_flush_of_closing(key);
     }
 
-    /// Hands the intervals that outboxes asked for to the timers.
+    /// Sets the timers that outboxes requested.
     pub(super) fn arm_intervals(&mut self, key: ConnectionKey) {
         if self.feed.intervals.is_empty() {
             return;

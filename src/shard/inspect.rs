@@ -5,7 +5,7 @@ use super::command::{ConnectionInfo, Rank, WaitsFor};
 use super::connection::{Connection, ConnectionKey};
 
 impl Shard {
-    /// The connections that rank first. Only of those everything is gathered, so that thousands of
+    /// Connections of the highest rank. Details are gathered for these alone, so that thousands of
     /// others cost little.
     pub(super) fn connections(&self, by: Rank, top: usize) -> Vec<ConnectionInfo> {
         let behind_max = self.feed.config.limits.outbox.behind_max;
@@ -67,7 +67,7 @@ impl Shard {
         }
     }
 
-    /// A connection's name in its `welcome`, in answers to operators and in logs.
+    /// Session name in `welcome`, in lists for operators and in logs.
     pub(super) fn session_of(&self, key: ConnectionKey, generation: u32) -> String {
         format!("{}-{}-{generation}", self.number, key.0)
     }

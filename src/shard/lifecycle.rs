@@ -1,4 +1,4 @@
-//! Keepalive, closing and draining: how a connection is watched, and how it ends.
+//! Keepalive, closing and draining of connections.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscript
 const STALLED: &str = "the client has stopped reading";
 
 impl Shard {
-    /// Closes with 4407, after the `lag` that must come before it.
+    /// Closes with 4407, after the `lag` that precedes it.
     pub(super) fn disconnect_slow_consumer(&mut self, key: ConnectionKey, message: &str) {
         self.with_outbox(key, Outbox::warn);
         let bye = Bye {
@@ -35,7 +35,7 @@ impl Shard {
         self.close(key, &bye, Code::SlowConsumer);
     }
 
-    /// Says `bye` and closes: what is on the wire still goes out, what waits doesn't.
+    /// Sends `bye` and closes: the frame buffer is still sent, queued entries are not.
     pub(super) fn close(&mut self, key: ConnectionKey, bye: &Bye, code: Code) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -43,7 +43,7 @@ impl Shard {
         if connection.closing.is_some() {
             return;
         }
-        // A slot of its own for each, so that they don't come back all at once.
+        // Each client gets its own slot, so that they do not reconnect at once.
         let after_ms =
             bye.after_ms + u64::from(connection.peer.generation.0).wrapping_mul(617) % JITTER_MS;
         let bye = Bye {
@@ -60,7 +60,7 @@ impl Shard {
         self.close_frame(key, code.close_code(), code.name());
     }
 
-    /// Puts the close frame on the wire, and waits a little for the client's.
+    /// Sends the close frame and waits briefly for that of the client.
     pub(super) fn close_frame(&mut self, key: ConnectionKey, code: u16, reason: &str) {
         let connection = &mut self.connections[key];
         let mut payload = code.to_be_bytes().to_vec();
@@ -91,8 +91,8 @@ impl Shard {
         }
     }
 
-    /// Begins the wait for the client's close frame once all is sent; a client that doesn't take it
-    /// in time is reset.
+    /// Begins to wait for the client's close frame once everything is sent; a client that does not
+    /// read in time is reset.
     fn await_close(&mut self, key: ConnectionKey, since: UnixNanos) {
         let deadline = since.plus(self.feed.config.limits.close_timeout);
         let connection = &mut self.connections[key];
@@ -104,15 +104,15 @@ impl Shard {
             self.check_up_at(key, next.min(deadline));
         } else {
             if !connection.outbox.frames.is_empty() {
-                // The close frame never reached the kernel, so what the kernel holds is of no use
-                // either.
+                // The kernel has not accepted the close frame, so that sending the rest is of no
+                // use.
                 connection.transport.reset_on_drop();
             }
             self.remove(key);
         }
     }
 
-    /// The client's side has ended, or its connection is broken.
+    /// Ends a connection that the client has closed or that is broken.
     pub(super) fn end(&mut self, key: ConnectionKey, broken: Option<std::io::ErrorKind>) {
         if self.connections[key].closing.is_none() {
             self.count_close(match broken {
@@ -123,7 +123,7 @@ impl Shard {
         self.remove(key);
     }
 
-    /// Forgets a connection; its socket closes.
+    /// Removes a connection and closes its socket.
     pub(super) fn remove(&mut self, key: ConnectionKey) {
         let held: Vec<(TopicId, SlotId)> =
             self.connections[key].outbox.subscribed_topics().to_vec();
@@ -144,13 +144,13 @@ impl Shard {
         if self.connections.is_empty()
             && let Some(done) = self.drained.take()
         {
-            // Whoever asked may have given up waiting.
+            // The caller may have stopped waiting.
             let _gave_up = done.send(());
         }
     }
 
-    /// The lag of a connection is looked at in good time: while more waits for it, and when a ping
-    /// of it is overdue.
+    /// Sets the next lag check of a connection: while data is queued for it, and when a ping is
+    /// overdue.
     pub(super) fn watch(&mut self, key: ConnectionKey) {
         let behind_max = self.feed.config.limits.outbox.behind_max;
         let Some(connection) = self.connections.get_mut(key) else {
@@ -188,7 +188,7 @@ impl Shard {
         }
     }
 
-    /// The shard did nothing for so long: nobody's deadline has run meanwhile.
+    /// Extends the deadlines of all connections by a pause of the shard.
     pub(super) fn excuse_pause(&mut self, pause: Duration) {
         let paused_ms = pause.as_millis() as u64;
         tracing::warn!(
@@ -219,7 +219,7 @@ impl Shard {
         });
     }
 
-    /// Sets when a connection is checked up, unless that is soon enough already.
+    /// Sets the next keepalive check of a connection, unless an earlier one is set.
     pub(super) fn arm_checkup(&mut self, key: ConnectionKey) {
         let connection = &self.connections[key];
         if connection.closing.is_some() {
@@ -244,7 +244,7 @@ impl Shard {
         if let Some(closing) = connection.closing {
             return match closing {
                 Closing::Flushing(since) => self.await_close(key, since),
-                // An earlier checkup may still come; the one that matters is armed.
+                // An earlier timer may still fire; it is ignored.
                 Closing::Sent(since) if now.since(since) < CLOSE_GRACE => {
                     self.check_up_at(key, since.plus(CLOSE_GRACE));
                 }
@@ -255,7 +255,7 @@ impl Shard {
         if stalled.is_some_and(|stalled| stalled >= self.feed.config.limits.stall_timeout) {
             return self.disconnect_slow_consumer(key, STALLED);
         }
-        // While reading is paused, the client can't be heard.
+        // While reading is paused, nothing is received from the client.
         let heard_until = connection.peer.paused_since.unwrap_or(now);
         let message_over = connection.peer.partial.as_ref().is_some_and(|partial| {
             heard_until.since(partial.since) >= self.feed.config.limits.message_timeout
@@ -321,7 +321,7 @@ impl Shard {
             self.close(*key, &bye, Code::Draining);
         }
         if keys.is_empty() {
-            // Whoever asked may have given up waiting.
+            // The caller may have stopped waiting.
             let _gave_up = done.send(());
         } else {
             self.drained = Some(done);

@@ -9,10 +9,10 @@ use crate::metrics::{Metrics, ShardMeters};
 use crate::outbox::{Counts, REPORT_EVERY, Tallies};
 use crate::protocol::LagLevel;
 
-/// The longest turn is remembered for one to two of these.
+/// Span for which the longest turn is kept, once to twice.
 const SPAN: Duration = Duration::from_secs(30);
 
-/// Moves the counts of outboxes to the metrics: numbers at once, distributions when they are due.
+/// Moves the counts of outboxes to the metrics: counters every turn, distributions when due.
 pub(super) fn report(counts: &mut Counts, metrics: &Metrics) {
     let add = |counter: &IntCounter, count: &mut u64| {
         if *count > 0 {
@@ -52,7 +52,7 @@ pub(super) fn report(counts: &mut Counts, metrics: &Metrics) {
 #[derive(Debug)]
 pub(super) struct Meters {
     told: ShardMeters,
-    /// The longest turn of this span and of the one before.
+    /// Longest turn of this span and of the previous one.
     longest: [Duration; 2],
     span_begun: UnixNanos,
     handed_over: UnixNanos,
@@ -68,12 +68,12 @@ impl Meters {
         }
     }
 
-    /// The shard was paused for so long.
+    /// Records a pause of the shard.
     pub(super) fn paused(&self, pause: Duration) {
         self.told.paused.inc_by(pause.as_secs_f64());
     }
 
-    /// A turn is over.
+    /// Records a turn.
     pub(super) fn turned(&mut self, begun: UnixNanos, ended: UnixNanos) {
         let took = ended.since(begun);
         self.told.turn.time(took);

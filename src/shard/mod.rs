@@ -1,10 +1,10 @@
-//! A shard: a thread with its own runtime, which owns its clients' sockets whole.
+//! Shard: a thread with its own runtime that owns the sockets of its clients.
 //!
-//! Each turn of its loop: commands, ready sockets, batches of the log, timers, then one flush for
-//! every connection that has something due. On the way of an event there is no lock, and no atomic
-//! but the batch's hand-over.
+//! A turn of its loop: commands, ready sockets, batches of the log, timers, then one flush for each
+//! connection with data due. The path of an event has no lock, and no atomic operation except the
+//! handover of the batch.
 //!
-//! Invariant: a connection is touched by its shard's thread alone; what others want comes as a
+//! Invariant: a connection is accessed by its shard's thread alone; other threads send a
 //! [`Command`].
 
 mod actions;
@@ -72,7 +72,7 @@ pub struct Shard {
     pauses: PauseDetector,
     ready: Arc<ReadyList>,
     timers: Timers,
-    /// Buffer that all sockets are read into.
+    /// Read buffer of all sockets.
     read_buffer: Box<[u8]>,
     /// New clients are refused.
     draining: bool,

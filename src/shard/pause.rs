@@ -13,26 +13,26 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Measures by how much turns are late.
 #[derive(Debug, Default)]
 pub(super) struct PauseDetector {
-    /// Latest time of the next turn; `None` if nothing is due.
+    /// Latest due time of the next turn; `None` if nothing is due.
     due: Option<UnixNanos>,
-    /// The latest pause, and until when events may be older by it.
+    /// The latest pause, and the time until which events may be older by it.
     latest: (Duration, UnixNanos),
 }
 
 impl PauseDetector {
-    /// A turn begins. Returns how late it is, where that is a pause.
+    /// Begins a turn. Returns its lateness if that is a pause.
     pub(super) fn begin(&mut self, now: UnixNanos, has_connections: bool) -> Option<Duration> {
         let late = self.due.map_or(Duration::ZERO, |due| now.since(due));
         self.due = has_connections.then(|| now.plus(LOOK_EVERY));
         (late >= PAUSE_MIN).then_some(late)
     }
 
-    /// For so long events that wait are not judged by the time that the pause took.
+    /// Excludes the pause from the age of queued events for this period.
     pub(super) fn excuse(&mut self, pause: Duration, until: UnixNanos) {
         self.latest = (pause, until);
     }
 
-    /// The time by which the age of what waits is judged.
+    /// Reference time for the age of queued events.
     pub(super) fn excused(&self, now: UnixNanos) -> UnixNanos {
         let (pause, until) = self.latest;
         if now < until { now.minus(pause) } else { now }

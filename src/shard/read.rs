@@ -1,4 +1,4 @@
-//! From ready sockets to sessions.
+//! Reading: from ready sockets to sessions.
 
 use std::collections::VecDeque;
 use std::task::Poll;
@@ -10,13 +10,13 @@ use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
 use crate::session::View;
 
-/// Requests of one connection that are answered in one turn.
+/// Maximum number of requests of one connection per turn.
 const REQUESTS_A_TURN: usize = 4;
-/// Reads of one connection in one turn.
+/// Maximum number of reads of one connection per turn.
 const READS_A_TURN: usize = 2;
 
 impl Shard {
-    /// The runtime found a socket readable or writable.
+    /// Serves a socket that the runtime found readable or writable.
     pub(super) fn on_ready(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -39,13 +39,13 @@ impl Shard {
             self.watch(key);
         }
         if !is_drained {
-            // There may be more; the others come first.
+            // There may be more; other connections are served first.
             self.ready.push(key);
         }
     }
 
-    /// Answers some of the requests that were read, in order; the others wait for the next turn, or
-    /// for room.
+    /// Executes some of the received requests, in order; the others wait for the next turn or for
+    /// room.
     fn take_inbox(&mut self, key: ConnectionKey) {
         for taken in 0..REQUESTS_A_TURN {
             if taken > 0 && self.feed.config.clock.now().since(self.feed.now) >= SERVING_MAX {
@@ -58,7 +58,7 @@ impl Shard {
                 return connection.peer.inbox.clear();
             }
             if connection.holds_requests(self.feed.config.limits.outbox.control_bytes) {
-                // The flush that makes room comes back here.
+                // The flush that makes room continues here.
                 connection.left_unread = true;
                 return;
             }
@@ -86,7 +86,7 @@ impl Shard {
         }
     }
 
-    /// Reads what a socket has, up to a turn's worth. Returns false where there may be more.
+    /// Reads a socket up to one turn's share. Returns false if there may be more.
     fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
             let Some(connection) = self.connections.get_mut(key) else {
@@ -200,7 +200,7 @@ impl Shard {
         }
     }
 
-    /// A pong of a ping among the data: the client has read so far.
+    /// Pong of a ping among the data: the client has read up to there.
     fn take_pong(&mut self, key: ConnectionKey, payload: &[u8]) {
         let behind_max = self.feed.config.limits.outbox.behind_max;
         let connection = &mut self.connections[key];
@@ -223,7 +223,7 @@ impl Shard {
         }
     }
 
-    /// Both sides have closed: what is on the wire goes out, and that is it.
+    /// Both sides have closed: the frame buffer is sent, then the connection ends.
     fn begin_last_flush(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key];
         connection.closing = Some(Closing::Answered);

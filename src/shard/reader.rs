@@ -1,5 +1,6 @@
-//! From a socket's bytes to whole messages. tungstenite keeps the protocol's rules; a context
-//! exists only while a message is incomplete, so that an idle connection costs nothing here.
+//! Reader: from the bytes of a socket to complete messages. tungstenite checks the rules of the
+//! protocol; a context exists only while a message is incomplete, so that an idle connection needs
+//! no memory here.
 
 use std::io::{self, Cursor, Read, Write};
 use std::time::Duration;
@@ -25,19 +26,19 @@ const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 /// Result of parsing received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    /// A request, and the encoding that its frame tells.
+    /// Request, with the encoding given by its opcode.
     Request(Vec<u8>, Encoding),
-    /// An answer to a ping, or a sign of life.
+    /// Pong: an answer to a ping, or unsolicited.
     Pong(Vec<u8>),
-    /// The client closed; the answer is in the reply bytes.
+    /// The client has closed; the answer is in the reply bytes.
     Closed,
-    /// The client broke RFC 6455: the code to close with.
+    /// Violation of RFC 6455, with the close code.
     Violation(u16, String),
-    /// More small frames than any client needs.
+    /// More small frames than `SMALL_FRAMES_MAX` within the span.
     Flood,
 }
 
-/// A message that is incomplete, and what came of the frames so far.
+/// Incomplete message, with the frames received so far.
 #[derive(Debug)]
 pub(super) struct Partial {
     context: WebSocketContext,
@@ -49,11 +50,11 @@ pub(super) struct Partial {
 /// Follows frame borders.
 #[derive(Debug, Default)]
 struct FrameBoundary {
-    /// Bytes of a frame's payload that are still to come.
+    /// Remaining payload bytes of a frame.
     payload_left: u64,
-    /// A header of which not all bytes are there.
+    /// Incomplete frame header.
     header: Vec<u8>,
-    /// A message of several frames is not at its end.
+    /// A fragmented message is incomplete.
     in_message: bool,
     small_frames: u32,
 }
@@ -62,7 +63,7 @@ struct FrameBoundary {
 /// begins.
 #[derive(Debug, PartialEq, Eq)]
 struct PaddedLength {
-    /// Among the bytes that were fed; 0 where it began before them.
+    /// Offset in the received bytes; 0 if the frame began before them.
     at: usize,
 }
 
@@ -139,7 +140,7 @@ impl FrameRateLimit {
         self.frames > SMALL_FRAMES_MAX
     }
 
-    /// Takes one frame out of the count, because the server asked for it.
+    /// Removes one frame from the count, because the server requested it.
     pub(super) const fn forgive(&mut self) {
         self.frames = self.frames.saturating_sub(1);
     }
@@ -177,8 +178,8 @@ pub(super) fn websocket_config(message_bytes_max: usize) -> WebSocketConfig {
         .max_frame_size(Some(message_bytes_max))
 }
 
-/// Takes bytes of the socket; `partial` is what was incomplete before, and after. Pongs and the
-/// close's answer go to `replies` as whole frames.
+/// Parses bytes of the socket; `partial` is the incomplete message before and after. Pongs and the
+/// answer to a close are written to `replies` as complete frames.
 pub(super) fn read_messages(
     bytes: &[u8],
     partial: &mut Option<Box<Partial>>,

@@ -1,4 +1,4 @@
-//! Which connections the runtime found ready: wakers that put a number on the shard's list.
+//! Ready list: connections that the runtime found ready, entered by their wakers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use super::connection::ConnectionKey;
 
-/// The shard's list of connections whose socket is readable or writable. A lock, but none on the
-/// way of an event: it is taken when a socket changes, by the shard's own thread.
+/// Connections whose socket is readable or writable. The lock is not on the path of an event: it is
+/// taken when a socket changes, by the shard's own thread.
 #[derive(Debug, Default)]
 pub(super) struct ReadyList {
     keys: Mutex<Vec<ConnectionKey>>,
@@ -53,7 +53,7 @@ impl ReadyList {
         );
     }
 
-    /// Puts back what a turn had no time for, in front of what was found ready since.
+    /// Puts back the connections that a turn had no time for, in front of those found ready since.
     pub(super) fn put_back(&self, rest: impl Iterator<Item = ConnectionKey>) {
         self.keys
             .lock()

@@ -1,5 +1,4 @@
-//! Recovery of a shard that the log has overrun: it asks the bus for a checkpoint and continues
-//! from there.
+//! Recovery of an overrun shard: it requests a checkpoint from the bus and continues from there.
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ impl Shard {
         let bus = self.feed.bus.clone();
         tokio::spawn(async move {
             if let Some(checkpoint) = bus.checkpoint().await {
-                // A shard that has stopped meanwhile needs none.
+                // A shard that has stopped in the meantime needs none.
                 let _stopped = answer.send(checkpoint);
             }
         });
@@ -55,7 +54,7 @@ impl Shard {
         }
     }
 
-    /// Does something to every subscription of every connection.
+    /// Applies a change to every subscription of every connection.
     fn each_slot(&mut self, mut change: impl FnMut(&mut Outbox, SlotId, &mut View<'_>)) {
         for key in self.connections.keys() {
             let Self {

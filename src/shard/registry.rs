@@ -1,4 +1,4 @@
-//! Subscribers of each topic: flat lists of (connection, slot), and nothing else.
+//! Subscribers of each topic, as flat lists of (connection, slot).
 
 use super::connection::ConnectionKey;
 use crate::log::TopicId;
@@ -9,7 +9,7 @@ use crate::outbox::SlotId;
 pub struct Subscriber {
     /// Connection of the subscription.
     pub connection: ConnectionKey,
-    /// Which of its subscriptions.
+    /// Slot of the subscription.
     pub slot: SlotId,
 }
 
@@ -25,7 +25,7 @@ impl Registry {
         self.topics.get(topic.index()).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds one; returns its place, which it must remember.
+    /// Adds a subscriber; returns its index, which its slot must store.
     pub fn add(&mut self, topic: TopicId, subscriber: Subscriber) -> u32 {
         if self.topics.len() <= topic.index() {
             self.topics.resize_with(topic.index() + 1, Vec::new);

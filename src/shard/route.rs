@@ -1,4 +1,4 @@
-//! From the log to the outboxes: the way of every event.
+//! Routing: the path of every event from the log to the outboxes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceCondition, SourceI
 use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceState};
 
-/// Connections whose memory is fetched at once before they are delivered to.
+/// Number of connections whose memory is prefetched together.
 const FETCHED_AT_ONCE: usize = 16;
 
 /// The topics of instruments.
@@ -24,7 +24,7 @@ fn topics_of(catalog: &Catalog, ids: &[InstrumentId]) -> Vec<TopicId> {
 }
 
 impl Shard {
-    /// Takes a batch into the replica, and its events to where they are dealt out from.
+    /// Applies a batch to the replica and gathers its events by topic.
     pub(super) fn route(&mut self, batch: &Arc<Batch>) {
         for (at, item) in batch.items.iter().enumerate() {
             match item {
@@ -35,7 +35,7 @@ impl Shard {
                     }
                     continue;
                 }
-                // What came before these is dealt out by what was held before.
+                // Earlier events are assigned by the subscriptions before this change.
                 _ => self.deliver(false),
             }
             match item {
@@ -66,8 +66,8 @@ impl Shard {
         }
     }
 
-    /// Takes the turn's events to everyone who listens, one connection after the other; each is
-    /// flushed at once where `flushes`, while what it was given is in the cache.
+    /// Delivers the events of the turn to their subscribers, connection by connection. If
+    /// `flushes`, each connection is flushed immediately, while its bytes are in the cache.
     pub(super) fn deliver(&mut self, flushes: bool) {
         if self.fan_out.events.is_empty() {
             return;
@@ -96,8 +96,8 @@ impl Shard {
         self.fan_out.events.clear();
     }
 
-    /// Reads what delivering is about to need of a connection. With thousands of them none of it is
-    /// in the cache; read for some at once, the memory is waited for once and not for each.
+    /// Prefetches the memory that a delivery needs. With thousands of connections it is not in the
+    /// cache; fetching several at once waits once instead of once per connection.
     fn fetch(&self, key: ConnectionKey) {
         let (Some(connection), Some(assigned)) =
             (self.connections.get(key), self.fan_out.events.first(key))
@@ -170,7 +170,7 @@ impl Shard {
             counts.serve(connection.waited || outbox.level() != LagLevel::Ok);
             counts.delivered_raw(counts.delivered - before, oldest);
         }
-        // What waits for its interval needs no flush yet, and no buffer.
+        // Subscriptions that wait for their interval need no flush and no buffer yet.
         let is_due = outbox.is_due();
         if !is_due {
             connections.keep_buffer(key);
@@ -183,7 +183,8 @@ impl Shard {
         }
     }
 
-    /// A topic begins again: what waits of the old epoch first, then the snapshot of the new one.
+    /// Begins a new epoch of a topic: pending data of the old epoch first, then the snapshot of the
+    /// new one.
     fn route_epoch(&mut self, batch: &Batch, item: &LogItem, topic: TopicId, epoch: Epoch) {
         let subscribers = self.fan_out.registry.of(topic).to_vec();
         for subscriber in &subscribers {
@@ -205,7 +206,7 @@ impl Shard {
         }
     }
 
-    /// Topics have appeared: clients whose patterns mean them hold them now.
+    /// Subscribes the clients whose patterns match new topics.
     pub(super) fn offer_topics(&mut self, new: &[TopicId]) {
         let waiting: Vec<ConnectionKey> = self
             .connections
@@ -243,8 +244,8 @@ impl Shard {
             }
         }
         for (key, topics) in concerned {
-            // What waits of them goes first, where the socket takes it: unlike a client that
-            // unsubscribes, this one didn't ask.
+            // Queued events are sent first if the socket accepts them, because the client did not
+            // unsubscribe itself.
             self.with_outbox(key, |outbox, view| {
                 view.counts.begin_flush();
                 while !outbox.frames.blocked
@@ -265,7 +266,7 @@ impl Shard {
         }
     }
 
-    /// Describes instruments anew to whoever holds a topic of them.
+    /// Sends changed instruments to the subscribers of their topics.
     fn tell_instruments(&mut self, catalog: &Catalog, ids: &[InstrumentId]) {
         for id in ids {
             let info = catalog.instrument(*id);

@@ -1,4 +1,5 @@
-//! Snapshots for HTTP, made some topics a turn, so that none of them holds up a client of the feed.
+//! Snapshots for HTTP, made in slices of some topics per turn, so that they do not delay clients of
+//! the feed.
 
 use tokio::sync::oneshot;
 
@@ -12,23 +13,23 @@ use crate::topic::{Channel, TopicName};
 
 /// Events of one answer to `GET /v1/snapshot`.
 const EVENTS_MAX: usize = 2000;
-/// Topics and patterns that it may name.
+/// Maximum number of topics and patterns of a request.
 pub const SNAPSHOT_NAMES_MAX: usize = 100;
 /// Work of one turn, counted in events: about a third of a millisecond.
 const STEPS_A_TURN: usize = 1024;
 /// Work of a name, and of a snapshot without its events.
 const STEPS_A_TOPIC: usize = 8;
 
-/// A request for snapshots that is not answered yet.
+/// Request for snapshots in progress.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     names: std::vec::IntoIter<String>,
     /// The topics of the name before.
     topics: std::vec::IntoIter<TopicId>,
-    /// Events of one topic at most, as the request says.
+    /// Maximum number of events per topic, as requested.
     events: Option<usize>,
     principal: Principal,
-    /// Events that the answer has room for.
+    /// Number of events that still fit into the response.
     left: usize,
     answer: SnapshotAnswer,
     reply: oneshot::Sender<SnapshotAnswer>,
@@ -57,8 +58,8 @@ impl Snapshots {
         }
     }
 
-    /// Does a turn's work. Returns what is left of it; `None` once it is answered, or nobody waits
-    /// for it any more.
+    /// Executes one slice. Returns the remaining work; `None` once it is answered or the caller has
+    /// gone.
     fn step(mut self, replica: &Replica, events_max: usize) -> Option<Self> {
         if self.reply.is_closed() {
             return None;
@@ -85,12 +86,12 @@ impl Snapshots {
         Some(self)
     }
 
-    /// Events that a snapshot of this channel holds at most.
+    /// Maximum number of events in a snapshot of this channel.
     fn most(&self, channel: Channel, events_max: usize) -> usize {
         snapshot_events(channel.kind(), self.events).min(events_max)
     }
 
-    /// The topics of a name, if the answer has room for their events.
+    /// Topics of a name, if the response has room for their events.
     fn resolve(
         &mut self,
         name: &str,
@@ -150,7 +151,7 @@ impl Snapshots {
 }
 
 impl Shard {
-    /// Makes some of the snapshots that HTTP asks for. Returns whether there are more.
+    /// Executes one slice of each HTTP snapshot request. Returns true if there are more.
     pub(super) fn make_snapshots(&mut self) -> bool {
         if let Some(snapshots) = self.snapshots.pop_front() {
             let events_max = self.feed.config.limits.requests.snapshot_events as usize;

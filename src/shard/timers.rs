@@ -12,7 +12,7 @@ use crate::outbox::SlotId;
 pub(super) enum Due {
     /// Heartbeat, ping, time limits of one connection.
     Checkup,
-    /// A blocked connection's age is looked at.
+    /// Lag check of a blocked connection.
     Lag,
     /// A subscription's interval has passed.
     Interval(SlotId),
@@ -22,7 +22,7 @@ pub(super) enum Due {
 pub(super) struct Timer {
     pub at: UnixNanos,
     pub connection: ConnectionKey,
-    /// A timer of a connection that is gone must not reach the next one of the same key.
+    /// A timer of an ended connection must not reach the next one of the same key.
     pub generation: Generation,
     pub due: Due,
 }
@@ -40,7 +40,7 @@ impl Timers {
         self.0.peek().map(|Reverse(timer)| timer.at)
     }
 
-    /// The next that is due by `now`.
+    /// Next timer due by `now`.
     pub(super) fn pop(&mut self, now: UnixNanos) -> Option<Timer> {
         if self.next()? > now {
             return None;

@@ -1,4 +1,4 @@
-//! The events of one turn: gathered by topic, then dealt out by connection, so that each outbox is
+//! Events of one turn: gathered by topic, then assigned by connection, so that each outbox is
 //! visited once and its bytes are copied while they are in the cache.
 
 use std::sync::Arc;
@@ -22,20 +22,20 @@ struct TopicEvents {
     seqs: (Seq, Seq),
     /// Publication time of its first event.
     published: UnixNanos,
-    /// Range of its contiguous bytes, once somebody needed them.
+    /// Range of its contiguous bytes, once a subscriber needs them.
     joined: PerEncoding<Option<(u32, u32)>>,
-    /// True if its newest bytes are kept for those who merge.
+    /// True if its newest bytes are cached for conflated subscriptions.
     is_kept: PerEncoding<bool>,
 }
 
-/// One subscription that has something new.
+/// Subscription with new events.
 #[derive(Debug, Clone, Copy)]
 pub struct Assigned {
-    /// Which subscription of the connection.
+    /// Slot within the connection.
     pub slot: SlotId,
-    /// Which topic's events.
+    /// Index of the topic's run.
     pub run: u32,
-    /// The connection's next one.
+    /// Next subscription of the same connection.
     next: u32,
 }
 
@@ -51,7 +51,7 @@ pub struct TurnEvents {
     /// Events encoded since [`Self::take_encoded`].
     encoded: PerEncoding<u64>,
     assigned: Vec<Assigned>,
-    /// By connection: the first of what was dealt to it.
+    /// By connection: its first assigned range.
     of_connection: Vec<u32>,
 }
 
@@ -60,9 +60,9 @@ pub struct TurnEvents {
 pub(super) struct FanOut {
     pub registry: Registry,
     pub events: TurnEvents,
-    /// Connections that have some of the events; kept for its memory.
+    /// Connections with assigned events; kept for reuse of its memory.
     pub order: Vec<ConnectionKey>,
-    /// Shifts which connection is first, so that none is always the last.
+    /// Rotates the first connection, so that none is always last.
     pub rotation: Rotation,
 }
 
@@ -72,7 +72,7 @@ impl TurnEvents {
         self.runs.is_empty()
     }
 
-    /// Takes an event that somebody listens to.
+    /// Adds an event that has subscribers.
     pub fn push(&mut self, batch: &Arc<Batch>, item: usize, event: &Event) {
         if self
             .batches
@@ -109,8 +109,8 @@ impl TurnEvents {
         (run.places.1, run.seqs.1) = (at, event.seq);
     }
 
-    /// Deals the topics' runs out to who listens, the oldest first; puts each connection that gets
-    /// something into `order`, once. `first_of` says who of a topic's subscribers comes first.
+    /// Assigns the topics' runs to their subscribers, the oldest first, and puts each connection
+    /// into `order` once. `first_of` returns the index of the first subscriber of a topic.
     pub fn assign(
         &mut self,
         registry: &Registry,
@@ -139,13 +139,13 @@ impl TurnEvents {
         }
     }
 
-    /// The first of what was dealt to a connection.
+    /// First range assigned to a connection.
     pub fn first(&self, key: ConnectionKey) -> Option<&Assigned> {
         self.assigned
             .get(*self.of_connection.get(key.0 as usize)? as usize)
     }
 
-    /// Takes the first of what was dealt to a connection; [`Self::after`] has the next.
+    /// Takes the first range assigned to a connection; [`Self::after`] returns the next.
     pub fn take_first(&mut self, key: ConnectionKey) -> Option<Assigned> {
         let first = std::mem::replace(self.of_connection.get_mut(key.0 as usize)?, NONE);
         self.assigned.get(first as usize).copied()
@@ -156,7 +156,7 @@ impl TurnEvents {
         self.assigned.get(assigned.next as usize).copied()
     }
 
-    /// A run in an encoding; its bytes are put together when the first needs them.
+    /// Run of a topic in an encoding; its bytes are joined when first needed.
     pub fn run(&mut self, run: u32, encoding: Encoding) -> EventRange<'_> {
         let Self {
             batches,
@@ -223,7 +223,7 @@ impl TurnEvents {
         std::mem::take(&mut self.encoded)
     }
 
-    /// Forgets the turn.
+    /// Clears the events of the turn.
     pub fn clear(&mut self) {
         for run in self.runs.drain(..) {
             self.of_topic[run.topic.index()] = NONE;
@@ -237,14 +237,14 @@ impl TurnEvents {
     }
 }
 
-/// A place in a circle, another one each time: who comes first, so that nobody is always the last.
+/// Rotating start position, so that no connection is always last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rotation(u32);
 
 impl Rotation {
-    /// Goes on to the next place.
+    /// Advances to the next position.
     pub const fn next(&mut self) -> Self {
-        // Steps of the golden ratio come by everywhere soon.
+        // Steps of the golden ratio cover the circle evenly.
         self.0 = self.0.wrapping_add(0x9e37_79b9);
         *self
     }
