@@ -1,4 +1,4 @@
-//! Figures as people read them.
+//! Formatting of numbers for people.
 
 /// A time with the unit that suits its size.
 pub(super) fn time(ns: u64) -> String {

@@ -1,4 +1,4 @@
-//! The opening handshake, as a client says and checks it (RFC 6455, section 4.1).
+//! Opening handshake of a client (RFC 6455, section 4.1).
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -8,7 +8,7 @@ use super::recorder::TestSettings;
 /// User agent of the load generator, for operators.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
-/// Asks for a WebSocket.
+/// Handshake request.
 pub(super) fn request(settings: &TestSettings, key: &str) -> String {
     let host = &settings.host;
     let (path, protocol) = match &settings.dialect {
@@ -26,7 +26,7 @@ pub(super) fn request(settings: &TestSettings, key: &str) -> String {
     )
 }
 
-/// Why a response is not the acceptance of a handshake.
+/// Reason why a response does not accept the handshake.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error("{0}")]

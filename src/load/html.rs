@@ -1,4 +1,4 @@
-//! A test's outcome as one self-contained page: nothing is fetched, and nothing runs in it.
+//! Report of a test as one self-contained HTML page, without scripts and external resources.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ svg { width: 100%; min-width: 600px; height: auto; display: block; } svg text { 
 .grid { stroke: var(--faint); } .line { fill: none; stroke-width: 2; } .a { stroke: var(--a); } .b { stroke: var(--b); stroke-dasharray: 7 3; } .c { stroke: var(--c); stroke-dasharray: 2 3; }
 ";
 
-/// Less than this is no second.
+/// Shortest span that is shown as a second.
 const SHORTEST_S: f64 = 0.3;
 
 /// One way across a drawing: from what to what, and what is written there.

@@ -1,4 +1,4 @@
-//! The facts of the machine that a figure needs to be understood.
+//! Properties of the machine that ran a test.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ fn value_of(text: &str, key: &str) -> Option<String> {
 }
 
 impl Machine {
-    /// Reads them; what can't be read is empty.
+    /// Reads the properties; unavailable ones are empty.
     pub fn read() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = value_of(&read("/proc/meminfo"), "MemTotal");

@@ -74,33 +74,33 @@ use worker::{End, Job, Order, Report, Worker};
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 /// Max time for the final ledgers.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
-/// Reports of a worker that may wait to be read.
+/// Maximum number of queued reports of a worker.
 const REPORTS_MAX: usize = 64;
 
-/// Why a test can't be made.
+/// Reason why a test cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The system refused a thread, a poll or a socket.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The server doesn't answer as a tickcast does.
+    /// The server does not answer like a tickcast server.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A topic that is none.
+    /// Invalid topic.
     #[error(transparent)]
     Topic(#[from] TopicError),
-    /// Nothing came in time.
+    /// Timeout.
     #[error("{0} accepted the connection but sent no welcome; for non-tickcast servers use --raw")]
     Silent(SocketAddr),
-    /// The server refused what was asked before the test.
+    /// The server rejected a request of the preflight.
     #[error("request rejected by the server: {0}")]
     Refused(String),
-    /// The names mean nothing at the server.
+    /// No topic of the server matches the names.
     #[error(
         "no topic matches {0}; list the instruments with `tickcast tail --json --topics 'status:*'`"
     )]
     NoTopics(String),
-    /// More topics a connection than there are.
+    /// More topics per connection than the server has.
     #[error("requested {asked} topics per connection, but only {there} match")]
     TooFewTopics {
         /// Requested number.
@@ -118,7 +118,7 @@ pub enum LoadError {
         /// Limit.
         limit: u64,
     },
-    /// Connections didn't join in time.
+    /// Not all connections subscribed in time.
     #[error("{0} connections did not complete their subscription within a minute")]
     NotJoined(usize),
     /// A thread of the tester failed.
@@ -131,11 +131,11 @@ pub enum LoadError {
 pub enum Update<'a> {
     /// Connections are opened.
     Opening,
-    /// Everyone has joined; nothing is measured yet.
+    /// All connections are subscribed; the warm-up begins.
     WarmingUp,
     /// Latencies are recorded from here on.
     Measuring,
-    /// The ledgers are asked for.
+    /// The ledgers are requested.
     Closing,
     /// Results of the last second.
     Second(&'a Span),
@@ -248,7 +248,7 @@ fn check_files(plan: &Plan) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// All that the workers told.
+/// Totals over the reports of all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub begun: UnixNanos,
@@ -268,7 +268,7 @@ pub(crate) struct Totals {
     pub interrupted: bool,
 }
 
-/// The workers, and how they are reached.
+/// Workers, with their channels.
 #[derive(Debug)]
 struct Workers {
     clock: Clock,
@@ -366,8 +366,7 @@ impl Workers {
         self.order(Order::Finish)?;
         watch(Update::Closing);
         self.gather_ends(watch)?;
-        // A worker that is late counts on until it hears of the end; what it counted belongs to all
-        // of that time.
+        // A late worker counts until it receives the end; its counts belong to that whole time.
         if let Some((until, _)) = self.totals.seconds.last() {
             self.totals.measured = *until;
         }
@@ -377,7 +376,7 @@ impl Workers {
         Ok(std::mem::take(&mut self.totals))
     }
 
-    /// Tells of a stage; the answer may end the test early.
+    /// Reports a stage; the caller may cancel the test.
     fn announce(&mut self, stage: Update<'_>, watch: &mut dyn FnMut(Update<'_>) -> bool) {
         self.totals.interrupted |= watch(stage);
     }
@@ -430,7 +429,7 @@ impl Workers {
         Ok(true)
     }
 
-    /// Lets time pass, unless the test is interrupted.
+    /// Waits for a time, unless the test is interrupted.
     fn pass(
         &mut self,
         time: Duration,

@@ -104,7 +104,7 @@ pub struct Second {
 pub struct Outcome {
     /// The tester's version.
     pub tester: String,
-    /// The server, as it names itself.
+    /// Name of the server.
     pub server: String,
     /// Address of the server.
     pub address: String,
@@ -116,9 +116,9 @@ pub struct Outcome {
     pub joining_s: f64,
     /// Time after a storm until all connections had resubscribed, in seconds.
     pub storm_s: Option<f64>,
-    /// Connections asked for.
+    /// Requested number of connections.
     pub connections: usize,
-    /// Topics and patterns asked for.
+    /// Requested topics and patterns.
     pub topics: Vec<String>,
     /// Threads of the tester.
     pub workers: usize,
@@ -128,24 +128,24 @@ pub struct Outcome {
     pub clock: Option<ClockCheck>,
     /// Counts of the measured time; losses, reconnects and closes also before and after.
     pub tally: Tally,
-    /// The sums of the ledgers that the server told at the end.
+    /// Sums over the server's ledgers at the end.
     pub ledger: Option<LedgerSums>,
-    /// From due to receipt; of simulated trades and quotes only.
+    /// Latency from due time to receipt; simulated trades and quotes only.
     pub due: Option<LatencySummary>,
-    /// From publishing to receipt.
+    /// Latency from publication to receipt.
     pub published: Option<LatencySummary>,
-    /// From due to publishing.
+    /// Latency from due time to publication.
     pub generator_lag: Option<LatencySummary>,
-    /// The share of the time that the tester's threads worked, in the mean.
+    /// Mean busy share of the tester's threads.
     pub busy_share: f64,
-    /// Why the run proves nothing.
+    /// Reasons why the run is invalid.
     pub void: Option<String>,
     /// The test was interrupted before its time was over.
     #[serde(default)]
     pub interrupted: bool,
-    /// Why the figures say more of the tester than of the server.
+    /// Reasons why the figures describe the tester rather than the server.
     pub bottleneck: Option<String>,
-    /// Promises that were broken, and what else went wrong.
+    /// Broken guarantees and other failures.
     pub failures: Vec<String>,
     /// Second by second.
     pub seconds: Vec<Second>,
@@ -171,7 +171,7 @@ fn second((at, span): &(Duration, Span)) -> Second {
     }
 }
 
-/// Latencies between clocks that disagree are no latencies.
+/// Latencies between clocks that disagree are invalid.
 fn clocks_disagree(latency: &Latency, negative: u64) -> Option<String> {
     let measured = latency.published.len() + latency.due.len() + negative;
     (negative as f64 > measured as f64 * NEGATIVE_SHARE_MAX).then(|| {
@@ -198,7 +198,7 @@ fn generator_stalled(latency: &Latency) -> Option<String> {
     })
 }
 
-/// Why there is nothing to judge: no event came, or no connection was left.
+/// Reason why nothing can be judged: no event was received, or no connection was left.
 fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
     let mut found = Vec::new();
     if total.tally.delivered == 0 {

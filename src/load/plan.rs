@@ -61,7 +61,7 @@ pub(super) type PlanRng = chacha20::ChaCha8Rng;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The server.
+    /// Address of the server.
     pub address: SocketAddr,
     /// Host name sent in the handshake.
     pub host: String,
@@ -71,7 +71,7 @@ pub struct Plan {
     pub dialect: Dialect,
     /// Number of connections.
     pub connections: usize,
-    /// Over how long they are opened.
+    /// Period over which the connections are opened.
     pub ramp: Duration,
     /// Time for which all handshakes are held back; then all are sent at once.
     pub silence: Duration,
@@ -83,29 +83,29 @@ pub struct Plan {
     pub modes: ModeMix,
     /// Slow-consumer policy; the channel's default if `None`.
     pub on_slow: Option<OnSlow>,
-    /// The share of connections that read slowly.
+    /// Share of connections that read slowly.
     pub slow: Share,
     /// Read rate of slow consumers, in bytes per second.
     pub slow_bytes_per_s: u64,
-    /// The share of connections that never read.
+    /// Share of connections that never read.
     pub stalled: Share,
-    /// Connections that are cut and come back, a second.
+    /// Connections per second that are cut and reconnect.
     pub churn_per_s: f64,
-    /// In the middle all connections are cut and come back at once.
+    /// Cut all connections at half time; they reconnect at once.
     pub storm: bool,
     /// Measured time.
     pub duration: Duration,
     /// Warm-up excluded from measurement.
     pub warmup: Duration,
-    /// Decides all that is drawn.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Number of connections that decode all messages and measure.
     pub probes: Probes,
-    /// Threads.
+    /// Number of threads.
     pub workers: usize,
-    /// Wait for the sockets by looking again and again: steadier, where a core is to spare.
+    /// Busy-poll the sockets: steadier latencies, uses a full core.
     pub spin: bool,
-    /// Ask each connection's ledger at the end.
+    /// Request the ledger of each connection at the end.
     pub ledger: bool,
 }
 
@@ -114,16 +114,16 @@ pub struct Plan {
 pub enum Dialect {
     /// The tickcast protocol.
     Tickcast,
-    /// Any other over WebSocket.
+    /// Any other protocol over WebSocket.
     Raw(RawPlan),
 }
 
 /// Topics that each connection subscribes to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TopicChoice {
-    /// These names, each connection all of them.
+    /// Each connection subscribes to all of these names.
     All(Vec<String>),
-    /// So many, drawn out of those that the names mean.
+    /// Topics drawn from those that the names match.
     Draw {
         /// Topics and patterns.
         names: Vec<String>,
@@ -137,7 +137,7 @@ pub enum TopicChoice {
 /// Distribution of drawn topics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Skew {
-    /// Each as likely as the other.
+    /// Uniform distribution.
     Uniform,
     /// The k-th with weight 1/k^s.
     Zipf(f64),
@@ -146,13 +146,13 @@ pub enum Skew {
 /// Number of connections that decode all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probes {
-    /// So many.
+    /// This number of probes.
     Count(usize),
-    /// All that read as fast as they can.
+    /// All connections that read at full speed.
     All,
 }
 
-/// A share of the connections.
+/// Share of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Share(f64);
 
@@ -290,8 +290,8 @@ pub(super) struct Assignment {
     pub wish: DeliveryWish,
 }
 
-/// Deals out the roles, topics and modes of all connections; `known` is what the plan's names mean
-/// at the server.
+/// Assigns the roles, topics and modes of all connections; `known` are the topics that the plan's
+/// names match.
 pub(super) fn assign(plan: &Plan, known: &[String]) -> Vec<Assignment> {
     let mut rng = PlanRng::seed_from_u64(plan.seed);
     let mut roles = roles(plan);

@@ -1,4 +1,4 @@
-/// Why an argument can't be read; says what would be right.
+/// Invalid argument, with the expected form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {right}; got \"{text}\"")]
 pub struct PlanError {

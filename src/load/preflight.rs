@@ -13,7 +13,7 @@ use crate::market::SourceKind;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Op, ServerMessage};
 use crate::topic::TopicName;
 
-/// Pings by which the clocks are compared: the shortest way there and back says most.
+/// Number of pings that compare the clocks; the shortest round trip is the most precise.
 const PINGS: usize = 8;
 /// Max time for any response of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,11 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Offset between the server's clock and the local one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClockCheck {
-    /// The server is on this machine, and its clock is read as it is.
+    /// The server is on this machine and shares its clock.
     pub same_machine: bool,
     /// Offset added to the local clock to get the server's time, in nanoseconds.
     pub offset_ns: i64,
-    /// By how much that may be wrong, in nanoseconds: half of the shortest way there and back.
+    /// Maximum error of the offset in nanoseconds: half of the shortest round trip.
     pub error_ns: u64,
 }
 
@@ -34,9 +34,9 @@ pub struct ClockCheck {
 pub(super) struct Scouted {
     pub server: String,
     pub clock: ClockCheck,
-    /// The topics that the plan's names mean, in the server's order.
+    /// Topics that the plan's names match, in the order of the server.
     pub topics: Vec<String>,
-    /// All of them are simulated, so that their own times tell when they were due.
+    /// True if all of them are simulated, so that their times are due times.
     pub is_simulated: bool,
 }
 
@@ -120,7 +120,7 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
     })
 }
 
-/// The topics that names mean, each with where its prices come from.
+/// Topics that the names match, each with the kind of its source.
 fn meant(
     names: &[String],
     instruments: &[InstrumentEntry],

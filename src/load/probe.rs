@@ -1,4 +1,4 @@
-//! A connection that decodes everything: latencies, and an account of its own.
+//! Probe: a connection that decodes everything, measures latencies and keeps its own ledger.
 
 use hdrhistogram::Histogram;
 
@@ -15,7 +15,7 @@ pub(super) struct Probe {
     /// Resume positions of topics with their epochs; passed to the accounts once the topics are
     /// subscribed.
     resumed: Vec<(String, Seq, String)>,
-    /// The server broke a promise; what follows from that isn't told again.
+    /// True after the first broken guarantee; its consequences are not reported again.
     is_broken: bool,
 }
 
@@ -74,7 +74,7 @@ impl Probe {
             self.resumed
                 .retain(|(topic, seq, epoch)| match accounts.get(topic) {
                     None => true,
-                    // An account of another epoch begins where the answer says.
+                    // The account of another epoch begins at the position of the response.
                     Some(account) if account.epoch != *epoch => false,
                     Some(_) => {
                         accounts.resume(topic, *seq);
@@ -98,7 +98,7 @@ fn measure(
         settings,
         &mut recorder.tally.negative,
     );
-    // What the server derives has times of another meaning.
+    // Derived events have no due time.
     if settings.due_is_known && matches!(event.topic.channel, Channel::Trade | Channel::Quote) {
         let due = event.body.ts();
         record(

@@ -1,5 +1,5 @@
-//! Against a server that speaks something else: its messages are counted, and a time in them is
-//! read where one is known.
+//! Tests of servers with another protocol: messages are counted, and a timestamp in them is read if
+//! its path is known.
 
 use std::str::FromStr;
 
@@ -36,7 +36,7 @@ pub struct RawPlan {
     pub timestamp: Option<TimePath>,
 }
 
-/// The way to a time in a JSON message: keys and places, as in `data.0.E`.
+/// Path of a timestamp in a JSON message: keys and indexes, as in `data.0.E`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimePath(Vec<String>);
 
@@ -54,7 +54,7 @@ impl FromStr for TimePath {
     }
 }
 
-/// A number is of seconds, milliseconds, microseconds or nanoseconds since 1970, told by its size.
+/// A number is in seconds, milliseconds, microseconds or nanoseconds since 1970, by its magnitude.
 fn nanos(number: f64, whole: Option<u64>) -> Option<u64> {
     let scale: u64 = match number {
         ns if ns >= 1e17 => return whole,
@@ -70,7 +70,7 @@ fn nanos(number: f64, whole: Option<u64>) -> Option<u64> {
 }
 
 impl TimePath {
-    /// The time in a message, in nanoseconds since 1970; `None` where the way leads nowhere.
+    /// Timestamp of a message, in nanoseconds since 1970; `None` if the path does not exist.
     pub fn find(&self, message: &[u8]) -> Option<u64> {
         let mut value = &serde_json::from_slice::<serde_json::Value>(message).ok()?;
         for step in &self.0 {

@@ -5,7 +5,7 @@ use super::stats::{Latency, Tally};
 use crate::printable::printable;
 use crate::protocol::Encoding;
 
-/// Failures that are told; further ones are of the same kinds.
+/// Maximum number of reported failures; further ones are mostly of the same kinds.
 const FAILURES_MAX: usize = 50;
 
 /// Settings shared by all connections of a test.
@@ -18,7 +18,7 @@ pub(super) struct TestSettings {
     pub path: String,
     /// Offset added to the local clock to get the server's time.
     pub clock_offset_ns: i64,
-    /// The events' own times tell when they were due.
+    /// True if the times of the events are due times.
     pub due_is_known: bool,
     pub ledger: bool,
 }
@@ -29,13 +29,13 @@ pub(super) struct Recorder<'a> {
     pub tally: &'a mut Tally,
     pub latency: &'a mut Latency,
     pub failures: &'a mut Vec<String>,
-    /// Latencies are recorded.
+    /// True while latencies are recorded.
     pub measures: bool,
 }
 
 pub(super) fn add_failure(failures: &mut Vec<String>, what: String) {
     if failures.len() < FAILURES_MAX {
-        // Much of it is the server's own text.
+        // Most of it is text of the server.
         failures.push(printable(&what).into_owned());
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions cut into requests that a server takes.
+//! Splitting of subscriptions into requests of an accepted size.
 
 use crate::protocol::ResumeFrom;
 use crate::topic::TopicName;
@@ -32,7 +32,7 @@ pub(super) fn chunks(topics: Vec<String>) -> Vec<Vec<String>> {
     lists
 }
 
-/// The part of a resume that these names cover.
+/// Part of the resume positions that these names cover.
 pub(super) fn part_of(from: &ResumeFrom, names: &[String]) -> ResumeFrom {
     let names: Vec<TopicName> = names
         .iter()

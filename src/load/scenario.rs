@@ -1,5 +1,5 @@
-//! The course of a test for a worker's connections: who joins, who is cut and comes back, and the
-//! ledgers at the end.
+//! Scenario of a worker's connections: subscribing, cuts and reconnects, and the ledgers at the
+//! end.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::market::UnixNanos;
 const LIFE_SIGN: Duration = Duration::from_secs(15);
 
 impl Worker {
-    /// Does what a connection's turn asks for.
+    /// Handles the result of a connection's events.
     pub(super) fn settle(&mut self, at: usize, turn: Result<Turn, ConnectionError>) {
         match turn {
             Ok(Turn::On) => {}
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// A connection is gone, and does not come back.
+    /// Ends a connection that does not reconnect.
     fn lose(&mut self, at: usize) {
         self.places[at].link = None;
         if let Some(cut) = self.places[at].cut.take()
@@ -230,7 +230,7 @@ impl Worker {
         }
     }
 
-    /// All that were silent ask for a WebSocket, at once.
+    /// Releases all held-back handshakes at once.
     fn speak(&mut self) {
         self.stage = Stage::Open;
         for at in 0..self.places.len() {
@@ -241,7 +241,7 @@ impl Worker {
         }
     }
 
-    /// Cuts some connection that reads, so that it comes back.
+    /// Cuts one reading connection, which then reconnects.
     fn churn(&mut self, at: UnixNanos) {
         let Some(every) = self.churn_every.filter(|_| self.stage != Stage::Finishing) else {
             return;

@@ -17,19 +17,19 @@ pub struct Tally {
     pub messages: u64,
     /// Bytes read from sockets.
     pub bytes: u64,
-    /// Events named in gaps.
+    /// Events reported in gaps.
     pub lost: u64,
     /// Gap messages.
     pub gaps: u64,
     /// Changes of a connection's lag level to `degraded`.
     pub degraded: u64,
-    /// Topics that went on where they were after a reconnect.
+    /// Topics resumed without loss after a reconnect.
     pub recovered: u64,
-    /// Topics of which the history had too little after a reconnect.
+    /// Topics whose history was too short to resume after a reconnect.
     pub expired: u64,
-    /// Topics and patterns that the server refused.
+    /// Topics and patterns that the server rejected.
     pub refused: u64,
-    /// Connections that were opened, those that came back included.
+    /// Connections opened, including reconnects.
     pub opened: u64,
     /// Latencies below zero, which are not in the histograms: the clocks disagree by more.
     pub negative: u64,
@@ -71,7 +71,7 @@ impl Tally {
     }
 }
 
-/// Latencies in nanoseconds, as the probes saw them.
+/// Latencies in nanoseconds, measured by the probes.
 #[derive(Debug, Clone)]
 pub struct Latency {
     /// From the time an event was due at its source (`ts`, of simulated trades and quotes) to its
@@ -110,7 +110,7 @@ impl Latency {
         }
     }
 
-    /// Forgets all.
+    /// Clears all values.
     pub fn clear(&mut self) {
         self.due.reset();
         self.published.reset();
@@ -138,7 +138,7 @@ pub struct Span {
     pub busy_s: f64,
     /// Connections open at its end.
     pub open: usize,
-    /// It lies in what is measured.
+    /// True if the span is part of the measurement.
     pub is_measured: bool,
 }
 
@@ -153,10 +153,10 @@ impl Span {
     }
 }
 
-/// Sums over the ledgers that the server told at the end.
+/// Sums over the server's ledgers at the end.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSums {
-    /// Connections that got theirs.
+    /// Connections that received their ledger.
     pub connections: u64,
     /// Topics over all of them.
     pub topics: u64,
@@ -164,7 +164,7 @@ pub struct LedgerSums {
     pub delivered: u64,
     /// Events that a newer one replaced.
     pub merged: u64,
-    /// Events named in gaps.
+    /// Events reported in gaps.
     pub lost: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A test's outcome as a table for the terminal.
+//! Report of a test as a table for the terminal.
 
 use std::io::{self, Write};
 
@@ -35,7 +35,7 @@ fn latencies(out: &mut dyn Write, rows: &[(&str, Option<LatencySummary>)]) -> io
     Ok(())
 }
 
-/// Writes what a person wants to know of a test.
+/// Writes the report of a test.
 pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let rate = |number: u64| count((number as f64 / outcome.measured_s.max(1e-9)) as u64);
     writeln!(

@@ -1,4 +1,4 @@
-//! A thread of the tester: many connections, one poll.
+//! Worker: a thread of the tester with many connections and one poll.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,7 +27,7 @@ pub(super) const SPAN: Duration = Duration::from_secs(1);
 pub(super) const SLOW_READ: Duration = Duration::from_millis(50);
 /// Size of the read buffer, about the size of the CPU cache.
 pub(super) const READ_BYTES: usize = 256 * 1024;
-/// Full reads of one connection before the others get theirs.
+/// Maximum number of full reads of one connection before the others are served.
 const READS_A_TURN: usize = 4;
 const EVENTS_A_TURN: usize = 1024;
 /// Receive buffer of connections that read slowly or not at all.
@@ -42,20 +42,20 @@ const WAKE: Token = Token(usize::MAX);
 pub(super) enum Order {
     /// Latencies are recorded from now on.
     Measure,
-    /// Ask every ledger, to come back with it.
+    /// Request all ledgers, from which the connections resume.
     Gather,
-    /// Cut what is gathered, and come back at once.
+    /// Cut all connections with a ledger; they reconnect at once.
     ComeBack,
-    /// Ask every ledger, and end.
+    /// Request all ledgers and finish.
     Finish,
 }
 
 /// Reports of a worker.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// Every connection has joined, or failed.
+    /// Every connection has subscribed or failed.
     Joined,
-    /// All that come back have said where they are.
+    /// All reconnecting clients have their resume positions.
     Gathered,
     /// Results of about a second.
     Span(Box<Span>),
@@ -72,21 +72,21 @@ pub(super) struct End {
     pub ledger: LedgerSums,
 }
 
-/// Why a connection that is asked for its ledger comes to an end.
+/// Reason why a connection is cut once it has its ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DisconnectReason {
-    /// To come back alone, at once.
+    /// Churn: it reconnects alone, at once.
     Churn,
-    /// To come back with all others.
+    /// Storm: it reconnects with all others.
     Storm,
-    /// Because the test is over.
+    /// End of the test.
     End,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     Open(usize),
-    /// Everyone may speak.
+    /// Release of the held-back handshakes.
     Speak,
     SlowRead(usize),
     LifeSign(usize),
@@ -97,12 +97,12 @@ pub(super) enum Due {
 /// Stage of the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Those who connect say nothing yet.
+    /// Handshakes are held back.
     Silent,
     /// Nothing is measured yet.
     Open,
     Measuring,
-    /// The ledgers are asked for.
+    /// The ledgers are requested.
     Finishing,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Place {
     pub assignment: Assignment,
     pub link: Option<LoadConnection>,
     pub cut: Option<DisconnectReason>,
-    /// It reads as its role says, not as the poll says.
+    /// True if it reads by its role, not by the poll.
     pub is_held_back: bool,
     pub from: Option<ResumeFrom>,
     pub has_joined: bool,
@@ -293,7 +293,7 @@ impl Worker {
         self.read(at);
     }
 
-    /// Reads what a connection has, up to a turn's worth.
+    /// Reads a connection up to one turn's share.
     fn read(&mut self, at: usize) {
         if self.places[at].is_held_back {
             return;
@@ -393,7 +393,7 @@ impl Worker {
     }
 
     pub(super) fn tell(&self, report: Report) {
-        // Whoever listened may have given up.
+        // The receiver may have been dropped.
         let _gone = self.reports.send(report);
     }
 
@@ -432,7 +432,7 @@ fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     match socket.connect(&address.into()) {
-        // The poll tells when it is done.
+        // The poll reports the end of the connect.
         Err(error)
             if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         connected => connected?,

@@ -170,7 +170,7 @@ impl LoadConnection {
 
     fn subscribe(&mut self, settings: &TestSettings) {
         let mut requests = 0;
-        // Trades are never merged, so they are always asked for raw.
+        // Trades are never conflated, so they are always requested raw.
         let (trades, states): (Vec<_>, Vec<_>) = self
             .assignment
             .topics

@@ -19,7 +19,7 @@ use crate::codec::{DecodeError, encode_request};
 use crate::market::UnixNanos;
 use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
 
-/// The longest answer to a handshake.
+/// Maximum length of a handshake response in bytes.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 /// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +38,14 @@ pub(super) enum ConnectionError {
 #[derive(Debug)]
 enum Phase {
     Connecting,
-    /// Connected, and told to say nothing yet.
+    /// Connected; the handshake is held back.
     Silent,
-    /// The answer so far.
+    /// Handshake response received so far.
     Handshaking(Vec<u8>),
     /// Subscribed; number of responses still expected.
     Joining(usize),
     Open,
-    /// The ledger is asked for; what of it came so far.
+    /// Ledger requested; entries received so far.
     Closing(Vec<LedgerEntry>),
     Over,
 }
@@ -53,13 +53,13 @@ enum Phase {
 /// Result of handling a connection's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It goes on.
+    /// The connection continues.
     On,
-    /// All its subscriptions are answered.
+    /// All subscriptions are confirmed.
     Joined,
-    /// Its ledger has come.
+    /// The ledger has been received.
     Ledger,
-    /// The server ended it, with this code.
+    /// Closed by the server with this code.
     Closed(u16),
 }
 
@@ -77,14 +77,14 @@ pub(super) struct LoadConnection {
     delivered: u64,
     /// Resume position of the previous connection.
     from: Option<ResumeFrom>,
-    /// It waits to be told before it asks for a WebSocket.
+    /// The handshake is held back until it is released.
     is_silent: bool,
     epoch: String,
     close_code: u16,
 }
 
 impl LoadConnection {
-    /// A connection that has begun to connect.
+    /// Connection that has begun to connect.
     pub(super) fn new(
         assignment: Assignment,
         stream: TcpStream,
@@ -128,7 +128,7 @@ impl LoadConnection {
         Ok(())
     }
 
-    /// The socket is writable, or may be.
+    /// Handles a socket that may be writable.
     pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), ConnectionError> {
         if matches!(self.phase, Phase::Connecting) {
             if let Some(error) = self.stream.take_error()? {
@@ -149,13 +149,13 @@ impl LoadConnection {
         self.flush()
     }
 
-    /// Asks for a WebSocket, if it waited to be told.
+    /// Sends the handshake if it was held back.
     pub(super) fn speak(&mut self, settings: &TestSettings) -> Result<(), ConnectionError> {
         self.is_silent = false;
         self.on_writable(settings)
     }
 
-    /// Reads once into `buffer`. `None`: nothing is there now.
+    /// Reads once into `buffer`; `None` if there is nothing to read.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.stream.read(buffer) {
             Ok(read) => Ok(Some(read)),
@@ -171,7 +171,7 @@ impl LoadConnection {
         Turn::Closed(self.close_code)
     }
 
-    /// Takes bytes that came at `now`.
+    /// Processes bytes received at `now`.
     pub(super) fn take(
         &mut self,
         bytes: &[u8],
@@ -225,7 +225,7 @@ impl LoadConnection {
         Ok(turn)
     }
 
-    /// The handshake is done.
+    /// Continues after the handshake.
     fn begin(&mut self, settings: &TestSettings) -> Result<Turn, ConnectionError> {
         match &settings.dialect {
             // Subscribed once welcome has come.
@@ -295,7 +295,7 @@ impl LoadConnection {
         Ok(Turn::On)
     }
 
-    /// The accounts that the ledger told, and where a connection that comes back goes on.
+    /// Processes the accounts of the ledger, from which a reconnecting client resumes.
     pub(super) fn ledger(&mut self) -> (Vec<LedgerEntry>, Option<ResumeFrom>) {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Closing(entries) => (entries, self.from.take()),
@@ -306,7 +306,8 @@ impl LoadConnection {
         }
     }
 
-    /// Asks for the ledger; what comes before it still counts. Returns whether it could be asked.
+    /// Requests the ledger; events before it still count. Returns false if it could not be
+    /// requested.
     pub(super) fn ask_ledger(&mut self, settings: &TestSettings) -> Result<bool, ConnectionError> {
         if !self.is_open() {
             return Ok(false);
@@ -317,13 +318,13 @@ impl LoadConnection {
         Ok(true)
     }
 
-    /// Shows that it lives, without having read anything.
+    /// Sends a ping as a sign of life of a connection that reads nothing.
     pub(super) fn show_life(&mut self) -> Result<(), ConnectionError> {
         self.send_control(ControlOpcode::Pong, Vec::new());
         self.flush()
     }
 
-    /// Says goodbye; what the server still sends is dropped.
+    /// Closes the connection; further data of the server is dropped.
     pub(super) fn close(&mut self) {
         self.send_close(1000);
         self.phase = Phase::Over;

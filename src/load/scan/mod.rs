@@ -20,13 +20,13 @@ use utf8_check::Utf8Check;
 pub enum Want {
     /// Arrays of MessagePack are counted by their header and skipped; all else is handed on whole.
     Count,
-    /// Every message is handed on whole.
+    /// Every message is delivered whole.
     Whole,
-    /// Messages are counted and skipped, whatever is in them.
+    /// All messages are counted and skipped.
     Messages,
 }
 
-/// One thing that came.
+/// Item found in the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<'a> {
     /// Skipped array, with its number of events.
