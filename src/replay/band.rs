@@ -1,6 +1,5 @@
-//! The band of times that are played. A row outside the absolute band is refused; a row far ahead
-//! of those before it is held until the rows after it show a gap of the recording, or a lone
-//! outlier.
+//! Time band of a replay. A row outside the absolute band is rejected; a row far ahead of earlier
+//! rows is held until later rows show whether it follows a gap of the recording or is an outlier.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,11 +9,11 @@ use super::times::TimeRules;
 use crate::market::UnixNanos;
 use crate::source::account::{RowFault, Skip};
 
-/// Rows after an outlier by which it is judged.
+/// Number of later rows that decide about an outlier.
 const JUDGED_BY: usize = 32;
-/// The most rows and refused lines that are held.
+/// Maximum number of held rows and rejected lines.
 const HELD_MAX: usize = 16 * JUDGED_BY;
-/// A last row, which nothing confirms, is refused from this multiple of the largest gap before it.
+/// Multiple of the largest earlier gap from which an unconfirmed last row is rejected.
 const LAST_GAPS: u32 = 8;
 
 /// Range of plausible times of a recording.
@@ -24,9 +23,9 @@ pub(super) struct Band {
     latest: UnixNanos,
     max_step: Duration,
     newest: Option<UnixNanos>,
-    /// The largest step ahead so far.
+    /// Largest step ahead so far.
     largest: Duration,
-    /// Rows passed so far.
+    /// Number of rows passed so far.
     rows: usize,
     held: VecDeque<Item>,
 }
@@ -36,7 +35,7 @@ impl Band {
     pub(super) fn new(rules: &TimeRules, now: UnixNanos) -> Self {
         Self {
             earliest: rules.earliest,
-            // A clock before that was not set yet and bounds nothing.
+            // A clock before that time was not set yet and is no bound.
             latest: if now < rules.earliest {
                 UnixNanos::END
             } else {
@@ -50,8 +49,7 @@ impl Band {
         }
     }
 
-    /// Takes a row or a refused line; appends everything that is decided by it, in the file's
-    /// order.
+    /// Adds a row or a rejected line; appends everything that it decides, in the order of the file.
     pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
         let item = item.and_then(|placed| self.check(placed));
         if self.held.is_empty() && !self.is_far(&item) {
@@ -62,7 +60,7 @@ impl Band {
         self.decide(false, out);
     }
 
-    /// Decides all that is held at the end of the file.
+    /// Decides about all held rows at the end of the file.
     pub(super) fn finish(&mut self, out: &mut Vec<Item>) {
         self.decide(true, out);
     }
@@ -133,7 +131,7 @@ impl Band {
         }
     }
 
-    /// The fault of a row that the rows after it don't confirm.
+    /// Fault of a row that later rows do not confirm.
     fn outlier(&self, ts: UnixNanos, after: &[UnixNanos]) -> Option<RowFault> {
         let most = |is: &dyn Fn(UnixNanos) -> bool| {
             2 * after.iter().filter(|time| is(**time)).count() > after.len()
@@ -177,7 +175,7 @@ impl Band {
     }
 }
 
-/// A time for a message.
+/// Formats a time for a message.
 fn shown(time: UnixNanos) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(time.0))
         .map_or_else(|_far| time.0.to_string(), |time| time.to_string())

@@ -1,39 +1,39 @@
-//! The position of a replay, kept while the server is down.
+//! Checkpoint of a replay, saved for the next server.
 
 use serde::{Deserialize, Serialize};
 
 use super::reader::FilePosition;
 use crate::market::{Instrument, Symbol, UnixNanos};
 
-/// The position of a replay.
+/// Checkpoint of a replay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub progress: Progress,
     /// Position in each file.
     pub files: Vec<FilePosition>,
-    /// The names on the wire, so that a symbol keeps its own whatever files are added.
+    /// Names on the wire, so that a symbol keeps its name when files are added.
     pub names: Vec<Named>,
-    /// All instruments that were told, so that they are there again at once, wherever in the files
-    /// they come.
+    /// All announced instruments, so that they are announced again at the start, wherever they
+    /// occur in the files.
     pub told: Vec<Instrument>,
 }
 
-/// The replay's own time.
+/// Time of the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// Number of repetitions.
     pub round: u32,
     /// Due time of the first row.
     pub begun: UnixNanos,
-    /// The first row's time.
+    /// Time of the first row.
     pub first: UnixNanos,
-    /// The newest time that was played.
+    /// Newest replayed time.
     pub last: UnixNanos,
-    /// The next time mark, in recorded time.
+    /// Time of the next watermark, in recorded time.
     pub next_mark: UnixNanos,
 }
 
-/// The name on the wire of a file's symbol.
+/// Name on the wire of a symbol of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Named {
     pub venue: Option<Symbol>,

@@ -1,4 +1,4 @@
-//! The configuration of a replay.
+//! Configuration of a replay.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use crate::market::{PriceRules, Symbol};
 /// Replay speed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
-    /// So many times the recorded time.
+    /// Multiple of the recorded pace.
     Times(f64),
-    /// As fast as the bus takes it.
+    /// As fast as the bus accepts events.
     Max,
 }
 
@@ -36,16 +36,16 @@ pub enum Begin {
     FirstSubscriber,
 }
 
-/// The venue in front of a symbol.
+/// Use of the venue as a prefix of the symbol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VenueRule {
-    /// Only where the first rows of the files have one symbol from several venues.
+    /// Only if the first rows of the files have one symbol from several venues.
     Auto,
     /// The venue that the file names.
     Always,
-    /// None.
+    /// Never.
     Never,
-    /// This one.
+    /// Always this venue.
     Named(Symbol),
 }
 
@@ -64,27 +64,27 @@ impl VenueRule {
 /// Configuration of a replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayConfig {
-    /// The files, folders, or patterns of files.
+    /// Files, folders, or patterns of files.
     pub files: Vec<PathBuf>,
     /// Replay speed.
     pub speed: Speed,
-    /// Begin again at the end.
+    /// Restart at the end.
     pub repeat: bool,
     /// Start of the replay.
     pub begin: Begin,
-    /// The symbol of files that tell none.
+    /// Symbol for files that contain none.
     pub symbol: Option<Symbol>,
-    /// The venue in front of symbols.
+    /// Use of the venue as a prefix of symbols.
     pub venue: VenueRule,
-    /// Bad lines after which the source stops.
+    /// Number of bad lines after which the source stops.
     pub max_bad: u64,
-    /// Bound of decompressed bytes for each packed byte of a file.
+    /// Bound of decompressed bytes per packed byte of a file.
     pub expansion_max: u64,
     /// Negative, zero and crossed prices.
     pub prices: PriceRules,
-    /// The form of times, and the band within which they are played.
+    /// Format of times, and the band of accepted times.
     pub times: TimeRules,
-    /// Which column is what, for CSV of an unknown form.
+    /// Columns of CSV files whose format is not detected.
     pub columns: Option<Columns>,
 }
 
@@ -122,12 +122,12 @@ pub struct Columns {
 }
 
 impl ReplayConfig {
-    /// Bad lines after which a source stops, unless the config says otherwise.
+    /// Default number of bad lines after which a source stops.
     pub const MAX_BAD: u64 = 100;
-    /// Bound of decompressed bytes for each packed byte, unless the config says otherwise.
+    /// Default bound of decompressed bytes per packed byte.
     pub const EXPANSION_MAX: u64 = 500;
 
-    /// These files at their own pace, with the defaults of all other keys.
+    /// Configuration of these files at the recorded pace, with defaults for all other keys.
     pub const fn of(files: Vec<PathBuf>) -> Self {
         Self {
             files,

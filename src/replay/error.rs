@@ -3,13 +3,13 @@ use std::path::{Path, PathBuf};
 use crate::printable::printable;
 use crate::source::SourceError;
 
-/// A recorded file that can't be played.
+/// A recorded file that cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", printable(&format!("{}: {error}", path.display())))]
 pub struct ReplayError {
     path: PathBuf,
     pub(super) error: String,
-    /// The file itself is wrong, so trying again would fail the same way.
+    /// True if the file itself is faulty, so that a retry would fail the same way.
     pub(super) is_final: bool,
 }
 

@@ -1,4 +1,4 @@
-//! From the config's names to what can be read: folders, patterns, archives, and what is packed.
+//! Inputs of a replay: expands folders, patterns, archives and compressed files.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -15,7 +15,7 @@ use crate::files::open_regular;
 const MAGIC_BYTES: usize = 512;
 /// Max nesting of folders.
 const FOLDERS_DEEP: usize = 8;
-/// The most files and entries of archives that one source plays.
+/// Maximum number of files and archive entries of a source.
 const INPUTS_MAX: usize = 4096;
 
 /// One file, or one entry of an archive.
@@ -24,12 +24,12 @@ pub(super) struct Input {
     pub path: PathBuf,
     /// Its number and its name in a zip archive.
     pub entry: Option<(usize, String)>,
-    /// The config names it by itself. Others are left out where they can't be played.
+    /// True if the config names the file itself. Others are skipped if they cannot be replayed.
     pub is_explicit: bool,
 }
 
 impl Input {
-    /// The name in messages and in a saved position.
+    /// Name in messages and in a checkpoint.
     pub(super) fn name(&self) -> String {
         let path = self.path.display();
         match &self.entry {
@@ -43,11 +43,11 @@ impl Input {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub inputs: Vec<Input>,
-    /// Names that are no recording, each with what they are.
+    /// Names that are no recordings, each with its kind.
     pub left_out: Vec<(String, String)>,
 }
 
-/// Lists what is to be opened, in order.
+/// Lists the inputs to be opened, in order.
 pub(super) fn list(patterns: &[PathBuf]) -> Result<Listing, ReplayError> {
     let mut listing = Listing::default();
     for pattern in patterns {
@@ -194,7 +194,7 @@ fn add_entries(listing: &mut Listing, path: &Path) -> Result<(), ReplayError> {
     Ok(())
 }
 
-/// Bytes that were looked at, and the rest; an error comes after what could be read before it.
+/// Inspected bytes, followed by the rest; an error follows the data that was read before it.
 struct Peeked<R> {
     head: Cursor<Vec<u8>>,
     error: Option<std::io::Error>,
@@ -214,7 +214,7 @@ impl<R: Read> Read for Peeked<R> {
     }
 }
 
-/// Looks at the first bytes.
+/// Inspects the first bytes.
 fn peek<R: Read>(mut reader: R, bytes: usize) -> Peeked<R> {
     let mut head = Vec::new();
     let error = reader
@@ -302,8 +302,7 @@ fn with_plain<'r>(
     then(Opened { start, reader }, name)
 }
 
-/// Matcher of the names that a pattern means: `*` stands for any characters, every other character
-/// for itself.
+/// Matcher of names by a pattern: `*` matches any characters, every other character itself.
 fn matcher(pattern: &str) -> Result<GlobMatcher, globset::Error> {
     let literals: Vec<_> = pattern.split('*').map(globset::escape).collect();
     let glob = GlobBuilder::new(&literals.join("*"))

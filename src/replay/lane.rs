@@ -1,4 +1,4 @@
-//! One file's place in the merge, and its account.
+//! Lane of one file in the merge, with its account.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use crate::market::UnixNanos;
 use crate::source::Output;
 use crate::source::account::{FileAccount, RowFault, Skip};
 
-/// Skipped rows that have a line of their own in the log; the others are counted.
+/// Maximum number of skipped rows with their own log line; others are only counted.
 const LOGGED_MAX: u64 = 20;
 
 /// Settings shared by the files of a source.
@@ -33,9 +33,9 @@ pub(super) struct Lane {
     pub account: Arc<FileAccount>,
     /// True if the file no longer contains the rows played before.
     pub has_changed: bool,
-    /// No row that is bad beyond the limit is passed over: the source ends here.
+    /// Beyond the limit, no bad row is skipped: the source ends here.
     pub limit: Option<String>,
-    /// The first row that was skipped with a reason in words.
+    /// First skipped row that has a detailed reason.
     pub first_fault: Option<String>,
     name: Arc<str>,
     /// Absent once the file has been read to its end.
@@ -43,9 +43,9 @@ pub(super) struct Lane {
     is_sorted: Arc<AtomicBool>,
     trades: IntCounter,
     quotes: IntCounter,
-    /// The last row that was played.
+    /// Last replayed row.
     mark: Mark,
-    /// The newest event time so far.
+    /// Newest event time so far.
     newest: UnixNanos,
 }
 
@@ -74,14 +74,14 @@ impl Lane {
         }
     }
 
-    /// Due time of the next row, by the file's own order.
+    /// Due time of the next row, in the order of the file.
     pub(super) fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
         self.rows
             .front()
             .map(|placed| Reverse((placed.row.ts().max(self.newest), at)))
     }
 
-    /// Takes the next row, which was due at `due`.
+    /// Removes the next row, which was due at `due`.
     pub(super) fn take(&mut self, due: UnixNanos) -> Option<Placed> {
         let placed = self.rows.pop_front()?;
         self.newest = due;
@@ -97,7 +97,7 @@ impl Lane {
         }
     }
 
-    /// Takes the file's next rows, unless it has come to its end.
+    /// Receives the next rows of the file, unless it has ended.
     pub(super) async fn refill(&mut self, strictness: &mut Strictness, out: &Output) {
         while self.rows.is_empty() && self.limit.is_none() {
             let Some(chunks) = &mut self.chunks else {
@@ -154,7 +154,7 @@ impl Lane {
         self.rows.extend(chunk.rows);
     }
 
-    /// Counts a row that is skipped, and says so.
+    /// Counts and logs a skipped row.
     pub(super) fn skip(
         &mut self,
         line: u64,

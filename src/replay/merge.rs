@@ -1,4 +1,4 @@
-//! Merge of the files' rows by time into one stream, and the outcome of a round.
+//! Merge of the rows of all files by time, and the result of a round.
 
 use std::collections::BinaryHeap;
 
@@ -15,15 +15,15 @@ use crate::source::{Output, SourceError};
 /// End of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// All files were played.
+    /// All files were replayed.
     Over,
-    /// The source is to stop.
+    /// The source was told to stop.
     Stopped,
 }
 
 impl Replay {
-    /// Plays the rows of all files in the order of their times, each at its time, until the end or
-    /// the stop.
+    /// Replays the rows of all files in the order of their times, each when due, until the end or a
+    /// stop.
     pub(super) async fn merge(
         &mut self,
         lanes: &mut [Lane],

@@ -1,5 +1,4 @@
-//! Decompression with a meter: a text that is far longer than the packed bytes behind it is no
-//! recording.
+//! Metered decompression: rejects files whose text is far longer than their packed bytes.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -7,7 +6,7 @@ use std::cell::Cell;
 use std::io::{Error, ErrorKind, Read, Result};
 use std::rc::Rc;
 
-/// Bytes of text that any file may have, however small it is packed.
+/// Bytes of text that are always accepted, however small the packed file is.
 pub(super) const FREE_BYTES: u64 = 64 << 20;
 
 /// Packed bytes read so far; shared with the meter behind the decompressor.
@@ -20,7 +19,7 @@ impl PackedBytes {
     }
 }
 
-/// The packed side of a decompressor.
+/// Packed side of a decompressor.
 pub(super) struct Counted<R> {
     inner: R,
     packed: PackedBytes,
@@ -41,7 +40,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The plain side of a decompressor.
+/// Plain side of a decompressor.
 pub(super) struct Metered<R> {
     inner: R,
     packed: PackedBytes,

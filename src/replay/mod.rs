@@ -1,4 +1,4 @@
-//! Recorded files, played again: merged by time into one stream, paced by the recorded time.
+//! Replay of recorded files: merged by time into one stream, paced by the recorded time.
 //!
 //! Invariant: the same files give the same events. The source's time is the newest event time so
 //! far; an event that is older than one before it comes at once, in the file's order. A row that
@@ -40,19 +40,19 @@ use merge::{Ended, check};
 use names::Names;
 use pace::MARK_EVERY;
 
-/// The source.
+/// Replay source.
 #[derive(Debug)]
 pub struct Replay {
     config: ReplayConfig,
-    /// From where it goes on when it runs; where it has come to once it has stopped.
+    /// Checkpoint from which it continues, and its checkpoint after a stop.
     checkpoint: Option<Checkpoint>,
-    /// It was given a position that it can't read.
+    /// True if it was given a checkpoint that it cannot read.
     starts_over: bool,
     strictness: Strictness,
 }
 
 impl Replay {
-    /// A replay of recorded files, which goes on from its position where it has one.
+    /// Replay of recorded files, which continues from its checkpoint if it has one.
     pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
         let checkpoint: Option<Checkpoint> = place
             .as_ref()
@@ -100,7 +100,7 @@ impl Replay {
                 .await?;
             let resumed = kept.take().map(|kept| kept.progress);
             if resumed.is_some() {
-                // It goes on in the epoch in which it was.
+                // It continues in its previous epoch.
             } else if lanes.iter().all(|lane| lane.rows.is_empty()) {
                 // Nobody can subscribe to a source without rows: its end is due at once.
             } else if round == 0 {
@@ -129,7 +129,7 @@ impl Replay {
         }
     }
 
-    /// The time of a round that begins now; `None` where there are no rows.
+    /// Pace of a round that begins now; `None` if there are no rows.
     fn begin(round: u32, lanes: &[Lane], out: &Output) -> Option<Progress> {
         let firsts = lanes.iter().filter_map(|lane| lane.rows.front());
         let first = firsts.map(|placed| placed.row.ts()).min()?;
@@ -150,14 +150,14 @@ impl Replay {
         let positions = kept.map_or_else(Vec::new, |kept| kept.files.clone());
         let resumed_at = kept.map(|kept| kept.progress.last);
         let (config, of_reader) = (self.config.clone(), positions.clone());
-        // A disk that hangs must hold up nobody else.
+        // A hanging disk must not block other tasks.
         let (told, opening) = tokio::sync::oneshot::channel();
         let now = out.clock.now();
         let open = move || {
             let opened = inputs::list(&config.files).and_then(|listing| {
                 reader::open_all(&config, now, listing, &of_reader, resumed_at)
             });
-            // The source may have been stopped meanwhile.
+            // The source may have been stopped in the meantime.
             let _stopped = told.send(opened);
         };
         let thread = std::thread::Builder::new().name("replay".to_owned());
@@ -208,10 +208,10 @@ impl Replay {
         if matches!(ended, Ok(Ended::Over)) {
             emitted.push(Emit::Watermark(progress.last));
         }
-        // Also before an error: what was read before it is played.
+        // Also before an error: rows read before it are replayed.
         out.emit(&mut emitted).await?;
         let ended = ended?;
-        // Should it be the end, a server that goes on from here has nothing to play.
+        // At the end, a server that continues from here has nothing to replay.
         self.checkpoint = Some(Checkpoint {
             progress,
             files: lanes.iter().map(Lane::position).collect(),

@@ -1,5 +1,5 @@
-//! Names and numbers of what is played: which topic a file's symbol has, and that no two markets
-//! share one.
+//! Names and numbers of replayed instruments: maps symbols of files to topics, so that no two
+//! markets share one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::market::{Instrument, SourceKind, Symbol};
 use crate::source::account::{RowFault, Skip};
 use crate::source::{Output, SourceError};
 
-/// A market as the files have it: venue and symbol.
+/// Market in a file: venue and symbol.
 type Market = (Option<Symbol>, Symbol);
 
 /// Two markets that would share a topic.
@@ -30,30 +30,30 @@ pub(super) struct Mixed {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     rule: Option<VenueRule>,
-    /// Symbols that several venues have: theirs stand with the venue in front.
+    /// Symbols of several venues, which get the venue as a prefix.
     shared: HashSet<Symbol>,
     wires: HashMap<Market, Symbol>,
-    /// Names on the wire that are taken, by which venue.
+    /// Names on the wire in use, with their venue.
     taken: HashMap<Symbol, Option<Symbol>>,
     numbers: HashMap<Market, u32>,
-    /// Markets whose name can't be a topic's.
+    /// Markets whose name cannot be the name of a topic.
     refused: HashSet<Market>,
     told: BTreeMap<Symbol, Instrument>,
     has_trades: bool,
     has_quotes: bool,
 }
 
-/// Why a row has no number.
+/// Reason why a row has no instrument.
 #[derive(Debug)]
 pub(super) enum NoNumber {
-    /// It is skipped.
+    /// The row is skipped.
     Skipped(RowFault),
-    /// The source can't go on.
+    /// The source cannot continue.
     Source(SourceError),
 }
 
 impl Names {
-    /// Names by the files' first rows, and by what they were before.
+    /// Names by the first rows of the files and by the checkpoint.
     pub(super) fn of(config: &ReplayConfig, lanes: &[Lane], before: Vec<Named>) -> Self {
         let mut venues: HashMap<&Symbol, HashSet<&Symbol>> = HashMap::new();
         for placed in lanes.iter().flat_map(|lane| &lane.rows) {
@@ -65,7 +65,7 @@ impl Names {
             .as_ref()
             .is_some_and(|columns| columns.venue.is_some());
         let rule = match &config.venue {
-            // Whoever names the column wants the venue.
+            // Naming the column requests the venue.
             VenueRule::Auto if has_column => VenueRule::Always,
             other => other.clone(),
         };
@@ -88,7 +88,7 @@ impl Names {
         names
     }
 
-    /// Tells the instruments of before and of the files' first rows, all at once.
+    /// Announces the instruments of the checkpoint and of the first rows, all at once.
     pub(super) async fn announce(
         &mut self,
         before: Vec<Instrument>,
@@ -104,7 +104,7 @@ impl Names {
                     Ok(instrument) => instruments.push(instrument),
                     // It is announced and counted when the row is replayed.
                     Err(NoNumber::Skipped(_)) => {}
-                    // What comes before the row is played first.
+                    // Earlier rows are replayed first.
                     Err(NoNumber::Source(_)) => break,
                 }
             }
@@ -139,7 +139,7 @@ impl Names {
             .copied()
     }
 
-    /// The source's number of a row's instrument, told if it is new.
+    /// Number of a row's instrument within the source; a new instrument is announced.
     pub(super) async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, NoNumber> {
         let instrument = self.instrument(row)?;
         let symbol = instrument.symbol.clone();
@@ -179,7 +179,7 @@ impl Names {
         })
     }
 
-    /// The name on the wire of a row's market.
+    /// Name on the wire of a row's market.
     fn wire(&mut self, row: &Row) -> Result<Symbol, NoNumber> {
         let market = (row.venue.clone(), row.symbol.clone());
         if let Some(wire) = self.wires.get(&market) {
@@ -226,8 +226,8 @@ impl Names {
         Ok(wire)
     }
 
-    /// Takes a name for a venue; the other venue where it is taken already. A file that names no
-    /// venue goes with any.
+    /// Reserves a name for a venue; returns the other venue if it is in use. A file without a venue
+    /// matches any.
     fn take(&mut self, wire: &Symbol, venue: Option<&Symbol>) -> Option<Symbol> {
         let owner = self.taken.entry(wire.clone()).or_default();
         match (owner.as_ref(), venue) {

@@ -1,16 +1,16 @@
-//! The order of a file's rows in time: newest-first files are sorted.
+//! Time order of a file's rows: newest-first files are sorted.
 
 use super::placed::{Item, Mark, Placed};
 
-/// Rows by which the order of a file is judged.
+/// Number of rows that decide about the order of a file.
 const JUDGED_BY: usize = 1000;
-/// The most rows of a newest-first file, because all of them are held to be sorted.
+/// Maximum number of rows of a newest-first file, all of which are held for sorting.
 pub(super) const SORTED_ROWS_MAX: usize = 250_000;
 
-/// Decides about a file's order by its first rows.
+/// Detects the order of a file from its first rows.
 #[derive(Debug)]
 enum State {
-    /// The first rows are gathered.
+    /// The first rows are collected.
     Judging(Vec<Item>),
     /// The file is in order, or nearly.
     Passing,
@@ -18,7 +18,7 @@ enum State {
     Sorting(Vec<Placed>),
 }
 
-/// Puts rows in order.
+/// Orders the rows of a file.
 #[derive(Debug)]
 pub(super) struct Sequencer {
     state: State,
@@ -48,7 +48,7 @@ impl Sequencer {
         }
     }
 
-    /// Takes a row or a refused line; appends what has its place now.
+    /// Adds a row or a rejected line; appends the rows whose order is known.
     pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
         match (&mut self.state, item) {
             (State::Passing, item) => out.push(item),
@@ -79,12 +79,12 @@ impl Sequencer {
         }
     }
 
-    /// Appends the rows that are left. `fingerprint`: that of the whole file.
+    /// Appends the remaining rows. `fingerprint` is that of the whole file.
     pub(super) fn finish(&mut self, fingerprint: u32, out: &mut Vec<Item>) {
         self.judge(out);
         if let State::Sorting(rows) = &mut self.state {
             let mut rows = std::mem::take(rows);
-            // Rows of one time stand newest first as well.
+            // Rows of equal times are newest first as well.
             rows.reverse();
             rows.sort_by_key(|placed| placed.row.ts());
             for (at, placed) in rows.iter_mut().enumerate() {

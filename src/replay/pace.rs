@@ -1,4 +1,4 @@
-//! Recorded time as time now.
+//! Pacing: mapping of recorded times to due times.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use crate::bus::Emit;
 use crate::market::UnixNanos;
 use crate::source::{Output, SourceError};
 
-/// Interval of the source's time marks, in its own time.
+/// Interval of the watermarks of the source, in its own time.
 pub(super) const MARK_EVERY: Duration = Duration::from_millis(100);
 /// At full speed a long pause of the recording is passed in steps of this, or in
 /// [`PAUSE_MARKS_MAX`] steps.
 const PAUSE_MARK_EVERY: Duration = Duration::from_secs(60);
 const PAUSE_MARKS_MAX: u32 = 1000;
-/// Events emitted at once.
+/// Number of events emitted at once.
 const EMIT_AT: usize = 1024;
 
 /// Reason for the end of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waited {
     Due,
-    /// The source is to stop; nothing is left to be emitted.
+    /// The source was told to stop; nothing is left to be emitted.
     Stopped,
 }
 
@@ -30,12 +30,12 @@ pub(super) struct Pace {
     pub speed: Speed,
     /// Due time of the first row.
     pub begun: UnixNanos,
-    /// The first row's time.
+    /// Time of the first row.
     pub first: UnixNanos,
 }
 
 impl Pace {
-    /// Emits what was due before, and waits until `time` is.
+    /// Emits earlier events and waits until `time` is due.
     pub(super) async fn wait(
         &self,
         time: UnixNanos,
@@ -58,7 +58,7 @@ impl Pace {
         Ok(Waited::Due)
     }
 
-    /// The time mark after `mark`, where the next row is due at `due`.
+    /// Next watermark after `mark` if the next row is due at `due`.
     pub(super) fn next_mark(&self, mark: UnixNanos, due: UnixNanos) -> UnixNanos {
         let pause = due.since(mark);
         let step = if self.speed == Speed::Max && pause > PAUSE_MARK_EVERY {

@@ -3,16 +3,16 @@ use serde::{Deserialize, Serialize};
 use super::row::Row;
 use crate::source::account::RowFault;
 
-/// A row's place in its file, and what the file holds up to there.
+/// Position of a row in its file, with a fingerprint of the file up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// Rows up to this one, it included.
+    /// Number of rows up to and including this one.
     pub rows: u64,
     /// CRC-32 of their lines; of all lines of a sorted file.
     pub fingerprint: u32,
 }
 
-/// A row and its place.
+/// A row with its position.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub line: u64,
@@ -20,5 +20,5 @@ pub(super) struct Placed {
     pub row: Row,
 }
 
-/// A row, or a line that is refused and the reason.
+/// A row, or a rejected line with the reason.
 pub(super) type Item = Result<Placed, (u64, RowFault)>;

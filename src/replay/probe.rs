@@ -6,8 +6,8 @@ use super::{inputs, reader};
 use crate::market::UnixNanos;
 
 impl ReplayConfig {
-    /// Opens every file and detects its form; returns all that is wrong. It waits for the file
-    /// system, so it must run on a plain thread.
+    /// Opens every file and detects its format; returns all problems. Blocks on the file system, so
+    /// it must run on a plain thread.
     pub fn probe(&self) -> Vec<ReplayError> {
         let probe = |pattern: &PathBuf| {
             let listing = inputs::list(std::slice::from_ref(pattern))?;

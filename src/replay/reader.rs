@@ -1,4 +1,4 @@
-//! A recording as chunks of rows, read by a thread of its own.
+//! Reader: a thread per recording that produces chunks of rows.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -17,24 +17,24 @@ use super::{ReplayConfig, ReplayError};
 use crate::market::UnixNanos;
 use crate::source::account::{RowFault, Skip, SkipCounts};
 
-/// Rows handed over at once.
+/// Number of rows per chunk.
 const CHUNK_ROWS: usize = 1000;
-/// Lines read after which a chunk is handed over, whatever is in it.
+/// Number of lines after which a chunk is sent, whatever it contains.
 const CHUNK_LINES: u64 = 50_000;
-/// Chunks that may wait, so that memory doesn't grow with the file.
+/// Maximum number of queued chunks, so that memory does not grow with the file.
 const CHUNKS_MAX: usize = 4;
 
 /// Position in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FilePosition {
-    /// The file, as [`Input::name`] has it.
+    /// Name of the file, as in [`Input::name`].
     pub file: String,
     pub mark: Mark,
     /// The rows were sorted by time, so that `mark` counts sorted rows.
     pub is_sorted: bool,
 }
 
-/// Why a row was skipped, for the log and for `max_bad`.
+/// Reason of a skipped row, for the log and for `max_bad`.
 #[derive(Debug)]
 pub(super) struct Note {
     /// Number of rows of the chunk before it.
@@ -47,21 +47,21 @@ pub(super) struct Note {
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
     pub rows: Vec<Placed>,
-    /// Lines that were read for this chunk.
+    /// Number of lines read for this chunk.
     pub read: u64,
     /// Skipped rows by reason, but for those in `notes`.
     pub skipped: SkipCounts,
     /// Every bad row, and the first row of each other reason.
     pub notes: Vec<Note>,
-    /// The file can't be read any further.
+    /// Error after which the file cannot be read.
     pub fault: Option<String>,
     /// Remark on the file for operators.
     pub remark: Option<&'static str>,
-    /// The file does not hold any more what was played before.
+    /// True if the file no longer contains the rows replayed before.
     pub has_changed: bool,
 }
 
-/// A file that is being read.
+/// Open recording.
 #[derive(Debug)]
 pub(super) struct Recording {
     pub name: Arc<str>,
@@ -72,7 +72,7 @@ pub(super) struct Recording {
     pub is_sorted: Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// All recordings of a source, and the names that were left out.
+/// All recordings of a source, and the skipped names.
 pub(super) type OpenedAll = (Vec<Recording>, Vec<(String, String)>);
 
 /// Opens all that is listed, at a time of the server's clock. `resume`: where each file was, and
@@ -122,7 +122,7 @@ struct StartPoint {
     now: UnixNanos,
 }
 
-/// Opens a file and looks at it; its rows come from a thread.
+/// Opens and inspects a file; a thread produces its rows.
 fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Recording, ReplayError> {
     let fail = |error: String, is_final| ReplayError::new(&input.path, error, is_final);
     let (looked, looks) = std::sync::mpsc::sync_channel(1);
@@ -136,7 +136,7 @@ fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Record
             let form = Form::detect(&start, name, &own_config)
                 .map_err(|error| ReplayError::new(Path::new(&own.name()), error, true))?;
             let has = (form.rows.trade.is_some(), form.rows.quote.is_some());
-            // The opener waits for exactly this, and may have given up.
+            // The opener may have stopped waiting.
             let _gave_up = told.send(Ok(has));
             let band = Band::new(&own_config.times, from.now);
             Reader::new(form, band, from, chunks, sorted).run(opened);
@@ -162,7 +162,7 @@ fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Record
     })
 }
 
-/// Nobody takes the rows any more.
+/// The receiver was dropped.
 struct Abandoned;
 
 struct Reader {
@@ -210,7 +210,7 @@ impl Reader {
 
     fn run(mut self, opened: Opened<'_>) {
         let reader = BufReader::with_capacity(64 * 1024, opened.reader);
-        // A source that has stopped takes no more.
+        // A stopped source accepts no more.
         let _abandoned = self.read_all(Lines::new(reader));
     }
 
@@ -252,7 +252,7 @@ impl Reader {
         self.finish()
     }
 
-    /// Takes one line: a row that is played, or a reason to skip it.
+    /// Parses one line: a row, or a reason to skip it.
     fn take(&mut self, number: u64, line: Line, bytes: &[u8]) -> Result<(), Abandoned> {
         self.crc.update(bytes);
         self.crc.update(b"\n");
@@ -286,7 +286,7 @@ impl Reader {
         self.order()
     }
 
-    /// Puts what the band has let pass in its place in time.
+    /// Orders the rows that passed the time band.
     fn order(&mut self) -> Result<(), Abandoned> {
         for item in self.passed.drain(..) {
             self.order.push(item, &mut self.ordered);
@@ -294,7 +294,7 @@ impl Reader {
         self.pass()
     }
 
-    /// Hands rows on that have their place in time now.
+    /// Sends the rows whose order is known.
     fn pass(&mut self) -> Result<(), Abandoned> {
         let mut ordered = std::mem::take(&mut self.ordered);
         for one in ordered.drain(..) {
@@ -357,7 +357,7 @@ impl Reader {
         if let Some((at, false)) = resume {
             self.chunk.has_changed |= self.rows < at.rows;
         }
-        // The fault is the last thing that is said of a file.
+        // The fault is the last entry of a file.
         let fault = self.chunk.fault.take();
         self.pass()?;
         self.chunk.fault = fault;

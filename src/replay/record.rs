@@ -3,20 +3,20 @@
 
 use std::io::{BufRead, Error, ErrorKind, Result};
 
-/// The most bytes of a line.
+/// Maximum length of a line in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes without a line end after which a file is no text of lines.
 const UNBROKEN_BYTES_MAX: u64 = 64 << 20;
 
-/// A line that was read.
+/// Result of reading a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
     Whole,
-    /// It passed [`LINE_BYTES_MAX`]; only its beginning was kept.
+    /// Longer than [`LINE_BYTES_MAX`]; only the beginning is kept.
     TooLong,
 }
 
-/// Reads lines that end with `\n`, `\r\n` or `\r`; empty ones are passed over.
+/// Reads lines that end with `\n`, `\r\n` or `\r`; empty lines are skipped.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     inner: R,
@@ -35,12 +35,12 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// The bytes of the last line; after an error, of the line that it cut.
+    /// Bytes of the last line; after an error, of the incomplete line.
     pub(super) fn line(&self) -> &[u8] {
         &self.line
     }
 
-    /// The number of the last line, from 1.
+    /// Number of the last line, from 1.
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
@@ -63,7 +63,7 @@ impl<R: BufRead> Lines<R> {
                 continue;
             }
             if bytes == 0 {
-                // A run of empty lines is passed over at once.
+                // Consecutive empty lines are skipped at once.
                 let empty = buffer.iter().take_while(|byte| **byte == b'\n').count();
                 if empty > 0 {
                     self.number += empty as u64;
@@ -101,7 +101,7 @@ const fn length_of(bytes: u64) -> Line {
     }
 }
 
-/// A quoted cell that is not closed as it should be.
+/// Quoted cell that is not closed correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum QuoteFault {
     #[error("a quoted cell has no closing quote on its line")]
@@ -110,7 +110,7 @@ pub(super) enum QuoteFault {
     Trailing,
 }
 
-/// The cells of one line.
+/// Cells of one line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cells {
     text: String,
@@ -118,7 +118,7 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Cuts a line into cells. Spaces around a cell are no part of it.
+    /// Splits a line into cells. Spaces around a cell are removed.
     pub(super) fn split(
         &mut self,
         line: &str,
@@ -145,7 +145,7 @@ impl Cells {
         }
     }
 
-    /// Takes a quoted cell without its quotes; returns what follows it.
+    /// Parses a quoted cell without its quotes; returns the rest of the line.
     fn quoted<'l>(&mut self, mut rest: &'l str) -> std::result::Result<&'l str, QuoteFault> {
         loop {
             let (inside, after) = rest.split_once('"').ok_or(QuoteFault::Open)?;

@@ -13,7 +13,7 @@ use crate::market::{
 };
 use crate::source::account::{RowFault, Skip, shown};
 
-/// One row that is played.
+/// Row to be replayed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     /// Venue of the trade, if the file names it.
@@ -40,7 +40,7 @@ impl Row {
 /// Format of the side column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SideColumn {
-    /// One of the words of [`side`].
+    /// A word of [`side`].
     Word(usize),
     /// True if the buyer was the maker: then the seller was the aggressor.
     BuyerIsMaker(usize),
@@ -62,7 +62,7 @@ pub(super) struct QuoteColumns {
     pub ask: Option<(usize, Option<usize>)>,
 }
 
-/// Tells trades from quotes where both are in one file.
+/// Distinguishes trades from quotes in a file with both.
 #[derive(Debug, Clone)]
 pub(super) struct RowType {
     pub column: usize,
@@ -82,7 +82,7 @@ pub(super) enum VenueAt {
     Fixed(Symbol),
 }
 
-/// Reads the rows of one file.
+/// Parser of the rows of one file.
 #[derive(Debug)]
 pub(super) struct RowReader {
     pub time: usize,
@@ -112,7 +112,7 @@ impl RowReader {
         }
     }
 
-    /// Reads one row.
+    /// Parses one row.
     pub(super) fn row(&mut self, cells: &Cells) -> Result<Row, RowFault> {
         let (trade, quote) = match &self.row_type {
             None => (self.trade, self.quote),
@@ -178,7 +178,7 @@ fn cell(cells: &Cells, at: usize) -> Result<&str, RowFault> {
     })
 }
 
-/// The most symbols of a file that are kept, so that a hostile file takes no memory.
+/// Maximum number of cached symbols of a file, so that a hostile file cannot exhaust memory.
 const KNOWN_MAX: usize = 100_000;
 
 fn known(symbols: &mut HashMap<String, Symbol>, text: &str) -> Result<Symbol, RowFault> {
@@ -226,8 +226,7 @@ fn refused(fault: PriceFault, is_nothing: bool) -> RowFault {
     RowFault::new(skip, fault.to_string())
 }
 
-/// The aggressor by the words that venues use. `bid` and `ask` name the side of the book that the
-/// aggressor's order was for.
+/// Aggressor by the words of venues. `bid` and `ask` name the side of the aggressor's order.
 fn side(text: &str) -> Result<Aggressor, RowFault> {
     const BUY: [&str; 6] = ["buy", "b", "bid", "buyer", "1", "+1"];
     const SELL: [&str; 6] = ["sell", "s", "ask", "a", "seller", "-1"];

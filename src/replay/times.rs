@@ -1,5 +1,5 @@
-//! Times as recordings have them: numbers since 1970, dates with a time of day, and forms that the
-//! config names.
+//! Times in recordings: numbers since 1970, dates with a time of day, and formats named in the
+//! config.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -17,18 +17,17 @@ use crate::source::account::{RowFault, Skip, shown};
 pub struct TimeRules {
     /// Time zone of times that are written without an offset.
     pub zone: Option<TimeZone>,
-    /// Form of the times (`strptime` directives), where it is not one of those that are recognised.
+    /// Format of the times (`strptime` directives) if it is not detected.
     pub format: Option<String>,
-    /// The earliest time that is played.
+    /// Earliest accepted time.
     pub earliest: UnixNanos,
     /// Bound of times ahead of the server's clock.
     pub ahead: Duration,
-    /// Step ahead of the newest time before it from which a row must be confirmed by the rows after
-    /// it.
+    /// Step ahead of the newest earlier time from which a row must be confirmed by later rows.
     pub max_step: Duration,
 }
 
-/// Reason for which a text can't be read as a time.
+/// Reason why a text is not a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TimeFault {
     Unknown,
@@ -41,7 +40,7 @@ impl TimeRules {
     /// 1990-01-01T00:00:00Z.
     const EARLIEST: UnixNanos = UnixNanos(631_152_000_000_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
-    /// The rules of a source whose config gives none.
+    /// Default rules of a source.
     pub const DEFAULT: Self = Self {
         zone: None,
         format: None,
@@ -50,7 +49,7 @@ impl TimeRules {
         max_step: Self::DAY,
     };
 
-    /// True if a `strptime` form has all that a time needs: it is written and read back once.
+    /// True if a `strptime` format is complete: a time is formatted and parsed once.
     pub fn is_format(format: &str) -> bool {
         let sample = DateTime::constant(2021, 12, 31, 22, 58, 59, 0);
         let Ok(zoned) = sample.to_zoned_datetime(TimeZone::UTC) else {
@@ -59,17 +58,17 @@ impl TimeRules {
         let written = jiff::fmt::strtime::format(format, &zoned);
         let read = written.map_err(|_wrong| TimeFault::Unknown);
         let read = read.and_then(|text| formatted(format, &text, Some(&TimeZone::UTC)));
-        // A form without seconds, or of a date alone, is a form too.
+        // A format without seconds, or of a date alone, is complete too.
         read.is_ok_and(|at| at.floor(Self::DAY) == UnixNanos(1_640_908_800_000_000_000))
     }
 
-    /// Reads the cell of a time.
+    /// Parses the cell of a time.
     pub(super) fn read(&self, text: &str) -> Result<UnixNanos, RowFault> {
         self.parse(text)
             .map_err(|fault| self.row_fault(fault, text))
     }
 
-    /// True if a cell holds a time rather than the header of one, be it a time that is refused.
+    /// True if a cell contains a time, accepted or not, rather than a header.
     pub(super) fn is_time(&self, text: &str) -> bool {
         self.parse(text) != Err(TimeFault::Unknown)
     }
@@ -123,7 +122,7 @@ impl TimeRules {
     }
 }
 
-/// A number since 1970 whose unit its size tells, or seconds with decimals; `None` where the text
+/// Number since 1970 in a unit given by its magnitude, or seconds with decimals; `None` if the text
 /// is no number.
 fn number(text: &str) -> Option<Result<UnixNanos, TimeFault>> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -149,8 +148,7 @@ fn bounded(nanos: Option<i128>) -> Result<UnixNanos, TimeFault> {
         .ok_or(TimeFault::OutOfRange)
 }
 
-/// The instant of a local time. Of an hour that comes twice, at the end of summer time, it is the
-/// first.
+/// Instant of a local time; the first one in the hour that occurs twice at the end of summer time.
 fn instant(
     local: DateTime,
     offset: Option<Offset>,
@@ -273,7 +271,7 @@ fn calendar(text: &str) -> Option<(DateTime, i128, Option<Offset>)> {
     } else {
         0
     };
-    // A leap second is the last second, and one more.
+    // A leap second is one second after the last second.
     let (second, leap) = if second == 60 {
         (59, 1_000_000_000)
     } else {
@@ -347,7 +345,7 @@ mod tests {
             ("2021-07-01", "2021-07-01T04:00:00Z"),
             ("2021-07-01T10:00:00Z", "2021-07-01T10:00:00Z"),
             ("2016-12-31T18:59:60", "2017-01-01T00:00:00Z"),
-            // 01:30 came twice on that day; the first is in summer time.
+            // 01:30 occurs twice on that day; the first is in summer time.
             ("2021-11-07 01:30:00", "2021-11-07T05:30:00Z"),
         ] {
             assert_eq!(new_york.read(text), Ok(utc(instant)), "{text}");

@@ -1,10 +1,10 @@
-//! Files that are no recording of trades or quotes in CSV, recognised by name, by their first
-//! bytes, or by their header, so that a refusal names them and says what would work.
+//! Unsupported files, detected by name, first bytes or header, so that the error names the format
+//! and the remedy.
 
-/// Formats that can be played.
+/// Supported formats.
 const WORKS: &str = "tickcast plays trades and quotes as CSV, plain or packed by gzip, zstd or zip";
 
-/// Names in folders and archives that are no data.
+/// Names in folders and archives that are not data.
 pub(super) fn by_name(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
@@ -24,7 +24,7 @@ pub(super) fn by_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// First bytes of formats that cannot be played, and what works instead.
+/// First bytes of unsupported formats, with the remedy.
 const MAGICS: &[(&[u8], &str)] = &[
     (
         b"PAR1",
@@ -87,7 +87,7 @@ const MAGICS: &[(&[u8], &str)] = &[
     (b"%PDF", "a PDF document"),
 ];
 
-/// The format whose files begin with these bytes.
+/// Format whose files begin with these bytes.
 pub(super) fn by_magic(start: &[u8]) -> Option<String> {
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Some(format!("this is {what}; {WORKS}"));
@@ -123,7 +123,7 @@ pub(super) fn by_magic(start: &[u8]) -> Option<String> {
         .then(|| format!("this is a binary file; {WORKS}"))
 }
 
-/// Content of a CSV file with these column names, if it is known and cannot be played.
+/// Content of a CSV file with these column names, if it is known and unsupported.
 pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     let lower: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     let has = |wanted: &[&str]| {
@@ -162,8 +162,7 @@ pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     Some(format!("this holds {what}, which is not played; {instead}"))
 }
 
-/// Rows of klines have no header of their own: 12 numbers, of which the first and the seventh are
-/// times.
+/// Rows of klines without a header: 12 numbers, of which the first and the seventh are times.
 pub(super) fn is_klines(cells: &[&str]) -> bool {
     let number = |at: usize| cells.get(at).and_then(|cell| cell.parse::<u64>().ok());
     let is_time = |at: usize| number(at).is_some_and(|time| time > 100_000_000_000);

@@ -1,26 +1,26 @@
 use crate::market::SymbolError;
 use crate::source::account::shown;
 
-/// Forms that are played.
+/// Supported formats.
 const KNOWN: &str =
     "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
 
-/// Why the form of a file can't be found out, or is not played.
+/// Reason why the format of a file is not detected or not supported.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::replay) enum FormError {
-    /// The first line can't be cut into cells.
+    /// The first line cannot be split into cells.
     #[error(
         "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \
      its first line has no closing quote on that line, or characters after it"
     )]
     Unclosed,
-    /// Known, and not played.
+    /// Known format that is not supported.
     #[error("{0}")]
     NotPlayed(String),
     /// Bars of Binance, which have no header.
     #[error("this holds klines (bars), which are not played; tickcast makes bars from trades")]
     Klines,
-    /// No form is like it.
+    /// No known format matches.
     #[error(
         "its form is unknown (known: {KNOWN}); name its columns under `columns` in a config, by header or by number from 1; its first line is {}",
         shown(first)
@@ -34,23 +34,23 @@ pub(in crate::replay) enum FormError {
         "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`"
     )]
     NoSymbol,
-    /// The symbol in the name of the file is none of ours.
+    /// The symbol in the file name is not a valid symbol.
     #[error("in its name, {0}; give one with --symbol or `symbol`")]
     Symbol(SymbolError),
-    /// A number of the config is beyond the columns.
+    /// A column number of the config is too large.
     #[error("it has {columns} columns, so none has the number {wanted}")]
     NoNumber {
         /// Number of columns.
         columns: usize,
-        /// The number in the config.
+        /// Number in the config.
         wanted: String,
     },
-    /// A name of the config is not in the header.
+    /// A column name of the config is not in the header.
     #[error("it has no column \"{wanted}\"; it has {}", shown(there))]
     NoColumn {
-        /// The name in the config.
+        /// Name in the config.
         wanted: String,
-        /// The names in the header.
+        /// Names in the header.
         there: String,
     },
     /// Trades need both.

@@ -1,5 +1,4 @@
-//! The forms of recorded CSV: which column is what, found out from the header, the first row and
-//! the file's name.
+//! Formats of recorded CSV files, detected from the header, the first row and the file name.
 
 mod columns;
 mod error;
@@ -16,11 +15,11 @@ use error::FormError;
 use start::Start;
 use symbol::symbol_of;
 
-/// One file's form.
+/// Format of a file.
 #[derive(Debug)]
 pub(super) struct Form {
     pub delimiter: u8,
-    /// The header's cells, where the file has one.
+    /// Cells of the header, if the file has one.
     pub header: Option<Vec<String>>,
     pub rows: RowReader,
 }
@@ -38,7 +37,7 @@ const FUTURES_TRADES: [&str; 2] = [
 const FUTURES_AGG_TRADES: &str =
     "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
 impl Form {
-    /// Finds out the form from a file's first lines and its name.
+    /// Detects the format from the first lines and the name of a file.
     pub(super) fn detect(
         start: &str,
         name: &str,
@@ -84,7 +83,7 @@ impl Form {
         })
     }
 
-    /// True if a row is the header again, as in files that were put together.
+    /// True if a row repeats the header, as in concatenated files.
     pub(super) fn is_header(&self, cells: &Cells) -> bool {
         self.header
             .as_ref()
@@ -130,7 +129,7 @@ enum Market {
 }
 
 impl Market {
-    /// The venue's name, as Tardis has it.
+    /// Name of the venue, as Tardis writes it.
     fn venue(self, symbol: &str) -> &'static str {
         let is_coin_margined = symbol
             .split_once('_')
@@ -193,7 +192,7 @@ fn binance(
     Ok(rows)
 }
 
-/// Reads one line of a form.
+/// Parses one line of a format.
 pub(super) fn read_line(
     form: &mut Form,
     cells: &mut Cells,

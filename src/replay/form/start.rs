@@ -1,6 +1,6 @@
 use super::super::record::Cells;
 
-/// The first lines of a file, cut into cells.
+/// First lines of a file, split into cells.
 pub(super) struct Start<'s> {
     lines: Vec<&'s str>,
 }
@@ -13,7 +13,7 @@ impl<'s> Start<'s> {
         }
     }
 
-    /// The cells of a line, or none where it isn't there or can't be cut.
+    /// Cells of a line; none if the line does not exist or cannot be split.
     pub(super) fn cells(&self, at: usize, delimiter: u8) -> Vec<String> {
         let mut cells = Cells::default();
         match self.lines.get(at).map(|line| cells.split(line, delimiter)) {
@@ -22,7 +22,7 @@ impl<'s> Start<'s> {
         }
     }
 
-    /// The delimiter that the first line has most often, outside quotes.
+    /// Most frequent delimiter of the first line, outside quotes.
     pub(super) fn delimiter(&self) -> u8 {
         let count = |delimiter: &u8| self.cells(0, *delimiter).len();
         // The first of several that are as frequent.
