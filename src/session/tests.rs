@@ -126,6 +126,46 @@ impl Rig {
     }
 }
 
+/// Number of pings that are accepted at once after a request.
+fn pings_after(payload: &[u8]) -> usize {
+    let mut rig = Rig::new();
+    rig.ask(payload);
+    let is_pong = |action: &Action| matches!(action, Action::Respond(Control::Pong(_)));
+    let mut accepts = || {
+        let view = View {
+            replica: &rig.replica,
+            principal: &Principal::Everyone,
+            held: &rig.held,
+            now: rig.now,
+        };
+        let ping = br#"{"op":"ping","t":1}"#;
+        let actions = rig.session.on_request(ping, Encoding::Json, view);
+        actions.iter().any(is_pong)
+    };
+    (0..100).take_while(|_| accepts()).count()
+}
+
+#[test]
+fn a_long_request_costs_as_much_of_the_rate_limit_as_documented() {
+    let burst = 5 * LIMITS.requests_per_s as usize;
+    let short = br#"{"op":"ping","t":1}"#;
+    assert_eq!(pings_after(short), burst - 1);
+    let long = format!(
+        "{{\"op\":\"ping\",\"t\":1,\"x\":\"{}\"}}",
+        "x".repeat(64_000)
+    );
+    let parts = long.len() / (8 * 1024);
+    assert_eq!(pings_after(long.as_bytes()), burst - 1 - parts, "bytes");
+    let names: Vec<String> = (0..1_000).map(|n| format!("{n:x}")).collect();
+    let slices = names.len().div_ceil(128);
+    let request = request("subscribe", &names);
+    assert!(request.len() < 8 * 1024);
+    assert_eq!(pings_after(&request), burst - slices, "names");
+    let instruments = 1_500 / 512;
+    let request = br#"{"op":"instruments"}"#;
+    assert_eq!(pings_after(request), burst - 1 - instruments, "instruments");
+}
+
 fn list(texts: impl Iterator<Item = String>) -> String {
     texts.collect::<Vec<_>>().join(",")
 }
