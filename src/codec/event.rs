@@ -360,22 +360,6 @@ fn decimal(field: &'static str, text: Option<&str>) -> Result<Decimal, MessageFa
     parse_decimal(text).map_err(|error| MessageFault::Decimal { field, error })
 }
 
-fn level(
-    names: [&'static str; 2],
-    px: Option<&str>,
-    qty: Option<&str>,
-) -> Result<Option<Level>, MessageFault> {
-    if px.is_none() && qty.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(Level {
-        px: Price(decimal(names[0], px)?),
-        qty: qty
-            .map(|qty| decimal(names[1], Some(qty)).map(Qty))
-            .transpose()?,
-    }))
-}
-
 impl Flat<'_> {
     /// Converts the fields to an event; `None` for channels unknown to this version, which clients
     /// ignore.
@@ -413,8 +397,18 @@ impl Flat<'_> {
             }),
             Channel::Quote => Body::Quote(Quote {
                 ts,
-                bid: level(["bid", "bidq"], self.bid.as_deref(), self.bidq.as_deref())?,
-                ask: level(["ask", "askq"], self.ask.as_deref(), self.askq.as_deref())?,
+                bid: Level::from_fields(
+                    ["bid", "bidq"],
+                    self.bid.as_deref(),
+                    self.bidq.as_deref(),
+                    decimal,
+                )?,
+                ask: Level::from_fields(
+                    ["ask", "askq"],
+                    self.ask.as_deref(),
+                    self.askq.as_deref(),
+                    decimal,
+                )?,
             }),
             Channel::Ticker => Body::Ticker(Ticker {
                 ts,

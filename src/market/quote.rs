@@ -1,3 +1,5 @@
+use rust_decimal::Decimal;
+
 use super::{Price, Qty, UnixNanos};
 
 /// Price level and the quantity resting at it.
@@ -7,6 +9,27 @@ pub struct Level {
     pub px: Price,
     /// Resting quantity; `None` if the source gives no sizes, which differs from zero.
     pub qty: Option<Qty>,
+}
+
+impl Level {
+    /// Side of a quote from its optional fields: without both it is empty, without a size the
+    /// size is unknown. `decimal` parses a field by name, and rejects a missing one.
+    pub(crate) fn from_fields<T, E>(
+        [px_name, qty_name]: [&'static str; 2],
+        px: Option<T>,
+        qty: Option<T>,
+        decimal: impl Fn(&'static str, Option<T>) -> Result<Decimal, E>,
+    ) -> Result<Option<Self>, E> {
+        if px.is_none() && qty.is_none() {
+            return Ok(None);
+        }
+        let px = Price(decimal(px_name, px)?);
+        let qty = qty.map(|qty| decimal(qty_name, Some(qty)).map(Qty));
+        Ok(Some(Self {
+            px,
+            qty: qty.transpose()?,
+        }))
+    }
 }
 
 /// Best bid and offer (L1); a side may be empty, and a source may give no sizes.

@@ -27,9 +27,10 @@
 //! accepts no more bytes, and events queue here. It sees, in this order:
 //!
 //! 1. `lag` with level `warn`, once a quarter of `fanout.outbox` or `fanout.behind` is used.
-//! 2. At the limit, by `on_slow` of each subscription: `gap`: the oldest events are dropped, and a `gap` message with cause
-//!    `slow` has their range; `conflate`: `lag` with level `degraded`, after which sequence numbers jump to the newest event
-//!    (but never over the last event of a bar); `disconnect`: the connection is closed with 4407.
+//! 2. At the limit, by `on_slow` of each subscription: `gap`: the oldest events are dropped, and a
+//!    `gap` message with cause `slow` has their range; `conflate`: `lag` with level `degraded`,
+//!    after which sequence numbers jump to the newest event (but never over the last event of a
+//!    bar); `disconnect`: the connection is closed with 4407.
 //! 3. `lag` with level `ok`, once everything is sent.
 //!
 //! Nothing is lost silently: the ledger counts each event as delivered, merged or lost. Other

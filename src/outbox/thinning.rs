@@ -1,8 +1,8 @@
 //! Thinning of the queue once it is over its bounds: conflation, dropping of the oldest into gaps,
 //! and skipping of epochs that ended before they began for the client.
 //!
-//! What remains afterwards is bounded by the number of subscriptions, by what the client asked for,
-//! and by `fanout.outbox`.
+//! The reduced queue is bounded by the number of subscriptions, the requested data and
+//! `fanout.outbox`.
 
 use std::collections::{HashSet, VecDeque};
 

@@ -355,22 +355,6 @@ fn decimal(
     }
 }
 
-fn level(
-    names: [&'static str; 2],
-    px: Option<&Field<'_>>,
-    qty: Option<&Field<'_>>,
-) -> Result<Option<Level>, PushFault> {
-    if px.is_none() && qty.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(Level {
-        px: Price(decimal(names[0], px)?),
-        qty: qty
-            .map(|qty| decimal(names[1], Some(qty)).map(Qty))
-            .transpose()?,
-    }))
-}
-
 fn text<'f>(
     name: &'static str,
     field: Option<&'f Field<'_>>,
@@ -416,8 +400,18 @@ impl PublishedEvent<'_> {
     }
 
     fn quote(&self, ts: UnixNanos) -> Result<Quote, PushFault> {
-        let bid = level(["bid", "bidq"], self.bid.as_ref(), self.bidq.as_ref())?;
-        let ask = level(["ask", "askq"], self.ask.as_ref(), self.askq.as_ref())?;
+        let bid = Level::from_fields(
+            ["bid", "bidq"],
+            self.bid.as_ref(),
+            self.bidq.as_ref(),
+            decimal,
+        )?;
+        let ask = Level::from_fields(
+            ["ask", "askq"],
+            self.ask.as_ref(),
+            self.askq.as_ref(),
+            decimal,
+        )?;
         Ok(Quote { ts, bid, ask })
     }
 }
