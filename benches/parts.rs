@@ -1,4 +1,4 @@
-//! The parts of an event's way, each alone: `cargo bench --bench parts`.
+//! Stages of the hot path in isolation: `cargo bench --bench parts`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const LIMITS: OutboxLimits = OutboxLimits {
 
 fn instrument(number: usize) -> Instrument {
     Instrument::new(
-        Symbol::new(&format!("SIM{number:04}")).expect("letters and digits"),
+        Symbol::new(&format!("SIM{number:04}")).expect("valid symbol"),
         SourceKind::Sim,
     )
 }
@@ -86,7 +86,7 @@ fn trade(seq: u64) -> Trade {
     }
 }
 
-/// So many quotes of each topic, numbered from 1.
+/// Batch with `each` quotes of each topic, numbered from 1.
 fn batch(catalog: &Arc<Catalog>, topics: &[TopicId], each: u64) -> Arc<Batch> {
     let event = |seq, topic| {
         LogItem::Event(Event {
@@ -118,13 +118,14 @@ fn encoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A message of so many quotes, and a server's frame around it.
+/// Message of `events` quotes, and the same in a server frame.
 fn message(events: u64) -> (Vec<u8>, Vec<u8>) {
     let catalog = catalog(1);
     let batch = batch(&catalog, &quotes_of(&catalog), events);
     let encoded = batch.encode(Encoding::Msgpack).0;
     let mut payload = Vec::new();
-    rmp::encode::write_array_len(&mut payload, events as u32).expect("a Vec takes all");
+    rmp::encode::write_array_len(&mut payload, events as u32)
+        .expect("writing to a Vec cannot fail");
     (0..batch.items.len()).for_each(|at| payload.extend_from_slice(encoded.item(at)));
     let mut frame = vec![0x82, 126];
     frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
@@ -260,13 +261,13 @@ fn routing(criterion: &mut Criterion) {
                 }
             }
             turn_events.assign(&registry, &mut order, |len| len / 3);
-            let dealt = order.drain(..).map(|key| {
+            let assigned = order.drain(..).map(|key| {
                 let first = turn_events.take_first(key);
-                std::iter::successors(first, |dealt| turn_events.after(*dealt)).count()
+                std::iter::successors(first, |assigned| turn_events.after(*assigned)).count()
             });
-            let dealt: usize = dealt.sum();
+            let assigned: usize = assigned.sum();
             turn_events.clear();
-            dealt
+            assigned
         });
     });
     group.finish();
@@ -276,7 +277,7 @@ fn patterns(criterion: &mut Criterion) {
     let catalog = catalog(10_000);
     let pattern = |text: &str| match TopicName::parse(text) {
         Ok(TopicName::Pattern(pattern)) => pattern,
-        _ => unreachable!("a pattern was written"),
+        _ => unreachable!("the text is a pattern"),
     };
     let (all, some) = (pattern("quote:*"), pattern("bar:SIM12*:1m"));
     let mut group = criterion.benchmark_group("patterns");
@@ -314,7 +315,7 @@ fn bars(criterion: &mut Criterion) {
             for (at, trade) in trades.iter().enumerate() {
                 derive
                     .on_trade(0, InstrumentId(0), trade, &mut out)
-                    .expect("sums have room");
+                    .expect("the session volume does not overflow");
                 if at.is_multiple_of(100) {
                     derive.on_mark(0, trade.ts, &mut out);
                 }
@@ -325,8 +326,8 @@ fn bars(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A file through the replay and the bus, as fast as it goes.
-fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
+/// Replays a file through the bus at full speed; returns the published trades.
+fn replay(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 20, 0);
     let (emitter, queue) = input_queue(16 << 20, clock);
@@ -349,7 +350,7 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
     let published = std::thread::spawn(move || bus.run(queue));
     let demand = Arc::new(DemandSignal::default());
     demand.raise();
-    let replay = ReplayConfig {
+    let config = ReplayConfig {
         speed: Speed::Max,
         max_bad: 0,
         ..ReplayConfig::of(vec![file.to_owned()])
@@ -364,14 +365,14 @@ fn play(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,
     };
-    runtime.block_on(supervise(task, Box::new(Replay::new(replay, None))));
-    published.join().expect("the bus ends with its sources");
+    runtime.block_on(supervise(task, Box::new(Replay::new(config, None))));
+    published.join().expect("the bus ends after its sources");
     metrics.published[Channel::Trade.index()].get()
 }
 
 fn csv(criterion: &mut Criterion) {
     const ROWS: u64 = 100_000;
-    let folder = tempfile::tempdir().expect("a folder for the file");
+    let folder = tempfile::tempdir().expect("temporary folder");
     let file = folder.path().join("AUSDT-trades-2024-08-08.csv");
     let row = |id: u64| {
         format!(
@@ -382,16 +383,16 @@ fn csv(criterion: &mut Criterion) {
             id.is_multiple_of(3)
         )
     };
-    std::fs::write(&file, (0..ROWS).map(row).collect::<String>()).expect("the file is written");
+    std::fs::write(&file, (0..ROWS).map(row).collect::<String>()).expect("writable file");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
-    assert_eq!(play(&file, &runtime), ROWS, "every row is published");
+        .expect("tokio runtime");
+    assert_eq!(replay(&file, &runtime), ROWS, "every row is published");
     let mut group = criterion.benchmark_group("csv");
     group.throughput(Throughput::Elements(ROWS)).sample_size(10);
     group.bench_function("read_and_publish_100000_trades", |bencher| {
-        bencher.iter(|| play(&file, &runtime));
+        bencher.iter(|| replay(&file, &runtime));
     });
     group.finish();
 }

@@ -1,4 +1,5 @@
-//! From the simulator through the bus to encoded batches, on one core: source events a second.
+//! Throughput from the simulator through the bus to encoded batches, on one core: source events per
+//! second.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ fn market(instruments: usize) -> SimConfig {
         "sources: [{{name: sim, kind: sim, instruments: [{}]}}]",
         list.join(", ")
     );
-    let config = Config::parse(&text, "bench").expect("a config made here is right");
+    let config = Config::parse(&text, "bench").expect("valid config");
     match config
         .sources
         .into_iter()
@@ -31,7 +32,7 @@ fn market(instruments: usize) -> SimConfig {
         .map(|source| source.details)
     {
         Some(SourceDetails::Sim(sim)) => sim,
-        _ => unreachable!("a simulated source was asked for"),
+        _ => unreachable!("the source is simulated"),
     }
 }
 
@@ -45,7 +46,7 @@ fn simulated(config: &SimConfig) -> Vec<Emit> {
     events
 }
 
-/// Puts everything through a bus that runs on this thread, and encodes each batch.
+/// Publishes the events through a bus on this thread, and encodes each batch.
 fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(1 << 30, 0);

@@ -1,5 +1,5 @@
-//! Pings of neighbours on the same shard, calm and beside a client that sends the most expensive
-//! requests as often as the default limits allow: interleaved over real sockets.
+//! Round trips of neighbours' pings on the same shard, calm and next to a client that sends the most
+//! expensive requests at the highest rate of the default limits: interleaved, over real sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 const ROUNDS: usize = 5;
 const PINGS: usize = 2_000;
 const PING_INTERVAL: Duration = Duration::from_millis(2);
-/// So many that each stays below its own rate limit.
+/// Enough that each stays below its own rate limit.
 const NEIGHBOURS: usize = 64;
 
-/// Prints the p99 of each round: calm, during the flooder's burst, and once the rate limit holds
-/// it; and the medians of the ratios.
+/// Prints the p99 of each round: calm, during the flooder's burst, and at its sustained rate; and the
+/// medians of the ratios.
 pub(super) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("tokio runtime");
     runtime.block_on(async {
         let instruments: Vec<_> = (0..super::INSTRUMENTS)
             .map(|n| format!("{{symbol: {}}}", super::symbol(n)))
@@ -37,12 +37,12 @@ pub(super) fn run() {
              sources: [{{name: in, kind: push, open: true, instruments: [{}]}}]",
             instruments.join(", ")
         );
-        let config = Config::parse(&config, "bench").expect("a valid config");
-        let app = App::start(&config).await.expect("a free port");
+        let config = Config::parse(&config, "bench").expect("valid config");
+        let app = App::start(&config).await.expect("server on a free port");
         let mut neighbours = Vec::with_capacity(NEIGHBOURS);
         for _ in 0..NEIGHBOURS {
             let client = Client::connect(app.address(), Encoding::Msgpack).await;
-            neighbours.push(client.expect("a connection"));
+            neighbours.push(client.expect("connected client"));
         }
         let clock = app.clock();
         println!(
@@ -81,18 +81,18 @@ pub(super) fn run() {
     });
 }
 
-/// The 99th percentile of the round trip of pings, which the neighbours send in turn.
+/// 99th percentile of the round trips of pings that the neighbours send in turn.
 async fn p99(neighbours: &mut [Client], clock: Clock) -> Duration {
     let mut times = Vec::with_capacity(PINGS);
     for n in 0..PINGS {
         let at = n % neighbours.len();
         let client = &mut neighbours[at];
         let sent = clock.now();
-        client.request(Op::Ping { t: 0 }).await.expect("a ping");
+        client.request(Op::Ping { t: 0 }).await.expect("ping sent");
         loop {
-            let message = client.next().await.expect("a pong");
+            let message = client.next().await.expect("pong received");
             let is_refused = matches!(&message, ServerMessage::Control(Control::Error(_)));
-            assert!(!is_refused, "a neighbour stays within its limits");
+            assert!(!is_refused, "a neighbour exceeded its limits");
             if matches!(message, ServerMessage::Control(Control::Pong(_))) {
                 break;
             }
@@ -105,28 +105,31 @@ async fn p99(neighbours: &mut [Client], clock: Clock) -> Duration {
     times[PINGS * 99 / 100]
 }
 
-/// Sends each of the most expensive requests in turn, reads the whole answer, and waits when the
-/// server says so; notifies at the first time that it does.
+/// Sends each of the most expensive requests in turn, reads the whole response, and waits for
+/// `retry_ms` if rejected; notifies `limited` at each rejection.
 async fn flood(address: std::net::SocketAddr, clock: Clock, limited: Arc<Notify>) {
     let mut request = format!("ws://{address}/v1/feed")
         .into_client_request()
-        .expect("a URL");
-    let subprotocol = Encoding::Json.subprotocol().parse().expect("a token");
+        .expect("valid URL");
+    let subprotocol = Encoding::Json
+        .subprotocol()
+        .parse()
+        .expect("valid header value");
     request
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", subprotocol);
     let (mut socket, _) = tokio_tungstenite::connect_async(request)
         .await
-        .expect("a connection");
+        .expect("connected client");
     let cases = super::subscribe_cases().into_iter();
     let payloads: Vec<_> = cases.chain(super::other_cases()).collect();
     for (_, _, payload) in payloads.iter().cycle() {
-        let text = String::from_utf8(payload.clone()).expect("JSON");
+        let text = String::from_utf8(payload.clone()).expect("JSON is UTF-8");
         let text = text.replacen('{', "{\"id\":1,", 1);
         loop {
             let message = Message::text(text.clone());
-            socket.send(message).await.expect("an open feed");
-            let Some(wait) = answer(&mut socket).await else {
+            socket.send(message).await.expect("open connection");
+            let Some(wait) = response(&mut socket).await else {
                 break;
             };
             limited.notify_one();
@@ -135,17 +138,17 @@ async fn flood(address: std::net::SocketAddr, clock: Clock, limited: Arc<Notify>
     }
 }
 
-/// Reads the answer to a request; returns the time to wait if it was over the rate limit.
-async fn answer<S>(socket: &mut S) -> Option<Duration>
+/// Reads the response to a request; returns the time to wait if it was over the rate limit.
+async fn response<S>(socket: &mut S) -> Option<Duration>
 where
     S: StreamExt<Item = Result<Message, tokio_tungstenite::tungstenite::Error>> + Unpin,
 {
     loop {
-        let message = socket.next().await.expect("an open feed");
+        let message = socket.next().await.expect("open connection");
         let Ok(Message::Text(text)) = message else {
             continue;
         };
-        let message: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let message: serde_json::Value = serde_json::from_str(&text).expect("JSON message");
         if message["op"] == "error" {
             return message["retry_ms"].as_u64().map(Duration::from_millis);
         }

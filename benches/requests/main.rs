@@ -1,11 +1,11 @@
-//! The processor time of the most expensive legal request of each op at the default limits: `cargo
-//! bench --bench requests`; `-- flood` measures the neighbours' pings alone.
+//! Processor time of the most expensive legal request of each op at the default limits: `cargo bench
+//! --bench requests`; `-- flood` measures the pings of neighbours only.
 //!
-//! Each request is carried out as a shard does it: decoded, its slices answered, the answers
-//! encoded, the topics held. The longest slice is what one turn of a shard can spend on it; the sum
-//! is what all of its slices together take.
+//! Each request is executed as by a shard: it is decoded, its slices are answered, the responses are
+//! encoded, and the topics are subscribed. The longest slice is the maximum that one turn of a shard
+//! spends on it; the sum is the time of all of its slices.
 
-#![expect(clippy::print_stdout, reason = "a table is what it is for")]
+#![expect(clippy::print_stdout, reason = "it prints a table")]
 
 mod flood;
 
@@ -46,7 +46,7 @@ struct Rig {
     now: UnixNanos,
 }
 
-/// The longest slice of a request, all of its slices, and how many there were.
+/// Time of the longest slice of a request, time of all slices, and number of slices.
 type Cost = (Duration, Duration, usize);
 
 impl Rig {
@@ -78,10 +78,10 @@ impl Rig {
         }
     }
 
-    fn ask(&mut self, payload: &[u8]) -> Cost {
+    fn execute(&mut self, payload: &[u8]) -> Cost {
         assert!(
             payload.len() <= LIMITS.message_bytes as usize,
-            "a legal request"
+            "the request exceeds the message limit"
         );
         self.now = self.now.plus(Duration::from_secs(60));
         let (mut longest, mut sum, mut slices) = (Duration::ZERO, Duration::ZERO, 0);
@@ -147,8 +147,8 @@ impl Rig {
         }
     }
 
-    /// Puts what waits on the wire, one frame or two at a time, as a socket takes it; costs as for
-    /// a request.
+    /// Drains the outbox into frames, one or two at a time, as for a writable socket; returns costs
+    /// like [`Self::execute`].
     fn drain(&mut self) -> Cost {
         let (mut longest, mut sum, mut fills) = (Duration::ZERO, Duration::ZERO, 0);
         loop {
@@ -179,7 +179,7 @@ impl Rig {
 fn catalog() -> Arc<Catalog> {
     let instrument = |n: usize| {
         Instrument::new(
-            Symbol::new(&symbol(n)).expect("letters and digits"),
+            Symbol::new(&symbol(n)).expect("valid symbol"),
             SourceKind::Sim,
         )
     };
@@ -209,13 +209,13 @@ fn held(n: usize) -> String {
     format!("quote:{}", symbol(n))
 }
 
-/// A request to measure: its name, the requests before it, and itself.
+/// Measured request: its name, the requests before it, and its payload.
 type Case = (&'static str, Vec<Vec<u8>>, Vec<u8>);
 
 fn subscribe_cases() -> Vec<Case> {
     let all = || topics("subscribe", (0..1024).map(held));
     let nothing = |n: usize| format!("bar:Z{n}*:1m");
-    let stray = {
+    let unrelated = {
         let names = list((0..2_800).map(|n| format!("a:{n}*")));
         let seqs: Vec<_> = (0..3_600).map(|n| format!("\"a:{n}\":0")).collect();
         let from = format!("{{\"epoch\":\"0\",\"seqs\":{{{}}}}}", seqs.join(","));
@@ -243,36 +243,31 @@ fn subscribe_cases() -> Vec<Case> {
     vec![
         ("subscribe: 1,024 topics", vec![], all()),
         (
-            "subscribe: 8,500 names that are no topics",
+            "subscribe: 8,500 invalid topic names",
             vec![],
             topics("subscribe", (0..8_500).map(|n| format!("{n:x}"))),
         ),
-        (
-            "subscribe, atomic: 8,500 names that are no topics",
-            vec![],
-            {
-                let names = list((0..8_500).map(|n| format!("{n:x}")));
-                format!("{{\"op\":\"subscribe\",\"atomic\":true,\"topics\":[{names}]}}")
-                    .into_bytes()
-            },
-        ),
+        ("subscribe, atomic: 8,500 invalid topic names", vec![], {
+            let names = list((0..8_500).map(|n| format!("{n:x}")));
+            format!("{{\"op\":\"subscribe\",\"atomic\":true,\"topics\":[{names}]}}").into_bytes()
+        }),
         (
             "subscribe: 4,700 unknown topics",
             vec![],
             topics("subscribe", (0..4_700).map(|n| format!("trade:{n:x}"))),
         ),
         (
-            "subscribe: new patterns that match nothing",
+            "subscribe: new patterns without matches",
             vec![],
             topics("subscribe", (0..4_000).map(nothing)),
         ),
         (
-            "subscribe: refused names, stray resume places",
+            "subscribe: rejected names, unrelated resume positions",
             vec![],
-            stray,
+            unrelated,
         ),
         (
-            "subscribe: refused patterns, stray resume places",
+            "subscribe: rejected patterns, unrelated resume positions",
             vec![],
             refused_patterns,
         ),
@@ -285,7 +280,7 @@ fn subscribe_cases() -> Vec<Case> {
     ]
 }
 
-/// Topics that are held, and those that no name covers.
+/// Cases of the other ops.
 fn other_cases() -> Vec<Case> {
     let all = || topics("subscribe", (0..1024).map(held));
     let nothing = |n: usize| format!("bar:Z{n}*:1m");
@@ -299,7 +294,7 @@ fn other_cases() -> Vec<Case> {
             topics("modify", (0..1024).map(held)),
         ),
         (
-            "modify: 8,500 names that are no topics",
+            "modify: 8,500 invalid topic names",
             vec![],
             topics("modify", (0..8_500).map(|n| format!("{n:x}"))),
         ),
@@ -342,7 +337,7 @@ fn other_cases() -> Vec<Case> {
             format!("{{\"op\":\"ping\",\"t\":1,{}}}", others.join(",")).into_bytes()
         }),
         (
-            "no request: a list of 32,000 numbers",
+            "invalid request: a list of 32,000 numbers",
             vec![],
             format!("[{}0]", "0,".repeat(32_000)).into_bytes(),
         ),
@@ -368,13 +363,13 @@ fn table() {
             .map(|_| {
                 let mut rig = Rig::new(&catalog);
                 for request in &before {
-                    rig.ask(request);
+                    rig.execute(request);
                     rig.drain();
                 }
-                (rig.ask(&payload), rig.drain())
+                (rig.execute(&payload), rig.drain())
             })
             .collect();
-        costs.sort_by_key(|(ask, _)| ask.0);
+        costs.sort_by_key(|(execution, _)| execution.0);
         let ((longest, sum, slices), (longest_fill, fills, _)) = costs[RUNS / 2];
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         println!(
