@@ -1,4 +1,4 @@
-// Accessibility of what is on the screen, by axe.
+// Accessibility of the screen, checked with axe.
 
 import { readFileSync } from "node:fs";
 import { ROOT } from "./harness.mjs";

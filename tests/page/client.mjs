@@ -1,4 +1,4 @@
-// The browser's client in Node, with a `WebSocket` passed in: `node client.mjs host:port`. Fails by an assertion.
+// The browser client in Node, with a given `WebSocket`: `node client.mjs host:port`. Fails by an assertion.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -40,7 +40,7 @@ await until(() => seen.events > 200);
 const topics = trades.topics.length;
 assert.ok(topics > 0 && seen.snapshots === topics, "each topic begins with a snapshot");
 
-// Cut off, and once more before the answer to the first requests: nothing is missing afterwards, and nothing comes twice.
+// Disconnected, and again before the response to the first requests: afterwards no event is missing or repeated.
 for (const cut of [() => {}, () => once(socket, "message")]) {
   socket.terminate();
   await new Promise((done) => { const end = feed.on("state", ({ state }) => { if (state === "connecting") { end(); setImmediate(done); } }); });
@@ -53,7 +53,7 @@ await until(() => seen.events > before + 200);
 assert.deepEqual([seen.holes, seen.gaps, seen.refused], [[], [], []]);
 assert.ok(seen.recovered >= topics && seen.snapshots === topics, "what was missed came as events, and no topic began anew");
 
-// Changed in mid-stream the account goes on, and both sides count the same.
+// A change in mid-stream keeps the account, and both sides count the same.
 quotes.modify({ mode: "conflate" });
 quotes.modify({ mode: "raw" });
 for (let round = 0; round < 5; round += 1) {

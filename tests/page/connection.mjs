@@ -1,16 +1,16 @@
-// What happens to the connection, and what the page makes of it: a server that dies, a hidden tab, a client that can't keep up.
+// Connection states on the page: a killed server, a hidden tab, a slow client.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Screen, Server, hidingBrowser, withScreen } from "./harness.mjs";
 
-/** Waits until it holds in a hidden tab, where frames don't come. */
+/** Waits until a condition holds in a hidden tab, which gets no frames. */
 const poll = (screen, holds) => screen.page.waitForFunction(holds, null, { polling: 50 });
 
-/** What a browser writes to its console of a server that is away. */
+/** Console messages of a browser about an unreachable server. */
 const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
 
-test("a killed server is told, its successor found, and the ledger is at zero", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("a killed server is reported, its successor is found, and the ledger balances", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
   await screen.untilHealth("ledger", /^0 ✓$/);
   await server.kill();
   await screen.untilState("waiting");
@@ -23,7 +23,7 @@ test("a killed server is told, its successor found, and the ledger is at zero", 
   await screen.untilHealth("ledger", /^0 ✓$/);
   await screen.until((texts) => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].filter((cell) => !texts.includes(cell.textContent)).length > 5, before);
   await screen.until(() => document.querySelectorAll("#trades tbody tr").length > 3);
-  // Once more, while it knows how to.
+  // Again, while the reconnect is scheduled.
   await server.kill();
   await screen.untilState("waiting");
   await server.start();
@@ -32,7 +32,7 @@ test("a killed server is told, its successor found, and the ledger is at zero", 
   assert.equal(await screen.health("lost"), "0");
 }));
 
-test("a server that stops says when to come back, and the page does", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("the page reconnects at the time that a stopping server announces", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
   await screen.untilHealth("ledger", /^0 ✓$/);
   await server.kill("SIGTERM");
   await screen.untilState("waiting");
@@ -41,7 +41,7 @@ test("a server that stops says when to come back, and the page does", () => with
   await screen.untilHealth("ledger", /^0 ✓$/);
 }));
 
-test("a hidden tab falls back to one event a second, and catches up by snapshot when shown", async () => {
+test("a hidden tab reduces to one event per second, and catches up by snapshot when shown", async () => {
   const server = await Server.start();
   const { context, page, end } = await hidingBrowser();
   try {
@@ -49,7 +49,7 @@ test("a hidden tab falls back to one event a second, and catches up by snapshot 
     await screen.open("?quotes=raw&tickers=raw&bars=raw&interval=1s");
     await screen.until(() => document.querySelectorAll("#trades tbody tr").length >= 50);
     await screen.untilHealth("ledger", /^0 ✓$/);
-    // A client beside the page's own, which keeps what it is told.
+    // A second client next to the page's own, which records its events.
     await screen.ask(async () => {
       const { connect } = await import("/tickcast.js");
       const told = { modes: new Map(), snapshots: 0, trades: 0, quotes: 0, gaps: [] };
@@ -65,7 +65,7 @@ test("a hidden tab falls back to one event a second, and catches up by snapshot 
     await other.bringToFront();
     await poll(screen, () => document.visibilityState === "hidden");
     await poll(screen, () => [...window.beside.told.modes].filter(([topic, mode]) => topic.startsWith("quote:") && mode === "interval 1000").length === 24);
-    // No trade is held once its account says so; from then on nothing but quotes comes, at most one a second of each.
+    // Once the account has no trades, only quotes arrive, at most one per second and symbol.
     await poll(screen, async () => !(await window.beside.feed.ledger()).server.some(({ topic }) => topic.startsWith("trade:")));
     const hidden = await screen.ask(async () => {
       const { told } = window.beside, { quotes, trades, snapshots } = told, begun = performance.now();
@@ -82,7 +82,7 @@ test("a hidden tab falls back to one event a second, and catches up by snapshot 
       return unaccounted === 0 && differing.length === 0 && lines.length === 48;
     });
     assert.deepEqual(await screen.ask(() => [window.beside.told.gaps, window.beside.feed.counts.unexplained]), [[], 0]);
-    // The page's own caught up as well.
+    // The page's own client has caught up as well.
     await screen.until((time) => document.querySelector("#trades tbody td").textContent > time, before);
     await screen.untilHealth("ledger", /^0 ✓$/);
     screen.assertClean();
@@ -94,7 +94,7 @@ test("a hidden tab falls back to one event a second, and catches up by snapshot 
 
 const BUSY = ["--sim-instruments", "100", "--sim-rate", "10000"];
 
-test("slowed down, one sees lag, merging and recovery, and the ledger stays at zero", () => withScreen({ given: BUSY }, async (screen, server) => {
+test("throttled reading shows lag, conflation and recovery, and the ledger balances", () => withScreen({ given: BUSY }, async (screen, server) => {
   const { page } = screen;
   await screen.untilHealth("ledger", /^0 ✓$/);
   await page.keyboard.press("s");
@@ -112,7 +112,7 @@ test("slowed down, one sees lag, merging and recovery, and the ledger stays at z
   assert.equal(screen.server, server);
 }));
 
-test("delivery is changed in mid-stream, and the account goes on", () => withScreen({ query: "?quotes=raw" }, async (screen) => {
+test("changing delivery in mid-stream keeps the account", () => withScreen({ query: "?quotes=raw" }, async (screen) => {
   const { page } = screen;
   await page.keyboard.press("d");
   const quotes = () => screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes"))

@@ -1,4 +1,4 @@
-// The examples of README.md and docs/client.md run as they stand, but for the address.
+// The examples of README.md and docs/client.md run unchanged, except for the address.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { ROOT, Server, scratch, withBrowser } from "./harness.mjs";
 
-/** The code blocks of a language that name the feed. */
+/** Code blocks of a language that contain the feed's address. */
 function examples(file, language) {
   const blocks = readFileSync(join(ROOT, file), "utf8").split("```").filter((_, at) => at % 2 === 1);
   const found = blocks.filter((block) => block.startsWith(`${language}\n`) && block.includes("tickcast.js")).map((block) => block.slice(language.length + 1));
@@ -20,7 +20,7 @@ function examples(file, language) {
 const LINES = 30;
 
 for (const file of ["README.md", "docs/client.md"]) {
-  test(`${file}: the page of another origin runs as it stands`, async () => {
+  test(`${file}: the page of another origin runs unchanged`, async () => {
     const server = await Server.start();
     for (const example of examples(file, "html")) {
       const elsewhere = createServer((_, answer) => answer.setHeader("content-type", "text/html").end(example.replaceAll("127.0.0.1:8080", server.address)));
@@ -30,7 +30,7 @@ for (const file of ["README.md", "docs/client.md"]) {
         page.on("pageerror", (error) => wrong.push(String(error)));
         const told = new Promise((done) => page.on("console", (message) => {
           (message.type() === "log" ? lines : wrong).push(message.text());
-          // What has no icon is asked for one.
+          // Browsers request an icon for a page without one.
           if (lines.length >= LINES || wrong.some((one) => !one.includes("favicon"))) done();
         }));
         await page.goto(`http://127.0.0.1:${elsewhere.address().port}/`);
@@ -44,7 +44,7 @@ for (const file of ["README.md", "docs/client.md"]) {
   });
 }
 
-test("docs/client.md: the program runs in Node as it stands", async () => {
+test("docs/client.md: the program runs in Node unchanged", async () => {
   const server = await Server.start();
   for (const example of examples("docs/client.md", "javascript")) {
     const file = scratch("client.mjs"), folder = dirname(file);

@@ -1,4 +1,4 @@
-// Handlers that throw, in Node with the package `ws`: `node handlers.mjs host:port`. Fails by an assertion.
+// Throwing handlers, in Node with the package `ws`: `node handlers.mjs host:port`. Fails by an assertion.
 
 import assert from "node:assert/strict";
 import WebSocket from "../.deps/node_modules/ws/wrapper.mjs";
@@ -26,7 +26,7 @@ const throwing = feed.subscribe(["trade:*", "quote:*"], {}, {
   granted: () => { throw new Error("on purpose: granted"); },
   gap: (gap) => gaps.push(gap),
 });
-// Another subscription of the same topics hears everything all the same, and so does whoever hears of the connection.
+// Another subscription to the same topics still gets everything, and so do connection handlers.
 feed.subscribe(["trade:*"], {}, { event: () => { seen.beside += 1; }, gap: (gap) => gaps.push(gap) });
 for (const name of ["state", "welcome", "heartbeat"]) feed.on(name, () => { throw new Error(`on purpose: ${name}`); });
 feed.on("heartbeat", (beat) => heartbeats.push(beat));
@@ -50,7 +50,7 @@ for (const name of ["event", "snapshot", "granted", "welcome", "heartbeat"]) {
   assert.ok(reported.includes(`on purpose: ${name}`), `the error of a ${name} handler is reported`);
 }
 
-// Closed by a handler in the middle of a frame, a subscription hears nothing more; the account of the frame is complete.
+// A subscription that a handler closes in the middle of a frame gets no further events; the account of the frame is complete.
 let after = 0;
 const closing = feed.subscribe(["quote:*"], {}, { event: () => { after += 1; closing.close(); } });
 await until("the subscription closes itself", () => after > 0);

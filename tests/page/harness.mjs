@@ -1,4 +1,4 @@
-// A real server and a real browser for the tests of the page. Nothing here waits for a time, only for what shall be seen.
+// A real server and a real browser for the tests of the page. Waits are for visible conditions, never for a duration.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -14,9 +14,9 @@ export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const isFull = process.env.TICKCAST_FULL === "1";
 const TICKCAST = process.env.TICKCAST ?? join(ROOT, "target/release/tickcast");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-/** Where screenshots go. */
+/** Folder of screenshots. */
 export const SCREENS = join(ROOT, "target/page");
-/** In a container there's no other user to be; a browser that calls home would spoil "no request to any other host". */
+/** Containers have no other user for a sandbox; background requests of the browser would violate "no request to any other host". */
 const BROWSER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const WAIT_MS = 60_000;
 
@@ -24,10 +24,10 @@ const folder = mkdtempSync(join(tmpdir(), "tickcast-page-"));
 mkdirSync(SCREENS, { recursive: true });
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Where a file of that name may be written; it is gone afterwards. */
+/** Path of a temporary file with this name. */
 export const scratch = (name) => join(mkdtempSync(join(folder, "file-")), name);
 
-/** The arguments for a config of one's own. */
+/** Arguments for a server with this config. */
 export function config(text) {
   const file = scratch("feeds.yaml");
   writeFileSync(file, text);
@@ -36,7 +36,7 @@ export function config(text) {
 
 export const MARKET = ["--config", join(ROOT, "feeds.yaml")];
 
-/** A running server, which can be killed and started again in its place. */
+/** Running server, which can be killed and restarted at the same address. */
 export class Server {
   #arguments;
   #child;
@@ -82,11 +82,11 @@ export class Server {
   }
 }
 
-/** The page of a server in a browser, watched for whatever shall not happen. */
+/** Page of a server in a browser; records errors and foreign requests. */
 export class Screen {
-  /** What the console said that it shouldn't have. */
+  /** Unexpected console messages. */
   complaints = [];
-  /** Requests to anyone but the server. */
+  /** Requests to other hosts than the server. */
   strays = [];
 
   constructor(page, server) {
@@ -95,7 +95,7 @@ export class Screen {
     page.setDefaultTimeout(WAIT_MS);
     page.on("pageerror", (error) => this.complaints.push(error.stack ?? String(error)));
     page.on("console", (message) => {
-      // The tests read canvases back, the page doesn't.
+      // The tests read canvases back; the page does not.
       if (message.text().includes("willReadFrequently")) return;
       if (["error", "warning"].includes(message.type())) this.complaints.push(`${message.type()}: ${message.text()} (${message.location().url})`);
     });
@@ -109,7 +109,7 @@ export class Screen {
     await this.until(() => /\d/.test(document.querySelector(".lines .last")?.textContent ?? ""));
   }
 
-  /** Waits until it holds on the page. */
+  /** Waits until a condition holds on the page. */
   until(holds, argument) {
     return this.page.waitForFunction(holds, argument, { timeout: WAIT_MS });
   }
@@ -122,7 +122,7 @@ export class Screen {
     return this.page.locator(selector).innerText();
   }
 
-  /** The texts of a column, from the top, as they stand at one instant. */
+  /** Texts of a column from top to bottom, at one instant. */
   column(name) {
     return this.ask((column) => [...document.querySelectorAll(".lines .line:not([hidden])")]
       .sort((a, b) => Number(a.ariaRowIndex ?? a.getAttribute("aria-rowindex")) - Number(b.getAttribute("aria-rowindex")))
@@ -141,7 +141,7 @@ export class Screen {
     }, wanted);
   }
 
-  /** A field of the health strip. */
+  /** Field of the health strip. */
   health(field) {
     return this.text(`[data-field="${field}"] dd`);
   }
@@ -157,12 +157,12 @@ export class Screen {
     return this.until((wanted) => document.body.dataset.state === wanted, state);
   }
 
-  /** A screenshot, of which a copy is kept. */
+  /** Screenshot, saved as a file too. */
   shot(name, options = {}) {
     return this.page.screenshot({ path: join(SCREENS, `${name}.png`), ...options });
   }
 
-  /** Nothing was complained of, but what may be. */
+  /** Asserts that there are no complaints except the allowed ones. */
   assertClean(mayBe = /(?!)/) {
     assert.deepEqual(this.complaints.filter((complaint) => !mayBe.test(complaint)), []);
     assert.deepEqual(this.strays, []);
@@ -173,13 +173,13 @@ export class Screen {
 let browser = null;
 after(() => browser?.close());
 
-/** The browser, which all tests share; each has a context of its own. */
+/** Browser shared by all tests; each has its own context. */
 async function theBrowser() {
   browser ??= await chromium.launch({ executablePath: CHROMIUM, args: [...BROWSER, "--enable-precise-memory-info"] });
   return browser;
 }
 
-/** Runs a test with a page of its own. */
+/** Runs a test with a new page. */
 export async function withBrowser(test, context = {}) {
   const made = await (await theBrowser()).newContext(context);
   try {
@@ -189,7 +189,7 @@ export async function withBrowser(test, context = {}) {
   }
 }
 
-/** Runs a test with a server and its page, and ends both. */
+/** Runs a test with a server and its page, and stops both. */
 export async function withScreen({ given = MARKET, query = "", mayComplain, ...context } = {}, test) {
   const server = await Server.start(given);
   try {
@@ -204,7 +204,7 @@ export async function withScreen({ given = MARKET, query = "", mayComplain, ...c
   }
 }
 
-/** A browser whose tabs can be hidden: the other one is always told that it is looked at. Its first page, and how to end it. */
+/** Browser whose tabs can be hidden; the shared one always reports them as visible. Returns its first page and a function to close it. */
 export async function hidingBrowser() {
   const profile = mkdtempSync(join(folder, "profile-"));
   const child = spawn(CHROMIUM, ["--headless", "--remote-debugging-port=0", `--user-data-dir=${profile}`, ...BROWSER, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });

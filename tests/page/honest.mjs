@@ -1,4 +1,4 @@
-// Nothing on the page misleads: its state is the worst there is, figures stand in full, lists and messages say what they are.
+// The page does not mislead: its state is the worst of all, figures are complete, lists and messages are clear.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -12,14 +12,14 @@ import { writeFileSync } from "node:fs";
 const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
 const TOKEN = "a publisher's token";
 
-/** The arguments for prices that the test publishes. @param {string[]} instruments in YAML @param {string} [more] of the source */
+/** Arguments for a server whose prices the test publishes. @param {string[]} instruments in YAML @param {string} [more] of the source */
 const pushed = (instruments, more = "stale_after: 1h", beside = "") => config(`
 sources:
 ${beside}
   - {name: desk, kind: push, token_sha256: ${createHash("sha256").update(TOKEN).digest("hex")}, negative_prices: true, crossed: true, ${more}, instruments: [${instruments.join(", ")}]}
 `);
 
-/** Publishes events of one symbol each. */
+/** Publishes events, each of one symbol. */
 async function publish(server, events) {
   const answer = await fetch(new URL("v1/publish", server.url), {
     method: "POST", headers: { "content-type": "application/x-ndjson", authorization: `Bearer ${TOKEN}` }, body: events.map((event) => JSON.stringify(event)).join("\n"),
@@ -28,7 +28,7 @@ async function publish(server, events) {
   assert.equal(refused, 0, JSON.stringify(errors));
 }
 
-/** Opens the page of a server that has published events already. */
+/** Opens the page of a server that has already published events. */
 async function withPublished(instruments, events, { more, beside, ...options }, test) {
   const server = await Server.start(pushed(instruments, more, beside));
   try {
@@ -51,7 +51,7 @@ const untilConnection = (screen, state, text) => screen.until(([wanted, source])
   return place.dataset.state === wanted && new RegExp(source).test(place.textContent);
 }, [state, text.source]);
 
-test("some stale prices make the page's state stale, and their areas are dimmed and dated", () => withPublished(["{symbol: QUIET}"], [
+test("stale prices make the page stale, and their areas are dimmed and dated", () => withPublished(["{symbol: QUIET}"], [
   { ch: "trade", sym: "QUIET", px: "10.50", qty: "1" }, { ch: "quote", sym: "QUIET", bid: "10.50", bidq: "1", ask: "10.51", askq: "1" },
 ], {
   more: "stale_after: 400ms", query: "?symbol=QUIET", beside: '  - {name: busy, kind: sim, stale_after: 1m, instruments: [{symbol: BUSY, start: "100", rate: 50/s}]}',
@@ -73,7 +73,7 @@ test("some stale prices make the page's state stale, and their areas are dimmed 
   await untilConnection(screen, "stale", /./);
 }));
 
-test("a replay that has ended is not live", () => {
+test("an ended replay is not live", () => {
   const file = scratch("BTCUSDT-trades-2024-08-08.csv");
   writeFileSync(file, Array.from({ length: 200 }, (_, at) => `${at},${(60000 + at % 7).toFixed(2)},0.01,600.00,${1723075200000 + 20 * at},true,true`).join("\n"));
   return withScreen({ given: ["--replay", file] }, async (screen) => {
@@ -81,7 +81,7 @@ test("a replay that has ended is not live", () => {
     await screen.until(() => /^as of 2024-08-08 00:00:0\d$/.test(document.querySelector("#instrument .as-of:not([hidden])")?.textContent ?? ""));
     assert.doesNotMatch(await screen.text("#connection"), /Live/);
     await untilConnection(screen, "stale", /^Stale · \w+ ended$/);
-    // A page that is opened after the end says the same.
+    // A page opened after the end shows the same.
     await screen.page.reload();
     await untilConnection(screen, "stale", /^Stale · \w+ ended$/);
   });
@@ -103,7 +103,7 @@ test("a server without a price is not live", async () => {
   }
 });
 
-test("a client that reads too slowly is delayed, not live, and live again once it caught up", () => withScreen({ given: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
+test("a slow client is delayed instead of live, and live again once it has caught up", () => withScreen({ given: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
   await untilConnection(screen, "live", /^Live$/);
   await screen.page.keyboard.press("s");
   await untilConnection(screen, "delayed", /^Delayed \d/);
@@ -113,13 +113,13 @@ test("a client that reads too slowly is delayed, not live, and live again once i
   await untilConnection(screen, "live", /^Live$/);
 }));
 
-test("a lost connection counts down to the next attempt, and can be tried at once", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("a lost connection counts down to the next attempt, which can be started immediately", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
   await untilConnection(screen, "live", /^Live$/);
   await screen.untilHealth("p99", /\d/);
   await server.kill();
   await screen.until(() => /^(Reconnecting in \d+ s|Reconnecting now), last update \d+ s ago$/.test(document.querySelector("#retry:not([hidden]) span")?.textContent ?? ""));
   for (const field of ["messages", "events", "rate", "p50", "p99", "ping", "lag", "merged", "lost", "ledger"]) assert.equal(await screen.health(field), "–", field);
-  // Each attempt that fails waits longer: one is found that leaves time to press the button.
+  // Each failed attempt waits longer: use one that leaves time to press the button.
   await screen.until(() => Number(/in (\d+) s/.exec(document.querySelector("#retry span").textContent)?.[1] ?? 0) >= 4);
   await screen.shot("countdown");
   await server.start();
@@ -128,7 +128,7 @@ test("a lost connection counts down to the next attempt, and can be tried at onc
   await screen.until(() => document.getElementById("retry").hidden);
 }));
 
-test("the reason of a server that stops stays to be read while it is away", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("the reason of a stopped server stays visible while it is away", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
   await untilConnection(screen, "live", /^Live$/);
   await server.kill("SIGTERM");
   await untilConnection(screen, "waiting", /^Connection lost: .+; server unreachable$/);
@@ -136,13 +136,13 @@ test("the reason of a server that stops stays to be read while it is away", () =
 
 // --- Figures ---
 
-/** The texts that don't stand whole in their own boxes. */
+/** Texts that are truncated in their boxes. */
 const cut = (screen) => screen.ask(() => [...document.querySelectorAll(".lines .line:not([hidden]) .cell:not(.spark, .symbol), .lines .line:not([hidden]) .name, #session dd, .side strong, .side .size, .between, #trades td, #legend")]
   .filter((one) => one.offsetParent !== null && one.textContent !== "")
   .filter((one) => {
     const range = document.createRange();
     range.selectNodeContents(one);
-    // Spaces at the end of a line of the legend hang over.
+    // Trailing spaces of a legend line may overflow.
     if (one.id === "legend") return one.scrollWidth > one.clientWidth + 1;
     const text = range.getBoundingClientRect(), box = one.getBoundingClientRect();
     const panel = one.closest("#grid") ? null : one.closest(".panel").getBoundingClientRect();
@@ -156,21 +156,21 @@ const EXTREMES = [
 ].flatMap(([symbol, scale, px]) => [{ symbol, scale, px }]);
 
 for (const [width, height] of [[2560, 1300], [1440, 900], [1100, 700], [390, 844]]) {
-  test(`no figure and no name is cut at ${width} px, whatever its size`, () => withPublished(
+  test(`no figure or name is truncated at ${width} px, whatever its size`, () => withPublished(
     EXTREMES.map(({ symbol, scale }) => `{symbol: ${symbol}, price_scale: ${scale}, qty_scale: 2}`),
     EXTREMES.flatMap(({ symbol, px }) => [
       { ch: "quote", sym: symbol, bid: px, bidq: "99999999.25", ask: px, askq: "123456789.75" },
       ...[1, 2, 3].map(() => ({ ch: "trade", sym: symbol, px, qty: "98765432.50", side: "buy" })),
     ]),
     { more: "stale_after: 500ms", viewport: { width, height }, query: "?symbol=HUGE" }, async (screen) => {
-      // Every row is marked as stale beside its kind, and the names are there all the same.
+      // Every row has a stale mark next to its kind, and names remain visible.
       await screen.until((rows) => document.querySelectorAll(".lines .line.stale:not([hidden])").length === rows, EXTREMES.length);
       for (const { symbol, px } of EXTREMES) {
         await screen.ask((wanted) => document.querySelector(`.line[data-symbol="${wanted}"]`).click(), symbol);
         await screen.until(([wanted, digits]) => document.getElementById("symbol").textContent === wanted
           && document.querySelector(".side.bid strong").textContent.replaceAll(",", "").replace("−", "-") === digits
           && document.querySelectorAll("#trades tbody tr").length === 3 && document.getElementById("legend").textContent !== "", [symbol, px]);
-        // In a narrow window a name of 32 characters would leave no room for prices.
+        // In a narrow window, a name of 32 characters would leave no room for prices.
         assert.deepEqual((await cut(screen)).filter((one) => width > 1320 || one !== `name: ${EXTREMES.at(-1).symbol}`), [], symbol);
       }
       assert.ok(await screen.ask(() => document.documentElement.scrollWidth <= innerWidth), "the window needn't scroll sideways");
@@ -178,7 +178,7 @@ for (const [width, height] of [[2560, 1300], [1440, 900], [1100, 700], [390, 844
     }));
 }
 
-test("prices below zero fall when they fall, and their spread has a size", () => withPublished(["{symbol: NEG, qty_scale: 0}"], [
+test("negative prices have correct directions and spreads", () => withPublished(["{symbol: NEG, qty_scale: 0}"], [
   { ch: "trade", sym: "NEG", px: "-37.63", qty: "1" }, { ch: "trade", sym: "NEG", px: "-38.63", qty: "1" }, { ch: "quote", sym: "NEG", bid: "-38.64", bidq: "1", ask: "-38.59", askq: "1" },
 ], {}, async (screen, server) => {
   await screen.until(() => document.querySelector(".lines .line .change").textContent === "−2.66%" && document.querySelector("#session [data-sign]")?.textContent === "−2.66%");
@@ -189,7 +189,7 @@ test("prices below zero fall when they fall, and their spread has a size", () =>
   await screen.until(() => document.querySelector(".between").textContent === "Spread 0.02");
 }));
 
-test("the strip of figures is not painted over, and a young market has all its bars in the chart", async () => {
+test("the summary strip is not covered, and a chart with few bars shows all of them", async () => {
   await withScreen({ given: ["--sim-instruments", "3"], query: "?interval=1s", viewport: { width: 844, height: 390 } }, async (screen) => {
     await screen.until(() => document.getElementById("legend").textContent !== "");
     await screen.ask(() => document.getElementById("chart").scrollIntoView({ block: "center" }));
@@ -217,15 +217,15 @@ test("the strip of figures is not painted over, and a young market has all its b
 const stored = (screen) => screen.ask(() => JSON.parse(localStorage.getItem("tickcast") ?? "{}").symbols ?? null);
 const action = (screen, title) => screen.page.getByRole("button", { name: title, exact: true }).click();
 
-test("a link's list is a view: one's own stays until one keeps the link's", () => withScreen({}, async (screen) => {
+test("the list of a link does not replace the stored list until the user keeps it", () => withScreen({}, async (screen) => {
   const { page } = screen;
-  // A list of one's own.
+  // A stored list.
   await page.goto(`${screen.server.url}?symbols=AAPL,BTC-USD,TSLA`);
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
   await action(screen, "Save as my watchlist");
   await screen.until(() => document.getElementById("watch-list").hidden);
   assert.deepEqual(await stored(screen), ["AAPL", "BTC-USD", "TSLA"]);
-  // A link, changed while one looks at it.
+  // A link whose list the user changes.
   await page.goto(`${screen.server.url}?symbols=JPM,META&symbol=JPM`);
   await screen.untilSymbols(["JPM", "META"]);
   await screen.until(() => document.getElementById("watch-list").textContent.startsWith("This watchlist comes from a link."));
@@ -244,7 +244,7 @@ test("a link's list is a view: one's own stays until one keeps the link's", () =
   assert.equal(await screen.ask(() => document.documentElement.dataset.theme), "light", "what isn't of the list is kept");
 }));
 
-test("symbols are removed by mouse and by touch, brought back, and all of them at once", () => withScreen({ query: "?symbols=AAPL,BTC-USD,EUR-USD" }, async (screen) => {
+test("symbols are removed by mouse and by touch, restored, and all removed at once", () => withScreen({ query: "?symbols=AAPL,BTC-USD,EUR-USD" }, async (screen) => {
   const { page } = screen;
   await screen.untilSymbols(["AAPL", "BTC-USD", "EUR-USD"]);
   const line = page.locator(".line[data-symbol='BTC-USD']");
@@ -257,14 +257,14 @@ test("symbols are removed by mouse and by touch, brought back, and all of them a
   await screen.until(() => document.getElementById("watch-note").hidden);
   await action(screen, "All symbols");
   await screen.until(() => document.getElementById("watch-count").textContent === "24 symbols" && document.getElementById("all").hidden);
-  // From the list of all: what that means is said, and undone as well.
+  // From the list of all symbols: the consequence is explained and can be undone.
   await page.locator("#grid").press("Delete");
   await screen.until(() => / removed\. New symbols of the server are no longer added/.test(document.getElementById("watch-note").textContent));
   await action(screen, "Undo");
   await screen.until(() => document.getElementById("watch-count").textContent === "24 symbols" && document.getElementById("all").hidden);
 }));
 
-test("by touch the chosen row has its button", () => withScreen({ query: "?symbols=AAPL,BTC-USD", viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true }, async (screen) => {
+test("on touch screens the selected row shows its button", () => withScreen({ query: "?symbols=AAPL,BTC-USD", viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true }, async (screen) => {
   await screen.untilSymbols(["AAPL", "BTC-USD"]);
   const line = screen.page.locator(".line[data-symbol='BTC-USD']");
   await line.tap();
@@ -272,7 +272,7 @@ test("by touch the chosen row has its button", () => withScreen({ query: "?symbo
   await screen.untilSymbols(["AAPL"]);
 }));
 
-test("500 symbols: all of them are reachable, and what is in view is subscribed", () => withScreen({ given: ["--sim-instruments", "500"] }, async (screen) => {
+test("500 symbols: all are reachable, and visible ones are subscribed", () => withScreen({ given: ["--sim-instruments", "500"] }, async (screen) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "500 symbols");
   await screen.untilHealth("ledger", /^0 ✓$/);
   const topics = () => screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].slice(1).map((line) => Number(line.cells[2].textContent.replaceAll(",", ""))));
@@ -296,11 +296,11 @@ sources:
   - {name: sim, kind: sim, seed: 3, history: 2h, stale_after: 1h, instruments: [${Array.from({ length: 100 }, (_, at) => `{symbol: S${String(at).padStart(2, "0")}, start: "100", rate: 5/s}`).join(", ")}]}
 `;
 
-test("sorted by the last hour, rows that were never in view are sorted too", () => withScreen({ given: config(HISTORY) }, async (screen, server) => {
+test("sorting by the last hour includes rows that were never visible", () => withScreen({ given: config(HISTORY) }, async (screen, server) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "100 symbols");
   await screen.page.locator(".head .spark button").click();
   await screen.page.mouse.move(0, 0);
-  // By the server's bars and prices: who has risen most.
+  // Order by rise, from the server's bars and prices.
   const hours = async () => {
     const symbols = Array.from({ length: 100 }, (_, at) => `S${String(at).padStart(2, "0")}`), all = [];
     for (let at = 0; at < 100; at += 25) {
@@ -312,13 +312,13 @@ test("sorted by the last hour, rows that were never in view are sorted too", () 
   const deadline = performance.now() + 60_000;
   for (;;) {
     const [shown, wanted] = [(await screen.symbols()).slice(0, 5), (await hours()).slice(0, 10)];
-    // Some that are close may change places meanwhile.
+    // Close ones may swap meanwhile.
     if (shown.every((symbol) => wanted.includes(symbol))) break;
     assert.ok(performance.now() < deadline, `${shown} ${wanted}`);
   }
 }));
 
-test("rows don't change places under the pointer", () => withScreen({ given: config(HISTORY) }, async (screen) => {
+test("rows do not move under the pointer", () => withScreen({ given: config(HISTORY) }, async (screen) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "100 symbols");
   await screen.page.locator(".head .last button").click();
   const moved = (before) => screen.until((old) => {
@@ -332,7 +332,7 @@ test("rows don't change places under the pointer", () => withScreen({ given: con
   await screen.until(() => !document.getElementById("watch-order").hidden);
   const before = await screen.symbols();
   const texts = await screen.column("last");
-  // Prices go on, by far more than one round of sorting.
+  // Prices keep changing for much longer than one sorting interval.
   await screen.until(([old, until]) => performance.now() > (window.until ??= performance.now() + until)
     && [...document.querySelectorAll(".lines .last")].filter((cell) => !old.includes(cell.textContent)).length > 5, [texts, 3000]);
   assert.deepEqual(await screen.symbols(), before);
@@ -341,7 +341,7 @@ test("rows don't change places under the pointer", () => withScreen({ given: con
   await screen.until(() => document.getElementById("watch-order").hidden);
 }));
 
-test("an empty filter and a wrong link say what is so, and the way out", () => withScreen({}, async (screen) => {
+test("an empty filter and an invalid link show the reason and a remedy", () => withScreen({}, async (screen) => {
   const { page } = screen;
   await page.locator("#filter").fill("no-such");
   await screen.until(() => document.querySelector("#watch-empty:not([hidden]) span")?.textContent === "No symbol matches “no-such”.");
@@ -350,7 +350,7 @@ test("an empty filter and a wrong link say what is so, and the way out", () => w
   await page.locator("#add").fill("TSLB");
   await page.locator("#add").press("Enter");
   await screen.until(() => document.querySelector("#watch-note:not([hidden]) span")?.textContent === "Unknown symbol TSLB.");
-  // It goes by itself.
+  // The note disappears by itself.
   await screen.until(() => document.getElementById("watch-note").hidden);
 
   await page.goto(`${screen.server.url}?symbols=NOPE-AT-ALL,BTC-USDD&symbol=NOPE-AT-ALL`);
@@ -370,7 +370,7 @@ test("an empty filter and a wrong link say what is so, and the way out", () => w
 
 // --- Elsewhere ---
 
-/** A reverse proxy that has the server under a path prefix, with the server's own name in front of it. */
+/** Reverse proxy with the server under a path prefix, which keeps the server's host name. */
 async function proxy(server, prefix) {
   const { host, hostname, port } = new URL(server.url);
   const passed = ({ url, method, headers }) => ({ hostname, port, method, path: url.slice(prefix.length - 1), headers: { ...headers, host, ...(headers.origin ? { origin: `http://${host}` } : {}) } });
@@ -394,7 +394,7 @@ async function proxy(server, prefix) {
   return { url: `http://127.0.0.1:${made.address().port}${prefix}`, end: () => { made.closeAllConnections(); made.close(); } };
 }
 
-test("the page and its client work under a proxy's path prefix", async () => {
+test("the page and its client work under the path prefix of a proxy", async () => {
   const server = await Server.start();
   const front = await proxy(server, "/markets/eu/");
   try {
@@ -403,7 +403,7 @@ test("the page and its client work under a proxy's path prefix", async () => {
       await screen.open();
       await screen.untilHealth("ledger", /^0 ✓$/);
       await screen.until(() => document.getElementById("legend").textContent !== "");
-      // The last hour of each line comes by HTTP.
+      // The last hour of each row is loaded by HTTP.
       await screen.until(() => [...document.querySelectorAll(".lines .line:not([hidden]) canvas")].some((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)));
       assert.ok(page.url().startsWith(front.url));
       screen.assertClean();

@@ -1,4 +1,4 @@
-// How the page looks and whom it lets in: themes, widths, accessibility. The screenshots stay in target/page.
+// Appearance and accessibility of the page: themes, widths, axe. Screenshots are in target/page.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,7 +16,7 @@ const ready = async (screen) => {
 
 for (const theme of ["dark", "light"]) {
   for (const [name, [width, height]] of Object.entries(WIDTHS)) {
-    test(`${theme}, ${name}: nothing overflows, axe finds nothing`, () => withScreen({ viewport: { width, height }, colorScheme: theme, query: "?symbol=BTC-USD" }, async (screen) => {
+    test(`${theme}, ${name}: no overflow and no accessibility violation`, () => withScreen({ viewport: { width, height }, colorScheme: theme, query: "?symbol=BTC-USD" }, async (screen) => {
       await ready(screen);
       await screen.shot(`${theme}-${name}`);
       assert.equal(await screen.ask(() => document.documentElement.dataset.theme), theme);
@@ -40,12 +40,12 @@ for (const theme of ["dark", "light"]) {
   }
 }
 
-test("figures don't jump, and nothing moves for those who asked for that", () => withScreen({ reducedMotion: "reduce" }, async (screen) => {
+test("figures keep their positions, and nothing moves with reduced motion", () => withScreen({ reducedMotion: "reduce" }, async (screen) => {
   await ready(screen);
   const [numeric, transition] = await screen.ask(() => [".last", ".side strong", "#health dd", "#trades td"]
     .map((one) => getComputedStyle(document.querySelector(one))).reduce(([all, moves], style) => [all && style.fontVariantNumeric === "tabular-nums", moves || parseFloat(style.transitionDuration) > 0 && style.transitionProperty !== "none"], [true, false]));
   assert.deepEqual([numeric, transition], [true, false]);
-  // A line keeps its place and its height, whatever it shows.
+  // A row keeps its position and height, whatever it shows.
   const places = () => screen.ask(() => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].map((cell) => { const { x, y, width, height } = cell.getBoundingClientRect(); return [x, y, width, height].join(); }));
   const before = await places(), texts = await screen.column("last");
   await screen.until((old) => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].filter((cell) => !old.includes(cell.textContent)).length > 10, texts);

@@ -1,4 +1,4 @@
-// All tests of the page, one after the other: `cargo build --release && node tests/page/run.mjs`; ./check installs what they need.
+// All tests of the page, sequentially: `cargo build --release && node tests/page/run.mjs`; ./check installs their dependencies.
 
 import "./screen.mjs";
 import "./connection.mjs";

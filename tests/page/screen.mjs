@@ -1,4 +1,4 @@
-// What is on the screen: prices, the watchlist, the chosen symbol.
+// Content of the screen: prices, the watchlist, the selected symbol.
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
@@ -21,14 +21,14 @@ test("prices appear, change, flash and are marked as simulated", () => withScree
   await screen.until(() => !document.getElementById("kind").hidden);
   assert.deepEqual([await screen.text("#kind"), await screen.text("#symbol-kind")], ["Simulated prices", "Simulated"]);
   assert.equal(await screen.ask(() => document.getElementById("watermark").textContent), "Simulated prices");
-  // Each line has its last hour drawn.
+  // Each row has a sparkline of its last hour.
   await screen.until(() => [...document.querySelectorAll(".lines .line:not([hidden]) canvas")].every((canvas) => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return data.some((value) => value > 0);
   }));
 }));
 
-test("symbols are added, removed, sorted and filtered, and kept in the browser and in the address", () => withScreen({ query: "?symbols=BTC-USD,EUR-USD,AAPL" }, async (screen) => {
+test("symbols are added, removed, sorted and filtered, and kept in the browser and the URL", () => withScreen({ query: "?symbols=BTC-USD,EUR-USD,AAPL" }, async (screen) => {
   const { page } = screen;
   await screen.untilSymbols(["AAPL", "BTC-USD", "EUR-USD"]);
   await page.locator("#add").fill("tsla");
@@ -42,7 +42,7 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await page.locator("#add").press("Enter");
   await screen.until(() => document.getElementById("watch-note").textContent.startsWith("TSLA is already in the list"));
 
-  // By price, the highest first; again: the lowest.
+  // By price, highest first; again: lowest first.
   await page.locator(".head .last button").click();
   await screen.untilSymbols(["BTC-USD", "TSLA", "AAPL", "EUR-USD"]);
   assert.equal(await page.locator(".head .last").getAttribute("aria-sort"), "descending");
@@ -63,10 +63,10 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await screen.untilSymbols(["EUR-USD", "TSLA", "BTC-USD"]);
   await screen.until(() => document.getElementById("symbol").textContent === "TSLA");
   assert.match(page.url(), /symbols=BTC-USD,EUR-USD,TSLA&symbol=TSLA/);
-  // What was removed is held no longer: three lines are nine topics, and the chosen one has trades and bars.
+  // Removed symbols are unsubscribed: three rows are nine topics, and the selected one adds trades and bars.
   await screen.untilHealth("ledger", /0 ✓/);
 
-  // The address has it, for others; the browser has it, for the next time, once it isn't a link's list any more.
+  // The URL has the list, for sharing; the browser stores it once it is no longer the list of a link.
   await page.getByRole("button", { name: "Save as my watchlist" }).click();
   await screen.until(() => document.getElementById("watch-list").hidden);
   await page.goto(screen.server.url);
@@ -74,7 +74,7 @@ test("symbols are added, removed, sorted and filtered, and kept in the browser a
   await screen.until(() => document.getElementById("symbol").textContent === "TSLA");
 }));
 
-test("the chart has candles of the past, and a new one comes", () => withScreen({ query: "?symbols=BTC-USD&interval=1s" }, async (screen, server) => {
+test("the chart shows historical candles and a new one", () => withScreen({ query: "?symbols=BTC-USD&interval=1s" }, async (screen, server) => {
   const inked = () => screen.until(() => {
     const style = getComputedStyle(document.documentElement);
     const inks = ["--up-fill", "--down-fill"].map((name) => style.getPropertyValue(name).trim().slice(1).match(/../g).map((hex) => parseInt(hex, 16)));
@@ -90,7 +90,7 @@ test("the chart has candles of the past, and a new one comes", () => withScreen(
   await inked();
   const legend = () => screen.ask(() => document.getElementById("legend").textContent);
   const figures = (text) => /O (\S+) {2}H (\S+) {2}L (\S+) {2}C (\S+)/.exec(text)?.slice(1).join(" ").replaceAll(",", "");
-  // Under the crosshair stands a bar that the server has too, wherever one points.
+  // The bar under the crosshair is one of the server's, at every position.
   const box = await screen.page.locator("#chart").boundingBox();
   const pointed = new Set();
   for (let step = 1; step < 12; step += 1) {
@@ -101,7 +101,7 @@ test("the chart has candles of the past, and a new one comes", () => withScreen(
   const { ok } = await server.json("/v1/snapshot?topics=bar:BTC-USD:1s&events=1000");
   const known = new Set(ok[0].events.map(({ o, h, l, c }) => `${o} ${h} ${l} ${c}`));
   assert.deepEqual([...pointed].filter((bar) => !known.has(bar)), []);
-  // Of the present, several begin one after the other while one looks.
+  // At the current end, several bars begin one after the other.
   await screen.page.mouse.move(0, 0);
   const opens = new Set();
   while (opens.size < 3) {
@@ -116,7 +116,7 @@ test("the chart has candles of the past, and a new one comes", () => withScreen(
   }
 }));
 
-test("best bid and offer, session and trades are those of the chosen symbol", () => withScreen({ query: "?symbols=BTC-USD,ETH-USD&symbol=ETH-USD" }, async (screen, server) => {
+test("best bid and offer, session and trades are those of the selected symbol", () => withScreen({ query: "?symbols=BTC-USD,ETH-USD&symbol=ETH-USD" }, async (screen, server) => {
   const trades = () => screen.ask(() => [...document.querySelectorAll("#trades tbody tr")].map((line) => [...line.cells].map((cell) => cell.textContent)));
   await screen.until(() => document.querySelectorAll("#trades tbody tr").length >= 50);
   const seen = await trades();
@@ -137,7 +137,7 @@ test("best bid and offer, session and trades are those of the chosen symbol", ()
     && [...document.querySelectorAll("#trades tbody tr")].every((line) => line.cells[1].textContent.replace(/[^\d.]/g, "") > "20000"));
 }));
 
-test("all of it works by keys", () => withScreen({ query: "?symbols=AAPL,BTC-USD,EUR-USD" }, async (screen) => {
+test("everything works by keyboard", () => withScreen({ query: "?symbols=AAPL,BTC-USD,EUR-USD" }, async (screen) => {
   const { page } = screen;
   const chosen = (symbol) => screen.until((wanted) => document.getElementById("symbol").textContent === wanted, symbol);
   const grid = page.locator("#grid");
@@ -174,7 +174,7 @@ sources:
   - {name: desk, kind: push, open: true, instruments: [{symbol: LATER, description: No price yet}]}
 `;
 
-test("a symbol without a price has its line, and can be chosen", () => withScreen({ given: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {
+test("a symbol without a price has a row and can be selected", () => withScreen({ given: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {
   await screen.untilSymbols(["BUSY", "LATER"]);
   await screen.until(() => document.getElementById("symbol").textContent === "LATER" && document.getElementById("description").textContent === "No price yet");
   assert.match((await screen.column("last"))[1], /^\D*$/);
@@ -187,7 +187,7 @@ sources:
   - {name: quiet, kind: sim, stale_after: 400ms, instruments: [{symbol: QUIET, start: "100", rate: 1/s}]}
 `;
 
-test("what is stale is marked on its row and on the chosen symbol, and live again once it is", () => withScreen({ given: config(QUIET), query: "?symbol=QUIET" }, async (screen) => {
+test("staleness is marked on the row and the selected symbol, and cleared when live again", () => withScreen({ given: config(QUIET), query: "?symbol=QUIET" }, async (screen) => {
   for (const [isStale, state] of [[true, "stale"], [false, ""], [true, "stale"]]) {
     await screen.until(([wanted, text]) => {
       const line = document.querySelector('.line[data-symbol="QUIET"]');
@@ -198,7 +198,7 @@ test("what is stale is marked on its row and on the chosen symbol, and live agai
   assert.equal(await screen.ask(() => document.querySelector('.line[data-symbol="BUSY"]').classList.contains("stale")), false);
 }));
 
-/** A dump of trades as Binance has them, one every 50 ms. */
+/** Binance dump of trades, one every 50 ms. */
 function tape() {
   const file = scratch("BTCUSDT-trades-2024-08-08.csv");
   const line = (_, at) => `${at},${(60000 + at % 7).toFixed(2)},0.01,600.00,${1723075200000 + 50 * at},${at % 2 === 0},true`;
@@ -206,7 +206,7 @@ function tape() {
   return ["--replay", file, "--replay-loop"];
 }
 
-test("replayed prices are marked as such", () => withScreen({ given: tape() }, async (screen) => {
+test("replayed prices are marked as replayed", () => withScreen({ given: tape() }, async (screen) => {
   await screen.untilSymbols(["BTCUSDT"]);
   await screen.until(() => document.querySelector(".line:not([hidden]) .mark").textContent === "REPLAY");
   await screen.until(() => document.getElementById("kind").textContent === "Replayed prices" && document.getElementById("watermark").textContent === "Replayed prices");

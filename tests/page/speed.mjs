@@ -1,5 +1,5 @@
-// How fast the page is: its size, its first prices, its frames under load, its memory. Machines are shared and noisy, so the daily check fails
-// only where a time is missed by a factor of two, or frames by one of four (a browser shares two cores with its server); all figures are printed.
+// Speed of the page: size, first prices, frames under load, memory. Machines are shared and noisy, so the daily check fails
+// only if a time is missed by a factor of two, or the frame rate by a factor of four (a browser shares two cores with its server); all figures are printed.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -23,7 +23,7 @@ sources:
 ${Array.from({ length: SYMBOLS }, (_, at) => `      - {symbol: S${String(at).padStart(3, "0")}, start: "${100 + at}", rate: ${EVENTS_PER_S / SYMBOLS}/s}`).join("\n")}
 `;
 
-test("the first prices are painted soon, and the page is small", async (context) => {
+test("the first prices appear soon, and the page is small", async (context) => {
   const times = [];
   for (let round = 0; round < 5; round += 1) {
     await withScreen({}, async (screen) => {
@@ -44,7 +44,7 @@ test("the first prices are painted soon, and the page is small", async (context)
 });
 
 for (const mode of ["100ms", "raw"]) {
-  test(`${SYMBOLS} symbols at ${EVENTS_PER_S} events/s, ${mode}: frames keep coming and memory doesn't grow`, (context) => withScreen({ given: config(LARGE), query: `?quotes=${mode}&tickers=${mode}` }, async (screen) => {
+  test(`${SYMBOLS} symbols at ${EVENTS_PER_S} events/s, ${mode}: the frame rate holds and memory does not grow`, (context) => withScreen({ given: config(LARGE), query: `?quotes=${mode}&tickers=${mode}` }, async (screen) => {
     await screen.until((symbols) => document.getElementById("watch-count").textContent === `${symbols} symbols`, SYMBOLS);
     await screen.untilHealth("ledger", /^0 ✓$/);
     const session = await screen.page.context().newCDPSession(screen.page);
@@ -66,7 +66,7 @@ for (const mode of ["100ms", "raw"]) {
     const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
     context.diagnostic(`${mode}: ${median(rates).toFixed(1)} frames/s (${Math.min(...rates).toFixed(1)} at worst), ${median(events)} events/s reach the page, heap ${heaps.slice(0, 3).concat(heaps.slice(-3)).map((one) => one.toFixed(1)).join(", ")} MB in ${SECONDS} s`);
     assert.ok(median(rates) >= FRAMES_PER_S, `${rates}`);
-    // What the first rounds fill (bars, lines, pools) stays; nothing is added to it.
+    // Memory filled by the first rounds (bars, rows, pools) remains; nothing is added.
     assert.ok(median(heaps.slice(-3)) < median(heaps.slice(0, 3)) * 1.25 + 1, `${heaps}`);
     await screen.untilHealth("ledger", /^0 ✓$/);
   }));
