@@ -41,12 +41,12 @@ pub struct Account {
 /// A violation of the protocol by the server.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AccountError {
-    /// A topic that isn't held.
+    /// A message for a topic without a subscription.
     #[error("{0}: received an event or message without a subscription")]
-    NotHeld(String),
-    /// Not after what came before.
-    #[error("{topic}: received seq {seq} after {head}")]
-    Backwards {
+    NotSubscribed(String),
+    /// A sequence number that is not greater than the one before it.
+    #[error("{topic}: received seq {seq} after seq {head}; expected a greater number")]
+    OutOfOrder {
         /// The topic.
         topic: String,
         /// Sequence number received.
@@ -54,43 +54,43 @@ pub enum AccountError {
         /// Sequence number received before it.
         head: Seq,
     },
-    /// A hole that no gap names, in a topic that doesn't merge.
+    /// Missing events that no gap reports, in a topic that is not merged.
     #[error("{topic}: events {from} to {to} are missing and no gap reports them")]
-    Silent {
+    UnreportedLoss {
         /// The topic.
         topic: String,
-        /// The first that is missing.
+        /// First missing event.
         from: Seq,
-        /// The last that is missing.
+        /// Last missing event.
         to: Seq,
     },
-    /// The last event of a closed bar was merged.
+    /// The last event of a closed bar is missing.
     #[error("{topic}: a closed bar before seq {seq} was not delivered and no gap reports it")]
-    Swallowed {
+    MissingClosedBar {
         /// The topic.
         topic: String,
-        /// The event or snapshot that shows it.
+        /// Event or snapshot after the missing one.
         seq: Seq,
     },
-    /// A snapshot at a place that neither an acknowledgement nor a gap announced.
+    /// A snapshot at a position that neither an acknowledgement nor a gap announced.
     #[error(
-        "{topic}: unexpected snapshot at seq {seq}, not announced by an acknowledgement or a gap"
+        "{topic}: unexpected snapshot at seq {seq}; no acknowledgement and no gap announced it"
     )]
-    Unannounced {
+    UnexpectedSnapshot {
         /// The topic.
         topic: String,
         /// The snapshot's number.
         seq: Seq,
     },
-    /// A snapshot that doesn't show the state at its number.
-    #[error("{topic}: the snapshot at seq {seq} does not contain the state at {seq}")]
-    Contents {
+    /// A snapshot without the state at its sequence number.
+    #[error("{topic}: the events of the snapshot at seq {seq} are not the state at that number")]
+    SnapshotContents {
         /// The topic.
         topic: String,
         /// The snapshot's number.
         seq: Seq,
     },
-    /// A message of an epoch that isn't the account's, or that has ended.
+    /// A message of an epoch that is not the topic's current one.
     #[error("{topic}: received a message of epoch {epoch}, which is not the topic's current epoch")]
     Epoch {
         /// The topic.
@@ -98,26 +98,30 @@ pub enum AccountError {
         /// The message's epoch.
         epoch: String,
     },
-    /// A gap with cause `slow` without a warning.
-    #[error("{0}: gap without a preceding lag message")]
-    Unwarned(String),
-    /// A gap whose `n` isn't the number of events that it names.
-    #[error("{0}: a gap's `n` is not the number of events from `from` to `to`")]
+    /// A gap with cause `slow` without a `lag` message before it.
+    #[error("{0}: gap with cause `slow` without a preceding `lag` message")]
+    GapWithoutLag(String),
+    /// A gap whose `n` is not the number of its events.
+    #[error("{0}: `n` of a gap is not the number of events from `from` to `to`")]
     GapCount(String),
-    /// The topics of an answer, or their settings, aren't those that are held.
+    /// A listed topic that is not subscribed, or has other settings.
     #[error("{0}: the listed settings differ from the acknowledged ones")]
     Settings(String),
-    /// An answer's `count`, or its list, doesn't agree with what is held.
-    #[error("the server counts {server} subscribed topics, the client {client}")]
+    /// A response whose `count` or list is not the number of subscribed topics.
+    #[error("the server counts {server} subscribed topics, the client counts {client}")]
     Count {
         /// The server's.
         server: u64,
         /// The client's.
         client: u64,
     },
-    /// The server's account says something else.
-    #[error("{topic}: ledgers differ: server {server:?}, client {client:?}")]
-    Differs {
+    /// The accounts of server and client differ.
+    #[error(
+        "{topic}: ledgers differ: server: {}; client: {}",
+        server_counts(server),
+        client_counts(client.as_deref())
+    )]
+    LedgerMismatch {
         /// The topic.
         topic: String,
         /// The server's.
@@ -127,9 +131,10 @@ pub enum AccountError {
     },
     /// The sums of a heartbeat differ from those of the accounts.
     #[error(
-        "heartbeat {heartbeat:?} differs from the client's count: {delivered} delivered, {merged} merged, {lost} lost"
+        "heartbeat counts {} delivered, {} merged, {} lost; the client counts {delivered} delivered, {merged} merged, {lost} lost",
+        heartbeat.delivered, heartbeat.merged, heartbeat.lost
     )]
-    Sums {
+    HeartbeatMismatch {
         /// The server's.
         heartbeat: Box<Heartbeat>,
         /// The client's.
@@ -139,6 +144,40 @@ pub enum AccountError {
         /// The client's.
         lost: u64,
     },
+}
+
+fn server_counts(entry: &LedgerEntry) -> String {
+    let LedgerEntry {
+        epoch,
+        start,
+        head,
+        delivered,
+        merged,
+        lost,
+        pending,
+        ..
+    } = entry;
+    format!(
+        "epoch {epoch}, start {start}, head {head}, {delivered} delivered, {merged} merged, {lost} lost, {pending} pending"
+    )
+}
+
+fn client_counts(account: Option<&Account>) -> String {
+    let Some(account) = account else {
+        return "not subscribed".to_owned();
+    };
+    let Account {
+        epoch,
+        start,
+        head,
+        delivered,
+        merged,
+        lost,
+        ..
+    } = account;
+    format!(
+        "epoch {epoch}, start {start}, head {head}, {delivered} delivered, {merged} merged, {lost} lost"
+    )
 }
 
 /// A number within an epoch.
@@ -249,7 +288,7 @@ impl Account {
         if last <= self.head || merges || self.channel.is_none() {
             return Ok(());
         }
-        Err(AccountError::Silent {
+        Err(AccountError::UnreportedLoss {
             topic: topic.to_owned(),
             from: self.head.next(),
             to: last,
@@ -260,7 +299,7 @@ impl Account {
         if seq >= first {
             return Ok(());
         }
-        Err(AccountError::Backwards {
+        Err(AccountError::OutOfOrder {
             topic: topic.to_owned(),
             seq,
             head: self.head,
@@ -326,7 +365,7 @@ impl Account {
             .any(|place| place.seq == seq && place.epoch == epoch);
         let ends_gap = self.after_gap && seq == self.head;
         if !(is_announced || ends_gap) {
-            return Err(AccountError::Unannounced {
+            return Err(AccountError::UnexpectedSnapshot {
                 topic: topic.to_owned(),
                 seq,
             });
@@ -336,7 +375,7 @@ impl Account {
             .iter()
             .any(|event| event.seq > self.head && is_done(event))
         {
-            return Err(AccountError::Swallowed {
+            return Err(AccountError::MissingClosedBar {
                 topic: topic.to_owned(),
                 seq,
             });
@@ -392,7 +431,7 @@ impl Account {
         if is_complete && (seq == Seq::START || !events.is_empty()) {
             return Ok(());
         }
-        Err(AccountError::Contents {
+        Err(AccountError::SnapshotContents {
             topic: topic.to_owned(),
             seq,
         })
@@ -416,7 +455,7 @@ impl Account {
             LastBar::Closed(start) => rules.every_bar && after(start, interval.span()),
         };
         if is_missing {
-            return Err(AccountError::Swallowed {
+            return Err(AccountError::MissingClosedBar {
                 topic: topic.to_owned(),
                 seq: event.seq,
             });

@@ -55,7 +55,7 @@ impl Accounts {
         self.topics.iter()
     }
 
-    /// Takes a message in; an error is a promise that the server broke.
+    /// Takes a message in; an error is a violation of the protocol by the server.
     pub fn take(&mut self, message: &ServerMessage) -> Result<(), AccountError> {
         match message {
             ServerMessage::Events(events) => {
@@ -78,11 +78,11 @@ impl Accounts {
     fn event(&mut self, event: &DataEvent) -> Result<(), AccountError> {
         let rules = self.rules();
         self.name.clear();
-        write!(self.name, "{}", event.topic).expect("a String takes all");
+        write!(self.name, "{}", event.topic).expect("writing to a String cannot fail");
         let account = self
             .topics
             .get_mut(&self.name)
-            .ok_or_else(|| AccountError::NotHeld(self.name.clone()))?;
+            .ok_or_else(|| AccountError::NotSubscribed(self.name.clone()))?;
         let merged = account.event(&self.name, event, rules)?;
         self.merged = self.merged.saturating_add(merged);
         self.delivered = self.delivered.saturating_add(1);
@@ -166,16 +166,16 @@ impl Accounts {
         }
     }
 
-    fn held(&mut self, topic: &str) -> Result<&mut Account, AccountError> {
+    fn subscribed_account(&mut self, topic: &str) -> Result<&mut Account, AccountError> {
         self.topics
             .get_mut(topic)
-            .ok_or_else(|| AccountError::NotHeld(topic.to_owned()))
+            .ok_or_else(|| AccountError::NotSubscribed(topic.to_owned()))
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), AccountError> {
         let (rules, topic) = (self.rules(), snapshot.topic.as_str());
         let shown = (snapshot.seq, snapshot.events.as_slice());
-        let account = self.held(topic)?;
+        let account = self.subscribed_account(topic)?;
         let merged = account.snapshot(topic, &snapshot.epoch, shown, rules)?;
         self.merged = self.merged.saturating_add(merged);
         Ok(())
@@ -183,7 +183,7 @@ impl Accounts {
 
     fn gap(&mut self, gap: &Gap) -> Result<(), AccountError> {
         let (rules, warned, topic) = (self.rules(), self.warned, gap.topic.as_str());
-        let account = self.held(topic)?;
+        let account = self.subscribed_account(topic)?;
         if gap.epoch != account.epoch {
             return Err(AccountError::Epoch {
                 topic: topic.to_owned(),
@@ -191,7 +191,7 @@ impl Accounts {
             });
         }
         if gap.cause == GapCause::Slow && !warned {
-            return Err(AccountError::Unwarned(topic.to_owned()));
+            return Err(AccountError::GapWithoutLag(topic.to_owned()));
         }
         let count = gap
             .to
@@ -212,7 +212,7 @@ impl Accounts {
         if own == (heartbeat.delivered, heartbeat.merged, heartbeat.lost) {
             return Ok(());
         }
-        Err(AccountError::Sums {
+        Err(AccountError::HeartbeatMismatch {
             heartbeat: Box::new(heartbeat.clone()),
             delivered: own.0,
             merged: own.1,
@@ -224,7 +224,7 @@ impl Accounts {
         for entry in &ledger.topics {
             let own = self.topics.get(&entry.topic);
             if !own.is_some_and(|own| agrees(own, entry)) {
-                return Err(AccountError::Differs {
+                return Err(AccountError::LedgerMismatch {
                     topic: entry.topic.clone(),
                     server: Box::new(entry.clone()),
                     client: own.cloned().map(Box::new),
@@ -268,9 +268,10 @@ mod tests {
     use crate::protocol::Encoding;
 
     #[test]
-    fn numbers_that_no_server_may_send_are_refused_and_never_overflow() {
-        let read =
-            |text: &str| decode_server_message(text.as_bytes(), Encoding::Json).expect("a message");
+    fn invalid_numbers_are_rejected_without_overflow() {
+        let read = |text: &str| {
+            decode_server_message(text.as_bytes(), Encoding::Json).expect("valid message")
+        };
         let held = read(
             r#"{"op":"subscribed","id":null,"ok":[{"topic":"trade:A","epoch":"e","mode":"raw","on_slow":"gap","seq":3}],"err":[],"count":1}"#,
         );

@@ -43,7 +43,7 @@
 //!     };
 //!     match accounts.take(&message) {
 //!         Ok(()) => {}
-//!         Err(AccountError::Silent { topic, from, to }) => println!("{topic}: lost {from} to {to}"),
+//!         Err(AccountError::UnreportedLoss { topic, from, to }) => println!("{topic}: lost {from} to {to}"),
 //!         Err(error) => return Err(error.into()),
 //!     }
 //! }
@@ -79,19 +79,19 @@ pub use url::{FeedUrl, FeedUrlError};
 
 use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
 
-/// Why a connection failed or ended.
+/// Reason why a connection failed or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address doesn't answer.
-    #[error("can't connect: {0}")]
+    /// No TCP connection to the server.
+    #[error("cannot connect to the server: {0}")]
     Connect(#[from] std::io::Error),
     /// The handshake or the WebSocket itself failed.
-    #[error("WebSocket: {0}")]
+    #[error("WebSocket error: {0}")]
     WebSocket(Box<tokio_tungstenite::tungstenite::Error>),
-    /// A message isn't what the protocol says.
+    /// A message does not conform to the protocol.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The server closed, with this code.
+    /// The server closed the connection.
     #[error("the server closed the connection with code {code}: {reason}")]
     Closed {
         /// The close frame's code; 1006 without one.

@@ -126,7 +126,8 @@ mod tests {
     use crate::protocol::Encoding;
 
     fn take(positions: &mut Positions, text: &str) {
-        let message = decode_server_message(text.as_bytes(), Encoding::Json).expect("a message");
+        let message =
+            decode_server_message(text.as_bytes(), Encoding::Json).expect("valid message");
         positions.take(&message);
     }
 
@@ -151,7 +152,7 @@ mod tests {
             &mut positions,
             r#"{"op":"gap","topic":"trade:B","epoch":"e2","from":10,"to":12,"n":3,"cause":"slow"}"#,
         );
-        let from = positions.resume_from().expect("two topics");
+        let from = positions.resume_from().expect("positions of two topics");
         assert_eq!(
             from.seqs,
             [("trade:A".into(), Seq(6)), ("trade:B".into(), Seq(12))]
@@ -162,12 +163,19 @@ mod tests {
             &mut positions,
             &SUBSCRIBED.replace("\"seq\":5", "\"seq\":50"),
         );
-        let from = positions.resume_from().expect("two topics");
+        let from = positions.resume_from().expect("positions of two topics");
         assert_eq!(from.seqs[0], ("trade:A".into(), Seq(6)));
         take(
             &mut positions,
             r#"{"op":"topics","added":[],"removed":[{"topic":"trade:A","code":412,"message":"gone"}],"err":[]}"#,
         );
-        assert_eq!(positions.resume_from().expect("one topic").seqs.len(), 1);
+        assert_eq!(
+            positions
+                .resume_from()
+                .expect("position of one topic")
+                .seqs
+                .len(),
+            1
+        );
     }
 }

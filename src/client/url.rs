@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_that_a_server_prints_names_its_feed() {
+    fn every_address_printed_by_the_server_parses_as_a_feed_url() {
         for text in [
             "127.0.0.1:8080",
             "ws://127.0.0.1:8080/v1/feed",
@@ -120,17 +120,17 @@ mod tests {
             let feed: FeedUrl = text.parse().expect(text);
             assert_eq!(feed.to_string(), "ws://127.0.0.1:8080/v1/feed", "{text}");
         }
-        let prefixed: FeedUrl = "ws://proxy.example/a/b/v1/feed".parse().expect("a URL");
+        let prefixed: FeedUrl = "ws://proxy.example/a/b/v1/feed".parse().expect("valid URL");
         assert_eq!(
             (prefixed.host(), prefixed.path()),
             ("proxy.example:80", "/a/b/v1/feed")
         );
-        let v6: FeedUrl = "[::1]:8080".parse().expect("an address");
+        let v6: FeedUrl = "[::1]:8080".parse().expect("valid address");
         assert_eq!(v6.host(), "[::1]:8080");
     }
 
     #[test]
-    fn other_texts_are_refused_with_the_form_that_is_expected() {
+    fn invalid_addresses_are_rejected_with_the_expected_form() {
         for text in [
             "",
             "localhost",
@@ -143,7 +143,9 @@ mod tests {
             let refused = text.parse::<FeedUrl>().expect_err(text);
             assert!(refused.to_string().contains("HOST:PORT"), "{refused}");
         }
-        let tls = "wss://h/v1/feed".parse::<FeedUrl>().expect_err("TLS");
+        let tls = "wss://h/v1/feed"
+            .parse::<FeedUrl>()
+            .expect_err("TLS is not supported");
         assert!(tls.to_string().contains("TLS"), "{tls}");
     }
 }
