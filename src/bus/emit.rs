@@ -187,17 +187,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_pushes_whole_and_makes_other_sources_wait() {
+    async fn a_full_queue_rejects_pushes_entirely_and_blocks_other_sources() {
         let (emitter, mut queue) = input_queue(0, Clock::start());
         let pieces = |count: usize| (0..count).map(|_| watermarks(1)).collect::<Vec<_>>();
         assert_eq!(emitter.try_emit_pieces(pieces(3)), Err(QueueFull));
-        assert!(queue.fill() < 0.1, "all or nothing");
+        assert!(queue.fill() < 0.1, "the push was queued in part");
         assert_eq!(emitter.try_emit_pieces(pieces(2)), Ok(()));
         assert_eq!(emitter.try_emit_pieces(pieces(1)), Err(QueueFull));
         let waiting = emitter.clone();
         let emits = tokio::spawn(async move { waiting.emit(&mut watermarks(1)).await });
         tokio::task::yield_now().await;
-        assert!(!emits.is_finished(), "a source waits");
+        assert!(!emits.is_finished(), "the other source did not wait");
         assert!(queue.poll().is_some());
         assert!(emits.await.is_ok_and(|is_emitted| is_emitted));
     }

@@ -18,7 +18,7 @@ const QUEUE_BYTES: usize = 64 << 30;
 
 fn instrument(symbol: String) -> Instrument {
     Instrument {
-        symbol: Symbol::new(&symbol).expect("letters and digits"),
+        symbol: Symbol::new(&symbol).expect("valid symbol"),
         venue_symbol: None,
         description: String::new(),
         price_scale: 2,
@@ -91,7 +91,7 @@ fn dropped(metrics: &Metrics, source: &str, reason: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_the_bus_does_not_publish_is_counted_by_source_and_reason() {
+async fn dropped_events_are_counted_by_source_and_reason() {
     let symbols = |some: &[&str]| {
         Emit::Instruments(some.iter().map(|text| instrument((*text).into())).collect())
     };
@@ -166,7 +166,7 @@ async fn cost(symbols: usize, at_once: bool) -> Duration {
 }
 
 #[tokio::test]
-async fn eight_times_the_symbols_cost_no_more_than_about_eight_times_as_much() {
+async fn announcing_symbols_takes_linear_time() {
     for at_once in [false, true] {
         let (few, many) = (cost(1_000, at_once).await, cost(8_000, at_once).await);
         // Linear cost gives a factor of 8; a copy of the catalog per symbol gives 64.

@@ -77,7 +77,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;

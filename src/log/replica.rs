@@ -302,9 +302,9 @@ mod tests {
     use crate::market::{Body, Instrument, Quote, SourceKind, Symbol};
 
     #[test]
-    fn what_is_too_old_is_forgotten_though_its_own_topic_is_silent() {
+    fn expired_history_is_evicted_even_if_its_topic_is_silent() {
         let instrument = |symbol: &str| Instrument {
-            symbol: Symbol::new(symbol).expect("letters"),
+            symbol: Symbol::new(symbol).expect("valid symbol"),
             venue_symbol: None,
             description: String::new(),
             price_scale: 2,
@@ -332,9 +332,9 @@ mod tests {
         let quote = |symbol: &str| {
             let topic = crate::topic::Topic {
                 channel: Channel::Quote,
-                symbol: Symbol::new(symbol).expect("letters"),
+                symbol: Symbol::new(symbol).expect("valid symbol"),
             };
-            catalog.find(&topic).expect("a topic of the catalog")
+            catalog.find(&topic).expect("topic is in the catalog")
         };
         let (a, b) = (quote("A"), quote("B"));
         let new = 0..catalog.len() as u32;

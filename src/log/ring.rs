@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_keeps_up_sees_every_batch_and_one_that_does_not_is_told() {
+    fn a_fast_reader_gets_every_batch_and_a_slow_one_an_overrun() {
         let log = Log::new(batch().footprint() * 2, 1);
         assert!(matches!(log.read(0), Next::Empty));
         log.publish(batch());

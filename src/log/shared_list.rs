@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_agrees_with_sorting(mut list in proptest::collection::vec(0u32..100, 0..40), mut new in proptest::collection::vec(0u32..100, 0..40)) {
+        fn merging_equals_sorting(mut list in proptest::collection::vec(0u32..100, 0..40), mut new in proptest::collection::vec(0u32..100, 0..40)) {
             list.sort_unstable();
             new.sort_unstable();
             let mut expected = [list.clone(), new.clone()].concat();

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_of_the_source_is_kept() {
+    fn parsing_keeps_the_scale() {
         for exact in [
             "64250.10",
             "0",
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_decimal_is_refused() {
+    fn invalid_decimals_are_rejected() {
         for bad in [
             "",
             "NaN",
@@ -123,7 +123,7 @@ mod tests {
         fn decimal_text_round_trips(mantissa in -(1i128 << 95)..(1i128 << 95), scale in 0u32..=28) {
             let value = Decimal::from_i128_with_scale(mantissa, scale);
             prop_assert_eq!(text(value), value.to_string());
-            let back = parse_decimal(&text(value)).expect("what was written is read");
+            let back = parse_decimal(&text(value)).expect("formatted decimals parse");
             prop_assert_eq!((back, back.scale()), (value, value.scale()));
         }
     }

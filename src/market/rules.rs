@@ -125,14 +125,14 @@ impl PriceRules {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;
     use crate::market::{Aggressor, Price, Qty, TradeId, UnixNanos};
 
     fn decimal(text: &str) -> Decimal {
-        crate::market::parse_decimal(text).expect("a decimal")
+        crate::market::parse_decimal(text).expect("valid decimal")
     }
 
     fn trade(px: &str, qty: &str) -> Trade {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn trades_and_quotes_are_judged_alike() {
+    fn trades_and_quotes_have_the_same_price_rules() {
         let strict = PriceRules::default();
         let negative = PriceRules {
             negative: true,
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_of_size_zero_is_empty_where_the_rules_say_so() {
+    fn size_zero_means_an_empty_side_if_configured() {
         let rules = |zero_size_is_empty| PriceRules {
             zero_size_is_empty,
             ..PriceRules::default()
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_sum_could_hold_are_refused() {
+    fn values_that_could_overflow_sums_are_rejected() {
         let rules = PriceRules {
             negative: true,
             ..PriceRules::default()

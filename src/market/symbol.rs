@@ -182,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn symbols_of_real_venues_are_taken_as_they_are() {
+    fn symbols_of_real_venues_are_accepted_unchanged() {
         for text in [
             "币安人生USDT",
             "^GSPC",
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_topics_cannot_carry_is_mapped_and_named() {
+    fn characters_not_allowed_in_topics_are_escaped() {
         for (venue, symbol) in [
             ("BTCF0:USTF0", "BTCF0~3AUSTF0"),
             ("AAPL  240119C00150000", "AAPL~20~20240119C00150000"),
@@ -228,7 +228,7 @@ mod tests {
             ("A\u{202e}", "A~E2~80~AE"),
             ("BTCUSDT", "BTCUSDT"),
         ] {
-            let mapped = Symbol::from_venue(venue).expect("it is short enough");
+            let mapped = Symbol::from_venue(venue).expect("short symbol");
             assert_eq!(
                 (mapped.as_str(), &*mapped.venue_spelling()),
                 (symbol, venue)
@@ -239,13 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn a_venue_with_a_dot_stays_apart_from_a_symbol_with_one() {
+    fn venues_and_symbols_with_dots_do_not_collide() {
         let pair = |venue: &str, symbol: &str| {
-            let [venue, symbol] = [venue, symbol].map(|text| Symbol::new(text).expect("a symbol"));
-            symbol
-                .with_venue(&venue)
-                .expect("it is short enough")
-                .to_string()
+            let [venue, symbol] =
+                [venue, symbol].map(|text| Symbol::new(text).expect("valid symbol"));
+            symbol.with_venue(&venue).expect("short symbol").to_string()
         };
         assert_eq!(pair("binance", "BTCUSDT"), "binance.BTCUSDT");
         assert_ne!(pair("a.b", "c"), pair("a", "b.c"));

@@ -204,13 +204,13 @@ fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;
 
     #[test]
-    fn iso_times_are_read_to_the_nanosecond() {
+    fn iso_times_are_parsed_to_the_nanosecond() {
         assert_eq!(
             UnixNanos::parse_utc("1970-01-01T00:00:00Z"),
             Ok(UnixNanos(0))
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_a_time_has_the_same_end() {
+    fn all_time_formats_have_the_same_upper_bound() {
         let end = UnixNanos::END.0;
         for (last, unit) in [
             (end - 1, 1),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_stop_at_the_end_of_64_bits() {
+    fn time_arithmetic_saturates_at_64_bits() {
         let step = Duration::from_millis(100);
         let last = UnixNanos(u64::MAX);
         assert_eq!((last.ceil(step), last.plus(step)), (last, last));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused_with_its_text() {
+    fn invalid_times_are_rejected_with_their_text() {
         for bad in [
             "",
             "2026-01-31",

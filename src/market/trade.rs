@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_keep_their_text() {
+    fn trade_ids_keep_their_text() {
         for text in [
             "",
             "0",

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_encoding_has_an_element_of_its_own() {
+    fn each_encoding_has_its_own_element() {
         let mut names = PerEncoding::from_fn(Encoding::name);
         for (encoding, name) in names.iter() {
             assert_eq!(encoding.name(), *name);

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn epochs_are_read_as_written_and_nothing_else() {
+    fn epochs_round_trip_and_other_texts_are_rejected() {
         for epoch in [
             Epoch {
                 origin: 0,

@@ -316,7 +316,7 @@ fn value_len(bytes: &[u8]) -> Option<usize> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;

@@ -143,7 +143,7 @@ impl State {
                 session
                     .sum
                     .add(trade.ts, trade.px, trade.qty)
-                    .expect("room_for looked");
+                    .expect("room_for has checked the sum");
                 session.notional = notional;
             }
             session => {
@@ -181,7 +181,7 @@ impl State {
         if let Some(open) = &mut self.bars[at] {
             open.bar
                 .add(trade.ts, trade.px, trade.qty)
-                .expect("room_for looked");
+                .expect("room_for has checked the sum");
             open.changed = true;
             return None;
         }

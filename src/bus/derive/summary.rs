@@ -80,11 +80,11 @@ mod tests {
     use super::*;
 
     fn decimal(text: &str) -> Decimal {
-        crate::market::parse_decimal(text).expect("a decimal")
+        crate::market::parse_decimal(text).expect("valid decimal")
     }
 
     #[test]
-    fn what_is_divided_has_digits_enough_for_its_size() {
+    fn quotients_keep_enough_digits_for_their_magnitude() {
         for (value, scale, written) in [
             ("64250.123456789", 2, "64250.12345679"),
             ("0.00000123456789", 8, "0.00000123457"),

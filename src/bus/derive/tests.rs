@@ -18,7 +18,7 @@ const INSTRUMENTS: usize = 5_000;
 fn derived() -> Derive {
     let instrument = |n: usize| {
         Instrument::new(
-            Symbol::new(&format!("S{n:05}")).expect("letters and digits"),
+            Symbol::new(&format!("S{n:05}")).expect("valid symbol"),
             SourceKind::Sim,
         )
     };
@@ -42,7 +42,7 @@ fn trade(at: UnixNanos) -> Trade {
 }
 
 #[test]
-fn a_watermark_looks_only_at_instruments_with_something_due() {
+fn a_watermark_visits_only_instruments_with_due_work() {
     let (mut derive, mut out) = (derived(), Counted::default());
     derive.on_mark(0, START, &mut out);
     let ms = |ms: u64| START.plus(Duration::from_millis(ms));

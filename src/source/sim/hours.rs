@@ -118,7 +118,7 @@ fn unix_nanos(time: Timestamp) -> Option<UnixNanos> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;
