@@ -29,11 +29,11 @@ pub(super) fn request(settings: &TestSettings, key: &str) -> String {
 /// Reason why a response does not accept the handshake.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    #[error("{0}")]
+    #[error("invalid HTTP response: {0}")]
     Head(#[from] httparse::Error),
-    #[error("response head too long")]
+    #[error("response head longer than 16 KiB")]
     TooLong,
-    #[error("HTTP {code} {reason}")]
+    #[error("expected HTTP 101 Switching Protocols, received {code} {reason}")]
     Status { code: u16, reason: String },
     #[error("`Sec-WebSocket-Accept` does not match the key")]
     Accept,

@@ -45,7 +45,7 @@ pub fn write_hlog(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
             ("lag", &latency.lag),
         ] {
             if !histogram.is_empty() {
-                let tag = Tag::new(name).ok_or_else(|| to_io("a tag has no blanks"))?;
+                let tag = Tag::new(name).ok_or_else(|| to_io("a tag must not contain blanks"))?;
                 log.write_histogram(histogram, from, until.saturating_sub(from), Some(tag))
                     .map_err(|error| to_io(format!("{error:?}")))?;
             }

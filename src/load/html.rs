@@ -395,7 +395,7 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
         )?;
     }
     let named = [
-        ("Void: ", &outcome.void),
+        ("Invalid: ", &outcome.void),
         ("Bottleneck: ", &outcome.bottleneck),
     ];
     let notes = named
@@ -418,7 +418,6 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
 
 /// Writes the page.
 pub fn write_html(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
-    let html = page(outcome)
-        .map_err(|_a_string_takes_all| io::Error::other("cannot format the report"))?;
+    let html = page(outcome).map_err(|_fmt| io::Error::other("cannot format the HTML report"))?;
     out.write_all(html.as_bytes())
 }

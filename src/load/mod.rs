@@ -81,7 +81,7 @@ const REPORTS_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The system refused a thread, a poll or a socket.
-    #[error("{0}")]
+    #[error("the load generator failed: {0}")]
     Io(#[from] io::Error),
     /// The server does not answer like a tickcast server.
     #[error(transparent)]
@@ -101,7 +101,9 @@ pub enum LoadError {
     )]
     NoTopics(String),
     /// More topics per connection than the server has.
-    #[error("requested {asked} topics per connection, but only {there} match")]
+    #[error(
+        "requested {asked} topics per connection, but only {there} match; lower --topics-per-connection"
+    )]
     TooFewTopics {
         /// Requested number.
         asked: usize,
@@ -119,7 +121,7 @@ pub enum LoadError {
         limit: u64,
     },
     /// Not all connections subscribed in time.
-    #[error("{0} connections did not complete their subscription within a minute")]
+    #[error("not all of {0} connections subscribed within 60 s; use a longer --ramp")]
     NotJoined(usize),
     /// A thread of the tester failed.
     #[error("a load-generator thread ended unexpectedly")]

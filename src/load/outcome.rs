@@ -9,14 +9,14 @@ use super::preflight::ClockCheck;
 use super::stats::Latency;
 use super::{LedgerSums, Machine, Plan, Span, Tally, Totals};
 
-/// A generator whose lateness is more than this share of the latency measured, in the mean, makes
-/// the run void …
+/// Maximum mean lateness of the event source as a share of the mean latency; beyond it, the run is
+/// invalid …
 const LAG_SHARE_MAX: f64 = 0.1;
-/// … unless it is no later than the step in which it wakes.
+/// … unless the lateness is within the resolution of its timer.
 const LAG_ALLOWED: Duration = Duration::from_micros(250);
-/// More latencies below zero than this share make the run void.
+/// Maximum share of negative latencies; beyond it, the run is invalid.
 const NEGATIVE_SHARE_MAX: f64 = 0.01;
-/// A tester that was busy for more than this share of the time was the bottleneck itself.
+/// Maximum busy share of the tester's threads; beyond it, the tester was the bottleneck.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
 /// One histogram in numbers, in nanoseconds.
@@ -366,46 +366,46 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
 mod tests {
     use super::*;
 
-    fn latency(lag_us: u64, felt_us: u64) -> Latency {
+    fn latency(lag_us: u64, due_us: u64) -> Latency {
         let mut latency = Latency::default();
         for _ in 0..1000 {
             latency.lag.saturating_record(lag_us * 1000);
-            latency.due.saturating_record(felt_us * 1000);
+            latency.due.saturating_record(due_us * 1000);
         }
         latency
     }
 
     #[test]
-    fn a_generator_that_stalls_makes_the_run_void() {
+    fn a_stalled_generator_invalidates_the_run() {
         assert!(
             generator_stalled(&latency(3_000, 20_000))
                 .is_some_and(|why| why.contains("3.00 ms") && why.contains("20.0"))
         );
         assert!(
             generator_stalled(&latency(1_500, 20_000)).is_none(),
-            "under a tenth"
+            "a lateness below a tenth of the latency is accepted"
         );
         assert!(
             generator_stalled(&latency(90, 200)).is_none(),
-            "no timer is better"
+            "a lateness within the timer resolution is accepted"
         );
         assert!(
             generator_stalled(&Latency::default()).is_none(),
-            "nothing was simulated"
+            "without due times there is no lateness"
         );
     }
 
     #[test]
-    fn a_server_whose_clock_is_ahead_makes_the_run_void() {
+    fn a_server_clock_ahead_of_the_tester_invalidates_the_run() {
         let good = latency(10, 200);
         assert!(
             clocks_disagree(&good, 9).is_none(),
-            "under one in a hundred"
+            "a share below 1 % is accepted"
         );
         let ahead = clocks_disagree(&Latency::default(), 500);
         assert!(
             ahead.is_some_and(|why| why.contains("500 of 500")),
-            "nothing but latencies below zero"
+            "all latencies are negative"
         );
     }
 
@@ -419,13 +419,13 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_two_tests_stand_side_by_side() {
+    fn two_outcomes_are_compared_figure_by_figure() {
         let text = r#"{"tester":"t","server":"s","address":"a","begun_ns":1,"measured_s":2.0,"joining_s":0.1,"storm_s":null,"connections":5,
             "topics":["quote:*"],"workers":1,"machine":{"processor":"","cores":2,"memory_bytes":1,"kernel":""},"clock":null,"tally":{"delivered":100,
             "messages":50,"bytes":4000,"lost":0,"gaps":0,"degraded":0,"recovered":0,"expired":0,"refused":0,"opened":5,"negative":0,
             "closed":{"1006":2}},"ledger":null,"due":null,"published":null,"generator_lag":null,"busy_share":0.1,"void":null,
             "bottleneck":null,"failures":[],"seconds":[]}"#;
-        let a: Outcome = serde_json::from_str(text).expect("an outcome");
+        let a: Outcome = serde_json::from_str(text).expect("valid outcome");
         let b = Outcome {
             tally: Tally {
                 delivered: 300,
@@ -437,11 +437,11 @@ mod tests {
         let rate = rows
             .iter()
             .find(|row| row.name == "deliveries/s")
-            .expect("both have a rate");
+            .expect("both outcomes have a rate");
         assert!((rate.b / rate.a - 3.0).abs() < 1e-9);
         assert!(
             rows.iter().all(|row| row.name != "p99 µs"),
-            "neither has a latency"
+            "neither outcome has latencies"
         );
     }
 }

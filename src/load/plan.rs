@@ -184,7 +184,7 @@ impl FromStr for Probes {
             number => number
                 .parse()
                 .map(Self::Count)
-                .map_err(|_not_a_number| PlanError::new(text, "a number, or all")),
+                .map_err(|_invalid| PlanError::new(text, "a number of connections, or all")),
         }
     }
 }
@@ -345,7 +345,7 @@ impl TopicChoice {
                     Skew::Zipf(s) => {
                         let weight = |place: usize| ((place + 1) as f64).powf(-s);
                         rand::seq::index::sample_weighted(rng, known.len(), weight, each)
-                            .expect("1/k^s is a weight")
+                            .expect("1/k^s is positive and finite")
                     }
                 };
                 places

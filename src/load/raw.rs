@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_in_every_usual_form() {
+    fn timestamps_in_common_formats_are_found() {
         let find = |path: &str, text: &str| path.parse::<TimePath>().ok()?.find(text.as_bytes());
         let expected = Some(1_723_161_255_342_000_000);
         assert_eq!(find("E", r#"{"E":1723161255342}"#), expected);

@@ -26,7 +26,7 @@ pub(super) fn chunks(topics: Vec<String>) -> Vec<Vec<String>> {
         }
         lists
             .last_mut()
-            .expect("there is one from the start")
+            .expect("the list of chunks is never empty")
             .push(topic);
     }
     lists

@@ -173,7 +173,7 @@ impl Objective {
             objective: self.text.clone(),
             measured,
             measured_text: measured
-                .map_or_else(|| "nothing".to_owned(), |value| self.figure.text(value)),
+                .map_or_else(|| "no samples".to_owned(), |value| self.figure.text(value)),
             holds,
         }
     }
@@ -191,10 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn objectives_are_read_and_wrong_ones_are_refused() {
+    fn valid_objectives_are_parsed_and_invalid_ones_rejected() {
         let slo: Slo = "p99<5ms, p99.9<=20ms,max<1s,loss=0,rate>=1000,closed=0"
             .parse()
-            .expect("it is right");
+            .expect("valid objectives");
         let bounds: Vec<f64> = slo.0.iter().map(|objective| objective.bound).collect();
         assert_eq!(
             format!("{bounds:?}"),

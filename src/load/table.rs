@@ -138,7 +138,10 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
             outcome.measured_s
         )?;
     }
-    for note in [("BOTTLENECK", &outcome.bottleneck), ("VOID", &outcome.void)] {
+    for note in [
+        ("BOTTLENECK", &outcome.bottleneck),
+        ("INVALID", &outcome.void),
+    ] {
         if let (name, Some(text)) = note {
             writeln!(out, "  {name}: {text}")?;
         }
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_people_read_them() {
+    fn numbers_are_formatted_with_units_and_grouped_digits() {
         assert_eq!(
             [0, 999, 1000, 1_234_567].map(count),
             ["0", "999", "1 000", "1 234 567"]

@@ -403,7 +403,7 @@ impl Worker {
                 let number = place.assignment.number;
                 add_failure(
                     &mut self.end.failures,
-                    format!("connection {number}: no ledger received in time"),
+                    format!("connection {number}: no ledger received within 60 s"),
                 );
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::placed::{Item, Placed};
+use super::located::{Item, LocatedRow};
 use super::times::TimeRules;
 use crate::market::UnixNanos;
 use crate::source::account::{RowFault, Skip};
@@ -51,7 +51,7 @@ impl Band {
 
     /// Adds a row or a rejected line; appends everything that it decides, in the order of the file.
     pub(super) fn push(&mut self, item: Item, out: &mut Vec<Item>) {
-        let item = item.and_then(|placed| self.check(placed));
+        let item = item.and_then(|located| self.check(located));
         if self.held.is_empty() && !self.is_far(&item) {
             self.pass(item, out);
             return;
@@ -65,35 +65,35 @@ impl Band {
         self.decide(true, out);
     }
 
-    fn check(&self, placed: Placed) -> Item {
-        let ts = placed.row.ts();
+    fn check(&self, located: LocatedRow) -> Item {
+        let ts = located.row.ts();
         let fault = if ts < self.earliest {
             let bound = shown(self.earliest);
             format!(
-                "the time {} lies before {bound} (`earliest_time`)",
+                "the time {} is earlier than {bound} (`earliest_time`)",
                 shown(ts)
             )
         } else if ts > self.latest {
             let bound = shown(self.latest);
             format!(
-                "the time {} lies after {bound} (`ahead` of the clock)",
+                "the time {} is later than {bound} (clock plus `ahead`)",
                 shown(ts)
             )
         } else {
-            return Ok(placed);
+            return Ok(located);
         };
-        Err((placed.line, RowFault::new(Skip::TimeBand, fault)))
+        Err((located.line, RowFault::new(Skip::TimeBand, fault)))
     }
 
     fn is_far(&self, item: &Item) -> bool {
-        let Ok(placed) = item else { return false };
+        let Ok(located) = item else { return false };
         self.newest
-            .is_none_or(|newest| placed.row.ts() > newest.plus(self.max_step))
+            .is_none_or(|newest| located.row.ts() > newest.plus(self.max_step))
     }
 
     fn pass(&mut self, item: Item, out: &mut Vec<Item>) {
-        if let Ok(placed) = &item {
-            let ts = placed.row.ts();
+        if let Ok(located) = &item {
+            let ts = located.row.ts();
             let step = self
                 .newest
                 .map_or(Duration::ZERO, |newest| ts.since(newest));
@@ -107,7 +107,7 @@ impl Band {
     fn decide(&mut self, is_end: bool, out: &mut Vec<Item>) {
         while let Some(item) = self.held.front() {
             let ts = match item {
-                Ok(placed) if self.is_far(item) => Some(placed.row.ts()),
+                Ok(located) if self.is_far(item) => Some(located.row.ts()),
                 Ok(_) | Err(_) => None,
             };
             let mut fault = None;
@@ -115,7 +115,7 @@ impl Band {
                 let behind = self.held.iter().skip(1).flatten();
                 let times: Vec<UnixNanos> = behind
                     .take(JUDGED_BY)
-                    .map(|placed| placed.row.ts())
+                    .map(|located| located.row.ts())
                     .collect();
                 let is_enough = times.len() >= JUDGED_BY || self.held.len() >= HELD_MAX;
                 if !is_enough && !is_end {
@@ -124,7 +124,7 @@ impl Band {
                 fault = self.outlier(ts, &times);
             }
             match (self.held.pop_front(), fault) {
-                (Some(Ok(placed)), Some(fault)) => out.push(Err((placed.line, fault))),
+                (Some(Ok(located)), Some(fault)) => out.push(Err((located.line, fault))),
                 (Some(item), _) => self.pass(item, out),
                 (None, _) => return,
             }
@@ -146,8 +146,8 @@ impl Band {
             return is_ahead.then(|| {
                 let bound = shown(after[0]);
                 let why = format!(
-                    "the time {} of the first row lies more than {:?} (`max_time_step`) ahead of the rows after it, \
-                     the next of which is of {bound}",
+                    "the time {} of the first row is more than {:?} (`max_time_step`) ahead of the following rows, \
+                     which begin at {bound}",
                     shown(ts),
                     self.max_step
                 );
@@ -164,8 +164,8 @@ impl Band {
         };
         is_outlier.then(|| {
             let why = format!(
-                "the time {} lies more than {:?} (`max_time_step`) ahead of the newest before it, {}, and the rows \
-                 after it do not agree with it",
+                "the time {} is more than {:?} (`max_time_step`) ahead of the newest earlier time, {}, and the \
+                 following rows do not confirm it",
                 shown(ts),
                 self.max_step,
                 shown(newest)
@@ -183,8 +183,8 @@ fn shown(time: UnixNanos) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::placed::Mark;
-    use super::super::row::{Row, What};
+    use super::super::located::Mark;
+    use super::super::row::{Row, RowBody};
     use super::*;
     use crate::market::{Quote, Symbol};
     use proptest::prelude::*;
@@ -193,14 +193,14 @@ mod tests {
     /// Noon of a Monday.
     const START: u64 = 1_700_481_600;
 
-    fn placed(line: usize, seconds: u64) -> Placed {
-        Placed {
+    fn located(line: usize, seconds: u64) -> LocatedRow {
+        LocatedRow {
             line: line as u64,
             mark: Mark::default(),
             row: Row {
                 venue: None,
-                symbol: Symbol::new("A").expect("a symbol"),
-                what: What::Quote(Quote {
+                symbol: Symbol::new("A").expect("valid symbol"),
+                body: RowBody::Quote(Quote {
                     ts: UnixNanos(seconds * 1_000_000_000),
                     bid: None,
                     ask: None,
@@ -209,17 +209,17 @@ mod tests {
         }
     }
 
-    /// Indices of the refused ones among rows of these times; all come out, in order.
+    /// Indices of the rejected rows among rows with these times; asserts that the order is kept.
     fn refused(seconds: &[u64]) -> Vec<usize> {
         let mut band = Band::new(&TimeRules::DEFAULT, UnixNanos(4_000_000_000_000_000_000));
         let mut out = Vec::new();
         for (at, seconds) in seconds.iter().enumerate() {
-            band.push(Ok(placed(at, *seconds)), &mut out);
+            band.push(Ok(located(at, *seconds)), &mut out);
             assert!(band.held.len() <= HELD_MAX);
         }
         band.finish(&mut out);
         let line = |item: &Item| match item {
-            Ok(placed) => placed.line as usize,
+            Ok(located) => located.line as usize,
             Err((line, _)) => *line as usize,
         };
         assert!(out.iter().map(line).eq(0..seconds.len()));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_of_good_data_are_played() {
+    fn gaps_in_valid_data_are_replayed() {
         let daily = |days: &[u64]| days.iter().map(|day| START + day * DAY).collect::<Vec<_>>();
         let trading_days: Vec<u64> = (0..90).filter(|day| day % 7 < 5).collect();
         let monthly: Vec<u64> = (0..24).map(|month| month * 30).collect();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn outliers_are_refused_wherever_they_stand() {
+    fn outliers_are_rejected_at_every_position() {
         let late = 3 * 365 * DAY;
         let rows = |before: u64, outliers: u64, after: u64| {
             let outliers = ticks(late, outliers);
@@ -297,24 +297,26 @@ mod tests {
     }
 
     #[test]
-    fn times_outside_the_absolute_band_are_refused_with_their_bounds() {
+    fn times_outside_the_absolute_band_are_rejected_with_the_bound() {
         let now = UnixNanos(START * 1_000_000_000);
         let mut band = Band::new(&TimeRules::DEFAULT, now);
         let mut out = Vec::new();
         for (line, seconds) in [(1, START), (2, 1), (3, START + 2 * DAY), (4, START + 1)] {
-            band.push(Ok(placed(line, seconds)), &mut out);
+            band.push(Ok(located(line, seconds)), &mut out);
         }
         band.finish(&mut out);
         let texts: Vec<String> = out
             .into_iter()
-            .map(|item| item.map_or_else(|(_, fault)| fault.text, |placed| placed.line.to_string()))
+            .map(|item| {
+                item.map_or_else(|(_, fault)| fault.text, |located| located.line.to_string())
+            })
             .collect();
         assert_eq!(
             texts,
             [
                 "1",
-                "the time 1970-01-01T00:00:01Z lies before 1990-01-01T00:00:00Z (`earliest_time`)",
-                "the time 2023-11-22T12:00:00Z lies after 2023-11-21T12:00:00Z (`ahead` of the clock)",
+                "the time 1970-01-01T00:00:01Z is earlier than 1990-01-01T00:00:00Z (`earliest_time`)",
+                "the time 2023-11-22T12:00:00Z is later than 2023-11-21T12:00:00Z (clock plus `ahead`)",
                 "4"
             ]
         );
@@ -322,7 +324,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_in_order_are_never_refused(steps in proptest::collection::vec(0..40 * DAY, 0..200), is_newest_first: bool) {
+        fn rows_in_order_are_never_rejected(steps in proptest::collection::vec(0..40 * DAY, 0..200), is_newest_first: bool) {
             let mut at = START;
             let mut rows: Vec<u64> = steps.iter().map(|step| { at += step; at }).collect();
             if is_newest_first {

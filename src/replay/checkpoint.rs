@@ -15,7 +15,7 @@ pub(super) struct Checkpoint {
     pub names: Vec<Named>,
     /// All announced instruments, so that they are announced again at the start, wherever they
     /// occur in the files.
-    pub told: Vec<Instrument>,
+    pub announced: Vec<Instrument>,
 }
 
 /// Time of the replay.

@@ -8,7 +8,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::error::ReplayError;
 use super::metered::{Counted, Metered, PackedBytes};
-use super::unplayable;
+use super::unsupported;
 use crate::files::open_regular;
 
 /// Bytes read to detect the type of a file.
@@ -43,8 +43,8 @@ impl Input {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     pub inputs: Vec<Input>,
-    /// Names that are no recordings, each with its kind.
-    pub left_out: Vec<(String, String)>,
+    /// Names of skipped files, each with the reason.
+    pub skipped: Vec<(String, String)>,
 }
 
 /// Lists the inputs to be opened, in order.
@@ -64,7 +64,7 @@ pub(super) fn list(patterns: &[PathBuf]) -> Result<Listing, ReplayError> {
         }
     }
     if listing.inputs.len() > INPUTS_MAX {
-        let error = format!("these are more than {INPUTS_MAX} files; use several sources");
+        let error = format!("more than {INPUTS_MAX} files; split them over several sources");
         return Err(ReplayError::new(&patterns[0], error, true));
     }
     Ok(listing)
@@ -106,8 +106,12 @@ fn walk(listing: &mut Listing, folder: &Path, deep: usize) -> Result<(), ReplayE
         if !path.is_dir() {
             add(listing, path, false)?;
         } else if file_name(&path).starts_with('.') || deep == 0 {
-            let why = "a hidden or deeply nested folder".to_owned();
-            listing.left_out.push((path.display().to_string(), why));
+            let why = if deep == 0 {
+                format!("folder nested more than {FOLDERS_DEEP} levels deep")
+            } else {
+                "hidden folder".to_owned()
+            };
+            listing.skipped.push((path.display().to_string(), why));
         } else {
             walk(listing, &path, deep - 1)?;
         }
@@ -116,9 +120,9 @@ fn walk(listing: &mut Listing, folder: &Path, deep: usize) -> Result<(), ReplayE
 }
 
 fn add(listing: &mut Listing, path: PathBuf, is_explicit: bool) -> Result<(), ReplayError> {
-    if let Some(why) = unplayable::by_name(&file_name(&path)).filter(|_| !is_explicit) {
+    if let Some(why) = unsupported::by_name(&file_name(&path)).filter(|_| !is_explicit) {
         listing
-            .left_out
+            .skipped
             .push((path.display().to_string(), why.to_owned()));
         return Ok(());
     }
@@ -138,7 +142,7 @@ fn add(listing: &mut Listing, path: PathBuf, is_explicit: bool) -> Result<(), Re
         Err(error) if is_explicit => Err(error),
         Err(error) => {
             listing
-                .left_out
+                .skipped
                 .push((path.display().to_string(), error.error));
             Ok(())
         }
@@ -160,11 +164,12 @@ fn is_zip(path: &Path) -> Result<bool, ReplayError> {
 /// The entries of a zip archive that may be recordings, in the archive's order.
 fn add_entries(listing: &mut Listing, path: &Path) -> Result<(), ReplayError> {
     let fail = |error: String| ReplayError::new(path, error, true);
-    let archive = zip::ZipArchive::new(open(path)?).map_err(|error| fail(error.to_string()))?;
+    let archive = zip::ZipArchive::new(open(path)?)
+        .map_err(|error| fail(format!("cannot read the zip archive: {error}")))?;
     let (mut names, before) = (Vec::new(), listing.inputs.len());
     for at in 0..archive.len().min(INPUTS_MAX + 1) {
         let Some(Ok(name)) = archive.name_for_index(at) else {
-            return Err(fail(format!("the name of entry {at} can't be read")));
+            return Err(fail(format!("cannot read the name of archive entry {at}")));
         };
         let name = name.into_owned();
         let last = name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -172,9 +177,9 @@ fn add_entries(listing: &mut Listing, path: &Path) -> Result<(), ReplayError> {
             continue;
         }
         names.push(name.clone());
-        if let Some(why) = unplayable::by_name(&last) {
+        if let Some(why) = unsupported::by_name(&last) {
             let name = format!("{}!{name}", path.display());
-            listing.left_out.push((name, why.to_owned()));
+            listing.skipped.push((name, why.to_owned()));
             continue;
         }
         listing.inputs.push(Input {
@@ -184,12 +189,15 @@ fn add_entries(listing: &mut Listing, path: &Path) -> Result<(), ReplayError> {
         });
     }
     if listing.inputs.len() == before {
-        let held = if names.is_empty() {
-            "nothing".to_owned()
+        let error = if names.is_empty() {
+            "the archive is empty".to_owned()
         } else {
-            names.join(", ")
+            format!(
+                "the archive contains no recording, only {}",
+                names.join(", ")
+            )
         };
-        return Err(fail(format!("the archive holds no recording, but {held}")));
+        return Err(fail(error));
     }
     Ok(())
 }
@@ -239,8 +247,8 @@ pub(super) struct Opened<'r> {
 const LOOK_BYTES: usize = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Calls `then` with the decompressed text and the name that tells the form, of the file or of what
-/// is packed in it. `expansion_max`: bound of decompressed bytes for each packed byte.
+/// Calls `then` with the decompressed text and the name of the file or of the archive entry, which
+/// helps to detect the format. `expansion_max`: bound of decompressed bytes per packed byte.
 pub(super) fn with_text(
     input: &Input,
     expansion_max: u64,
@@ -251,7 +259,8 @@ pub(super) fn with_text(
         return with_plain(input, file, &file_name(&input.path), expansion_max, then);
     };
     let fail = |error: zip::result::ZipError| {
-        ReplayError::new(Path::new(&input.name()), error.to_string(), true)
+        let error = format!("cannot read the zip archive: {error}");
+        ReplayError::new(Path::new(&input.name()), error, true)
     };
     let mut archive = zip::ZipArchive::new(file).map_err(fail)?;
     let packed = archive.by_index(*at).map_err(fail)?;
@@ -295,7 +304,7 @@ fn with_plain<'r>(
             broken.unwrap_or_else(|| "the file is empty".to_owned()),
         ));
     }
-    if let Some(why) = unplayable::by_magic(&start) {
+    if let Some(why) = unsupported::by_magic(&start) {
         return Err(fail(why));
     }
     let reader = Box::new(plain);
@@ -316,9 +325,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stand_for_any_characters() {
+    fn a_star_matches_any_characters() {
         let matches = |pattern: &str, name: &str| {
-            let matcher = matcher(pattern).expect("every pattern is one");
+            let matcher = matcher(pattern).expect("an escaped pattern is valid");
             matcher.is_match(name)
         };
         for (pattern, name) in [

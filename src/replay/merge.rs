@@ -4,11 +4,11 @@ use std::collections::BinaryHeap;
 
 use super::Replay;
 use super::checkpoint::Progress;
-use super::lane::Lane;
-use super::names::{Names, NoNumber};
+use super::file_stream::FileStream;
+use super::located::LocatedRow;
+use super::names::{Names, NoInstrument};
 use super::pace::{Pace, Waited};
-use super::placed::Placed;
-use super::row::What;
+use super::row::RowBody;
 use crate::bus::Emit;
 use crate::source::{Output, SourceError};
 
@@ -26,7 +26,7 @@ impl Replay {
     /// stop.
     pub(super) async fn merge(
         &mut self,
-        lanes: &mut [Lane],
+        streams: &mut [FileStream],
         names: &mut Names,
         progress: &mut Progress,
         emitted: &mut Vec<Emit>,
@@ -37,12 +37,12 @@ impl Replay {
             begun: progress.begun,
             first: progress.first,
         };
-        let limit = |lane: &Lane| lane.limit.clone().filter(|_| lane.rows.is_empty());
-        if let Some(limit) = lanes.iter().find_map(limit) {
+        let limit = |stream: &FileStream| stream.limit.clone().filter(|_| stream.rows.is_empty());
+        if let Some(limit) = streams.iter().find_map(limit) {
             return Err(SourceError::Final(limit));
         }
-        let next = lanes.iter().enumerate();
-        let mut heap: BinaryHeap<_> = next.filter_map(|(at, lane)| lane.next(at)).collect();
+        let next = streams.iter().enumerate();
+        let mut heap: BinaryHeap<_> = next.filter_map(|(at, stream)| stream.next(at)).collect();
         while let Some(std::cmp::Reverse((due, at))) = heap.pop() {
             if out.is_stopping() {
                 return Ok(Ended::Stopped);
@@ -57,32 +57,32 @@ impl Replay {
             if pace.wait(due, emitted, out).await? == Waited::Stopped {
                 return Ok(Ended::Stopped);
             }
-            let lane = &mut lanes[at];
-            let Some(placed) = lane.take(due) else {
+            let stream = &mut streams[at];
+            let Some(located) = stream.take(due) else {
                 continue;
             };
             progress.last = progress.last.max(due);
-            self.emit(lane, names, placed, emitted, out).await?;
-            if lane.rows.is_empty() {
-                lane.refill(&mut self.strictness, out).await;
-                if let Some(limit) = limit(lane) {
+            self.emit(stream, names, located, emitted, out).await?;
+            if stream.rows.is_empty() {
+                stream.refill(&mut self.strictness, out).await;
+                if let Some(limit) = limit(stream) {
                     return Err(SourceError::Final(limit));
                 }
             }
-            heap.extend(lanes[at].next(at));
+            heap.extend(streams[at].next(at));
         }
         Ok(Ended::Over)
     }
 
     async fn emit(
         &mut self,
-        lane: &mut Lane,
+        stream: &mut FileStream,
         names: &mut Names,
-        placed: Placed,
+        located: LocatedRow,
         emitted: &mut Vec<Emit>,
         out: &mut Output,
     ) -> Result<(), SourceError> {
-        let Placed { line, row, .. } = placed;
+        let LocatedRow { line, row, .. } = located;
         let number = match names.known(&row) {
             Some(number) => number,
             None => {
@@ -90,27 +90,27 @@ impl Replay {
                 out.emit(emitted).await?;
                 match names.number(&row, out).await {
                     Ok(number) => number,
-                    Err(NoNumber::Skipped(fault)) => {
-                        lane.skip(line, &fault, &mut self.strictness, out);
+                    Err(NoInstrument::Skipped(fault)) => {
+                        stream.skip(line, &fault, &mut self.strictness, out);
                         return Ok(());
                     }
-                    Err(NoNumber::Source(error)) => return Err(error),
+                    Err(NoInstrument::Source(error)) => return Err(error),
                 }
             }
         };
-        emitted.push(match row.what {
-            What::Trade(trade) => {
-                lane.count_trade();
+        emitted.push(match row.body {
+            RowBody::Trade(trade) => {
+                stream.count_trade();
                 Emit::Trade(number, trade)
             }
-            What::Quote(quote) => {
+            RowBody::Quote(quote) => {
                 if quote.is_crossed() {
                     out.metrics
                         .rejected_input
                         .with_label_values(&["crossed"])
                         .inc();
                 }
-                lane.count_quote();
+                stream.count_quote();
                 Emit::Quote(number, quote)
             }
         });
@@ -119,37 +119,37 @@ impl Replay {
 }
 
 /// Result of a round: an error if a file was damaged, or if none of its rows could be played.
-pub(super) fn check(lanes: &[Lane], has_played: bool) -> Result<(), SourceError> {
-    let faults: Vec<String> = lanes
+pub(super) fn check(streams: &[FileStream], has_played: bool) -> Result<(), SourceError> {
+    let faults: Vec<String> = streams
         .iter()
-        .filter_map(|lane| {
-            let fault = lane.account.fault()?;
-            Some(format!("{}: {fault}", lane.account.name()))
+        .filter_map(|stream| {
+            let fault = stream.account.fault()?;
+            Some(format!("{}: {fault}", stream.account.name()))
         })
         .collect();
     if !faults.is_empty() {
         return Err(SourceError::Final(faults.join("; ")));
     }
-    if let Some(limit) = lanes.iter().find_map(|lane| lane.limit.clone()) {
+    if let Some(limit) = streams.iter().find_map(|stream| stream.limit.clone()) {
         return Err(SourceError::Final(limit));
     }
     let (mut rows, mut events, mut reasons) = (0, 0, Vec::new());
-    for lane in lanes {
-        let report = lane.account.report();
+    for stream in streams {
+        let report = stream.account.report();
         rows += report.rows;
         events += report.trades + report.quotes;
-        let first = lane.first_fault.iter();
-        let first = first.map(|fault| format!(" (the first: {fault})"));
+        let first = stream.first_fault.iter();
+        let first = first.map(|fault| format!(" (first: {fault})"));
         reasons.push(report.skipped_text() + &first.collect::<String>());
     }
     if has_played || events > 0 {
         return Ok(());
     }
     Err(SourceError::Final(if rows == 0 {
-        "the files hold no rows".to_owned()
+        "the files contain no rows".to_owned()
     } else {
         format!(
-            "none of {rows} rows could be played: {}",
+            "none of the {rows} rows can be replayed: {}",
             reasons.join("; ")
         )
     }))

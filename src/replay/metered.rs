@@ -68,8 +68,8 @@ impl<R: Read> Read for Metered<R> {
         let bound = packed.saturating_mul(self.expansion_max).max(FREE_BYTES);
         if self.plain > bound {
             let message = format!(
-                "{packed} packed bytes expand to more than {} times as many, which is no recording; \
-                 `max_expansion` of the source allows more",
+                "the file expands to more than {} times its {packed} compressed bytes; for a genuine recording, \
+                 raise `max_expansion` of the source",
                 self.expansion_max
             );
             return Err(Error::new(ErrorKind::InvalidData, message));
@@ -81,7 +81,7 @@ impl<R: Read> Read for Metered<R> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_far_longer_than_its_packed_bytes_is_an_error() {
+    fn excessive_expansion_is_an_error() {
         let error = Some(ErrorKind::InvalidData);
         assert_eq!(plain(0, 500), (FREE_BYTES, error));
         assert_eq!(plain(1 << 20, 100), (100 << 20, error));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_bytes_are_counted_as_they_are_read() {
+    fn compressed_bytes_are_counted_while_reading() {
         let packed = PackedBytes::default();
         let mut counted = Counted::new(&b"0123456789"[..], packed.clone());
         let mut buffer = [0; 4];

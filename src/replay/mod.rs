@@ -8,21 +8,21 @@ mod band;
 mod checkpoint;
 mod config;
 mod error;
-mod form;
+mod file_stream;
+mod format;
 mod inputs;
-mod lane;
+mod located;
 mod merge;
 mod metered;
 mod names;
 mod order;
 mod pace;
-mod placed;
 mod probe;
 mod reader;
 mod record;
 mod row;
 mod times;
-mod unplayable;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ use crate::bus::Emit;
 use crate::market::Instrument;
 use crate::source::{Output, Source, SourceError, SourceFuture};
 use checkpoint::{Checkpoint, Progress};
-use lane::{Lane, Strictness};
+use file_stream::{FileStream, Strictness};
 use merge::{Ended, check};
 use names::Names;
 use pace::MARK_EVERY;
@@ -76,32 +76,33 @@ impl Replay {
         }
         let mut kept = self.checkpoint.take();
         let mut round = kept.as_ref().map_or(0, |kept| kept.progress.round);
-        let mut told: Vec<Instrument> = Vec::new();
+        let mut announced: Vec<Instrument> = Vec::new();
         loop {
-            let mut lanes = self.open(kept.as_ref(), out).await?;
-            if lanes.iter().any(|lane| lane.has_changed) {
+            let mut streams = self.open(kept.as_ref(), out).await?;
+            if let Some(changed) = streams.iter().find(|stream| stream.has_changed) {
                 tracing::warn!(
                     source = &*out.name,
-                    "a file no longer holds what was played of it; starting over in a new epoch"
+                    file = changed.account.name(),
+                    "file changed since the stop; starting over in a new epoch"
                 );
                 out.emit(&mut vec![Emit::StartOver]).await?;
                 (kept, round) = (None, 0);
                 continue;
             }
             let named = kept.as_mut().map(|kept| std::mem::take(&mut kept.names));
-            told.extend(
+            announced.extend(
                 kept.as_mut()
-                    .map(|kept| std::mem::take(&mut kept.told))
+                    .map(|kept| std::mem::take(&mut kept.announced))
                     .unwrap_or_default(),
             );
-            let mut names = Names::of(&self.config, &lanes, named.unwrap_or_default());
+            let mut names = Names::of(&self.config, &streams, named.unwrap_or_default());
             names
-                .announce(std::mem::take(&mut told), &lanes, out)
+                .announce(std::mem::take(&mut announced), &streams, out)
                 .await?;
             let resumed = kept.take().map(|kept| kept.progress);
             if resumed.is_some() {
                 // It continues in its previous epoch.
-            } else if lanes.iter().all(|lane| lane.rows.is_empty()) {
+            } else if streams.iter().all(|stream| stream.rows.is_empty()) {
                 // Nobody can subscribe to a source without rows: its end is due at once.
             } else if round == 0 {
                 tokio::select! {
@@ -111,28 +112,28 @@ impl Replay {
             } else {
                 out.emit(&mut vec![Emit::StartOver]).await?;
             }
-            let progress = resumed.or_else(|| Self::begin(round, &lanes, out));
+            let progress = resumed.or_else(|| Self::begin(round, &streams, out));
             if let Some(progress) = progress {
                 let ended = self
-                    .play_once(&mut lanes, &mut names, progress, out)
+                    .play_once(&mut streams, &mut names, progress, out)
                     .await?;
                 if ended == Ended::Stopped {
                     return Err(SourceError::Stopped);
                 }
             }
-            check(&lanes, resumed.is_some() || round > 0)?;
+            check(&streams, resumed.is_some() || round > 0)?;
             if !self.config.repeat || progress.is_none() {
                 return Ok(());
             }
-            told = names.told();
+            announced = names.announced();
             round += 1;
         }
     }
 
     /// Pace of a round that begins now; `None` if there are no rows.
-    fn begin(round: u32, lanes: &[Lane], out: &Output) -> Option<Progress> {
-        let firsts = lanes.iter().filter_map(|lane| lane.rows.front());
-        let first = firsts.map(|placed| placed.row.ts()).min()?;
+    fn begin(round: u32, streams: &[FileStream], out: &Output) -> Option<Progress> {
+        let firsts = streams.iter().filter_map(|stream| stream.rows.front());
+        let first = firsts.map(|located| located.row.ts()).min()?;
         Some(Progress {
             round,
             begun: out.clock.now(),
@@ -146,64 +147,73 @@ impl Replay {
         &mut self,
         kept: Option<&Checkpoint>,
         out: &Output,
-    ) -> Result<Vec<Lane>, SourceError> {
+    ) -> Result<Vec<FileStream>, SourceError> {
         let positions = kept.map_or_else(Vec::new, |kept| kept.files.clone());
         let resumed_at = kept.map(|kept| kept.progress.last);
         let (config, of_reader) = (self.config.clone(), positions.clone());
         // A hanging disk must not block other tasks.
-        let (told, opening) = tokio::sync::oneshot::channel();
+        let (sender, opening) = tokio::sync::oneshot::channel();
         let now = out.clock.now();
         let open = move || {
             let opened = inputs::list(&config.files).and_then(|listing| {
                 reader::open_all(&config, now, listing, &of_reader, resumed_at)
             });
             // The source may have been stopped in the meantime.
-            let _stopped = told.send(opened);
+            let _stopped = sender.send(opened);
         };
         let thread = std::thread::Builder::new().name("replay".to_owned());
-        let failed = |error: std::io::Error| SourceError::Failed(error.to_string());
+        let failed = |error: std::io::Error| {
+            SourceError::Failed(format!("cannot start the replay thread: {error}"))
+        };
         thread.spawn(open).map_err(failed)?;
         let opened = tokio::select! {
             opened = opening => opened,
             () = out.stopping() => return Err(SourceError::Stopped),
         };
-        let ended = "the thread that opens files has ended; this is a bug";
+        let ended = "the thread that opens files ended unexpectedly";
         let opened = opened.map_err(|_ended| SourceError::Failed(ended.to_owned()))?;
-        let (recordings, left_out) = opened?;
-        for (file, reason) in left_out {
-            tracing::warn!(source = &*out.name, file, reason, "not played");
+        let (recordings, skipped) = opened?;
+        for (file, reason) in skipped {
+            tracing::warn!(source = &*out.name, file, reason, "file skipped");
         }
-        let mut lanes: Vec<Lane> = recordings
+        let mut streams: Vec<FileStream> = recordings
             .into_iter()
-            .map(|recording| Lane::new(recording, &positions, out))
+            .map(|recording| FileStream::new(recording, &positions, out))
             .collect();
-        for gone in &positions {
-            if !lanes.iter().any(|lane| *lane.account.name() == *gone.file) {
+        for missing in &positions {
+            if !streams
+                .iter()
+                .any(|stream| *stream.account.name() == *missing.file)
+            {
                 tracing::warn!(
                     source = &*out.name,
-                    file = gone.file,
-                    "file gone since the stop"
+                    file = missing.file,
+                    "file missing since the stop"
                 );
             }
         }
-        out.status
-            .set_files(lanes.iter().map(|lane| Arc::clone(&lane.account)).collect());
-        for lane in &mut lanes {
-            lane.refill(&mut self.strictness, out).await;
+        out.status.set_files(
+            streams
+                .iter()
+                .map(|stream| Arc::clone(&stream.account))
+                .collect(),
+        );
+        for stream in &mut streams {
+            stream.refill(&mut self.strictness, out).await;
         }
-        Ok(lanes)
+        Ok(streams)
     }
 
     async fn play_once(
         &mut self,
-        lanes: &mut [Lane],
+        streams: &mut [FileStream],
         names: &mut Names,
         mut progress: Progress,
         out: &mut Output,
     ) -> Result<Ended, SourceError> {
         let mut emitted = Vec::new();
         let ended = self
-            .merge(lanes, names, &mut progress, &mut emitted, out)
+            .merge(streams, names, &mut progress, &mut emitted, out)
             .await;
         if matches!(ended, Ok(Ended::Over)) {
             emitted.push(Emit::Watermark(progress.last));
@@ -214,9 +224,9 @@ impl Replay {
         // At the end, a server that continues from here has nothing to replay.
         self.checkpoint = Some(Checkpoint {
             progress,
-            files: lanes.iter().map(Lane::position).collect(),
+            files: streams.iter().map(FileStream::position).collect(),
             names: names.named(),
-            told: names.told(),
+            announced: names.announced(),
         });
         Ok(ended)
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::checkpoint::Named;
-use super::lane::Lane;
-use super::row::{Row, What};
+use super::file_stream::FileStream;
+use super::row::{Row, RowBody};
 use super::{ReplayConfig, VenueRule};
 use crate::market::{Instrument, SourceKind, Symbol};
 use crate::source::account::{RowFault, Skip};
@@ -18,9 +18,9 @@ type Market = (Option<Symbol>, Symbol);
 /// Two markets that would share a topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{wire} comes from {first} and from {second}, which must not share a topic; put the venue in front with `venue: always`, or give each a source with `venue: NAME`"
+    "symbol {wire} occurs at two venues, {first} and {second}, which cannot share a topic; prefix symbols with `venue: always`, or use one source per venue with `venue: NAME`"
 )]
-pub(super) struct Mixed {
+pub(super) struct TopicConflict {
     wire: Symbol,
     first: Symbol,
     second: Symbol,
@@ -38,14 +38,14 @@ pub(super) struct Names {
     numbers: HashMap<Market, u32>,
     /// Markets whose name cannot be the name of a topic.
     refused: HashSet<Market>,
-    told: BTreeMap<Symbol, Instrument>,
+    announced: BTreeMap<Symbol, Instrument>,
     has_trades: bool,
     has_quotes: bool,
 }
 
 /// Reason why a row has no instrument.
 #[derive(Debug)]
-pub(super) enum NoNumber {
+pub(super) enum NoInstrument {
     /// The row is skipped.
     Skipped(RowFault),
     /// The source cannot continue.
@@ -54,11 +54,11 @@ pub(super) enum NoNumber {
 
 impl Names {
     /// Names by the first rows of the files and by the checkpoint.
-    pub(super) fn of(config: &ReplayConfig, lanes: &[Lane], before: Vec<Named>) -> Self {
+    pub(super) fn of(config: &ReplayConfig, streams: &[FileStream], before: Vec<Named>) -> Self {
         let mut venues: HashMap<&Symbol, HashSet<&Symbol>> = HashMap::new();
-        for placed in lanes.iter().flat_map(|lane| &lane.rows) {
-            let of_symbol = venues.entry(&placed.row.symbol).or_default();
-            of_symbol.extend(&placed.row.venue);
+        for located in streams.iter().flat_map(|stream| &stream.rows) {
+            let of_symbol = venues.entry(&located.row.symbol).or_default();
+            of_symbol.extend(&located.row.venue);
         }
         let has_column = config
             .columns
@@ -76,8 +76,8 @@ impl Names {
                 .map(|(symbol, _)| symbol.clone())
                 .collect(),
             rule: Some(rule),
-            has_trades: lanes.iter().any(|lane| lane.has_trades),
-            has_quotes: lanes.iter().any(|lane| lane.has_quotes),
+            has_trades: streams.iter().any(|stream| stream.has_trades),
+            has_quotes: streams.iter().any(|stream| stream.has_quotes),
             ..Self::default()
         };
         for named in before {
@@ -92,32 +92,32 @@ impl Names {
     pub(super) async fn announce(
         &mut self,
         before: Vec<Instrument>,
-        lanes: &[Lane],
+        streams: &[FileStream],
         out: &mut Output,
     ) -> Result<(), SourceError> {
         let mut seen = HashSet::new();
-        let rows = lanes.iter().flat_map(|lane| &lane.rows);
+        let rows = streams.iter().flat_map(|stream| &stream.rows);
         let mut instruments = before;
-        for placed in rows {
-            if seen.insert((&placed.row.venue, &placed.row.symbol)) {
-                match self.instrument(&placed.row) {
+        for located in rows {
+            if seen.insert((&located.row.venue, &located.row.symbol)) {
+                match self.instrument(&located.row) {
                     Ok(instrument) => instruments.push(instrument),
                     // It is announced and counted when the row is replayed.
-                    Err(NoNumber::Skipped(_)) => {}
+                    Err(NoInstrument::Skipped(_)) => {}
                     // Earlier rows are replayed first.
-                    Err(NoNumber::Source(_)) => break,
+                    Err(NoInstrument::Source(_)) => break,
                 }
             }
         }
         let each = instruments.iter().cloned();
-        self.told
+        self.announced
             .extend(each.map(|instrument| (instrument.symbol.clone(), instrument)));
         // A file without rows has no instrument, but its source has begun all the same.
         out.announce(instruments).await
     }
 
-    pub(super) fn told(&self) -> Vec<Instrument> {
-        self.told.values().cloned().collect()
+    pub(super) fn announced(&self) -> Vec<Instrument> {
+        self.announced.values().cloned().collect()
     }
 
     pub(super) fn named(&self) -> Vec<Named> {
@@ -140,25 +140,29 @@ impl Names {
     }
 
     /// Number of a row's instrument within the source; a new instrument is announced.
-    pub(super) async fn number(&mut self, row: &Row, out: &mut Output) -> Result<u32, NoNumber> {
+    pub(super) async fn number(
+        &mut self,
+        row: &Row,
+        out: &mut Output,
+    ) -> Result<u32, NoInstrument> {
         let instrument = self.instrument(row)?;
         let symbol = instrument.symbol.clone();
-        self.told.insert(symbol.clone(), instrument.clone());
-        let told = out.announce(vec![instrument]).await;
-        told.map_err(NoNumber::Source)?;
+        self.announced.insert(symbol.clone(), instrument.clone());
+        let announced = out.announce(vec![instrument]).await;
+        announced.map_err(NoInstrument::Source)?;
         let number = out
             .number(&symbol)
-            .expect("it was announced just now, or before");
+            .expect("announced instruments have a number");
         self.numbers
             .insert((row.venue.clone(), row.symbol.clone()), number);
         Ok(number)
     }
 
-    fn instrument(&mut self, row: &Row) -> Result<Instrument, NoNumber> {
+    fn instrument(&mut self, row: &Row) -> Result<Instrument, NoInstrument> {
         let symbol = self.wire(row)?;
-        let (price_scale, qty_scale) = match &row.what {
-            What::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
-            What::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| {
+        let (price_scale, qty_scale) = match &row.body {
+            RowBody::Trade(trade) => (trade.px.0.scale(), trade.qty.0.scale()),
+            RowBody::Quote(quote) => quote.bid.or(quote.ask).map_or((0, 0), |level| {
                 let qty_scale = level.qty.map_or(0, |qty| qty.0.scale());
                 (level.px.0.scale(), qty_scale)
             }),
@@ -180,13 +184,13 @@ impl Names {
     }
 
     /// Name on the wire of a row's market.
-    fn wire(&mut self, row: &Row) -> Result<Symbol, NoNumber> {
+    fn wire(&mut self, row: &Row) -> Result<Symbol, NoInstrument> {
         let market = (row.venue.clone(), row.symbol.clone());
         if let Some(wire) = self.wires.get(&market) {
             return Ok(wire.clone());
         }
         if self.refused.contains(&market) {
-            return Err(NoNumber::Skipped(RowFault::new(Skip::Symbol, "")));
+            return Err(NoInstrument::Skipped(RowFault::new(Skip::Symbol, "")));
         }
         let prefix = match self.rule.as_ref().unwrap_or(&VenueRule::Auto) {
             VenueRule::Named(venue) => Some(venue.clone()),
@@ -203,24 +207,27 @@ impl Names {
                 Ok(wire) => wire,
                 Err(error) => {
                     self.refused.insert(market);
-                    let text = format!("with its venue in front, {error}");
-                    return Err(NoNumber::Skipped(RowFault::new(Skip::Symbol, text)));
+                    let text = format!("with its venue prefix: {error}");
+                    return Err(NoInstrument::Skipped(RowFault::new(Skip::Symbol, text)));
                 }
             },
         };
         if self.rule == Some(VenueRule::Always) && row.venue.is_none() {
-            let text =
-                format!("`venue: always`, but no venue is known of {wire}; write `venue: NAME`");
-            return Err(NoNumber::Source(SourceError::Final(text)));
+            let text = format!(
+                "`venue: always` needs a venue, but the file has none for {wire}; set `venue: NAME`"
+            );
+            return Err(NoInstrument::Source(SourceError::Final(text)));
         }
         if let Some(first) = self.take(&wire, row.venue.as_ref()) {
             let second = row.venue.clone().unwrap_or_else(|| wire.clone());
-            let mixed = Mixed {
+            let conflict = TopicConflict {
                 wire,
                 first,
                 second,
             };
-            return Err(NoNumber::Source(SourceError::Final(mixed.to_string())));
+            return Err(NoInstrument::Source(SourceError::Final(
+                conflict.to_string(),
+            )));
         }
         self.wires.insert(market, wire.clone());
         Ok(wire)

@@ -1,6 +1,6 @@
 //! Time order of a file's rows: newest-first files are sorted.
 
-use super::placed::{Item, Mark, Placed};
+use super::located::{Item, LocatedRow, Mark};
 
 /// Number of rows that decide about the order of a file.
 const JUDGED_BY: usize = 1000;
@@ -15,7 +15,7 @@ enum State {
     /// The file is in order, or nearly.
     Passing,
     /// Newest first: all rows are collected before they are replayed.
-    Sorting(Vec<Placed>),
+    Sorting(Vec<LocatedRow>),
 }
 
 /// Orders the rows of a file.
@@ -58,7 +58,7 @@ impl Sequencer {
                     self.judge(out);
                 }
             }
-            (State::Sorting(rows), Ok(placed)) => rows.push(placed),
+            (State::Sorting(rows), Ok(located)) => rows.push(located),
             (State::Sorting(_), refused) => out.push(refused),
         }
     }
@@ -86,9 +86,9 @@ impl Sequencer {
             let mut rows = std::mem::take(rows);
             // Rows of equal times are newest first as well.
             rows.reverse();
-            rows.sort_by_key(|placed| placed.row.ts());
-            for (at, placed) in rows.iter_mut().enumerate() {
-                placed.mark = Mark {
+            rows.sort_by_key(|located| located.row.ts());
+            for (at, located) in rows.iter_mut().enumerate() {
+                located.mark = Mark {
                     rows: at as u64 + 1,
                     fingerprint,
                 };
@@ -100,7 +100,7 @@ impl Sequencer {
 
 /// True if nearly every change of time in these rows is backwards.
 fn is_newest_first(items: &[Item]) -> bool {
-    let rows: Vec<&Placed> = items.iter().flatten().collect();
+    let rows: Vec<&LocatedRow> = items.iter().flatten().collect();
     let pairs = rows
         .windows(2)
         .map(|pair| (pair[0].row.ts(), pair[1].row.ts()));

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::band::Band;
-use super::form::{Form, read_line};
+use super::format::{Format, read_line};
 use super::inputs::{Input, Listing, Opened, with_text};
+use super::located::{Item, LocatedRow, Mark};
 use super::order::{SORTED_ROWS_MAX, Sequencer};
-use super::placed::{Item, Mark, Placed};
 use super::record::{Cells, LINE_BYTES_MAX, Line, Lines};
 use super::{ReplayConfig, ReplayError};
 use crate::market::UnixNanos;
@@ -46,7 +46,7 @@ pub(super) struct Note {
 /// Some rows of a file, in its order.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    pub rows: Vec<Placed>,
+    pub rows: Vec<LocatedRow>,
     /// Number of lines read for this chunk.
     pub read: u64,
     /// Skipped rows by reason, but for those in `notes`.
@@ -84,7 +84,7 @@ pub(super) fn open_all(
     positions: &[FilePosition],
     resumed_at: Option<UnixNanos>,
 ) -> Result<OpenedAll, ReplayError> {
-    let (mut recordings, mut left_out) = (Vec::new(), listing.left_out);
+    let (mut recordings, mut skipped) = (Vec::new(), listing.skipped);
     let mut positions: Vec<Option<&FilePosition>> = positions.iter().map(Some).collect();
     for input in &listing.inputs {
         let name = input.name();
@@ -100,17 +100,17 @@ pub(super) fn open_all(
         match open(input, config, from) {
             Ok(recording) => recordings.push(recording),
             Err(error) if input.is_explicit || !error.is_final => return Err(error),
-            Err(error) => left_out.push((name, error.error)),
+            Err(error) => skipped.push((name, error.error)),
         }
     }
     if recordings.is_empty() {
         let path = config.files.first().map_or(Path::new(""), |path| path);
-        let each = left_out.iter();
+        let each = skipped.iter();
         let each: Vec<String> = each.map(|(name, why)| format!("{name}: {why}")).collect();
-        let error = format!("none of these can be played: {}", each.join("; "));
+        let error = format!("none of the files can be replayed: {}", each.join("; "));
         return Err(ReplayError::new(path, error, true));
     }
-    Ok((recordings, left_out))
+    Ok((recordings, skipped))
 }
 
 /// Position at which the replay of a file starts.
@@ -125,34 +125,34 @@ struct StartPoint {
 /// Opens and inspects a file; a thread produces its rows.
 fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Recording, ReplayError> {
     let fail = |error: String, is_final| ReplayError::new(&input.path, error, is_final);
-    let (looked, looks) = std::sync::mpsc::sync_channel(1);
+    let (sender, detected) = std::sync::mpsc::sync_channel(1);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
     let is_sorted = Arc::<std::sync::atomic::AtomicBool>::default();
     let (own, own_config, sorted) = (input.clone(), config.clone(), Arc::clone(&is_sorted));
     let read = move || {
-        let told = looked.clone();
+        let success = sender.clone();
         let read = with_text(&own, own_config.expansion_max, |opened, name| {
             let start = String::from_utf8_lossy(&opened.start);
-            let form = Form::detect(&start, name, &own_config)
+            let format = Format::detect(&start, name, &own_config)
                 .map_err(|error| ReplayError::new(Path::new(&own.name()), error, true))?;
-            let has = (form.rows.trade.is_some(), form.rows.quote.is_some());
+            let has = (format.rows.trade.is_some(), format.rows.quote.is_some());
             // The opener may have stopped waiting.
-            let _gave_up = told.send(Ok(has));
+            let _gave_up = success.send(Ok(has));
             let band = Band::new(&own_config.times, from.now);
-            Reader::new(form, band, from, chunks, sorted).run(opened);
+            Reader::new(format, band, from, chunks, sorted).run(opened);
             Ok(())
         });
         if let Err(error) = read {
-            let _gave_up = looked.send(Err(error));
+            let _gave_up = sender.send(Err(error));
         }
     };
     std::thread::Builder::new()
         .name("replay".to_owned())
         .spawn(read)
-        .map_err(|error| fail(error.to_string(), false))?;
-    let (has_trades, has_quotes) = looks
+        .map_err(|error| fail(format!("cannot start the reader thread: {error}"), false))?;
+    let (has_trades, has_quotes) = detected
         .recv()
-        .map_err(|_wrong| fail("it can't be read".to_owned(), false))??;
+        .map_err(|_wrong| fail("the reader thread ended unexpectedly".to_owned(), false))??;
     Ok(Recording {
         name: input.name().into(),
         has_trades,
@@ -166,7 +166,7 @@ fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Record
 struct Abandoned;
 
 struct Reader {
-    form: Form,
+    format: Format,
     cells: Cells,
     from: StartPoint,
     chunks: mpsc::Sender<Chunk>,
@@ -184,7 +184,7 @@ struct Reader {
 
 impl Reader {
     fn new(
-        form: Form,
+        format: Format,
         band: Band,
         from: StartPoint,
         chunks: mpsc::Sender<Chunk>,
@@ -192,7 +192,7 @@ impl Reader {
     ) -> Self {
         let was_sorted = from.position.as_ref().is_some_and(|at| at.is_sorted);
         Self {
-            form,
+            format,
             cells: Cells::default(),
             from,
             chunks,
@@ -215,19 +215,19 @@ impl Reader {
     }
 
     fn read_all<R: std::io::BufRead>(&mut self, mut lines: Lines<R>) -> Result<(), Abandoned> {
-        let mut is_first = self.form.header.is_some();
+        let mut is_first = self.format.header.is_some();
         loop {
             let next = match lines.next() {
                 Ok(next) => next,
                 Err(error) => {
                     if !lines.line().is_empty() {
                         self.chunk.read += 1;
-                        let fault = RowFault::new(Skip::Cut, "the row is cut");
+                        let fault = RowFault::new(Skip::Cut, "the last row is truncated");
                         self.skip(lines.number() + 1, fault)?;
                     }
                     let row = lines.number();
                     self.chunk.fault = Some(format!(
-                        "the file is damaged or cut after line {row}: {error}"
+                        "the file is damaged or truncated after line {row}: {error}"
                     ));
                     break;
                 }
@@ -241,7 +241,7 @@ impl Reader {
             if self.order.held() > SORTED_ROWS_MAX {
                 self.chunk.skipped[Skip::Order as usize] += self.order.held() as u64;
                 self.chunk.fault = Some(format!(
-                    "the rows are in descending order and more than {SORTED_ROWS_MAX}; sort the file by time first"
+                    "more than {SORTED_ROWS_MAX} rows in descending order of time; sort the file by time first"
                 ));
                 return self.hand_over();
             }
@@ -272,11 +272,11 @@ impl Reader {
                 Skip::TooLong,
                 format!("the line is longer than {LINE_BYTES_MAX} bytes"),
             )),
-            Line::Whole => read_line(&mut self.form, &mut self.cells, bytes),
+            Line::Whole => read_line(&mut self.format, &mut self.cells, bytes),
         };
         let item = match read {
             Err(fault) => Err((number, fault)),
-            Ok(row) => Ok(Placed {
+            Ok(row) => Ok(LocatedRow {
                 line: number,
                 mark,
                 row,
@@ -300,12 +300,12 @@ impl Reader {
         for one in ordered.drain(..) {
             match one {
                 Err((line, fault)) => self.skip(line, fault)?,
-                Ok(placed) if self.from.not_before.is_some_and(|at| placed.row.ts() < at) => {
-                    let why = "older than where the replay went on, in a file that was added since";
-                    self.skip(placed.line, RowFault::new(Skip::BeforePosition, why))?;
+                Ok(located) if self.from.not_before.is_some_and(|at| located.row.ts() < at) => {
+                    let why = "the row is older than the resume position, and its file was added after the stop";
+                    self.skip(located.line, RowFault::new(Skip::BeforePosition, why))?;
                 }
-                Ok(placed) => {
-                    self.chunk.rows.push(placed);
+                Ok(located) => {
+                    self.chunk.rows.push(located);
                     if self.chunk.rows.len() >= CHUNK_ROWS {
                         self.hand_over()?;
                     }
@@ -343,7 +343,7 @@ impl Reader {
             .store(self.order.is_sorted(), std::sync::atomic::Ordering::Relaxed);
         let resume = self.from.position.clone().map(|at| (at.mark, at.is_sorted));
         if self.order.is_sorted() {
-            let text = "rows in descending order of time; sorted before they are played";
+            let text = "rows are in descending order of time; sorted before the replay";
             self.chunk.remark = Some(text);
         }
         if let Some((at, true)) = resume {

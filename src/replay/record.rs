@@ -1,5 +1,5 @@
 //! Lines of a recording and their cells. A line has a bound, and a quoted cell ends on its own
-//! line, so that neither a stray quote nor a file without line ends takes what follows with it.
+//! line, so a stray quote or a missing line end invalidates no other line.
 
 use std::io::{BufRead, Error, ErrorKind, Result};
 
@@ -86,7 +86,7 @@ impl<R: BufRead> Lines<R> {
                 }
             }
             if bytes > UNBROKEN_BYTES_MAX {
-                let message = "64 MiB without the end of a line; this is not a CSV file";
+                let message = "no end of line within 64 MiB; this is not a CSV file";
                 return Err(Error::new(ErrorKind::InvalidData, message));
             }
         }
@@ -104,9 +104,9 @@ const fn length_of(bytes: u64) -> Line {
 /// Quoted cell that is not closed correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum QuoteFault {
-    #[error("a quoted cell has no closing quote on its line")]
+    #[error("quoted cell without a closing quote on its line")]
     Open,
-    #[error("characters follow the closing quote of a cell")]
+    #[error("unexpected characters after the closing quote of a cell")]
     Trailing,
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn quoted_cells_are_read_and_stray_quotes_refused() {
+    fn quoted_cells_are_parsed_and_stray_quotes_rejected() {
         let own = |cells: &[&str]| Ok(cells.iter().map(|cell| (*cell).to_owned()).collect());
         assert_eq!(cells(r#"a,"b,c",d"#), own(&["a", "b,c", "d"]));
         assert_eq!(cells(r#" a , "b ""c""" ,"#), own(&["a", r#"b "c""#, ""]));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_end_counts_once() {
+    fn every_line_ending_counts_once() {
         for buffer in 1..9 {
             let own = |at: u64, text: &str| (at, text.to_owned());
             assert_eq!(
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_takes_no_memory() {
+    fn an_endless_line_takes_bounded_memory() {
         let long = vec![b'x'; LINE_BYTES_MAX + 10];
         let text = [b"a\n", &long[..], b"\nb\n"].concat();
         let mut read = Lines::new(&text[..]);
@@ -235,14 +235,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cells_that_are_written_are_read(values in proptest::collection::vec("[ -~]{0,8}", 1..6)) {
+        fn quoted_cells_round_trip(values in proptest::collection::vec("[ -~]{0,8}", 1..6)) {
             let quoted = |value: &String| format!("\"{}\"", value.replace('"', "\"\""));
             let line = values.iter().map(quoted).collect::<Vec<_>>().join(",");
             prop_assert_eq!(cells(&line), Ok(values));
         }
 
         #[test]
-        fn any_line_is_cut_or_refused(line in "[ ,\"a]{0,20}") {
+        fn splitting_arbitrary_lines_never_panics(line in "[ ,\"a]{0,20}") {
             let _cut_or_refused = cells(&line);
         }
     }

@@ -19,20 +19,20 @@ pub(super) struct Row {
     /// Venue of the trade, if the file names it.
     pub venue: Option<Symbol>,
     pub symbol: Symbol,
-    pub what: What,
+    pub body: RowBody,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum What {
+pub(super) enum RowBody {
     Trade(Trade),
     Quote(Quote),
 }
 
 impl Row {
     pub(super) const fn ts(&self) -> UnixNanos {
-        match &self.what {
-            What::Trade(trade) => trade.ts,
-            What::Quote(quote) => quote.ts,
+        match &self.body {
+            RowBody::Trade(trade) => trade.ts,
+            RowBody::Quote(quote) => quote.ts,
         }
     }
 }
@@ -125,11 +125,11 @@ impl RowReader {
             }
         };
         let ts = self.times.read(cell(cells, self.time)?)?;
-        let what = if let Some(columns) = trade {
+        let body = if let Some(columns) = trade {
             let trade = read_trade(cells, columns, ts)?;
             let checked = self.prices.check_trade(&trade);
             checked.map_err(|fault| refused(fault, trade.qty.0.is_zero()))?;
-            What::Trade(trade)
+            RowBody::Trade(trade)
         } else if let Some(columns) = quote {
             let quote = Quote {
                 ts,
@@ -137,11 +137,11 @@ impl RowReader {
                 ask: level(cells, columns.ask)?,
             };
             let admitted = self.prices.admit_quote(quote);
-            What::Quote(admitted.map_err(|fault| refused(fault, false))?)
+            RowBody::Quote(admitted.map_err(|fault| refused(fault, false))?)
         } else {
             return Err(RowFault::new(
                 Skip::OtherType,
-                "neither a trade nor a quote",
+                "the row is neither a trade nor a quote",
             ));
         };
         let venue = match &self.venue {
@@ -159,7 +159,7 @@ impl RowReader {
         Ok(Row {
             venue,
             symbol,
-            what,
+            body,
         })
     }
 }
@@ -171,7 +171,7 @@ fn malformed(text: impl Into<String>) -> RowFault {
 fn cell(cells: &Cells, at: usize) -> Result<&str, RowFault> {
     cells.cell(at).ok_or_else(|| {
         malformed(format!(
-            "has {} columns, but column {} is needed",
+            "the row has {} columns; column {} is missing",
             cells.len(),
             at.saturating_add(1)
         ))
@@ -240,7 +240,7 @@ fn side(text: &str) -> Result<Aggressor, RowFault> {
         Ok(Aggressor::None)
     } else {
         let text = format!(
-            "the side \"{}\" is not known; expected buy, sell, b, s, bid, ask, 1 or -1, or unknown",
+            "invalid side \"{}\"; expected buy, sell, b, s, bid, ask, 1, -1 or unknown",
             shown(text)
         );
         Err(RowFault::new(Skip::Side, text))
@@ -253,7 +253,10 @@ fn maker_side(text: &str) -> Result<Aggressor, RowFault> {
     } else if text.eq_ignore_ascii_case("false") {
         Ok(Aggressor::Buy)
     } else {
-        let text = format!("\"{}\" is neither true nor false", shown(text));
+        let text = format!(
+            "invalid maker flag \"{}\"; expected true or false",
+            shown(text)
+        );
         Err(RowFault::new(Skip::Side, text))
     }
 }
@@ -283,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_are_understood_as_venues_write_them_or_refused() {
+    fn sides_are_parsed_in_all_venue_spellings_or_rejected() {
         for (text, aggressor) in [
             ("buy", Aggressor::Buy),
             ("B", Aggressor::Buy),

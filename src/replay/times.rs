@@ -92,30 +92,30 @@ impl TimeRules {
                 Skip::Time,
                 match &self.format {
                     Some(format) => {
-                        format!("\"{shown}\" is not a time of the form {format} (`time_format`)")
+                        format!(
+                            "invalid time \"{shown}\"; expected the format {format} (`time_format`)"
+                        )
                     }
                     None => format!(
-                        "\"{shown}\" is not a time; expected a number since 1970 or a date and time such as \
-                         2026-01-31T09:30:00Z; name other forms with `time_format`"
+                        "invalid time \"{shown}\"; expected Unix time, or a date and time, e.g. \
+                         2026-01-31T09:30:00Z; set `time_format` for other formats"
                     ),
                 },
             ),
             TimeFault::NoZone => (
                 Skip::Time,
                 format!(
-                    "the time \"{shown}\" has no offset; name the file's zone, for example `timezone: UTC` or \
-                     `timezone: America/New_York`"
+                    "the time \"{shown}\" has no UTC offset; set the time zone of the file, e.g. `timezone: UTC` \
+                     or `timezone: America/New_York`"
                 ),
             ),
             TimeFault::Skipped => (
                 Skip::Time,
-                format!(
-                    "the local time \"{shown}\" does not exist: clocks were set forward over it"
-                ),
+                format!("the local time \"{shown}\" does not exist: daylight saving time skips it"),
             ),
             TimeFault::OutOfRange => (
                 Skip::TimeBand,
-                format!("the time \"{shown}\" lies outside the years 1970 to 2499"),
+                format!("the time \"{shown}\" is outside the years 1970 to 2499"),
             ),
         };
         RowFault::new(skip, why)
@@ -290,7 +290,7 @@ fn calendar(text: &str) -> Option<(DateTime, i128, Option<Offset>)> {
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests {
     use super::*;
@@ -305,11 +305,11 @@ mod tests {
     }
 
     fn utc(text: &str) -> UnixNanos {
-        UnixNanos::parse_utc(text).expect("a UTC time")
+        UnixNanos::parse_utc(text).expect("valid UTC time")
     }
 
     #[test]
-    fn forms_of_one_instant_agree() {
+    fn all_formats_of_one_instant_agree() {
         let instant = utc("2024-08-08T23:54:15.342Z");
         for text in [
             "1723161255342000000",
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn times_without_an_offset_need_a_zone() {
+    fn times_without_an_offset_require_a_time_zone() {
         let new_york = rules("America/New_York", "");
         for (text, instant) in [
             ("20211201 100000123", "2021-12-01T15:00:00.123Z"),
@@ -350,12 +350,14 @@ mod tests {
         ] {
             assert_eq!(new_york.read(text), Ok(utc(instant)), "{text}");
             if !text.ends_with('Z') {
-                let fault = TimeRules::DEFAULT.read(text).expect_err("no zone");
+                let fault = TimeRules::DEFAULT.read(text).expect_err("no time zone");
                 assert_eq!(fault.skip, Skip::Time);
                 assert!(fault.text.contains("`timezone: UTC`"), "{}", fault.text);
             }
         }
-        let skipped = new_york.read("2021-03-14 02:30:00").expect_err("a gap");
+        let skipped = new_york
+            .read("2021-03-14 02:30:00")
+            .expect_err("skipped local time");
         assert!(skipped.text.contains("does not exist"), "{}", skipped.text);
         // HistData: Eastern Standard Time all year.
         let fixed = TimeRules {
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_read_by_their_format() {
+    fn custom_time_formats_are_parsed() {
         for (format, zone, text, instant) in [
             (
                 "%d.%m.%Y %H:%M:%S%.f",
@@ -409,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused_by_name() {
+    fn invalid_times_are_rejected_by_reason() {
         let zoned = rules("UTC", "");
         for text in [
             "",
@@ -450,25 +452,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_that_are_written_are_read(
+        fn formatted_times_round_trip(
             nanos in 0..UnixNanos::END.0,
-            form in 0..3usize,
+            format in 0..3usize,
             zone in 0..4usize,
         ) {
             let zones = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"];
-            let zone = TimeZone::get(zones[zone]).expect("an IANA zone");
-            let at = jiff::Timestamp::from_nanosecond(i128::from(nanos)).expect("before 2500");
-            let forms = ["%Y-%m-%dT%H:%M:%S.%9f%:z", "%Y%m%d %H%M%S%9f%z", "%Y.%m.%d %H:%M:%S.%9f %:z"];
-            let text = jiff::fmt::strtime::format(forms[form], &at.to_zoned_datetime(zone)).expect("a form");
+            let zone = TimeZone::get(zones[zone]).expect("IANA time zone");
+            let at = jiff::Timestamp::from_nanosecond(i128::from(nanos)).expect("time before 2500");
+            let formats = ["%Y-%m-%dT%H:%M:%S.%9f%:z", "%Y%m%d %H%M%S%9f%z", "%Y.%m.%d %H:%M:%S.%9f %:z"];
+            let text = jiff::fmt::strtime::format(formats[format], &at.to_zoned_datetime(zone)).expect("valid format");
             prop_assert_eq!(TimeRules::DEFAULT.read(&text), Ok(UnixNanos(nanos)), "{}", text);
         }
 
         #[test]
-        fn local_times_are_read_back_but_for_the_hour_that_comes_twice(seconds in 631_152_000u64..4_000_000_000) {
-            let zone = TimeZone::get("Europe/Berlin").expect("an IANA zone");
-            let at = jiff::Timestamp::from_second(seconds as i64).expect("a time");
-            let text = jiff::fmt::strtime::format("%Y-%m-%d %H:%M:%S", &at.to_zoned_datetime(zone)).expect("a form");
-            let read = rules("Europe/Berlin", "").read(&text).expect("a local time that was");
+        fn local_times_round_trip_except_in_the_repeated_hour(seconds in 631_152_000u64..4_000_000_000) {
+            let zone = TimeZone::get("Europe/Berlin").expect("IANA time zone");
+            let at = jiff::Timestamp::from_second(seconds as i64).expect("valid time");
+            let text = jiff::fmt::strtime::format("%Y-%m-%d %H:%M:%S", &at.to_zoned_datetime(zone)).expect("valid format");
+            let read = rules("Europe/Berlin", "").read(&text).expect("existing local time");
             let wanted = UnixNanos(seconds * 1_000_000_000);
             prop_assert!(read == wanted || read.plus(Duration::from_secs(3600)) == wanted);
         }

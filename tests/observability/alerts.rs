@@ -1,5 +1,5 @@
-//! Alerts fire when what they warn of is provoked, their waiting times scaled down. (That each
-//! fires and keeps silent by its own times is tested by `dashboards/prometheus/tests.yml`.)
+//! Alerts fire when their conditions are provoked, with scaled-down waiting times.
+//! (`dashboards/prometheus/tests.yml` tests their real times, and that they stay silent otherwise.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tickcast::load::{Plan, TopicChoice, run};
 
-use crate::prometheus::{Feed, Prometheus, alone, has, path};
+use crate::prometheus::{Feed, Prometheus, exclusive, is_installed, path};
 
-/// Three sources: one that goes on, one whose file is taken away while it plays, one whose
-/// publisher never comes.
+/// Three sources: a healthy one, one whose file is removed during the replay, and one whose
+/// publisher never publishes.
 fn three_sources(tape: &std::path::Path) -> String {
     format!(
         "
@@ -25,10 +25,9 @@ sources:
 }
 
 #[test]
-fn a_source_that_is_killed_a_publisher_that_is_silent_and_a_server_that_is_gone_raise_alerts()
--> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+fn a_killed_source_a_silent_publisher_and_a_missing_server_raise_alerts() -> Result<()> {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -53,14 +52,14 @@ fn a_source_that_is_killed_a_publisher_that_is_silent_and_a_server_that_is_gone_
     );
     prometheus.alert("TickcastInstrumentsStale")?;
     assert!(!prometheus.firing()?.contains(&"TickcastDown".to_owned()));
-    let app = feed.app.take().context("running")?;
+    let app = feed.app.take().context("the app is not running")?;
     feed.runtime.block_on(app.stop());
     drop(feed);
     prometheus.alert("TickcastDown")?;
     Ok(())
 }
 
-/// One shard, and bounds that are soon reached.
+/// One shard with low limits.
 const SMALL: &str = "
 shards: 1
 sources: [{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 1000/s}, {symbol: B, start: 100, rate: 1000/s}]}]
@@ -70,13 +69,13 @@ session: {heartbeat: 200ms}
 fanout: {unsent: 16KiB, outbox: 64KiB, control: 8KiB, frame: 8KiB, behind: 500ms}
 ";
 
-/// More than the memory bound of [`SMALL`], which is 119 MiB.
+/// More than the memory bound of [`SMALL`], 119 MiB.
 const BALLAST_BYTES: usize = 128 << 20;
 
 #[test]
-fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+fn stalled_clients_churn_and_reached_limits_raise_alerts() -> Result<()> {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(SMALL)?;
@@ -98,7 +97,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     let (gap, disconnect) = (plan("gap", "70%", 0.0)?, plan("disconnect", "0%", 40.0)?);
     let testing = std::thread::spawn(move || run(&gap, &mut |_| false));
     prometheus.alert("TickcastEventLoss")?;
-    // The bound covers more than these clients can take: the process itself holds the rest.
+    // The bound exceeds the share of these clients: the process itself holds the rest.
     let ballast = std::hint::black_box(vec![1_u8; BALLAST_BYTES]);
     prometheus.alert("TickcastMemoryNearLimit")?;
     drop(ballast);
@@ -112,7 +111,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))??;
-    // Slow clients are late for themselves alone.
+    // A slow consumer delays only itself.
     let firing = prometheus.firing()?;
     for name in ["TickcastUnaccountedEvents", "TickcastLatencyBudgetBurnFast"] {
         assert!(!firing.contains(&name.to_owned()), "{firing:?}");
@@ -120,7 +119,7 @@ fn stalled_clients_churn_and_reached_bounds_raise_alerts() -> Result<()> {
     Ok(())
 }
 
-/// More than one shard can carry.
+/// More load than one shard can carry.
 const TOO_MUCH: &str = "
 shards: 1
 sources: [{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [
@@ -132,8 +131,8 @@ fanout: {behind: 1s}
 
 #[test]
 fn an_overloaded_shard_raises_alerts() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(TOO_MUCH)?;
@@ -150,7 +149,7 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
     prometheus.alert("TickcastConnectionsNearLimit")?;
     let labels = prometheus.alert("TickcastShardSaturated")?;
     assert_eq!(labels["shard"], "0", "{labels}");
-    // Its clients read what comes at once, and yet it comes late.
+    // Its clients read immediately, and yet the events are late.
     for name in [
         "TickcastLatencyBudgetBurnFast",
         "TickcastLatencyBudgetBurnSlow",
@@ -158,14 +157,14 @@ fn an_overloaded_shard_raises_alerts() -> Result<()> {
         prometheus.alert(name)?;
     }
     stop.store(true, Ordering::Relaxed);
-    // What such a load test finds is said elsewhere; it is void here.
+    // The verdict of such a load test does not matter here; it is invalid.
     let _outcome = testing
         .join()
         .map_err(|_panic| anyhow::anyhow!("the load tester panicked"))?;
     Ok(())
 }
 
-/// More than a shard can follow, beside a log that is soon full.
+/// More load than a shard can follow, with a log that fills quickly.
 const FLOOD: &str = "
 shards: 1
 bus: {queue: 8MiB, log: 1MiB}
@@ -176,8 +175,8 @@ sources: [{name: sim, kind: sim, seed: 7, stale_after: 1h, instruments: [
 
 #[test]
 fn a_flood_overruns_a_shard_and_raises_an_alert() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(FLOOD)?;
@@ -186,11 +185,11 @@ fn a_flood_overruns_a_shard_and_raises_an_alert() -> Result<()> {
     Ok(())
 }
 
-/// A config that is written wrong while the server runs.
+/// A config that becomes invalid while the server runs.
 #[test]
-fn a_refused_config_raises_an_alert() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+fn a_rejected_config_raises_an_alert() -> Result<()> {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -212,17 +211,17 @@ fn a_refused_config_raises_an_alert() -> Result<()> {
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()?;
-    let told = std::io::BufRead::lines(std::io::BufReader::new(
-        server.stdout.take().context("piped")?,
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(
+        server.stdout.take().context("stdout is piped")?,
     ));
-    let metrics = told.map_while(Result::ok).find_map(|line| {
+    let metrics = lines.map_while(Result::ok).find_map(|line| {
         line.trim_start()
             .strip_prefix("metrics  http://")
             .map(str::to_owned)
     });
     let raised = || -> Result<()> {
         let admin = metrics
-            .context("it says where")?
+            .context("the server prints no address")?
             .trim_end_matches("/metrics")
             .parse()?;
         let prometheus = Prometheus::start(admin)?;
@@ -239,9 +238,9 @@ fn a_refused_config_raises_an_alert() -> Result<()> {
 
 /// A source that runs and emits nothing.
 #[test]
-fn a_running_source_that_publishes_nothing_raises_an_alert() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+fn a_running_source_without_events_raises_an_alert() -> Result<()> {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(
@@ -252,11 +251,11 @@ fn a_running_source_that_publishes_nothing_raises_an_alert() -> Result<()> {
     Ok(())
 }
 
-/// Which alerts are provoked above; by rule tests alone the one that warns of a bug, the one of a
-/// bus that is slower than its sources, which a single simulation is not, and those that need many
-/// restarts, ten minutes, or nearly all files of the test's own process.
+/// Alerts that are provoked above. Tested by rule tests only: the alert on a bug, the alert on a
+/// bus slower than its sources, which one simulation cannot cause, and those that need many
+/// restarts, ten minutes, or nearly all file descriptors of the test process.
 #[test]
-fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
+fn every_alert_is_provoked_or_listed_as_an_exception() -> Result<()> {
     let alerts = std::fs::read_to_string(path("dashboards/prometheus/alerts.yml"))?;
     let tests = std::fs::read_to_string(path("dashboards/prometheus/tests.yml"))?;
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
@@ -278,7 +277,7 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
             here.matches(&format!("\"{name}\"")).count() > usize::from(rules_alone.contains(&name));
         assert!(
             provoked || rules_alone.contains(&name),
-            "{name} is not provoked"
+            "{name} is neither provoked nor listed as an exception"
         );
         assert!(
             tests.contains(&format!("name: {name} fires"))
@@ -294,7 +293,7 @@ fn every_alert_is_provoked_or_said_not_to_be() -> Result<()> {
                 "runbook_url: '{{{{ or $externalLabels.runbooks \"docs/operations.md\" }}}}#{}'",
                 name.to_lowercase()
             )),
-            "{name} names no runbook"
+            "{name} has no runbook link"
         );
     }
     Ok(())

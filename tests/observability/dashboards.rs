@@ -1,5 +1,5 @@
-//! Dashboards, rules and the catalogue name the same things; panels keep to the usual linter's
-//! rules; all of their queries have data.
+//! Dashboards, rules and the catalogue contain the same metrics; panels pass the usual linter
+//! rules; all queries have data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tickcast::load::{Plan, Probes, run};
 
-use crate::prometheus::{Feed, Prometheus, alone, get, has, path, until};
+use crate::prometheus::{Feed, Prometheus, exclusive, get, is_installed, path, until};
 
 const DASHBOARDS: [&str; 3] = ["overview", "sources", "load"];
 
@@ -46,7 +46,7 @@ fn panels() -> Result<Vec<Panel>> {
     for name in DASHBOARDS {
         for json in dashboard(name)?["panels"]
             .as_array()
-            .context("panels")?
+            .context("missing panels")?
             .iter()
             .filter(|panel| panel["type"] != "row")
         {
@@ -60,7 +60,7 @@ fn panels() -> Result<Vec<Panel>> {
     Ok(panels)
 }
 
-/// The names of metrics in a text, as they stand.
+/// Names of metrics in a text, unchanged.
 fn named(text: &str) -> BTreeSet<String> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':';
     let words = text.split(|letter| !is_word(letter));
@@ -72,7 +72,7 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The catalogue: names with their types, as a server tells them.
+/// Catalogue: names and types, as exported by a server.
 fn catalogue() -> Result<BTreeMap<String, String>> {
     let feed =
         Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
@@ -85,7 +85,7 @@ fn catalogue() -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// The metric that a series' name belongs to.
+/// Metric of a series name.
 fn metric_of<'a>(series: &'a str, catalogue: &BTreeMap<String, String>) -> &'a str {
     let parts = ["_bucket", "_sum", "_count"]
         .iter()
@@ -109,7 +109,7 @@ fn dashboards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
         let metric = metric_of(&series, &catalogue).to_owned();
         assert!(
             catalogue.contains_key(&metric),
-            "a panel asks for {series}, which the catalogue lacks"
+            "a panel queries {series}, which is not in the catalogue"
         );
         on_dashboards.insert(metric);
     }
@@ -126,26 +126,25 @@ fn dashboards_rules_guide_and_catalogue_name_the_same_metrics() -> Result<()> {
         for series in named(&prometheus_file(file)?) {
             assert!(
                 catalogue.contains_key(metric_of(&series, &catalogue)),
-                "{file} asks for {series}, which the catalogue lacks"
+                "{file} queries {series}, which is not in the catalogue"
             );
         }
     }
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
-    let told = guide
+    let documented = guide
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
         .map(|(name, _)| name);
-    for metric in told.filter(|name| name.starts_with("tickcast_")) {
+    for metric in documented.filter(|name| name.starts_with("tickcast_")) {
         assert!(
             catalogue.contains_key(metric),
-            "the guide tells of {metric}, which the catalogue lacks"
+            "the operations guide names {metric}, which is not in the catalogue"
         );
     }
     Ok(())
 }
 
-/// The selectors of a query: a metric's name and what stands in braces behind it, and whether a
-/// range follows.
+/// Selectors of a query: metric name and labels in braces, and whether a range follows.
 fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
     let mut found = Vec::new();
     for (at, _) in query.match_indices('{') {
@@ -171,7 +170,7 @@ fn selectors(query: &str) -> Vec<(String, String, Option<String>)> {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
-fn panels_keep_to_the_linters_rules() -> Result<()> {
+fn panels_pass_the_linter_rules() -> Result<()> {
     let catalogue = catalogue()?;
     for name in DASHBOARDS {
         let dashboard = dashboard(name)?;
@@ -184,7 +183,7 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
         );
         let variables: Vec<_> = dashboard["templating"]["list"]
             .as_array()
-            .context("variables")?
+            .context("missing dashboard variables")?
             .iter()
             .map(|one| &one["name"])
             .collect();
@@ -198,7 +197,7 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
         assert_eq!(
             ids.len(),
             dashboard["panels"].as_array().map_or(0, Vec::len),
-            "{name}: each panel has an id of its own"
+            "{name}: duplicate panel id"
         );
     }
     for panel in panels()? {
@@ -209,17 +208,17 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
                 && panel.json["description"]
                     .as_str()
                     .is_some_and(|text| text.len() > 15),
-            "{place}: title, description"
+            "{place}: missing title or description"
         );
         assert!(
             defaults["unit"]
                 .as_str()
                 .is_some_and(|unit| !unit.is_empty()),
-            "{place}: unit"
+            "{place}: missing unit"
         );
         assert_eq!(
             defaults["noValue"], "no data",
-            "{place}: no data is told apart from zero"
+            "{place}: no text for missing data"
         );
         assert_eq!(panel.json["datasource"]["uid"], "${datasource}", "{place}");
         assert!(panel.queries().count() > 0, "{place}: a query");
@@ -229,7 +228,7 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
             for (series, labels, range) in selectors {
                 assert!(
                     labels.contains("job=~\"$job\"") && labels.contains("instance=~\"$instance\""),
-                    "{place}: {series}: job and instance"
+                    "{place}: {series}: missing job or instance selector"
                 );
                 let metric = metric_of(&series, &catalogue);
                 let counts = matches!(
@@ -239,17 +238,17 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
                 assert_eq!(
                     counts,
                     range.is_some(),
-                    "{place}: {series}: a counter is asked for its rate, and nothing else is"
+                    "{place}: {series}: exactly counters must be queried by rate"
                 );
                 let range = range.unwrap_or("$__rate_interval".to_owned());
                 assert!(
                     matches!(&*range, "$__rate_interval" | "$__range"),
-                    "{place}: {series}: [{range}]"
+                    "{place}: {series}: invalid range [{range}]"
                 );
                 if range == "$__range" {
                     assert_eq!(
                         panel.json["type"], "stat",
-                        "{place}: the whole range is for single figures"
+                        "{place}: the whole range is allowed for single figures only"
                     );
                 }
             }
@@ -259,11 +258,12 @@ fn panels_keep_to_the_linters_rules() -> Result<()> {
 }
 
 #[test]
-fn dashboards_match_grafanas_own_schema() -> Result<()> {
-    if !has(&path("tests/.deps/node_modules/@grafana/schema")
-        .display()
-        .to_string())?
-    {
+fn dashboards_match_the_grafana_schema() -> Result<()> {
+    if !is_installed(
+        &path("tests/.deps/node_modules/@grafana/schema")
+            .display()
+            .to_string(),
+    )? {
         return Ok(());
     }
     let ran = Command::new("node")
@@ -278,8 +278,8 @@ fn dashboards_match_grafanas_own_schema() -> Result<()> {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_metrics_and_rules() -> Result<()> {
-    if !has("promtool")? {
+fn metrics_and_rules_pass_promtool() -> Result<()> {
+    if !is_installed("promtool")? {
         return Ok(());
     }
     for arguments in [
@@ -306,9 +306,9 @@ fn promtool_finds_nothing_wrong_with_metrics_and_rules() -> Result<()> {
         .args(["check", "metrics"])
         .stdin(std::fs::File::open(folder.path().join("metrics"))?)
         .output()?;
-    let said =
+    let output =
         String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
-    assert!(ran.status.success(), "{said}");
+    assert!(ran.status.success(), "{output}");
     Ok(())
 }
 
@@ -321,7 +321,7 @@ session: {heartbeat: 200ms}
 fanout: {unsent: 16KiB, outbox: 128KiB, behind: 1s}
 ";
 
-/// The upper bounds of the buckets of times, in seconds.
+/// Upper bounds of the latency buckets, in seconds.
 const BOUNDS: [f64; 19] = [
     1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0,
     2.0, 5.0, 10.0,
@@ -331,19 +331,19 @@ fn bucket(seconds: f64) -> usize {
     BOUNDS.partition_point(|bound| *bound < seconds)
 }
 
-/// Each event goes to many connections at once, so that the last of them waits for milliseconds:
-/// long against what a shared machine takes to wake anyone, and no core is full.
+/// Each event goes to many connections at once, so the last of them waits for milliseconds: longer
+/// than the wake-up latency of a shared machine, while no core is full.
 const WIDE: &str = "sources: [{name: sim, kind: sim, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 20/s}]}]";
 
-/// The p99 of the dashboards, over the time of one test.
+/// p99 of the dashboards, over the duration of one test.
 const P99: &str = "histogram_quantile(0.99, sum by (le) (increase(tickcast_fanout_latency_seconds_bucket{mode=\"raw\"}[8s])))";
-/// How often the two are compared until they agree.
+/// Maximum number of comparisons until both agree.
 const ROUNDS: usize = 3;
 
 #[test]
-fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+fn dashboard_latency_agrees_with_the_load_tester_within_a_bucket() -> Result<()> {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(WIDE)?;
@@ -355,12 +355,11 @@ fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Re
         probes: "10".parse()?,
         ..Plan::new(feed.address, vec!["quote:*".into(), "trade:*".into()])
     };
-    // A machine that stalls does so for one of the two alone; what is measured wrongly never
-    // agrees.
+    // A stall of the machine affects one of the two; a wrong measurement never agrees.
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let outcome = run(&plan, &mut |_| false)?;
-        let felt = outcome.published.context("latencies")?.p99 as f64 / 1e9;
+        let client = outcome.published.context("missing latencies")?.p99 as f64 / 1e9;
         let server = until("a quantile", || {
             Ok(prometheus
                 .query(P99)?
@@ -369,11 +368,11 @@ fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Re
                 .filter(|value| value.is_finite()))
         })?;
         let is_sound = outcome.is_sound() && outcome.busy_share < 0.5;
-        if is_sound && bucket(server).abs_diff(bucket(felt)) <= 1 {
+        if is_sound && bucket(server).abs_diff(bucket(client)) <= 1 {
             return Ok(());
         }
         rounds.push(format!(
-            "the server says {server} s, the load tester {felt} s, busy for {} of the time: {:?}",
+            "server: {server} s, load tester: {client} s, busy for {} of the time: {:?}",
             outcome.busy_share, outcome.failures
         ));
     }
@@ -383,13 +382,13 @@ fn latency_of_the_dashboards_agrees_with_the_load_tester_within_a_bucket() -> Re
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn every_panel_and_rule_has_data_under_load() -> Result<()> {
-    let _alone = alone();
-    if !has("prometheus")? {
+    let _alone = exclusive();
+    if !is_installed("prometheus")? {
         return Ok(());
     }
     let feed = Feed::start(MARKET)?;
     let prometheus = Prometheus::start(feed.admin)?;
-    // In trouble, so that what tells of trouble has something to tell.
+    // Under trouble, so that panels on trouble have data.
     let trouble = Plan {
         slow: "10%".parse()?,
         slow_bytes_per_s: 2_000,
@@ -410,7 +409,7 @@ fn every_panel_and_rule_has_data_under_load() -> Result<()> {
             ],
         )
     };
-    // Those that come back resume; these ask for snapshots.
+    // Reconnecting clients resume; these request snapshots.
     let newcomer = Plan {
         connections: 1,
         duration: Duration::from_millis(200),

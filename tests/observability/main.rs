@@ -1,6 +1,5 @@
-//! Observability: the catalogue of metrics, dashboards, rules and alerts agree, and a real
-//! Prometheus gets data for all of them. A binary of its own, so that nothing else runs beside what
-//! is measured here.
+//! Observability: metrics, dashboards, rules and alerts agree, and a real Prometheus has data for
+//! all of them. A separate binary, so that nothing else runs during the measurements.
 
 mod alerts;
 mod dashboards;

@@ -1,22 +1,22 @@
-//! What is deployed is right by the rules of what reads it, and agrees with the program.
+//! Deployment files pass the linters of their tools and agree with the program.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::prometheus::{has, path};
+use crate::prometheus::{is_installed, path};
 
 fn passes(program: &str, arguments: &[&str]) -> Result<()> {
-    if !has(program)? {
+    if !is_installed(program)? {
         return Ok(());
     }
     let ran = Command::new(program)
         .args(arguments)
         .current_dir(path(""))
         .output()?;
-    let said =
+    let output =
         String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{program} {arguments:?}: {said}");
+    assert!(ran.status.success(), "{program} {arguments:?}: {output}");
     Ok(())
 }
 
@@ -28,7 +28,7 @@ fn python(name: &str) -> String {
 }
 
 #[test]
-fn the_image_the_composition_and_the_manifests_are_right_by_their_linters() -> Result<()> {
+fn image_compose_file_and_manifests_pass_their_linters() -> Result<()> {
     passes(&python("hadolint"), &["deploy/Dockerfile"])?;
     passes(
         &python("check-jsonschema"),
@@ -51,8 +51,8 @@ fn the_image_the_composition_and_the_manifests_are_right_by_their_linters() -> R
 }
 
 #[test]
-fn the_unit_is_right_and_hardened() -> Result<()> {
-    if !has("systemd-analyze")? {
+fn the_systemd_unit_is_valid_and_hardened() -> Result<()> {
+    if !is_installed("systemd-analyze")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -64,21 +64,21 @@ fn the_unit_is_right_and_hardened() -> Result<()> {
     let ran = Command::new("systemd-analyze")
         .args(["verify", "--man=no", &file])
         .output()?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    let of_ours: Vec<_> = said
+    let output = String::from_utf8_lossy(&ran.stderr);
+    let of_ours: Vec<_> = output
         .lines()
         .filter(|line| line.contains("tickcast.service"))
         .collect();
-    assert!(ran.status.success() || of_ours.is_empty(), "{said}");
+    assert!(ran.status.success() || of_ours.is_empty(), "{output}");
     passes(
         "systemd-analyze",
         &["security", "--offline=true", "--threshold=20", &file],
     )
 }
 
-/// What the deployments start is what the program understands.
+/// Deployment files start the program with arguments that it has.
 #[test]
-fn deployments_name_arguments_that_the_program_has() -> Result<()> {
+fn deployment_files_use_existing_arguments() -> Result<()> {
     let help = Command::new(env!("CARGO_BIN_EXE_tickcast"))
         .args(["serve", "--help"])
         .output()?;
@@ -98,12 +98,12 @@ fn deployments_name_arguments_that_the_program_has() -> Result<()> {
         for argument in arguments {
             assert!(
                 help.contains(argument),
-                "{file} gives {argument}, which `tickcast serve` doesn't know"
+                "{file} uses {argument}, which `tickcast serve` does not have"
             );
         }
     }
-    // The admin address is unauthenticated: only where a network of its own reaches it is it bound
-    // to every address.
+    // The admin address is unauthenticated: it is bound to all addresses only inside a network of
+    // its own.
     let of = |file: &str| std::fs::read_to_string(path(file));
     for file in [
         "deploy/Dockerfile",
@@ -117,7 +117,7 @@ fn deployments_name_arguments_that_the_program_has() -> Result<()> {
     let composition = of("deploy/compose.yaml")?;
     let is_published = |line: &str| line.contains("ports:") && line.contains("8081");
     assert!(!composition.lines().any(is_published), "{composition}");
-    // The config of the manifest is one.
+    // The config in the manifest is valid.
     let manifest = std::fs::read_to_string(path("deploy/kubernetes.yaml"))?;
     let config = manifest
         .split("feeds.yaml: |\n")

@@ -14,35 +14,35 @@ use tickcast::app::App;
 use tickcast::clock::Clock;
 use tickcast::config::Config;
 
-/// How long anything may take on a machine that is shared.
+/// Maximum time for any step on a shared machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) fn path(inside: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(inside)
 }
 
-/// Whether a program is there; `./check` installs it, so there it must be.
-pub(crate) fn has(program: &str) -> Result<bool> {
+/// True if a program is installed; required under `./check`, which installs it.
+pub(crate) fn is_installed(program: &str) -> Result<bool> {
     let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
         .any(|folder| folder.join(program).exists());
     let found = found || Path::new(program).exists();
     anyhow::ensure!(
         found || std::env::var_os("TICKCAST_CHECK").is_none(),
-        "{program} is not there, though ./check installs it"
+        "{program} is missing, although ./check installs it"
     );
     if !found {
-        eprintln!("skipped: {program} is not there; ./check installs it");
+        eprintln!("skipped: {program} is not installed; ./check installs it");
     }
     Ok(found)
 }
 
-/// One after the other: they measure.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs the tests one after the other, because they measure.
+pub(crate) fn exclusive() -> MutexGuard<'static, ()> {
+    static EXCLUSIVE: Mutex<()> = Mutex::new(());
+    EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The body of the answer to a GET.
+/// Body of a GET response.
 pub(crate) fn get(address: SocketAddr, target: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -51,21 +51,21 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Result<String> {
     stream.read_to_string(&mut answer)?;
     Ok(answer
         .split_once("\r\n\r\n")
-        .context("an answer")?
+        .context("malformed HTTP response")?
         .1
         .to_owned())
 }
 
-/// Asks again and again until it is told.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+/// Polls until a value is available.
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let clock = Clock::start();
     let begun = clock.now();
     loop {
-        if let Some(told) = ask()? {
-            return Ok(told);
+        if let Some(value) = poll()? {
+            return Ok(value);
         }
         if clock.now().since(begun) > DEADLINE {
-            bail!("after {DEADLINE:?} still not: {what}");
+            bail!("timeout after {DEADLINE:?}: {what}");
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }
@@ -90,7 +90,8 @@ impl Feed {
         let app = runtime.block_on(App::start(&config))?;
         let (address, admin) = (
             app.address(),
-            app.admin_address().context("an admin address")?,
+            app.admin_address()
+                .context("the admin listener is enabled")?,
         );
         Ok(Self {
             app: Some(app),
@@ -101,7 +102,7 @@ impl Feed {
     }
 }
 
-/// See the module.
+/// Prometheus process.
 pub(crate) struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -116,8 +117,8 @@ impl Drop for Prometheus {
     }
 }
 
-/// Minutes and hours of rules as seconds, so that a test need not wait for them.
-pub(crate) fn hurried(rules: &str) -> String {
+/// Scales minutes and hours of the rules down to seconds, so that a test need not wait for them.
+pub(crate) fn scaled_down(rules: &str) -> String {
     let mut text = rules.to_owned();
     for (slow, fast) in [
         ("5m", "4s"),
@@ -142,7 +143,7 @@ pub(crate) fn hurried(rules: &str) -> String {
 }
 
 impl Prometheus {
-    /// Scrapes twice a second, by the project's own config and rules, hurried.
+    /// Scrapes twice a second with the project's own config and scaled-down rules.
     pub(crate) fn start(admin: SocketAddr) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = |name: &str| std::fs::read_to_string(path("dashboards/prometheus").join(name));
@@ -153,9 +154,9 @@ impl Prometheus {
             .replace("scrape_timeout: 4s", "scrape_timeout: 500ms");
         std::fs::write(folder.path().join("prometheus.yml"), config)?;
         for name in ["rules.yml", "alerts.yml"] {
-            std::fs::write(folder.path().join(name), hurried(&file(name)?))?;
+            std::fs::write(folder.path().join(name), scaled_down(&file(name)?))?;
         }
-        // Whoever takes the port in between makes it fail to start, loudly.
+        // If another process takes the port meanwhile, the start fails with an error.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = Command::new("prometheus")
             .arg(format!(
@@ -183,7 +184,7 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// The values that a query has now.
+    /// Current values of a query.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<(Value, f64)>> {
         let mut encoded = String::new();
         for byte in query.bytes() {
@@ -202,18 +203,18 @@ impl Prometheus {
             let number = one["value"][1]
                 .as_str()
                 .and_then(|text| text.parse().ok())
-                .context("a number")?;
+                .context("expected a number")?;
             Ok((one["metric"].clone(), number))
         };
         answer["data"]["result"]
             .as_array()
-            .context("a vector")?
+            .context("expected a vector")?
             .iter()
             .map(value)
             .collect()
     }
 
-    /// Waits until an alert fires, and returns its labels.
+    /// Waits until an alert fires and returns its labels.
     pub(crate) fn alert(&self, name: &str) -> Result<Value> {
         until(&format!("{name} fires"), || {
             Ok(self
@@ -225,7 +226,7 @@ impl Prometheus {
         })
     }
 
-    /// The alerts that fire now.
+    /// Alerts that fire now.
     pub(crate) fn firing(&self) -> Result<Vec<String>> {
         let firing = self.query("ALERTS{alertstate=\"firing\"}")?;
         Ok(firing

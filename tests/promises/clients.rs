@@ -1,5 +1,4 @@
-//! The clients of the README run as they stand there, with stock libraries and their default
-//! limits.
+//! The clients of the README run unchanged, with stock libraries and their default limits.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::harness::Stopwatch;
 use crate::terminal::serve;
 
-/// The README's code block of that language which names the feed's address.
+/// Code block of the README in a language, with the feed's address.
 fn block(language: &str) -> Result<String> {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```").skip(1).step_by(2);
@@ -20,12 +19,12 @@ fn block(language: &str) -> Result<String> {
         .filter_map(|block| block.strip_prefix(language))
         .find(|block| block.contains("/v1/feed"));
     Ok(found
-        .with_context(|| format!("README.md has a client in {language}"))?
+        .with_context(|| format!("README.md has no client in {language}"))?
         .trim()
         .to_owned())
 }
 
-/// Whether the program is installed; fails under `./check`, which installs it.
+/// True if the program is installed; fails under `./check`, which installs it.
 fn is_installed(program: &Path) -> Result<bool> {
     if program.exists() {
         return Ok(true);
@@ -42,7 +41,7 @@ fn is_installed(program: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Runs a client until its output is as wanted, and returns the output.
+/// Runs a client until its output matches, and returns the output.
 fn run_until(client: &mut Command, wanted: impl Fn(&str) -> bool) -> Result<String> {
     let mut child = client
         .stdout(Stdio::piped())
@@ -50,14 +49,14 @@ fn run_until(client: &mut Command, wanted: impl Fn(&str) -> bool) -> Result<Stri
         .spawn()?;
     let begun = Stopwatch::start();
     let mut lines = String::new();
-    let mut out = std::io::BufReader::new(child.stdout.take().context("piped")?);
+    let mut out = std::io::BufReader::new(child.stdout.take().context("stdout is piped")?);
     while !wanted(&lines) && begun.elapsed() < Duration::from_secs(30) {
         if std::io::BufRead::read_line(&mut out, &mut lines)? == 0 {
             break;
         }
     }
     child.kill()?;
-    let errors = std::io::read_to_string(child.stderr.take().context("piped")?)?;
+    let errors = std::io::read_to_string(child.stderr.take().context("stdout is piped")?)?;
     child.wait()?;
     assert!(
         wanted(&lines),
@@ -87,7 +86,7 @@ fn run_against_a_market(language: &str, file: &str, program: &Path) -> Result<()
 /// Bytes from the server after which the first connection is cut: the snapshots and some events.
 const CUT_AFTER_BYTES: u64 = 20_000;
 
-/// A TCP relay that cuts its first connection and leaves all others alone; returns its address.
+/// TCP relay that cuts its first connection and no other; returns its address.
 fn cutting_relay(server: String) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
@@ -111,7 +110,7 @@ fn cutting_relay(server: String) -> Result<String> {
 }
 
 #[test]
-fn the_python_guides_client_resumes_after_a_disconnect() -> Result<()> {
+fn the_client_of_the_python_guide_resumes_after_a_disconnect() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("tests/.deps/python/bin/python");
     if !is_installed(&python)? {
@@ -135,7 +134,7 @@ fn the_python_guides_client_resumes_after_a_disconnect() -> Result<()> {
 }
 
 #[test]
-fn the_rust_guides_client_resumes_after_a_disconnect() -> Result<()> {
+fn the_client_of_the_rust_guide_resumes_after_a_disconnect() -> Result<()> {
     let program = Path::new(env!("CARGO_BIN_EXE_tickcast"))
         .with_file_name("examples")
         .join("subscribe");
@@ -161,7 +160,7 @@ fn runs_in_node(program: &str, serving: &[&str]) -> Result<()> {
     if !root.join("tests/.deps/node_modules/ws").exists() {
         anyhow::ensure!(
             std::env::var_os("TICKCAST_CHECK").is_none(),
-            "the package ws is not there, though ./check installs it"
+            "the package ws is missing, although ./check installs it"
         );
         eprintln!("skipped: the package ws is not there; ./check installs it");
         return Ok(());
@@ -183,15 +182,15 @@ fn runs_in_node(program: &str, serving: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Reconnects, resumes without a hole, keeps to its account, in both encodings.
+/// Reconnects, resumes without a gap and balances its ledger, in both encodings.
 #[test]
-fn the_browsers_client_resumes_in_node_and_counts_as_the_server_does() -> Result<()> {
+fn the_browser_client_resumes_in_node_and_agrees_with_the_ledger() -> Result<()> {
     runs_in_node("client.mjs", &["--config", "feeds.yaml"])
 }
 
-/// Frames of many events each, and a handler that throws in the middle of them.
+/// Frames of many events each, and a handler that throws in the middle of one.
 #[test]
-fn a_handler_that_throws_disturbs_neither_the_account_nor_other_handlers() -> Result<()> {
+fn a_throwing_handler_affects_neither_the_account_nor_other_handlers() -> Result<()> {
     runs_in_node(
         "handlers.mjs",
         &["--sim-instruments", "50", "--sim-every", "200ms"],
@@ -199,13 +198,13 @@ fn a_handler_that_throws_disturbs_neither_the_account_nor_other_handlers() -> Re
 }
 
 #[test]
-fn the_readmes_python_client_runs_as_it_stands() -> Result<()> {
+fn the_python_client_of_the_readme_runs_unchanged() -> Result<()> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps/python/bin/python");
     run_against_a_market("python", "client.py", &python)
 }
 
 #[test]
-fn the_readmes_javascript_client_runs_as_it_stands() -> Result<()> {
+fn the_javascript_client_of_the_readme_runs_unchanged() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let node = std::env::split_paths(&path)
         .map(|folder| folder.join("node"))

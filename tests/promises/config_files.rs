@@ -1,5 +1,5 @@
-//! Files named by a config may be missing, special or hostile: the server refuses them by name and
-//! stays in control.
+//! Config files that are missing, special or hostile are rejected by name, and the server keeps
+//! running.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -39,18 +39,18 @@ impl Running {
 
     fn write(&self, config: &str) -> Result<()> {
         std::fs::File::create(self.path("feeds.yaml"))?.write_all(config.as_bytes())?;
-        self.hang_up()
+        self.send_sighup()
     }
 
-    fn hang_up(&self) -> Result<()> {
-        let told = Command::new("kill")
+    fn send_sighup(&self) -> Result<()> {
+        let signalled = Command::new("kill")
             .args(["-HUP", &self.served.id().to_string()])
             .status()?;
-        ensure!(told.success());
+        ensure!(signalled.success());
         Ok(())
     }
 
-    /// Waits until a line of the metrics is there.
+    /// Waits until the metrics contain a line.
     fn metric(&self, wanted: &str) -> Result<()> {
         let address: SocketAddr = self.served.address.parse()?;
         let asking = async {
@@ -69,7 +69,7 @@ impl Running {
             .with_context(|| wanted.to_owned())?
     }
 
-    /// Waits until the log holds a text.
+    /// Waits until the log contains a text.
     fn until_log(&self, wanted: &str) -> Result<()> {
         let looking = async {
             let mut looks = tokio::time::interval(std::time::Duration::from_millis(10));
@@ -80,7 +80,7 @@ impl Running {
         };
         self.runtime
             .block_on(crate::harness::deadline(looking))
-            .with_context(|| format!("{wanted} is not in {:?}", self.log()))?
+            .with_context(|| format!("{wanted} is missing in {:?}", self.log()))?
     }
 
     fn log(&self) -> Result<String> {
@@ -97,7 +97,7 @@ fn replay(files: &[&Path]) -> String {
 }
 
 /// Exit code and standard error of a command.
-fn ends(arguments: &[&str]) -> Result<(Option<i32>, String)> {
+fn run(arguments: &[&str]) -> Result<(Option<i32>, String)> {
     let output = Command::new(TICKCAST).args(arguments).output()?;
     Ok((
         output.status.code(),
@@ -106,7 +106,7 @@ fn ends(arguments: &[&str]) -> Result<(Option<i32>, String)> {
 }
 
 #[test]
-fn check_and_serve_name_every_file_that_is_not_there() -> Result<()> {
+fn check_and_serve_report_every_missing_file() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
     let text = format!(
@@ -117,24 +117,24 @@ fn check_and_serve_name_every_file_that_is_not_there() -> Result<()> {
     );
     let file = path("feeds.yaml").display().to_string();
     std::fs::write(&file, text)?;
-    let mut said = Vec::new();
+    let mut stderr = Vec::new();
     for arguments in [
         &["check", &file][..],
         &["serve", "--config", &file, "--listen", "127.0.0.1:0"],
     ] {
-        let (code, text) = ends(arguments)?;
+        let (code, text) = run(arguments)?;
         assert_eq!(code, Some(2), "{arguments:?}: {text}");
         for wanted in ["source one", "a.csv", "b.csv", "source two", "c*.csv"] {
             assert!(text.contains(wanted), "{wanted} is not in {text}");
         }
-        said.push(text);
+        stderr.push(text);
     }
-    assert_eq!(said[0], said[1], "check and serve agree");
+    assert_eq!(stderr[0], stderr[1], "check and serve agree");
     Ok(())
 }
 
 #[test]
-fn a_reload_that_names_a_missing_or_special_file_is_refused() -> Result<()> {
+fn a_reload_with_a_missing_or_special_file_is_rejected() -> Result<()> {
     let running = Running::start()?;
     let fifo = running.path("fifo.csv");
     ensure!(Command::new("mkfifo").arg(&fifo).status()?.success());
@@ -159,7 +159,7 @@ fn a_reload_that_names_a_missing_or_special_file_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_config_that_is_a_fifo_or_a_bomb_leaves_the_server_in_control() -> Result<()> {
+fn a_config_that_is_a_fifo_or_too_large_or_too_deep_is_rejected_without_harm() -> Result<()> {
     let running = Running::start()?;
     let file = running.path("feeds.yaml");
     running.write(&"- ".repeat(20_000))?;
@@ -168,11 +168,11 @@ fn a_config_that_is_a_fifo_or_a_bomb_leaves_the_server_in_control() -> Result<()
     running.until_log("at most 1024 KiB")?;
     std::fs::remove_file(&file)?;
     ensure!(Command::new("mkfifo").arg(&file).status()?.success());
-    running.hang_up()?;
+    running.send_sighup()?;
     running.until_log("a FIFO where a regular file is expected")?;
     let path = file.display().to_string();
-    let (code, said) = ends(&["check", &path])?;
-    assert!(code == Some(2) && said.contains("a FIFO"), "{said}");
+    let (code, stderr) = run(&["check", &path])?;
+    assert!(code == Some(2) && stderr.contains("a FIFO"), "{stderr}");
     assert!(running.served.terminate()?.success());
     Ok(())
 }

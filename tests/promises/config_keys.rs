@@ -1,4 +1,4 @@
-//! Effects of config keys that no other promise needs.
+//! Effects of config keys that no other test covers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::handshake::status;
 use crate::harness::{Feed, Stopwatch, market, subscribe, wish};
 use crate::publish::post;
 
-/// Events of a feed's topics, from the first ones on.
+/// Events of a feed's topics, from the first on.
 async fn events(feed: &Feed, topics: &[&str], count: usize) -> Result<Vec<DataEvent>> {
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(topics)).await?;
@@ -37,7 +37,7 @@ async fn simulated_instruments_have_the_ticks_lots_sizes_spreads_and_shares_of_t
                 volume += lots;
             }
             Body::Quote(quote) => {
-                let (bid, ask) = quote.bid.zip(quote.ask).context("both sides")?;
+                let (bid, ask) = quote.bid.zip(quote.ask).context("the quote lacks a side")?;
                 let spread = ask.px.0 - bid.px.0;
                 ensure!((bid.px.0 % tick).is_zero() && (ask.px.0 % tick).is_zero());
                 quotes += 1.0;
@@ -80,7 +80,7 @@ async fn the_flush_window_collects_events_into_fewer_messages() -> Result<()> {
             seen += events.len();
         }
     }
-    // A message holds at least the events of a window, apart from the first.
+    // A message contains at least the events of a window, except the first message.
     let windows = begun.elapsed().as_millis() / 50 + 2;
     ensure!(
         messages <= windows,
@@ -90,7 +90,7 @@ async fn the_flush_window_collects_events_into_fewer_messages() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_client_that_does_not_read_is_gone_after_the_close_timeout() -> Result<()> {
+async fn a_closing_client_that_does_not_read_is_dropped_after_the_close_timeout() -> Result<()> {
     let rest = "session: {close_timeout: 200ms}\nfanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB}";
     let feed = Feed::start(&market(2, 20_000, rest)).await?;
     let mut client = feed.small_client(Encoding::Msgpack).await?;
@@ -105,7 +105,7 @@ async fn a_closed_client_that_does_not_read_is_gone_after_the_close_timeout() ->
     })
     .await?;
     let closed = Stopwatch::start();
-    feed.until("it is gone", |feed| {
+    feed.until("the connection is closed", |feed| {
         feed.metric("tickcast_connections") < 1.0
     })
     .await?;
@@ -153,7 +153,7 @@ async fn the_session_of_an_instrument_begins_at_its_offset() -> Result<()> {
     let body = trades.join("\n");
     let (code, report) = post(&feed, "application/x-ndjson", "", body.as_bytes()).await?;
     ensure!(code == 200, "{report}");
-    // The ticker of the batch: two trades of the session that has begun, two of the one before.
+    // Ticker of the batch: two trades of the current session, two of the previous one.
     let event = client.events(1).await?.remove(0);
     let Body::Ticker(ticker) = &event.body else {
         anyhow::bail!("{event:?}")
@@ -163,7 +163,7 @@ async fn the_session_of_an_instrument_begins_at_its_offset() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_allowed_origins_open_the_feed() -> Result<()> {
+async fn only_allowed_origins_can_open_the_feed() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "allowed_origins: [https://app.example.com]")).await?;
     for (origin, expected) in [
         ("https://app.example.com", 101),

@@ -1,4 +1,4 @@
-//! A server without file descriptors refuses clients, answers its operators, and says so once.
+//! Without file descriptors, the server rejects clients, serves operators, and logs one line.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,10 +24,10 @@ impl Drop for Running {
 fn ask(stream: &mut TcpStream, path: &str) -> Result<String> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    // In one piece: who is refused is not read any further.
+    // Sent at once: the server reads no further after a rejection.
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    // A reset behind the answer is an end too.
+    // A reset after the response is an end too.
     let read = stream.read_to_string(&mut answer);
     if answer.is_empty() {
         read?;
@@ -36,7 +36,7 @@ fn ask(stream: &mut TcpStream, path: &str) -> Result<String> {
 }
 
 #[test]
-fn out_of_descriptors_clients_are_refused_and_operators_answered() -> Result<()> {
+fn without_file_descriptors_clients_are_rejected_and_operators_served() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log");
     let script = format!(
@@ -48,10 +48,12 @@ fn out_of_descriptors_clients_are_refused_and_operators_answered() -> Result<()>
         .stderr(std::fs::File::create(&log)?)
         .spawn()?;
     let mut running = Running(child);
-    let mut lines = BufReader::new(running.0.stdout.take().context("piped")?).lines();
+    let mut lines = BufReader::new(running.0.stdout.take().context("stdout is piped")?).lines();
     let (mut feed, mut admin) = (None, None);
     while admin.is_none() {
-        let line = lines.next().context("it ended before it listened")??;
+        let line = lines
+            .next()
+            .context("the server ended before it listened")??;
         let line = line.trim();
         let address = |rest: &str| rest.split('/').next().map(str::to_owned);
         if let Some(rest) = line.strip_prefix("feed     ws://") {
@@ -60,13 +62,13 @@ fn out_of_descriptors_clients_are_refused_and_operators_answered() -> Result<()>
             admin = address(rest);
         }
     }
-    let feed: SocketAddr = feed.context("the feed")?.parse()?;
-    let admin: SocketAddr = admin.context("the admin address")?.parse()?;
-    // Each sends one byte, so that it is accepted and waits for the rest of its head.
+    let feed: SocketAddr = feed.context("missing feed address")?.parse()?;
+    let admin: SocketAddr = admin.context("missing admin address")?.parse()?;
+    // Each sends one byte, so it is accepted and waits for the rest of its request head.
     let mut silent = Vec::new();
     for _ in 0..120 {
         let mut stream = TcpStream::connect(feed)?;
-        // Those that are refused may be gone by now.
+        // Rejected ones may be closed by now.
         let _refused = stream.write_all(b"G");
         silent.push(stream);
     }
@@ -76,12 +78,18 @@ fn out_of_descriptors_clients_are_refused_and_operators_answered() -> Result<()>
         let answer = ask(&mut TcpStream::connect(admin)?, "/healthz")?;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    let said = std::fs::read_to_string(&log)?;
-    assert!(said.contains("too low for limits.connections"), "{said}");
-    let lines = said.matches("out of file descriptors").count();
-    assert!((1..=2).contains(&lines), "once for each listener: {said}");
-    assert!(!said.contains("accepting rests"), "{said}");
-    // Recovers once the others have left.
+    let logged = std::fs::read_to_string(&log)?;
+    assert!(
+        logged.contains("too low for limits.connections"),
+        "{logged}"
+    );
+    let lines = logged.matches("out of file descriptors").count();
+    assert!(
+        (1..=2).contains(&lines),
+        "one line for each listener: {logged}"
+    );
+    assert!(!logged.contains("accept failed"), "{logged}");
+    // The server recovers once the others have disconnected.
     drop(silent);
     let begun = Stopwatch::start();
     while begun.elapsed() < DEADLINE {
@@ -90,5 +98,5 @@ fn out_of_descriptors_clients_are_refused_and_operators_answered() -> Result<()>
             return Ok(());
         }
     }
-    anyhow::bail!("clients are still refused")
+    anyhow::bail!("clients are still rejected")
 }

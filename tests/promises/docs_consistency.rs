@@ -24,14 +24,14 @@ fn every_error_code_is_in_the_protocol_reference() {
     }
 }
 
-/// The codes of admin JSON with the texts of `tickcast top`, in the operations guide: all of them,
-/// and no others.
+/// Codes of the admin JSON with their texts in `tickcast top`: exactly those of the operations
+/// guide.
 #[test]
 fn every_code_of_the_admin_json_is_in_the_operations_guide() -> Result<()> {
     let table = OPERATIONS
         .split("| `waits_for` |")
         .nth(1)
-        .context("the table of `waits_for`")?;
+        .context("missing table of `waits_for`")?;
     let rows = table
         .lines()
         .skip(2)
@@ -42,7 +42,11 @@ fn every_code_of_the_admin_json_is_in_the_operations_guide() -> Result<()> {
     known.insert("null");
     assert_eq!(listed, known);
     for (code, name) in codes {
-        assert_eq!(serde_json::to_value(code)?, name, "the JSON has the code");
+        assert_eq!(
+            serde_json::to_value(code)?,
+            name,
+            "the JSON value is the code"
+        );
     }
     let level = |level: LagLevel| format!("`{}`", level.name());
     let encoding = |encoding: Encoding| format!("`{}`", encoding.name());
@@ -75,7 +79,7 @@ fn generated(page: &str, text: &str) -> Result<String> {
 }
 
 #[test]
-fn the_configuration_reference_is_what_the_table_of_keys_says() -> Result<()> {
+fn the_configuration_reference_matches_the_table_of_keys() -> Result<()> {
     assert!(
         generated("configuration.md", &guide())? == guide(),
         "docs/configuration.md differs from the table of keys; \
@@ -113,19 +117,19 @@ async fn every_metric_is_in_the_operations_guide() -> Result<()> {
             .with_context(|| format!("{name} is not in docs/operations.md"))?;
         assert!(
             row.ends_with(&format!("| {help} |")),
-            "docs/operations.md says of {name}: {row}; the catalogue says: {help}"
+            "docs/operations.md describes {name} as {row}; the catalogue says: {help}"
         );
     }
     Ok(())
 }
 
 #[test]
-fn the_readme_names_the_two_commands() {
+fn the_readme_names_the_run_and_check_commands() {
     assert!(README.contains("cargo run --release") && README.contains("./check"));
 }
 
 #[test]
-fn every_file_that_the_architecture_names_exists() {
+fn every_file_named_by_the_architecture_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let architecture = include_str!("../../ARCHITECTURE.md");
     let named = architecture.split('`').skip(1).step_by(2);
@@ -139,12 +143,12 @@ fn every_file_that_the_architecture_names_exists() {
     for name in files {
         assert!(
             root.join(name).exists() || root.join("src").join(name).exists(),
-            "ARCHITECTURE.md names {name}"
+            "ARCHITECTURE.md names {name}, which does not exist"
         );
     }
 }
 
-/// The load-testing chapter is about `load`; options of other commands are in the README alone.
+/// The load-testing chapter covers `load`; options of other commands are in the README only.
 #[test]
 fn every_option_of_the_load_testing_chapter_exists() -> Result<()> {
     let chapter = include_str!("../../docs/load-testing.md");
@@ -171,7 +175,7 @@ fn every_option_of_the_load_testing_chapter_exists() -> Result<()> {
 }
 
 #[test]
-fn every_message_of_the_concepts_is_one_of_the_protocol() {
+fn every_message_in_the_concepts_exists_in_the_protocol() {
     let pages = [
         include_str!("../../docs/concepts/delivery.md"),
         include_str!("../../docs/concepts/ledger.md"),

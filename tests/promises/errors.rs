@@ -1,11 +1,11 @@
-//! What is wrong is said, with what would be right, and loses nothing.
+//! Errors name the problem and the expected value, and change nothing else.
 
 use anyhow::Result;
 use tickcast::protocol::{Encoding, Op, SnapshotWish, Subscribe};
 
 use crate::harness::{Feed, Tracked, market, subscribe};
 
-/// Sends a request as it is, in JSON and in MessagePack; the codes that come back.
+/// Sends a raw request in JSON and in MessagePack; returns the codes of the responses.
 async fn codes(client: &mut Tracked, json: &str) -> Result<(u16, String)> {
     client
         .client
@@ -17,7 +17,7 @@ async fn codes(client: &mut Tracked, json: &str) -> Result<(u16, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
+async fn invalid_requests_get_error_400_and_change_nothing() -> Result<()> {
     let feed = Feed::start(&market(1, 500, "limits: {requests_per_s: 1000}")).await?;
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
@@ -61,7 +61,7 @@ async fn bad_requests_are_answered_400_and_change_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_repeats_the_id_where_it_could_be_read() -> Result<()> {
+async fn an_error_repeats_the_request_id_if_readable() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     for (request, id) in [
@@ -79,7 +79,7 @@ async fn an_error_repeats_the_id_where_it_could_be_read() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_topics_stand_in_err_with_the_nearest() -> Result<()> {
+async fn unknown_topics_are_listed_in_err_with_the_nearest_match() -> Result<()> {
     let feed = Feed::market(3, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     let names = [
@@ -113,7 +113,7 @@ async fn unknown_topics_stand_in_err_with_the_nearest() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn snapshots_that_a_channel_does_not_take_stand_in_err() -> Result<()> {
+async fn unsupported_snapshots_are_listed_in_err() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let asked = Subscribe {
@@ -138,7 +138,7 @@ async fn snapshots_that_a_channel_does_not_take_stand_in_err() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_topic_limit_holds_what_comes_before_it_and_refuses_a_pattern_whole() -> Result<()> {
+async fn the_topic_limit_keeps_earlier_topics_and_rejects_a_pattern_entirely() -> Result<()> {
     let feed = Feed::start(&market(5, 10, "limits: {topics: 4}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     let answer = client
@@ -186,7 +186,7 @@ async fn atomic_is_all_or_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_bad_requests_close_with_4400() -> Result<()> {
+async fn too_many_invalid_requests_close_with_4400() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {requests_per_s: 1000}")).await?;
     let mut client = feed.client(Encoding::Json).await?;
     for _ in 0..21 {
@@ -204,7 +204,7 @@ async fn too_many_bad_requests_close_with_4400() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_over_the_rate_are_429_and_then_close_with_4429() -> Result<()> {
+async fn requests_over_the_rate_get_429_and_then_close_with_4429() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {requests_per_s: 1}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     for _ in 0..40 {

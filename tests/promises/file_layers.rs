@@ -1,12 +1,11 @@
 //! Imports between the files of one module form no cycle.
 //!
-//! For each folder of `src`, its children are the nodes: a file, or a folder with all that is below
-//! it. An item of another child, imported or named by its path, is an edge. An item that a `mod.rs`
-//! re-exports counts for the file that defines it.
+//! For each folder of `src`, its children are the nodes: a file, or a folder with its contents. A
+//! use of an item of another child, by import or path, is an edge. An item that a `mod.rs`
+//! re-exports belongs to the file that defines it.
 //!
-//! A `mod.rs` is no node of its own folder. It declares and wires its children, and they extend the
-//! types that it defines: that is one unit in several files, and its uses in both directions are
-//! not edges.
+//! A `mod.rs` is not a node of its own folder. It declares and wires its children, and they extend
+//! its types: one unit in several files, so uses in both directions are not edges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +15,11 @@ use crate::layers::product_files;
 
 /// Edges that may close a cycle: folder, child, child that it uses.
 const ALLOWED: [(&str, &str, &str); 3] = [
-    // `Work` lists the requests that run in slices; each is defined beside its request, and runs
+    // `Work` lists the requests that run in slices; each is defined next to its request and runs
     // with the tools of `work`.
     ("session", "work", "change"),
     ("session", "work", "subscribe"),
-    // A `resync` refuses topics by the rules of `subscribe`, and `subscribe` answers like a
+    // A `resync` rejects topics by the rules of `subscribe`, and `subscribe` responds like a
     // `modify`.
     ("session", "change", "subscribe"),
 ];
@@ -144,7 +143,7 @@ impl Tree {
         tree
     }
 
-    /// A path as seen from the root of the crate; `None` for those of other crates.
+    /// Path from the root of the crate; `None` for paths of other crates.
     fn seen_from_root(&self, module: &[String], path: &[String]) -> Option<Path> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         let rest = &path[ups..];
@@ -160,7 +159,7 @@ impl Tree {
         }
     }
 
-    /// The module of the file that defines what a path names.
+    /// Module of the file that defines the item of a path.
     fn definer(&self, path: &[String]) -> Option<Path> {
         let mut path = path.to_vec();
         for _ in 0..REEXPORTS_MAX {
@@ -186,7 +185,7 @@ impl Tree {
         for (user, file) in &self.0 {
             for used in file.paths.iter().filter_map(|path| self.definer(path)) {
                 let shared = user.iter().zip(&used).take_while(|(a, b)| a == b).count();
-                // One is the other's parent, or they have no folder in common.
+                // One is the parent of the other, or they share no folder.
                 if shared == 0 || shared == user.len() || shared == used.len() {
                     continue;
                 }
@@ -198,7 +197,7 @@ impl Tree {
         edges
     }
 
-    /// The first cycle that is found in each folder, as the children along it.
+    /// First cycle of each folder, as a list of children.
     fn cycles(&self) -> Vec<String> {
         let mut cycles = Vec::new();
         for (folder, children) in self.edges() {
@@ -219,7 +218,7 @@ impl Tree {
     }
 }
 
-/// Follows the uses of the last child on the way; true once one leads back to `start`.
+/// Follows the uses of the last child on the path; true if one leads back to `start`.
 fn returns(
     uses: &impl Fn(&str) -> Vec<String>,
     start: &str,
@@ -257,14 +256,14 @@ fn no_import_cycle_between_the_files_of_a_module() -> Result<()> {
         let is_used = children.is_some_and(|children| children.contains(used));
         ensure!(
             is_used,
-            "{folder}: {child} -> {used} is allowed, but is not there"
+            "{folder}: the exception {child} -> {used} is unused; remove it"
         );
     }
     Ok(())
 }
 
 #[test]
-fn a_cycle_is_found_through_imports_paths_folders_and_reexports() {
+fn cycles_through_imports_paths_folders_and_reexports_are_found() {
     let cycles = |files: &[(&str, &str)]| {
         let files = files
             .iter()
@@ -307,6 +306,6 @@ fn a_cycle_is_found_through_imports_paths_folders_and_reexports() {
     assert_eq!(
         cycles(&files),
         none,
-        "a parent and its children are one unit"
+        "a module file and its children are one unit"
     );
 }

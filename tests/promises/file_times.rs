@@ -1,5 +1,5 @@
-//! Times in recorded files: every form is read or refused by name, and a row that is far from the
-//! others stops nothing.
+//! Times in recorded files: every format is parsed or rejected by name, and an outlier does not
+//! stop the replay.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -11,8 +11,7 @@ use crate::harness::{DEADLINE, Feed, Stopwatch};
 use crate::replay::{TARDIS, accounts, play, source, tardis, write};
 use crate::terminal::serve_with;
 
-/// 600 rows over 0.6 s, with one of 1970 and one of 2500 in the middle and one of 2026 in a market
-/// of 2025.
+/// 600 rows over 0.6 s of 2025, among them one of 1970, one of 2500 and one of 2026.
 fn with_outliers() -> String {
     let mut text = TARDIS.to_owned();
     for ms in 0..600 {
@@ -29,7 +28,7 @@ fn with_outliers() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_far_from_the_others_are_refused_and_the_rest_is_played() -> Result<()> {
+async fn time_outliers_are_rejected_and_other_rows_replayed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = write(folder.path(), "a.csv", with_outliers())?;
     for speed in ["1", "max"] {
@@ -39,7 +38,7 @@ async fn rows_far_from_the_others_are_refused_and_the_rest_is_played() -> Result
         let report = &accounts(&played)[0];
         assert_eq!((report.rows, report.skipped["time_band"]), (603, 3));
     }
-    // Whoever has such rows can play them.
+    // The config can admit such rows.
     let more = ", earliest_time: \"1970-01-01T00:00:00Z\", max_time_step: 36500d";
     let played = play(&[file], more, &["trade:*"]).await?;
     assert_eq!(accounts(&played)[0].skipped["time_band"], 1);
@@ -47,7 +46,7 @@ async fn rows_far_from_the_others_are_refused_and_the_rest_is_played() -> Result
 }
 
 #[test]
-fn a_refused_time_is_logged_with_its_row_and_bound() -> Result<()> {
+fn a_rejected_time_is_logged_with_its_row_and_bound() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = write(folder.path(), "a.csv", with_outliers())?;
     let (log, file) = (folder.path().join("log"), file.display().to_string());
@@ -56,10 +55,10 @@ fn a_refused_time_is_logged_with_its_row_and_bound() -> Result<()> {
     let begun = Stopwatch::start();
     let logged = loop {
         let logged = std::fs::read_to_string(&log)?;
-        if logged.contains("file played") {
+        if logged.contains("file replayed") {
             break logged;
         }
-        anyhow::ensure!(begun.elapsed() < DEADLINE, "waited in vain: {logged}");
+        anyhow::ensure!(begun.elapsed() < DEADLINE, "timeout; log: {logged}");
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     };
     served.terminate()?;
@@ -73,13 +72,13 @@ fn a_refused_time_is_logged_with_its_row_and_bound() -> Result<()> {
         (1, 304, ["16725225600000001", "1970 to 2499"]),
         (2, 405, ["2026-01-01T00:00:00Z", "86400s"]),
     ] {
-        let told = refused[line];
+        let logged = refused[line];
         assert!(
-            told.contains("a.csv") && told.contains("time_band"),
-            "{told}"
+            logged.contains("a.csv") && logged.contains("time_band"),
+            "{logged}"
         );
-        assert!(told.contains(&format!("line={row}")), "{told}");
-        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        assert!(logged.contains(&format!("line={row}")), "{logged}");
+        assert!(parts.iter().all(|part| logged.contains(part)), "{logged}");
     }
     Ok(())
 }
@@ -96,7 +95,7 @@ async fn times(text: &str, name: &str, more: &str) -> Result<Vec<u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_are_read_in_the_files_zone_and_form() -> Result<()> {
+async fn times_are_parsed_in_the_zone_and_format_of_the_file() -> Result<()> {
     // 2021-12-01T10:00:00.123 in New York, and a minute later.
     let expected = [1_638_370_800_123, 1_638_370_860_123];
     let columns = "columns: {time: time, price: px, qty: qty}, symbol: A";
@@ -125,7 +124,7 @@ async fn times_are_read_in_the_files_zone_and_form() -> Result<()> {
         let text = format!("time,px,qty\n{first},5.0,1\n{second},5.0,1\n");
         let more = format!(", {keys}{columns}");
         assert_eq!(times(&text, "a.csv", &more).await?, expected, "{first}");
-        // The same without a header, by number.
+        // The same without a header, with column numbers.
         let text = text.trim_start_matches("time,px,qty\n");
         let more = format!(", {keys}columns: {{time: 1, price: 2, qty: 3}}, symbol: A");
         assert_eq!(times(text, "a.csv", &more).await?, expected, "{first}");
@@ -134,7 +133,7 @@ async fn times_are_read_in_the_files_zone_and_form() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_without_offsets_is_refused_with_the_key_that_helps() -> Result<()> {
+async fn times_without_an_offset_are_rejected_with_the_required_key() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let text = "time,px,qty\n2021.12.01 10:00:00,5.0,1\n".to_owned();
     let file = write(folder.path(), "a.csv", text)?;
@@ -154,7 +153,7 @@ async fn a_file_without_offsets_is_refused_with_the_key_that_helps() -> Result<(
 }
 
 #[test]
-fn wrong_zones_and_forms_are_config_errors() {
+fn invalid_time_zones_and_formats_are_config_errors() {
     for (key, hint) in [
         ("timezone: Mars/Olympus", "America/New_York"),
         ("timezone: \"+99:00\"", "-05:00"),

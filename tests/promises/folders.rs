@@ -1,4 +1,4 @@
-//! Folders and files as people download them: what is data is played, and the rest is named once.
+//! Folders and files as downloaded: recordings are replayed, and other files are logged once.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use crate::replay::{TARDIS, accounts, gzip, play, rows, symbols, tardis, write};
 use crate::terminal::serve_with;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_plays_what_is_data() -> Result<()> {
+async fn a_folder_replays_its_recordings() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path();
     let deeper = path.join("2024/08");
@@ -27,7 +27,7 @@ async fn a_folder_plays_what_is_data() -> Result<()> {
         "A-trades-2024-08-09.csv.gz.CHECKSUM",
         "0123  A-trades\n",
     )?;
-    // Days on which nothing was traded: no byte, an empty archive, a header alone.
+    // Days without trades: an empty file, an empty archive, a file with a header only.
     write(path, "A-trades-2024-08-10.csv", "")?;
     write(path, "A-trades-2024-08-11.csv.gz", gzip("")?)?;
     write(path, "tardis_2024-08-12.csv", TARDIS)?;
@@ -47,7 +47,7 @@ async fn a_folder_plays_what_is_data() -> Result<()> {
 }
 
 #[test]
-fn what_is_no_data_in_a_folder_is_named_once() -> Result<()> {
+fn skipped_files_of_a_folder_are_logged_once() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     std::fs::create_dir(&data)?;
@@ -62,10 +62,10 @@ fn what_is_no_data_in_a_folder_is_named_once() -> Result<()> {
     let begun = Stopwatch::start();
     let logged = loop {
         let logged = std::fs::read_to_string(&log)?;
-        if logged.contains("file played") {
+        if logged.contains("file replayed") {
             break logged;
         }
-        anyhow::ensure!(begun.elapsed() < DEADLINE, "waited in vain: {logged}");
+        anyhow::ensure!(begun.elapsed() < DEADLINE, "timeout; log: {logged}");
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     };
     served.terminate()?;
@@ -99,7 +99,7 @@ async fn a_quoted_header_with_a_comma_shifts_no_column() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sides_are_understood_or_refused_but_never_none_in_silence() -> Result<()> {
+async fn unknown_sides_are_rejected_rather_than_ignored() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let words = ["b", "s", "B", "S", "bid", "ask", "1", "-1", "up", "unknown"];
     let mut text = "t,px,qty,side\n".to_owned();
@@ -129,7 +129,7 @@ async fn sides_are_understood_or_refused_but_never_none_in_silence() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_symbol_too_long_with_its_venue_costs_its_own_rows() -> Result<()> {
+async fn a_symbol_too_long_with_its_venue_invalidates_only_its_rows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (venue, long) = ("v".repeat(40), "S".repeat(40));
     let mut text = TARDIS.to_owned();
@@ -137,12 +137,12 @@ async fn a_symbol_too_long_with_its_venue_costs_its_own_rows() -> Result<()> {
         let symbol = if ms % 3 == 0 { &long } else { "A" };
         text += &tardis(&venue, symbol, ms, "5.0", "1");
     }
-    // From two venues, so that both stand with their venue in front.
+    // Two venues, so both symbols get their venue prefix.
     text += &tardis("w", "A", 1500, "5.0", "1");
     let file = write(folder.path(), "a.csv", text)?;
     let played = play(&[file], ", venue: always", &["trade:*"]).await?;
     assert_eq!((played.events.len(), &played.end.error), (1001, &None));
-    let report = accounts(&played).pop().context("a file")?;
+    let report = accounts(&played).pop().context("no file account")?;
     assert_eq!((report.rows, report.skipped["symbol"]), (1501, 500));
     Ok(())
 }

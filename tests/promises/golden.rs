@@ -1,7 +1,7 @@
-//! The bytes of every message, in both encodings, as they stand in `golden.txt`. A change there is
-//! a change of the wire.
+//! Bytes of every message in both encodings, compared with `golden.txt`. A change there is a change
+//! of the wire protocol.
 //!
-//! `TICKCAST_GOLDEN=write cargo test golden` writes the file anew.
+//! `TICKCAST_GOLDEN=write cargo test golden` rewrites the file.
 
 use std::fmt::Write as _;
 
@@ -419,7 +419,7 @@ fn head(channel: Channel) -> Result<EventHead> {
     }))
 }
 
-/// Every message: its name, its encoding, its bytes.
+/// Every message: name, encoding, bytes.
 fn messages() -> Result<Vec<(String, Encoding, Vec<u8>)>> {
     let mut all = Vec::new();
     for encoding in Encoding::ALL {
@@ -497,7 +497,7 @@ fn every_message_has_its_golden_bytes() -> Result<()> {
     if std::env::var_os("TICKCAST_GOLDEN").is_some() {
         std::fs::write(FILE, &text)?;
     }
-    let golden = std::fs::read_to_string(FILE).context("golden.txt")?;
+    let golden = std::fs::read_to_string(FILE).context("cannot read golden.txt")?;
     for (ours, theirs) in text.lines().zip(golden.lines()) {
         assert_eq!(ours, theirs);
     }
@@ -506,7 +506,7 @@ fn every_message_has_its_golden_bytes() -> Result<()> {
 }
 
 #[test]
-fn golden_bytes_are_read_back_as_what_was_written() -> Result<()> {
+fn golden_bytes_decode_to_the_original_messages() -> Result<()> {
     for encoding in Encoding::ALL {
         for (name, channel, body) in events() {
             let mut bytes = match encoding {

@@ -1,4 +1,4 @@
-//! From the first byte to the feed, and everything on that way that isn't right.
+//! Handshake: from the first byte to the open feed, and all ways to fail.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{Feed, exchange, market, subscribe};
 
 pub(crate) const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// The status of an HTTP request made of the good handshake with some change.
+/// Status of the response to a valid handshake with one change.
 pub(crate) async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(feed.address).await?;
     stream
@@ -30,7 +30,7 @@ pub(crate) async fn status(feed: &Feed, change: impl Fn(&str) -> String) -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_are_accepted_or_refused_by_rfc_6455() -> Result<()> {
+async fn handshakes_are_accepted_or_rejected_by_rfc_6455() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let (code, text) = status(&feed, str::to_owned).await?;
     assert_eq!(code, 101);
@@ -104,7 +104,7 @@ async fn handshakes_are_accepted_or_refused_by_rfc_6455() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
+async fn the_first_supported_subprotocol_selects_the_encoding() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let with = |protocols: &'static str| {
         move |good: &str| format!("{good}Sec-WebSocket-Protocol: {protocols}\r\n")
@@ -135,10 +135,10 @@ async fn the_first_known_subprotocol_decides_the_encoding() -> Result<()> {
     Ok(())
 }
 
-/// Threats 1, 2 and 11: slow, large and smuggled heads end with an answer or a close, and leave
-/// nothing.
+/// Threats 1, 2 and 11: slow, large and smuggled request heads end with a response or a close, and
+/// leave no state behind.
 #[tokio::test(flavor = "multi_thread")]
-async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
+async fn invalid_request_heads_are_rejected_and_silent_sockets_closed() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
     let huge = format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n",
@@ -172,9 +172,9 @@ async fn broken_heads_are_refused_and_silent_sockets_closed() -> Result<()> {
     Ok(())
 }
 
-/// Each way in which a handshake can fail before it is one has its own count.
+/// Each reason for a failed handshake has its own count.
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
+async fn rejected_handshakes_are_counted_by_reason() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {handshake: 300ms}")).await?;
     let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(200_000));
     let evil = "Host: localhost\r\nOrigin: http://evil.example\r\n";
@@ -196,7 +196,7 @@ async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
         ),
         ("handshake", format!("{}\r\n", GOOD.replace("13", "12"))),
     ] {
-        // A head that is refused in the middle ends by a reset.
+        // A head that is rejected before its end is closed by a reset.
         let _answer = exchange(feed.address, bytes.as_bytes()).await;
         feed.until(reason, |feed| {
             feed.counted("handshakes_rejected", reason) == 1
@@ -211,14 +211,14 @@ async fn refused_handshakes_are_counted_by_reason() -> Result<()> {
     })
     .await?;
     let all = feed.metric("tickcast_handshakes_rejected_total");
-    assert!((7.5..8.5).contains(&all), "each once, not {all}");
+    assert!((7.5..8.5).contains(&all), "each is counted once, not {all}");
     Ok(())
 }
 
-/// Invariant 9; threats 6, 8, 9, 10: broken frames are closed by their codes, before anything is
+/// Invariant 9; threats 6, 8, 9, 10: invalid frames are closed with their codes before anything is
 /// allocated.
 #[tokio::test(flavor = "multi_thread")]
-async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()> {
+async fn arbitrary_network_bytes_never_panic_and_close_with_a_defined_code() -> Result<()> {
     let feed = Feed::start(&market(1, 100, "session: {message_timeout: 300ms}")).await?;
     let frames: [(&[u8], u16); 8] = [
         (&[0x81, 0x01, b'a'], 1002),
@@ -242,20 +242,20 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
         let mut answer = Vec::new();
         tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
             .await
-            .context("closed in time")?
+            .context("not closed in time")?
             .ok();
         let close = answer
             .windows(4)
             .rev()
             .find(|bytes| bytes[0] == 0x88)
-            .context("a close frame")?;
+            .context("no close frame received")?;
         assert_eq!(
             u16::from_be_bytes([close[2], close[3]]),
             expected,
             "{bytes:?}"
         );
     }
-    feed.until("all are gone", |feed| {
+    feed.until("all connections are closed", |feed| {
         feed.metric("tickcast_connections") < 1.0
     })
     .await?;
@@ -265,9 +265,9 @@ async fn network_bytes_never_panic_and_are_closed_by_their_codes() -> Result<()>
     Ok(())
 }
 
-/// A client that is sent away is gone soon, whatever it still sends or begins to send.
+/// A closed connection ends soon, whatever its client still sends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_was_closed_ends_though_its_client_goes_on() -> Result<()> {
+async fn a_closed_connection_ends_although_its_client_keeps_sending() -> Result<()> {
     let feed = Feed::start(&market(
         1,
         100,
@@ -283,7 +283,7 @@ async fn a_connection_that_was_closed_ends_though_its_client_goes_on() -> Result
     })
     .await?;
     stream.write_all(&[0x82, 0xfe, 0x01]).await?;
-    feed.until("it is gone", |feed| {
+    feed.until("the connection is closed", |feed| {
         feed.metric("tickcast_connections") < 1.0
     })
     .await?;
@@ -291,7 +291,7 @@ async fn a_connection_that_was_closed_ends_though_its_client_goes_on() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_right_behind_the_handshake_are_not_lost() -> Result<()> {
+async fn bytes_sent_with_the_handshake_are_not_lost() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut stream = TcpStream::connect(feed.address).await?;
     let request = br#"{"op":"ping","t":7}"#;
@@ -312,7 +312,7 @@ async fn bytes_right_behind_the_handshake_are_not_lost() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_too_many_is_told_and_closed_with_4406() -> Result<()> {
+async fn a_connection_beyond_the_limit_is_closed_with_4406() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {connections: 2}")).await?;
     let first = feed.client(Encoding::Msgpack).await?;
     let _second = feed.client(Encoding::Msgpack).await?;
@@ -320,7 +320,7 @@ async fn one_connection_too_many_is_told_and_closed_with_4406() -> Result<()> {
     let tickcast::protocol::ServerMessage::Control(tickcast::protocol::Control::Bye(bye)) =
         third.next().await?
     else {
-        anyhow::bail!("a bye comes first")
+        anyhow::bail!("expected a bye first")
     };
     assert_eq!(bye.code, 406);
     assert!(matches!(
@@ -337,7 +337,7 @@ async fn one_connection_too_many_is_told_and_closed_with_4406() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_clients_are_pinged_and_then_dropped_with_4408() -> Result<()> {
+async fn silent_clients_are_pinged_and_then_closed_with_4408() -> Result<()> {
     let feed = Feed::start(&market(
         1,
         10,

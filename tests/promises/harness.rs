@@ -1,4 +1,4 @@
-//! A feed on a port of its own, and clients that keep their accounts.
+//! Test harness: a feed on its own port, and clients that keep accounts.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use tickcast::protocol::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// How long anything may take on a machine that is shared.
+/// Maximum time for any step on a shared machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long something took.
+/// Stopwatch for tests.
 pub(crate) struct Stopwatch(Clock, UnixNanos);
 
 impl Stopwatch {
@@ -40,8 +40,8 @@ pub(crate) struct Feed {
     pub(crate) address: SocketAddr,
 }
 
-/// A market of `instruments` with so many events a second over all of them, and other sections of
-/// the config.
+/// Market of `instruments` with a number of events per second over all of them, and other sections
+/// of the config.
 pub(crate) fn market(instruments: usize, rate: usize, rest: &str) -> String {
     let each = rate as f64 / instruments as f64;
     let list: Vec<String> = (1..=instruments)
@@ -77,8 +77,7 @@ impl Feed {
         Tracked::welcome(Client::connect(self.address, encoding).await?).await
     }
 
-    /// A client whose receive buffer is small, so that it falls behind at once when it doesn't
-    /// read.
+    /// Client with a small receive buffer, so it falls behind immediately if it does not read.
     pub(crate) async fn small_client(&self, encoding: Encoding) -> Result<Tracked> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4096)?;
@@ -86,12 +85,12 @@ impl Feed {
         Tracked::welcome(Client::over(stream, encoding).await?).await
     }
 
-    /// An HTTP request as text; the whole answer.
+    /// Sends an HTTP request as text; returns the whole response.
     pub(crate) async fn http(&self, request: &str) -> Result<String> {
         exchange(self.address, request.as_bytes()).await
     }
 
-    /// The body of a GET.
+    /// Body of a GET response.
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
         let answer = self
             .http(&format!(
@@ -100,14 +99,14 @@ impl Feed {
             .await?;
         let (head, body) = answer
             .split_once("\r\n\r\n")
-            .context("an HTTP answer has a body")?;
+            .context("the HTTP response has no body")?;
         if head.to_lowercase().contains("transfer-encoding: chunked") {
             return unchunked(body);
         }
         Ok(body.to_owned())
     }
 
-    /// A metric's value, summed over its labels.
+    /// Value of a metric, summed over its labels.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
         let of_name =
@@ -120,7 +119,7 @@ impl Feed {
         text.lines().filter(of_name).filter_map(value).sum()
     }
 
-    /// A counter's value by its one label: `counted("handshakes_rejected", "host")`.
+    /// Value of a counter by its only label: `counted("handshakes_rejected", "host")`.
     pub(crate) fn counted(&self, name: &str, label: &str) -> u64 {
         let text = String::from_utf8_lossy(&self.app.metrics().render()).into_owned();
         let (start, label) = (
@@ -151,24 +150,26 @@ impl Feed {
         };
         tokio::time::timeout(DEADLINE, waiting)
             .await
-            .with_context(|| format!("waited in vain: {what}"))
+            .with_context(|| format!("timeout waiting for {what}"))
     }
 }
 
-/// A body that came in chunks, put together.
+/// Decodes a chunked body.
 pub(crate) fn unchunked(mut rest: &str) -> Result<String> {
     let mut body = String::new();
     loop {
-        let (length, after) = rest.split_once("\r\n").context("a chunk's length")?;
+        let (length, after) = rest.split_once("\r\n").context("missing chunk length")?;
         let length = usize::from_str_radix(length, 16)?;
         if length == 0 {
             return Ok(body);
         }
-        let chunk = after.get(..length).context("a whole chunk of UTF-8")?;
+        let chunk = after
+            .get(..length)
+            .context("incomplete or non-UTF-8 chunk")?;
         body.push_str(chunk);
         rest = after[length..]
             .strip_prefix("\r\n")
-            .context("a chunk's end")?;
+            .context("missing end of chunk")?;
     }
 }
 
@@ -178,14 +179,14 @@ pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Result<String
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
-    // A reset after the answer is an end too.
+    // A reset after the response is an end too.
     if answer.is_empty() {
         read?;
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// A client with its own account of everything.
+/// Client that keeps its own accounts.
 pub(crate) struct Tracked {
     pub(crate) client: Client,
     pub(crate) accounts: Accounts,
@@ -215,18 +216,18 @@ impl Tracked {
                 accounts: Accounts::default(),
                 welcome,
             }),
-            other => bail!("the first message is no welcome: {other:?}"),
+            other => bail!("expected welcome as the first message, received {other:?}"),
         }
     }
 
-    /// The next message, taken into the accounts.
+    /// Next message, after it has been added to the accounts.
     pub(crate) async fn next(&mut self) -> Result<ServerMessage> {
         let message = deadline(self.client.next()).await??;
         self.accounts.take(&message)?;
         Ok(message)
     }
 
-    /// The next message that `wanted` finds something in.
+    /// Next message for which `wanted` returns a value.
     pub(crate) async fn until<T>(
         &mut self,
         what: &str,
@@ -242,10 +243,10 @@ impl Tracked {
         };
         tokio::time::timeout(DEADLINE, waiting)
             .await
-            .with_context(|| format!("waited in vain: {what}"))?
+            .with_context(|| format!("timeout waiting for {what}"))?
     }
 
-    /// The next control message that `wanted` takes something from.
+    /// Next control message for which `wanted` returns a value.
     pub(crate) async fn control<T>(
         &mut self,
         what: &str,
@@ -263,13 +264,13 @@ impl Tracked {
         Ok(())
     }
 
-    /// Subscribes and waits for the answer.
+    /// Subscribes and waits for the response.
     pub(crate) async fn subscribe(&mut self, request: Subscribe) -> Result<Subscribed> {
         self.ask(Op::Subscribe(request)).await?;
         self.subscribed().await
     }
 
-    /// A whole answer, from however many parts.
+    /// Complete response, from all of its parts.
     pub(crate) async fn subscribed(&mut self) -> Result<Subscribed> {
         let (mut ok, mut err) = (Vec::new(), Vec::new());
         loop {
@@ -287,12 +288,12 @@ impl Tracked {
         }
     }
 
-    /// So many events, and whatever stands between them.
+    /// Reads this number of events and all messages between them.
     pub(crate) async fn events(&mut self, count: usize) -> Result<Vec<DataEvent>> {
         let mut events = Vec::new();
         let begun = Stopwatch::start();
         while events.len() < count {
-            // Heartbeats alone keep no test alive.
+            // Heartbeats alone do not count as progress.
             let waited = begun.elapsed();
             anyhow::ensure!(waited < DEADLINE * 4, "{} of {count} events", events.len());
             if let ServerMessage::Events(more) = self.next().await? {
@@ -302,7 +303,7 @@ impl Tracked {
         Ok(events)
     }
 
-    /// Asks for the ledger, which the accounts compare with their own.
+    /// Requests the ledger, which the accounts compare with their own.
     pub(crate) async fn ledger(&mut self) -> Result<Vec<tickcast::protocol::LedgerEntry>> {
         self.ask(Op::Ledger).await?;
         self.control("ledger", |control| match control {
@@ -312,7 +313,7 @@ impl Tracked {
         .await
     }
 
-    /// The next error's code and message.
+    /// Code and message of the next error.
     pub(crate) async fn error(&mut self) -> Result<(u16, String)> {
         self.control("error", |control| match control {
             Control::Error(error) => Some((error.code, error.message.clone())),
@@ -321,7 +322,7 @@ impl Tracked {
         .await
     }
 
-    /// Reads until the server closes; the `bye` before it, and the close code.
+    /// Reads until the server closes; returns the `bye` before it and the close code.
     pub(crate) async fn closed(&mut self) -> Result<(Option<tickcast::protocol::Bye>, u16)> {
         let mut bye = None;
         loop {
@@ -338,5 +339,5 @@ impl Tracked {
 pub(crate) async fn deadline<T>(future: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(DEADLINE, future)
         .await
-        .context("nothing came in time")
+        .context("no message received in time")
 }

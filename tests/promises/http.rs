@@ -1,4 +1,4 @@
-//! The HTTP routes beside the feed.
+//! HTTP routes next to the feed.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use tokio::net::TcpSocket;
 use crate::harness::{Feed, deadline, exchange, market, subscribe};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn snapshots_over_http_are_those_of_the_feed() -> Result<()> {
+async fn http_snapshots_equal_those_of_the_feed() -> Result<()> {
     let feed = Feed::market(3, 3_000).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client
@@ -55,7 +55,7 @@ async fn snapshots_over_http_are_those_of_the_feed() -> Result<()> {
         serde_json::from_str(&feed.get("/v1/snapshot?topics=trade:*&events=1000").await?)?;
     assert_eq!(
         many["err"][0]["code"], 405,
-        "more events than one answer holds"
+        "more events than one response can contain"
     );
     Ok(())
 }
@@ -86,10 +86,10 @@ async fn instruments_and_health_are_served() -> Result<()> {
     Ok(())
 }
 
-/// Threat 58: answers are made as they are read, so many at once; those that nobody reads leave
-/// health and the page alone.
+/// Threat 58: responses are produced as they are read, in a limited number at a time; unread ones
+/// affect neither health checks nor the page.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Result<()> {
+async fn unread_responses_are_bounded_and_block_neither_health_checks_nor_the_page() -> Result<()> {
     let feed = Feed::start(&market(4_000, 10, "limits: {http_requests: 3}")).await?;
     let mut unread = Vec::new();
     for _ in 0..3 {
@@ -123,7 +123,9 @@ async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Res
         }
     };
     let answer = deadline(answered).await??;
-    let list = answer["instruments"].as_array().context("a list")?;
+    let list = answer["instruments"]
+        .as_array()
+        .context("expected a list")?;
     let names: std::collections::HashSet<_> = list
         .iter()
         .filter_map(|one| one["symbol"].as_str())
@@ -131,20 +133,20 @@ async fn unread_answers_are_few_and_hold_up_neither_health_nor_the_page() -> Res
     assert_eq!(
         (list.len(), names.len()),
         (4_000, 4_000),
-        "whole, over all pieces"
+        "the response is complete over all parts"
     );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_have_a_rate_over_all_clients() -> Result<()> {
+async fn http_snapshots_have_a_rate_limit_over_all_clients() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {http_requests_per_s: 1}")).await?;
     let mut refused = 0;
     for _ in 0..20 {
         let request = "GET /v1/snapshot?topics=trade:S1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         refused += u64::from(feed.http(request).await?.starts_with("HTTP/1.1 429"));
     }
-    assert!(refused > 0, "five at once, and one a second");
+    assert!(refused > 0, "no request was rejected with 429");
     assert_eq!(feed.counted("handshakes_rejected", "rate"), refused);
     let names = vec!["trade:S1"; 101].join(",");
     let many = feed.get(&format!("/v1/snapshot?topics={names}")).await?;
@@ -152,8 +154,8 @@ async fn answers_have_a_rate_over_all_clients() -> Result<()> {
     Ok(())
 }
 
-/// The page and the client module: compressed where that is understood, not sent twice, and under a
-/// policy that lets nothing else in.
+/// The page and the client module: compressed on request, not sent twice, and under a strict
+/// content security policy.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Result<()> {
@@ -218,7 +220,7 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
     );
     assert!(
         !page.contains(" style=") && !page.contains("onclick") && !page.contains("<script>"),
-        "nothing inline"
+        "the page has inline scripts or styles"
     );
     for path in [
         "/../Cargo.toml",
@@ -234,7 +236,8 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
     Ok(())
 }
 
-/// People develop their own pages against a feed on loopback; pages of other sites get nothing.
+/// Pages under development on a loopback origin can read a feed on loopback; pages of other sites
+/// cannot.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
@@ -265,16 +268,19 @@ async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
     Ok(())
 }
 
-/// Threat 55: a web page that re-points its own name to this machine gets nothing, on either port,
-/// and neither publishes.
+/// Threat 55: a web page that rebinds its own host name to this machine gets no response on either
+/// port, and cannot publish on either.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<()> {
+async fn unknown_hosts_are_rejected_first_on_both_ports() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "admin: {metrics_on_feed: true}").replace(
         "sources: [",
         "allowed_hosts: [feed.example]\nsources: [{name: in, kind: push, open: true, instruments: [{symbol: P}]}, ",
     ))
     .await?;
-    let admin = feed.app.admin_address().context("an admin address")?;
+    let admin = feed
+        .app
+        .admin_address()
+        .context("the admin listener is enabled")?;
     let status = async |address, request: &str, host: &str| -> Result<String> {
         let request = format!(
             "{request} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: close\r\n\r\n"
@@ -318,17 +324,20 @@ async fn other_hosts_are_refused_on_both_ports_before_anything_else() -> Result<
     Ok(())
 }
 
-/// Threat 27: metrics are the operators'; on the feed's port only where the config says so, for
-/// direct requests of this machine.
+/// Threat 27: metrics are for operators; on the feed's port only if configured, for direct requests
+/// from this machine.
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_for_operators() -> Result<()> {
+async fn metrics_are_served_to_operators_only() -> Result<()> {
     let status = async |address, more: &str| -> Result<String> {
         let request =
             format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{more}Connection: close\r\n\r\n");
         Ok(exchange(address, request.as_bytes()).await?[9..12].to_owned())
     };
     let by_default = Feed::market(1, 10).await?;
-    let admin = by_default.app.admin_address().context("an admin address")?;
+    let admin = by_default
+        .app
+        .admin_address()
+        .context("the admin listener is enabled")?;
     assert_eq!(status(admin, "").await?, "200");
     assert_eq!(status(by_default.address, "").await?, "404");
     let feed = Feed::start(&market(1, 10, "admin: {metrics_on_feed: true}")).await?;

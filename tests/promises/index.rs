@@ -1,5 +1,4 @@
-//! `INDEX.md` names for each promise the tests that hold it. Rows and sources are compared in both
-//! directions.
+//! `INDEX.md` names the tests of each promise. Rows and sources are compared in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,9 +12,9 @@ use crate::layers::{product_files, sources};
 const INDEX: &str = include_str!("INDEX.md");
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
-/// Numbers of the threats that the server has to withstand. The others are faults of features that
-/// it does not have: tokens (22 to 25, 36), per-address limits (30), live venues (44, 45) and
-/// several servers (49 to 51, 53); 32 is part of 31, and a panic (34) ends the process.
+/// Numbers of the threats that the server has to withstand. The others belong to features that it
+/// does not have: tokens (22 to 25, 36), per-address limits (30), live venues (44, 45) and several
+/// servers (49 to 51, 53); 32 is part of 31, and a panic (34) ends the process.
 const THREATS: [&str; 52] = [
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17",
     "18", "19", "20", "21", "26", "27", "28", "29", "31", "33", "35", "37", "38", "39", "40", "41",
@@ -23,7 +22,7 @@ const THREATS: [&str; 52] = [
     "64", "65", "66",
 ];
 
-/// Rows of a section of the index: its cells, without the header.
+/// Rows of a section of the index, as cells without the header.
 fn rows(section: &str) -> Result<Vec<Vec<&'static str>>> {
     let heading = format!("\n## {section}\n");
     let (_, text) = INDEX
@@ -41,7 +40,7 @@ fn first_cells(section: &str, cell: usize) -> Result<BTreeSet<String>> {
     Ok(cells.map(|row| row[cell].replace('`', "")).collect())
 }
 
-/// Both directions at once: each expected key has a row, and each row is of a key.
+/// Compares in both directions: each expected key has a row, and each row has an expected key.
 fn compare(section: &str, cell: usize, expected: &BTreeSet<String>) -> Result<()> {
     let indexed = first_cells(section, cell)?;
     let missing: Vec<_> = expected.difference(&indexed).collect();
@@ -54,7 +53,7 @@ fn compare(section: &str, cell: usize, expected: &BTreeSet<String>) -> Result<()
 }
 
 /// Rules of the protocol reference with their sections: table rows by their first cell, paragraphs
-/// and list items by their text. Short lines that introduce a list are no rules.
+/// and list items by their text. Short lines that introduce a list are not rules.
 fn rules() -> Vec<(&'static str, String)> {
     let mut rules: Vec<(&str, String)> = Vec::new();
     let (mut section, mut is_open, mut table_rows) = ("", false, 0);
@@ -128,7 +127,7 @@ fn every_close_code_has_a_row() -> Result<()> {
     let is_close =
         |number: &&str| number.len() == 4 && (number.starts_with("44") || number.starts_with("10"));
     let mut expected: BTreeSet<String> = named.filter(is_close).map(str::to_owned).collect();
-    // Sizes in events and bytes.
+    // Sizes in events and in bytes.
     expected.remove("1000");
     expected.remove("1024");
     for code in Code::ALL {
@@ -137,7 +136,10 @@ fn every_close_code_has_a_row() -> Result<()> {
         let row = format!("| {} | `{}` |", code.number(), code.name());
         let row = PROTOCOL.lines().find(|line| line.starts_with(&row));
         let closes = row.is_some_and(|row| row.contains("close"));
-        assert!(is_documented || !closes, "docs/protocol.md lacks {close}");
+        assert!(
+            is_documented || !closes,
+            "docs/protocol.md does not contain {close}"
+        );
     }
     compare("Close codes", 0, &expected)
 }
@@ -160,7 +162,7 @@ fn every_http_route_has_a_row() -> Result<()> {
     let router = product_files()?
         .into_iter()
         .find(|(name, _)| name == "src/server/http.rs")
-        .context("the router")?
+        .context("missing router")?
         .1;
     let literals = router.split('"').skip(1).step_by(2);
     let is_path = |text: &&str| {
@@ -170,7 +172,7 @@ fn every_http_route_has_a_row() -> Result<()> {
                 .all(|c| c == '/' || c.is_ascii_lowercase() || c == '1')
     };
     let mut expected: BTreeSet<String> = literals.filter(is_path).map(str::to_owned).collect();
-    // The page's files are served by their names.
+    // Files of the page are served by name.
     expected.insert("/".to_owned());
     assert!(expected.len() >= 10, "{expected:?}");
     compare("HTTP routes", 1, &expected)
@@ -200,7 +202,7 @@ fn all_tests() -> Result<BTreeMap<String, String>> {
     Ok(found)
 }
 
-/// A path without the segments that only say that it is a test, or a module's own file.
+/// A path without the segments for test modules and for the file of a module itself.
 fn without_tests(path: &str) -> String {
     let segments = path.split("::");
     let own: Vec<_> = segments
@@ -209,7 +211,7 @@ fn without_tests(path: &str) -> String {
     own.join("::")
 }
 
-/// Tests named by the last cell of a row.
+/// Tests in the last cell of a row.
 fn named_tests(row: &str) -> Vec<&str> {
     let last = row.trim_end_matches([' ', '|']).rsplit(" | ").next();
     last.unwrap_or_default()
@@ -228,20 +230,20 @@ fn every_row_of_the_index_names_tests_that_exist() -> Result<()> {
     assert!(rows.len() > 400, "{} rows", rows.len());
     for row in rows {
         let named = named_tests(row);
-        assert!(!named.is_empty(), "a row without a test: {row}");
+        assert!(!named.is_empty(), "row without a test: {row}");
         for test in named {
             let exists = match test.split_once(": ") {
                 Some(("page", title)) => page.contains(title),
                 _ => tests.contains_key(&without_tests(test)),
             };
-            assert!(exists, "no test {test}, of the row: {row}");
+            assert!(exists, "test {test} of this row does not exist: {row}");
         }
     }
     Ok(())
 }
 
-/// The other direction: a test over sockets shows a promise, and the index says which. Tests of the
-/// sources themselves are the subject of `CONTRIBUTING.md`.
+/// The other direction: each test over sockets is in the index. Tests of the sources themselves
+/// belong to `CONTRIBUTING.md`.
 #[test]
 fn every_promise_test_is_in_the_index() -> Result<()> {
     let named: BTreeSet<String> = INDEX
@@ -255,14 +257,11 @@ fn every_promise_test_is_in_the_index() -> Result<()> {
         .filter(|(_, file)| !file.ends_with("layers.rs") && !file.ends_with("/index.rs"))
         .filter(|(test, _)| !named.contains(test))
         .collect();
-    assert!(
-        unnamed.is_empty(),
-        "INDEX.md names no promise of {unnamed:#?}"
-    );
+    assert!(unnamed.is_empty(), "INDEX.md has no row for {unnamed:#?}");
     Ok(())
 }
 
-/// The tests of the page, of which a row says `page: ` and the title.
+/// Tests of the page, which a row names as `page: ` and the title.
 fn page_tests() -> Result<String> {
     let mut text = String::new();
     for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page"))? {
@@ -274,8 +273,7 @@ fn page_tests() -> Result<String> {
     Ok(text)
 }
 
-/// The invariants of `ARCHITECTURE.md`: consecutive numbers, items of the code, and tests that
-/// exist.
+/// Invariants of `ARCHITECTURE.md`: consecutive numbers, existing items, existing tests.
 #[test]
 fn every_invariant_names_code_and_tests_that_exist() -> Result<()> {
     let code: String = sources("src")?.into_iter().map(|(_, text)| text).collect();
@@ -306,7 +304,7 @@ fn every_invariant_names_code_and_tests_that_exist() -> Result<()> {
                 .any(|kind| code.contains(&format!("{kind}{name}")));
             assert!(
                 is_item,
-                "invariant {number} is held by {name}, which is not in src"
+                "invariant {number} is held by {name}, which does not exist in src"
             );
         }
         for name in tested_by {

@@ -1,4 +1,4 @@
-//! The invariants of ARCHITECTURE.md that no other module holds, each by its name.
+//! Invariants of ARCHITECTURE.md that no other module tests.
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
@@ -34,11 +34,11 @@ async fn one_writer_per_topic_and_seq_grows_by_one() -> Result<()> {
     Ok(())
 }
 
-/// Invariant 13: a pattern costs a search, not a walk over everything.
+/// Invariant 13: a pattern costs a binary search, not a scan of the catalog.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pattern_over_ten_thousand_instruments_is_answered_at_once() -> Result<()> {
+async fn a_pattern_over_ten_thousand_instruments_is_answered_immediately() -> Result<()> {
     let feed = Feed::start(&market(10_000, 100, "limits: {requests_per_s: 100000}")).await?;
-    feed.until("all are told", |feed| {
+    feed.until("all instruments are announced", |feed| {
         feed.metric("tickcast_topics") >= 90_000.0
     })
     .await?;
@@ -54,7 +54,7 @@ async fn a_pattern_over_ten_thousand_instruments_is_answered_at_once() -> Result
         let answer = client
             .subscribe(subscribe(&["trade:*", "quote:*", "ticker:S*"]))
             .await?;
-        assert_eq!(answer.err.len(), 3, "each would pass the limit");
+        assert_eq!(answer.err.len(), 3, "each would exceed the limit");
     }
     assert!(
         begun.elapsed() < std::time::Duration::from_secs(1),
@@ -66,7 +66,7 @@ async fn a_pattern_over_ten_thousand_instruments_is_answered_at_once() -> Result
 
 /// Invariant 2.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_event_is_encoded_once_however_many_listen() -> Result<()> {
+async fn a_live_event_is_encoded_once_for_all_subscribers() -> Result<()> {
     let feed = Feed::start(&market(2, 2_000, "limits: {requests_per_s: 1000}")).await?;
     let mut clients = Vec::new();
     for at in 0..30 {
@@ -98,7 +98,7 @@ async fn a_live_event_is_encoded_once_however_many_listen() -> Result<()> {
     assert!(count(r#"tickcast_events_encoded_total{encoding="msgpack"}"#) <= published);
     assert!(
         count("tickcast_events_encoded_total{encoding=\"json\"}") < 1.0,
-        "an encoding nobody uses is not made"
+        "an unused encoding is not produced"
     );
     assert!(feed.metric("tickcast_events_delivered_total") > 1_200.0);
     Ok(())
@@ -131,7 +131,7 @@ fn first_events(config: &SimConfig, count: usize) -> Vec<Emit> {
 
 /// Invariant 10, for the simulator: the same seed and start time give the same events.
 #[test]
-fn simulation_gives_the_same_events_for_the_same_seed() -> Result<()> {
+fn a_simulation_repeats_its_events_for_the_same_seed() -> Result<()> {
     let config = default_market()?;
     let events = first_events(&config, 100_000);
     assert!(events == first_events(&config, 100_000));
@@ -190,12 +190,12 @@ fn trades_happen_at_or_inside_the_quote() -> Result<()> {
                     quote.bid.map(|level| level.px),
                     quote.ask.map(|level| level.px),
                 );
-                assert!(bid < ask && bid.is_some(), "bid < ask always");
+                assert!(bid < ask && bid.is_some(), "the bid is below the ask");
                 quotes[at as usize] = Some((bid, ask));
             }
             Emit::Trade(at, trade) => {
                 let (bid, ask) =
-                    quotes[at as usize].ok_or_else(|| anyhow::anyhow!("a quote comes first"))?;
+                    quotes[at as usize].ok_or_else(|| anyhow::anyhow!("expected a quote first"))?;
                 assert!(bid <= Some(trade.px) && Some(trade.px) <= ask);
                 trades += 1;
             }

@@ -1,4 +1,4 @@
-//! Isolation of clients from each other, and the memory of a client.
+//! Isolation of clients from each other, and memory per client.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const MEDIAN_MAX: Duration = Duration::from_millis(5);
 /// Upper bound of the server's memory for an idle connection with one topic, in a debug build.
 const IDLE_BYTES_MAX: u64 = 64 << 10;
 
-/// Invariant 3: a client that keeps up gets events at once, whatever its neighbours do.
+/// Invariant 3: a client that keeps up gets events immediately, whatever its neighbours do.
 #[tokio::test(flavor = "multi_thread")]
 async fn latency_is_bounded_for_a_client_that_keeps_up() -> Result<()> {
     let tight = "shards: 1\nfanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB, frame: 16KiB}\n\
@@ -44,7 +44,7 @@ async fn latency_is_bounded_for_a_client_that_keeps_up() -> Result<()> {
         .subscribe(subscribe(&["trade:*", "quote:*"]))
         .await?;
     let mut medians = Vec::new();
-    // Other processes may take the machine for a while, but not for every window.
+    // Other processes may use the machine for a while, but not during every window.
     for _ in 0..20 {
         let median = median_latency(&feed, &mut healthy, 1_000).await?;
         if median < MEDIAN_MAX {
@@ -90,7 +90,7 @@ async fn an_idle_connection_takes_little_memory() -> Result<()> {
     Ok(())
 }
 
-/// A client whose subscription is answered.
+/// Client with a confirmed subscription.
 async fn idle_client(address: std::net::SocketAddr) -> Result<Tracked> {
     let mut client = Tracked::welcome(Client::connect(address, Encoding::Msgpack).await?).await?;
     client.subscribe(subscribe(&["trade:SIM0001"])).await?;

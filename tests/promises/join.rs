@@ -1,4 +1,4 @@
-//! The snapshot and the stream join in the server.
+//! Snapshot and stream are joined by the server.
 
 use anyhow::{Result, bail, ensure};
 use tickcast::market::Body;
@@ -8,8 +8,7 @@ use tickcast::protocol::{
 
 use crate::harness::{Feed, Tracked, market, subscribe};
 
-/// Subscribes at this moment; what comes must be `subscribed` at S, the snapshot at S, then S + 1,
-/// S + 2, …
+/// Subscribes now; expects `subscribed` at S, the snapshot at S, then S + 1, S + 2, …
 async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
     let seq = client.subscribe(subscribe(&[topic])).await?.ok[0]
         .seq
@@ -20,7 +19,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
             ServerMessage::Control(Control::Snapshot(snapshot)) => {
                 ensure!(
                     next.is_none() && snapshot.seq == seq,
-                    "the snapshot is at {}, the answer said {seq}",
+                    "the snapshot is at {}, the response has seq {seq}",
                     snapshot.seq
                 );
                 ensure!(
@@ -28,7 +27,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
                         .events
                         .last()
                         .map_or(seq == Seq::START, |event| event.seq == seq),
-                    "the newest event has the snapshot's number"
+                    "the newest event has the sequence number of the snapshot"
                 );
                 next = Some(seq.next());
             }
@@ -83,7 +82,7 @@ async fn a_thousand_subscribes_under_load_join_without_a_hole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
+async fn snapshots_contain_the_documented_events_of_each_channel() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: s, kind: sim, history: 1d, stale_after: 1h, instruments: [{symbol: A, start: 100, rate: 2000/s}]}]")
             .await?;
@@ -135,7 +134,7 @@ async fn snapshots_hold_what_each_channel_promises() -> Result<()> {
                 starts
                     .windows(2)
                     .all(|pair| pair[0].0 < pair[1].0 && pair[0].1),
-                "one event a bar, all but the last closed"
+                "one event per bar, all closed but the last"
             );
         }
     }
@@ -153,13 +152,13 @@ async fn without_a_snapshot_the_stream_begins_at_the_next_event() -> Result<()> 
     let seq = client.subscribe(request).await?.ok[0].seq;
     match client.next().await? {
         ServerMessage::Events(events) => assert_eq!(Some(events[0].seq.previous()), seq),
-        other => bail!("{other:?} came instead of events"),
+        other => bail!("expected events, received {other:?}"),
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resync_sends_a_snapshot_in_its_place() -> Result<()> {
+async fn resync_sends_a_snapshot_in_stream_order() -> Result<()> {
     let feed = Feed::market(1, 2_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["quote:S1"])).await?;

@@ -1,5 +1,5 @@
-//! Lag that stands in kernel and client buffers: measured by pings, reported, and acted on by mode
-//! and `on_slow`.
+//! Lag in kernel and client buffers: measured by pings, reported, and handled by mode and
+//! `on_slow`.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::{DEADLINE, Feed, Stopwatch, Tracked, market, subscribe, wish};
 
-/// What a client saw that takes its time for each message.
+/// Observations of a client that takes its time for each message.
 #[derive(Debug, Default)]
 struct Seen {
     oldest: Duration,
@@ -22,7 +22,7 @@ struct Seen {
     lags: Vec<Lag>,
 }
 
-/// Reads until `enough`, and takes `pause` for each message.
+/// Reads until `enough` returns true, with a `pause` after each message.
 async fn read(
     client: &mut Tracked,
     pause: Duration,
@@ -47,14 +47,14 @@ async fn read(
     Ok(seen)
 }
 
-/// True after `time`.
-fn lasts(time: Duration) -> impl FnMut(&Seen) -> bool {
+/// True after `time` has passed.
+fn after(time: Duration) -> impl FnMut(&Seen) -> bool {
     let begun = Stopwatch::start();
     move |_| begun.elapsed() >= time
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_20_ms_for_each_message_gets_fresh_prices_and_a_lag() -> Result<()> {
+async fn a_client_that_takes_20_ms_per_message_gets_fresh_prices_and_a_lag_message() -> Result<()> {
     let feed = Feed::start(&market(10, 1000, "fanout: {behind: 1s}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -63,8 +63,8 @@ async fn a_client_that_takes_20_ms_for_each_message_gets_fresh_prices_and_a_lag(
             ..subscribe(&["quote:*"])
         })
         .await?;
-    read(&mut client, Duration::ZERO, lasts(Duration::from_secs(2))).await?;
-    // It has settled once it is told that it has caught up.
+    read(&mut client, Duration::ZERO, after(Duration::from_secs(2))).await?;
+    // Settled once the server reports that it has caught up.
     let (pause, begun) = (Duration::from_millis(20), Stopwatch::start());
     let settled = |seen: &Seen| {
         let is_ok = seen
@@ -76,8 +76,8 @@ async fn a_client_that_takes_20_ms_for_each_message_gets_fresh_prices_and_a_lag(
     let settling = read(&mut client, pause, settled).await?;
     let warned = |lag: &Lag| lag.level == LagLevel::Warn && lag.behind_ms >= 250;
     assert!(settling.lags.iter().any(warned), "{settling:?}");
-    let seen = read(&mut client, pause, lasts(Duration::from_secs(6))).await?;
-    // `behind`, and a second for a machine that does other things, too.
+    let seen = read(&mut client, pause, after(Duration::from_secs(6))).await?;
+    // `behind`, plus a second for a machine under other load.
     assert!(seen.oldest < Duration::from_secs(2), "{seen:?}");
     assert!(seen.messages > 50, "{seen:?}");
     let entries = client.ledger().await?;
@@ -85,7 +85,7 @@ async fn a_client_that_takes_20_ms_for_each_message_gets_fresh_prices_and_a_lag(
     Ok(())
 }
 
-/// Subscribes to raw quotes and reads for a while, so that the client is known to answer pings.
+/// Subscribes to raw quotes and reads for a while, so the client is known to answer pings.
 async fn reader(feed: &Feed, on_slow: OnSlow) -> Result<Tracked> {
     let mut client = feed.client(Encoding::Json).await?;
     client
@@ -94,11 +94,11 @@ async fn reader(feed: &Feed, on_slow: OnSlow) -> Result<Tracked> {
             ..subscribe(&["quote:*"])
         })
         .await?;
-    read(&mut client, Duration::ZERO, lasts(Duration::from_secs(1))).await?;
+    read(&mut client, Duration::ZERO, after(Duration::from_secs(1))).await?;
     Ok(client)
 }
 
-/// So few events that kernel buffers hold those of minutes.
+/// Low event rate, so kernel buffers can hold the events of minutes.
 fn quiet_market() -> String {
     market(2, 50, "fanout: {behind: 1s}")
 }
@@ -119,7 +119,7 @@ async fn lag_in_buffers_disconnects_by_on_slow() -> Result<()> {
         .await?;
     assert_eq!(lag.level, LagLevel::Warn);
     let (bye, code) = client.closed().await?;
-    let bye = bye.context("a bye before the close")?;
+    let bye = bye.context("no bye before the close")?;
     assert_eq!((bye.code, bye.reconnect, code), (407, true, 4407));
     Ok(())
 }
@@ -127,7 +127,10 @@ async fn lag_in_buffers_disconnects_by_on_slow() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_in_buffers_conflates_by_on_slow_and_operators_see_it() -> Result<()> {
     let feed = Feed::start(&quiet_market()).await?;
-    let admin = feed.app.admin_address().context("an admin address")?;
+    let admin = feed
+        .app
+        .admin_address()
+        .context("the admin listener is enabled")?;
     let mut client = reader(&feed, OnSlow::Conflate).await?;
     feed.until("degraded", |feed| {
         feed.counted("lag_changes", "degraded") == 1
@@ -136,7 +139,9 @@ async fn lag_in_buffers_conflates_by_on_slow_and_operators_see_it() -> Result<()
     let request =
         b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = crate::harness::exchange(admin, request).await?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("a body")?;
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the response has a body")?;
     let body: serde_json::Value = serde_json::from_str(body)?;
     let first = &body["connections"][0];
     assert!(first["behind_ms"].as_u64() >= Some(1000), "{first}");
@@ -166,7 +171,7 @@ async fn lag_in_buffers_conflates_by_on_slow_and_operators_see_it() -> Result<()
     Ok(())
 }
 
-/// Passes bytes on after `delay`.
+/// Forwards bytes after `delay`.
 async fn delayed(
     mut from: impl AsyncReadExt + Unpin + Send + 'static,
     mut to: impl AsyncWriteExt + Unpin + Send + 'static,
@@ -190,7 +195,7 @@ async fn delayed(
     }
 }
 
-/// A client behind a link with a round trip of 200 ms.
+/// Client behind a link with a round trip of 200 ms.
 async fn far_client(feed: &Feed) -> Result<Tracked> {
     const DELAY: Duration = Duration::from_millis(100);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -210,7 +215,7 @@ async fn far_client(feed: &Feed) -> Result<Tracked> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_far_away_that_keeps_up_is_not_slow() -> Result<()> {
+async fn a_distant_client_that_keeps_up_is_not_slow() -> Result<()> {
     let rest = "fanout: {behind: 2s}\nallowed_hosts: [\"*\"]";
     let feed = Feed::start(&market(10, 1000, rest)).await?;
     for mode in [Mode::Conflate, Mode::Raw] {
@@ -221,7 +226,7 @@ async fn a_client_far_away_that_keeps_up_is_not_slow() -> Result<()> {
                 ..subscribe(&["quote:*"])
             })
             .await?;
-        let seen = read(&mut client, Duration::ZERO, lasts(Duration::from_secs(4))).await?;
+        let seen = read(&mut client, Duration::ZERO, after(Duration::from_secs(4))).await?;
         assert!(seen.lags.is_empty(), "{mode:?}: {seen:?}");
         assert!(seen.oldest < Duration::from_secs(2), "{mode:?}: {seen:?}");
         client.ledger().await?;
@@ -229,7 +234,7 @@ async fn a_client_far_away_that_keeps_up_is_not_slow() -> Result<()> {
     Ok(())
 }
 
-/// A stack that answers no pings is not judged by them.
+/// A client library that never answers pings is not measured by them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_answers_pings_gets_its_data() -> Result<()> {
     let feed = Feed::start(&market(2, 200, "fanout: {behind: 1s}")).await?;
@@ -239,7 +244,7 @@ async fn a_client_that_never_answers_pings_gets_its_data() -> Result<()> {
         ..subscribe(&["quote:*"])
     };
     client.ask(Op::Subscribe(request)).await?;
-    // From here on the library below, which answers pings, reads nothing.
+    // From here on the client library, which answers pings, reads nothing.
     let socket = client.client.socket();
     let (begun, mut late, mut some) = (Stopwatch::start(), 0, vec![0; 65_536]);
     while begun.elapsed() < Duration::from_secs(4) {
@@ -256,7 +261,7 @@ async fn a_client_that_never_answers_pings_gets_its_data() -> Result<()> {
     Ok(())
 }
 
-/// While reading is paused, pongs can't be read, so they hold nothing back.
+/// While reading is paused, pongs cannot be read, so they hold nothing back.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_requests_at_once_are_answered_while_data_flows() -> Result<()> {
     const REQUESTS: usize = 300;

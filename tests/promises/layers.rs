@@ -1,4 +1,4 @@
-//! Structure that the compiler does not enforce: dependencies between modules, and the length of
+//! Structure that the compiler does not enforce: dependencies between modules, and lengths of
 //! files.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Every Rust file below a folder of the project, with its path and text.
+/// All Rust files below a folder of the project, with path and text.
 pub(crate) fn sources(folder: &str) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
@@ -27,14 +27,14 @@ pub(crate) fn sources(folder: &str) -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-/// The part of a file before its tests.
+/// Part of a file before its tests.
 fn product(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or_default()
 }
 
-/// The files of the product, without those that hold tests only.
+/// Files of the product, without files of tests.
 pub(crate) fn product_files() -> Result<Vec<(String, String)>> {
     let all = sources("src")?.into_iter();
     let product_only = all
@@ -49,7 +49,7 @@ const CLAUSES_PERCENT_MAX: usize = 3;
 
 /// The modules that each module at the top level may use.
 const ALLOWED: [(&str, &str); 28] = [
-    // Vocabulary, and tools that know nothing of the product.
+    // Vocabulary, and tools without knowledge of the product.
     ("fatal", ""),
     ("files", ""),
     ("printable", ""),
@@ -79,7 +79,7 @@ const ALLOWED: [(&str, &str); 28] = [
         "shard",
         "access bus clock codec fatal limits log market metrics outbox protocol session topic",
     ),
-    // Around it.
+    // Surroundings of the event path.
     (
         "config",
         "files limits log market printable protocol replay source",
@@ -93,7 +93,7 @@ const ALLOWED: [(&str, &str); 28] = [
         "app",
         "bus clock config fatal log metrics protocol replay server shard source state",
     ),
-    // Programs that talk to a server.
+    // Clients of a server.
     ("client", "codec market protocol topic"),
     ("load", "client clock codec market printable protocol topic"),
     (
@@ -106,11 +106,11 @@ const ALLOWED: [(&str, &str); 28] = [
 
 /// Modules that use each other, with the reason.
 const MUTUAL: [(&str, &str); 1] = [
-    // A topic holds a symbol; an instrument says which channels it has.
+    // A topic contains a symbol; an instrument lists its channels.
     ("market", "topic"),
 ];
 
-/// The modules named behind `crate::` in a text, comments aside.
+/// Modules named after `crate::` in a text, without comments.
 fn used_modules(text: &str) -> BTreeSet<String> {
     let code = text
         .lines()
@@ -156,7 +156,7 @@ fn modules_use_only_what_the_layers_allow() -> Result<()> {
 
 #[test]
 fn no_two_modules_depend_on_each_other() {
-    // Every allowed dependency points to a module before it, but for the pairs that are listed.
+    // Every allowed dependency points to an earlier module, except for the listed pairs.
     let position: BTreeMap<&str, usize> = ALLOWED
         .iter()
         .enumerate()
@@ -174,7 +174,7 @@ fn no_two_modules_depend_on_each_other() {
 }
 
 #[test]
-fn pure_modules_know_no_runtime() -> Result<()> {
+fn pure_modules_do_not_use_the_runtime() -> Result<()> {
     let (runtime, sockets) = (&["tokio::"][..], &["tokio::", "std::net", "socket2"][..]);
     let pure = [
         ("src/market/", sockets),
@@ -204,7 +204,7 @@ fn pure_modules_know_no_runtime() -> Result<()> {
     Ok(())
 }
 
-/// Names by which a decision on conflation shows that it is made outside its file.
+/// Names whose use outside their file shows a conflation decision made there.
 const CONFLATION_WORDS: [&str; 5] = [
     "Kind::Event",
     "Kind::State",
@@ -214,7 +214,7 @@ const CONFLATION_WORDS: [&str; 5] = [
 ];
 
 #[test]
-fn conflation_rules_stand_in_one_file() -> Result<()> {
+fn conflation_rules_are_in_one_file() -> Result<()> {
     let delivery = [
         "src/log/",
         "src/outbox/",
@@ -230,14 +230,14 @@ fn conflation_rules_stand_in_one_file() -> Result<()> {
         let found = CONFLATION_WORDS.iter().find(|word| text.contains(**word));
         assert_eq!(
             found, None,
-            "{name} decides by the kind of a channel: ask src/log/conflation.rs"
+            "{name} decides by the kind of a channel; use src/log/conflation.rs"
         );
     }
     Ok(())
 }
 
 #[test]
-fn a_shard_touches_sockets_in_its_transport_alone() -> Result<()> {
+fn a_shard_accesses_sockets_only_through_its_transport() -> Result<()> {
     for (name, text) in product_files()? {
         if !name.starts_with("src/shard/") || name == "src/shard/transport.rs" {
             continue;
@@ -245,7 +245,7 @@ fn a_shard_touches_sockets_in_its_transport_alone() -> Result<()> {
         for word in ["TcpStream", "tokio::net", "rustix::", "socket2"] {
             assert!(
                 !text.contains(word),
-                "{name} names {word}: sockets belong to src/shard/transport.rs"
+                "{name} uses {word}; sockets belong to src/shard/transport.rs"
             );
         }
     }
@@ -273,7 +273,7 @@ const LOOKUPS: [&str; 14] = [
     "topic",
 ];
 
-/// Direct reads of the catalog, each with the reason why no client sees more by it.
+/// Direct reads of the catalog, each with the reason why they reveal nothing to clients.
 const DIRECT_READS: [(&str, &str, &str); 4] = [
     (
         "src/outbox/",
@@ -300,7 +300,7 @@ const DIRECT_READS: [(&str, &str, &str); 4] = [
 /// Files that pass the catalog on to access without reading it.
 const CATALOG_CARRIERS: [&str; 2] = ["src/shard/command.rs", "src/shard/route.rs"];
 
-/// Lookup methods called directly on a catalog, however the line is broken.
+/// Lookup methods called directly on a catalog, also across line breaks.
 fn catalog_lookups(text: &str) -> Vec<String> {
     let code = text
         .lines()
@@ -315,7 +315,7 @@ fn catalog_lookups(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn clients_reach_the_catalog_through_access_alone() -> Result<()> {
+fn clients_reach_the_catalog_only_through_access() -> Result<()> {
     let mut used = BTreeSet::new();
     for (name, text) in product_files()? {
         if !CLIENT_SIDE.iter().any(|folder| name.starts_with(folder)) {
@@ -338,7 +338,7 @@ fn clients_reach_the_catalog_through_access_alone() -> Result<()> {
             .any(|word| word == "Catalog" || word.ends_with("log::Catalog"));
         assert!(
             !names_catalog || CATALOG_CARRIERS.contains(&name.as_str()),
-            "{name} names the type Catalog; take an access::Visible instead"
+            "{name} uses the type Catalog; use access::Visible instead"
         );
     }
     for (place, method, _) in DIRECT_READS {
@@ -351,7 +351,7 @@ fn clients_reach_the_catalog_through_access_alone() -> Result<()> {
 }
 
 #[test]
-fn files_stay_short() -> Result<()> {
+fn files_stay_below_the_length_limit() -> Result<()> {
     for (name, text) in product_files()? {
         let lines = text.lines().count();
         assert!(lines <= 500, "{name} has {lines} lines: split it");
@@ -389,7 +389,7 @@ fn doc_comments_begin_with_a_noun_or_a_verb() -> Result<()> {
     Ok(())
 }
 
-/// Modules that compute with numbers from outside.
+/// Modules that compute with external numbers.
 const CHECKED_ARITHMETIC: [&str; 17] = [
     "src/client/account.rs",
     "src/client/accounts.rs",
@@ -411,11 +411,11 @@ const CHECKED_ARITHMETIC: [&str; 17] = [
 ];
 
 #[test]
-fn arithmetic_on_foreign_numbers_is_checked() -> Result<()> {
+fn arithmetic_on_external_numbers_is_checked() -> Result<()> {
     let found = sources("src")?;
     for name in CHECKED_ARITHMETIC {
         let text = found.iter().find(|(found, _)| found == name);
-        let (_, text) = text.with_context(|| format!("{name} is not there"))?;
+        let (_, text) = text.with_context(|| format!("{name} is missing"))?;
         assert!(
             text.contains("#![deny(clippy::arithmetic_side_effects)]"),
             "{name} does not deny unchecked arithmetic"
@@ -433,7 +433,7 @@ fn time_is_read_in_one_place() -> Result<()> {
         for word in ["Instant::now", "SystemTime::now"] {
             assert!(
                 !product(text).contains(word),
-                "{name} reads the time: {word}"
+                "{name} reads the time with {word}; use crate::clock"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! No silent loss: every event delivered, merged, or declared lost.
+//! No silent loss: every event is delivered, merged, or reported as lost.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::{Feed, Tracked, market, subscribe, wish};
 
 const LIMITS: &str = "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000, connections: 200, topics: 64, message: 4KiB}\nsession: {heartbeat: 500ms}";
 
-/// How a client reads.
+/// Reading behaviour of a client.
 #[derive(Clone, Copy, PartialEq)]
 enum Pace {
     Fast,
@@ -40,7 +40,7 @@ async fn one_client(feed: &Feed, at: usize, pace: Pace) -> Result<Tracked> {
     Ok(client)
 }
 
-/// Reads for the test's time, then asks for the ledger; returns the deliveries.
+/// Reads for the duration of the test, then requests the ledger; returns the deliveries.
 async fn read_on(mut client: Tracked, pace: Pace, time: Duration) -> Result<u64> {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     let reading = async {
@@ -55,12 +55,12 @@ async fn read_on(mut client: Tracked, pace: Pace, time: Duration) -> Result<u64>
             }
         }
     };
-    // Reading ends with the time; only a broken promise ends it before.
+    // Reading ends with the duration, or earlier with a broken promise.
     if let Ok(broken) = tokio::time::timeout(time, reading).await {
         return broken;
     }
     let entries = client.ledger().await?;
-    anyhow::ensure!(!entries.is_empty(), "a ledger has the topics that are held");
+    anyhow::ensure!(!entries.is_empty(), "the ledger is empty");
     Ok(client.accounts.delivered)
 }
 
@@ -70,7 +70,7 @@ fn resident_bytes() -> Result<u64> {
     Ok(pages * 4096)
 }
 
-/// Runs `connections` in mixed modes, encodings and paces; returns all deliveries.
+/// Runs `connections` in mixed modes, encodings and reading behaviours; returns all deliveries.
 async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     let feed = Feed::start(&market(10, rate, LIMITS)).await?;
     let before = resident_bytes()?;
@@ -88,7 +88,7 @@ async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     for task in tasks {
         delivered += task.await??;
     }
-    // The test's own clients are in here too.
+    // The process also contains the test's own clients.
     let text = format!("{}\nlisten: 127.0.0.1:0", market(10, rate, LIMITS));
     let (formula, _) = tickcast::config::Config::parse(&text, "test")?.memory_formula(90);
     let grown = resident_bytes()?.saturating_sub(before);
@@ -99,10 +99,9 @@ async fn run(connections: usize, rate: usize, time: Duration) -> Result<u64> {
     Ok(delivered)
 }
 
-/// Invariant 5, and 8: 200 connections in mixed modes and encodings, 10 % reading slowly, 5 %
-/// never.
+/// Invariants 5 and 8: 200 connections in mixed modes and encodings; 10 % read slowly, 5 % never.
 #[tokio::test(flavor = "multi_thread")]
-async fn ledger_comes_out_at_zero_over_two_million_deliveries() -> Result<()> {
+async fn the_ledger_balances_over_two_million_deliveries() -> Result<()> {
     let delivered = run(200, 2_000, Duration::from_secs(20)).await?;
     eprintln!("{delivered} deliveries");
     assert!(delivered >= 2_000_000, "only {delivered} deliveries");
@@ -110,22 +109,22 @@ async fn ledger_comes_out_at_zero_over_two_million_deliveries() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heartbeat_counts_what_stands_before_it() -> Result<()> {
+async fn heartbeat_counts_exactly_the_events_before_it() -> Result<()> {
     let feed = Feed::start(&market(4, 2_000, LIMITS)).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:*", "quote:*"])).await?;
     for _ in 0..4 {
-        let mut told = None;
-        while told.is_none() {
+        let mut counted = None;
+        while counted.is_none() {
             if let tickcast::protocol::ServerMessage::Control(
                 tickcast::protocol::Control::Heartbeat(heartbeat),
             ) = client.next().await?
             {
-                told = Some((heartbeat.delivered, heartbeat.merged, heartbeat.lost));
+                counted = Some((heartbeat.delivered, heartbeat.merged, heartbeat.lost));
             }
         }
         assert_eq!(
-            told,
+            counted,
             Some((
                 client.accounts.delivered,
                 client.accounts.merged,
@@ -138,7 +137,7 @@ async fn heartbeat_counts_what_stands_before_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unsubscribe_ends_the_account_and_the_next_begins_anew() -> Result<()> {
+async fn unsubscribe_ends_the_account_and_subscribe_starts_a_new_one() -> Result<()> {
     let feed = Feed::start(&market(1, 1_000, LIMITS)).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;

@@ -1,4 +1,4 @@
-//! The load tester: what it measures is so, and what is broken it finds.
+//! Load tester: its figures are correct, and it detects broken promises.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -32,12 +32,12 @@ fn plan(address: SocketAddr, names: &[&str]) -> Plan {
     }
 }
 
-async fn tested(plan: Plan) -> Result<Outcome> {
+async fn run_test(plan: Plan) -> Result<Outcome> {
     Ok(tokio::task::spawn_blocking(move || run(&plan, &mut |_| false)).await??)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> {
+async fn every_ledger_of_a_load_test_balances() -> Result<()> {
     let feed = Feed::start(&market(20, 4_000, LIMITS)).await?;
     for encoding in Encoding::ALL {
         let plan = Plan {
@@ -57,9 +57,9 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
             workers: 2,
             ..plan(feed.address, &[])
         };
-        let outcome = tested(plan).await?;
+        let outcome = run_test(plan).await?;
         assert!(outcome.is_sound(), "{:#?}", outcome.failures);
-        let ledger = outcome.ledger.context("ledgers were asked for")?;
+        let ledger = outcome.ledger.context("missing ledger sums")?;
         assert_eq!((ledger.connections, ledger.topics), (60, 720));
         assert!(
             outcome.tally.recovered > 0 && outcome.tally.expired == 0 && outcome.tally.opened > 60,
@@ -69,8 +69,12 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
         assert!(outcome.storm_s.is_some_and(|took| took < 5.0) && outcome.tally.closed.is_empty());
         assert!(outcome.tally.delivered > 5_000 && ledger.merged > 0);
         let (due, published) = (
-            outcome.due.context("it is simulated")?,
-            outcome.published.context("probes measure")?,
+            outcome
+                .due
+                .context("no latency from the due time was measured")?,
+            outcome
+                .published
+                .context("no latency from publication was measured")?,
         );
         assert!(due.count > 500 && due.max >= published.p50 && outcome.generator_lag.is_some());
     }
@@ -81,7 +85,7 @@ async fn every_connection_of_a_load_test_has_its_ledger_at_zero() -> Result<()> 
 async fn probes_and_counters_count_the_same() -> Result<()> {
     let feed = Feed::start(&market(4, 2_000, LIMITS)).await?;
     let count = |probes| {
-        tested(Plan {
+        run_test(Plan {
             connections: 4,
             probes,
             ..plan(feed.address, &["quote:*"])
@@ -90,49 +94,55 @@ async fn probes_and_counters_count_the_same() -> Result<()> {
     let (decoded, counted) = (count(Probes::All).await?, count(Probes::Count(1)).await?);
     for outcome in [&decoded, &counted] {
         assert!(outcome.is_sound(), "{:?}", outcome.failures);
-        let ledger = outcome.ledger.context("ledgers were asked for")?;
+        let ledger = outcome.ledger.context("missing ledger sums")?;
         assert!(
             ledger.delivered >= outcome.tally.delivered && outcome.tally.delivered > 4 * 1_000,
             "{ledger:?}"
         );
     }
-    let share = counted.published.context("one probe")?.count as f64
-        / decoded.published.context("four probes")?.count as f64;
+    let share = counted
+        .published
+        .context("no latency from one probe")?
+        .count as f64
+        / decoded
+            .published
+            .context("no latency from four probes")?
+            .count as f64;
     assert!(
         (0.15..0.4).contains(&share),
-        "one of four measures: {share}"
+        "one of four probes measures a quarter of the events: {share}"
     );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_test_asks_in_vain_is_said_before_it_begins() -> Result<()> {
+async fn impossible_plans_are_reported_before_the_test_begins() -> Result<()> {
     let feed = Feed::market(2, 100).await?;
-    let none = tested(plan(feed.address, &["quote:NOBODY*"]))
+    let none = run_test(plan(feed.address, &["quote:NOBODY*"]))
         .await
         .err()
-        .context("no topic")?;
+        .context("expected an error: no topic")?;
     assert!(none.to_string().contains("quote:NOBODY*"), "{none}");
     let draw = TopicChoice::Draw {
         names: vec!["quote:*".into()],
         each: 3,
         skew: Skew::Uniform,
     };
-    let few = tested(Plan {
+    let few = run_test(Plan {
         topics: draw,
         ..plan(feed.address, &[])
     })
     .await
     .err()
-    .context("too few")?;
+    .context("expected an error: too few topics")?;
     assert!(few.to_string().contains("only 2"), "{few}");
-    let many = tested(Plan {
+    let many = run_test(Plan {
         connections: 100_000_000,
         ..plan(feed.address, &["quote:*"])
     })
     .await
     .err()
-    .context("too many files")?;
+    .context("expected an error: too many files")?;
     assert!(
         matches!(many.downcast_ref(), Some(LoadError::Files { .. })),
         "{many}"
@@ -140,9 +150,9 @@ async fn what_a_test_asks_in_vain_is_said_before_it_begins() -> Result<()> {
     Ok(())
 }
 
-/// A server that loses an event in silence, and whose ledger doesn't come out.
+/// Server that silently loses an event and whose ledger does not balance.
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn dishonest(listener: TcpListener) -> Result<()> {
+async fn lossy_server(listener: TcpListener) -> Result<()> {
     let (stream, _) = listener.accept().await?;
     let mut socket = tokio_tungstenite::accept_async(stream).await?;
     let limits = Limits {
@@ -224,7 +234,7 @@ async fn dishonest(listener: TcpListener) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
+async fn a_load_test_detects_silent_loss() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let plan = Plan {
         connections: 1,
@@ -232,22 +242,22 @@ async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
         duration: Duration::from_millis(300),
         ..plan(listener.local_addr()?, &["quote:A"])
     };
-    tokio::spawn(dishonest(listener));
+    tokio::spawn(lossy_server(listener));
     let outcome = tokio::task::spawn_blocking(move || {
         run_unscouted(&plan, &["quote:A".to_owned()], &mut |_| false)
     })
     .await??;
-    let told = outcome.failures.join("\n");
+    let failures = outcome.failures.join("\n");
     assert!(
-        told.contains("quote:A: events 2 to 2 are missing and no gap reports them"),
-        "{told}"
+        failures.contains("quote:A: events 2 to 2 are missing and no gap reports them"),
+        "{failures}"
     );
-    assert!(told.contains("does not balance"), "{told}");
+    assert!(failures.contains("does not balance"), "{failures}");
     let mut table = Vec::new();
     write_table(&outcome, &mut table)?;
     assert!(
         String::from_utf8(table)?.contains("FAILED: "),
-        "a person is told"
+        "the table has no FAILED line"
     );
     let mut page = Vec::new();
     write_html(&outcome, &mut page)?;
@@ -255,8 +265,8 @@ async fn a_load_test_finds_what_a_server_loses_in_silence() -> Result<()> {
     Ok(())
 }
 
-/// A server of another kind: pushes its time as JSON once it was told to.
-async fn foreign(listener: TcpListener) -> Result<()> {
+/// Server of another protocol: pushes its time as JSON after a request.
+async fn foreign_server(listener: TcpListener) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
@@ -264,7 +274,7 @@ async fn foreign(listener: TcpListener) -> Result<()> {
             let asked = socket
                 .next()
                 .await
-                .context("a subscription")??
+                .context("no subscription received")??
                 .into_text()?
                 .to_string();
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -284,7 +294,7 @@ async fn foreign(listener: TcpListener) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_other_websocket_server_can_be_counted() -> Result<()> {
+async fn other_websocket_servers_can_be_tested() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let raw = RawPlan {
         path: "/ws".into(),
@@ -296,10 +306,12 @@ async fn any_other_websocket_server_can_be_counted() -> Result<()> {
         dialect: Dialect::Raw(raw),
         ..plan(listener.local_addr()?, &[])
     };
-    tokio::spawn(foreign(listener));
-    let outcome = tested(plan).await?;
+    tokio::spawn(foreign_server(listener));
+    let outcome = run_test(plan).await?;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
-    let latency = outcome.published.context("the time is in each message")?;
+    let latency = outcome
+        .published
+        .context("missing latency, although each message has a time")?;
     assert!(
         latency.count > 100 && latency.p50 < 1_000_000_000,
         "{latency:?}"
@@ -328,7 +340,7 @@ while True:
 print(count)
 ";
 
-/// The public tools of `HdrHistogram` read what was written, where `./check` has installed them.
+/// Reads the files back with the public `HdrHistogram` tools, if `./check` has installed them.
 fn check_hlog(prefix: &str, expected: u64) -> Result<()> {
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/.deps/python/bin/python");
     let output = Command::new(python)
@@ -366,7 +378,7 @@ fn tickcast(arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
 }
 
 #[test]
-fn load_writes_its_outcome_in_every_form() -> Result<()> {
+fn load_writes_its_outcome_in_every_format() -> Result<()> {
     let served = serve(&["--sim-instruments", "5", "--sim-rate", "1000"])?;
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
@@ -395,11 +407,10 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
         "--slo",
         "p99<10s,loss=0,closed=0,rate>10",
     ])?;
-    // Where the machine is so busy that the generator is late, the run is void, and says so by its
-    // exit code.
+    // On a busy machine the generator may be late; the run is then invalid, as its exit code shows.
     assert_eq!(
         code,
-        Some(i32::from(errors.contains("not met, the run is void"))),
+        Some(i32::from(errors.contains("not met, the run is invalid"))),
         "{errors}"
     );
     for wanted in [
@@ -415,7 +426,7 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
     let outcome: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     let count = outcome["published"]["count"]
         .as_u64()
-        .context("probes measured")?;
+        .context("no latency was measured")?;
     assert!(count > 100 && outcome["machine"]["cores"].as_u64() > Some(0));
     check_hlog(&hdr, count)?;
     let hgrm = std::fs::read_to_string(format!("{hdr}.hgrm"))?;
@@ -426,7 +437,7 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
     let page = std::fs::read_to_string(&report)?;
     assert!(
         page.contains("<svg") && !page.contains("http://") && !page.contains("<script"),
-        "one page that fetches nothing"
+        "the report loads external resources"
     );
     let (code, _, errors) = with(&["--slo", "p50<1ns"])?;
     assert_eq!(code, Some(1), "{errors}");
@@ -440,11 +451,11 @@ fn load_writes_its_outcome_in_every_form() -> Result<()> {
 }
 
 #[test]
-fn wrong_arguments_of_load_say_what_would_be_right() -> Result<()> {
+fn invalid_load_arguments_name_the_expected_form() -> Result<()> {
     let cases: [(&[&str], &str); 8] = [
         (&["--mode", "fast"], "modes with weights"),
         (&["--slow", "10"], "0% to 100%"),
-        (&["--probes", "some"], "a number, or all"),
+        (&["--probes", "some"], "a number of connections, or all"),
         (&["--slo", "p99<5"], "objectives, e.g. p99<5ms"),
         (
             &["--topics-per-connection", "2", "--draw", "fair"],

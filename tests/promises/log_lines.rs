@@ -1,4 +1,4 @@
-//! Log lines: no text of a file forges a line or reaches the terminal, in either format.
+//! Log lines: text from files can neither forge a line nor reach the terminal, in either format.
 
 use std::process::Stdio;
 
@@ -11,13 +11,13 @@ use crate::terminal::serve_with;
 
 const FORGED: &str = "2026-11-26T05:00:00.000000Z  INFO all is well";
 
-/// The log of a server that replays a file with a hostile name and hostile cells until its source
-/// has failed.
+/// Log of a server that replays a file with a hostile name and hostile cells until its source
+/// fails.
 fn log_of_a_hostile_file(format: &str) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let mut text = TARDIS.to_owned() + &tardis("b", "A", 0, "5.0", "1");
-    // CR LF ends the line although a quote is open; ESC, NEL, and a mark that turns the direction
-    // of text.
+    // CR LF ends the line although a quote is open; ESC, NEL, and a character that reverses the
+    // text direction.
     text.extend(["b,A,\"1735689600000000\r\n", FORGED, "\",1,1,buy,5.0,1\n"]);
     text += "b,A,1735689600000000,1,1,\"\u{1b}]0;title\u{7}\u{85}\u{202e}up\",5.0,1\n";
     text.extend(["b,A,", &"x".repeat(100_000), ",1,1,buy,5.0,1\n"]);
@@ -29,7 +29,10 @@ fn log_of_a_hostile_file(format: &str) -> Result<String> {
     let served = serve_with(&arguments, Stdio::from(std::fs::File::create(&log)?))?;
     let begun = Stopwatch::start();
     while !std::fs::read_to_string(&log)?.contains("source failed permanently") {
-        anyhow::ensure!(begun.elapsed() < DEADLINE, "waited in vain");
+        anyhow::ensure!(
+            begun.elapsed() < DEADLINE,
+            "timeout waiting for the log line"
+        );
         std::thread::park_timeout(std::time::Duration::from_millis(10));
     }
     served.terminate()?;
@@ -37,7 +40,7 @@ fn log_of_a_hostile_file(format: &str) -> Result<String> {
 }
 
 #[test]
-fn foreign_text_forges_no_line_in_either_format() -> Result<()> {
+fn external_text_cannot_forge_log_lines_in_either_format() -> Result<()> {
     for format in ["human", "json"] {
         let log = log_of_a_hostile_file(format)?;
         let is_hostile = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
@@ -51,7 +54,10 @@ fn foreign_text_forges_no_line_in_either_format() -> Result<()> {
             "{format}: {log}"
         );
         let skipped = |line: &&&str| line.contains("row skipped") && line.contains("\"side\"");
-        let side = lines.iter().find(skipped).context("a row")?;
+        let side = lines
+            .iter()
+            .find(skipped)
+            .context("no line for the skipped row")?;
         if format == "human" {
             assert!(side.contains("\\u{1b}]0;title"), "{side}");
             continue;
@@ -67,8 +73,8 @@ fn foreign_text_forges_no_line_in_either_format() -> Result<()> {
             (&value["level"], &value["line"]),
             (&"WARN".into(), &5.into())
         );
-        // The value is exact, so that a program can find the file.
-        let file = value["file"].as_str().context("a file")?;
+        // The value is exact, so programs can find the file.
+        let file = value["file"].as_str().context("no file account")?;
         assert!(
             file.ends_with(&format!("a\r\n{FORGED}\u{1b}[31m.csv")),
             "{file}"

@@ -1,5 +1,4 @@
-//! The promises, one module each; `INDEX.md` says which row of the protocol and of the threats each
-//! test holds.
+//! Promises, one module each; `INDEX.md` maps rules and threats to their tests.
 
 mod bombs;
 mod clients;

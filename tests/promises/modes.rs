@@ -1,4 +1,4 @@
-//! Delivery by subscription: granted, said, and changed in mid-stream.
+//! Delivery modes by subscription: granted, reported, and changed in mid-stream.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn raw_delivers_every_event_and_conflate_the_newest() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<()> {
+async fn interval_mode_keeps_its_interval_and_sends_only_changes() -> Result<()> {
     let feed = Feed::market(1, 2_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -46,7 +46,7 @@ async fn an_interval_keeps_its_distance_and_sends_only_what_changed() -> Result<
     for _ in 0..15 {
         let event = client.events(1).await?.remove(0);
         if let Some(last) = last_tx {
-            assert!(event.tx > last, "a newer event each time");
+            assert!(event.tx > last, "each event is newer than the one before");
         }
         last_tx = Some(event.tx);
     }
@@ -96,14 +96,14 @@ async fn modify_in_mid_stream_keeps_the_account() -> Result<()> {
     client.events(500).await?;
     assert_eq!(
         client.accounts.merged, merged,
-        "raw again: nothing is merged"
+        "nothing is merged in raw mode"
     );
     client.ledger().await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn modify_changes_only_what_is_given_and_subscribe_sets_anew() -> Result<()> {
+async fn modify_changes_only_given_settings_and_subscribe_resets_all() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client
@@ -151,7 +151,7 @@ async fn modify_changes_only_what_is_given_and_subscribe_sets_anew() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_narrowest_name_decides_and_the_next_takes_over() -> Result<()> {
+async fn the_most_specific_name_decides_and_the_next_takes_over() -> Result<()> {
     let feed = Feed::market(3, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -221,9 +221,9 @@ async fn trades_are_never_merged() -> Result<()> {
     Ok(())
 }
 
-/// Invariant 7: no mode swallows a closed bar.
+/// Invariant 7: no mode drops a closed bar.
 #[tokio::test(flavor = "multi_thread")]
-async fn merging_never_swallows_a_closed_bar() -> Result<()> {
+async fn merging_never_drops_a_closed_bar() -> Result<()> {
     let feed = Feed::market(1, 500).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -247,7 +247,7 @@ async fn merging_never_swallows_a_closed_bar() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn subscriptions_tell_what_is_in_force() -> Result<()> {
+async fn subscriptions_lists_the_settings_in_force() -> Result<()> {
     let feed = Feed::market(2, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client

@@ -73,7 +73,7 @@ async fn requests_take_effect_and_are_answered_in_order() -> Result<()> {
     Ok(())
 }
 
-/// The table of channels, modes and policies.
+/// Table of channels, modes and policies.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_channel_has_the_modes_and_policies_of_the_table() -> Result<()> {
     let feed = Feed::start(&market(1, 10, MANY_REQUESTS)).await?;
@@ -146,7 +146,7 @@ async fn a_topic_of_several_names_appears_under_each_with_the_settings_in_force(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patterns_beyond_the_limit_are_refused_with_405() -> Result<()> {
+async fn patterns_beyond_the_limit_are_rejected_with_405() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {topics: 3}")).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let patterns = ["trade:A*", "trade:B*", "trade:C*", "trade:D*"];
@@ -173,7 +173,7 @@ async fn resync_accepts_topics_under_any_name_and_patterns_under_their_own() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn modify_to_interval_keeps_the_interval_in_force_or_is_refused() -> Result<()> {
+async fn modify_to_interval_keeps_the_interval_in_force_or_is_rejected() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let modify =
@@ -231,7 +231,7 @@ async fn a_snapshot_beyond_max_message_has_the_newest_events_that_fit() -> Resul
     Ok(())
 }
 
-/// Threat 10: control frames and fragments without end.
+/// Threat 10: endless control frames and fragments.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_a_thousand_control_frames_in_ten_seconds_close_with_4400() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
@@ -246,15 +246,15 @@ async fn more_than_a_thousand_control_frames_in_ten_seconds_close_with_4400() ->
         let mut answer = Vec::new();
         let _reset = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
         let close = answer.windows(4).rev().find(|bytes| bytes[0] == 0x88);
-        let close = close.context("a close frame")?;
+        let close = close.context("no close frame received")?;
         assert_eq!(u16::from_be_bytes([close[2], close[3]]), 4400);
     }
     Ok(())
 }
 
-/// *Limitations of this version*: nothing in the server sends these.
+/// *Limitations of this version*: the server never sends these.
 #[test]
-fn reserved_codes_and_causes_are_sent_by_nothing() -> Result<()> {
+fn reserved_codes_and_causes_are_never_sent() -> Result<()> {
     let limitations = include_str!("../../docs/protocol.md");
     let reserved = [
         (Code::AuthRequired, "AuthRequired"),
@@ -273,7 +273,7 @@ fn reserved_codes_and_causes_are_sent_by_nothing() -> Result<()> {
         if is_vocabulary.iter().any(|place| name.starts_with(place)) {
             continue;
         }
-        // A match on all codes is no use of one.
+        // A match over all codes is not a use of one.
         let mut lines = text.lines().filter(|line| !line.contains(" | Code::"));
         let found = lines.find(|line| words.iter().any(|word| line.contains(word)));
         assert_eq!(found, None, "{name} uses a reserved value");

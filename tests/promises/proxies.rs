@@ -1,5 +1,5 @@
-//! The reverse proxies of docs/proxies.md, run as they stand there: TLS, WebSocket, path prefix,
-//! and what must not pass.
+//! The reverse proxies of docs/proxies.md with their documented configuration: TLS, WebSocket, path
+//! prefix, and blocked routes.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::harness::{DEADLINE, Feed, Stopwatch, market};
 const GUIDE: &str = include_str!("../../docs/proxies.md");
 const NAME: &str = "feed.example.com";
 
-/// True if all of these programs are there; `./check` installs them.
+/// True if all of these programs are installed; `./check` installs them.
 fn have(programs: &[&str]) -> Result<bool> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path)
@@ -25,14 +25,13 @@ fn have(programs: &[&str]) -> Result<bool> {
     };
     ensure!(
         std::env::var_os("TICKCAST_CHECK").is_none(),
-        "{missing} is not there, though ./check installs it"
+        "{missing} is missing, although ./check installs it"
     );
     eprintln!("skipped: {missing} is not there; ./check installs it");
     Ok(false)
 }
 
-/// The guide's configuration in that language, for this feed and port, with a certificate of its
-/// own.
+/// Configuration of the guide in a language, for this feed and port, with a new certificate.
 fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Result<String> {
     let (key, certificate) = (folder.join("key"), folder.join("certificate"));
     let made = Command::new("openssl")
@@ -45,13 +44,13 @@ fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Resul
         .arg(&certificate)
         .stderr(Stdio::null())
         .status()?;
-    ensure!(made.success(), "openssl makes a certificate");
+    ensure!(made.success(), "openssl made no certificate");
     let both = std::fs::read_to_string(&certificate)? + &std::fs::read_to_string(&key)?;
     std::fs::write(folder.join("both"), both)?;
     let block = GUIDE
         .split(&format!("```{language}\n"))
         .nth(1)
-        .context("a block")?;
+        .context("missing code block")?;
     let block = block.split("```").next().unwrap_or_default();
     let at = |name: &str| folder.join(name).display().to_string();
     Ok(block
@@ -63,7 +62,7 @@ fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Resul
         .replace(&format!("/etc/haproxy/{NAME}.pem"), &at("both")))
 }
 
-/// A process that ends with its test.
+/// Process that ends with its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -73,7 +72,7 @@ impl Drop for Running {
     }
 }
 
-/// A port that was free a moment ago.
+/// Port that was free a moment ago.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -96,7 +95,7 @@ fn curl(port: u16, host: &str) -> Command {
     curl
 }
 
-/// Status of a request through the proxy, and its answer.
+/// Status and body of a request through the proxy.
 fn ask(port: u16, host: &str, path: &str, more: &[&str]) -> Result<(u16, String)> {
     let url = format!("https://{host}:{port}{path}");
     let done = curl(port, host).args(more).arg(url).output()?;
@@ -108,7 +107,7 @@ fn ask(port: u16, host: &str, path: &str, more: &[&str]) -> Result<(u16, String)
     Ok((status.unwrap_or(0), answer))
 }
 
-/// The beginning of a WebSocket's answer, up to a text that is waited for or its end.
+/// Start of a WebSocket response, up to an expected text or its end.
 fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String> {
     let headers = [
         "Connection: Upgrade",
@@ -123,7 +122,7 @@ fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String
     }
     command.arg(format!("https://{NAME}:{port}{path}?encoding=json"));
     let mut running = Running(command.stdout(Stdio::piped()).spawn()?);
-    let mut output = running.0.stdout.take().context("piped")?;
+    let mut output = running.0.stdout.take().context("stdout is piped")?;
     let (mut answer, mut buffer) = (String::new(), [0; 4096]);
     while !answer.contains(wanted) {
         let read = output.read(&mut buffer)?;
@@ -145,11 +144,14 @@ async fn feed() -> Result<Feed> {
     Feed::start(&config.replace("sources: [", push)).await
 }
 
-/// What holds through either proxy.
+/// Properties of both proxies.
 fn check(port: u16) -> Result<()> {
     let patience = Stopwatch::start();
     while ask(port, NAME, "/healthz", &[])?.0 != 200 {
-        ensure!(patience.elapsed() < DEADLINE, "the proxy doesn't come up");
+        ensure!(
+            patience.elapsed() < DEADLINE,
+            "the proxy did not start in time"
+        );
     }
     let own = format!("https://{NAME}:{port}");
     for prefix in ["", "/market"] {
@@ -189,14 +191,14 @@ fn check(port: u16) -> Result<()> {
         "X-Forwarded-Proto: http",
     ];
     let (status, answer) = ask(port, NAME, "/v1/publish", &[&post[..], &local].concat())?;
-    ensure!(status == 403, "published under another name: {answer}");
+    ensure!(status == 403, "published under another host name: {answer}");
     let (status, answer) = ask(port, "evil.example", "/v1/instruments", &[])?;
     ensure!(status == 421, "another host: {answer}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_passes_the_feed_on_as_the_guide_configures_it() -> Result<()> {
+async fn nginx_configured_by_the_guide_proxies_the_feed() -> Result<()> {
     if !have(&["nginx", "openssl", "curl"])? {
         return Ok(());
     }
@@ -219,7 +221,7 @@ async fn nginx_passes_the_feed_on_as_the_guide_configures_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_passes_the_feed_on_as_the_guide_configures_it() -> Result<()> {
+async fn haproxy_configured_by_the_guide_proxies_the_feed() -> Result<()> {
     if !have(&["haproxy", "openssl", "curl"])? {
         return Ok(());
     }

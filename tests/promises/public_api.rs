@@ -1,4 +1,4 @@
-//! The public interface of the library: five modules, and an example for each public type.
+//! Public interface of the library: five modules, and an example for each public type.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ fn only_the_documented_modules_are_public() -> Result<()> {
     Ok(())
 }
 
-/// Names between `pub use` and `;` in a module file: the items that it exports.
+/// Names between `pub use` and `;` in a module file: its exported items.
 fn exported(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for item in text.split("\npub use ").skip(1) {

@@ -1,4 +1,4 @@
-//! Prices from outside, by `POST /v1/publish`.
+//! Publishing with `POST /v1/publish`.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -26,12 +26,12 @@ pub(crate) async fn post(
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok())
-        .context("a status")?;
+        .context("missing status")?;
     Ok((
         status,
         answer
             .split_once("\r\n\r\n")
-            .context("a body")?
+            .context("the response has a body")?
             .1
             .to_owned(),
     ))
@@ -39,7 +39,7 @@ pub(crate) async fn post(
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
+async fn valid_lines_are_published_regardless_of_invalid_ones() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client
@@ -75,7 +75,7 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
     );
     let errors: Vec<(u64, u64)> = report["errors"]
         .as_array()
-        .context("errors")?
+        .context("missing errors")?
         .iter()
         .map(|error| {
             (
@@ -115,7 +115,7 @@ async fn good_lines_are_published_whatever_the_others_are() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messagepack_is_taken_as_well() -> Result<()> {
+async fn messagepack_records_are_accepted() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let events = json!([{"ch": "trade", "sym": "A", "px": "1", "qty": "2"}, {"ch": "trade", "sym": "A", "px": "1"}]);
     let body = rmp_serde::to_vec_named(&events)?;
@@ -133,7 +133,7 @@ async fn messagepack_is_taken_as_well() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
+async fn a_source_with_a_token_accepts_only_its_publishers() -> Result<()> {
     // printf %s secret | sha256sum
     let token = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
     let feed = Feed::start(&format!(
@@ -180,10 +180,10 @@ async fn a_source_with_a_token_takes_only_its_publishers() -> Result<()> {
     Ok(())
 }
 
-/// Threat 56: behind a reverse proxy everybody is local by address, so a source without a token
-/// takes direct requests only.
+/// Threat 56: behind a reverse proxy all clients have a local address, so a source without a token
+/// accepts direct requests only.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_only_direct_requests_of_this_machine_publish() -> Result<()> {
+async fn without_a_token_only_direct_local_requests_can_publish() -> Result<()> {
     let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
     let kind = "application/x-ndjson";
     let open = "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]";
@@ -207,14 +207,14 @@ async fn without_a_token_only_direct_requests_of_this_machine_publish() -> Resul
     let silent = open.replace("open: true, ", "");
     let error = tickcast::config::Config::parse(&silent, "test")
         .err()
-        .context("refused")?;
+        .context("expected a rejection")?;
     assert!(error.to_string().contains("open: true"), "{error}");
     Ok(())
 }
 
-/// Threat 59: bodies that come slowly hold no turn, and one that comes too slowly is cut off.
+/// Threat 59: slow request bodies occupy no slot, and too slow ones are cut off.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_bodies_hold_up_nobody() -> Result<()> {
+async fn slow_request_bodies_block_nobody() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
             .await?;
@@ -225,14 +225,14 @@ async fn slow_bodies_hold_up_nobody() -> Result<()> {
     for _ in 0..8 {
         let mut stream = TcpStream::connect(feed.address).await?;
         stream.write_all(head.as_bytes()).await?;
-        // Enough for a quarter of a minute at the least rate.
+        // Enough for a quarter of a minute at the minimum rate.
         stream.write_all(&vec![b' '; 200_000]).await?;
         slow.push(stream);
     }
     let line = br#"{"ch":"trade","sym":"A","px":"1","qty":"2"}"#;
     assert_eq!(post(&feed, "application/x-ndjson", "", line).await?.0, 200);
     let took = began.elapsed();
-    assert!(took.as_secs() < 12, "the good one took {took:?}");
+    assert!(took.as_secs() < 12, "the fast publisher took {took:?}");
     drop(slow);
     let answer = exchange(feed.address, format!("{head} ").as_bytes()).await?;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -240,8 +240,8 @@ async fn slow_bodies_hold_up_nobody() -> Result<()> {
     Ok(())
 }
 
-/// Threat 38: a symbol that falls silent is marked, one with a time of its own isn't, and it comes
-/// back.
+/// Threat 38: a silent symbol becomes stale unless it has its own `stale_after`, and becomes live
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
@@ -270,7 +270,7 @@ async fn silence_makes_a_symbol_stale_and_a_price_makes_it_live() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instruments_that_appear_join_held_patterns() -> Result<()> {
+async fn new_instruments_join_subscribed_patterns() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let header = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
     let row = |n: u64, symbol: &str| {

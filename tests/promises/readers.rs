@@ -1,4 +1,4 @@
-//! Clients that read slowly, or talk without reading: what ends them, and what doesn't.
+//! Clients that read slowly, or send without reading: which of them are closed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{DEADLINE, Feed, Stopwatch, Tracked, market, subscribe, wish};
 
-/// A client that falls behind at once: a small buffer, and 20,000 events a second.
+/// Client that falls behind immediately: a small buffer, and 20,000 events per second.
 const TIGHT: &str =
     "fanout: {outbox: 512KiB, behind: 1s, unsent: 16KiB}\nlimits: {requests_per_s: 1000}";
 
@@ -25,7 +25,7 @@ async fn stalled(feed: &Feed, encoding: Encoding, on_slow: OnSlow) -> Result<Tra
     Ok(client)
 }
 
-/// Reads a socket at 40 KB/s until its end, or until `enough` of what came.
+/// Reads a socket at 40 KB/s until its end, or until `enough` returns true for the received bytes.
 async fn read_slowly(client: &Tracked, enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
     let socket = client.client.socket();
     let reading = async {
@@ -47,14 +47,14 @@ async fn read_slowly(client: &Tracked, enough: impl Fn(&[u8]) -> bool) -> Result
     };
     tokio::time::timeout(2 * DEADLINE, reading)
         .await
-        .context("read in vain")?
+        .context("no output in time")?
 }
 
-fn holds(all: &[u8], wanted: &[u8]) -> bool {
+fn contains_bytes(all: &[u8], wanted: &[u8]) -> bool {
     all.windows(wanted.len()).any(|bytes| bytes == wanted)
 }
 
-/// A close frame of a server: opcode, length, code.
+/// Close frame of a server: opcode, length, code.
 fn close_frame(code: u16, name: &str) -> Vec<u8> {
     let mut frame = vec![0x88, 2 + name.len() as u8];
     frame.extend_from_slice(&code.to_be_bytes());
@@ -92,9 +92,9 @@ async fn a_slow_reader_gets_its_bye_when_the_server_stops() -> Result<()> {
     Ok(())
 }
 
-/// Its answers wait for longer than a silent client may live; it reads and pings all the while.
+/// The responses wait longer than the idle timeout; the client reads and pings all the while.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_talks_while_its_answers_wait_is_not_closed_for_silence() -> Result<()> {
+async fn a_client_that_sends_while_its_responses_wait_is_not_closed_as_idle() -> Result<()> {
     const REQUESTS: usize = 20;
     let rest = "session: {ping_after: 300ms, drop_after: 1s, message_timeout: 1s}\nfanout: {unsent: 4KiB, control: 8KiB, frame: 4KiB}\nlimits: {requests_per_s: 1000, message: 1KiB}";
     let feed = Feed::start(&market(100, 50, rest)).await?;
@@ -108,9 +108,9 @@ async fn a_client_that_talks_while_its_answers_wait_is_not_closed_for_silence() 
     let (mut all, mut some) = (Vec::new(), vec![0; 8192]);
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     let begun = Stopwatch::start();
-    // The last answer's id; the subscription had the first.
+    // Id of the last response; the subscription had the first.
     let last = format!(r#""id":{},"#, REQUESTS + 1);
-    while !holds(&all, last.as_bytes()) {
+    while !contains_bytes(&all, last.as_bytes()) {
         ticks.tick().await;
         client
             .client
@@ -122,24 +122,24 @@ async fn a_client_that_talks_while_its_answers_wait_is_not_closed_for_silence() 
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => bail!("after {} bytes: {error}", all.len()),
         }
-        anyhow::ensure!(begun.elapsed() < 2 * DEADLINE, "answers come too slowly");
+        anyhow::ensure!(begun.elapsed() < 2 * DEADLINE, "responses are too slow");
     }
     let end = String::from_utf8_lossy(&all[all.len().saturating_sub(300)..]).into_owned();
     assert!(
-        holds(&all, last.as_bytes()),
+        contains_bytes(&all, last.as_bytes()),
         "after {:?}: {end}",
         begun.elapsed()
     );
     assert!(
         begun.elapsed() > Duration::from_secs(2),
-        "the answers did wait"
+        "the responses did not wait"
     );
-    assert!(!holds(&all, b"\"bye\""), "{end}");
+    assert!(!contains_bytes(&all, b"\"bye\""), "{end}");
     Ok(())
 }
 
-/// Pings every 100 ms without reading anything, for so long or until `over`.
-async fn talk(client: &mut Tracked, time: Duration, over: impl Fn() -> bool) -> Result<()> {
+/// Pings every 100 ms without reading, for a time or until `over`.
+async fn send_pings(client: &mut Tracked, time: Duration, over: impl Fn() -> bool) -> Result<()> {
     let begun = Stopwatch::start();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     while begun.elapsed() < time && !over() {
@@ -154,11 +154,11 @@ async fn talk(client: &mut Tracked, time: Duration, over: impl Fn() -> bool) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_talks_and_does_not_read_is_judged_by_on_slow_alone() -> Result<()> {
+async fn a_client_that_sends_and_does_not_read_is_subject_to_on_slow_only() -> Result<()> {
     let rest = format!("{TIGHT}\nsession: {{ping_after: 300ms, drop_after: 1s}}");
     let feed = Feed::start(&market(2, 20_000, &rest)).await?;
     let mut client = stalled(&feed, Encoding::Msgpack, OnSlow::Conflate).await?;
-    talk(&mut client, Duration::from_secs(5), || false).await?;
+    send_pings(&mut client, Duration::from_secs(5), || false).await?;
     client
         .control("lag ok", |control| {
             matches!(control, Control::Lag(lag) if lag.level == LagLevel::Ok).then_some(())
@@ -177,26 +177,26 @@ async fn a_client_that_never_reads_is_disconnected_after_the_stall_timeout() -> 
     let feed = Feed::start(&market(2, 20_000, &rest)).await?;
     let mut client = stalled(&feed, Encoding::Msgpack, OnSlow::Conflate).await?;
     let closed = || feed.metric("tickcast_connections_closed_total") >= 1.0;
-    talk(&mut client, DEADLINE, closed).await?;
+    send_pings(&mut client, DEADLINE, closed).await?;
     let text = String::from_utf8_lossy(&feed.app.metrics().render()).into_owned();
     assert!(
         text.contains(r#"tickcast_connections_closed_total{code="slow_consumer"} 1"#),
         "{text}"
     );
     let (bye, code) = client.closed().await?;
-    let bye = bye.context("a bye before the close")?;
+    let bye = bye.context("no bye before the close")?;
     assert_eq!((bye.code, bye.reconnect, code), (407, true, 4407));
     Ok(())
 }
 
-/// The process stands still for longer than a silent client may live.
+/// The process is paused for longer than the idle timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_of_the_server_is_not_its_clients_silence() -> Result<()> {
+async fn a_pause_of_the_server_does_not_make_its_clients_idle() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (config, log) = (folder.path().join("feeds.yaml"), folder.path().join("log"));
     let session = "session: {heartbeat: 200ms, ping_after: 500ms, drop_after: 3s}";
     std::fs::write(&config, market(1, 10, session))?;
-    let config = config.to_str().context("a path of letters")?;
+    let config = config.to_str().context("the path is not UTF-8")?;
     let errors = std::fs::File::create(&log)?.into();
     let served = crate::terminal::serve_with(&["--config", config], errors)?;
     let mut clients = Vec::new();

@@ -1,4 +1,4 @@
-//! The server is ready once every source has started or failed; a failed source is named and stops
+//! The server is ready once every source has started or failed; a failed source is named and delays
 //! no other.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use tickcast::config::Config;
 
 use crate::harness::{Feed, deadline};
 
-/// A push source beside a replay of this file.
+/// Push source next to a replay of a file.
 fn config(file: &Path, rest: &str) -> String {
     format!(
         "sources:\n  - {{name: in, kind: push, open: true, instruments: [{{symbol: P}}]}}\n  - {{name: tape, kind: replay, files: [\"{}\"]}}\n{rest}\n",
@@ -20,11 +20,13 @@ async fn ready(feed: &Feed) -> Result<(bool, String)> {
     let answer = feed
         .http("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("an answer")?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("malformed HTTP response")?;
     Ok((head.starts_with("HTTP/1.1 200 "), body.to_owned()))
 }
 
-/// Waits until `/readyz` names the source that failed.
+/// Waits until `/readyz` names the failed source.
 async fn named(feed: &Feed) -> Result<(bool, String)> {
     let asking = async {
         loop {
@@ -48,22 +50,22 @@ async fn publish(feed: &Feed) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_failed_is_named_and_keeps_nothing_else_waiting() -> Result<()> {
+async fn a_failed_source_is_named_and_does_not_delay_readiness() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let broken = folder.path().join("broken.csv");
     std::fs::write(&broken, "this,is,no\nformat,we,know\n")?;
-    // For good, and again and again.
+    // A permanent failure, and a repeated one.
     for file in [&broken, &folder.path().join("none.csv")] {
         let mut feed = Feed::start(&config(file, "")).await?;
         let (is_ready, body) = named(&feed).await?;
         assert!(is_ready && body.starts_with("ok\n"), "{body}");
         assert!(
             body.contains(&file.display().to_string()),
-            "with its reason: {body}"
+            "the reason is missing: {body}"
         );
         let answer = publish(&feed).await?;
         assert!(answer.contains(r#""accepted":1"#), "{answer}");
-        // Those who need it say so.
+        // A failed source in `ready.require` prevents readiness.
         let text = config(file, "ready: {require: [tape]}\nlisten: 127.0.0.1:0");
         feed.app.reload(&Config::parse(&text, "test")?).await;
         let (is_ready, body) = named(&feed).await?;

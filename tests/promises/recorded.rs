@@ -1,5 +1,5 @@
-//! Real recorded markets, replayed over the socket: counts, sums, first and last values agree with
-//! their facts.
+//! Real recorded markets, replayed over the socket: counts, sums, first and last values match the
+//! reference facts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tickcast::protocol::{Control, DataEvent, Encoding, Seq, ServerMessage, Sourc
 
 use crate::harness::{Feed, subscribe};
 
-/// The folder of recordings, or `None` with a line that says so.
+/// Folder of recordings; `None` with a message if it is missing.
 fn recordings() -> Option<PathBuf> {
     let folder = std::env::var_os("TICKCAST_DATA")
         .map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
@@ -31,7 +31,7 @@ fn facts(folder: &Path, file: &str) -> Result<Value> {
     Ok(all[file]["facts"].clone())
 }
 
-/// Plays files as fast as they go, and returns every event that came over the socket.
+/// Replays files at full speed, and returns all received events.
 async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<Vec<DataEvent>> {
     let files: Vec<String> = files
         .iter()
@@ -60,7 +60,7 @@ async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<V
             ServerMessage::Control(_) => {}
         }
     }
-    // `ended` may overtake data; the ledger comes after all of it, and agrees.
+    // `ended` may overtake data; the ledger follows all of it, and must agree.
     client.ask(tickcast::protocol::Op::Ledger).await?;
     loop {
         match client.next().await? {
@@ -84,7 +84,7 @@ fn trades(events: &[DataEvent], symbol: &str) -> Vec<Trade> {
     trades.collect()
 }
 
-/// Count, sums, extremes and aggressors against the facts of a file.
+/// Compares count, sums, extremes and aggressors with the facts of a file.
 fn check_trades(trades: &[Trade], facts: &Value, what: &str) -> Result<()> {
     let text = |key: &str| facts[key].as_str().map(str::to_owned);
     let sum = |value: fn(&Trade) -> Decimal| trades.iter().map(value).sum::<Decimal>().to_string();
@@ -128,11 +128,15 @@ fn check_trades(trades: &[Trade], facts: &Value, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The first and last row's id, price and quantity, by their columns.
+/// Id, price and quantity of the first and the last row, by column.
 fn check_ends(trades: &[Trade], facts: &Value, columns: [usize; 3], what: &str) -> Result<()> {
     for (row, trade) in [("first_row", trades.first()), ("last_row", trades.last())] {
-        let cells: Vec<&str> = facts[row].as_str().context("a row")?.split(',').collect();
-        let trade = trade.context("trades")?;
+        let cells: Vec<&str> = facts[row]
+            .as_str()
+            .context("missing row in the facts")?
+            .split(',')
+            .collect();
+        let trade = trade.context("missing trades")?;
         let own = [
             trade.id.text(),
             trade.px.0.to_string(),
@@ -148,7 +152,7 @@ fn check_ends(trades: &[Trade], facts: &Value, columns: [usize; 3], what: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn binance_dumps_of_trades_agree_with_their_facts() -> Result<()> {
+async fn binance_trade_dumps_match_their_reference_facts() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };
@@ -181,7 +185,10 @@ async fn binance_dumps_of_trades_agree_with_their_facts() -> Result<()> {
         );
         check_trades(&trades, &facts, file)?;
         check_ends(&trades, &facts, [0, 1, 2], file)?;
-        let first: u64 = facts["first_T"].as_str().context("first_T")?.parse()?;
+        let first: u64 = facts["first_T"]
+            .as_str()
+            .context("missing first_T in the facts")?
+            .parse()?;
         let nanos = if first > 100_000_000_000_000 {
             first * 1_000
         } else {
@@ -193,7 +200,7 @@ async fn binance_dumps_of_trades_agree_with_their_facts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tardis_files_agree_with_their_facts() -> Result<()> {
+async fn tardis_files_match_their_reference_facts() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };
@@ -222,9 +229,12 @@ async fn tardis_files_agree_with_their_facts() -> Result<()> {
             "{file}"
         );
         let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else {
-            anyhow::bail!("a quote")
+            anyhow::bail!("expected a quote")
         };
-        let (bid, ask) = (last.bid.context("a bid")?, last.ask.context("an ask")?);
+        let (bid, ask) = (
+            last.bid.context("the quote has no bid")?,
+            last.ask.context("the quote has no ask")?,
+        );
         let wanted = |key: &str, old: &str| {
             facts["final"][key]
                 .as_str()
@@ -241,7 +251,7 @@ async fn tardis_files_agree_with_their_facts() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn binance_book_tickers_agree_with_their_facts() -> Result<()> {
+async fn binance_book_tickers_match_their_reference_facts() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };
@@ -263,10 +273,16 @@ async fn binance_book_tickers_agree_with_their_facts() -> Result<()> {
         facts["max_ask"].as_str()
     );
     let Some(Body::Quote(last)) = events.last().map(|event| &event.body) else {
-        anyhow::bail!("a quote")
+        anyhow::bail!("expected a quote")
     };
-    let (bid, ask) = (last.bid.context("a bid")?, last.ask.context("an ask")?);
-    let (bid_qty, ask_qty) = (bid.qty.context("a size")?, ask.qty.context("a size")?);
+    let (bid, ask) = (
+        last.bid.context("the quote has no bid")?,
+        last.ask.context("the quote has no ask")?,
+    );
+    let (bid_qty, ask_qty) = (
+        bid.qty.context("the side has no size")?,
+        ask.qty.context("the side has no size")?,
+    );
     let own = [bid.px.0, bid_qty.0, ask.px.0, ask_qty.0].map(|value| value.to_string());
     assert_eq!(
         own.as_slice(),
@@ -281,7 +297,7 @@ const DEMO: &str = "demo/binance_6inst_trades_quotes_20240808.csv.gz";
 const DEMO_COLUMNS: &str = ", columns: {time: recv_ns, symbol: symbol, venue: venue, type: kind, trade: T, quote: Q, price: price, qty: qty, side: taker_side, id: id, bid: bid_px, bid_qty: bid_qty, ask: ask_px, ask_qty: ask_qty}";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
+async fn the_demo_tape_matches_its_reference_facts() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };
@@ -290,7 +306,7 @@ async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
     assert_eq!(Some(events.len() as u64), facts["rows"].as_u64());
     for (name, expected) in facts["trades"]
         .as_object()
-        .context("trades by instrument")?
+        .context("missing trades by instrument")?
     {
         check_trades(&trades(&events, &name.replace(':', ".")), expected, name)?;
     }
@@ -303,7 +319,7 @@ async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
     }
     for (name, expected) in facts["quotes"]
         .as_object()
-        .context("quotes by instrument")?
+        .context("missing quotes by instrument")?
     {
         assert_eq!(
             quotes.get(&name.replace(':', ".")).copied(),
@@ -314,7 +330,7 @@ async fn the_demo_tape_agrees_with_its_facts() -> Result<()> {
     Ok(())
 }
 
-/// The same trades through three doors: the dump, the tape, and a Tardis file made from the dump.
+/// The same trades from three sources: the dump, the tape, and a Tardis file made from the dump.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_trades_come_through_every_door() -> Result<()> {
     let Some(folder) = recordings() else {
@@ -372,9 +388,9 @@ async fn the_same_trades_come_through_every_door() -> Result<()> {
     Ok(())
 }
 
-/// Bars made by the bus agree with a plain fold over the file's rows.
+/// Bars of the bus equal a plain fold over the rows of the file.
 #[tokio::test(flavor = "multi_thread")]
-async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
+async fn bars_equal_a_plain_fold_over_the_rows() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };
@@ -420,7 +436,7 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
         assert_eq!(
             made.len(),
             folded.len() - 1,
-            "all but the last, which is open still ({interval})"
+            "all bars but the open last one ({interval})"
         );
         assert!(made == folded[..made.len()], "{interval}");
     }
@@ -430,7 +446,7 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
         .map(|event| &event.body)
         .find(|body| matches!(body, Body::Ticker(_)))
     else {
-        anyhow::bail!("a ticker")
+        anyhow::bail!("expected a ticker")
     };
     let vol: Decimal = trades.iter().map(|trade| trade.qty.0).sum();
     assert_eq!((ticker.n, ticker.vol.0), (trades.len() as u64, vol));
@@ -443,10 +459,10 @@ async fn bars_agree_with_a_plain_fold_over_the_rows() -> Result<()> {
     Ok(())
 }
 
-/// Invariant 10, for replay: twice the same, but for `tx` and the epoch; and a loop begins a new
+/// Invariant 10, for replays: two runs are equal except for `tx` and epoch, and a loop begins a new
 /// epoch.
 #[tokio::test(flavor = "multi_thread")]
-async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<()> {
+async fn a_replay_repeats_its_events_and_a_loop_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
     let rows: String = (0..500u64)
@@ -461,7 +477,7 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
     std::fs::write(&file, rows)?;
     let topics = ["trade:*", "ticker:*", "bar:*:1s"];
     let key = |event: &DataEvent| (event.topic.to_string(), event.seq, event.body.clone());
-    // Topic by topic: how topics stand among each other goes by what a shard found in one turn.
+    // By topic: the order between topics depends on the turns of a shard.
     let by_topic = |events: &[DataEvent]| {
         let mut keys: Vec<_> = events.iter().map(key).collect();
         keys.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
@@ -496,10 +512,10 @@ async fn replay_gives_the_same_events_twice_and_a_loop_a_new_epoch() -> Result<(
     Ok(())
 }
 
-/// Threats of bad lines: counted, told, skipped; too many stop the source, and the topics are
-/// stale.
+/// Threats of invalid lines: they are counted, logged and skipped; too many stop the source, and
+/// its topics become stale.
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_lines_are_skipped_until_there_are_too_many() -> Result<()> {
+async fn invalid_lines_are_skipped_up_to_max_bad() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("A-trades-2024-08-08.csv");
     std::fs::write(

@@ -1,5 +1,4 @@
-//! Another config while the server runs: what can be taken up is, by name, and a wrong one changes
-//! nothing.
+//! Reload: applicable changes are applied by name, and an invalid config changes nothing.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -19,8 +18,8 @@ sources:
   - {name: b, kind: sim, seed: 8, stale_after: 1h, instruments: [{symbol: B1, start: 100, rate: 200/s}]}
   - {name: gone, kind: push, open: true, instruments: [{symbol: G1}]}
 ";
-/// Limits that grew; of source `a` a symbol went and another came; `b` as before; `gone` is gone,
-/// and `new` is new.
+/// Larger limits; source `a` with one symbol removed and one added; `b` unchanged; `gone` removed,
+/// and `new` added.
 const AFTER: &str = "
 shards: 3
 limits: {connections: 4, topics: 20}
@@ -41,7 +40,8 @@ admin: {{listen: 127.0.0.1:0}}
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Result<()> {
+async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_restart() -> Result<()>
+{
     let mut feed = Feed::start(&format!("shards: 1\n{BEFORE}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -62,14 +62,10 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
             "{taken}: {reloaded:?}"
         );
     }
-    assert_eq!(
-        reloaded.taken.len(),
-        5,
-        "source b is left alone: {reloaded:?}"
-    );
+    assert_eq!(reloaded.taken.len(), 5, "source b changed: {reloaded:?}");
 
-    // Who holds patterns gets what appears; what went is closed; a source with another config
-    // begins a new epoch by a snapshot.
+    // Patterns get new topics; removed ones are closed; a source with another config begins a new
+    // epoch with a snapshot.
     let (mut added, mut closed, mut begun, mut traded) = (
         Vec::new(),
         Vec::new(),
@@ -82,7 +78,7 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
                 added.extend(topics.added.into_iter().map(|entry| entry.topic));
             }
             ServerMessage::Control(Control::Snapshot(snapshot)) => begun.push(snapshot.topic),
-            ServerMessage::Control(Control::Gap(gap)) => anyhow::bail!("nothing is lost: {gap:?}"),
+            ServerMessage::Control(Control::Gap(gap)) => anyhow::bail!("unexpected gap: {gap:?}"),
             ServerMessage::Control(_) => {}
             ServerMessage::Events(events) => {
                 for event in events {
@@ -105,12 +101,12 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     );
     assert!(
         !begun.iter().any(|topic| topic.contains("B1")),
-        "source b goes on: {begun:?}"
+        "source b started over: {begun:?}"
     );
     // The accounts compare themselves with the ledger.
     client.ledger().await?;
 
-    // New clients are told the new limits, and one more of them may come.
+    // New clients get the new limits, and one more of them can connect.
     let mut others = Vec::new();
     for _ in 0..3 {
         others.push(feed.client(Encoding::Json).await?);
@@ -122,7 +118,7 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
         ),
         (14, 20)
     );
-    // What is pushed is taken where it is new, and nowhere else.
+    // Only the sources of the new config accept records.
     let answer = feed
         .http(&publish(r#"{"ch":"trade","sym":"N1","px":"1","qty":"1"}"#))
         .await?;
@@ -132,7 +128,7 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
         .await?;
     assert!(answer.contains(r#""accepted":0"#), "{answer}");
 
-    // A source that comes back goes on under its name.
+    // A source that returns continues under its name.
     let reloaded = reload(&mut feed.app, BEFORE).await?;
     assert!(
         reloaded
@@ -152,8 +148,8 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     others[0].ledger().await?;
     client.ledger().await?;
 
-    // A symbol that one source gave up belongs to the next that tells it: a source may get another
-    // name.
+    // A symbol that its source gives up belongs to the next source that announces it, so a source
+    // can be renamed.
     let traded = |message: &ServerMessage| match message {
         ServerMessage::Events(events) => events
             .iter()
@@ -173,7 +169,8 @@ async fn a_reload_takes_limits_and_sources_by_name_and_names_what_waits() -> Res
     );
     client
         .control("a new epoch", |control| {
-            matches!(control, Control::Snapshot(told) if told.topic == "trade:A2").then_some(())
+            matches!(control, Control::Snapshot(snapshot) if snapshot.topic == "trade:A2")
+                .then_some(())
         })
         .await?;
     client.until("trades of the renamed source", traded).await?;
@@ -188,10 +185,10 @@ fn publish(line: &str) -> String {
     )
 }
 
-/// By signal and by the file alone: a right file is taken, a wrong one is refused with all that is
-/// wrong, and the old one goes on.
+/// By signal and by the file alone: a valid file is applied; an invalid one is rejected with all of
+/// its errors, and the previous config stays.
 #[test]
-fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
+fn an_invalid_file_keeps_the_previous_config_and_is_reported() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (file, log) = (folder.path().join("feeds.yaml"), folder.path().join("log"));
     let text = |connections: &str, more: &str| {
@@ -227,40 +224,39 @@ fn a_wrong_file_keeps_the_old_config_running_and_says_why() -> Result<()> {
             .with_context(|| wanted.to_owned())?
     };
     let hang_up = || -> Result<()> {
-        let told = Command::new("kill")
+        let signalled = Command::new("kill")
             .args(["-HUP", &served.id().to_string()])
             .status()?;
-        assert!(told.success());
+        assert!(signalled.success());
         Ok(())
     };
     metrics("tickcast_config_reload_failed 0")?;
-    // Two things are wrong; both are said, by the file alone.
+    // Two errors; both are reported, triggered by the file alone.
     write(text("none", "drain: {spread: long}\n"))?;
     metrics("tickcast_config_reload_failed 1")?;
-    let said = std::fs::read_to_string(&log)?;
+    let logged = std::fs::read_to_string(&log)?;
     assert!(
-        said.contains("limits.connections")
-            && said.contains("drain.spread")
-            && said.contains("keeping the previous config"),
-        "{said}"
+        logged.contains("limits.connections")
+            && logged.contains("drain.spread")
+            && logged.contains("keeping the previous config"),
+        "{logged}"
     );
-    // Right again, with something that needs a restart, by signal.
+    // Valid again, with a change that requires a restart, by signal.
     write(text("200", "bus: {log: 32MiB}\n"))?;
     hang_up()?;
     metrics("tickcast_config_reload_failed 0")?;
     metrics("tickcast_config_reloads_total{outcome=\"refused\"} 1")?;
-    let said = std::fs::read_to_string(&log)?;
+    let logged = std::fs::read_to_string(&log)?;
     assert!(
-        said.contains("taken=\"limits.connections\"")
-            && said.contains("bus.log")
-            && said.contains("require a restart"),
-        "{said}"
+        logged.contains("taken=\"limits.connections\"")
+            && logged.contains("bus.log")
+            && logged.contains("require a restart"),
+        "{logged}"
     );
     Ok(())
 }
 
-/// Heartbeats come as `welcome` said, however long their interval is for those who connect after a
-/// reload.
+/// Heartbeats follow `welcome`, whatever the interval of clients that connect after a reload.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_heartbeat_interval_of_welcome_holds_over_a_reload() -> Result<()> {
     let with = |heartbeat: &str| {

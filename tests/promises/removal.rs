@@ -1,5 +1,5 @@
-//! Instruments that a reload takes away and brings back: every client that holds a topic of them is
-//! told, in order.
+//! Instruments that a reload removes and returns: every client that holds one of their topics is
+//! notified, in order.
 
 use anyhow::{Context as _, Result};
 use tickcast::config::Config;
@@ -38,20 +38,23 @@ async fn get(feed: &Feed, path: &str) -> Result<String> {
     exchange(feed.address, request.as_bytes()).await
 }
 
-/// The topics that the next `topics` message says are no longer held.
+/// Topics that the next `topics` message removes.
 async fn removed(client: &mut Tracked) -> Result<Vec<String>> {
-    let mut gone = client
+    let mut closed = client
         .control("topics that ended", |control| match control {
             Control::Topics(change) if !change.removed.is_empty() => Some(change.removed.clone()),
             _ => None,
         })
         .await?;
-    assert!(gone.iter().all(|refusal| refusal.code == 412), "{gone:?}");
-    gone.sort_by(|a, b| a.topic.cmp(&b.topic));
-    Ok(gone.into_iter().map(|refusal| refusal.topic).collect())
+    assert!(
+        closed.iter().all(|refusal| refusal.code == 412),
+        "{closed:?}"
+    );
+    closed.sort_by(|a, b| a.topic.cmp(&b.topic));
+    Ok(closed.into_iter().map(|refusal| refusal.topic).collect())
 }
 
-/// The number of the next trade of the instrument.
+/// Sequence number of the next trade of the instrument.
 async fn next_trade(client: &mut Tracked) -> Result<Seq> {
     client
         .until("a trade", |message| match message {
@@ -64,8 +67,8 @@ async fn next_trade(client: &mut Tracked) -> Result<Seq> {
         .await
 }
 
-/// Nothing shows the instrument that was removed, and nobody can subscribe to it.
-async fn is_gone(feed: &Feed, client: &mut Tracked, place: &ResumeFrom) -> Result<()> {
+/// Asserts that nothing shows the removed instrument and nobody can subscribe to it.
+async fn assert_removed(feed: &Feed, client: &mut Tracked, position: &ResumeFrom) -> Result<()> {
     client
         .ask(Op::Instruments {
             pattern: "*".into(),
@@ -87,7 +90,7 @@ async fn is_gone(feed: &Feed, client: &mut Tracked, place: &ResumeFrom) -> Resul
     );
     let answer = client
         .subscribe(Subscribe {
-            from: Some(place.clone()),
+            from: Some(position.clone()),
             ..subscribe(&["trade:G1"])
         })
         .await?;
@@ -96,7 +99,7 @@ async fn is_gone(feed: &Feed, client: &mut Tracked, place: &ResumeFrom) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
+async fn an_instrument_removed_by_a_reload_disappears_and_returns_in_a_new_epoch() -> Result<()> {
     for encoding in Encoding::ALL {
         let mut feed = Feed::start(&format!("shards: 1\nsources: [{BOTH}]")).await?;
         let mut named = feed.client(encoding).await?;
@@ -114,9 +117,9 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
         }
         let ledger = named.ledger().await?;
         let own = ledger.iter().find(|entry| entry.topic == "trade:G1");
-        let own = own.context("it is held")?;
+        let own = own.context("the topic is not subscribed")?;
         assert_eq!((own.head, own.delivered, own.pending), (Seq(3), 3, 0));
-        let place = ResumeFrom {
+        let position = ResumeFrom {
             epoch: own.epoch.clone(),
             seqs: vec![("trade:G1".into(), Seq(3))],
             epochs: Vec::new(),
@@ -131,7 +134,7 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
             let held: Vec<_> = held.iter().map(|entry| entry.topic.as_str()).collect();
             assert_eq!(held, ["trade:K1"]);
         }
-        is_gone(&feed, &mut named, &place).await?;
+        assert_removed(&feed, &mut named, &position).await?;
 
         reload(&mut feed, BOTH).await?;
         let (seq, epoch) = matched
@@ -144,16 +147,17 @@ async fn an_instrument_that_a_reload_removes_and_brings_back() -> Result<()> {
                 _ => None,
             })
             .await?;
-        // The source started over with its config: no number of the old epoch comes again.
+        // The source started over with its config: no sequence number of the old epoch is repeated.
         assert_eq!(seq, Some(Seq::START));
-        assert_ne!(epoch.as_ref(), Some(&place.epoch));
+        assert_ne!(epoch.as_ref(), Some(&position.epoch));
         trade(&feed).await?;
         assert_eq!(next_trade(&mut matched).await?, Seq(1));
         matched.ledger().await?;
-        // A client that left before the removal resumes across it: its place is of another epoch.
+        // A client that left before the removal resumes across it: its position is of another
+        // epoch.
         let answer = named
             .subscribe(Subscribe {
-                from: Some(place),
+                from: Some(position),
                 ..subscribe(&["trade:G1"])
             })
             .await?;

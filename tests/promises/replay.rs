@@ -1,5 +1,5 @@
-//! Recorded files as people have them: each row that was read is played, or refused by name, and
-//! the end says why.
+//! Recorded files as found in practice: each row is replayed, or rejected with its reason, and the
+//! end has a reason.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use tickcast::replay::{FileReport, ReplayConfig};
 use crate::harness::{DEADLINE, Feed, Stopwatch, subscribe};
 use crate::terminal::serve_with;
 
-/// Everything that came of a replay at full speed until its source ended, and how it ended.
+/// Events of a replay at full speed until the end of its source, and that end.
 pub(crate) struct Played {
     pub(crate) feed: Feed,
     pub(crate) events: Vec<DataEvent>,
     pub(crate) end: SourceChange,
 }
 
-/// A source at full speed, unless `more` names another.
+/// Source at full speed, unless `more` sets another speed.
 pub(crate) fn source(files: &[PathBuf], more: &str) -> String {
     let speed = if more.contains("speed: ") {
         ""
@@ -60,7 +60,7 @@ async fn play_all(files: &[PathBuf], more: &str, topics: &[&str]) -> Result<Play
             ServerMessage::Control(_) => {}
         }
     }
-    // `ended` may overtake data; the ledger comes after all of it.
+    // `ended` may overtake data; the ledger follows all of it.
     client.ask(tickcast::protocol::Op::Ledger).await?;
     loop {
         match client.next().await? {
@@ -69,18 +69,18 @@ async fn play_all(files: &[PathBuf], more: &str, topics: &[&str]) -> Result<Play
             ServerMessage::Control(_) => {}
         }
     }
-    let end = end.context("an end")?;
+    let end = end.context("no end of the source received")?;
     Ok(Played { feed, events, end })
 }
 
-/// Rows of Binance futures trades, a millisecond apart.
+/// Rows of Binance futures trades, one millisecond apart.
 pub(crate) fn rows(from: u64, count: u64) -> String {
     (from..from + count)
         .map(|id| format!("{id},5.0,1,5,{},true\n", 1_723_161_255_342 + id))
         .collect()
 }
 
-/// Writes a file into a folder, and returns its path.
+/// Writes a file into a folder and returns its path.
 pub(crate) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
     let path = folder.join(name);
     std::fs::write(&path, content)?;
@@ -88,14 +88,17 @@ pub(crate) fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reason_of_an_end_is_told_to_subscribers() -> Result<()> {
+async fn subscribers_get_the_reason_for_the_end_of_a_source() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let text = rows(0, 2000) + "x\ny\n";
     let file = write(folder.path(), "A-trades-2024-08-08.csv", text)?;
     let played = play(std::slice::from_ref(&file), "", &["trade:*"]).await?;
     assert_eq!((played.end.error, played.events.len()), (None, 2000));
     let played = play(&[file], ", max_bad: 1", &["trade:*"]).await?;
-    let error = played.end.error.context("an error")?;
+    let error = played
+        .end
+        .error
+        .context("the source ended without an error")?;
     assert!(
         error.contains("max_bad") && error.contains(":2002"),
         "{error}"
@@ -106,7 +109,7 @@ async fn the_reason_of_an_end_is_told_to_subscribers() -> Result<()> {
 }
 
 #[test]
-fn a_server_whose_source_failed_for_good_exits_with_one() -> Result<()> {
+fn a_permanently_failed_source_gives_exit_code_1() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let row = "1,5.0,1,5,1723161255342,true\n";
     let good = write(folder.path(), "A-trades-2024-08-08.csv", row)?;
@@ -122,7 +125,7 @@ fn a_server_whose_source_failed_for_good_exits_with_one() -> Result<()> {
         let served = serve_with(&arguments, Stdio::from(std::fs::File::create(&log)?))?;
         let begun = Stopwatch::start();
         while !std::fs::read_to_string(&log)?.contains(line) {
-            anyhow::ensure!(begun.elapsed() < DEADLINE, "waited in vain for {line:?}");
+            anyhow::ensure!(begun.elapsed() < DEADLINE, "timeout waiting for {line:?}");
             std::thread::park_timeout(std::time::Duration::from_millis(10));
         }
         assert_eq!(served.terminate()?.code(), Some(code), "{file}");
@@ -132,13 +135,13 @@ fn a_server_whose_source_failed_for_good_exits_with_one() -> Result<()> {
 
 pub(crate) const TARDIS: &str = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n";
 
-/// A row of a Tardis file, `ms` after the start of 2025.
+/// Row of a Tardis file, `ms` after the start of 2025.
 pub(crate) fn tardis(venue: &str, symbol: &str, ms: u64, price: &str, amount: &str) -> String {
     let ts = 1_735_689_600_000_000 + ms * 1000;
     format!("{venue},{symbol},{ts},{ts},{ms},buy,{price},{amount}\n")
 }
 
-/// Every file's account closes: rows read = events emitted + rows skipped.
+/// Asserts for every file: rows read = events emitted + rows skipped.
 pub(crate) fn accounts(played: &Played) -> Vec<FileReport> {
     let reports = played.feed.app.file_reports("tape");
     for report in &reports {
@@ -165,7 +168,7 @@ pub(crate) fn gzip(text: &str) -> Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stray_quote_costs_its_own_line() -> Result<()> {
+async fn a_stray_quote_invalidates_only_its_line() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let row = |ms: u64| {
         let amount = if ms == 10 { "\"1" } else { "1" };
@@ -181,7 +184,7 @@ async fn a_stray_quote_costs_its_own_line() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_is_an_event_or_skipped_for_a_reason() -> Result<()> {
+async fn every_row_is_an_event_or_is_skipped_with_a_reason() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut text = TARDIS.to_owned();
     for ms in 0..900u64 {
@@ -216,7 +219,7 @@ async fn a_row_is_an_event_or_skipped_for_a_reason() -> Result<()> {
         .feed
         .app
         .admin_address()
-        .context("an admin address")?;
+        .context("the admin listener is enabled")?;
     let request = b"GET /v1/admin/sources HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let answer = crate::harness::exchange(admin, request).await?;
     assert!(answer.contains("\"zero_quantity\":100"), "{answer}");
@@ -224,7 +227,7 @@ async fn a_row_is_an_event_or_skipped_for_a_reason() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn good_rows_before_a_damaged_or_cut_tail_are_played() -> Result<()> {
+async fn valid_rows_before_a_damaged_or_truncated_tail_are_replayed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let row = |ms: u64| {
         tardis(
@@ -259,9 +262,13 @@ async fn good_rows_before_a_damaged_or_cut_tail_are_played() -> Result<()> {
             "{name}: {}",
             played.events.len()
         );
-        let error = played.end.error.clone().context("an error")?;
+        let error = played
+            .end
+            .error
+            .clone()
+            .context("the source ended without an error")?;
         assert!(
-            error.contains(name) && error.contains("damaged or cut"),
+            error.contains(name) && error.contains("damaged or truncated"),
             "{error}"
         );
         accounts(&played);
@@ -284,7 +291,7 @@ fn zip(entries: &[(&str, &str)]) -> Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_recordings_of_a_zip_are_played_in_order() -> Result<()> {
+async fn all_recordings_of_a_zip_are_replayed_in_order() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let archive = zip(&[
         ("data/", ""),
@@ -317,7 +324,7 @@ async fn all_recordings_of_a_zip_are_played_in_order() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_newest_first_file_is_played_in_order_of_time() -> Result<()> {
+async fn a_newest_first_file_is_replayed_in_time_order() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let text: String = (0..2000)
         .rev()
@@ -354,7 +361,7 @@ async fn two_markets_never_share_a_topic() -> Result<()> {
         let played = play(&files, &format!(", venue: {rule}"), &["trade:*"]).await?;
         let error = played.end.error.clone().unwrap_or_default();
         assert!(
-            error.contains("from x and from y") && error.contains("venue: always"),
+            error.contains("at two venues, x and y") && error.contains("venue: always"),
             "{error}"
         );
         let symbol = if rule == "z" { "z.A" } else { "A" };
@@ -368,7 +375,7 @@ async fn two_markets_never_share_a_topic() -> Result<()> {
         (symbols(&played), &played.end.error),
         (vec!["x.A".to_owned(), "y.A".to_owned()], &None)
     );
-    // Spot and futures of one name are told apart by the form of the files.
+    // Spot and futures of the same name are distinguished by the format of the files.
     let spot = write(
         folder.path(),
         "A-trades-2024-08-08.csv",

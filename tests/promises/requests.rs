@@ -1,4 +1,4 @@
-//! The smaller requests, parity of the encodings, and what a server message may be.
+//! Small requests, parity of the encodings, and the size of server messages.
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::{Feed, market, subscribe};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ping_is_answered_with_the_servers_time() -> Result<()> {
+async fn ping_is_answered_with_the_server_time() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
@@ -66,7 +66,7 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_may_come_in_either_encoding() -> Result<()> {
+async fn requests_are_accepted_in_either_encoding() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -83,7 +83,7 @@ async fn a_request_may_come_in_either_encoding() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_encodings_say_the_same() -> Result<()> {
+async fn both_encodings_carry_the_same_messages() -> Result<()> {
     let feed = Feed::market(2, 2_000).await?;
     let mut clients = Vec::new();
     for encoding in Encoding::ALL {
@@ -115,7 +115,7 @@ async fn both_encodings_say_the_same() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
+async fn long_responses_are_split_into_parts_below_the_limit() -> Result<()> {
     let feed = Feed::start(&market(
         3_000,
         100,
@@ -178,8 +178,8 @@ async fn long_answers_come_in_parts_below_the_limit() -> Result<()> {
     Ok(())
 }
 
-/// Reads a feed as a client whose WebSocket takes messages of 32 KiB only, which is the default of
-/// Go's coder/websocket.
+/// Reads a feed as a client whose WebSocket accepts messages of 32 KiB only, the default of Go's
+/// coder/websocket.
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
 async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: bool) -> Result<()> {
     const BYTES_MAX: usize = 32 * 1024;
@@ -219,7 +219,7 @@ async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: boo
     .await?;
     let (mut events, mut largest, mut granted, mut has_ledger) = (0, 0, Vec::new(), false);
     while events < 6_000 || !has_ledger {
-        let message = client.next().await.context("the feed ended")??;
+        let message = client.next().await.context("the feed ended early")??;
         if !(message.is_binary() || message.is_text()) {
             continue;
         }
@@ -245,17 +245,20 @@ async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: boo
     } else {
         BYTES_MAX as u64
     };
-    assert_eq!(granted[0], of_welcome, "`welcome` says the bound");
+    assert_eq!(granted[0], of_welcome, "`welcome` contains the bound");
     assert!(
         !by_request || granted[1..].iter().all(|bytes| *bytes == BYTES_MAX as u64),
-        "`subscribed` says what the request was granted: {granted:?}"
+        "`subscribed` contains the granted settings: {granted:?}"
     );
-    assert!(largest > BYTES_MAX / 2, "long messages came: {largest}");
+    assert!(
+        largest > BYTES_MAX / 2,
+        "no long message was received: {largest}"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_small_messages_gets_them_also_when_it_falls_behind() -> Result<()> {
+async fn max_message_also_holds_for_a_client_that_falls_behind() -> Result<()> {
     let feed = Feed::start(&market(
         300,
         30_000,
@@ -272,7 +275,7 @@ async fn a_client_that_takes_small_messages_gets_them_also_when_it_falls_behind(
     Ok(())
 }
 
-/// The server's answer to a handshake with this query.
+/// Response of the server to a handshake with this query.
 async fn refusal_of(feed: &Feed, query: &str) -> Result<String> {
     let url = format!("ws://{}/v1/feed?{query}", feed.address);
     let stream = tokio::net::TcpStream::connect(feed.address).await?;
@@ -281,6 +284,6 @@ async fn refusal_of(feed: &Feed, query: &str) -> Result<String> {
             let body = answer.into_body().unwrap_or_default();
             Ok(String::from_utf8_lossy(&body).into_owned())
         }
-        other => bail!("it was not refused: {other:?}"),
+        other => bail!("expected a rejection, received {other:?}"),
     }
 }

@@ -1,5 +1,5 @@
-//! A server that stops in order leaves its state, and the next one goes on in the same epoch; one
-//! that crashed begins a new one.
+//! Graceful shutdown saves the state, and the next server continues in the same epoch; after a
+//! crash it begins a new one.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -42,9 +42,9 @@ fn heads(client: &Tracked) -> HashMap<String, Seq> {
         .collect()
 }
 
-/// Subscribes and goes on from `heads`; whether all of it was recovered, and what came instead of
-/// it.
-async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) -> Result<bool> {
+/// Subscribes and continues from `heads`; returns whether all of it was recovered, and the messages
+/// received instead.
+async fn resume(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) -> Result<bool> {
     let topics: Vec<&str> = heads.keys().map(String::as_str).collect();
     let from = ResumeFrom {
         epoch: epoch.to_owned(),
@@ -72,7 +72,7 @@ async fn go_on(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>) 
     Ok(recovered)
 }
 
-/// Reads on until each topic is `more` further; no event may be missing, and none may come twice.
+/// Reads until each topic is `more` events further; no event may be missing or repeated.
 async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, Seq>, more: u64) -> Result<()> {
     let wanted: HashMap<String, Seq> = heads
         .iter()
@@ -84,7 +84,7 @@ async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, Seq>, more: u
                 for event in events {
                     let head = heads
                         .get_mut(&event.topic.to_string())
-                        .context("a topic that was asked for")?;
+                        .context("unexpected topic")?;
                     ensure!(
                         event.seq == head.next(),
                         "{}: {} after {head}",
@@ -94,8 +94,8 @@ async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, Seq>, more: u
                     *head = event.seq;
                 }
             }
-            ServerMessage::Control(told @ (Control::Snapshot(_) | Control::Gap(_))) => {
-                anyhow::bail!("all was recovered, but {told:?}")
+            ServerMessage::Control(received @ (Control::Snapshot(_) | Control::Gap(_))) => {
+                anyhow::bail!("everything was recovered, but {received:?} was received")
             }
             ServerMessage::Control(_) => {}
         }
@@ -103,34 +103,34 @@ async fn read_on(client: &mut Tracked, heads: &mut HashMap<String, Seq>, more: u
     Ok(())
 }
 
-/// What one client went through: when it was back, and what it had been told.
-struct Passage {
+/// Experience of one client: time of its return, and its reconnect slot.
+struct Reconnect {
     slot_ms: u64,
-    back_ms: u64,
+    returned_ms: u64,
 }
 
-async fn live_through_a_deploy(
+async fn reconnect_through_a_deploy(
     address: SocketAddr,
     begun: std::sync::Arc<std::sync::OnceLock<Stopwatch>>,
     mut is_replaced: tokio::sync::watch::Receiver<bool>,
-) -> Result<Passage> {
+) -> Result<Reconnect> {
     let mut client = connect(address).await?;
     client
         .subscribe(subscribe(&["trade:S1", "quote:S1", "bar:S1:1s"]))
         .await?;
     let epoch = client.welcome.epoch.clone();
     let (bye, code) = client.closed().await?;
-    let bye = bye.context("a bye")?;
+    let bye = bye.context("no bye received")?;
     ensure!((bye.reconnect, code) == (true, 1012), "{bye:?} {code}");
     let begun = begun.get_or_init(Stopwatch::start);
     tokio::time::sleep(Duration::from_millis(bye.after_ms)).await;
     let mut heads = heads(&client);
-    // The new process may not be there yet.
+    // The new process may not listen yet.
     is_replaced.wait_for(|replaced| *replaced).await?;
     let mut next = connect(address).await?;
-    let back_ms = begun.elapsed().as_millis() as u64;
-    ensure!(next.welcome.epoch == epoch, "the same epoch");
-    ensure!(go_on(&mut next, &epoch, &heads).await?, "recovered");
+    let returned_ms = begun.elapsed().as_millis() as u64;
+    ensure!(next.welcome.epoch == epoch, "the epoch changed");
+    ensure!(resume(&mut next, &epoch, &heads).await?, "recovered");
     read_on(&mut next, &mut heads, 5).await?;
     let ledger = next.ledger().await?;
     ensure!(
@@ -140,23 +140,22 @@ async fn live_through_a_deploy(
                 == entry.delivered + entry.merged + entry.lost),
         "{ledger:?}"
     );
-    Ok(Passage {
+    Ok(Reconnect {
         slot_ms: bye.after_ms,
-        back_ms,
+        returned_ms,
     })
 }
 
-/// One process is replaced by the next on the same port: all clients come back in their slots, and
-/// nothing is lost or doubled.
+/// One process replaces another on the same port: all clients reconnect in their slots, and nothing
+/// is lost or repeated.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
+async fn a_deploy_loses_no_event_and_no_resume_position() -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let clients = 1_000;
     let folder = tempfile::tempdir()?;
     let spread_ms = 2_000;
-    // So few events that the clients read them all the while, on a machine that does other things,
-    // too.
+    // Low event rate, so the clients keep up even on a machine under other load.
     let config = market(
         1,
         8,
@@ -172,7 +171,7 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     let begun = std::sync::Arc::default();
     let (replace, is_replaced) = tokio::sync::watch::channel(false);
     let one = |_| {
-        tokio::spawn(live_through_a_deploy(
+        tokio::spawn(reconnect_through_a_deploy(
             address,
             std::sync::Arc::clone(&begun),
             is_replaced.clone(),
@@ -187,9 +186,12 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     };
     tokio::time::timeout(crate::harness::DEADLINE, waiting)
         .await
-        .context("all have joined")??;
+        .context("not all connections subscribed")??;
     let replaced = move || -> Result<crate::terminal::Served> {
-        ensure!(old.terminate()?.success(), "it ended in order");
+        ensure!(
+            old.terminate()?.success(),
+            "the server did not stop gracefully"
+        );
         crate::terminal::serve(&[
             "--config",
             &file,
@@ -206,10 +208,10 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
         passages.push(one.await??);
     }
     assert_eq!(passages.len() as i64, clients);
-    // Each came no sooner than in its slot, and the slots are spread evenly over the time.
+    // No client returned before its slot, and the slots are spread evenly.
     assert!(
-        passages.iter().all(|one| one.back_ms >= one.slot_ms),
-        "nobody comes before its slot"
+        passages.iter().all(|one| one.returned_ms >= one.slot_ms),
+        "a client reconnected before its slot"
     );
     let mut slots: Vec<u64> = passages.iter().map(|one| one.slot_ms).collect();
     slots.sort_unstable();
@@ -243,7 +245,7 @@ async fn a_deploy_loses_nobodys_place_and_no_event() -> Result<()> {
     Ok(())
 }
 
-/// A metric of a running process.
+/// Metric of a running process.
 async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
     let answer = crate::harness::exchange(
         address,
@@ -256,11 +258,11 @@ async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
     value.with_context(|| name.to_owned())
 }
 
-/// The recorded trades come once each, in order, though the server was replaced in the middle,
-/// twice.
+/// Each recorded trade is delivered once, in order, although the server was replaced twice in the
+/// middle.
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn a_replay_goes_on_where_it_was() -> Result<()> {
+async fn a_replay_continues_at_its_position_after_a_restart() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
     let row = |at: u64| {
@@ -298,14 +300,15 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
         stopping.await?;
         server = serve(address, Some(folder.path()), &config).await?;
         client = connect(address).await?;
-        assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+        assert!(resume(&mut client, &epoch, &heads).await?, "recovered");
     }
-    // The trade's number in its topic is the row's, so a row that was left out or came twice would
-    // show.
+    // A trade's sequence number is its row number, so a missing or repeated row would show.
     while heads["trade:BTCUSDT"] < Seq(700) {
         if let ServerMessage::Events(events) = client.next().await? {
             for event in events {
-                let head = heads.get_mut(&event.topic.to_string()).context("held")?;
+                let head = heads
+                    .get_mut(&event.topic.to_string())
+                    .context("the topic is not subscribed")?;
                 assert_eq!(event.seq, head.next());
                 *head = event.seq;
                 if let tickcast::market::Body::Trade(trade) = &event.body {
@@ -317,7 +320,7 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
             }
         }
     }
-    // At its end it stays there.
+    // An ended replay stays ended.
     client
         .control("the end", |control| {
             matches!(control, Control::Source(change) if change.state == SourceState::Ended)
@@ -329,21 +332,21 @@ async fn a_replay_goes_on_where_it_was() -> Result<()> {
     server.stop().await;
     let server = serve(address, Some(folder.path()), &config).await?;
     let mut client = connect(address).await?;
-    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    assert!(resume(&mut client, &epoch, &heads).await?, "recovered");
     assert!(
         client
             .ledger()
             .await?
             .iter()
             .all(|entry| entry.delivered == 0 && entry.pending == 0),
-        "nothing is played again"
+        "rows were replayed twice"
     );
     server.stop().await;
     Ok(())
 }
 
-/// A file that is added while the server is down does not shift the position of the others: each
-/// row comes once, in the same epoch, and rows of the new file are played from the position on.
+/// A file added while the server is down does not shift the positions of the others: each row is
+/// replayed once, in the same epoch, and rows of the new file from the position on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -370,11 +373,11 @@ async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     let (epoch, _) = (client.welcome.epoch.clone(), client.closed().await?);
     let heads = self::heads(&client);
     stopping.await?;
-    // Its first rows are older than the position, and its name comes before the other's.
+    // Its first rows are older than the position, and its name sorts before the other's.
     std::fs::write(file("a"), tape(&mut (0..1200).filter(|at| at % 2 == 1)))?;
     let server = serve(address, Some(&state), &config).await?;
     let mut client = connect(address).await?;
-    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    assert!(resume(&mut client, &epoch, &heads).await?, "recovered");
     let (mut seq, mut ids) = (heads["trade:A"], Vec::new());
     while ids.last() != Some(&1199) {
         if let ServerMessage::Events(events) = client.next().await? {
@@ -387,9 +390,13 @@ async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
             }
         }
     }
-    // The new file's older rows are left out; from there on every row of both comes, in order.
+    // Older rows of the new file are skipped; from there on every row of both is replayed, in
+    // order.
     let first = ids[0];
-    assert!(first > 0 && first % 2 == 0, "the old file goes on: {first}");
+    assert!(
+        first > 0 && first % 2 == 0,
+        "the old file does not continue: {first}"
+    );
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
     let both = ids.iter().skip_while(|id| *id % 2 == 0);
     assert!(both.clone().count() > 100);
@@ -400,15 +407,15 @@ async fn a_file_added_before_the_restart_shifts_no_position() -> Result<()> {
     );
     let skipped = server.file_reports("tape");
     let of_new = skipped.iter().find(|file| file.file.contains("trades-a"));
-    assert!(of_new.context("the new file")?.skipped["before_position"] > 0);
+    assert!(of_new.context("missing account of the new file")?.skipped["before_position"] > 0);
     server.stop().await;
     Ok(())
 }
 
-/// A symbol that comes late in the files is there at once after a restart, though the replay must
-/// first come to it again.
+/// A symbol that appears late in the files is available immediately after a restart, before the
+/// replay reaches it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()> {
+async fn a_late_symbol_of_a_replay_is_available_at_server_start() -> Result<()> {
     const ROWS: u64 = 200_000;
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("tape.csv");
@@ -444,19 +451,25 @@ async fn a_replays_late_symbol_is_there_as_soon_as_the_server_is() -> Result<()>
     server.stop().await;
     let server = serve(address, Some(folder.path()), &config).await?;
     let mut client = connect(address).await?;
-    assert!(go_on(&mut client, &epoch, &heads).await?, "recovered");
+    assert!(resume(&mut client, &epoch, &heads).await?, "recovered");
     server.stop().await;
     Ok(())
 }
 
-async fn comes_back_to_another_epoch(
+async fn reconnects_to_another_epoch(
     address: SocketAddr,
     epoch: &str,
     heads: &HashMap<String, Seq>,
 ) -> Result<()> {
     let mut client = connect(address).await?;
-    assert_ne!(client.welcome.epoch, epoch, "nothing is pretended");
-    assert!(!go_on(&mut client, epoch, heads).await?, "not recovered");
+    assert_ne!(
+        client.welcome.epoch, epoch,
+        "the epoch continues without state"
+    );
+    assert!(
+        !resume(&mut client, epoch, heads).await?,
+        "recovery without state"
+    );
     let snapshots = client.accounts.iter().count();
     assert_eq!(snapshots, heads.len());
     client.events(20).await?;
@@ -474,7 +487,7 @@ async fn comes_back_to_another_epoch(
 async fn without_its_state_a_server_begins_a_new_epoch_with_snapshots() -> Result<()> {
     let config = market(2, 400, "");
     let folder = tempfile::tempdir()?;
-    // Nowhere to keep it; damaged while the server was down; of sources with another config.
+    // Without a state directory; with a damaged state; with a state of other sources.
     for (state, damage, next) in [
         (None, false, None),
         (Some(folder.path()), true, None),
@@ -499,12 +512,15 @@ async fn without_its_state_a_server_begins_a_new_epoch_with_snapshots() -> Resul
         let config = next.map_or(config.clone(), |seed| config.replace("seed: 7", seed));
         let new = serve(address, state, &config).await?;
         if next.is_none() {
-            comes_back_to_another_epoch(address, &epoch, &heads).await?;
+            reconnects_to_another_epoch(address, &epoch, &heads).await?;
         } else {
-            // The server's epoch goes on; that of the topics, whose source starts over, doesn't.
+            // The server's epoch continues; the topics, whose source starts over, get a new one.
             let mut client = connect(address).await?;
             assert_eq!(client.welcome.epoch, epoch);
-            assert!(!go_on(&mut client, &epoch, &heads).await?, "not recovered");
+            assert!(
+                !resume(&mut client, &epoch, &heads).await?,
+                "recovery without state"
+            );
             client.events(20).await?;
             client.ledger().await?;
         }
@@ -513,9 +529,9 @@ async fn without_its_state_a_server_begins_a_new_epoch_with_snapshots() -> Resul
     Ok(())
 }
 
-/// A process that is killed leaves no state, and the next one says so.
+/// A killed process leaves no state, and the next one reports it.
 #[test]
-fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
+fn after_a_kill_the_next_server_reports_it_and_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path().join("state").display().to_string();
     let arguments = ["--sim-instruments", "2", "--state-dir", &folder];
@@ -529,19 +545,19 @@ fn after_a_kill_the_next_one_says_so_and_begins_a_new_epoch() -> Result<()> {
     let first = crate::terminal::serve(&arguments)?;
     let before = epochs(&first)?;
     drop(first);
-    let (second, said) = crate::terminal::serve_and_hear(&arguments)?;
+    let (second, stderr) = crate::terminal::serve_with_stderr(&arguments)?;
     assert_ne!(epochs(&second)?, before);
     assert!(
-        said.contains("starting a new epoch") && said.contains("for example in a crash"),
-        "{said}"
+        stderr.contains("starting a new epoch") && stderr.contains("for example in a crash"),
+        "{stderr}"
     );
     Ok(())
 }
 
-/// A topic that one server in between doesn't have keeps its numbers: they never come again for
+/// A topic that one server in between does not have keeps its numbers: they are never reused for
 /// other events.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_was_away_for_a_while_begins_a_new_epoch() -> Result<()> {
+async fn a_topic_that_was_missing_for_a_while_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (both, one) = (market(2, 400, ""), market(1, 200, ""));
     let server = serve(any_port(), Some(folder.path()), &both).await?;
@@ -560,10 +576,13 @@ async fn a_topic_that_was_away_for_a_while_begins_a_new_epoch() -> Result<()> {
     let mut other = connect(address).await?;
     assert_eq!(other.welcome.epoch, epoch);
     other.subscribe(subscribe(&["trade:S2"])).await?;
-    // As many as before and more, so that the place could be taken for one of these.
+    // More events than before, so the position could be mistaken for one of these.
     other.events(60).await?;
     let mut back = connect(address).await?;
-    assert!(!go_on(&mut back, &epoch, &heads).await?, "not recovered");
+    assert!(
+        !resume(&mut back, &epoch, &heads).await?,
+        "recovery without state"
+    );
     back.ledger().await?;
     server.stop().await;
     Ok(())

@@ -1,4 +1,4 @@
-//! A client that comes back goes on where it was.
+//! Resuming after a disconnect.
 
 use std::collections::HashMap;
 
@@ -30,8 +30,8 @@ fn heads(client: &Tracked) -> HashMap<String, Seq> {
         .collect()
 }
 
-/// Breaks a client off and brings it back with the same topics.
-pub(crate) async fn come_back(
+/// Disconnects a client and reconnects it with the same topics.
+pub(crate) async fn reconnect(
     feed: &Feed,
     old: Tracked,
     topics: &[&str],
@@ -64,7 +64,7 @@ fn check_consecutive(events: &[DataEvent], heads: &mut HashMap<String, Seq>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_no_event_is_missing_and_none_comes_twice() -> Result<()> {
+async fn resuming_under_load_neither_misses_nor_repeats_events() -> Result<()> {
     let history = "bus: {history: {events: 100000, bytes: 256MiB}}\nlimits: {requests_per_s: 1000}";
     let feed = Feed::start(&market(4, 8_000, history)).await?;
     let topics = ["trade:*", "quote:S1"];
@@ -73,7 +73,7 @@ async fn under_load_no_event_is_missing_and_none_comes_twice() -> Result<()> {
     client.events(500).await?;
     for _ in 0..20 {
         let mut expected = heads(&client);
-        let (back, answer) = come_back(
+        let (back, answer) = reconnect(
             &feed,
             client,
             &["trade:S1", "trade:S2", "trade:S3", "trade:S4", "quote:S1"],
@@ -110,7 +110,7 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
             .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
-    let (mut client, answer) = come_back(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;
+    let (mut client, answer) = reconnect(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;
     assert!(
         answer
             .ok
@@ -128,7 +128,7 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn merging_modes_recover_with_the_newest() -> Result<()> {
+async fn merging_modes_recover_with_the_newest_event() -> Result<()> {
     let feed = Feed::market(1, 4_000).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client
@@ -143,7 +143,7 @@ async fn merging_modes_recover_with_the_newest() -> Result<()> {
         feed.metric("tickcast_events_published_total") > (before.0 * 2 + 3000) as f64
     })
     .await?;
-    let (mut client, answer) = come_back(&feed, client, &["quote:S1"], Mode::Conflate).await?;
+    let (mut client, answer) = reconnect(&feed, client, &["quote:S1"], Mode::Conflate).await?;
     assert_eq!(answer.ok[0].recovered, Some(true));
     client.events(3).await?;
     let entries = client.ledger().await?;
@@ -155,7 +155,7 @@ async fn merging_modes_recover_with_the_newest() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> {
+async fn evicted_history_gives_a_gap_and_a_snapshot() -> Result<()> {
     let feed = Feed::start(&market(1, 4_000, "bus: {history: {events: 50}}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;
@@ -165,7 +165,7 @@ async fn what_the_history_no_longer_has_is_a_gap_and_a_snapshot() -> Result<()> 
         feed.metric("tickcast_events_published_total") > (before.0 * 2 + 2000) as f64
     })
     .await?;
-    let (mut client, answer) = come_back(&feed, client, &["trade:S1"], Mode::Raw).await?;
+    let (mut client, answer) = reconnect(&feed, client, &["trade:S1"], Mode::Raw).await?;
     assert_eq!(answer.ok[0].recovered, Some(false));
     let seq = answer.ok[0].seq.unwrap_or_default();
     let gap = client
@@ -211,7 +211,7 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
             ServerMessage::Control(Control::Snapshot(snapshot)) => {
                 assert_eq!(Some(snapshot.seq), answer.ok[0].seq);
             }
-            other => unreachable!("a snapshot comes first, without a gap: {other:?}"),
+            other => unreachable!("expected a snapshot first, without a gap: {other:?}"),
         }
         client.events(10).await?;
         client.ledger().await?;
@@ -233,9 +233,9 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
+async fn topics_in_from_that_are_not_requested_are_rejected() -> Result<()> {
     let feed = Feed::market(2, 100).await?;
-    // So that there is something to recover.
+    // Events to recover.
     feed.until("events", |feed| {
         feed.metric("tickcast_events_published_total") > 50.0
     })
@@ -276,6 +276,6 @@ async fn what_from_names_and_topics_does_not_is_refused() -> Result<()> {
             ..subscribe(&["trade:S1"])
         })
         .await?;
-    assert_eq!(again.ok[0].recovered, None, "held already");
+    assert_eq!(again.ok[0].recovered, None, "already subscribed");
     Ok(())
 }

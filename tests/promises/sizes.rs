@@ -1,5 +1,5 @@
-//! Sizes of quotes: a source that gives none says so on the wire, and size zero is an empty side
-//! where the config says so.
+//! Sizes of quotes: unknown sizes are absent on the wire, and size zero is an empty side if
+//! configured.
 
 use anyhow::{Context, Result};
 use tickcast::market::{Body, Level, Quote};
@@ -8,10 +8,10 @@ use tickcast::protocol::{Control, DataEvent, Encoding, Mode, Seq, ServerMessage}
 use crate::harness::{DEADLINE, Feed, subscribe};
 use crate::publish::post;
 use crate::replay::{accounts, play, write};
-use crate::resume::come_back;
+use crate::resume::reconnect;
 use crate::terminal::run;
 
-/// A side as its price and size, `None` where it has none.
+/// A side as price and size, `None` where absent.
 type Side = Option<(String, Option<String>)>;
 
 fn side(level: Option<Level>) -> Side {
@@ -23,7 +23,7 @@ fn side(level: Option<Level>) -> Side {
 
 fn quote(event: &DataEvent) -> Result<(Side, Side)> {
     let Body::Quote(Quote { bid, ask, .. }) = &event.body else {
-        anyhow::bail!("a quote, not {event:?}")
+        anyhow::bail!("expected a quote, received {event:?}")
     };
     Ok((side(*bid), side(*ask)))
 }
@@ -38,7 +38,7 @@ fn written(text: &str) -> Side {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_quotes_without_sizes_are_played() -> Result<()> {
+async fn recorded_quotes_without_sizes_are_replayed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     // HistData: no header, Eastern Standard Time, a volume that is always zero.
     let histdata = "20211201 100000123,1.13412,1.13415,0\n20211201 100000456,1.13413,1.13416,0\n";
@@ -54,7 +54,7 @@ async fn recorded_quotes_without_sizes_are_played() -> Result<()> {
         ]
     );
     assert_eq!(accounts(&played)[0].quotes, 2);
-    // The last value goes without sizes, too, over HTTP and in a snapshot of each encoding.
+    // The last value has no sizes either, over HTTP and in snapshots of both encodings.
     let body = played.feed.get("/v1/snapshot?topics=quote:EURUSD").await?;
     assert!(
         body.contains("\"bid\":\"1.13413\"") && !body.contains("bidq") && !body.contains("askq"),
@@ -79,7 +79,7 @@ async fn recorded_quotes_without_sizes_are_played() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_cell_is_an_unknown_size_and_zero_is_what_the_config_says() -> Result<()> {
+async fn an_empty_size_is_unknown_and_a_zero_size_follows_the_config() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let text =
         "t,bid,bq,ask,aq\n1735689600,5.0,1,6.0,\n1735689601,5.0,0,6.0,0.00\n1735689602,0,0,6.0,2\n";
@@ -113,7 +113,7 @@ async fn an_empty_cell_is_an_unknown_size_and_zero_is_what_the_config_says() -> 
     })
     .await?;
     let error = feed.app.failed_sources()[0].1.to_string();
-    assert!(error.contains("not its price"), "{error}");
+    assert!(error.contains("needs its price"), "{error}");
     Ok(())
 }
 
@@ -131,7 +131,8 @@ async fn publish(feed: &Feed, lines: &[&str]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn published_quotes_without_sizes_come_in_both_encodings_and_after_a_resume() -> Result<()> {
+async fn published_quotes_without_sizes_are_delivered_in_both_encodings_and_after_a_resume()
+-> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let topics = ["quote:A", "quote:B"];
     let mut clients = Vec::new();
@@ -155,18 +156,18 @@ async fn published_quotes_without_sizes_come_in_both_encodings_and_after_a_resum
     publish(&feed, &lines).await?;
     for client in &mut clients {
         let mut events = client.events(4).await?;
-        // Topics may stand in any order, the events of one in their own.
+        // Topics may be in any order; the events of a topic are in order.
         events.sort_by_key(|event| (event.topic.to_string(), event.seq));
         let quotes: Vec<(Side, Side)> = events.iter().map(quote).collect::<Result<_>>()?;
         assert_eq!(quotes, expected);
         client.ledger().await?;
     }
-    // What was missed while a client was away has no sizes either.
-    let old = clients.pop().context("a client")?;
+    // Events missed during an absence have no sizes either.
+    let old = clients.pop().context("missing client")?;
     publish(&feed, &lines[..1]).await?;
-    let mut other = clients.pop().context("a client")?;
+    let mut other = clients.pop().context("missing client")?;
     other.events(1).await?;
-    let (mut client, answer) = come_back(&feed, old, &topics, Mode::Raw).await?;
+    let (mut client, answer) = reconnect(&feed, old, &topics, Mode::Raw).await?;
     assert!(answer.ok.iter().all(|entry| entry.recovered == Some(true)));
     let missed = client.events(1).await?;
     assert_eq!(
@@ -174,7 +175,7 @@ async fn published_quotes_without_sizes_come_in_both_encodings_and_after_a_resum
         (Seq(4), expected[0].clone())
     );
     client.ledger().await?;
-    // `tail` prints them as they came, and leaves the cells of a CSV line empty.
+    // `tail` prints the events as received, and leaves the cells of a CSV line empty.
     let json = tail(&feed, lines[0], &["--json", "--events"]).await?;
     assert!(
         json.contains("\"bid\":\"1.10\"") && !json.contains("bidq"),
@@ -185,7 +186,7 @@ async fn published_quotes_without_sizes_come_in_both_encodings_and_after_a_resum
     Ok(())
 }
 
-/// The output of `tail` for one event of `quote:A`, which is published until it has come.
+/// Output of `tail` for one event of `quote:A`, which is published until `tail` prints it.
 async fn tail(feed: &Feed, line: &str, more: &[&str]) -> Result<String> {
     let address = feed.address.to_string();
     let of_topic = ["tail", "--topics", "quote:A", "--count", "1", "--connect"];
@@ -211,7 +212,7 @@ async fn tail(feed: &Feed, line: &str, more: &[&str]) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merging_client_gets_the_newest_without_the_sizes_of_the_one_before() -> Result<()> {
+async fn merging_does_not_mix_the_sizes_of_different_quotes() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let mut client = feed.client(Encoding::Json).await?;
     client

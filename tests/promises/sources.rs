@@ -1,4 +1,4 @@
-//! Sources: packed files, several of them, their own timing; one that fails harms no other.
+//! Sources: compressed files, several files, recorded timing, and isolation of failures.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ fn replay(files: &[PathBuf], more: &str) -> String {
     )
 }
 
-/// The ids of all trades, in the order in which they came.
+/// Ids of all trades, in the order of receipt.
 async fn ids(config: &str, count: usize) -> Result<Vec<String>> {
     let feed = Feed::start(config).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
@@ -48,7 +48,7 @@ async fn ids(config: &str, count: usize) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn packed_files_play_like_plain_ones() -> Result<()> {
+async fn compressed_files_are_replayed_like_plain_ones() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let text = rows(0, 3000, 1);
     let path = |end: &str| folder.path().join(format!("A-trades-2024-08-08.{end}"));
@@ -81,7 +81,7 @@ async fn packed_files_play_like_plain_ones() -> Result<()> {
 async fn several_files_are_merged_by_time() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let line = |id: u64| format!("{id},100.5,1,1,{},true\n", 1_723_161_255_000 + id);
-    // Of one symbol, because the order of different topics' events says nothing.
+    // Of one symbol, because events of different topics have no defined order.
     for (day, rest) in [("08", 0), ("09", 1)] {
         let text: String = (0..2000).filter(|id| id % 2 == rest).map(line).collect();
         std::fs::write(
@@ -99,7 +99,7 @@ async fn several_files_are_merged_by_time() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_keeps_the_files_own_timing() -> Result<()> {
+async fn a_replay_keeps_the_recorded_timing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("A-trades-2024-08-08.csv");
     std::fs::write(&file, rows(0, 40, 250))?;
@@ -113,9 +113,9 @@ async fn a_replay_keeps_the_files_own_timing() -> Result<()> {
     Ok(())
 }
 
-/// Threats 38 and 43: a source that fails is started again and again, and the others don't notice.
+/// Threats 38 and 43: a failed source is restarted repeatedly, without effect on others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_fails_is_restarted_and_harms_no_other() -> Result<()> {
+async fn a_failed_source_is_restarted_without_affecting_others() -> Result<()> {
     let feed = Feed::start(
         "sources:\n  - {name: sim, kind: sim, instruments: [{symbol: A, start: 100, rate: 1000/s}]}\n  - {name: gone, kind: replay, files: [/nowhere/x.csv]}",
     )
@@ -132,13 +132,13 @@ async fn a_source_that_fails_is_restarted_and_harms_no_other() -> Result<()> {
         feed.get("/readyz")
             .await?
             .contains("source gone has failed"),
-        "a source that has failed is named"
+        "the failed source is not named"
     );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_source_is_told_and_its_symbols_are_stale() -> Result<()> {
+async fn the_end_of_a_source_is_reported_and_its_symbols_become_stale() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("A-trades-2024-08-08.csv");
     std::fs::write(&file, rows(0, 10, 1))?;
@@ -204,7 +204,7 @@ fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
         .next()
         .map(|source| source.details)
     else {
-        anyhow::bail!("a simulated source")
+        anyhow::bail!("expected a simulated source")
     };
     let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
     let hours: Hours = sim.instruments[0]
@@ -231,12 +231,12 @@ fn outside_its_hours_an_instrument_is_closed_and_silent() -> Result<()> {
     assert_eq!(
         changes,
         [closed, live, closed, live],
-        "Friday's opening and close, and Monday's opening"
+        "expected Friday's opening and close, and Monday's opening"
     );
     Ok(())
 }
 
-/// The correlation of the two instruments' moves over whole seconds, from an hour of quotes.
+/// Correlation of the two instruments' moves over whole seconds, from an hour of quotes.
 fn correlation(closeness: f64) -> Result<f64> {
     let one = |name: &str| {
         format!(
@@ -255,7 +255,7 @@ fn correlation(closeness: f64) -> Result<f64> {
         .next()
         .map(|source| source.details)
     else {
-        anyhow::bail!("a simulated source")
+        anyhow::bail!("expected a simulated source")
     };
     let start = UnixNanos::parse_utc("2026-01-16T14:00:00Z")?;
     let mut market = Market::new(&sim, start);
@@ -288,11 +288,11 @@ fn correlation(closeness: f64) -> Result<f64> {
 }
 
 #[test]
-fn instruments_of_a_common_factor_move_together() -> Result<()> {
+fn instruments_with_a_common_factor_are_correlated() -> Result<()> {
     let (apart, together) = (correlation(0.0)?, correlation(0.95)?);
     assert!(
         apart.abs() < 0.1 && together > 0.5,
-        "{apart} without a factor, {together} with one"
+        "correlation {apart} without a factor, {together} with one"
     );
     Ok(())
 }

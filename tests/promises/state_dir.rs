@@ -1,5 +1,5 @@
-//! A saved state is compared with the clock and with the last run; one that does not fit is refused
-//! with its reason.
+//! A saved state is compared with the clock and with the last run; a state that does not fit is
+//! rejected with the reason.
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,15 +31,18 @@ async fn client(app: &App) -> Result<Tracked> {
     Ok(client)
 }
 
-/// The epoch, and the publishing time of the newest of some live events.
-async fn look(app: &App) -> Result<(String, UnixNanos)> {
+/// Epoch, and publication time of the newest of some live events.
+async fn observe(app: &App) -> Result<(String, UnixNanos)> {
     let mut client = client(app).await?;
     let events = client.events(50).await?;
     let newest = events.iter().map(|event| event.tx).max();
-    Ok((client.welcome.epoch.clone(), newest.context("events")?))
+    Ok((
+        client.welcome.epoch.clone(),
+        newest.context("missing events")?,
+    ))
 }
 
-/// What `/metrics` counts for a refused state.
+/// Rejected states counted by `/metrics`.
 fn refused(app: &App, reason: &str) -> bool {
     let text = String::from_utf8_lossy(&app.metrics().render()).into_owned();
     text.contains(&format!(
@@ -47,21 +50,21 @@ fn refused(app: &App, reason: &str) -> bool {
     ))
 }
 
-/// Changes a saved state as if the clock had been off by this when it was saved.
+/// Changes a saved state as if the clock had been off by this duration when it was saved.
 fn shift(folder: &Path, shift: impl Fn(UnixNanos) -> UnixNanos) -> Result<()> {
     let mut dir = StateDir::open(folder)?;
     let now = Clock::start().moment();
     let (Found::State(mut state), _) = dir.take_up(&now)? else {
-        anyhow::bail!("a state was left");
+        anyhow::bail!("no valid state was saved");
     };
     let state: &mut State = &mut state;
     (state.stopped, state.tx) = (shift(state.stopped), shift(state.tx));
     for source in &mut state.sources {
-        // A simulation's place begins with its start, and the time at which that was.
-        let place = source.place.as_mut().context("a place")?;
+        // The position of a simulation begins with its start and the time of that start.
+        let place = source.place.as_mut().context("missing position")?;
         let mut value = rmpv::decode::read_value(&mut &place[..])?;
         if let rmpv::Value::Array(fields) = &mut value {
-            let begun = fields[1].as_u64().context("a time")?;
+            let begun = fields[1].as_u64().context("expected a time")?;
             fields[1] = shift(UnixNanos(begun)).0.into();
         }
         let mut bytes = Vec::new();
@@ -72,62 +75,72 @@ fn shift(folder: &Path, shift: impl Fn(UnixNanos) -> UnixNanos) -> Result<()> {
     Ok(())
 }
 
-/// The clock was half an hour ahead at the stop, or was set back by as much since: the simulation
-/// is not silent until then.
+/// The clock was half an hour ahead at the stop, or was set back since: the simulation must not be
+/// silent for that time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_from_the_future_is_refused_and_the_market_goes_on_now() -> Result<()> {
+async fn a_state_from_the_future_is_rejected_and_the_market_starts_at_the_current_time()
+-> Result<()> {
     let folder = tempfile::tempdir()?;
     let app = start(folder.path()).await?;
-    let (epoch, _) = look(&app).await?;
+    let (epoch, _) = observe(&app).await?;
     ensure!(app.stop().await == Stopped::Complete);
     let ahead = Duration::from_secs(1800);
     shift(folder.path(), |time| time.plus(ahead))?;
     let app = start(folder.path()).await?;
-    ensure!(refused(&app, "ahead"), "the reason is counted");
-    let (next, tx) = look(&app).await?;
+    ensure!(
+        refused(&app, "ahead"),
+        "the rejection is not counted by its reason"
+    );
+    let (next, tx) = observe(&app).await?;
     assert_ne!(next, epoch);
     assert!(
         tx < Clock::start().now().plus(Duration::from_secs(60)),
         "published now"
     );
     app.stop().await;
-    // The other way: the clock was set forward, or the server was down for that long.
+    // The opposite case: the clock was set forward, or the server was down for that long.
     let (back, hours) = (Duration::from_secs(7200), tempfile::tempdir()?);
     let app = start(hours.path()).await?;
-    look(&app).await?;
+    observe(&app).await?;
     app.stop().await;
     shift(hours.path(), |time| time.minus(back))?;
     let app = start(hours.path()).await?;
-    ensure!(refused(&app, "old"), "the reason is counted");
-    look(&app).await?;
+    ensure!(
+        refused(&app, "old"),
+        "the rejection is not counted by its reason"
+    );
+    observe(&app).await?;
     app.stop().await;
     Ok(())
 }
 
-/// A copy of an older state does not bring its epoch back, or its numbers would come again for
-/// other events.
+/// A copy of an older state does not restore its epoch, or its numbers would be reused for other
+/// events.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_state_that_is_put_back_begins_a_new_epoch() -> Result<()> {
+async fn a_restored_older_state_begins_a_new_epoch() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("state");
     let app = start(folder.path()).await?;
-    let (epoch, _) = look(&app).await?;
+    let (epoch, _) = observe(&app).await?;
     app.stop().await;
     let old = std::fs::read(&file)?;
     let app = start(folder.path()).await?;
-    assert_eq!(look(&app).await?.0, epoch, "the last state is taken up");
+    assert_eq!(observe(&app).await?.0, epoch, "the last state is restored");
     app.stop().await;
     std::fs::write(&file, old)?;
     let app = start(folder.path()).await?;
-    assert_ne!(look(&app).await?.0, epoch);
-    ensure!(refused(&app, "not_the_last"), "the reason is counted");
+    assert_ne!(observe(&app).await?.0, epoch);
+    ensure!(
+        refused(&app, "not_the_last"),
+        "the rejection is not counted by its reason"
+    );
     app.stop().await;
     Ok(())
 }
 
-/// The wall clock was set while the server runs: publishing times follow, and never go back.
+/// The wall clock is set while the server runs: publication times follow, and never go back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wall_clock_that_is_set_forward_is_followed() -> Result<()> {
+async fn the_clock_follows_a_wall_clock_that_is_set_forward() -> Result<()> {
     let session = "session: {ping_after: 1h, drop_after: 2h}";
     let feed = Feed::start(&market(2, 400, session)).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
@@ -140,25 +153,24 @@ async fn a_wall_clock_that_is_set_forward_is_followed() -> Result<()> {
     while newest < set {
         if let ServerMessage::Events(events) = client.next().await? {
             for event in events {
-                ensure!(event.tx >= newest, "it never goes back");
+                ensure!(event.tx >= newest, "publication times went back");
                 newest = event.tx;
             }
         }
     }
     client.ledger().await?;
-    // Started before the time was set at all: the market begins anew instead of catching up on
-    // decades.
+    // Started before the clock was set: the market begins anew instead of catching up on decades.
     let set = clock.now().plus(Duration::from_secs(50 * 365 * 86_400));
     ensure!(clock.follow_time(set).stepped);
-    // What was published before that may still be on its way.
+    // Earlier events may still be in transit.
     let mut later = self::client(&feed.app).await?;
     while !later.events(50).await?.iter().any(|event| event.tx >= set) {}
     Ok(())
 }
 
-/// A state that cannot be written is no orderly end.
+/// A state that cannot be written is not a successful shutdown.
 #[test]
-fn a_state_that_cannot_be_written_is_exit_code_1() -> Result<()> {
+fn an_unwritable_state_gives_exit_code_1() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let state = folder.path().join("state_dir");
     let arguments = [

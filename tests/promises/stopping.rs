@@ -1,4 +1,4 @@
-//! Stopping has an order and a deadline.
+//! Graceful shutdown: order and deadline.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use tickcast::protocol::Encoding;
 
 use crate::harness::{Feed, Stopwatch, market, subscribe};
 
-/// Invariant 11: `bye` with a slot of its own for each, close 1012, within the deadline, also where
-/// some never read.
+/// Invariant 11: `bye` with a reconnect slot for each client, close code 1012, within the deadline,
+/// even if some clients never read.
 #[tokio::test(flavor = "multi_thread")]
-async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Result<()> {
+async fn shutdown_sends_bye_with_spread_reconnect_slots_and_meets_its_deadline() -> Result<()> {
     let feed = Feed::start(&market(2, 5_000, "drain: {deadline: 5s, spread: 2s}")).await?;
     let mut clients = Vec::new();
     for at in 0..10 {
@@ -31,7 +31,7 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
     let mut slots = Vec::new();
     for client in reading {
         let (bye, code) = client.await??;
-        let bye = bye.ok_or_else(|| anyhow::anyhow!("a bye before the close"))?;
+        let bye = bye.ok_or_else(|| anyhow::anyhow!("no bye before the close"))?;
         assert_eq!((bye.code, bye.reconnect, code), (503, true, 1012));
         slots.push(bye.after_ms);
     }
@@ -42,7 +42,7 @@ async fn stopping_says_bye_with_spread_slots_and_ends_by_its_deadline() -> Resul
     );
     assert!(
         tokio::net::TcpStream::connect(address).await.is_err(),
-        "nobody listens any more"
+        "the listener is closed"
     );
     Ok(())
 }

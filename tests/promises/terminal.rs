@@ -1,4 +1,4 @@
-//! The commands as a person or a script runs them.
+//! Commands, as people and scripts run them.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -30,12 +30,12 @@ impl Drop for Served {
 }
 
 impl Served {
-    /// The process' number.
+    /// Process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Stops it in order; how it ended.
+    /// Stops the server gracefully; returns its exit status.
     pub(crate) fn terminate(mut self) -> Result<std::process::ExitStatus> {
         Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
@@ -44,15 +44,15 @@ impl Served {
     }
 }
 
-/// Like [`serve`]; with what it says on standard error before it listens.
-pub(crate) fn serve_and_hear(arguments: &[&str]) -> Result<(Served, String)> {
+/// Like [`serve`]; also returns its standard error up to the start.
+pub(crate) fn serve_with_stderr(arguments: &[&str]) -> Result<(Served, String)> {
     let folder = tempfile::tempdir()?;
     let log = folder.path().join("log");
     let served = serve_with(arguments, std::fs::File::create(&log)?.into())?;
     Ok((served, std::fs::read_to_string(log)?))
 }
 
-/// Starts `serve` on a free port, if none is given, and reads what it prints.
+/// Starts `serve`, on a free port by default, and reads the addresses that it prints.
 pub(crate) fn serve(arguments: &[&str]) -> Result<Served> {
     serve_with(arguments, Stdio::null())
 }
@@ -70,17 +70,21 @@ pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
         .stdout(Stdio::piped())
         .stderr(errors)
         .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+    let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
     let mut banner = String::new();
     while !banner.contains("files") {
-        banner.push_str(&lines.next().context("it ended before it listened")??);
+        banner.push_str(
+            &lines
+                .next()
+                .context("the server ended before it listened")??,
+        );
         banner.push('\n');
     }
     let address = banner
         .split("ws://")
         .nth(1)
         .and_then(|rest| rest.split('/').next())
-        .context("the address")?
+        .context("missing address")?
         .to_owned();
     Ok(Served {
         child,
@@ -90,7 +94,7 @@ pub(crate) fn serve_with(arguments: &[&str], errors: Stdio) -> Result<Served> {
 }
 
 #[test]
-fn serve_listens_within_two_seconds_and_says_where() -> Result<()> {
+fn serve_listens_within_two_seconds_and_prints_its_addresses() -> Result<()> {
     let begun = Stopwatch::start();
     let served = serve(&["--config", "feeds.yaml"])?;
     let took = begun.elapsed();
@@ -182,7 +186,7 @@ fn tail_prints_events_only_or_as_csv_from_any_url_of_the_server() -> Result<()> 
         "20",
     ])?;
     let text = String::from_utf8(output.stdout)?;
-    assert_eq!(text.lines().count(), 20, "no control message is among them");
+    assert_eq!(text.lines().count(), 20, "only events are printed");
     let output = Command::new(TICKCAST)
         .env("TICKCAST_CONNECT", &page)
         .args([
@@ -202,7 +206,10 @@ fn tail_prints_events_only_or_as_csv_from_any_url_of_the_server() -> Result<()> 
     let rows = reader.into_records().collect::<Result<Vec<_>, _>>()?;
     assert_eq!(rows.len(), 20);
     for row in rows {
-        let cell = |at: Option<usize>| row.get(at.context("a column")?).context("a cell");
+        let cell = |at: Option<usize>| {
+            row.get(at.context("missing column")?)
+                .context("missing cell")
+        };
         let is_trade = cell(ch)? == "trade";
         assert!(
             !cell(if is_trade { px } else { bid })?.is_empty(),
@@ -214,7 +221,7 @@ fn tail_prints_events_only_or_as_csv_from_any_url_of_the_server() -> Result<()> 
 }
 
 #[test]
-fn tail_fails_where_its_output_cannot_be_written() -> Result<()> {
+fn tail_fails_if_its_output_cannot_be_written() -> Result<()> {
     let served = serve(&["--sim-instruments", "3", "--sim-rate", "500"])?;
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
     let output = Command::new(TICKCAST)
@@ -232,7 +239,7 @@ fn tail_fails_where_its_output_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
-/// Reads trades until one is found; fails where the sequence has a hole.
+/// Reads trades until one is found; fails if the sequence has a hole.
 fn check_trades(
     lines: &mut impl Iterator<Item = std::io::Result<String>>,
     last: &mut Option<u64>,
@@ -240,7 +247,7 @@ fn check_trades(
 ) -> Result<()> {
     let mut found = 0;
     while found < wanted {
-        let line = lines.next().context("it goes on")??;
+        let line = lines.next().context("the stream ended")??;
         let message: serde_json::Value = serde_json::from_str(&line)?;
         let Some(seq) = message["seq"].as_u64() else {
             continue;
@@ -286,7 +293,7 @@ fn tail_reconnects_after_a_restart_and_resumes_without_a_hole() -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+    let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
     let mut last = None;
     check_trades(&mut lines, &mut last, 50)?;
     assert!(first.terminate()?.success());
@@ -299,7 +306,7 @@ fn tail_reconnects_after_a_restart_and_resumes_without_a_hole() -> Result<()> {
 }
 
 #[test]
-fn a_pipe_that_is_closed_early_is_no_failure() -> Result<()> {
+fn a_pipe_that_is_closed_early_is_not_a_failure() -> Result<()> {
     let served = serve(&["--sim-instruments", "3", "--sim-rate", "500"])?;
     for arguments in [
         &["check", "--keys"][..],
@@ -321,7 +328,7 @@ fn a_pipe_that_is_closed_early_is_no_failure() -> Result<()> {
 }
 
 #[test]
-fn connections_that_fail_say_so_in_one_sentence() -> Result<()> {
+fn failed_connections_are_reported_in_one_sentence() -> Result<()> {
     for command in [
         &["tail", "--connect"][..],
         &["load", "--connect"],
@@ -339,7 +346,7 @@ fn connections_that_fail_say_so_in_one_sentence() -> Result<()> {
 }
 
 #[test]
-fn exit_codes_tell_scripts_what_happened() -> Result<()> {
+fn exit_codes_distinguish_outcomes() -> Result<()> {
     let code = |arguments: &[&str]| run(arguments).map(|output| output.status.code());
     assert_eq!(code(&["check", "feeds.yaml"])?, Some(0));
     assert_eq!(code(&["check", "no-such-file.yaml"])?, Some(2));
@@ -353,7 +360,7 @@ fn exit_codes_tell_scripts_what_happened() -> Result<()> {
 }
 
 #[test]
-fn check_tells_every_problem_with_its_place() -> Result<()> {
+fn check_reports_every_problem_with_its_location() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("wrong.yaml");
     std::fs::write(
@@ -375,7 +382,7 @@ fn check_tells_every_problem_with_its_place() -> Result<()> {
 }
 
 #[test]
-fn check_and_serve_name_a_problem_without_a_place_by_its_file_alone() -> Result<()> {
+fn check_and_serve_report_a_problem_without_a_location_by_its_file() -> Result<()> {
     let output = run(&["check", "no-such-file.yaml"])?;
     let text = String::from_utf8(output.stderr)?;
     assert!(
@@ -397,11 +404,14 @@ fn check_and_serve_name_a_problem_without_a_place_by_its_file_alone() -> Result<
 }
 
 #[test]
-fn versions_manual_pages_and_the_words_of_the_config_are_there() -> Result<()> {
+fn versions_manual_pages_and_config_keys_are_available() -> Result<()> {
     for arguments in [&["-V"][..], &["--version"], &["version"]] {
         let output = run(arguments)?;
-        let said = String::from_utf8(output.stdout)?;
-        assert_eq!(said.trim(), concat!("tickcast ", env!("CARGO_PKG_VERSION")));
+        let stdout = String::from_utf8(output.stdout)?;
+        assert_eq!(
+            stdout.trim(),
+            concat!("tickcast ", env!("CARGO_PKG_VERSION"))
+        );
     }
     let page = String::from_utf8(run(&["man"])?.stdout)?;
     assert!(page.contains(".TH tickcast 1"), "{page}");
@@ -409,7 +419,7 @@ fn versions_manual_pages_and_the_words_of_the_config_are_there() -> Result<()> {
     let path = folder.path().display().to_string();
     assert!(run(&["man", &path])?.status.success());
     assert!(folder.path().join("tickcast-tail.1").exists());
-    // The same forms in a config and on the command line.
+    // The same syntax in a config and on the command line.
     let config = folder.path().join("feeds.yaml");
     std::fs::write(
         &config,
@@ -433,7 +443,7 @@ fn versions_manual_pages_and_the_words_of_the_config_are_there() -> Result<()> {
 }
 
 #[test]
-fn sigterm_ends_with_zero() -> Result<()> {
+fn sigterm_exits_with_code_0() -> Result<()> {
     let mut served = serve(&["--sim-instruments", "1"])?;
     let killed = Command::new("kill")
         .args(["-TERM", &served.child.id().to_string()])
@@ -444,7 +454,7 @@ fn sigterm_ends_with_zero() -> Result<()> {
 }
 
 #[test]
-fn ready_and_top_look_at_a_running_server() -> Result<()> {
+fn ready_and_top_report_on_a_running_server() -> Result<()> {
     let mut served = Command::new(TICKCAST)
         .args([
             "serve",
@@ -460,26 +470,28 @@ fn ready_and_top_look_at_a_running_server() -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut lines = BufReader::new(served.stdout.take().context("piped")?).lines();
+    let mut lines = BufReader::new(served.stdout.take().context("stdout is piped")?).lines();
     let metrics = loop {
-        let line = lines.next().context("it ended before it listened")??;
+        let line = lines
+            .next()
+            .context("the server ended before it listened")??;
         if let Some(at) = line.trim_start().strip_prefix("metrics  http://") {
             break at.trim_end_matches("/metrics").to_owned();
         }
     };
     assert_eq!(run(&["ready", &metrics])?.status.code(), Some(0));
     let top = run(&["top", &metrics, "--once"])?;
-    let said = String::from_utf8(top.stdout)?;
+    let stdout = String::from_utf8(top.stdout)?;
     assert!(
-        top.status.success() && said.contains("published/s") && said.contains("ADDRESS"),
-        "{said}"
+        top.status.success() && stdout.contains("published/s") && stdout.contains("ADDRESS"),
+        "{stdout}"
     );
-    let published = said
+    let published = stdout
         .split("published/s ")
         .nth(1)
         .and_then(|rest| rest.split(' ').next())
-        .context("a rate")?;
-    assert_ne!(published, "0", "{said}");
+        .context("missing rate")?;
+    assert_ne!(published, "0", "{stdout}");
     let json = run(&["top", &metrics, "--json"])?;
     let look: serde_json::Value = serde_json::from_slice(&json.stdout)?;
     assert!(
@@ -489,7 +501,7 @@ fn ready_and_top_look_at_a_running_server() -> Result<()> {
             && look["connections"]["connections"].is_array(),
         "{look}"
     );
-    // Its log is lines of JSON.
+    // Its log lines are JSON.
     let stop = Command::new("kill")
         .args(["-TERM", &served.id().to_string()])
         .status()?;

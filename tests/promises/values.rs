@@ -30,7 +30,7 @@ fn replay(file: &Path, more: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn symbols_of_every_script_travel_through_every_door() -> Result<()> {
+async fn symbols_of_every_script_pass_through_every_interface() -> Result<()> {
     let symbols = ["币安人生USDT", "^GSPC", "ES=F", "@107", "a\"b\\c", "été"];
     let instruments: Vec<Value> = symbols
         .iter()
@@ -123,7 +123,7 @@ async fn venue_spellings_are_mapped_and_listed() -> Result<()> {
     let listed = serde_json::from_str::<Value>(&feed.get("/v1/instruments").await?)?;
     let spelled: Vec<&str> = listed["instruments"]
         .as_array()
-        .context("instruments")?
+        .context("missing instruments")?
         .iter()
         .filter_map(|one| one["venue_symbol"].as_str())
         .collect();
@@ -134,7 +134,7 @@ async fn venue_spellings_are_mapped_and_listed() -> Result<()> {
     Ok(())
 }
 
-/// Prices of trades and bids, in the order in which they came.
+/// Prices of trades and bids, in the order of receipt.
 fn prices(events: &[DataEvent]) -> Vec<String> {
     let price = |event: &DataEvent| match &event.body {
         Body::Trade(trade) => Some(format!("trade {}", trade.px.0)),
@@ -148,7 +148,7 @@ fn prices(events: &[DataEvent]) -> Vec<String> {
 
 /// The same events through a push source and a replay, under the same keys.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_rule_for_prices_holds_for_every_source() -> Result<()> {
+async fn price_rules_are_the_same_for_every_source() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("t.csv");
     let header = "t,s,kind,px,qty,bid,bq,ask,aq\n";
@@ -212,7 +212,7 @@ async fn one_rule_for_prices_holds_for_every_source() -> Result<()> {
 }
 
 #[test]
-fn a_simulation_keeps_to_the_same_rules() -> Result<()> {
+fn a_simulation_obeys_the_price_rules() -> Result<()> {
     let low = |keys: &str, start: &str| -> Result<(Decimal, bool)> {
         let text = format!(
             "sources: [{{name: s, kind: sim{keys}, instruments: [{{symbol: A, start: \"{start}\", tick_size: 1, spread: 3, rate: 1000/s}}]}}]"
@@ -233,7 +233,7 @@ fn a_simulation_keeps_to_the_same_rules() -> Result<()> {
             .filter_map(|quote| quote.bid.map(|bid| bid.px.0))
             .min();
         Ok((
-            lowest.context("quotes")?,
+            lowest.context("missing quotes")?,
             quotes.clone().any(tickcast::market::Quote::is_crossed),
         ))
     };
@@ -269,7 +269,7 @@ fn descriptions_have_no_format_characters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()> {
+async fn published_times_in_another_unit_are_rejected_naming_the_unit() -> Result<()> {
     let feed = Feed::start(
         "sources: [{name: in, kind: push, open: true, ahead: 2m, behind: 1h, instruments: [{symbol: A}]}]",
     )
@@ -330,7 +330,7 @@ async fn published_times_in_another_unit_are_refused_by_its_name() -> Result<()>
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
-async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Result<()> {
+async fn publish_errors_name_the_expected_form_and_decimals_are_exact() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
             .await?;
@@ -410,19 +410,19 @@ async fn publish_errors_say_what_to_write_and_decimals_are_taken_exactly() -> Re
     Ok(())
 }
 
-/// The peak of a process' memory, in bytes.
+/// Peak memory of a process, in bytes.
 pub(crate) fn peak_bytes(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
-        .context("VmHWM")?;
+        .context("missing VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
 }
 
-/// Two-byte lines and one-byte nils, four bodies at once: each costs its place, and no more.
+/// Two-byte lines and one-byte nils, four bodies at once: each costs its entry, and no more.
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() -> Result<()> {
+async fn bodies_of_invalid_records_stay_within_the_memory_formula() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feed.yaml");
     let text = "listen: 127.0.0.1:0\nsources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]\nlimits: {publish_events: 10000000}";
@@ -461,8 +461,7 @@ async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() 
         assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..200]);
     }
     let grown = peak_bytes(served.id())?.saturating_sub(before);
-    // Four bodies, twice each while they are gathered, and the errors that are told; before, it was
-    // 7 GiB.
+    // Four bodies, twice each while they are received, and the reported errors; once it was 7 GiB.
     assert!(
         grown < 100 << 20,
         "{grown} bytes for four bodies of {bytes}"
@@ -471,7 +470,7 @@ async fn bodies_of_nothing_but_bad_records_take_no_more_than_the_formula_says() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_too_many_records_is_refused_whole() -> Result<()> {
+async fn a_body_of_too_many_records_is_rejected_entirely() -> Result<()> {
     let feed = Feed::start(
         "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]\nlimits: {publish_events: 3}",
     )
@@ -496,7 +495,7 @@ async fn a_body_of_too_many_records_is_refused_whole() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn decimals_grow_and_holders_are_told() -> Result<()> {
+async fn a_growing_number_of_decimals_is_reported_to_subscribers() -> Result<()> {
     let feed = Feed::start(
         "sources: [{name: in, kind: push, open: true, instruments: [{symbol: A, price_scale: 2, qty_scale: 0}, {symbol: B}]}]",
     )
@@ -516,14 +515,14 @@ async fn decimals_grow_and_holders_are_told() -> Result<()> {
         )
         .await?;
         assert_eq!(report["accepted"], 2);
-        let told = holder
+        let change = holder
             .control("instrument", |control| match control {
                 tickcast::protocol::Control::Instrument(entry) => Some(entry.clone()),
                 _ => None,
             })
             .await?;
         assert_eq!(
-            (told.symbol.as_str(), told.price_scale, told.qty_scale),
+            (change.symbol.as_str(), change.price_scale, change.qty_scale),
             ("A", decimals.len() as u32, 1)
         );
         let listed = serde_json::from_str::<Value>(&feed.get("/v1/instruments").await?)?;
@@ -533,10 +532,10 @@ async fn decimals_grow_and_holders_are_told() -> Result<()> {
     Ok(())
 }
 
-/// 10^24 of price × quantity a trade, which is the most that the rules let pass: the session's sum
-/// holds 79,228 of them.
+/// 10^24 of price × quantity per trade, the maximum of the rules: the sum of a session holds 79,228
+/// of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
+async fn an_overflow_of_the_session_volume_rejects_trades() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
             .await?;
@@ -550,7 +549,7 @@ async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
     .await?;
     let mut client = feed.client(Encoding::Json).await?;
     client.subscribe(subscribe(&["ticker:A"])).await?;
-    // The drops are counted before the ticker that follows them is in the log.
+    // Drops are counted before the following ticker is in the log.
     let ticker = |event: &DataEvent| match &event.body {
         Body::Ticker(ticker) if ticker.n >= 79_228 => Some((ticker.vwap, ticker.n, ticker.vol.0)),
         _ => None,
@@ -570,7 +569,7 @@ async fn a_session_that_can_hold_no_more_refuses_trades() -> Result<()> {
 }
 
 #[test]
-fn hours_and_offsets_out_of_range_are_refused() {
+fn hours_and_offsets_out_of_range_are_rejected() {
     let problem = |hours: &str| {
         let text = format!(
             "sources: [{{name: s, kind: sim, instruments: [{{symbol: A, start: 100, hours: {{{hours}}}}}]}}]"
@@ -620,7 +619,7 @@ fn hours_and_offsets_out_of_range_are_refused() {
     }
 }
 
-/// Arithmetic on foreign numbers that wraps in a release build must be found by the tests.
+/// External numbers whose arithmetic would wrap in a release build must fail in the tests.
 #[test]
 fn tests_run_with_overflow_checks() {
     let add = |a: u8| std::panic::catch_unwind(|| std::hint::black_box(a) + 1);

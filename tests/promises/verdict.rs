@@ -1,4 +1,4 @@
-//! The load tester's verdict: a run that proves nothing never passes.
+//! Verdict of the load tester: a run that proves nothing never passes.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -16,15 +16,14 @@ use crate::harness::Feed;
 
 const TICKCAST: &str = env!("CARGO_BIN_EXE_tickcast");
 
-/// What a server of another kind does once it has answered the handshake.
+/// Script of a foreign server after its handshake response.
 #[derive(Debug, Clone)]
 enum Script {
-    /// Sends a message with the time, as far ahead of the right one, every 5 ms; each is told of
-    /// here.
+    /// Sends a message every 5 ms with a time that is ahead by this; reports each on this channel.
     Stream(Duration, mpsc::Sender<()>),
-    /// Sends one message in the same packet as the answer, then as above.
+    /// Sends one message in the packet of the handshake response, then as above.
     GreetThenStream,
-    /// Closes.
+    /// Closes the connection.
     Close,
 }
 
@@ -41,7 +40,7 @@ async fn answer(mut stream: TcpStream, script: Script) -> Result<()> {
     let key = head
         .lines()
         .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
-        .context("a key")?;
+        .context("missing key")?;
     let mut answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
@@ -68,14 +67,14 @@ async fn answer(mut stream: TcpStream, script: Script) -> Result<()> {
             .write_all(&text_frame(&format!("{{\"t\":{time}}}")))
             .await?;
         if let Some(sent) = &sent {
-            // Only the first ones are waited for.
+            // Only the first ones are awaited.
             let _full = sent.try_send(());
         }
     }
 }
 
-/// A WebSocket server that follows a script on each connection.
-async fn scripted(script: Script) -> Result<SocketAddr> {
+/// WebSocket server that follows a script on each connection.
+async fn scripted_server(script: Script) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
@@ -86,7 +85,7 @@ async fn scripted(script: Script) -> Result<SocketAddr> {
     Ok(address)
 }
 
-async fn tested(plan: Plan) -> Result<Outcome> {
+async fn run_test(plan: Plan) -> Result<Outcome> {
     Ok(tokio::task::spawn_blocking(move || run(&plan, &mut |_| false)).await??)
 }
 
@@ -106,18 +105,18 @@ fn raw(address: SocketAddr) -> Result<Plan> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_message_in_the_packet_of_the_handshake_is_counted() -> Result<()> {
-    let address = scripted(Script::GreetThenStream).await?;
-    let outcome = tested(raw(address)?).await?;
+    let address = scripted_server(Script::GreetThenStream).await?;
+    let outcome = run_test(raw(address)?).await?;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
     assert!(outcome.joining_s < 30.0 && outcome.tally.delivered > 0);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_whose_clock_is_ahead_makes_the_run_void() -> Result<()> {
+async fn a_server_clock_ahead_invalidates_the_run() -> Result<()> {
     let (sent, _unread) = mpsc::channel(1);
-    let address = scripted(Script::Stream(Duration::from_secs(5), sent)).await?;
-    let outcome = tested(raw(address)?).await?;
+    let address = scripted_server(Script::Stream(Duration::from_secs(5), sent)).await?;
+    let outcome = run_test(raw(address)?).await?;
     assert!(
         outcome
             .void
@@ -127,16 +126,19 @@ async fn a_target_whose_clock_is_ahead_makes_the_run_void() -> Result<()> {
         outcome.void
     );
     assert!(outcome.tally.negative > 0);
-    assert_eq!(outcome.published, None, "none of them is a latency");
+    assert_eq!(
+        outcome.published, None,
+        "negative latencies are not recorded"
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_in_which_nothing_came_or_all_were_closed_fails() -> Result<()> {
+async fn a_run_without_events_or_open_connections_fails() -> Result<()> {
     let feed =
         Feed::start("sources:\n  - {name: in, kind: push, open: true, instruments: [{symbol: A}]}")
             .await?;
-    let quiet = tested(Plan {
+    let quiet = run_test(Plan {
         warmup: Duration::ZERO,
         duration: Duration::from_millis(300),
         ..Plan::new(feed.address, vec!["trade:A".into()])
@@ -146,7 +148,7 @@ async fn a_run_in_which_nothing_came_or_all_were_closed_fails() -> Result<()> {
         quiet.failures,
         ["no event was delivered during measurement"]
     );
-    let closed = tested(raw(scripted(Script::Close).await?)?).await?;
+    let closed = run_test(raw(scripted_server(Script::Close).await?)?).await?;
     assert!(
         closed
             .failures
@@ -159,8 +161,8 @@ async fn a_run_in_which_nothing_came_or_all_were_closed_fails() -> Result<()> {
 }
 
 #[test]
-fn outputs_that_cannot_be_written_are_refused_before_the_test() -> Result<()> {
-    // Nobody listens there: had it tried to connect, the exit code would be 1.
+fn unwritable_outputs_are_rejected_before_the_test() -> Result<()> {
+    // Nothing listens there: an attempt to connect would give exit code 1.
     for (flag, path) in [
         ("--json", "/nonexistent/x.json"),
         ("--hdr", "/nonexistent/x"),
@@ -180,14 +182,14 @@ fn outputs_that_cannot_be_written_are_refused_before_the_test() -> Result<()> {
         .arg(&path)
         .output()?;
     assert_eq!(output.status.code(), Some(1));
-    assert!(!path.exists(), "a test that never began leaves no file");
+    assert!(!path.exists(), "a test that did not begin leaves no file");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_test_prints_what_it_measured_and_exits_with_130() -> Result<()> {
+async fn an_interrupted_test_prints_its_results_and_exits_with_130() -> Result<()> {
     let (sent, mut received) = mpsc::channel(1);
-    let address = scripted(Script::Stream(Duration::ZERO, sent)).await?;
+    let address = scripted_server(Script::Stream(Duration::ZERO, sent)).await?;
     let child = Command::new(TICKCAST)
         .args(["load", "--raw", &format!("ws://{address}/"), "-c", "1"])
         .args(["--timestamp", "t", "--warmup", "0", "-d", "10m"])
@@ -195,7 +197,7 @@ async fn an_interrupted_test_prints_what_it_measured_and_exits_with_130() -> Res
         .stderr(Stdio::piped())
         .spawn()?;
     for _ in 0..20 {
-        received.recv().await.context("it reads")?;
+        received.recv().await.context("no message was read")?;
     }
     let sent = Command::new("kill")
         .args(["-INT", &child.id().to_string()])

@@ -318,7 +318,7 @@ fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
         }
     }
     if outcome.void.is_some() && exit == Exit::Ok {
-        writeln!(out, "  slo: not met, the run is void")?;
+        writeln!(out, "  slo: not met, the run is invalid")?;
         exit = Exit::Failed;
     }
     Ok(exit)

@@ -63,7 +63,7 @@ impl LoadConnection {
                 self.fail(
                     recorder,
                     &format!(
-                        "heartbeat: {} events delivered, but {counted} received",
+                        "the heartbeat counts {} delivered events, but {counted} were received",
                         heartbeat.delivered
                     ),
                 );
@@ -73,7 +73,7 @@ impl LoadConnection {
             Control::Error(error) => self.fail(
                 recorder,
                 &format!(
-                    "the server responded with {} {}: {}",
+                    "the server reported error {} {}: {}",
                     error.code, error.name, error.message
                 ),
             ),
@@ -134,11 +134,13 @@ impl LoadConnection {
         }
         let entries = std::mem::take(entries);
         for entry in &entries {
-            if entry.head.since(entry.start) != entry.delivered + entry.merged + entry.lost {
+            let published = entry.head.since(entry.start);
+            let accounted = entry.delivered + entry.merged + entry.lost;
+            if published != accounted {
                 self.fail(
                     recorder,
                     &format!(
-                        "{}: the server's ledger does not balance: {entry:?}",
+                        "{}: the server's ledger does not balance: head − start is {published}, delivered + merged + lost is {accounted}",
                         entry.topic
                     ),
                 );

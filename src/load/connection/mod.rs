@@ -21,16 +21,17 @@ use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
 
 /// Maximum length of a handshake response in bytes.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-/// Why a connection failed.
+
+/// Reason why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
-    #[error("{0}")]
+    #[error("socket error: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("handshake rejected: {0}")]
+    #[error("handshake failed: {0}")]
     Handshake(#[from] HandshakeError),
 }
 
@@ -366,6 +367,8 @@ impl LoadConnection {
 
     fn put(&mut self, mut frame: Frame) {
         frame.header_mut().mask = Some(rand::random());
-        frame.format(&mut self.out).expect("a Vec takes all");
+        frame
+            .format(&mut self.out)
+            .expect("writing to a Vec cannot fail");
     }
 }

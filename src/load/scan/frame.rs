@@ -79,7 +79,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
         ));
     }
     if payload > i64::MAX as u64 {
-        return Err(FrameError::Protocol("payload length beyond 63 bits"));
+        return Err(FrameError::Protocol(
+            "payload length of 64 bits; at most 63 are allowed",
+        ));
     }
     if opcode >= CLOSE && (!is_final || payload > CONTROL_BYTES_MAX) {
         return Err(FrameError::Protocol(
@@ -98,7 +100,9 @@ pub(super) fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
 pub(super) fn close_code(payload: &[u8]) -> Result<u16, FrameError> {
     match payload {
         [] => Ok(1005),
-        [_] => Err(FrameError::Protocol("close frame of one byte")),
+        [_] => Err(FrameError::Protocol(
+            "close frame with a payload of one byte",
+        )),
         [a, b, reason @ ..] => {
             let code = u16::from_be_bytes([*a, *b]);
             if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {

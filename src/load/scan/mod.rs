@@ -6,7 +6,7 @@ mod frame;
 #[cfg(test)]
 #[allow(
     clippy::arithmetic_side_effects,
-    reason = "their numbers are their own"
+    reason = "tests compute with small constants"
 )]
 mod tests;
 mod utf8_check;
@@ -192,7 +192,7 @@ impl Scanner {
         let is_data = header.opcode < CLOSE;
         if is_data && (header.opcode == CONTINUATION) != self.in_message {
             return Err(FrameError::Protocol(
-                "unexpected continuation frame, or a new message inside a fragmented one",
+                "continuation frame without a message, or new message before the end of a fragmented one",
             ));
         }
         let counts = want == Want::Count && header.opcode == BINARY && header.is_final;

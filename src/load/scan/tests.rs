@@ -23,7 +23,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 fn array(events: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    rmp::encode::write_array_len(&mut out, events as u32).expect("a Vec takes all");
+    rmp::encode::write_array_len(&mut out, events as u32).expect("writing to a Vec cannot fail");
     out.resize(out.len() + events * 3, 1);
     out
 }
@@ -39,7 +39,7 @@ fn totals(pieces: &[&[u8]], want: Want) -> Vec<String> {
 
 /// Every violation, fed whole and byte by byte, with the close code that answers it.
 #[test]
-fn violations_of_rfc_6455_are_refused_with_their_close_codes() {
+fn violations_of_rfc_6455_are_rejected_with_their_close_codes() {
     let long_ping = frame(0x89, &[0; 126]);
     let split_text: &[u8] = &[0x01, 2, b'a', 0xe2, 0x80, 1, 0x28];
     let cases: [(&str, &[u8], u16); 17] = [
@@ -93,7 +93,7 @@ fn violations_of_rfc_6455_are_refused_with_their_close_codes() {
 }
 
 #[test]
-fn text_in_pieces_is_valid_wherever_it_is_cut() {
+fn text_split_at_any_byte_is_valid() {
     let text = "a€𝄞b".as_bytes();
     for cut in 0..=text.len() {
         let (first, second) = text.split_at(cut);
@@ -107,7 +107,7 @@ fn text_in_pieces_is_valid_wherever_it_is_cut() {
 
 proptest! {
     #[test]
-    fn any_cut_finds_the_same(cuts in proptest::collection::vec(1usize..90, 0..12), events in 0usize..40) {
+    fn splitting_the_input_does_not_change_the_result(cuts in proptest::collection::vec(1usize..90, 0..12), events in 0usize..40) {
         let long = vec![0x81; 70_000];
         let bytes = [
             frame(0x82, &array(events)), frame(0x82, &[0x81, 7]), frame(0x89, b"?"), frame(2, &[0x81]), frame(0x8a, b""), frame(0, b""),

@@ -4,7 +4,7 @@ use super::super::row::{
     QuoteColumns, RowReader, RowType, SideColumn, SymbolAt, TradeColumns, VenueAt,
 };
 use super::super::{Columns, ReplayConfig};
-use super::error::FormError;
+use super::error::FormatError;
 use super::start::Start;
 use super::symbol::symbol_of;
 
@@ -23,7 +23,7 @@ struct Names {
 }
 
 impl Names {
-    fn place(&self, wanted: &str) -> Result<usize, FormError> {
+    fn place(&self, wanted: &str) -> Result<usize, FormatError> {
         let number = is_number(wanted).then(|| wanted.parse::<usize>());
         if let Some(number) =
             number.filter(|_| !self.first.iter().any(|name| name == wanted) || self.by_number)
@@ -33,19 +33,19 @@ impl Names {
                 .ok()
                 .filter(|number| (1..=columns).contains(number))
                 .map(|number| number - 1)
-                .ok_or_else(|| FormError::NoNumber {
+                .ok_or_else(|| FormatError::NoColumnNumber {
                     columns,
                     wanted: wanted.to_owned(),
                 });
         }
         let found = self.first.iter().position(|name| name == wanted);
-        found.ok_or_else(|| FormError::NoColumn {
+        found.ok_or_else(|| FormatError::NoColumn {
             wanted: wanted.to_owned(),
-            there: self.first.join(", "),
+            available: self.first.join(", "),
         })
     }
 
-    fn optional(&self, wanted: Option<&String>) -> Result<Option<usize>, FormError> {
+    fn optional(&self, wanted: Option<&String>) -> Result<Option<usize>, FormatError> {
         wanted.map(|name| self.place(name)).transpose()
     }
 
@@ -53,11 +53,11 @@ impl Names {
         &self,
         px: Option<&String>,
         qty: Option<&String>,
-    ) -> Result<Option<(usize, usize)>, FormError> {
+    ) -> Result<Option<(usize, usize)>, FormatError> {
         match (self.optional(px)?, self.optional(qty)?) {
             (Some(px), Some(qty)) => Ok(Some((px, qty))),
             (None, None) => Ok(None),
-            _ => Err(FormError::HalfTrade),
+            _ => Err(FormatError::IncompleteTrade),
         }
     }
 
@@ -66,11 +66,11 @@ impl Names {
         &self,
         px: Option<&String>,
         qty: Option<&String>,
-    ) -> Result<Option<(usize, Option<usize>)>, FormError> {
+    ) -> Result<Option<(usize, Option<usize>)>, FormatError> {
         match (self.optional(px)?, self.optional(qty)?) {
             (Some(px), qty) => Ok(Some((px, qty))),
             (None, None) => Ok(None),
-            (None, Some(_)) => Err(FormError::SizeAlone),
+            (None, Some(_)) => Err(FormatError::SizeWithoutPrice),
         }
     }
 }
@@ -104,14 +104,14 @@ pub(super) fn map(
     name: &str,
     columns: &Columns,
     config: &ReplayConfig,
-) -> Result<Mapping, FormError> {
+) -> Result<Mapping, FormatError> {
     let delimiter = start.delimiter();
     let names = Names {
         first: start.cells(0, delimiter),
         by_number: all_numbers(columns),
     };
     if names.first.is_empty() {
-        return Err(FormError::Unclosed);
+        return Err(FormatError::NoColumns);
     }
     let trade = names.pair(columns.price.as_ref(), columns.qty.as_ref())?;
     let side = names
@@ -138,7 +138,7 @@ pub(super) fn map(
     rows.trade = trade.map(|(px, qty)| TradeColumns { px, qty, side, id });
     rows.quote = (bid.is_some() || ask.is_some()).then_some(QuoteColumns { bid, ask });
     if !names.by_number && config.times.is_time(&names.first[rows.time]) {
-        return Err(FormError::NoHeader {
+        return Err(FormatError::NoHeader {
             first: names.first.join(","),
         });
     }

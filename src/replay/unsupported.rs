@@ -2,23 +2,24 @@
 //! and the remedy.
 
 /// Supported formats.
-const WORKS: &str = "tickcast plays trades and quotes as CSV, plain or packed by gzip, zstd or zip";
+const SUPPORTED: &str =
+    "supported are trades and quotes as CSV, plain or compressed with gzip, zstd or zip";
 
 /// Names in folders and archives that are not data.
 pub(super) fn by_name(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
     let ends = |ends: &[&str]| ends.iter().any(|end| lower.ends_with(end));
     if name.starts_with('.') {
-        Some("a hidden file")
+        Some("hidden file")
     } else if ends(&[".checksum", ".sha256", ".sha512", ".md5", ".sig", ".asc"])
         || lower.ends_with("sha256sums")
         || lower.ends_with("md5sums")
     {
-        Some("a checksum")
+        Some("checksum file")
     } else if ends(&[".md", ".pdf", ".html", ".png", ".jpg"]) || lower.starts_with("readme") {
         Some("documentation")
     } else if ends(&[".tmp", ".part", ".partial", ".crdownload", ".lock"]) {
-        Some("an unfinished download")
+        Some("unfinished download")
     } else {
         None
     }
@@ -28,11 +29,11 @@ pub(super) fn by_name(name: &str) -> Option<&'static str> {
 const MAGICS: &[(&[u8], &str)] = &[
     (
         b"PAR1",
-        "a Parquet file; write it as CSV, for example with DuckDB: COPY (FROM 'x.parquet') TO 'x.csv'",
+        "a Parquet file; convert it to CSV, e.g. with DuckDB: COPY (FROM 'x.parquet') TO 'x.csv'",
     ),
     (
         b"DBN",
-        "a Databento DBN file; write it as CSV with `dbn x.dbn --csv`, or request CSV, and name the columns under `columns`",
+        "a Databento DBN file; convert it with `dbn x.dbn --csv`, or download CSV, and map the columns under `columns`",
     ),
     (
         b"\xd4\xc3\xb2\xa1",
@@ -54,27 +55,33 @@ const MAGICS: &[(&[u8], &str)] = &[
         b"\x0a\x0d\x0d\x0a",
         "a pcapng capture; decode its packets to CSV first",
     ),
-    (b"ARROW1", "an Arrow file; write it as CSV"),
-    (b"ORC", "an ORC file; write it as CSV"),
-    (b"Obj\x01", "an Avro file; write it as CSV"),
-    (b"\x89HDF", "an HDF5 file; write it as CSV"),
-    (b"\x93NUMPY", "a NumPy array; write it as CSV"),
+    (b"ARROW1", "an Arrow file; convert it to CSV"),
+    (b"ORC", "an ORC file; convert it to CSV"),
+    (b"Obj\x01", "an Avro file; convert it to CSV"),
+    (b"\x89HDF", "an HDF5 file; convert it to CSV"),
+    (b"\x93NUMPY", "a NumPy array; convert it to CSV"),
     (
         b"SQLite format 3",
-        "an SQLite database; write the table as CSV",
+        "an SQLite database; export the table as CSV",
     ),
-    (b"\xfd7zXZ", "packed by xz; pack it with gzip or zstd"),
-    (b"BZh", "packed by bzip2; pack it with gzip or zstd"),
+    (
+        b"\xfd7zXZ",
+        "compressed with xz; recompress it with gzip or zstd",
+    ),
+    (
+        b"BZh",
+        "compressed with bzip2; recompress it with gzip or zstd",
+    ),
     (b"7z\xbc\xaf", "a 7-Zip archive; use zip, gzip or zstd"),
     (
         b"\x04\x22\x4d\x18",
-        "packed by lz4; pack it with gzip or zstd",
+        "compressed with lz4; recompress it with gzip or zstd",
     ),
     (b"\x1f\x8b", "packed twice; unpack it once"),
     (b"\x28\xb5\x2f\xfd", "packed twice; unpack it once"),
     (
         b"PK\x03\x04",
-        "an archive within an archive; unpack it once",
+        "an archive within an archive; extract the inner one",
     ),
     (
         b"\xff\xfe",
@@ -90,11 +97,11 @@ const MAGICS: &[(&[u8], &str)] = &[
 /// Format whose files begin with these bytes.
 pub(super) fn by_magic(start: &[u8]) -> Option<String> {
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| start.starts_with(magic)) {
-        return Some(format!("this is {what}; {WORKS}"));
+        return Some(format!("this is {what}; {SUPPORTED}"));
     }
     if start.get(257..262) == Some(b"ustar") {
         return Some(format!(
-            "this is a tar archive; unpack it and name the folder; {WORKS}"
+            "this is a tar archive; extract it and replay the folder; {SUPPORTED}"
         ));
     }
     let text = String::from_utf8_lossy(&start[..start.len().min(4096)]);
@@ -104,7 +111,7 @@ pub(super) fn by_magic(start: &[u8]) -> Option<String> {
     }
     if text.starts_with(['{', '[']) {
         return Some(format!(
-            "this is JSON; {WORKS}; JSON lines of events can be published with POST /v1/publish"
+            "this is JSON; {SUPPORTED}; publish events as JSON lines with POST /v1/publish"
         ));
     }
     let first = text.lines().next().unwrap_or_default();
@@ -115,12 +122,12 @@ pub(super) fn by_magic(start: &[u8]) -> Option<String> {
     });
     if is_capture {
         return Some(format!(
-            "this is a raw capture of WebSocket messages; {WORKS}"
+            "this is a raw capture of WebSocket messages; {SUPPORTED}"
         ));
     }
     start[..start.len().min(4096)]
         .contains(&0)
-        .then(|| format!("this is a binary file; {WORKS}"))
+        .then(|| format!("this is a binary file; {SUPPORTED}"))
 }
 
 /// Content of a CSV file with these column names, if it is known and unsupported.
@@ -131,8 +138,8 @@ pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
             .iter()
             .all(|wanted| lower.iter().any(|name| name == wanted))
     };
-    let tardis = "from Tardis use `trades`, `quotes`, `book_ticker` or `book_snapshot_5`";
-    let binance = "from Binance use `trades`, `aggTrades` or `bookTicker`";
+    let tardis = "use Tardis `trades`, `quotes`, `book_ticker` or `book_snapshot_5`";
+    let binance = "use Binance `trades`, `aggTrades` or `bookTicker`";
     let (what, instead) = if has(&["exchange", "is_snapshot", "side", "price", "amount"]) {
         ("Tardis incremental_book_L2 (order book updates)", tardis)
     } else if has(&["exchange", "funding_rate", "open_interest", "mark_price"]) {
@@ -150,7 +157,10 @@ pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     } else if has(&["calc_time", "last_funding_rate"]) {
         ("Binance fundingRate", binance)
     } else if has(&["open", "high", "low", "close"]) {
-        ("klines (bars)", "tickcast makes bars from trades")
+        (
+            "klines (bars)",
+            "use trades; tickcast derives bars from them",
+        )
     } else if has(&["price", "size", "action", "side", "order_id"]) {
         (
             "Databento MBO (orders)",
@@ -159,7 +169,7 @@ pub(super) fn by_header(names: &[&str], file: &str) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("this holds {what}, which is not played; {instead}"))
+    Some(format!("{what} cannot be replayed; {instead}"))
 }
 
 /// Rows of klines without a header: 12 numbers, of which the first and the seventh are times.
@@ -177,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_that_are_not_played_are_named() {
+    fn unsupported_formats_are_named() {
         for (start, what) in [
             (&b"PAR1\x15\x04"[..], "Parquet"),
             (b"DBN\x03\x10", "DBN"),
@@ -197,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_not_played_are_named() {
+    fn unsupported_headers_are_named() {
         for (header, what) in [
             ("open_time,open,high,low,close,volume", "klines"),
             ("Date,Open,High,Low,Close,Adj Close,Volume", "klines"),
@@ -233,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_data_are_known() {
+    fn names_of_non_data_files_are_recognized() {
         for name in [
             "A.zip.CHECKSUM",
             ".hidden",

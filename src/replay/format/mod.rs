@@ -7,17 +7,17 @@ mod symbol;
 
 use super::record::Cells;
 use super::row::{QuoteColumns, RowReader, SideColumn, SymbolAt, TradeColumns};
-use super::{ReplayConfig, unplayable};
+use super::{ReplayConfig, unsupported};
 use crate::market::Symbol;
 use crate::source::account::{RowFault, Skip};
 use columns::Mapping;
-use error::FormError;
+use error::FormatError;
 use start::Start;
 use symbol::symbol_of;
 
 /// Format of a file.
 #[derive(Debug)]
-pub(super) struct Form {
+pub(super) struct Format {
     pub delimiter: u8,
     /// Cells of the header, if the file has one.
     pub header: Option<Vec<String>>,
@@ -36,13 +36,13 @@ const FUTURES_TRADES: [&str; 2] = [
 ];
 const FUTURES_AGG_TRADES: &str =
     "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker";
-impl Form {
+impl Format {
     /// Detects the format from the first lines and the name of a file.
     pub(super) fn detect(
         start: &str,
         name: &str,
         config: &ReplayConfig,
-    ) -> Result<Self, FormError> {
+    ) -> Result<Self, FormatError> {
         let start = Start::of(start);
         if let Some(columns) = &config.columns {
             let Mapping {
@@ -59,15 +59,15 @@ impl Form {
         let delimiter = start.delimiter();
         let first = start.cells(0, delimiter);
         if first.is_empty() {
-            return Err(FormError::Unclosed);
+            return Err(FormatError::NoColumns);
         }
         let names: Vec<&str> = first.iter().map(String::as_str).collect();
         let joined = names.join(",").to_ascii_lowercase();
-        if let Some(why) = unplayable::by_header(&names, name) {
-            return Err(FormError::NotPlayed(why));
+        if let Some(why) = unsupported::by_header(&names, name) {
+            return Err(FormatError::Unsupported(why));
         }
-        if unplayable::is_klines(&names) {
-            return Err(FormError::Klines);
+        if unsupported::is_klines(&names) {
+            return Err(FormatError::Klines);
         }
         let rows = if let Some(rows) = tardis(&joined, config) {
             rows
@@ -148,7 +148,7 @@ fn binance(
     second: &[String],
     name: &str,
     config: &ReplayConfig,
-) -> Result<RowReader, FormError> {
+) -> Result<RowReader, FormatError> {
     let has_header = first[0].parse::<f64>().is_err();
     let is_flag =
         |cell: &str| cell.eq_ignore_ascii_case("true") || cell.eq_ignore_ascii_case("false");
@@ -167,7 +167,7 @@ fn binance(
         (_, "------ff") => (Some(6), 5, Market::Spot),
         (_, "------f") => (Some(6), 5, Market::Futures),
         (_, "-------") if !has_header => (None, 5, Market::Futures),
-        _ => return Err(FormError::unknown(first)),
+        _ => return Err(FormatError::unknown(first)),
     };
     let symbol = symbol_of(name, config)?;
     let mut rows = RowReader::new(time, SymbolAt::Fixed(symbol.clone()), config);
@@ -194,19 +194,19 @@ fn binance(
 
 /// Parses one line of a format.
 pub(super) fn read_line(
-    form: &mut Form,
+    format: &mut Format,
     cells: &mut Cells,
     line: &[u8],
 ) -> Result<super::row::Row, RowFault> {
     let text = std::str::from_utf8(line)
-        .map_err(|_wrong| RowFault::new(Skip::NotUtf8, "the line is not UTF-8"))?;
+        .map_err(|_wrong| RowFault::new(Skip::NotUtf8, "invalid UTF-8"))?;
     cells
-        .split(text, form.delimiter)
+        .split(text, format.delimiter)
         .map_err(|fault| RowFault::new(Skip::Quote, fault.to_string()))?;
-    if form.is_header(cells) {
-        return Err(RowFault::new(Skip::Header, "the header again"));
+    if format.is_header(cells) {
+        return Err(RowFault::new(Skip::Header, "repeated header"));
     }
-    form.rows.row(cells)
+    format.rows.row(cells)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Lane of one file in the merge, with its account.
+//! Rows of one recording in the merge, with its account.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::IntCounter;
 
-use super::placed::{Mark, Placed};
+use super::located::{LocatedRow, Mark};
 use super::reader::{Chunk, FilePosition, Recording};
 use crate::market::UnixNanos;
 use crate::source::Output;
@@ -26,8 +26,8 @@ pub(super) struct Strictness {
 
 /// One open recording of a replay.
 #[derive(Debug)]
-pub(super) struct Lane {
-    pub rows: VecDeque<Placed>,
+pub(super) struct FileStream {
+    pub rows: VecDeque<LocatedRow>,
     pub has_trades: bool,
     pub has_quotes: bool,
     pub account: Arc<FileAccount>,
@@ -49,7 +49,7 @@ pub(super) struct Lane {
     newest: UnixNanos,
 }
 
-impl Lane {
+impl FileStream {
     pub(super) fn new(recording: Recording, positions: &[FilePosition], out: &Output) -> Self {
         let meter = |outcome| {
             let labels = [&*out.name, outcome];
@@ -78,15 +78,15 @@ impl Lane {
     pub(super) fn next(&self, at: usize) -> Option<Reverse<(UnixNanos, usize)>> {
         self.rows
             .front()
-            .map(|placed| Reverse((placed.row.ts().max(self.newest), at)))
+            .map(|located| Reverse((located.row.ts().max(self.newest), at)))
     }
 
     /// Removes the next row, which was due at `due`.
-    pub(super) fn take(&mut self, due: UnixNanos) -> Option<Placed> {
-        let placed = self.rows.pop_front()?;
+    pub(super) fn take(&mut self, due: UnixNanos) -> Option<LocatedRow> {
+        let located = self.rows.pop_front()?;
         self.newest = due;
-        self.mark = placed.mark;
-        Some(placed)
+        self.mark = located.mark;
+        Some(located)
     }
 
     pub(super) fn position(&self) -> FilePosition {
@@ -133,7 +133,7 @@ impl Lane {
             }
             if strictness.bad > strictness.max_bad {
                 self.limit = Some(format!(
-                    "more than {} bad lines (max_bad); the last is {}:{}: {}",
+                    "more than {} invalid lines (`max_bad`); last: {}:{}: {}",
                     strictness.max_bad, self.name, note.line, note.fault
                 ));
                 chunk.rows.truncate(note.before);
@@ -146,7 +146,7 @@ impl Lane {
             tracing::error!(
                 source = &*out.name,
                 file = &*self.name,
-                fault,
+                error = fault,
                 "file damaged"
             );
             self.account.fail(&fault);
@@ -181,13 +181,13 @@ impl Lane {
                 line,
                 reason,
                 error,
-                "row skipped; others like it are counted"
+                "row skipped; further rows with this reason are only counted"
             );
         }
         if strictness.logged == LOGGED_MAX {
             tracing::warn!(
                 source,
-                "further skipped rows are counted without a line each"
+                "too many skipped rows to log; further ones are only counted"
             );
         }
     }
@@ -222,7 +222,7 @@ impl Lane {
             trades = report.trades,
             quotes = report.quotes,
             skipped = report.skipped_text(),
-            "file played"
+            "file replayed"
         );
     }
 }

@@ -1,18 +1,18 @@
 use super::super::ReplayConfig;
-use super::error::FormError;
+use super::error::FormatError;
 use crate::market::Symbol;
 
-/// The symbol that the config gives, or the file's name.
-pub(super) fn symbol_of(name: &str, config: &ReplayConfig) -> Result<Symbol, FormError> {
+/// Symbol of the config, or else of the file name.
+pub(super) fn symbol_of(name: &str, config: &ReplayConfig) -> Result<Symbol, FormatError> {
     if let Some(symbol) = &config.symbol {
         return Ok(symbol.clone());
     }
-    let text = binance_symbol(name).ok_or(FormError::NoSymbol)?;
-    Symbol::from_venue(&text).map_err(FormError::Symbol)
+    let text = binance_symbol(name).ok_or(FormatError::NoSymbol)?;
+    Symbol::from_venue(&text).map_err(FormatError::Symbol)
 }
 
-/// `SYMBOL-type-date…`: what stands before a last `_` in front of it is no part, but for a future's
-/// own suffix.
+/// Symbol of a name `SYMBOL-type-date…`. A prefix that ends with `_` is not part of it, but a
+/// future's suffix after `_` is.
 pub(super) fn binance_symbol(name: &str) -> Option<String> {
     let head = name
         .split('-')

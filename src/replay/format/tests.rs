@@ -1,39 +1,39 @@
 use super::super::Columns;
 use super::super::record::{Line, Lines};
-use super::super::row::{Row, What};
+use super::super::row::{Row, RowBody};
 use super::symbol::binance_symbol;
 use super::*;
 use crate::market::UnixNanos;
 use proptest::prelude::*;
 
-/// Every row of a text as what it is read as.
+/// Parsed rows of a text.
 fn rows(
     text: &str,
     name: &str,
     columns: Option<&Columns>,
-) -> Result<Vec<Result<Row, RowFault>>, FormError> {
+) -> Result<Vec<Result<Row, RowFault>>, FormatError> {
     let config = ReplayConfig {
         columns: columns.cloned(),
         ..ReplayConfig::of(Vec::new())
     };
-    let mut form = Form::detect(text, name, &config)?;
+    let mut format = Format::detect(text, name, &config)?;
     let (mut lines, mut cells) = (Lines::new(text.as_bytes()), Cells::default());
     let mut rows = Vec::new();
-    if form.header.is_some() {
+    if format.header.is_some() {
         let _header = lines.next();
     }
     while let Ok(Some(Line::Whole)) = lines.next() {
-        rows.push(read_line(&mut form, &mut cells, lines.line()));
+        rows.push(read_line(&mut format, &mut cells, lines.line()));
     }
     Ok(rows)
 }
 
 /// The first row of a text: price and aggressor of a trade, both prices of a quote.
 fn first(text: &str, name: &str) -> (String, String) {
-    let rows = rows(text, name, None).expect("a known form");
-    match &rows[0].as_ref().expect("a good row").what {
-        What::Trade(trade) => (trade.px.0.to_string(), trade.side.name().to_owned()),
-        What::Quote(quote) => {
+    let rows = rows(text, name, None).expect("supported format");
+    match &rows[0].as_ref().expect("valid row").body {
+        RowBody::Trade(trade) => (trade.px.0.to_string(), trade.side.name().to_owned()),
+        RowBody::Quote(quote) => {
             let price = |level: Option<crate::market::Level>| {
                 level.map_or("-".to_owned(), |level| level.px.0.to_string())
             };
@@ -43,7 +43,7 @@ fn first(text: &str, name: &str) -> (String, String) {
 }
 
 #[test]
-fn symbols_are_read_from_the_names_of_binance_files() {
+fn symbols_are_parsed_from_binance_file_names() {
     for (name, symbol) in [
         ("BTCUSDT-trades-2024-08-08.zip", "BTCUSDT"),
         ("derived_usdm_BTCUSDT-trades-2024-08-08.csv.gz", "BTCUSDT"),
@@ -60,13 +60,14 @@ fn symbols_are_read_from_the_names_of_binance_files() {
     );
     let long = format!("{}-trades-2024-08-08.csv", "X".repeat(90));
     assert!(
-        symbol_of(&long, &config).is_err_and(|error| error.to_string().contains("in its name"))
+        symbol_of(&long, &config)
+            .is_err_and(|error| error.to_string().contains("file name: symbol"))
     );
 }
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "one table of cases")]
-fn every_known_form_is_detected() {
+fn every_supported_format_is_detected() {
     let name = "BTCUSDT-x-2024-08-08.csv";
     for (what, text, one, two) in [
         (
@@ -142,22 +143,22 @@ fn every_known_form_is_detected() {
         assert_eq!(first(&text, "t.csv"), (one.into(), two.into()), "{what}");
     }
     let unknown = rows("a,b\n1,2\n", "f.csv", None);
-    assert!(unknown.is_err_and(|error| error.to_string().contains("its form is unknown")));
+    assert!(unknown.is_err_and(|error| error.to_string().contains("unknown file format")));
 }
 
 #[test]
-fn times_of_binance_files_are_read_in_their_unit() {
+fn times_in_binance_files_are_parsed_in_their_unit() {
     // Spot files have microseconds since 2025.
     for time in ["1723161255342", "1723161255342000"] {
         let text = format!("1,5.10,2,9,{time},True,True\n");
-        let rows = rows(&text, "A-trades-2025-01-01.csv", None).expect("spot trades");
-        let row = rows[0].as_ref().expect("a good row");
+        let rows = rows(&text, "A-trades-2025-01-01.csv", None).expect("supported format");
+        let row = rows[0].as_ref().expect("valid row");
         assert_eq!(row.ts(), UnixNanos(1_723_161_255_342_000_000));
     }
 }
 
 #[test]
-fn columns_can_be_named_or_numbered() {
+fn columns_are_mapped_by_name_or_number() {
     let named = Columns {
         time: "t".into(),
         symbol: Some("s".into()),
@@ -202,7 +203,7 @@ fn columns_can_be_named_or_numbered() {
                 time: "9".into(),
                 ..numbered.clone()
             },
-            "none has the number 9",
+            "no column 9",
         ),
         ("\"q,s,t,p\n", named.clone(), "no closing quote"),
         (
@@ -211,7 +212,7 @@ fn columns_can_be_named_or_numbered() {
                 price: None,
                 ..named.clone()
             },
-            "must be named together",
+            "both `price` and `qty`",
         ),
     ] {
         let found = rows(text, "f.csv", Some(&columns)).expect_err(error);
@@ -236,10 +237,10 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(px in 1u64..1_000_000_000, qty in 1u64..1_000_000, ms in 100_000_000_000u64..4_000_000_000_000) {
+    fn written_trades_are_parsed_back(px in 1u64..1_000_000_000, qty in 1u64..1_000_000, ms in 100_000_000_000u64..4_000_000_000_000) {
         let line = format!("7,{}.{:02},{qty},1,{ms},true\n", px / 100, px % 100);
         let rows = rows(&line, "A-trades-2024-01-01.csv", None).expect("futures trades");
-        let What::Trade(trade) = &rows[0].as_ref().expect("a good row").what else {
+        let RowBody::Trade(trade) = &rows[0].as_ref().expect("valid row").body else {
             return Err(TestCaseError::fail("a trade"));
         };
         prop_assert_eq!(trade.px.0, rust_decimal::Decimal::new(px as i64, 2));

@@ -2,27 +2,27 @@ use crate::market::SymbolError;
 use crate::source::account::shown;
 
 /// Supported formats.
-const KNOWN: &str =
+const SUPPORTED: &str =
     "Tardis trades, quotes and book_snapshot, Binance trades, aggTrades and bookTicker";
 
 /// Reason why the format of a file is not detected or not supported.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::replay) enum FormError {
+pub(in crate::replay) enum FormatError {
     /// The first line cannot be split into cells.
     #[error(
-        "it has no first line of cells: its first 64 KiB are empty lines, or a quoted cell of \
-     its first line has no closing quote on that line, or characters after it"
+        "no columns in the first line: the first 64 KiB are empty, or a quoted cell of the first line \
+         has no closing quote on that line, or characters after it"
     )]
-    Unclosed,
+    NoColumns,
     /// Known format that is not supported.
     #[error("{0}")]
-    NotPlayed(String),
+    Unsupported(String),
     /// Bars of Binance, which have no header.
-    #[error("this holds klines (bars), which are not played; tickcast makes bars from trades")]
+    #[error("klines (bars) cannot be replayed; use trades; tickcast derives bars from them")]
     Klines,
     /// No known format matches.
     #[error(
-        "its form is unknown (known: {KNOWN}); name its columns under `columns` in a config, by header or by number from 1; its first line is {}",
+        "unknown file format; expected {SUPPORTED}, or a column mapping under `columns` in the config, e.g. {{time: ts, symbol: sym, price: px, qty: size}}, by header or by number from 1; first line: {}",
         shown(first)
     )]
     Unknown {
@@ -31,37 +31,37 @@ pub(in crate::replay) enum FormError {
     },
     /// The name of the file has no symbol.
     #[error(
-        "no symbol in its name (SYMBOL-type-date); name its column, or give one with --symbol or `symbol`"
+        "no symbol in the file name; expected SYMBOL-TYPE-DATE, e.g. BTCUSDT-trades-2024-08-08.csv, or set `columns.symbol`, `symbol` or --symbol"
     )]
     NoSymbol,
     /// The symbol in the file name is not a valid symbol.
-    #[error("in its name, {0}; give one with --symbol or `symbol`")]
+    #[error("file name: {0}; or set `symbol` or --symbol")]
     Symbol(SymbolError),
     /// A column number of the config is too large.
-    #[error("it has {columns} columns, so none has the number {wanted}")]
-    NoNumber {
+    #[error("no column {wanted}: the file has {columns} columns")]
+    NoColumnNumber {
         /// Number of columns.
         columns: usize,
         /// Number in the config.
         wanted: String,
     },
     /// A column name of the config is not in the header.
-    #[error("it has no column \"{wanted}\"; it has {}", shown(there))]
+    #[error("no column \"{wanted}\": the header has {}", shown(available))]
     NoColumn {
         /// Name in the config.
         wanted: String,
         /// Names in the header.
-        there: String,
+        available: String,
     },
     /// Trades need both.
-    #[error("the price and the quantity of trades must be named together")]
-    HalfTrade,
+    #[error("`columns`: trades need both `price` and `qty`")]
+    IncompleteTrade,
     /// A side of quotes needs a price.
-    #[error("the size of a side of quotes is named, but not its price")]
-    SizeAlone,
+    #[error("`columns`: a quote size (`bid_qty`, `ask_qty`) needs its price (`bid`, `ask`)")]
+    SizeWithoutPrice,
     /// The config names columns, but the file begins with a row.
     #[error(
-        "its first line is a row and no header: {}; name the columns by their numbers from 1",
+        "the first line is a data row, not a header: {}; map the columns by number from 1",
         shown(first)
     )]
     NoHeader {
@@ -70,7 +70,7 @@ pub(in crate::replay) enum FormError {
     },
 }
 
-impl FormError {
+impl FormatError {
     pub(super) fn unknown(first: &[&str]) -> Self {
         Self::Unknown {
             first: first.join(","),

@@ -14,11 +14,11 @@ pub(super) struct Mark {
 
 /// A row with its position.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct LocatedRow {
     pub line: u64,
     pub mark: Mark,
     pub row: Row,
 }
 
 /// A row, or a rejected line with the reason.
-pub(super) type Item = Result<Placed, (u64, RowFault)>;
+pub(super) type Item = Result<LocatedRow, (u64, RowFault)>;
