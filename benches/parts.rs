@@ -8,8 +8,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use rust_decimal::Decimal;
 use tickcast::bus::derive::{Derive, Publish};
 use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
+use tickcast::client::Accounts;
 use tickcast::clock::Clock;
-use tickcast::codec::{decode_server_message, encode_event};
+use tickcast::codec::{decode_server_message, encode_event, visit_events};
 use tickcast::limits::{HistoryLimits, OutboxLimits};
 use tickcast::load::scan::{Found, Scanner, Want};
 use tickcast::log::{
@@ -21,7 +22,9 @@ use tickcast::market::{
 };
 use tickcast::metrics::Metrics;
 use tickcast::outbox::{Counts, LastValueCache, Outbox, SlotId, View};
-use tickcast::protocol::{Encoding, Epoch, Mode, OnSlow, Seq, Settings};
+use tickcast::protocol::{
+    Control, Encoding, Entry, Epoch, Mode, OnSlow, Seq, ServerMessage, Settings, Subscribed,
+};
 use tickcast::replay::{Replay, ReplayConfig, Speed};
 use tickcast::session::Join;
 use tickcast::shard::ConnectionKey;
@@ -133,12 +136,58 @@ fn message(events: u64) -> (Vec<u8>, Vec<u8>) {
     (payload, frame)
 }
 
+/// Accounts of a client that holds one topic.
+fn accounts(topic: &str) -> Accounts {
+    let settings = Settings {
+        mode: Mode::Raw,
+        on_slow: OnSlow::Conflate,
+    };
+    let entry = Entry {
+        epoch: Some("1".to_owned()),
+        seq: Some(Seq::START),
+        ..Entry::new(topic.to_owned(), settings)
+    };
+    let subscribed = Control::Subscribed(Subscribed {
+        id: None,
+        ok: vec![entry],
+        err: Vec::new(),
+        count: 1,
+        max_message: None,
+        more: false,
+    });
+    let mut accounts = Accounts::default();
+    accounts
+        .take(&ServerMessage::Control(subscribed))
+        .expect("the first response is right");
+    accounts
+}
+
 fn receiving(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("receive");
     let (payload, frame) = message(20);
     group.throughput(Throughput::Elements(20));
     group.bench_function("decode", |bencher| {
         bencher.iter(|| decode_server_message(black_box(&payload), Encoding::Msgpack));
+    });
+    group.bench_function("visit", |bencher| {
+        bencher.iter(|| {
+            let mut last = Seq::START;
+            let visited = visit_events(black_box(&payload), Encoding::Msgpack, |event| {
+                last = event.seq;
+            });
+            (visited.is_ok(), last)
+        });
+    });
+    group.bench_function("visit_and_account", |bencher| {
+        let mut accounts = accounts("quote:SIM0000");
+        bencher.iter(|| {
+            // Each message begins at the same number.
+            accounts.resume("quote:SIM0000", Seq::START);
+            let visited = visit_events(black_box(&payload), Encoding::Msgpack, |event| {
+                accounts.take_event(&event).expect("it follows");
+            });
+            visited.is_ok()
+        });
     });
     let frames = frame.repeat(140);
     group.throughput(Throughput::Elements(20 * 140));

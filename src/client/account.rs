@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::codec::EventRef;
 use crate::market::{Body, UnixNanos};
 use crate::protocol::{DataEvent, Entry, Heartbeat, LedgerEntry, Mode, OnSlow, Seq, Settings};
 use crate::topic::{Channel, Kind, TopicName};
@@ -278,6 +279,9 @@ impl Account {
 
     /// Checks that the events after `head` up to `last` may be merged.
     fn check_jump(&self, topic: &str, last: Seq, rules: Rules) -> Result<(), AccountError> {
+        if last <= self.head {
+            return Ok(());
+        }
         let by_mode =
             self.settings.mode != Mode::Raw || self.covered_earlier(self.earlier.merges, last);
         let by_degrade = rules.degraded
@@ -285,7 +289,7 @@ impl Account {
                 || self.covered_earlier(self.earlier.degrades, last));
         let merges =
             self.channel.map(Channel::kind) != Some(Kind::Event) && (by_mode || by_degrade);
-        if last <= self.head || merges || self.channel.is_none() {
+        if merges || self.channel.is_none() {
             return Ok(());
         }
         Err(AccountError::UnreportedLoss {
@@ -310,7 +314,7 @@ impl Account {
     pub(super) fn event(
         &mut self,
         topic: &str,
-        event: &DataEvent,
+        event: &EventRef<'_>,
         rules: Rules,
     ) -> Result<u64, AccountError> {
         let before = event.seq.previous();
@@ -354,7 +358,7 @@ impl Account {
         if self.epoch != epoch {
             self.begin_epoch(topic, epoch, seq)?;
             if let Some(last) = events.last() {
-                self.see_bar(topic, last, rules)?;
+                self.see_bar(topic, &last.into(), rules)?;
             }
             return Ok(0);
         }
@@ -381,7 +385,7 @@ impl Account {
             });
         }
         if let Some(last) = events.last() {
-            self.see_bar(topic, last, rules)?;
+            self.see_bar(topic, &last.into(), rules)?;
         }
         let jumped = seq.since(self.head);
         self.merged = self.merged.saturating_add(jumped);
@@ -442,13 +446,14 @@ impl Account {
     fn see_bar(
         &mut self,
         topic: &str,
-        event: &DataEvent,
+        event: &EventRef<'_>,
         rules: Rules,
     ) -> Result<(), AccountError> {
-        let (Body::Bar(bar), Some(Channel::Bar(interval))) = (&event.body, self.channel) else {
+        let (Some((bar_start, is_done)), Some(Channel::Bar(interval))) = (event.bar, self.channel)
+        else {
             return Ok(());
         };
-        let after = |start: UnixNanos, length: Duration| bar.start > start.plus(length);
+        let after = |start: UnixNanos, length: Duration| bar_start > start.plus(length);
         let is_missing = match self.bar {
             LastBar::Unknown => false,
             LastBar::Open(start) => after(start, Duration::ZERO),
@@ -460,10 +465,10 @@ impl Account {
                 seq: event.seq,
             });
         }
-        self.bar = if bar.done {
-            LastBar::Closed(bar.start)
+        self.bar = if is_done {
+            LastBar::Closed(bar_start)
         } else {
-            LastBar::Open(bar.start)
+            LastBar::Open(bar_start)
         };
         Ok(())
     }

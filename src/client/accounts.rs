@@ -7,21 +7,18 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
-use std::collections::HashMap;
-use std::fmt::Write;
-
 use super::account::{Account, AccountError, Rules};
+use super::held::HeldTopics;
+use crate::codec::EventRef;
 use crate::protocol::{
-    Control, DataEvent, Entry, Gap, GapCause, Heartbeat, LagLevel, LedgerAnswer, LedgerEntry, Seq,
+    Control, Entry, Gap, GapCause, Heartbeat, LagLevel, LedgerAnswer, LedgerEntry, Seq,
     ServerMessage, Snapshot,
 };
 
 /// All accounts of one connection.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    topics: HashMap<String, Account>,
-    /// The name of the event's topic that is looked up; used again.
-    name: String,
+    topics: HeldTopics,
     degraded: bool,
     warned: bool,
     every_bar: bool,
@@ -59,10 +56,8 @@ impl Accounts {
     pub fn take(&mut self, message: &ServerMessage) -> Result<(), AccountError> {
         match message {
             ServerMessage::Events(events) => {
-                for event in events {
-                    self.event(event)?;
-                }
-                Ok(())
+                let mut events = events.iter().map(EventRef::from);
+                events.try_for_each(|event| self.take_event(&event))
             }
             ServerMessage::Control(control) => self.control(control),
         }
@@ -75,15 +70,14 @@ impl Accounts {
         }
     }
 
-    fn event(&mut self, event: &DataEvent) -> Result<(), AccountError> {
+    /// Takes in an event that [`visit_events`](super::visit_events) decoded.
+    pub fn take_event(&mut self, event: &EventRef<'_>) -> Result<(), AccountError> {
         let rules = self.rules();
-        self.name.clear();
-        write!(self.name, "{}", event.topic).expect("writing to a String cannot fail");
-        let account = self
+        let (topic, account) = self
             .topics
-            .get_mut(&self.name)
-            .ok_or_else(|| AccountError::NotSubscribed(self.name.clone()))?;
-        let merged = account.event(&self.name, event, rules)?;
+            .of_event(event.channel, event.symbol)
+            .ok_or_else(|| AccountError::NotSubscribed(event.topic()))?;
+        let merged = account.event(topic, event, rules)?;
         self.merged = self.merged.saturating_add(merged);
         self.delivered = self.delivered.saturating_add(1);
         Ok(())
@@ -134,7 +128,7 @@ impl Accounts {
                 Some(account) => account.acknowledge(entry, settings, seq),
                 None => {
                     let account = Account::new(entry, settings, seq);
-                    self.topics.insert(entry.topic.clone(), account);
+                    self.topics.insert(&entry.topic, account);
                 }
             }
         }

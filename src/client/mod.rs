@@ -60,6 +60,7 @@
 
 mod account;
 mod accounts;
+mod held;
 mod positions;
 mod url;
 
@@ -71,7 +72,9 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
-pub use crate::codec::{DecodeError, decode_server_message, encode_request};
+pub use crate::codec::{
+    DecodeError, EventRef, decode_server_message, encode_request, visit_events,
+};
 pub use account::{Account, AccountError};
 pub use accounts::Accounts;
 pub use positions::Positions;

@@ -83,7 +83,7 @@ fn flag(input: &mut &[u8]) -> Read<bool> {
 }
 
 /// Reads the number of entries of a map or an array from its marker and length.
-fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
+pub(super) fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     match byte(input)? {
         marker if marker & 0xf0 == small => Ok(usize::from(marker & 0x0f)),
         marker if marker == large => Ok(number(input, 2)? as usize),
@@ -149,7 +149,8 @@ pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
     }
 }
 
-fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
+/// Decodes one event.
+pub(super) fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
     let mut flat = Flat::default();
     let mut had = 0u8;
     for _ in 0..entries(input, 0x80, 0xde)? {

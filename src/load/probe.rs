@@ -3,9 +3,10 @@
 use hdrhistogram::Histogram;
 
 use super::recorder::{Recorder, TestSettings, add_failure};
-use crate::client::Accounts;
+use crate::client::{AccountError, Accounts};
+use crate::codec::EventRef;
 use crate::market::UnixNanos;
-use crate::protocol::{Control, DataEvent, ResumeFrom, Seq, ServerMessage};
+use crate::protocol::{Control, ResumeFrom, Seq, ServerMessage};
 use crate::topic::Channel;
 
 /// State of a probe.
@@ -50,25 +51,34 @@ impl Probe {
             .collect();
     }
 
-    pub(super) fn take(
+    pub(super) fn take_event(
         &mut self,
-        message: &ServerMessage,
+        event: &EventRef<'_>,
         now: UnixNanos,
         settings: &TestSettings,
         recorder: &mut Recorder<'_>,
     ) {
-        if let (ServerMessage::Events(events), true) = (message, recorder.measures) {
-            for event in events {
-                measure(event, now, settings, recorder);
-            }
+        if recorder.measures {
+            measure(event, now, settings, recorder);
         }
         if self.is_broken || !settings.ledger {
             return;
         }
-        if let Err(error) = self.accounts.take(message) {
-            self.is_broken = true;
-            add_failure(recorder.failures, format!("protocol violation: {error}"));
+        let taken = self.accounts.take_event(event);
+        self.check(taken, recorder);
+    }
+
+    pub(super) fn take_control(
+        &mut self,
+        message: &ServerMessage,
+        settings: &TestSettings,
+        recorder: &mut Recorder<'_>,
+    ) {
+        if self.is_broken || !settings.ledger {
+            return;
         }
+        let taken = self.accounts.take(message);
+        self.check(taken, recorder);
         if let ServerMessage::Control(Control::Subscribed(_)) = message {
             let accounts = &mut self.accounts;
             self.resumed
@@ -83,10 +93,17 @@ impl Probe {
                 });
         }
     }
+
+    fn check(&mut self, taken: Result<(), AccountError>, recorder: &mut Recorder<'_>) {
+        if let Err(error) = taken {
+            self.is_broken = true;
+            add_failure(recorder.failures, format!("protocol violation: {error}"));
+        }
+    }
 }
 
 fn measure(
-    event: &DataEvent,
+    event: &EventRef<'_>,
     now: UnixNanos,
     settings: &TestSettings,
     recorder: &mut Recorder<'_>,
@@ -99,8 +116,8 @@ fn measure(
         &mut recorder.tally.negative,
     );
     // Derived events have no due time.
-    if settings.due_is_known && matches!(event.topic.channel, Channel::Trade | Channel::Quote) {
-        let due = event.body.ts();
+    if settings.due_is_known && matches!(event.channel, Channel::Trade | Channel::Quote) {
+        let due = event.ts;
         record(
             &mut recorder.latency.due,
             due.0,

@@ -2,7 +2,7 @@
 
 use super::super::request::{chunks, part_of};
 use super::{ConnectionError, LoadConnection, Phase, Turn};
-use crate::codec::decode_server_message;
+use crate::codec::{decode_server_message, visit_events};
 use crate::load::recorder::{Recorder, TestSettings, add_failure};
 use crate::market::UnixNanos;
 use crate::protocol::{
@@ -18,18 +18,23 @@ impl LoadConnection {
         settings: &TestSettings,
         recorder: &mut Recorder<'_>,
     ) -> Result<Turn, ConnectionError> {
-        if self.probe.is_none()
-            && let Some(events) = count_json(payload, settings.encoding)
-        {
+        let events = match &mut self.probe {
+            Some(probe) => visit_events(payload, settings.encoding, |event| {
+                probe.take_event(&event, now, settings, recorder);
+            })?,
+            None => count_json(payload, settings.encoding),
+        };
+        if let Some(events) = events {
             self.delivered += events;
             recorder.tally.delivered += events;
             return Ok(Turn::On);
         }
         let message = decode_server_message(payload, settings.encoding)?;
         if let Some(probe) = &mut self.probe {
-            probe.take(&message, now, settings, recorder);
+            probe.take_control(&message, settings, recorder);
         }
         match message {
+            // Counters skip the arrays of MessagePack, unless they come in several frames.
             ServerMessage::Events(events) => {
                 self.delivered += events.len() as u64;
                 recorder.tally.delivered += events.len() as u64;
