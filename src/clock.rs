@@ -9,7 +9,7 @@
 //! corrected by running up to 10 % faster or slower.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -325,15 +325,7 @@ impl Alarm {
             return Ok(());
         }
         let left = self.clock.course.load().after.real(left);
-        let it_value = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let once = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value,
-        };
-        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        set_timer(&self.timer, left)?;
         let mut expired = [0; 8];
         self.timer
             .async_io(Interest::READABLE, |timer| {
@@ -342,6 +334,44 @@ impl Alarm {
             .await?;
         Ok(())
     }
+}
+
+/// Timer for a poll: its descriptor becomes readable each time it expires.
+#[derive(Debug)]
+pub struct PollTimer(OwnedFd);
+
+impl PollTimer {
+    /// Creates a timer that is not set.
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        Ok(Self(timer))
+    }
+
+    /// Lets the timer expire once, after a time; replaces the time set before.
+    pub fn set(&self, after: Duration) -> io::Result<()> {
+        Ok(set_timer(&self.0, after)?)
+    }
+}
+
+impl AsRawFd for PollTimer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn set_timer(timer: impl AsFd, after: Duration) -> rustix::io::Result<()> {
+    // A time of zero would unset the timer.
+    let after = after.max(Duration::from_nanos(1));
+    let once = Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: Timespec {
+            tv_sec: after.as_secs() as i64,
+            tv_nsec: after.subsec_nanos().into(),
+        },
+    };
+    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
+    Ok(())
 }
 
 /// CPU time of this thread.

@@ -20,7 +20,8 @@ fn to_io(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// Writes one histogram a second and kind (tags `due`, `published`, `lag`), in nanoseconds.
+/// Writes one histogram a second and kind (tags `due`, `published`, `lag`, `lateness`), in
+/// nanoseconds.
 pub fn write_hlog(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let mut out = out;
     let mut serializer = V2DeflateSerializer::new();
@@ -43,6 +44,7 @@ pub fn write_hlog(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
             ("due", &latency.due),
             ("published", &latency.published),
             ("lag", &latency.lag),
+            ("lateness", &span.lateness),
         ] {
             if !histogram.is_empty() {
                 let tag = Tag::new(name).ok_or_else(|| to_io("a tag must not contain blanks"))?;

@@ -278,6 +278,7 @@ fn latency_table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
         ("due → received", outcome.due),
         ("published → received", outcome.published),
         ("due → published", outcome.generator_lag),
+        ("tester's wake-ups", outcome.wake_up_lateness),
     ];
     let mut html =
         String::from("<h2>Latency</h2>\n<div class=\"wide\"><table><thead><tr><th></th>");
@@ -306,6 +307,15 @@ fn latency_table(outcome: &Outcome) -> Result<String, std::fmt::Error> {
         html.push_str("</tr>\n");
     }
     html.push_str("</table></div>\n");
+    if let Some(published) = outcome.published {
+        writeln!(
+            html,
+            "<p>Latency of {} events on {} of {} connections.</p>",
+            count(published.count),
+            count(outcome.probes as u64),
+            count(outcome.connections as u64)
+        )?;
+    }
     Ok(html)
 }
 
@@ -397,6 +407,7 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     let named = [
         ("Invalid: ", &outcome.void),
         ("Bottleneck: ", &outcome.bottleneck),
+        ("Starved: ", &outcome.starved),
     ];
     let notes = named
         .into_iter()

@@ -25,6 +25,7 @@ mod figures;
 mod handshake;
 mod hdr;
 mod html;
+mod lateness;
 mod machine;
 mod outcome;
 mod plan;
@@ -63,7 +64,7 @@ pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
 
 use crate::client::ClientError;
-use crate::clock::Clock;
+use crate::clock::{Clock, PollTimer};
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::topic::TopicError;
@@ -143,37 +144,6 @@ pub enum Update<'a> {
     Second(&'a Span),
 }
 
-impl Plan {
-    /// A small test of a server: ten connections for ten seconds, each with all of `names`.
-    pub fn new(address: SocketAddr, names: Vec<String>) -> Self {
-        Self {
-            address,
-            host: address.to_string(),
-            path: "/v1/feed".to_owned(),
-            dialect: Dialect::Tickcast,
-            connections: 10,
-            ramp: Duration::ZERO,
-            silence: Duration::ZERO,
-            topics: TopicChoice::All(names),
-            encoding: crate::protocol::Encoding::Msgpack,
-            modes: ModeMix::raw(),
-            on_slow: None,
-            slow: Share::default(),
-            slow_bytes_per_s: 10 * 1024,
-            stalled: Share::default(),
-            churn_per_s: 0.0,
-            storm: false,
-            duration: Duration::from_secs(10),
-            warmup: Duration::from_secs(1),
-            seed: 1,
-            probes: Probes::Count(10),
-            workers: 1,
-            spin: false,
-            ledger: true,
-        }
-    }
-}
-
 /// Runs a test from the first connection to the last ledger. Blocks; `watch` is notified of each
 /// stage and each second, and says by `true` that the test is to end early.
 pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
@@ -183,18 +153,21 @@ pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Out
         Dialect::Raw(_) => None,
     };
     let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
-    run_known(
-        plan,
-        known,
-        scouted.as_ref().map(|scouted| {
-            (
-                printable(&scouted.server).into_owned(),
-                scouted.clock,
-                scouted.is_simulated,
-            )
-        }),
-        watch,
-    )
+    let server = scouted.as_ref().map(|scouted| {
+        let name = printable(&scouted.server).into_owned();
+        (name, scouted.clock, scouted.is_simulated)
+    });
+    run_known(Clock::start(), plan, known, server, watch)
+}
+
+/// Like [`run`], without a preflight and by a clock that the caller may step.
+#[cfg(feature = "internals")]
+pub fn run_by(
+    clock: Clock,
+    plan: &Plan,
+    watch: &mut dyn FnMut(Update<'_>) -> bool,
+) -> Result<Outcome, LoadError> {
+    run_known(clock, plan, &[], None, watch)
 }
 
 /// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of
@@ -210,16 +183,17 @@ pub fn run_unscouted(
         offset_ns: 0,
         error_ns: 0,
     };
-    run_known(plan, topics, Some((String::new(), clock, true)), watch)
+    let server = Some((String::new(), clock, true));
+    run_known(Clock::start(), plan, topics, server, watch)
 }
 
 fn run_known(
+    clock: Clock,
     plan: &Plan,
     topics: &[String],
     server: Option<(String, ClockCheck, bool)>,
     watch: &mut dyn FnMut(Update<'_>) -> bool,
 ) -> Result<Outcome, LoadError> {
-    let clock = Clock::start();
     check_files(plan)?;
     let (server, clock_check, due_is_known) = server
         .map_or((String::new(), None, false), |(name, check, simulated)| {
@@ -266,6 +240,8 @@ pub(crate) struct Totals {
     /// Time after a storm until all connections had resubscribed.
     pub storm: Option<Duration>,
     pub workers: usize,
+    /// Connections that measured latencies.
+    pub probes: usize,
     /// The test was cancelled.
     pub interrupted: bool,
 }
@@ -310,6 +286,7 @@ impl Workers {
                 orders: receiver,
                 reports: report.clone(),
                 poll,
+                timer: PollTimer::new()?,
             };
             let worker = Worker::new(plan, job, workers);
             let thread = std::thread::Builder::new().name(format!("load-{at}"));
@@ -486,10 +463,12 @@ impl Workers {
                         span,
                         failures,
                         ledger,
+                        probes,
                     } = *end;
                     self.totals.outside.add(&span.tally);
                     self.totals.failures.extend(failures);
                     self.totals.ledger.add(&ledger);
+                    self.totals.probes += probes;
                     left -= 1;
                 }
                 report => self.take(report, watch),

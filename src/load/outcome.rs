@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::lateness::starved;
 use super::preflight::ClockCheck;
 use super::stats::Latency;
 use super::{LedgerSums, Machine, Plan, Span, Tally, Totals};
@@ -136,6 +137,12 @@ pub struct Outcome {
     pub published: Option<LatencySummary>,
     /// Latency from due time to publication.
     pub generator_lag: Option<LatencySummary>,
+    /// Connections that measured the latencies.
+    #[serde(default)]
+    pub probes: usize,
+    /// Lateness of the tester's own wake-ups: the delay that it adds to an event.
+    #[serde(default)]
+    pub wake_up_lateness: Option<LatencySummary>,
     /// Mean busy share of the tester's threads.
     pub busy_share: f64,
     /// Reasons why the run is invalid.
@@ -145,6 +152,9 @@ pub struct Outcome {
     pub interrupted: bool,
     /// Reasons why the figures describe the tester rather than the server.
     pub bottleneck: Option<String>,
+    /// Starvation: the tester woke up too late for the latencies to be those of the server.
+    #[serde(default)]
+    pub starved: Option<String>,
     /// Broken guarantees and other failures.
     pub failures: Vec<String>,
     /// Second by second.
@@ -210,6 +220,27 @@ fn nothing_to_judge(total: &Span, last: Option<&Span>) -> Vec<String> {
     found
 }
 
+/// Counts of the measurement. Events before and after it are not counted, but losses and
+/// disconnects are reported.
+fn with_losses(measured: Tally, outside: &Tally) -> Tally {
+    let Tally {
+        delivered,
+        messages,
+        bytes,
+        negative,
+        ..
+    } = measured;
+    let mut tally = measured;
+    tally.add(outside);
+    Tally {
+        delivered,
+        messages,
+        bytes,
+        negative,
+        ..tally
+    }
+}
+
 fn too_busy(share: f64) -> String {
     format!(
         "the load generator was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
@@ -235,6 +266,7 @@ impl Outcome {
             joining,
             storm,
             workers,
+            probes,
             interrupted,
         } = totals;
         let measured_s = measured.as_secs_f64();
@@ -246,24 +278,7 @@ impl Outcome {
         }
         let busy_share = total.busy_s / (measured_s * workers as f64).max(1e-9);
         let bottleneck = (busy_share > BUSY_SHARE_MAX).then(|| too_busy(busy_share));
-        // Events before and after the measurement are not counted, but losses and disconnects are
-        // reported.
-        let Tally {
-            delivered,
-            messages,
-            bytes,
-            negative,
-            ..
-        } = total.tally;
-        let mut tally = total.tally;
-        tally.add(&outside);
-        tally = Tally {
-            delivered,
-            messages,
-            bytes,
-            negative,
-            ..tally
-        };
+        let negative = total.tally.negative;
         failures.sort();
         failures.dedup();
         Self {
@@ -279,16 +294,19 @@ impl Outcome {
             workers,
             machine: Machine::read(),
             clock,
-            tally,
+            tally: with_losses(total.tally, &outside),
             ledger: (ledger.connections > 0).then_some(ledger),
             due: LatencySummary::of(&total.latency.due),
             published: LatencySummary::of(&total.latency.published),
             generator_lag: LatencySummary::of(&total.latency.lag),
+            probes,
+            wake_up_lateness: LatencySummary::of(&total.lateness),
             busy_share,
             void: clocks_disagree(&total.latency, negative)
                 .or_else(|| generator_stalled(&total.latency)),
             interrupted,
             bottleneck,
+            starved: starved(&total.lateness, &total.latency),
             failures,
             seconds: seconds.iter().map(second).collect(),
             latency: total.latency,
@@ -358,6 +376,9 @@ pub fn compare(a: &Outcome, b: &Outcome) -> Vec<Difference> {
     });
     row("max µs", &|outcome| {
         outcome.end_to_end().map(|end_to_end| us(end_to_end.max))
+    });
+    row("tester p99 µs", &|outcome| {
+        outcome.wake_up_lateness.map(|lateness| us(lateness.p99))
     });
     rows
 }

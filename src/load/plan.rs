@@ -109,6 +109,37 @@ pub struct Plan {
     pub ledger: bool,
 }
 
+impl Plan {
+    /// A small test of a server: ten connections for ten seconds, each with all of `names`.
+    pub fn new(address: SocketAddr, names: Vec<String>) -> Self {
+        Self {
+            address,
+            host: address.to_string(),
+            path: "/v1/feed".to_owned(),
+            dialect: Dialect::Tickcast,
+            connections: 10,
+            ramp: Duration::ZERO,
+            silence: Duration::ZERO,
+            topics: TopicChoice::All(names),
+            encoding: Encoding::Msgpack,
+            modes: ModeMix::raw(),
+            on_slow: None,
+            slow: Share::default(),
+            slow_bytes_per_s: 10 * 1024,
+            stalled: Share::default(),
+            churn_per_s: 0.0,
+            storm: false,
+            duration: Duration::from_secs(10),
+            warmup: Duration::from_secs(1),
+            seed: 1,
+            probes: Probes::Count(10),
+            workers: 1,
+            spin: false,
+            ledger: true,
+        }
+    }
+}
+
 /// Protocol of the tested server.
 #[derive(Debug, Clone)]
 pub enum Dialect {

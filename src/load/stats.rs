@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// Longest recorded latency in nanoseconds; longer ones are recorded as this value.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
+/// Significant digits of a latency.
+const LATENCY_DIGITS: u8 = 3;
+/// Significant digits of the tester's lateness, which is compared with a tenth of the latency.
+const LATENESS_DIGITS: u8 = 2;
 
 /// Counts; sums of those of all connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,17 +87,17 @@ pub struct Latency {
     pub lag: Histogram<u64>,
 }
 
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-        .expect("the bounds are in order, and three digits are allowed")
+fn histogram(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits)
+        .expect("the bounds are in order, and so few digits are allowed")
 }
 
 impl Default for Latency {
     fn default() -> Self {
         Self {
-            due: histogram(),
-            published: histogram(),
-            lag: histogram(),
+            due: histogram(LATENCY_DIGITS),
+            published: histogram(LATENCY_DIGITS),
+            lag: histogram(LATENCY_DIGITS),
         }
     }
 }
@@ -128,12 +132,14 @@ impl Latency {
 }
 
 /// Results of one span of time.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Span {
     /// The counts.
     pub tally: Tally,
     /// The latencies.
     pub latency: Latency,
+    /// Lateness of the tester's own wake-ups, in nanoseconds.
+    pub lateness: Histogram<u64>,
     /// Seconds of processor time that reading and counting took, over all threads.
     pub busy_s: f64,
     /// Connections open at its end.
@@ -142,11 +148,26 @@ pub struct Span {
     pub is_measured: bool,
 }
 
+impl Default for Span {
+    fn default() -> Self {
+        Self {
+            tally: Tally::default(),
+            latency: Latency::default(),
+            lateness: histogram(LATENESS_DIGITS),
+            busy_s: 0.0,
+            open: 0,
+            is_measured: false,
+        }
+    }
+}
+
 impl Span {
     /// Adds another of the same time.
     pub fn add(&mut self, other: &Self) {
         self.tally.add(&other.tally);
         self.latency.add(&other.latency);
+        let added = self.lateness.add(&other.lateness);
+        added.expect("all have the same bounds");
         self.busy_s += other.busy_s;
         self.open += other.open;
         self.is_measured |= other.is_measured;

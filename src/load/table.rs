@@ -5,7 +5,19 @@ use std::io::{self, Write};
 use super::figures::{bytes, count, time};
 use super::{LatencySummary, Outcome};
 
-fn latencies(out: &mut dyn Write, rows: &[(&str, Option<LatencySummary>)]) -> io::Result<()> {
+fn latencies(out: &mut dyn Write, outcome: &Outcome, measured: u64) -> io::Result<()> {
+    let [probes, connections] = [outcome.probes, outcome.connections].map(|n| count(n as u64));
+    writeln!(
+        out,
+        "  measured    {:>16}   events on {probes} of {connections} connections",
+        count(measured)
+    )?;
+    let rows = [
+        ("due → received", outcome.due),
+        ("published → received", outcome.published),
+        ("due → published", outcome.generator_lag),
+        ("tester's wake-ups", outcome.wake_up_lateness),
+    ];
     writeln!(
         out,
         "\n  {:<22}{:>12}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
@@ -93,13 +105,8 @@ pub fn write_table(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         };
         writeln!(out, "  closed      {:>16}   {name}", count(*closed))?;
     }
-    if outcome.published.is_some() {
-        let rows = [
-            ("due → received", outcome.due),
-            ("published → received", outcome.published),
-            ("due → published", outcome.generator_lag),
-        ];
-        latencies(out, &rows)?;
+    if let Some(published) = &outcome.published {
+        latencies(out, outcome, published.count)?;
     }
     write_notes(outcome, out)
 }
@@ -138,10 +145,12 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
             outcome.measured_s
         )?;
     }
-    for note in [
+    let notes = [
+        ("STARVED", &outcome.starved),
         ("BOTTLENECK", &outcome.bottleneck),
         ("INVALID", &outcome.void),
-    ] {
+    ];
+    for note in notes {
         if let (name, Some(text)) = note {
             writeln!(out, "  {name}: {text}")?;
         }

@@ -4,20 +4,23 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{ConnectionError, LoadConnection, Turn};
+use super::lateness::WakeUps;
 use super::plan::{Assignment, Plan, PlanRng, Role};
 use super::recorder::{Recorder, TestSettings, add_failure};
 use super::stats::{LedgerSums, Span};
-use crate::clock::{Clock, thread_cpu_time};
+use crate::clock::{Clock, PollTimer, thread_cpu_time};
 use crate::market::UnixNanos;
 use crate::protocol::ResumeFrom;
 
@@ -36,6 +39,8 @@ const SMALL_RECEIVE_BUFFER: usize = 4096;
 const CONNECTIONS_A_SOURCE: usize = 20_000;
 /// The token of the waker, behind all connections.
 const WAKE: Token = Token(usize::MAX);
+/// The token of the timer of the wake-ups.
+const TIMER: Token = Token(usize::MAX - 1);
 
 /// Commands to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub(super) struct End {
     pub failures: Vec<String>,
     /// Sums of the servers' ledgers.
     pub ledger: LedgerSums,
+    /// Connections that measured latencies.
+    pub probes: usize,
 }
 
 /// Reason why a connection is cut once it has its ledger.
@@ -115,6 +122,22 @@ pub(super) struct Place {
     pub is_held_back: bool,
     pub from: Option<ResumeFrom>,
     pub has_joined: bool,
+    /// True once a latency of its events was recorded.
+    pub has_measured: bool,
+}
+
+impl Place {
+    fn new(assignment: Assignment) -> Self {
+        Self {
+            assignment,
+            link: None,
+            cut: None,
+            is_held_back: false,
+            from: None,
+            has_joined: false,
+            has_measured: false,
+        }
+    }
 }
 
 /// Thread of the load tester that serves a share of the connections.
@@ -145,6 +168,8 @@ pub(super) struct Worker {
     pub(super) idle: Duration,
     pub(super) busy_told: Duration,
     pub(super) begun: UnixNanos,
+    pub(super) wake_ups: WakeUps,
+    pub(super) timer: PollTimer,
     pub(super) buffer: Box<[u8]>,
 }
 
@@ -157,6 +182,7 @@ pub(super) struct Job {
     pub orders: Receiver<Order>,
     pub reports: SyncSender<Report>,
     pub poll: Poll,
+    pub timer: PollTimer,
 }
 
 /// The token under which a worker's waker is registered.
@@ -173,6 +199,7 @@ impl Worker {
             orders,
             reports,
             poll,
+            timer,
         } = job;
         let begun = clock.now();
         let seed = plan.seed.wrapping_add(
@@ -180,17 +207,7 @@ impl Worker {
                 .first()
                 .map_or(0, |first| first.number as u64 + 1),
         );
-        let places: Vec<Place> = assignments
-            .into_iter()
-            .map(|assignment| Place {
-                assignment,
-                link: None,
-                cut: None,
-                is_held_back: false,
-                from: None,
-                has_joined: false,
-            })
-            .collect();
+        let places: Vec<Place> = assignments.into_iter().map(Place::new).collect();
         let mut due = BinaryHeap::new();
         for (at, place) in places.iter().enumerate() {
             let share = place.assignment.number as f64 / plan.connections.max(1) as f64;
@@ -232,6 +249,8 @@ impl Worker {
             idle: Duration::ZERO,
             busy_told: Duration::ZERO,
             begun,
+            wake_ups: WakeUps::new(begun),
+            timer,
             buffer: vec![0; READ_BYTES].into(),
         }
     }
@@ -240,6 +259,12 @@ impl Worker {
     pub(super) fn run(mut self, patience: Duration) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_A_TURN);
         let mut until = None;
+        if !self.spin {
+            let timer = self.timer.as_raw_fd();
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&timer), TIMER, Interest::READABLE)?;
+            self.set_timer()?;
+        }
         if self.places.is_empty() {
             self.tell(Report::Joined);
         }
@@ -248,8 +273,10 @@ impl Worker {
         {
             self.wait(&mut events)?;
             for event in &events {
-                if event.token() != WAKE {
-                    self.on_event(event.token().0, event.is_writable());
+                match event.token() {
+                    WAKE => {}
+                    TIMER => self.set_timer()?,
+                    Token(at) => self.on_event(at, event.is_writable()),
                 }
             }
             for at in std::mem::take(&mut self.again) {
@@ -267,6 +294,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Wakes the poll when the next wake-up is due; a worker that spins needs no timer.
+    fn set_timer(&self) -> io::Result<()> {
+        self.timer.set(self.wake_ups.left(self.clock.now()))
+    }
+
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let before = self.clock.now();
         let next = self.due.peek().map(|Reverse((at, _))| at.since(before));
@@ -279,9 +311,13 @@ impl Worker {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             polled => polled?,
         }
+        let now = self.clock.now();
         if events.is_empty() && self.again.is_empty() {
-            self.idle += self.clock.now().since(before);
+            self.idle += now.since(before);
         }
+        let lateness = Some(&mut self.span.lateness);
+        let lateness = lateness.filter(|_| self.stage == Stage::Measuring);
+        self.wake_ups.on_wake(now, lateness);
         Ok(())
     }
 
@@ -319,7 +355,11 @@ impl Worker {
             stage,
             ..
         } = self;
-        let link = places[at].link.as_mut()?;
+        let Place {
+            link, has_measured, ..
+        } = &mut places[at];
+        let link = link.as_mut()?;
+        let measured = span.latency.published.len();
         let read = match link.read(&mut buffer[..most]) {
             Ok(None) => return None,
             Ok(Some(read)) => read,
@@ -339,6 +379,7 @@ impl Worker {
             };
             link.take(&buffer[..read], clock.now(), settings, &mut recorder)
         };
+        *has_measured |= span.latency.published.len() > measured;
         self.settle(at, taken);
         self.places[at].link.as_ref().map(|_| read)
     }
@@ -408,6 +449,11 @@ impl Worker {
             }
         }
         let mut end = std::mem::take(&mut self.end);
+        end.probes = self
+            .places
+            .iter()
+            .filter(|place| place.has_measured)
+            .count();
         end.span = std::mem::take(&mut self.span);
         self.tell(Report::Over(Box::new(end)));
     }

@@ -100,6 +100,16 @@ async fn probes_and_counters_count_the_same() -> Result<()> {
             "{ledger:?}"
         );
     }
+    assert_eq!((decoded.probes, counted.probes), (4, 1));
+    let measured = decoded
+        .published
+        .context("no latency from four probes")?
+        .count;
+    let tally = &decoded.tally;
+    assert!(
+        measured <= tally.delivered && measured + tally.negative >= tally.delivered,
+        "each event has its latency: {measured}, {tally:?}"
+    );
     let share = counted
         .published
         .context("no latency from one probe")?

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tickcast::clock::Clock;
-use tickcast::load::{Dialect, Outcome, Plan, RawPlan, run};
+use tickcast::load::{
+    Dialect, Outcome, Plan, RawPlan, Update, run, run_by, write_html, write_table,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -130,6 +132,54 @@ async fn a_server_clock_ahead_invalidates_the_run() -> Result<()> {
         outcome.published, None,
         "negative latencies are not recorded"
     );
+    Ok(())
+}
+
+/// The clock of the tester is stepped in the middle of the test: its threads see what they would
+/// see after a pause of two seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tester_that_is_held_up_reports_that_it_was_starved() -> Result<()> {
+    let (sent, _unread) = mpsc::channel(1);
+    let address = scripted_server(Script::Stream(Duration::ZERO, sent)).await?;
+    let plan = Plan {
+        duration: Duration::from_secs(4),
+        ..raw(address)?
+    };
+    let held_up = move || {
+        let clock = Clock::start();
+        let mut was_held_up = false;
+        run_by(clock, &plan, &mut |update| {
+            if matches!(update, Update::Second(span) if span.is_measured && !was_held_up) {
+                was_held_up = true;
+                clock.follow_time(clock.now().plus(Duration::from_secs(2)));
+            }
+            false
+        })
+    };
+    let outcome = tokio::task::spawn_blocking(held_up).await??;
+    assert!(outcome.is_sound(), "{:?}", outcome.failures);
+    let late = outcome.wake_up_lateness.context("it woke up")?;
+    assert!(
+        late.max > 1_900_000_000 && late.p99 > 1_000_000_000,
+        "{late:?}"
+    );
+    let json = serde_json::to_value(&outcome)?;
+    let told = json["starved"].as_str().context("a named field")?;
+    assert!(told.contains("the tester was starved"), "{told}");
+    assert!(json["wake_up_lateness"]["p99"].as_u64() == Some(late.p99));
+    let (mut table, mut page) = (Vec::new(), Vec::new());
+    write_table(&outcome, &mut table)?;
+    write_html(&outcome, &mut page)?;
+    let (table, page) = (String::from_utf8(table)?, String::from_utf8(page)?);
+    assert!(table.contains(&format!("STARVED: {told}")), "{table}");
+    assert!(page.contains("Starved: the tester was starved"), "{page}");
+    // All three connections measured, and the report says so.
+    let count = outcome
+        .published
+        .context("the time is in each message")?
+        .count;
+    assert!(count > 0 && outcome.probes == 3, "{count}");
+    assert!(table.contains("events on 3 of 3 connections"), "{table}");
     Ok(())
 }
 
