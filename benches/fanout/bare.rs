@@ -10,12 +10,12 @@ use std::task::{Context as TaskContext, Wake, Waker};
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::io::Errno;
+use tickcast::config::Config;
 use tickcast::log::{Catalog, LogItem};
 use tickcast::protocol::Encoding;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::generator::Generator;
+use crate::generator::{self, Generator};
 use crate::talk;
 
 const LISTENER: u64 = u64::MAX;
@@ -55,7 +55,8 @@ struct Server {
     catalog: Arc<Catalog>,
 }
 
-pub(crate) fn serve(generator: Generator, listener: TcpListener) -> Result<()> {
+pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
+    let generator = generator::start(config)?;
     std::thread::Builder::new()
         .name("server".to_owned())
         .spawn(move || run(generator, &listener))?
@@ -86,7 +87,7 @@ fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
         connections: Vec::new(),
         subscribers: Vec::new(),
         dirty: Vec::new(),
-        catalog: Arc::clone(&generator.catalog),
+        catalog: Arc::default(),
     };
     let mut events = Vec::with_capacity(1024);
     loop {
@@ -97,16 +98,11 @@ fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
             .is_ready();
         let timeout = rustix::event::Timespec::default();
         events.clear();
-        let waited = epoll::wait(
+        epoll::wait(
             &server.epoll,
             spare_capacity(&mut events),
             is_published.then_some(&timeout),
-        );
-        match waited {
-            // A tracer was attached.
-            Err(Errno::INTR) => events.clear(),
-            waited => _ = waited?,
-        }
+        )?;
         for event in &events {
             match event.data.u64() {
                 LISTENER => server.accept(listener)?,
@@ -179,8 +175,6 @@ impl Server {
         }
         if connection.stage == Stage::Gone {
             // Closed by being forgotten about: its slot stays, as this server lives for one round.
-            // The shutdown would be one more event.
-            let _removed = epoll::delete(&self.epoll, &connection.stream);
             let _closed = connection.stream.shutdown(std::net::Shutdown::Both);
             (connection.out, connection.input) = (Vec::new(), Vec::new());
             return;

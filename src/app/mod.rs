@@ -3,7 +3,6 @@
 
 mod bounds;
 mod config_file;
-mod cpus;
 mod keep_time;
 mod operate;
 mod reload;

@@ -29,8 +29,8 @@ pub struct Account {
     pub(super) settings: Settings,
     /// Earlier settings hold up to the number that the newest acknowledgement named.
     earlier: Earlier,
-    /// Places at which an acknowledgement announced a snapshot, or may have.
-    acknowledged: Vec<Place>,
+    /// Positions at which an acknowledgement announced a snapshot, or may have.
+    acknowledged: Vec<Position>,
     /// The epoch before this one; it never returns.
     previous_epoch: Option<String>,
     /// A gap ends at `head`, so that a snapshot may follow.
@@ -148,34 +148,22 @@ pub enum AccountError {
 }
 
 fn server_counts(entry: &LedgerEntry) -> String {
-    let LedgerEntry {
-        epoch,
-        start,
-        head,
-        delivered,
-        merged,
-        lost,
-        pending,
-        ..
-    } = entry;
-    format!(
-        "epoch {epoch}, start {start}, head {head}, {delivered} delivered, {merged} merged, {lost} lost, {pending} pending"
-    )
+    let counts = [entry.delivered, entry.merged, entry.lost];
+    let counts = counts_text(&entry.epoch, entry.start, entry.head, counts);
+    format!("{counts}, {} pending", entry.pending)
 }
 
 fn client_counts(account: Option<&Account>) -> String {
-    let Some(account) = account else {
-        return "not subscribed".to_owned();
-    };
-    let Account {
-        epoch,
-        start,
-        head,
-        delivered,
-        merged,
-        lost,
-        ..
-    } = account;
+    account.map_or_else(
+        || "not subscribed".to_owned(),
+        |own| {
+            let counts = [own.delivered, own.merged, own.lost];
+            counts_text(&own.epoch, own.start, own.head, counts)
+        },
+    )
+}
+
+fn counts_text(epoch: &str, start: Seq, head: Seq, [delivered, merged, lost]: [u64; 3]) -> String {
     format!(
         "epoch {epoch}, start {start}, head {head}, {delivered} delivered, {merged} merged, {lost} lost"
     )
@@ -183,7 +171,7 @@ fn client_counts(account: Option<&Account>) -> String {
 
 /// A number within an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Place {
+struct Position {
     epoch: String,
     seq: Seq,
 }
@@ -191,7 +179,7 @@ struct Place {
 /// Permissions of earlier settings, which hold for events up to `until`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Earlier {
-    until: Place,
+    until: Position,
     merges: bool,
     degrades: bool,
 }
@@ -214,7 +202,7 @@ pub(super) struct Rules {
 }
 
 impl Account {
-    /// Begins at an acknowledgement's place.
+    /// Begins at the position of an acknowledgement.
     pub(super) fn new(entry: &Entry, settings: Settings, seq: Seq) -> Self {
         let channel = match TopicName::parse(&entry.topic) {
             Ok(TopicName::Topic(topic)) => Some(topic.channel),
@@ -222,7 +210,7 @@ impl Account {
         };
         let epoch = entry.epoch.clone().unwrap_or_default();
         Self {
-            acknowledged: vec![Place {
+            acknowledged: vec![Position {
                 epoch: epoch.clone(),
                 seq,
             }],
@@ -244,7 +232,7 @@ impl Account {
     /// Takes an acknowledgement of a topic that is held already: the settings in force, and the
     /// topic's head.
     pub(super) fn acknowledge(&mut self, entry: &Entry, settings: Settings, seq: Seq) {
-        let place = Place {
+        let position = Position {
             epoch: entry.epoch.clone().unwrap_or_default(),
             seq,
         };
@@ -252,11 +240,11 @@ impl Account {
             merges: self.settings.mode != Mode::Raw || self.allowed_earlier(self.earlier.merges),
             degrades: self.settings.on_slow == OnSlow::Conflate
                 || self.allowed_earlier(self.earlier.degrades),
-            until: place.clone(),
+            until: position.clone(),
         };
         self.settings = settings;
-        if !self.acknowledged.contains(&place) {
-            self.acknowledged.push(place);
+        if !self.acknowledged.contains(&position) {
+            self.acknowledged.push(position);
         }
     }
 
@@ -366,7 +354,7 @@ impl Account {
         let is_announced = self
             .acknowledged
             .iter()
-            .any(|place| place.seq == seq && place.epoch == epoch);
+            .any(|position| position.seq == seq && position.epoch == epoch);
         let ends_gap = self.after_gap && seq == self.head;
         if !(is_announced || ends_gap) {
             return Err(AccountError::UnexpectedSnapshot {
@@ -407,11 +395,11 @@ impl Account {
         let known = self
             .acknowledged
             .iter()
-            .position(|place| place.epoch == epoch);
+            .position(|position| position.epoch == epoch);
         self.acknowledged.drain(..known.unwrap_or(0));
         let ended = self.previous_epoch.as_deref();
         self.acknowledged
-            .retain(|place| Some(place.epoch.as_str()) != ended);
+            .retain(|position| Some(position.epoch.as_str()) != ended);
         (self.after_gap, self.bar) = (false, LastBar::Unknown);
         Ok(())
     }
@@ -479,7 +467,7 @@ impl Account {
         if !self.acknowledged.is_empty() {
             let epoch = &self.epoch;
             self.acknowledged
-                .retain(|place| place.epoch != *epoch || place.seq >= head);
+                .retain(|position| position.epoch != *epoch || position.seq >= head);
         }
     }
 
@@ -488,8 +476,11 @@ impl Account {
         let known = self
             .acknowledged
             .iter()
-            .filter(|place| place.epoch == self.epoch);
-        known.map(|place| place.seq).max().unwrap_or(self.head)
+            .filter(|position| position.epoch == self.epoch);
+        known
+            .map(|position| position.seq)
+            .max()
+            .unwrap_or(self.head)
     }
 }
 

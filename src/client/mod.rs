@@ -233,7 +233,7 @@ impl Client {
                 Some(Message::Close(None)) => {
                     return Err(ClientError::Closed {
                         code: 1005,
-                        reason: String::new(),
+                        reason: "no status code received".to_owned(),
                     });
                 }
                 Some(_) => {}

@@ -1,4 +1,4 @@
-//! Resume positions: the last sequence number of each topic that a client took in.
+//! Resume positions: the last sequence number that a client received of each topic.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ struct Position {
 }
 
 impl Positions {
-    /// Takes a message in.
+    /// Updates the positions by a received message.
     pub fn take(&mut self, message: &ServerMessage) {
         match message {
             ServerMessage::Events(events) => {
@@ -93,7 +93,7 @@ impl Positions {
         self.topics.insert(topic.to_owned(), position);
     }
 
-    /// The `from` of a `subscribe` that goes on at these positions; `None` where there are none.
+    /// `from` of a `subscribe` that resumes at these positions; `None` without positions.
     pub fn resume_from(&self) -> Option<ResumeFrom> {
         if self.topics.is_empty() {
             return None;

@@ -68,7 +68,7 @@ fn has_port(host: &str) -> bool {
 impl FromStr for FeedUrl {
     type Err = FeedUrlError;
     fn from_str(text: &str) -> Result<Self, FeedUrlError> {
-        let wrong = || FeedUrlError::Form(text.to_owned());
+        let invalid = || FeedUrlError::Form(text.to_owned());
         if text.starts_with("wss://") || text.starts_with("https://") {
             return Err(FeedUrlError::Tls(text.to_owned()));
         }
@@ -81,15 +81,15 @@ impl FromStr for FeedUrl {
             .map_or((rest, ""), |slash| rest.split_at(slash));
         let is_plain = |part: &str| part.chars().all(|c| c.is_ascii_graphic() && c != '\\');
         if !is_plain(rest) || path.contains(['?', '#']) {
-            return Err(wrong());
+            return Err(invalid());
         }
         let host = match (has_port(host), url) {
             (true, _) => host.to_owned(),
             (false, Some(_)) if !host.is_empty() && !host.ends_with(':') => format!("{host}:80"),
-            _ => return Err(wrong()),
+            _ => return Err(invalid()),
         };
         if host.starts_with(':') {
-            return Err(wrong());
+            return Err(invalid());
         }
         let prefix = OTHER_ROUTES
             .into_iter()

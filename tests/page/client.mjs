@@ -7,8 +7,8 @@ import { connect } from "../../dashboards/trading/tickcast.js";
 
 let socket;
 class Kept extends WebSocket {
-  constructor(...given) {
-    super(...given);
+  constructor(...parameters) {
+    super(...parameters);
     socket = this;
   }
 }
@@ -51,7 +51,7 @@ await new Promise((done) => { const end = feed.on("welcome", () => { end(); setI
 const before = seen.events;
 await until(() => seen.events > before + 200);
 assert.deepEqual([seen.holes, seen.gaps, seen.refused], [[], [], []]);
-assert.ok(seen.recovered >= topics && seen.snapshots === topics, "what was missed came as events, and no topic began anew");
+assert.ok(seen.recovered >= topics && seen.snapshots === topics, "missed events were delivered, and no topic began anew");
 
 // A change in mid-stream keeps the account, and both sides count the same.
 quotes.modify({ mode: "conflate" });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Screen, Server, hidingBrowser, withScreen } from "./harness.mjs";
+import { Screen, Server, browserWithHiddenTabs, withScreen } from "./harness.mjs";
 
 /** Waits until a condition holds in a hidden tab, which gets no frames. */
 const poll = (screen, holds) => screen.page.waitForFunction(holds, null, { polling: 50 });
@@ -10,12 +10,12 @@ const poll = (screen, holds) => screen.page.waitForFunction(holds, null, { polli
 /** Console messages of a browser about an unreachable server. */
 const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
 
-test("a killed server is reported, its successor is found, and the ledger balances", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("a killed server is reported, its successor is found, and the ledger balances", () => withScreen({ allowedErrors: AWAY }, async (screen, server) => {
   await screen.untilHealth("ledger", /^0 ✓$/);
   await server.kill();
   await screen.untilState("waiting");
   assert.match(await screen.text("#connection"), /^Connection lost: /);
-  assert.equal(await screen.health("ledger"), "–", "an account of the past is not shown as if it were the present");
+  assert.equal(await screen.health("ledger"), "–", "the old account is not shown as the current one");
   await screen.shot("lost");
   const before = await screen.column("last");
   await server.start();
@@ -32,7 +32,7 @@ test("a killed server is reported, its successor is found, and the ledger balanc
   assert.equal(await screen.health("lost"), "0");
 }));
 
-test("the page reconnects at the time that a stopping server announces", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("the page reconnects at the time that a stopping server announces", () => withScreen({ allowedErrors: AWAY }, async (screen, server) => {
   await screen.untilHealth("ledger", /^0 ✓$/);
   await server.kill("SIGTERM");
   await screen.untilState("waiting");
@@ -43,7 +43,7 @@ test("the page reconnects at the time that a stopping server announces", () => w
 
 test("a hidden tab reduces to one event per second, and catches up by snapshot when shown", async () => {
   const server = await Server.start();
-  const { context, page, end } = await hidingBrowser();
+  const { context, page, end } = await browserWithHiddenTabs();
   try {
     const screen = new Screen(page, server);
     await screen.open("?quotes=raw&tickers=raw&bars=raw&interval=1s");
@@ -85,7 +85,7 @@ test("a hidden tab reduces to one event per second, and catches up by snapshot w
     // The page's own client has caught up as well.
     await screen.until((time) => document.querySelector("#trades tbody td").textContent > time, before);
     await screen.untilHealth("ledger", /^0 ✓$/);
-    screen.assertClean();
+    screen.assertNoErrors();
   } finally {
     await end();
     await server.kill();
@@ -94,7 +94,7 @@ test("a hidden tab reduces to one event per second, and catches up by snapshot w
 
 const BUSY = ["--sim-instruments", "100", "--sim-rate", "10000"];
 
-test("throttled reading shows lag, conflation and recovery, and the ledger balances", () => withScreen({ given: BUSY }, async (screen, server) => {
+test("throttled reading shows lag, conflation and recovery, and the ledger balances", () => withScreen({ serverArguments: BUSY }, async (screen, server) => {
   const { page } = screen;
   await screen.untilHealth("ledger", /^0 ✓$/);
   await page.keyboard.press("s");
@@ -104,8 +104,8 @@ test("throttled reading shows lag, conflation and recovery, and the ledger balan
   await screen.shot("slow");
   await page.keyboard.press("s");
   await screen.untilHealth("lag", /^ok$/);
-  const said = await screen.text("#event_log");
-  for (const what of ["throttling on", "lag warn", "lag degraded", "throttling off", "lag ok"]) assert.ok(said.includes(what), said);
+  const log = await screen.text("#event_log");
+  for (const what of ["throttling on", "lag warn", "lag degraded", "throttling off", "lag ok"]) assert.ok(log.includes(what), log);
   await screen.untilHealth("ledger", /^0 ✓$/);
   const [line] = await screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].filter((row) => row.cells[0].textContent === "Everything").map((row) => [...row.cells].map((cell) => cell.textContent)));
   assert.ok(Number(line[4].replaceAll(",", "")) > 0, `merged, by this client's own count: ${line}`);
@@ -119,12 +119,12 @@ test("changing delivery in mid-stream keeps the account", () => withScreen({ que
     && screen.ask(() => [...[...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells].slice(2).map((cell) => Number(cell.textContent.replaceAll(",", ""))));
   const until = (holds) => screen.until(holds);
   await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[3].textContent.replaceAll(",", "")) > 100);
-  assert.deepEqual((await quotes()).slice(2), [0, 0], "raw merges nothing");
+  assert.deepEqual((await quotes()).slice(2), [0, 0], "raw mode merges nothing");
   await page.getByRole("radiogroup", { name: "Delivery mode of Quotes" }).getByRole("radio", { name: "100 ms" }).click();
   await until(() => Number([...document.querySelectorAll("#subscriptions tr")].find((row) => row.cells[0].textContent === "Quotes").cells[4].textContent.replaceAll(",", "")) > 20);
   assert.match(page.url(), /quotes=|symbol=/);
   await page.getByRole("radiogroup", { name: "Delivery mode of Quotes" }).getByRole("radio", { name: "Raw" }).click();
   await screen.untilHealth("mode", /^raw$/);
   await screen.untilHealth("ledger", /^0 ✓$/);
-  assert.equal((await quotes())[3], 0, "nothing is lost by it");
+  assert.equal((await quotes())[3], 0, "the change loses no event");
 }));

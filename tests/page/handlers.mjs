@@ -42,7 +42,7 @@ await until("events keep coming", () => seen.throwing > 2000 && heartbeats.lengt
 
 const { unaccounted, differing } = await feed.ledger();
 assert.deepEqual({ unaccounted, differing, gaps }, { unaccounted: 0, differing: [], gaps: [] });
-assert.deepEqual([feed.counts.unexplained, feed.counts.lost, feed.counts.merged], [0, 0, 0], "the server is not accused");
+assert.deepEqual([feed.counts.unexplained, feed.counts.lost, feed.counts.merged], [0, 0, 0], "no unexplained loss is reported");
 assert.ok(heartbeats.every(({ agrees }) => agrees), "each heartbeat agrees");
 assert.equal(throwing.counts.delivered, seen.throwing, "every event reaches the handler");
 assert.ok(seen.beside > 0);

@@ -42,12 +42,12 @@ export class Server {
   #child;
   address = "127.0.0.1:0";
 
-  constructor(given) {
-    this.#arguments = given;
+  constructor(serverArguments) {
+    this.#arguments = serverArguments;
   }
 
-  static async start(given = MARKET) {
-    const server = new Server(given);
+  static async start(serverArguments = MARKET) {
+    const server = new Server(serverArguments);
     await server.start();
     return server;
   }
@@ -85,22 +85,22 @@ export class Server {
 /** Page of a server in a browser; records errors and foreign requests. */
 export class Screen {
   /** Unexpected console messages. */
-  complaints = [];
+  errors = [];
   /** Requests to other hosts than the server. */
-  strays = [];
+  foreignRequests = [];
 
   constructor(page, server) {
     this.page = page;
     this.server = server;
     page.setDefaultTimeout(WAIT_MS);
-    page.on("pageerror", (error) => this.complaints.push(error.stack ?? String(error)));
+    page.on("pageerror", (error) => this.errors.push(error.stack ?? String(error)));
     page.on("console", (message) => {
       // The tests read canvases back; the page does not.
       if (message.text().includes("willReadFrequently")) return;
-      if (["error", "warning"].includes(message.type())) this.complaints.push(`${message.type()}: ${message.text()} (${message.location().url})`);
+      if (["error", "warning"].includes(message.type())) this.errors.push(`${message.type()}: ${message.text()} (${message.location().url})`);
     });
     page.context().on("request", (request) => {
-      if (!request.url().startsWith(server.url)) this.strays.push(request.url());
+      if (!request.url().startsWith(server.url)) this.foreignRequests.push(request.url());
     });
   }
 
@@ -162,10 +162,10 @@ export class Screen {
     return this.page.screenshot({ path: join(SCREENS, `${name}.png`), ...options });
   }
 
-  /** Asserts that there are no complaints except the allowed ones. */
-  assertClean(mayBe = /(?!)/) {
-    assert.deepEqual(this.complaints.filter((complaint) => !mayBe.test(complaint)), []);
-    assert.deepEqual(this.strays, []);
+  /** Asserts that there are no errors except the allowed ones. */
+  assertNoErrors(allowed = /(?!)/) {
+    assert.deepEqual(this.errors.filter((error) => !allowed.test(error)), []);
+    assert.deepEqual(this.foreignRequests, []);
   }
 }
 
@@ -174,14 +174,14 @@ let browser = null;
 after(() => browser?.close());
 
 /** Browser shared by all tests; each has its own context. */
-async function theBrowser() {
+async function sharedBrowser() {
   browser ??= await chromium.launch({ executablePath: CHROMIUM, args: [...BROWSER, "--enable-precise-memory-info"] });
   return browser;
 }
 
 /** Runs a test with a new page. */
 export async function withBrowser(test, context = {}) {
-  const made = await (await theBrowser()).newContext(context);
+  const made = await (await sharedBrowser()).newContext(context);
   try {
     await test(await made.newPage());
   } finally {
@@ -190,14 +190,14 @@ export async function withBrowser(test, context = {}) {
 }
 
 /** Runs a test with a server and its page, and stops both. */
-export async function withScreen({ given = MARKET, query = "", mayComplain, ...context } = {}, test) {
-  const server = await Server.start(given);
+export async function withScreen({ serverArguments = MARKET, query = "", allowedErrors, ...context } = {}, test) {
+  const server = await Server.start(serverArguments);
   try {
     await withBrowser(async (page) => {
       const screen = new Screen(page, server);
       await screen.open(query);
       await test(screen, server);
-      screen.assertClean(mayComplain);
+      screen.assertNoErrors(allowedErrors);
     }, { viewport: { width: 1440, height: 900 }, colorScheme: "dark", ...context });
   } finally {
     await server.kill();
@@ -205,17 +205,17 @@ export async function withScreen({ given = MARKET, query = "", mayComplain, ...c
 }
 
 /** Browser whose tabs can be hidden; the shared one always reports them as visible. Returns its first page and a function to close it. */
-export async function hidingBrowser() {
+export async function browserWithHiddenTabs() {
   const profile = mkdtempSync(join(folder, "profile-"));
   const child = spawn(CHROMIUM, ["--headless", "--remote-debugging-port=0", `--user-data-dir=${profile}`, ...BROWSER, "about:blank"], { stdio: ["ignore", "ignore", "pipe"] });
-  let said = "";
+  let stderr = "";
   let address;
   for await (const text of child.stderr) {
-    said += text;
-    address = /ws:\/\/\S+/.exec(said)?.[0];
+    stderr += text;
+    address = /ws:\/\/\S+/.exec(stderr)?.[0];
     if (address) break;
   }
-  assert.ok(address, `the browser ended: ${said}`);
+  assert.ok(address, `the browser ended: ${stderr}`);
   const hiding = await chromium.connectOverCDP(address, { noDefaults: true });
   const end = async () => {
     await hiding.close();

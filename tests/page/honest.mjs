@@ -37,7 +37,7 @@ async function withPublished(instruments, events, { more, beside, ...options }, 
       const screen = new Screen(page, server);
       await screen.open(options.query ?? "");
       await test(screen, server);
-      screen.assertClean(options.mayComplain);
+      screen.assertNoErrors(options.allowedErrors);
     }, { viewport: { width: 1440, height: 900 }, colorScheme: "dark", ...options });
   } finally {
     await server.kill();
@@ -76,7 +76,7 @@ test("stale prices make the page stale, and their areas are dimmed and dated", (
 test("an ended replay is not live", () => {
   const file = scratch("BTCUSDT-trades-2024-08-08.csv");
   writeFileSync(file, Array.from({ length: 200 }, (_, at) => `${at},${(60000 + at % 7).toFixed(2)},0.01,600.00,${1723075200000 + 20 * at},true,true`).join("\n"));
-  return withScreen({ given: ["--replay", file] }, async (screen) => {
+  return withScreen({ serverArguments: ["--replay", file] }, async (screen) => {
     await untilConnection(screen, "stale", /^Stale/);
     await screen.until(() => /^as of 2024-08-08 00:00:0\d$/.test(document.querySelector("#instrument .as-of:not([hidden])")?.textContent ?? ""));
     assert.doesNotMatch(await screen.text("#connection"), /Live/);
@@ -96,14 +96,14 @@ test("a server without a price is not live", async () => {
       await untilConnection(screen, "stale", /^Waiting for prices$/);
       await publish(server, [{ ch: "trade", sym: "LATER", px: "10.50", qty: "1" }]);
       await untilConnection(screen, "live", /^Live$/);
-      screen.assertClean();
+      screen.assertNoErrors();
     });
   } finally {
     await server.kill();
   }
 });
 
-test("a slow client is delayed instead of live, and live again once it has caught up", () => withScreen({ given: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
+test("a slow client is delayed instead of live, and live again once it has caught up", () => withScreen({ serverArguments: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
   await untilConnection(screen, "live", /^Live$/);
   await screen.page.keyboard.press("s");
   await untilConnection(screen, "delayed", /^Delayed \d/);
@@ -113,7 +113,7 @@ test("a slow client is delayed instead of live, and live again once it has caugh
   await untilConnection(screen, "live", /^Live$/);
 }));
 
-test("a lost connection counts down to the next attempt, which can be started immediately", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("a lost connection counts down to the next attempt, which can be started immediately", () => withScreen({ allowedErrors: AWAY }, async (screen, server) => {
   await untilConnection(screen, "live", /^Live$/);
   await screen.untilHealth("p99", /\d/);
   await server.kill();
@@ -128,7 +128,7 @@ test("a lost connection counts down to the next attempt, which can be started im
   await screen.until(() => document.getElementById("retry").hidden);
 }));
 
-test("the reason of a stopped server stays visible while it is away", () => withScreen({ mayComplain: AWAY }, async (screen, server) => {
+test("the reason of a stopped server stays visible while it is away", () => withScreen({ allowedErrors: AWAY }, async (screen, server) => {
   await untilConnection(screen, "live", /^Live$/);
   await server.kill("SIGTERM");
   await untilConnection(screen, "waiting", /^Connection lost: .+; server unreachable$/);
@@ -173,7 +173,7 @@ for (const [width, height] of [[2560, 1300], [1440, 900], [1100, 700], [390, 844
         // In a narrow window, a name of 32 characters would leave no room for prices.
         assert.deepEqual((await cut(screen)).filter((one) => width > 1320 || one !== `name: ${EXTREMES.at(-1).symbol}`), [], symbol);
       }
-      assert.ok(await screen.ask(() => document.documentElement.scrollWidth <= innerWidth), "the window needn't scroll sideways");
+      assert.ok(await screen.ask(() => document.documentElement.scrollWidth <= innerWidth), "no horizontal scrolling");
       await screen.shot(`extremes-${width}`);
     }));
 }
@@ -184,13 +184,13 @@ test("negative prices have correct directions and spreads", () => withPublished(
   await screen.until(() => document.querySelector(".lines .line .change").textContent === "−2.66%" && document.querySelector("#session [data-sign]")?.textContent === "−2.66%");
   assert.deepEqual(await screen.ask(() => [...document.querySelectorAll("[data-sign]")].filter((one) => one.textContent).map((one) => one.dataset.sign)), ["down", "down"]);
   await screen.until(() => document.querySelector(".between").textContent === "Spread 0.05 · 12.95 bp");
-  assert.doesNotMatch(await screen.text("#session"), /-\d/, "a minus is a minus everywhere");
+  assert.doesNotMatch(await screen.text("#session"), /-\d/, "the minus sign is the same everywhere");
   await publish(server, [{ ch: "quote", sym: "NEG", bid: "-0.01", bidq: "1", ask: "0.01", askq: "1" }]);
   await screen.until(() => document.querySelector(".between").textContent === "Spread 0.02");
 }));
 
 test("the summary strip is not covered, and a chart with few bars shows all of them", async () => {
-  await withScreen({ given: ["--sim-instruments", "3"], query: "?interval=1s", viewport: { width: 844, height: 390 } }, async (screen) => {
+  await withScreen({ serverArguments: ["--sim-instruments", "3"], query: "?interval=1s", viewport: { width: 844, height: 390 } }, async (screen) => {
     await screen.until(() => document.getElementById("legend").textContent !== "");
     await screen.ask(() => document.getElementById("chart").scrollIntoView({ block: "center" }));
     const over = await screen.ask(() => {
@@ -199,7 +199,7 @@ test("the summary strip is not covered, and a chart with few bars shows all of t
     });
     assert.deepEqual(over, []);
   });
-  await withScreen({ given: ["--sim-instruments", "3"], query: "?interval=1s" }, async (screen, server) => {
+  await withScreen({ serverArguments: ["--sim-instruments", "3"], query: "?interval=1s" }, async (screen, server) => {
     const symbol = await screen.text("#symbol");
     const bars = async () => (await server.json(`/v1/snapshot?topics=bar:${symbol}:1s&events=1000`)).ok[0].events.length;
     while (await bars() < 12) await screen.until(() => new Promise((done) => requestAnimationFrame(() => done(true))));
@@ -240,8 +240,8 @@ test("the list of a link does not replace the stored list until the user keeps i
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
   await page.goto(screen.server.url);
   await screen.untilSymbols(["AAPL", "BTC-USD", "TSLA"]);
-  assert.ok(await screen.ask(() => document.getElementById("watch-list").hidden), "one's own list needs no word");
-  assert.equal(await screen.ask(() => document.documentElement.dataset.theme), "light", "what isn't of the list is kept");
+  assert.ok(await screen.ask(() => document.getElementById("watch-list").hidden), "the stored list needs no note");
+  assert.equal(await screen.ask(() => document.documentElement.dataset.theme), "light", "settings other than the list are kept");
 }));
 
 test("symbols are removed by mouse and by touch, restored, and all removed at once", () => withScreen({ query: "?symbols=AAPL,BTC-USD,EUR-USD" }, async (screen) => {
@@ -272,7 +272,7 @@ test("on touch screens the selected row shows its button", () => withScreen({ qu
   await screen.untilSymbols(["AAPL"]);
 }));
 
-test("500 symbols: all are reachable, and visible ones are subscribed", () => withScreen({ given: ["--sim-instruments", "500"] }, async (screen) => {
+test("500 symbols: all are reachable, and visible ones are subscribed", () => withScreen({ serverArguments: ["--sim-instruments", "500"] }, async (screen) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "500 symbols");
   await screen.untilHealth("ledger", /^0 ✓$/);
   const topics = () => screen.ask(() => [...document.querySelectorAll("#subscriptions tr")].slice(1).map((line) => Number(line.cells[2].textContent.replaceAll(",", ""))));
@@ -287,7 +287,7 @@ test("500 symbols: all are reachable, and visible ones are subscribed", () => wi
   });
   const before = await screen.text('.line[data-symbol="SIM0499"] .bid');
   await screen.until((text) => document.querySelector('.line[data-symbol="SIM0499"] .bid').textContent !== text, before);
-  assert.ok(await screen.ask(() => document.getElementById("watch-note").hidden && document.getElementById("watch-list").hidden), "nothing was refused");
+  assert.ok(await screen.ask(() => document.getElementById("watch-note").hidden && document.getElementById("watch-list").hidden), "no note about a limit is shown");
   await screen.untilHealth("ledger", /^0 ✓$/);
 }));
 
@@ -296,7 +296,7 @@ sources:
   - {name: sim, kind: sim, seed: 3, history: 2h, stale_after: 1h, instruments: [${Array.from({ length: 100 }, (_, at) => `{symbol: S${String(at).padStart(2, "0")}, start: "100", rate: 5/s}`).join(", ")}]}
 `;
 
-test("sorting by the last hour includes rows that were never visible", () => withScreen({ given: config(HISTORY) }, async (screen, server) => {
+test("sorting by the last hour includes rows that were never visible", () => withScreen({ serverArguments: config(HISTORY) }, async (screen, server) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "100 symbols");
   await screen.page.locator(".head .spark button").click();
   await screen.page.mouse.move(0, 0);
@@ -318,7 +318,7 @@ test("sorting by the last hour includes rows that were never visible", () => wit
   }
 }));
 
-test("rows do not move under the pointer", () => withScreen({ given: config(HISTORY) }, async (screen) => {
+test("rows do not move under the pointer", () => withScreen({ serverArguments: config(HISTORY) }, async (screen) => {
   await screen.until(() => document.getElementById("watch-count").textContent === "100 symbols");
   await screen.page.locator(".head .last button").click();
   const moved = (before) => screen.until((old) => {
@@ -406,7 +406,7 @@ test("the page and its client work under the path prefix of a proxy", async () =
       // The last hour of each row is loaded by HTTP.
       await screen.until(() => [...document.querySelectorAll(".lines .line:not([hidden]) canvas")].some((canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0)));
       assert.ok(page.url().startsWith(front.url));
-      screen.assertClean();
+      screen.assertNoErrors();
     });
   } finally {
     front.end();

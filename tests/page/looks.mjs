@@ -26,13 +26,13 @@ for (const theme of ["dark", "light"]) {
       assert.ok(wide[0] <= wide[1], `${wide[0]} px are wider than the window of ${wide[1]}`);
       const cut = await screen.ask(() => [...document.querySelectorAll("button, h2, .name, .last, .bid strong, .ask strong, #trades, #session")]
         .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).display !== "inline").map((one) => one.outerHTML.slice(0, 120)));
-      assert.deepEqual(cut, [], "no name and no price is cut");
+      assert.deepEqual(cut, [], "no name or price is truncated");
       assert.deepEqual(await violations(screen), []);
       await screen.page.locator("#delivery-toggle").click();
       await screen.page.locator("#delivery").scrollIntoViewIfNeeded();
       await screen.until(() => Number(document.querySelector("#subscriptions td:nth-child(4)").textContent) !== 0);
       await screen.shot(`${theme}-${name}-delivery`);
-      assert.ok(await screen.ask(() => document.documentElement.scrollWidth <= innerWidth), "nor with the panel open");
+      assert.ok(await screen.ask(() => document.documentElement.scrollWidth <= innerWidth), "no horizontal scrolling with the panel open");
       assert.deepEqual(await violations(screen), []);
       await screen.page.locator("#help-toggle").click();
       assert.deepEqual(await violations(screen), []);

@@ -151,7 +151,7 @@ test("everything works by keyboard", () => withScreen({ query: "?symbols=AAPL,BT
   await page.keyboard.press("/");
   assert.equal(await screen.ask(() => document.activeElement.id), "filter");
   await page.keyboard.type("ta?s");
-  assert.equal(await page.locator("#filter").inputValue(), "ta?s", "in a field keys are letters");
+  assert.equal(await page.locator("#filter").inputValue(), "ta?s", "keys are text input in a field");
   await page.keyboard.press("Escape");
   await page.keyboard.press("a");
   assert.equal(await screen.ask(() => document.activeElement.id), "add");
@@ -174,7 +174,7 @@ sources:
   - {name: desk, kind: push, open: true, instruments: [{symbol: LATER, description: No price yet}]}
 `;
 
-test("a symbol without a price has a row and can be selected", () => withScreen({ given: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {
+test("a symbol without a price has a row and can be selected", () => withScreen({ serverArguments: config(UNPRICED), query: "?symbol=LATER" }, async (screen) => {
   await screen.untilSymbols(["BUSY", "LATER"]);
   await screen.until(() => document.getElementById("symbol").textContent === "LATER" && document.getElementById("description").textContent === "No price yet");
   assert.match((await screen.column("last"))[1], /^\D*$/);
@@ -187,7 +187,7 @@ sources:
   - {name: quiet, kind: sim, stale_after: 400ms, instruments: [{symbol: QUIET, start: "100", rate: 1/s}]}
 `;
 
-test("staleness is marked on the row and the selected symbol, and cleared when live again", () => withScreen({ given: config(QUIET), query: "?symbol=QUIET" }, async (screen) => {
+test("staleness is marked on the row and the selected symbol, and cleared when live again", () => withScreen({ serverArguments: config(QUIET), query: "?symbol=QUIET" }, async (screen) => {
   for (const [isStale, state] of [[true, "stale"], [false, ""], [true, "stale"]]) {
     await screen.until(([wanted, text]) => {
       const line = document.querySelector('.line[data-symbol="QUIET"]');
@@ -206,7 +206,7 @@ function tape() {
   return ["--replay", file, "--replay-loop"];
 }
 
-test("replayed prices are marked as replayed", () => withScreen({ given: tape() }, async (screen) => {
+test("replayed prices are marked as replayed", () => withScreen({ serverArguments: tape() }, async (screen) => {
   await screen.untilSymbols(["BTCUSDT"]);
   await screen.until(() => document.querySelector(".line:not([hidden]) .mark").textContent === "REPLAY");
   await screen.until(() => document.getElementById("kind").textContent === "Replayed prices" && document.getElementById("watermark").textContent === "Replayed prices");

@@ -125,7 +125,7 @@ fn check_and_serve_report_every_missing_file() -> Result<()> {
         let (code, text) = run(arguments)?;
         assert_eq!(code, Some(2), "{arguments:?}: {text}");
         for wanted in ["source one", "a.csv", "b.csv", "source two", "c*.csv"] {
-            assert!(text.contains(wanted), "{wanted} is not in {text}");
+            assert!(text.contains(wanted), "{wanted} is missing in {text}");
         }
         stderr.push(text);
     }

@@ -20,7 +20,10 @@ const README: &str = include_str!("../../README.md");
 fn every_error_code_is_in_the_protocol_reference() {
     for code in Code::ALL {
         let row = format!("| {} | `{}` |", code.number(), code.name());
-        assert!(PROTOCOL.contains(&row), "{row} is not in docs/protocol.md");
+        assert!(
+            PROTOCOL.contains(&row),
+            "docs/protocol.md does not contain {row}"
+        );
     }
 }
 
@@ -62,7 +65,10 @@ fn every_code_of_the_admin_json_is_in_the_operations_guide() -> Result<()> {
         let row = OPERATIONS
             .lines()
             .find(|line| line.starts_with("| `") && line.contains(&format!("`{reason}`")));
-        assert!(row.is_some(), "{reason} is not in docs/operations.md");
+        assert!(
+            row.is_some(),
+            "docs/operations.md does not contain {reason}"
+        );
     }
     Ok(())
 }
@@ -114,7 +120,7 @@ async fn every_metric_is_in_the_operations_guide() -> Result<()> {
         let row = OPERATIONS
             .lines()
             .find(|line| line.starts_with(&format!("| `{name}` |")))
-            .with_context(|| format!("{name} is not in docs/operations.md"))?;
+            .with_context(|| format!("docs/operations.md does not contain {name}"))?;
         assert!(
             row.ends_with(&format!("| {help} |")),
             "docs/operations.md describes {name} as {row}; the catalogue says: {help}"

@@ -47,7 +47,7 @@ fn compare(section: &str, cell: usize, expected: &BTreeSet<String>) -> Result<()
     let unknown: Vec<_> = indexed.difference(expected).collect();
     assert!(
         missing.is_empty() && unknown.is_empty(),
-        "INDEX.md, {section}: no row for {missing:?}; rows of nothing: {unknown:?}"
+        "INDEX.md, {section}: missing rows {missing:?}; unknown rows {unknown:?}"
     );
     Ok(())
 }

@@ -29,7 +29,7 @@ async fn one_writer_per_topic_and_seq_grows_by_one() -> Result<()> {
         let tx = newest
             .insert(event.topic.clone(), event.tx)
             .unwrap_or_default();
-        assert!(event.tx >= tx, "`tx` never goes back within a topic");
+        assert!(event.tx >= tx, "`tx` does not decrease within a topic");
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
                 for event in events {
                     ensure!(
                         Some(event.seq) == next,
-                        "{} came, {next:?} was next",
+                        "received {}, expected {next:?}",
                         event.seq
                     );
                     next = Some(event.seq.next());

@@ -256,7 +256,7 @@ async fn a_client_that_never_answers_pings_gets_its_data() -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    assert!(late > 10_000, "{late} bytes came in two seconds");
+    assert!(late > 10_000, "{late} bytes received in two seconds");
     assert_eq!(feed.counted("lag_changes", "warn"), 0);
     Ok(())
 }

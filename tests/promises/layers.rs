@@ -198,7 +198,10 @@ fn pure_modules_do_not_use_the_runtime() -> Result<()> {
             let names_it =
                 |line: &&str| !line.trim_start().starts_with("//") && line.contains(word);
             let found = text.lines().find(names_it);
-            assert_eq!(found, None, "{name} is pure and must not name {word}");
+            assert_eq!(
+                found, None,
+                "{name} is a pure module and must not use {word}"
+            );
         }
     }
     Ok(())

@@ -158,7 +158,7 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
         ServerMessage::Control(_) => None,
     };
     client
-        .until("trades of the source that came back", traded)
+        .until("trades of the returned source", traded)
         .await?;
     let renamed = BEFORE.replace("name: a,", "name: c,");
     let reloaded = reload(&mut feed.app, &renamed).await?;

@@ -138,7 +138,7 @@ async fn an_instrument_removed_by_a_reload_disappears_and_returns_in_a_new_epoch
 
         reload(&mut feed, BOTH).await?;
         let (seq, epoch) = matched
-            .control("the topic that is there again", |control| match control {
+            .control("the returned topic", |control| match control {
                 Control::Topics(change) => change
                     .added
                     .iter()

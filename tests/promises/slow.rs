@@ -133,7 +133,7 @@ async fn on_slow_disconnect_closes_with_4407() -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     };
-    assert!(warned, "`lag` came before");
+    assert!(warned, "no `lag` before the close");
     assert_eq!((bye.code, bye.reconnect, code), (407, true, 4407));
     Ok(())
 }
@@ -187,7 +187,7 @@ async fn slow_session_does_not_delay_its_neighbour() -> Result<()> {
     let bound = 20.0 * (64.0 + 64.0 + 2.0 * 16.0 + 32.0) * 1024.0;
     assert!(
         feed.metric("tickcast_outbox_bytes") < bound,
-        "{} bytes wait",
+        "{} bytes are queued",
         feed.metric("tickcast_outbox_bytes")
     );
     assert!(

@@ -112,7 +112,7 @@ fn serve_listens_within_two_seconds_and_prints_its_addresses() -> Result<()> {
     ] {
         assert!(
             served.banner.contains(wanted),
-            "{wanted} is not in {}",
+            "{wanted} is missing in {}",
             served.banner
         );
     }
@@ -376,7 +376,7 @@ fn check_reports_every_problem_with_its_location() -> Result<()> {
         ":3:1: sources: expected at least one source",
         ":4:1: surces: unknown key; did you mean sources?",
     ] {
-        assert!(text.contains(wanted), "{wanted} is not in {text}");
+        assert!(text.contains(wanted), "{wanted} is missing in {text}");
     }
     Ok(())
 }
