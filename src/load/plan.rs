@@ -89,6 +89,10 @@ pub struct Plan {
     pub slow_bytes_per_s: u64,
     /// Share of connections that never read.
     pub stalled: Share,
+    /// Time for which every other connection reads nothing after it has subscribed.
+    pub pause: Duration,
+    /// Interval at which all of them pause again, together; zero: never.
+    pub pause_every: Duration,
     /// Connections per second that are cut and reconnect.
     pub churn_per_s: f64,
     /// Cut all connections at half time; they reconnect at once.
@@ -127,6 +131,8 @@ impl Plan {
             slow: Share::default(),
             slow_bytes_per_s: 10 * 1024,
             stalled: Share::default(),
+            pause: Duration::ZERO,
+            pause_every: Duration::ZERO,
             churn_per_s: 0.0,
             storm: false,
             duration: Duration::from_secs(10),

@@ -2,12 +2,13 @@
 //! end.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use rand::RngExt;
 
 use super::connection::{ConnectionError, LoadConnection, Turn};
-use super::plan::Role;
+use super::plan::{Plan, Role};
 use super::recorder::add_failure;
 use super::worker::{
     DisconnectReason, Due, Order, Place, READ_BYTES, Report, SLOW_READ, SPAN, Stage, Worker,
@@ -18,6 +19,30 @@ use crate::market::UnixNanos;
 const LIFE_SIGN: Duration = Duration::from_secs(15);
 
 impl Worker {
+    /// Schedule of a plan before anything happens.
+    pub(super) fn first_due(
+        plan: &Plan,
+        places: &[Place],
+        begun: UnixNanos,
+    ) -> BinaryHeap<Reverse<(UnixNanos, Due)>> {
+        let mut due = BinaryHeap::new();
+        for (at, place) in places.iter().enumerate() {
+            let share = place.assignment.number as f64 / plan.connections.max(1) as f64;
+            due.push(Reverse((
+                begun.plus(plan.ramp.mul_f64(share)),
+                Due::Open(at),
+            )));
+        }
+        due.push(Reverse((begun.plus(SPAN), Due::Span)));
+        if !plan.silence.is_zero() {
+            due.push(Reverse((begun.plus(plan.ramp + plan.silence), Due::Speak)));
+        }
+        if !plan.pause_every.is_zero() {
+            due.push(Reverse((begun.plus(plan.pause_every), Due::Pause)));
+        }
+        due
+    }
+
     /// Handles the result of a connection's events.
     pub(super) fn settle(&mut self, at: usize, turn: Result<Turn, ConnectionError>) {
         match turn {
@@ -52,9 +77,40 @@ impl Worker {
             self.due
                 .push(Reverse((now.plus(LIFE_SIGN), Due::LifeSign(at))));
         }
-        if role == Role::Slow {
-            self.due
-                .push(Reverse((now.plus(SLOW_READ), Due::SlowRead(at))));
+        match role {
+            Role::Slow => {
+                self.due
+                    .push(Reverse((now.plus(SLOW_READ), Due::SlowRead(at))));
+            }
+            Role::Counter | Role::Probe => self.pause(at, now),
+            Role::Stalled => {}
+        }
+    }
+
+    /// Stops reading a connection for the pause of the plan.
+    fn pause(&mut self, at: usize, now: UnixNanos) {
+        if self.pause.is_zero() {
+            return;
+        }
+        let until = now.plus(self.pause);
+        self.places[at].is_held_back = true;
+        self.places[at].paused_until = Some(until);
+        self.due.push(Reverse((until, Due::Resume(at))));
+    }
+
+    /// Pauses all connections that read, and none that is being cut.
+    fn pause_all(&mut self, now: UnixNanos) {
+        if self.stage == Stage::Finishing {
+            return;
+        }
+        for at in 0..self.places.len() {
+            let place = &self.places[at];
+            let is_reading = !place.is_held_back
+                && place.cut.is_none()
+                && place.link.as_ref().is_some_and(LoadConnection::is_open);
+            if is_reading {
+                self.pause(at, now);
+            }
         }
     }
 
@@ -221,6 +277,17 @@ impl Worker {
                     }
                 }
                 Due::SlowRead(_) | Due::LifeSign(_) => {}
+                Due::Pause => {
+                    self.pause_all(now);
+                    self.due.push(Reverse((at.plus(self.pause_every), due)));
+                }
+                Due::Resume(place) if self.places[place].paused_until == Some(at) => {
+                    self.places[place].paused_until = None;
+                    self.places[place].is_held_back = false;
+                    self.again.push(place);
+                }
+                // Reconnected meanwhile.
+                Due::Resume(_) => {}
                 Due::Churn => self.churn(at),
                 Due::Span => {
                     self.tell_span();

@@ -97,6 +97,10 @@ pub(super) enum Due {
     Speak,
     SlowRead(usize),
     LifeSign(usize),
+    /// All reading connections pause.
+    Pause,
+    /// The pause of a connection ends.
+    Resume(usize),
     Churn,
     Span,
 }
@@ -120,6 +124,8 @@ pub(super) struct Place {
     pub cut: Option<DisconnectReason>,
     /// True if it reads by its role, not by the poll.
     pub is_held_back: bool,
+    /// End of its pause.
+    pub paused_until: Option<UnixNanos>,
     pub from: Option<ResumeFrom>,
     pub has_joined: bool,
     /// True once a latency of its events was recorded.
@@ -133,6 +139,7 @@ impl Place {
             link: None,
             cut: None,
             is_held_back: false,
+            paused_until: None,
             from: None,
             has_joined: false,
             has_measured: false,
@@ -158,6 +165,8 @@ pub(super) struct Worker {
     pub(super) rng: PlanRng,
     pub(super) churn_every: Option<Duration>,
     pub(super) slow_bytes: usize,
+    pub(super) pause: Duration,
+    pub(super) pause_every: Duration,
     pub(super) spin: bool,
     pub(super) stage: Stage,
     pub(super) sources: usize,
@@ -208,18 +217,7 @@ impl Worker {
                 .map_or(0, |first| first.number as u64 + 1),
         );
         let places: Vec<Place> = assignments.into_iter().map(Place::new).collect();
-        let mut due = BinaryHeap::new();
-        for (at, place) in places.iter().enumerate() {
-            let share = place.assignment.number as f64 / plan.connections.max(1) as f64;
-            due.push(Reverse((
-                begun.plus(plan.ramp.mul_f64(share)),
-                Due::Open(at),
-            )));
-        }
-        due.push(Reverse((begun.plus(SPAN), Due::Span)));
-        if !plan.silence.is_zero() {
-            due.push(Reverse((begun.plus(plan.ramp + plan.silence), Due::Speak)));
-        }
+        let due = Self::first_due(plan, &places, begun);
         let churn_every =
             (plan.churn_per_s > 0.0).then(|| Duration::from_secs_f64(of as f64 / plan.churn_per_s));
         Self {
@@ -238,6 +236,8 @@ impl Worker {
             rng: PlanRng::seed_from_u64(seed),
             churn_every,
             slow_bytes: ((plan.slow_bytes_per_s as f64 * SLOW_READ.as_secs_f64()) as usize).max(1),
+            pause: plan.pause,
+            pause_every: plan.pause_every,
             spin: plan.spin,
             stage: if plan.silence.is_zero() {
                 Stage::Open
@@ -387,6 +387,7 @@ impl Worker {
     pub(super) fn open(&mut self, at: usize) {
         let place = &mut self.places[at];
         place.is_held_back = false;
+        place.paused_until = None;
         let from = place.from.take();
         match connect(self.address, &place.assignment, self.sources) {
             Ok(stream) => {

@@ -126,6 +126,37 @@ async fn probes_and_counters_count_the_same() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn paused_connections_read_late_and_lose_nothing() -> Result<()> {
+    let feed = Feed::start(&market(2, 1_000, LIMITS)).await?;
+    let pause = Duration::from_millis(600);
+    let outcome = run_test(Plan {
+        connections: 4,
+        pause,
+        pause_every: Duration::from_secs(3),
+        warmup: Duration::ZERO,
+        duration: Duration::from_secs(5),
+        topics: TopicChoice::All(vec!["quote:*".into()]),
+        ..plan(feed.address, &[])
+    })
+    .await?;
+    assert!(outcome.is_sound(), "{:?}", outcome.failures);
+    // The first pause begins with the subscription, the second one three seconds later; a second of
+    // the report may share a pause with the next one.
+    let paused = |from: usize, to: usize| {
+        let seconds = outcome.seconds.get(from..to).unwrap_or_default();
+        seconds.iter().map(|second| second.max).max()
+    };
+    for longest in [paused(0, 2), paused(2, 5)] {
+        assert!(
+            longest.is_some_and(|ns| ns > pause.as_nanos() as u64 / 2),
+            "{:?}",
+            outcome.seconds
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn impossible_plans_are_reported_before_the_test_begins() -> Result<()> {
     let feed = Feed::market(2, 100).await?;
     let none = run_test(plan(feed.address, &["quote:NOBODY*"]))

@@ -76,6 +76,12 @@ pub(super) struct Arguments {
     /// Share of connections that never read
     #[arg(long, value_name = "PERCENT", default_value = "0%")]
     stalled: Share,
+    /// Read nothing for this time after subscribing, then keep up
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time)]
+    pause: Duration,
+    /// Repeat the pause on all connections at this interval
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time, requires = "pause")]
+    pause_every: Duration,
     /// Connections per second that are cut, reconnect and resume
     #[arg(long, value_name = "N", default_value_t = 0.0)]
     churn: f64,
@@ -243,6 +249,8 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
         slow: arguments.slow,
         slow_bytes_per_s: arguments.slow_rate,
         stalled: arguments.stalled,
+        pause: arguments.pause,
+        pause_every: arguments.pause_every,
         churn_per_s: arguments.churn,
         storm: arguments.storm,
         duration: arguments.duration,
