@@ -3,6 +3,7 @@
 
 mod bounds;
 mod config_file;
+mod cpus;
 mod keep_time;
 mod operate;
 mod reload;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
+use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{inherit, open_state_dir};
 use super::sources::{Sources, spec_of};
@@ -187,14 +188,22 @@ fn start_shards(
         limits: config.limits,
         demand: Arc::clone(demand),
     };
-    let start = |number| {
-        let started = crate::shard::spawn(
+    let spawn = |number| {
+        crate::shard::spawn(
             number,
             shard_config.clone(),
             Arc::clone(&bus.log),
             bus.emitter.clone(),
             Arc::clone(metrics),
-        );
+        )
+    };
+    let pinning = config.pin.then(|| Pinning::new(config.shards)).transpose();
+    let pinning = pinning.map_err(StartError::Thread)?;
+    let start = |number| {
+        let started = match &pinning {
+            Some(pinning) => pinning.start(number, || spawn(number)),
+            None => spawn(number),
+        };
         started
             .map(|(handle, _thread)| handle)
             .map_err(StartError::Thread)

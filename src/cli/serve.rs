@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// Shard threads, which own the client sockets
     #[arg(long, value_name = "N|auto", value_parser = super::shards)]
     shards: Option<usize>,
+    /// Keep the thread of each shard on one core
+    #[arg(long)]
+    pin: bool,
     /// Directory in which a stopping server saves its state for the next one
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -159,6 +162,7 @@ fn load(arguments: &Arguments) -> Result<Config> {
     config.listen = arguments.listen.unwrap_or(config.listen);
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
     config.shards = arguments.shards.unwrap_or(config.shards);
+    config.pin |= arguments.pin;
     match arguments.admin.as_deref() {
         None => {}
         Some("off") => config.admin = None,

@@ -17,6 +17,7 @@ impl Config {
     pub fn keep_what_needs_a_restart(&mut self, running: &Self) {
         self.listen = running.listen;
         self.shards = running.shards;
+        self.pin = running.pin;
         self.state_dir.clone_from(&running.state_dir);
         self.queue_bytes = running.queue_bytes;
         self.log_bytes = running.log_bytes;
@@ -43,7 +44,7 @@ mod tests {
         let text = |other: bool| {
             let pick = |one: &'static str, two: &'static str| if other { two } else { one };
             format!(
-                "listen: 127.0.0.1:{}\nshards: {}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
+                "listen: 127.0.0.1:{}\nshards: {}\npin: {m}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
                  allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\

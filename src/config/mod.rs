@@ -133,6 +133,8 @@ pub struct Config {
     pub metrics_on_feed: bool,
     /// Number of shards.
     pub shards: usize,
+    /// True if each shard's thread stays on one CPU.
+    pub pin: bool,
     /// Directory for the saved state; `None`: no state is saved.
     pub state_dir: Option<PathBuf>,
     /// Market-data sources.

@@ -85,6 +85,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         ),
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
         shards,
+        pin: root.flag("pin"),
         state_dir: Some(root.text("state_dir"))
             .filter(|folder| !folder.is_empty())
             .map(PathBuf::from),

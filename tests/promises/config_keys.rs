@@ -177,3 +177,41 @@ async fn only_allowed_origins_can_open_the_feed() -> Result<()> {
     }
     Ok(())
 }
+
+/// Names of this process's threads with the CPUs that they may use.
+fn affinities() -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        // A thread may end meanwhile.
+        let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else {
+            continue;
+        };
+        let value = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.map(|rest| rest.trim().to_owned())
+        };
+        found.extend(value("Name:").zip(value("Cpus_allowed_list:")));
+    }
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_shards_stay_on_one_core_each() -> Result<()> {
+    // No other test has so many shards; their last ones are pinned.
+    let shards = 5;
+    let before = rustix::thread::sched_getaffinity(None)?;
+    let _feed = Feed::start(&market(1, 10, &format!("shards: {shards}\npin: true"))).await?;
+    let all = affinities()?;
+    let is_one = |cpus: &str| cpus.parse::<usize>().is_ok();
+    let (last, name) = (shards - 1, format!("shard-{}", shards - 1));
+    let pinned = all.iter().find(|(thread, _)| *thread == name);
+    let (_, cpus) = pinned.with_context(|| format!("no thread shard-{last} in {all:?}"))?;
+    assert!(is_one(cpus), "shard-{last} may run on {cpus}");
+    let own = rustix::thread::sched_getaffinity(None)?;
+    assert_eq!(
+        own.count(),
+        before.count(),
+        "of the thread that started them"
+    );
+    Ok(())
+}

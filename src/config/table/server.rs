@@ -35,6 +35,12 @@ pub(super) const BASE: &[Key] = &[
         "Number of shard threads, which own the client sockets; auto is one less than the number of cores, at least one.",
     )),
     fixed(key(
+        "pin",
+        Kind::Flag,
+        "false",
+        "Keep the thread of each shard on one core: the last ones that the process may use. Other threads run on any core.",
+    )),
+    fixed(key(
         "state_dir",
         Kind::Text,
         "",
