@@ -10,12 +10,12 @@ use std::task::{Context as TaskContext, Wake, Waker};
 use anyhow::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
-use tickcast::config::Config;
+use rustix::io::Errno;
 use tickcast::log::{Catalog, LogItem};
 use tickcast::protocol::Encoding;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::generator::{self, Generator};
+use crate::generator::Generator;
 use crate::talk;
 
 const LISTENER: u64 = u64::MAX;
@@ -55,8 +55,7 @@ struct Server {
     catalog: Arc<Catalog>,
 }
 
-pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
-    let generator = generator::start(config)?;
+pub(crate) fn serve(generator: Generator, listener: TcpListener) -> Result<()> {
     std::thread::Builder::new()
         .name("server".to_owned())
         .spawn(move || run(generator, &listener))?
@@ -87,7 +86,7 @@ fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
         connections: Vec::new(),
         subscribers: Vec::new(),
         dirty: Vec::new(),
-        catalog: Arc::default(),
+        catalog: Arc::clone(&generator.catalog),
     };
     let mut events = Vec::with_capacity(1024);
     loop {
@@ -98,11 +97,16 @@ fn run(mut generator: Generator, listener: &TcpListener) -> Result<()> {
             .is_ready();
         let timeout = rustix::event::Timespec::default();
         events.clear();
-        epoll::wait(
+        let waited = epoll::wait(
             &server.epoll,
             spare_capacity(&mut events),
             is_published.then_some(&timeout),
-        )?;
+        );
+        match waited {
+            // A tracer was attached.
+            Err(Errno::INTR) => events.clear(),
+            waited => _ = waited?,
+        }
         for event in &events {
             match event.data.u64() {
                 LISTENER => server.accept(listener)?,
@@ -175,6 +179,8 @@ impl Server {
         }
         if connection.stage == Stage::Gone {
             // Closed by being forgotten about: its slot stays, as this server lives for one round.
+            // The shutdown would be one more event.
+            let _removed = epoll::delete(&self.epoll, &connection.stream);
             let _closed = connection.stream.shutdown(std::net::Shutdown::Both);
             (connection.out, connection.input) = (Vec::new(), Vec::new());
             return;

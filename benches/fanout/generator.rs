@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tickcast::bus::{Bus, RestoredState, SourceSpec, input_queue};
 use tickcast::clock::Clock;
 use tickcast::config::{Config, SourceDetails};
-use tickcast::log::{Batch, DemandSignal, Log, Next, SourceId};
+use tickcast::log::{Batch, Catalog, DemandSignal, Log, Next, SourceId};
 use tickcast::metrics::Metrics;
 use tickcast::protocol::Epoch;
 use tickcast::source::sim::Sim;
@@ -17,15 +17,21 @@ use tickcast::source::{SourceTask, supervise};
 /// The generator's end of the log.
 pub(crate) struct Generator {
     pub(crate) log: Arc<Log>,
+    /// All instruments.
+    pub(crate) catalog: Arc<Catalog>,
     next: u64,
 }
 
-/// Starts the config's simulated source and a bus for it.
+/// Longest time until all instruments are announced.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Starts the config's simulated source and a bus for it, and waits for all instruments.
 pub(crate) fn start(config: &Config) -> Result<Generator> {
     let source = config.sources.first().context("the config has a source")?;
     let SourceDetails::Sim(sim) = source.details.clone() else {
         anyhow::bail!("the source is simulated")
     };
+    let instruments = sim.instruments.len();
     let (clock, metrics) = (Clock::start(), Arc::new(Metrics::new()));
     let log = Log::new(config.log_bytes, 1);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
@@ -62,10 +68,30 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         .worker_threads(1)
         .enable_all()
         .build()?;
+    // A task of the runtime's worker, as in `serve`: the future of `block_on` would be woken by one
+    // more switch of threads.
+    runtime.spawn(supervise(task, Box::new(Sim::new(sim, None))));
     std::thread::Builder::new()
         .name("generator".to_owned())
-        .spawn(move || runtime.block_on(supervise(task, Box::new(Sim::new(sim, None)))))?;
-    Ok(Generator { log, next: 0 })
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    let mut generator = Generator {
+        log,
+        catalog: Arc::default(),
+        next: 0,
+    };
+    let begun = clock.now();
+    while generator.catalog.instruments().len() < instruments {
+        ensure!(
+            clock.now().since(begun) < PATIENCE,
+            "the source announced too few instruments"
+        );
+        let head = generator.log.head();
+        match generator.next_before(head) {
+            Some(batch) => generator.catalog = Arc::clone(&batch.catalog),
+            None => std::thread::yield_now(),
+        }
+    }
+    Ok(generator)
 }
 
 impl Generator {

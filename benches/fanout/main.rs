@@ -4,16 +4,21 @@
 //! Each server runs in a process of its own, pinned to one core, with the same generator (simulator
 //! and bus) beside it; the tester runs on the other core. Rounds are interleaved; medians and
 //! spreads are printed, and written as JSON. `-- --rounds 5 --seconds 5 --only fast,flat_out --json
-//! FILE`; `--quick` is the small version that `./check` runs.
+//! FILE --markdown FILE`; `--quick` is the small version that `./check` runs.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 mod bare;
+mod calls;
 mod case;
+mod figures;
 mod generator;
+mod memory;
 mod naive;
 mod process;
 mod report;
+mod setup;
+mod soak;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -22,16 +27,15 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use tickcast::config::Config;
 
 use case::{Case, Round};
+use figures::{Figure, Found};
 use process::Kind;
-
-/// Where the tester runs.
-const CLIENT_CORE: usize = 1;
+use setup::{Cores, Setup};
+use soak::{Soak, run_soak};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -47,10 +51,28 @@ struct Arguments {
     /// Where the figures go as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where the tables go as Markdown
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Shards of tickcast; more than one need as many cores and two more
+    #[arg(long, default_value_t = 1)]
+    shards: usize,
+    /// Pin each shard to a core
+    #[arg(long)]
+    pin: bool,
     /// Short rounds of the cases that matter most; fails where a figure is missed by a factor of
     /// two
     #[arg(long)]
     quick: bool,
+    /// Soak test of so many minutes instead of the cases
+    #[arg(long, value_name = "MINUTES")]
+    soak: Option<f64>,
+    /// Seconds from one wave of clients of the soak test to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    cycle: f64,
+    /// Events per second of the soak test: about 80 % of what one core of ours delivers
+    #[arg(long, value_name = "EVENTS", default_value_t = 64_000.0)]
+    rate: f64,
     /// Be a server of this kind instead
     #[arg(long, hide = true)]
     serve: Option<String>,
@@ -69,29 +91,57 @@ const MANY: &str = "limits: {connections: 20000}";
 
 fn cases() -> Vec<Case> {
     // 500 events/s to 100 subscribers each, whoever and whatever else there is.
-    let growth = |name, connections, instruments, topics_each| Case {
+    let growth = |name, connections, instruments, topics_each, servers| Case {
+        longer: 3,
         connections,
         instruments,
         topics_each,
         config: MANY,
-        ..Case::new(name, 500.0, OWN)
+        ..Case::new(name, 500.0, servers)
+    };
+    // Memory at the highest rate that every client keeps up with.
+    let memory = |name, pause_ms| Case {
+        pause_ms,
+        watches_memory: true,
+        ..Case::new(name, 80_000.0, OWN).quick(1)
+    };
+    let all_at_once = |name, silence_ms| Case {
+        connections: 9_500,
+        config: MANY,
+        silence_ms,
+        ..Case::new(name, 10.0, OWN).quick(1)
     };
     vec![
-        Case::new("calm", 500.0, ALL),
-        Case::new("busy", 2_000.0, ALL),
+        Case {
+            instruments: 1,
+            connections: 1,
+            topics_each: 1,
+            counts_calls: true,
+            ..Case::new("lone", 100.0, BOTH).quick(3)
+        },
+        Case::new("calm", 500.0, ALL).quick(3),
+        Case::new("busy", 2_000.0, ALL).quick(3),
         Case::new("dense", 10_000.0, BOTH),
-        Case::new("fast", 80_000.0, ALL),
+        Case::new("fast", 80_000.0, ALL).quick(3),
         Case::new("flat_out", 320_000.0, BOTH),
+        Case {
+            mode: "conflate",
+            ..Case::new("conflate", 80_000.0, OWN).quick(2)
+        },
         Case {
             instruments: 1,
             topics_each: 1,
             ..Case::new("broadcast", 100.0, BOTH)
         },
+        growth("few", 100, 10, 10, BOTH),
+        growth("many", 9_500, 950, 10, BOTH).quick(2),
         Case {
             connections: 9_500,
             config: MANY,
-            ..Case::new("many", 50_000.0 * 100.0 / 95_000.0, BOTH)
+            ..Case::new("wide", 50_000.0 * 100.0 / 95_000.0, BOTH)
         },
+        growth("10_topics", 1_000, 10, 1, OWN),
+        growth("10000_topics", 1_000, 10_000, 1_000, OWN),
         Case {
             config: "fanout: {flush_window: 20ms}",
             ..Case::new("window", 2_000.0, OWN)
@@ -101,25 +151,15 @@ fn cases() -> Vec<Case> {
             stalled: "10%",
             ..Case::new("stalled", 500.0, OWN)
         },
-        growth("100_connections", 100, 10, 10),
-        growth("9500_connections", 9_500, 950, 10),
-        growth("10_topics", 1_000, 10, 1),
-        growth("10000_topics", 1_000, 10_000, 1_000),
-        Case {
-            connections: 9_500,
-            config: MANY,
-            ..Case::new("idle", 10.0, OWN)
-        },
-        Case {
-            connections: 9_500,
-            config: MANY,
-            silence_ms: 500,
-            ..Case::new("handshakes", 10.0, OWN)
-        },
         Case {
             storm: true,
-            ..growth("storm", 9_500, 950, 10)
+            longer: 1,
+            ..growth("storm", 9_500, 950, 10, OWN)
         },
+        all_at_once("idle", 0),
+        all_at_once("handshakes", 500),
+        memory("prompt", 0),
+        memory("burst", 700),
     ]
 }
 
@@ -128,16 +168,31 @@ fn main() -> Result<()> {
     if let (Some(kind), Some(config)) = (&arguments.serve, &arguments.config) {
         return serve(kind, config);
     }
-    let mut cpus = CpuSet::new();
-    cpus.set(CLIENT_CORE);
-    sched_setaffinity(None, &cpus).context("the bench needs two cores")?;
-    let (rounds, time) = if arguments.quick {
-        (3, 1.5)
+    let (measured, settle) = if arguments.quick {
+        (1.5, 4.0)
     } else {
-        (arguments.rounds, arguments.seconds)
+        (arguments.seconds, 10.0)
     };
+    let setup = Setup {
+        measured: Duration::from_secs_f64(measured),
+        settle: Duration::from_secs_f64(settle),
+        shards: arguments.shards,
+        pin: arguments.pin,
+        cores: Cores::take(arguments.shards)?,
+    };
+    if let Some(minutes) = arguments.soak {
+        return run_soak(&Soak {
+            time: Duration::from_secs_f64(minutes * 60.0),
+            cycle: Duration::from_secs_f64(arguments.cycle),
+            events_per_s: arguments.rate,
+            setup,
+        });
+    }
+    if !calls::is_available() {
+        println!("strace is not installed: system calls are not counted");
+    }
     let wanted = |case: &Case| match (arguments.quick, arguments.only.is_empty()) {
-        (true, _) => ["calm", "busy", "fast"].contains(&case.name),
+        (true, _) => case.quick_rounds > 0,
         (_, true) => true,
         _ => arguments
             .only
@@ -145,32 +200,61 @@ fn main() -> Result<()> {
             .any(|only| case.name.contains(only.as_str())),
     };
     let mut found = BTreeMap::new();
-    for case in cases().iter().filter(|case| wanted(case)) {
-        let all = measure(case, rounds, Duration::from_secs_f64(time))?;
+    let shown: Vec<Case> = cases().into_iter().filter(wanted).collect();
+    for case in &shown {
+        let rounds = if arguments.quick {
+            case.quick_rounds
+        } else {
+            arguments.rounds
+        };
+        let all = measure(case, rounds, &setup)?;
         report::print_case(case, &all);
         found.insert(case.name, all);
     }
-    let missed = report::print_figures(&found);
+    let figures = figures::figures(&found);
+    report::print_figures(&figures);
     if let Some(path) = &arguments.json {
         report::write_json(path, &found)?;
     }
-    if arguments.quick && !missed.is_empty() {
+    if let Some(path) = &arguments.markdown {
+        let text = report::markdown(&shown, &found, &figures);
+        std::fs::write(path, text)?;
+    }
+    if arguments.quick {
+        fail_if_far_off(&figures, &found)?;
+    }
+    Ok(())
+}
+
+/// Machines are shared, so only what is far off is an error; an unbalanced ledger always is one.
+fn fail_if_far_off(figures: &[Figure], found: &Found<'_>) -> Result<()> {
+    let missed: Vec<_> = figures
+        .iter()
+        .filter(|figure| figure.reached() < 0.5)
+        .map(|figure| figure.what)
+        .collect();
+    if !missed.is_empty() {
         anyhow::bail!("missed by a factor of two: {}", missed.join(", "));
+    }
+    let rounds = found.values().flat_map(BTreeMap::values).flatten();
+    let failures: Vec<_> = rounds.flat_map(|round| &round.failures).collect();
+    if let Some(first) = failures.first() {
+        anyhow::bail!("{} failures, such as: {first}", failures.len());
     }
     Ok(())
 }
 
 /// The rounds of a case, its servers in turn.
-fn measure(case: &Case, rounds: usize, time: Duration) -> Result<BTreeMap<Kind, Vec<Round>>> {
+fn measure(case: &Case, rounds: usize, setup: &Setup) -> Result<BTreeMap<Kind, Vec<Round>>> {
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("bench.yaml");
-    std::fs::write(&config, case.yaml())?;
+    std::fs::write(&config, case.yaml(setup))?;
     let mut all: BTreeMap<Kind, Vec<Round>> = BTreeMap::new();
     for round in 0..rounds {
         for kind in case.servers {
             all.entry(*kind)
                 .or_default()
-                .push(case.round(*kind, &config, time, round as u64)?);
+                .push(case.round(*kind, &config, setup, round as u64)?);
         }
     }
     Ok(all)
@@ -178,14 +262,15 @@ fn measure(case: &Case, rounds: usize, time: Duration) -> Result<BTreeMap<Kind, 
 
 fn serve(kind: &str, config: &Path) -> Result<()> {
     let config = Config::load(config)?;
+    let generator = generator::start(&config)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut out = std::io::stdout();
     write!(out, "ws://{}/\nfiles\n", listener.local_addr()?)?;
     out.flush()?;
     drop(rlimit::increase_nofile_limit(u64::MAX));
     match kind {
-        "bare" => bare::serve(&config, listener),
-        "naive" => naive::serve(&config, listener),
+        "bare" => bare::serve(generator, listener),
+        "naive" => naive::serve(generator, listener),
         other => anyhow::bail!("no server {other}"),
     }
 }

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use tickcast::config::Config;
 use tickcast::log::{Catalog, LogItem};
 use tickcast::protocol::Encoding;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::generator::{self, Generator};
+use crate::generator::Generator;
 use crate::talk;
 
 /// Messages that may wait for a client; further ones are dropped.
@@ -25,13 +24,15 @@ struct Shared {
     subscribers: Vec<Vec<Sender<Message>>>,
 }
 
-pub(crate) fn serve(config: &Config, listener: TcpListener) -> Result<()> {
-    let generator = generator::start(config)?;
+pub(crate) fn serve(generator: Generator, listener: TcpListener) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let serving = async move {
-        let shared = Arc::new(Mutex::new(Shared::default()));
+        let shared = Arc::new(Mutex::new(Shared {
+            catalog: Arc::clone(&generator.catalog),
+            ..Shared::default()
+        }));
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::spawn(publish(generator, Arc::clone(&shared)));

@@ -1,15 +1,15 @@
 //! A server in a process of its own, pinned to one core, and what that process costs.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Where servers run; the tester runs on the other.
-const SERVER_CORE: &str = "0";
+use crate::setup::Cores;
+
 /// Ticks of `/proc/*/stat` a second.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -29,6 +29,11 @@ impl Kind {
             Self::Naive => "naive",
         }
     }
+}
+
+/// True for the threads that own sockets; all others belong to the generator.
+pub(crate) fn is_serving(thread: &str) -> bool {
+    thread.starts_with("shard") || thread.starts_with("server")
 }
 
 /// Seconds of processor time.
@@ -65,9 +70,9 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(crate) fn start(kind: Kind, config: &Path) -> Result<Self> {
+    pub(crate) fn start(kind: Kind, config: &Path, cores: &Cores) -> Result<Self> {
         let mut command = Command::new("taskset");
-        command.args(["-c", SERVER_CORE]);
+        command.args(["-c", &cores.server_list()]);
         match kind {
             Kind::Tickcast => command
                 .arg(env!("CARGO_BIN_EXE_tickcast"))
@@ -104,11 +109,15 @@ impl Server {
         Ok(Self { child, address })
     }
 
-    /// What the process has cost so far: the thread that serves, and the others, which generate.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time so far: of the threads that serve, and of the others, which generate.
     pub(crate) fn cpu(&self) -> Result<(Cpu, Cpu)> {
         let (mut serving, mut generating) = (Cpu::default(), Cpu::default());
         for (name, cpu) in self.threads()? {
-            let sum = if name.starts_with("shard") || name.starts_with("server") {
+            let sum = if is_serving(&name) {
                 &mut serving
             } else {
                 &mut generating
@@ -145,6 +154,23 @@ impl Server {
             cpu.system += ticks(12);
         }
         Ok(threads)
+    }
+
+    /// Value of a metric without labels; only tickcast has any.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let mut stream = TcpStream::connect(self.address)?;
+        let host = self.address;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.with_context(|| format!("no metric {name} in {text:.200}"))?;
+        Ok(value.parse()?)
     }
 
     /// Memory now, and at its highest, in bytes.

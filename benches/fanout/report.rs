@@ -1,300 +1,237 @@
-//! Medians, spreads, and the figures to reach.
+//! Tables of all cases and figures: as text, Markdown and JSON.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
 
-use crate::case::{Case, Round};
-use crate::process::Kind;
+use crate::case::{Case, Latency, Round};
+use crate::figures::{Figure, Found, Rounds, median};
 
-type Rounds = BTreeMap<Kind, Vec<Round>>;
-type Found<'a> = BTreeMap<&'a str, Rounds>;
+const MIB: f64 = (1 << 20) as f64;
 
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// Column of a case's table: its head, its width in text, and its value.
+struct Column {
+    head: &'static str,
+    width: usize,
+    value: fn(&[Round]) -> String,
 }
 
-/// The middle of the rounds that aren't void; of all, where every one is.
-fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
-    let sound: Vec<f64> = rounds.iter().filter(|round| !round.void).map(&of).collect();
-    middle(if sound.is_empty() {
-        rounds.iter().map(of).collect()
+const fn column(head: &'static str, width: usize, value: fn(&[Round]) -> String) -> Column {
+    Column { head, width, value }
+}
+
+fn us(rounds: &[Round], of: fn(&Round) -> &Latency, at: fn(&Latency) -> f64) -> String {
+    format!("{:.0}", median(rounds, |round| at(of(round))))
+}
+
+fn number(rounds: &[Round], digits: usize, of: fn(&Round) -> f64) -> String {
+    format!("{:.digits$}", median(rounds, of))
+}
+
+fn spread_of_rates(rounds: &[Round]) -> String {
+    let rates = || rounds.iter().map(|round| round.delivered_per_s);
+    let (least, most) = (
+        rates().fold(f64::INFINITY, f64::min),
+        rates().fold(0.0, f64::max),
+    );
+    if most < 1e4 {
+        format!("{least:.0} – {most:.0}")
     } else {
-        sound
-    })
+        format!("{:.2}M – {:.2}M", least / 1e6, most / 1e6)
+    }
 }
 
-/// The middle of the ratios of rounds that ran one after the other, because the machine's speed
-/// drifts.
-fn paired(a: &[Round], b: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
-    middle(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
-}
+const COLUMNS: &[Column] = &[
+    column("deliveries/s", 14, |rounds| {
+        number(rounds, 0, |round| round.delivered_per_s)
+    }),
+    column("min – max", 17, spread_of_rates),
+    column("user/M", 8, |rounds| {
+        number(rounds, 3, |round| round.user_per_million)
+    }),
+    column("sys/M", 8, |rounds| {
+        number(rounds, 3, |round| round.system_per_million)
+    }),
+    column("core", 6, |rounds| number(rounds, 2, |round| round.serving)),
+    column("gen", 6, |rounds| {
+        number(rounds, 2, |round| round.generator)
+    }),
+    column("client", 8, |rounds| {
+        number(rounds, 2, |round| round.client_busy)
+    }),
+    column("p50 µs", 9, |rounds| {
+        us(rounds, |round| &round.published, |latency| latency.p50)
+    }),
+    column("p99 µs", 9, |rounds| {
+        us(rounds, |round| &round.published, |latency| latency.p99)
+    }),
+    column("p99.9 µs", 9, |rounds| {
+        us(rounds, |round| &round.published, |latency| latency.p99_9)
+    }),
+    column("due p50", 9, |rounds| {
+        us(rounds, |round| &round.due, |latency| latency.p50)
+    }),
+    column("due p99", 9, |rounds| {
+        us(rounds, |round| &round.due, |latency| latency.p99)
+    }),
+    column("ev/msg", 8, |rounds| {
+        format!("{:.1}", 1.0 / median(rounds, |round| round.messages_each))
+    }),
+    column("RSS MiB", 9, |rounds| {
+        number(rounds, 1, |round| round.memory_bytes as f64 / MIB)
+    }),
+];
 
-pub(crate) fn print_case(case: &Case, all: &Rounds) {
-    println!(
-        "\n{}: {} connections x {} of {} topics, {:.0} events/s, {:.0} deliveries/s offered",
+fn title(case: &Case) -> String {
+    format!(
+        "{}: {} connections x {} of {} topics, {:.0} events/s, {:.0} deliveries/s offered",
         case.name,
         case.connections,
         case.topics_each,
         case.instruments,
         case.rate,
         case.asked()
-    );
-    println!(
-        "  {:<10}{:>14}{:>17}{:>9}{:>9}{:>10}{:>10}{:>10}{:>8}{:>9}{:>8}{:>8}{:>10}",
-        "",
-        "deliveries/s",
-        "(min - max)",
-        "user/M",
-        "sys/M",
-        "p50 µs",
-        "p99 µs",
-        "p99.9 µs",
-        "lag p99",
-        "ev/msg",
-        "gen",
-        "client",
-        "RSS MiB"
-    );
+    )
+}
+
+/// Memory and system calls, for cases that measure them.
+fn details(rounds: &[Round]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if rounds.iter().all(|round| round.calls.is_some()) {
+        let serving = |round: &Round| round.calls.map_or(f64::NAN, |calls| calls.serving);
+        let other = |round: &Round| round.calls.map_or(f64::NAN, |calls| calls.other);
+        lines.push(format!(
+            "system calls per event: {:.1} of the serving thread, {:.1} of the generator and others",
+            median(rounds, serving),
+            median(rounds, other)
+        ));
+    }
+    if rounds.iter().all(|round| round.memory.is_some()) {
+        let mib = |of: fn(&crate::memory::Memory) -> u64| {
+            median(rounds, |round| {
+                round
+                    .memory
+                    .map_or(f64::NAN, |memory| of(&memory) as f64 / MIB)
+            })
+        };
+        let drained = |round: &Round| round.memory?.drained_s;
+        lines.push(format!(
+            "RSS in MiB: {:.0} before the first client, {:.0} at the peak with {:.0} queued, {:.0} after draining, {:.0} after all left; drained in {:.1} s",
+            mib(|memory| memory.start),
+            mib(|memory| memory.peak),
+            mib(|memory| memory.queued_peak),
+            mib(|memory| memory.drained),
+            mib(|memory| memory.left),
+            median(rounds, |round| drained(round).unwrap_or(f64::NAN)),
+        ));
+    }
+    lines
+}
+
+pub(crate) fn print_case(case: &Case, all: &Rounds) {
+    println!("\n{}", title(case));
+    let heads = COLUMNS.iter().map(|column| pad(column.head, column.width));
+    println!("  {:<10}{}", "", heads.collect::<String>());
     for (kind, rounds) in all {
-        let at = |of: fn(&Round) -> f64| median(rounds, of);
-        let rate = |round: &Round| round.delivered_per_s;
-        let least = rounds.iter().map(rate).fold(f64::INFINITY, f64::min);
-        let most = rounds.iter().map(rate).fold(0.0, f64::max);
+        let values = COLUMNS
+            .iter()
+            .map(|column| pad(&(column.value)(rounds), column.width));
         let voids = rounds.iter().filter(|round| round.void).count();
         let void = if voids > 0 {
             format!("  {voids} void")
         } else {
             String::new()
         };
-        println!(
-            "  {:<10}{:>14.0}{:>17}{:>9.3}{:>9.3}{:>10.0}{:>10.0}{:>10.0}{:>8.0}{:>9.1}{:>8.2}{:>8.2}{:>10.1}{void}",
-            kind.name(),
-            at(rate),
-            format!("{:.2}M - {:.2}M", least / 1e6, most / 1e6),
-            at(|round| round.user_per_million),
-            at(|round| round.system_per_million),
-            at(|round| round.p50_us),
-            at(|round| round.p99_us),
-            at(|round| round.p99_9_us),
-            at(|round| round.lag_p99_us),
-            1.0 / at(|round| round.messages_each),
-            at(|round| round.generator),
-            at(|round| round.client_busy),
-            at(|round| round.memory_bytes as f64) / f64::from(1 << 20),
-        );
+        println!("  {:<10}{}{void}", kind.name(), values.collect::<String>());
+        for line in details(rounds) {
+            println!("    {line}");
+        }
         for failure in rounds.iter().flat_map(|round| &round.failures) {
             println!("  FAILED: {failure}");
         }
     }
 }
 
-/// A figure to reach.
-struct Figure {
-    what: &'static str,
-    measured: f64,
-    bound: f64,
-    /// Whether more is better.
-    at_least: bool,
+fn pad(text: &str, width: usize) -> String {
+    format!("{text:>width$}")
 }
 
-impl Figure {
-    /// How far from the bound: above 1 is reached.
-    fn reached(&self) -> f64 {
-        if self.at_least {
-            self.measured / self.bound
-        } else {
-            self.bound / self.measured
-        }
+fn target(figure: &Figure) -> String {
+    match figure.bound {
+        Some(bound) if figure.at_least => format!("≥ {bound}"),
+        Some(bound) => format!("≤ {bound}"),
+        None => String::new(),
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "a report in its order")]
-fn figures(found: &Found<'_>) -> Vec<Figure> {
-    let of = |case: &str, kind: Kind, of: &dyn Fn(&Round) -> f64| {
-        Some(median(found.get(case)?.get(&kind)?, of))
-    };
-    let own = |case: &str, value: &dyn Fn(&Round) -> f64| of(case, Kind::Tickcast, value);
-    let to = |case: &str, other: Kind, value: &dyn Fn(&Round) -> f64| {
-        let rounds = found.get(case)?;
-        Some(paired(
-            rounds.get(&Kind::Tickcast)?,
-            rounds.get(&other)?,
-            value,
-        ))
-    };
-    let mut list = Vec::new();
-    let mut add = |what, measured: Option<f64>, bound, at_least| {
-        list.extend(measured.map(|measured| Figure {
-            what,
-            measured,
-            bound,
-            at_least,
-        }));
-    };
-    let rate = &|round: &Round| round.delivered_per_s;
-    let cpu = &Round::cpu_per_million;
-    let user = &|round: &Round| round.user_per_million;
-    let (p50, p99) = (&|round: &Round| round.p50_us, &|round: &Round| round.p99_us);
-    add(
-        "fast: deliveries/s to bare",
-        to("fast", Kind::Bare, rate),
-        0.90,
-        true,
+/// Prints the figures with their spread over the rounds.
+pub(crate) fn print_figures(figures: &[Figure]) {
+    println!(
+        "\n  {:<58}{:>10}{:>21}{:>10}",
+        "figure", "median", "min – max", "target"
     );
-    add(
-        "fast: deliveries/s to naive",
-        to("fast", Kind::Naive, rate),
-        50.0,
-        true,
-    );
-    add(
-        "fast: p99 ms",
-        own("fast", p99).map(|us| us / 1e3),
-        50.0,
-        false,
-    );
-    add(
-        "flat out: deliveries/s to bare",
-        to("flat_out", Kind::Bare, rate),
-        0.80,
-        true,
-    );
-    add(
-        "busy: p50 to bare",
-        to("busy", Kind::Bare, p50),
-        1.10,
-        false,
-    );
-    add(
-        "busy: p99 to bare",
-        to("busy", Kind::Bare, p99),
-        1.15,
-        false,
-    );
-    add(
-        "calm: CPU per delivery to bare",
-        to("calm", Kind::Bare, cpu),
-        1.10,
-        false,
-    );
-    add(
-        "calm: user CPU s per million",
-        own("calm", user),
-        0.9,
-        false,
-    );
-    add(
-        "dense: user CPU s per million",
-        own("dense", user),
-        0.15,
-        false,
-    );
-    add(
-        "dense: p99 to bare",
-        to("dense", Kind::Bare, p99),
-        1.15,
-        false,
-    );
-    add(
-        "broadcast: CPU to bare",
-        to("broadcast", Kind::Bare, cpu),
-        1.15,
-        false,
-    );
-    add(
-        "broadcast: p99 to bare",
-        to("broadcast", Kind::Bare, p99),
-        1.20,
-        false,
-    );
-    add(
-        "9,500 connections: CPU per delivery to bare",
-        to("many", Kind::Bare, cpu),
-        1.15,
-        false,
-    );
-    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    add(
-        "window of 20 ms: CPU to none",
-        ratio(own("window", cpu), own("busy", cpu)),
-        0.5,
-        false,
-    );
-    add(
-        "window of 20 ms: p99 ms",
-        own("window", p99).map(|us| us / 1e3),
-        25.0,
-        false,
-    );
-    add(
-        "10 % stalled, 10 % slow: p99 to none",
-        ratio(own("stalled", p99), own("calm", p99)),
-        1.1,
-        false,
-    );
-    let (few, many) = (own("100_connections", user), own("9500_connections", user));
-    add(
-        "growth: user CPU, 9,500 to 100 connections",
-        ratio(many, few),
-        1.15,
-        false,
-    );
-    let (few, many) = (own("10_topics", user), own("10000_topics", user));
-    add(
-        "growth: user CPU, 10,000 to 10 topics",
-        ratio(many, few),
-        1.15,
-        false,
-    );
-    let each = &|round: &Round| round.memory_each / 1024.0;
-    add("idle: KiB per connection", own("idle", each), 2.0, false);
-    add(
-        "9,500 handshakes at once: KiB per connection",
-        own("handshakes", each),
-        2.0,
-        false,
-    );
-    let peak = &|round: &Round| round.memory_peak_bytes as f64 / f64::from(1 << 20);
-    add(
-        "9,500 handshakes at once: MiB at peak",
-        own("handshakes", peak),
-        64.0,
-        false,
-    );
-    add(
-        "storm: s until 9,500 are back",
-        own("storm", &|round| round.storm_s.unwrap_or(f64::NAN)),
-        5.0,
-        false,
-    );
-    list
-}
-
-/// Prints the figures to reach; returns those missed by a factor of two.
-pub(crate) fn print_figures(found: &Found<'_>) -> Vec<String> {
-    println!("\n  {:<46}{:>10}{:>12}", "figure", "measured", "target");
-    let mut missed = Vec::new();
-    for figure in figures(found) {
-        let sign = if figure.at_least { "≥" } else { "≤" };
-        let word = if figure.reached() >= 1.0 {
-            ""
-        } else {
-            "  missed"
-        };
+    for figure in figures {
+        let (least, most) = figure.spread();
         println!(
-            "  {:<46}{:>10.3}{:>12}{word}",
+            "  {:<58}{:>10.3}{:>21}{:>10}{}",
             figure.what,
-            figure.measured,
-            format!("{sign} {}", figure.bound)
+            figure.measured(),
+            format!("{least:.3} – {most:.3}"),
+            target(figure),
+            if figure.reached() < 1.0 {
+                "  missed"
+            } else {
+                ""
+            }
         );
-        if figure.reached() < 0.5 {
-            missed.push(figure.what.to_owned());
+    }
+}
+
+/// The tables of the performance document.
+pub(crate) fn markdown(cases: &[Case], found: &Found<'_>, figures: &[Figure]) -> String {
+    let mut text =
+        String::from("| figure | median | min – max | target | |\n|---|---|---|---|---|\n");
+    for figure in figures {
+        let (least, most) = figure.spread();
+        let word = match figure.bound {
+            None => "",
+            Some(_) if figure.reached() >= 1.0 => "reached",
+            Some(_) => "**missed**",
+        };
+        let line = format!(
+            "| {} | {:.3} | {least:.3} – {most:.3} | {} | {word} |\n",
+            figure.what,
+            figure.measured(),
+            target(figure)
+        );
+        text.push_str(&line);
+    }
+    for case in cases {
+        let Some(all) = found.get(case.name) else {
+            continue;
+        };
+        let heads: String = COLUMNS
+            .iter()
+            .map(|column| format!(" {} |", column.head))
+            .collect();
+        let rule = "---|".repeat(COLUMNS.len());
+        // Writing to a string does not fail.
+        let _written = write!(text, "\n**{}**\n\n| |{heads}\n|---|{rule}\n", title(case));
+        for (kind, rounds) in all {
+            let values = COLUMNS
+                .iter()
+                .map(|column| format!(" {} |", (column.value)(rounds)));
+            let _written = writeln!(text, "| {} |{}", kind.name(), values.collect::<String>());
+        }
+        for (kind, rounds) in all {
+            for line in details(rounds) {
+                let _written = write!(text, "\n{}: {line}\n", kind.name());
+            }
         }
     }
-    missed
+    text
 }
 
 pub(crate) fn write_json(path: &Path, found: &Found<'_>) -> Result<()> {

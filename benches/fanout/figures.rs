@@ -1,0 +1,328 @@
+//! Figures to reach: ratios and values over the rounds of all cases.
+
+use std::collections::BTreeMap;
+
+use crate::case::Round;
+use crate::process::Kind;
+
+pub(crate) type Rounds = BTreeMap<Kind, Vec<Round>>;
+pub(crate) type Found<'a> = BTreeMap<&'a str, Rounds>;
+
+const MIB: f64 = (1 << 20) as f64;
+/// Least user time from which a ratio means anything: 30 samples.
+const USER_S_MIN: f64 = 0.3;
+
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The middle of the rounds that aren't void; of all, where every one is.
+pub(crate) fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+    middle(values(rounds, of))
+}
+
+fn values(rounds: &[Round], of: impl Fn(&Round) -> f64) -> Vec<f64> {
+    let sound: Vec<f64> = rounds.iter().filter(|round| !round.void).map(&of).collect();
+    if sound.is_empty() {
+        rounds.iter().map(of).collect()
+    } else {
+        sound
+    }
+}
+
+/// A figure, with one value per round.
+pub(crate) struct Figure {
+    pub(crate) what: &'static str,
+    values: Vec<f64>,
+    /// The value over all rounds together, where it is not the median.
+    pooled: Option<f64>,
+    /// `None`: for comparison only.
+    pub(crate) bound: Option<f64>,
+    /// Whether more is better.
+    pub(crate) at_least: bool,
+}
+
+impl Figure {
+    pub(crate) fn measured(&self) -> f64 {
+        self.pooled.unwrap_or_else(|| middle(self.values.clone()))
+    }
+
+    /// The least and the greatest value.
+    pub(crate) fn spread(&self) -> (f64, f64) {
+        let values = || self.values.iter().copied();
+        (
+            values().fold(f64::INFINITY, f64::min),
+            values().fold(f64::NEG_INFINITY, f64::max),
+        )
+    }
+
+    /// How far from the bound: from 1 on it is reached. A value that is not a number is not.
+    pub(crate) fn reached(&self) -> f64 {
+        let Some(bound) = self.bound else { return 1.0 };
+        let reached = if self.at_least {
+            self.measured() / bound
+        } else {
+            // Nothing to reach is left below zero.
+            bound / self.measured().max(f64::MIN_POSITIVE)
+        };
+        if reached.is_nan() { 0.0 } else { reached }
+    }
+}
+
+/// The cases measured, and the figures made of them so far.
+struct Figures<'a> {
+    found: &'a Found<'a>,
+    list: Vec<Figure>,
+}
+
+impl Figures<'_> {
+    fn of(&self, case: &str, kind: Kind, of: &dyn Fn(&Round) -> f64) -> Option<Vec<f64>> {
+        Some(values(self.found.get(case)?.get(&kind)?, of))
+    }
+
+    fn own(&self, case: &str, of: &dyn Fn(&Round) -> f64) -> Option<Vec<f64>> {
+        self.of(case, Kind::Tickcast, of)
+    }
+
+    /// The ratios to another server in rounds that ran one after the other, because the machine's
+    /// speed drifts.
+    fn to(&self, case: &str, other: Kind, of: &dyn Fn(&Round) -> f64) -> Option<Vec<f64>> {
+        let rounds = self.found.get(case)?;
+        let (own, other) = (rounds.get(&Kind::Tickcast)?, rounds.get(&other)?);
+        Some(own.iter().zip(other).map(|(a, b)| of(a) / of(b)).collect())
+    }
+
+    /// The ratios between the rounds of two cases.
+    fn between(
+        &self,
+        (a, b): (&str, &str),
+        kind: Kind,
+        of: &dyn Fn(&Round) -> f64,
+    ) -> Option<Vec<f64>> {
+        let rounds = |case| self.found.get(case)?.get(&kind);
+        let (a, b) = (rounds(a)?, rounds(b)?);
+        Some(a.iter().zip(b).map(|(a, b)| of(a) / of(b)).collect())
+    }
+
+    /// Ratio of the user time per delivery of two cases, over all their rounds together; none where
+    /// the time is too short for the kernel's samples.
+    fn growth(&mut self, what: &'static str, bound: Option<f64>, cases: (&str, &str), kind: Kind) {
+        let sum = |case| {
+            let rounds = self.found.get(case)?.get(&kind)?;
+            let user: f64 = rounds.iter().map(|round| round.user_s).sum();
+            let delivered: u64 = rounds.iter().map(|round| round.delivered).sum();
+            (user >= USER_S_MIN).then_some(user / delivered as f64)
+        };
+        let (Some(a), Some(b)) = (sum(cases.0), sum(cases.1)) else {
+            return;
+        };
+        let values = self.between(cases, kind, USER).unwrap_or_default();
+        self.list.push(Figure {
+            what,
+            values,
+            pooled: Some(a / b),
+            bound,
+            at_least: false,
+        });
+    }
+
+    fn at_most(&mut self, what: &'static str, bound: f64, values: Option<Vec<f64>>) {
+        self.add(what, Some(bound), false, values);
+    }
+
+    fn at_least(&mut self, what: &'static str, bound: f64, values: Option<Vec<f64>>) {
+        self.add(what, Some(bound), true, values);
+    }
+
+    fn add(
+        &mut self,
+        what: &'static str,
+        bound: Option<f64>,
+        at_least: bool,
+        values: Option<Vec<f64>>,
+    ) {
+        self.list.extend(values.map(|values| Figure {
+            what,
+            values,
+            pooled: None,
+            bound,
+            at_least,
+        }));
+    }
+}
+
+type Value<'a> = &'a dyn Fn(&Round) -> f64;
+
+const RATE: Value<'_> = &|round| round.delivered_per_s;
+const USER: Value<'_> = &|round| round.user_per_million;
+const CPU: Value<'_> = &Round::cpu_per_million;
+const P50: Value<'_> = &|round| round.published.p50;
+const P99: Value<'_> = &|round| round.published.p99;
+const P99_MS: Value<'_> = &|round| round.published.p99 / 1e3;
+const DUE_P99: Value<'_> = &|round| round.due.p99;
+
+pub(crate) fn figures(found: &Found<'_>) -> Vec<Figure> {
+    let mut figures = Figures {
+        found,
+        list: Vec::new(),
+    };
+    latency(&mut figures);
+    throughput(&mut figures);
+    growth(&mut figures);
+    memory(&mut figures);
+    figures.list
+}
+
+fn latency(all: &mut Figures<'_>) {
+    let calls: Value<'_> = &|round| {
+        round
+            .calls
+            .map_or(f64::NAN, |calls| calls.serving + calls.other)
+    };
+    all.at_most("lone: p50 µs", 15.0, all.own("lone", P50));
+    all.at_most("lone: p99 µs", 45.0, all.own("lone", P99));
+    let counted = all
+        .own("lone", calls)
+        .filter(|values| !values.iter().any(|value| value.is_nan()));
+    all.at_most("lone: system calls per event", 7.0, counted);
+    all.at_most("busy: p50 to bare", 1.10, all.to("busy", Kind::Bare, P50));
+    all.at_most("busy: p99 to bare", 1.15, all.to("busy", Kind::Bare, P99));
+    all.at_most(
+        "busy: p99 from due to bare",
+        1.15,
+        all.to("busy", Kind::Bare, DUE_P99),
+    );
+    all.at_most("dense: p99 to bare", 1.15, all.to("dense", Kind::Bare, P99));
+    all.at_most("fast: p99 ms", 50.0, all.own("fast", P99_MS));
+    all.at_most(
+        "broadcast: p99 to bare",
+        1.20,
+        all.to("broadcast", Kind::Bare, P99),
+    );
+    all.at_most(
+        "many (9,500 connections): p99 to bare",
+        1.3,
+        all.to("many", Kind::Bare, P99),
+    );
+    all.at_most(
+        "many (9,500 connections): p99 from due to bare",
+        1.3,
+        all.to("many", Kind::Bare, DUE_P99),
+    );
+    all.at_most("window of 20 ms: p99 ms", 25.0, all.own("window", P99_MS));
+    all.at_most(
+        "10 % stalled, 10 % slow: p99 to none",
+        1.1,
+        all.between(("stalled", "calm"), Kind::Tickcast, P99),
+    );
+    let p50_ms: Value<'_> = &|round| round.published.p50 / 1e3;
+    all.at_most("conflate: p50 ms", 5.0, all.own("conflate", p50_ms));
+}
+
+fn throughput(all: &mut Figures<'_>) {
+    all.at_least(
+        "fast: deliveries/s to bare",
+        0.90,
+        all.to("fast", Kind::Bare, RATE),
+    );
+    all.at_least(
+        "fast: deliveries/s to naive",
+        50.0,
+        all.to("fast", Kind::Naive, RATE),
+    );
+    all.at_least(
+        "flat out: deliveries/s to bare",
+        0.80,
+        all.to("flat_out", Kind::Bare, RATE),
+    );
+    let core: Value<'_> = &|round| round.serving;
+    all.at_most(
+        "conflate: share of the shard's core",
+        0.4,
+        all.own("conflate", core),
+    );
+    all.at_most(
+        "calm: CPU per delivery to bare",
+        1.10,
+        all.to("calm", Kind::Bare, CPU),
+    );
+    all.at_most("calm: user CPU s per million", 0.9, all.own("calm", USER));
+    all.at_most(
+        "dense: user CPU s per million",
+        0.15,
+        all.own("dense", USER),
+    );
+    all.at_most(
+        "broadcast: CPU to bare",
+        1.15,
+        all.to("broadcast", Kind::Bare, CPU),
+    );
+    all.at_most(
+        "wide: CPU per delivery to bare",
+        1.15,
+        all.to("wide", Kind::Bare, CPU),
+    );
+    all.at_most(
+        "window of 20 ms: CPU to none",
+        0.5,
+        all.between(("window", "busy"), Kind::Tickcast, CPU),
+    );
+}
+
+fn growth(all: &mut Figures<'_>) {
+    let connections = ("many", "few");
+    let what = "growth: user CPU, 9,500 to 100 connections";
+    all.growth(what, Some(2.3), connections, Kind::Tickcast);
+    let what = "growth: user CPU of bare, 9,500 to 100 connections";
+    all.growth(what, None, connections, Kind::Bare);
+    let what = "growth: user CPU, 10,000 to 10 topics";
+    all.growth(
+        what,
+        Some(1.15),
+        ("10000_topics", "10_topics"),
+        Kind::Tickcast,
+    );
+}
+
+fn memory(all: &mut Figures<'_>) {
+    let each: Value<'_> = &|round| round.memory_each;
+    all.at_most("idle: bytes per connection", 1400.0, all.own("idle", each));
+    all.at_most(
+        "9,500 handshakes at once: bytes per connection",
+        1600.0,
+        all.own("handshakes", each),
+    );
+    let peak: Value<'_> = &|round| round.memory_peak_bytes as f64 / MIB;
+    all.at_most(
+        "9,500 handshakes at once: MiB at peak",
+        64.0,
+        all.own("handshakes", peak),
+    );
+    let drained: Value<'_> = &|round| {
+        round
+            .memory
+            .map_or(f64::NAN, |memory| memory.drained as f64)
+    };
+    all.at_most(
+        "burst: RSS after draining to that of prompt readers",
+        1.15,
+        all.between(("burst", "prompt"), Kind::Tickcast, drained),
+    );
+    let left: Value<'_> = &|round| {
+        round.memory.map_or(f64::NAN, |memory| {
+            (memory.left as f64 - memory.start as f64) / MIB
+        })
+    };
+    all.at_most(
+        "burst: MiB left after all clients left",
+        64.0,
+        all.own("burst", left),
+    );
+    let storm: Value<'_> = &|round| round.storm_s.unwrap_or(f64::NAN);
+    all.at_most(
+        "storm: s until 9,500 are back",
+        5.0,
+        all.own("storm", storm),
+    );
+}
