@@ -77,8 +77,8 @@ pub(super) fn starved(lateness: &Histogram<u64>, latency: &Latency) -> Option<St
     };
     let (name, late, measured) = [("p99", 99.0), ("p50", 50.0)].into_iter().find_map(at)?;
     Some(format!(
-        "the tester was starved: its threads woke up {} late ({name}; max {}), against a measured {name} of {}; the latencies above are \
-         not the server's: give the tester a core of its own, more --workers or fewer --probes",
+        "the tester was starved: its threads woke up {} late ({name}; max {}), against a measured {name} of {}; the latencies describe \
+         the tester rather than the server; give it a core of its own, more --workers or fewer --probes",
         time(late),
         time(lateness.max()),
         time(measured),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_recorded_as_events_in_it_would_have_felt_it() {
+    fn a_pause_is_recorded_as_seen_by_the_events_in_it() {
         let mut wake_ups = WakeUps::new(BEGUN);
         let mut late = Span::default().lateness;
         wake_ups.on_wake(at(6), Some(&mut late));
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_tester_is_starved_if_its_lateness_is_a_tenth_of_the_latency() {
-        let told = |late: u64, share_late: u64, latency_ns: u64| {
+        let reason = |late: u64, share_late: u64, latency_ns: u64| {
             let mut span = Span::default();
             span.lateness.record_n(late, share_late).expect("in range");
             span.lateness
@@ -132,15 +132,21 @@ mod tests {
             published.record_n(latency_ns, 1_000).expect("in range");
             starved(&span.lateness, &span.latency)
         };
-        let why = told(5 * MS, 3, 20 * MS).expect("a quarter at the 99th percentile");
+        let why = reason(5 * MS, 3, 20 * MS).expect("a quarter at the 99th percentile");
         assert!(
-            why.contains("starved") && why.contains("p99") && why.contains("not the server's"),
+            why.contains("starved")
+                && why.contains("p99")
+                && why.contains("rather than the server"),
             "{why}"
         );
-        assert_eq!(told(5 * MS, 3, 100 * MS), None, "a twentieth");
-        assert_eq!(told(5 * MS, 1, 20 * MS), None, "beyond the 99th percentile");
-        assert_eq!(told(90_000, 100, 200_000), None, "an ordinary wake-up");
-        assert!(told(110_000, 100, 200_000).is_some());
+        assert_eq!(reason(5 * MS, 3, 100 * MS), None, "a twentieth");
+        assert_eq!(
+            reason(5 * MS, 1, 20 * MS),
+            None,
+            "beyond the 99th percentile"
+        );
+        assert_eq!(reason(90_000, 100, 200_000), None, "an ordinary wake-up");
+        assert!(reason(110_000, 100, 200_000).is_some());
         let nothing = Span::default();
         assert_eq!(starved(&nothing.lateness, &nothing.latency), None);
     }

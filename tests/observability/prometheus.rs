@@ -47,9 +47,9 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response
         .split_once("\r\n\r\n")
         .context("malformed HTTP response")?
         .1
@@ -194,11 +194,11 @@ impl Prometheus {
                 write!(encoded, "%{byte:02X}")?;
             }
         }
-        let answer: Value = serde_json::from_str(&get(
+        let response: Value = serde_json::from_str(&get(
             self.address,
             &format!("/api/v1/query?query={encoded}"),
         )?)?;
-        anyhow::ensure!(answer["status"] == "success", "{query}: {answer}");
+        anyhow::ensure!(response["status"] == "success", "{query}: {response}");
         let value = |one: &Value| {
             let number = one["value"][1]
                 .as_str()
@@ -206,7 +206,7 @@ impl Prometheus {
                 .context("expected a number")?;
             Ok((one["metric"].clone(), number))
         };
-        answer["data"]["result"]
+        response["data"]["result"]
             .as_array()
             .context("expected a vector")?
             .iter()

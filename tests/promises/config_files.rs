@@ -57,8 +57,8 @@ impl Running {
             let request =
                 format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
             loop {
-                let answer = crate::harness::exchange(address, request.as_bytes()).await?;
-                if answer.lines().any(|line| line == wanted) {
+                let response = crate::harness::exchange(address, request.as_bytes()).await?;
+                if response.lines().any(|line| line == wanted) {
                     return anyhow::Ok(());
                 }
                 tokio::task::yield_now().await;

@@ -172,8 +172,8 @@ async fn only_allowed_origins_can_open_the_feed() -> Result<()> {
         ("http://localhost:5173", 403),
     ] {
         let with_origin = |good: &str| format!("{good}Origin: {origin}\r\n");
-        let (code, answer) = status(&feed, with_origin).await?;
-        ensure!(code == expected, "{origin}: {answer}");
+        let (code, response) = status(&feed, with_origin).await?;
+        ensure!(code == expected, "{origin}: {response}");
     }
     Ok(())
 }

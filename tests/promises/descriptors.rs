@@ -26,13 +26,13 @@ fn ask(stream: &mut TcpStream, path: &str) -> Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     // Sent at once: the server reads no further after a rejection.
     stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
+    let mut response = String::new();
     // A reset after the response is an end too.
-    let read = stream.read_to_string(&mut answer);
-    if answer.is_empty() {
+    let read = stream.read_to_string(&mut response);
+    if response.is_empty() {
         read?;
     }
-    Ok(answer)
+    Ok(response)
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn without_file_descriptors_clients_are_rejected_and_operators_served() -> Resul
         silent.push(stream);
     }
     for _ in 0..3 {
-        let answer = ask(&mut TcpStream::connect(feed)?, "/healthz")?;
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        let answer = ask(&mut TcpStream::connect(admin)?, "/healthz")?;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let response = ask(&mut TcpStream::connect(feed)?, "/healthz")?;
+        assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+        let response = ask(&mut TcpStream::connect(admin)?, "/healthz")?;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     }
     let logged = std::fs::read_to_string(&log)?;
     assert!(
@@ -93,8 +93,8 @@ fn without_file_descriptors_clients_are_rejected_and_operators_served() -> Resul
     drop(silent);
     let begun = Stopwatch::start();
     while begun.elapsed() < DEADLINE {
-        let answer = ask(&mut TcpStream::connect(feed)?, "/healthz")?;
-        if answer.starts_with("HTTP/1.1 200 ") {
+        let response = ask(&mut TcpStream::connect(feed)?, "/healthz")?;
+        if response.starts_with("HTTP/1.1 200 ") {
             return Ok(());
         }
     }

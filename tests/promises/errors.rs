@@ -93,16 +93,16 @@ async fn unknown_topics_are_listed_in_err_with_the_nearest_match() -> Result<()>
         "book:S1:10",
         "nonsense",
     ];
-    let answer = client.subscribe(subscribe(&names)).await?;
-    assert_eq!(answer.ok.len(), 1);
-    assert_eq!(answer.err.len(), 8);
+    let response = client.subscribe(subscribe(&names)).await?;
+    assert_eq!(response.ok.len(), 1);
+    assert_eq!(response.err.len(), 8);
     assert!(
-        answer.err.iter().all(|refusal| refusal.code == 412),
-        "{answer:?}"
+        response.err.iter().all(|refusal| refusal.code == 412),
+        "{response:?}"
     );
     assert!(
-        answer.err[0].message.contains("did you mean trade:S2?"),
-        "{answer:?}"
+        response.err[0].message.contains("did you mean trade:S2?"),
+        "{response:?}"
     );
     let held_by_nobody = Op::Resync {
         topics: vec!["trade:S1".into()],
@@ -120,12 +120,12 @@ async fn unsupported_snapshots_are_listed_in_err() -> Result<()> {
         snapshot: Some(SnapshotWish::Events(5)),
         ..subscribe(&["quote:S1", "trade:S1", "bar:S1:1m"])
     };
-    let answer = client.subscribe(asked).await?;
+    let response = client.subscribe(asked).await?;
     assert_eq!(
         (
-            answer.ok.len(),
-            answer.err[0].code,
-            answer.err[0].topic.as_str()
+            response.ok.len(),
+            response.err[0].code,
+            response.err[0].topic.as_str()
         ),
         (2, 400, "quote:S1")
     );
@@ -141,19 +141,19 @@ async fn unsupported_snapshots_are_listed_in_err() -> Result<()> {
 async fn the_topic_limit_keeps_earlier_topics_and_rejects_a_pattern_entirely() -> Result<()> {
     let feed = Feed::start(&market(5, 10, "limits: {topics: 4}")).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let answer = client
+    let response = client
         .subscribe(subscribe(&[
             "trade:S1", "quote:*", "trade:S2", "trade:S3", "trade:S4", "trade:S5",
         ]))
         .await?;
-    assert_eq!(answer.ok.len(), 4);
-    let refused: Vec<_> = answer
+    assert_eq!(response.ok.len(), 4);
+    let refused: Vec<_> = response
         .err
         .iter()
         .map(|refusal| (refusal.topic.as_str(), refusal.code))
         .collect();
     assert_eq!(refused, [("quote:*", 405), ("trade:S5", 405)]);
-    assert_eq!(answer.count, 4);
+    assert_eq!(response.count, 4);
     Ok(())
 }
 
@@ -165,9 +165,9 @@ async fn atomic_is_all_or_nothing() -> Result<()> {
         atomic: true,
         ..subscribe(&["trade:S1", "trade:NO", "quote:*"])
     };
-    let answer = client.subscribe(asked).await?;
-    assert!(answer.ok.is_empty() && answer.count == 0);
-    let mut codes: Vec<_> = answer
+    let response = client.subscribe(asked).await?;
+    assert!(response.ok.is_empty() && response.count == 0);
+    let mut codes: Vec<_> = response
         .err
         .iter()
         .map(|refusal| (refusal.topic.as_str(), refusal.code))

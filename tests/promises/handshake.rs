@@ -159,12 +159,12 @@ async fn invalid_request_heads_are_rejected_and_silent_sockets_closed() -> Resul
         "GET http://other.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         "GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     ] {
-        let answer = exchange(feed.address, bytes.as_bytes())
+        let response = exchange(feed.address, bytes.as_bytes())
             .await
             .unwrap_or_default();
         assert!(
-            !answer.contains(" 200 ") && !answer.contains("root:"),
-            "{answer}"
+            !response.contains(" 200 ") && !response.contains("root:"),
+            "{response}"
         );
     }
     assert!(feed.metric("tickcast_handshakes_rejected_total") >= 1.0);
@@ -239,12 +239,12 @@ async fn arbitrary_network_bytes_never_panic_and_close_with_a_defined_code() -> 
         let mut stream = TcpStream::connect(feed.address).await?;
         stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
         stream.write_all(bytes).await?;
-        let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+        let mut response = Vec::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut response))
             .await
             .context("not closed in time")?
             .ok();
-        let close = answer
+        let close = response
             .windows(4)
             .rev()
             .find(|bytes| bytes[0] == 0x88)
@@ -300,13 +300,13 @@ async fn bytes_sent_with_the_handshake_are_not_lost() -> Result<()> {
     bytes.extend_from_slice(&[0x81, 0x80 | request.len() as u8, 0, 0, 0, 0]);
     bytes.extend_from_slice(request);
     stream.write_all(&bytes).await?;
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&answer).contains(r#""t":7"#) {
+    while !String::from_utf8_lossy(&response).contains(r#""t":7"#) {
         let read =
             tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await??;
         anyhow::ensure!(read > 0, "closed before the pong");
-        answer.extend_from_slice(&buffer[..read]);
+        response.extend_from_slice(&buffer[..read]);
     }
     Ok(())
 }
@@ -346,10 +346,10 @@ async fn silent_clients_are_pinged_and_then_closed_with_4408() -> Result<()> {
     .await?;
     let mut stream = TcpStream::connect(feed.address).await?;
     stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await??;
+    let mut response = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut response)).await??;
     let find = |wanted: &[u8]| {
-        answer
+        response
             .windows(wanted.len())
             .position(|bytes| bytes == wanted)
     };

@@ -92,12 +92,12 @@ impl Feed {
 
     /// Body of a GET response.
     pub(crate) async fn get(&self, path: &str) -> Result<String> {
-        let answer = self
+        let response = self
             .http(&format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             ))
             .await?;
-        let (head, body) = answer
+        let (head, body) = response
             .split_once("\r\n\r\n")
             .context("the HTTP response has no body")?;
         if head.to_lowercase().contains("transfer-encoding: chunked") {
@@ -177,13 +177,13 @@ pub(crate) fn unchunked(mut rest: &str) -> Result<String> {
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(bytes).await?;
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
+    let mut response = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut response)).await?;
     // A reset after the response is an end too.
-    if answer.is_empty() {
+    if response.is_empty() {
         read?;
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
 /// Client that keeps its own accounts.

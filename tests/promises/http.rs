@@ -16,12 +16,12 @@ async fn http_snapshots_equal_those_of_the_feed() -> Result<()> {
         .subscribe(subscribe(&["trade:*", "ticker:*"]))
         .await?;
     client.events(1_000).await?;
-    let answer: Value = serde_json::from_str(
+    let response: Value = serde_json::from_str(
         &feed
             .get("/v1/snapshot?topics=trade:S1,ticker%3A*,trade:NO,x&events=5")
             .await?,
     )?;
-    let ok = answer["ok"]
+    let ok = response["ok"]
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
@@ -44,7 +44,7 @@ async fn http_snapshots_equal_those_of_the_feed() -> Result<()> {
         ]
     );
     assert_eq!(ok[0]["events"][4]["seq"], ok[0]["seq"]);
-    let codes: Vec<_> = answer["err"]
+    let codes: Vec<_> = response["err"]
         .as_array()
         .into_iter()
         .flatten()
@@ -63,11 +63,11 @@ async fn http_snapshots_equal_those_of_the_feed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn instruments_and_health_are_served() -> Result<()> {
     let feed = Feed::market(7, 10).await?;
-    let answer: Value = serde_json::from_str(&feed.get("/v1/instruments").await?)?;
+    let response: Value = serde_json::from_str(&feed.get("/v1/instruments").await?)?;
     assert_eq!(
         (
-            answer["op"].as_str(),
-            answer["instruments"].as_array().map(Vec::len)
+            response["op"].as_str(),
+            response["instruments"].as_array().map(Vec::len)
         ),
         (Some("instruments"), Some(7))
     );
@@ -117,13 +117,13 @@ async fn unread_responses_are_bounded_and_block_neither_health_checks_nor_the_pa
     let answered = async {
         loop {
             let body = feed.get("/v1/instruments").await?;
-            if let Ok(answer) = serde_json::from_str::<Value>(&body) {
-                return anyhow::Ok(answer);
+            if let Ok(response) = serde_json::from_str::<Value>(&body) {
+                return anyhow::Ok(response);
             }
         }
     };
-    let answer = deadline(answered).await??;
-    let list = answer["instruments"]
+    let response = deadline(answered).await??;
+    let list = response["instruments"]
         .as_array()
         .context("expected a list")?;
     let names: std::collections::HashSet<_> = list
@@ -167,7 +167,7 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
         async move {
             feed.http(&request)
                 .await
-                .map(|answer| answer.to_lowercase())
+                .map(|response| response.to_lowercase())
         }
     };
     let (plain, packed) = (
@@ -179,8 +179,8 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
             && plain.contains("export function connect"),
         "{plain}"
     );
-    let length = |answer: &str| {
-        answer
+    let length = |response: &str| {
+        response
             .lines()
             .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
             .unwrap_or(0)
@@ -256,13 +256,13 @@ async fn pages_of_any_loopback_origin_may_read_the_get_routes() -> Result<()> {
             let request = format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n"
             );
-            let answer = feed.http(&request).await?.to_lowercase();
+            let response = feed.http(&request).await?.to_lowercase();
             assert_eq!(
-                answer.contains(&format!("access-control-allow-origin: {origin}\r\n")),
+                response.contains(&format!("access-control-allow-origin: {origin}\r\n")),
                 may,
-                "{path} for {origin}: {answer}"
+                "{path} for {origin}: {response}"
             );
-            assert!(answer.contains("vary: origin"));
+            assert!(response.contains("vary: origin"));
         }
     }
     Ok(())
@@ -285,8 +285,8 @@ async fn unknown_hosts_are_rejected_first_on_both_ports() -> Result<()> {
         let request = format!(
             "{request} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: close\r\n\r\n"
         );
-        let answer = exchange(address, request.as_bytes()).await?;
-        Ok(answer[9..12].to_owned())
+        let response = exchange(address, request.as_bytes()).await?;
+        Ok(response[9..12].to_owned())
     };
     let (port, admin_port) = (feed.address.port(), admin.port());
     for (address, port, request) in [

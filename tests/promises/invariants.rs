@@ -51,10 +51,10 @@ async fn a_pattern_over_ten_thousand_instruments_is_answered_immediately() -> Re
     {}
     let begun = Stopwatch::start();
     for _ in 0..200 {
-        let answer = client
+        let response = client
             .subscribe(subscribe(&["trade:*", "quote:*", "ticker:S*"]))
             .await?;
-        assert_eq!(answer.err.len(), 3, "each would exceed the limit");
+        assert_eq!(response.err.len(), 3, "each would exceed the limit");
     }
     assert!(
         begun.elapsed() < std::time::Duration::from_secs(1),

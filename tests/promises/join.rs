@@ -47,7 +47,7 @@ async fn join_once(client: &mut Tracked, topic: &str) -> Result<()> {
     client.ask(Op::Unsubscribe(TopicsAsked::All)).await?;
     client
         .control("unsubscribed", |control| match control {
-            Control::Unsubscribed(answer) => Some(answer.topics.clone()),
+            Control::Unsubscribed(response) => Some(response.topics.clone()),
             _ => None,
         })
         .await?;

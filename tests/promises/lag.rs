@@ -85,7 +85,7 @@ async fn a_client_that_takes_20_ms_per_message_gets_fresh_prices_and_a_lag_messa
     Ok(())
 }
 
-/// Subscribes to raw quotes and reads for a while, so the client is known to answer pings.
+/// Subscribes to raw quotes and reads for a while, so the client is known to response pings.
 async fn reader(feed: &Feed, on_slow: OnSlow) -> Result<Tracked> {
     let mut client = feed.client(Encoding::Json).await?;
     client
@@ -138,8 +138,8 @@ async fn lag_in_buffers_conflates_by_on_slow_and_operators_see_it() -> Result<()
     .await?;
     let request =
         b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let answer = crate::harness::exchange(admin, request).await?;
-    let (_, body) = answer
+    let response = crate::harness::exchange(admin, request).await?;
+    let (_, body) = response
         .split_once("\r\n\r\n")
         .context("the response has a body")?;
     let body: serde_json::Value = serde_json::from_str(body)?;
@@ -278,7 +278,7 @@ async fn many_requests_at_once_are_answered_while_data_flows() -> Result<()> {
     }
     for _ in 0..REQUESTS {
         client
-            .control("an answer", |control| {
+            .control("a response", |control| {
                 matches!(control, Control::Subscriptions(part) if !part.more).then_some(())
             })
             .await?;

@@ -231,7 +231,7 @@ async fn lossy_server(listener: TcpListener) -> Result<()> {
                     seq: Some(Seq::START),
                     ..Entry::new("quote:A".into(), settings)
                 };
-                let answer = Subscribed {
+                let response = Subscribed {
                     id: None,
                     ok: vec![entry],
                     err: Vec::new(),
@@ -239,7 +239,7 @@ async fn lossy_server(listener: TcpListener) -> Result<()> {
                     max_message: None,
                     more: false,
                 };
-                socket.send(say(Control::Subscribed(answer))).await?;
+                socket.send(say(Control::Subscribed(response))).await?;
                 let quote = |seq| {
                     format!(
                         r#"{{"ch":"quote","sym":"A","seq":{seq},"ts":1,"tx":1,"bid":null,"bidq":null,"ask":null,"askq":null}}"#

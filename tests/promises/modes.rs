@@ -82,13 +82,13 @@ async fn modify_in_mid_stream_keeps_the_account() -> Result<()> {
                 wish: wish(mode, None),
             })
             .await?;
-        let answer = client.subscribed().await?;
+        let response = client.subscribed().await?;
         assert!(
-            answer
+            response
                 .ok
                 .iter()
                 .all(|entry| entry.mode == mode.name() && entry.interval_ms == mode.interval_ms()),
-            "{answer:?}"
+            "{response:?}"
         );
         client.ledger().await?;
     }
@@ -160,14 +160,14 @@ async fn the_most_specific_name_decides_and_the_next_takes_over() -> Result<()> 
     client
         .subscribe(in_mode(&["quote:S*"], Mode::Conflate))
         .await?;
-    let answer = client.subscribe(in_mode(&["quote:S1"], Mode::Raw)).await?;
-    assert_eq!((answer.count, answer.ok[0].mode.as_str()), (3, "raw"));
+    let response = client.subscribe(in_mode(&["quote:S1"], Mode::Raw)).await?;
+    assert_eq!((response.count, response.ok[0].mode.as_str()), (3, "raw"));
     let leave = |name: &str| Op::Unsubscribe(TopicsAsked::These(vec![name.into()]));
     client.ask(leave("quote:S1")).await?;
-    let answer = unsubscribed(&mut client).await?;
-    assert!(answer.topics.is_empty());
+    let response = unsubscribed(&mut client).await?;
+    assert!(response.topics.is_empty());
     assert_eq!(
-        (answer.ok[0].topic.as_str(), answer.ok[0].mode.as_str()),
+        (response.ok[0].topic.as_str(), response.ok[0].mode.as_str()),
         ("quote:S1", "conflate")
     );
     client.ask(leave("quote:S*")).await?;
@@ -179,15 +179,15 @@ async fn the_most_specific_name_decides_and_the_next_takes_over() -> Result<()> 
             .all(|entry| entry.mode == "interval")
     );
     client.ask(leave("quote:*")).await?;
-    let answer = unsubscribed(&mut client).await?;
-    assert_eq!((answer.topics.len(), answer.count), (3, 0));
+    let response = unsubscribed(&mut client).await?;
+    assert_eq!((response.topics.len(), response.count), (3, 0));
     Ok(())
 }
 
 async fn unsubscribed(client: &mut Tracked) -> Result<tickcast::protocol::Unsubscribed> {
     client
         .control("unsubscribed", |control| match control {
-            tickcast::protocol::Control::Unsubscribed(answer) => Some(answer.clone()),
+            tickcast::protocol::Control::Unsubscribed(response) => Some(response.clone()),
             _ => None,
         })
         .await
@@ -202,15 +202,15 @@ async fn trades_are_never_merged() -> Result<()> {
         wish(Mode::Interval(100), None),
         wish(Mode::Raw, Some(OnSlow::Conflate)),
     ] {
-        let answer = client
+        let response = client
             .subscribe(Subscribe {
                 wish,
                 ..subscribe(&["trade:S1", "trade:*"])
             })
             .await?;
-        assert!(answer.ok.is_empty());
+        assert!(response.ok.is_empty());
         assert_eq!(
-            answer
+            response
                 .err
                 .iter()
                 .map(|refusal| refusal.code)
@@ -255,20 +255,20 @@ async fn subscriptions_lists_the_settings_in_force() -> Result<()> {
         .await?;
     client.subscribe(subscribe(&["trade:S1"])).await?;
     client.ask(Op::Subscriptions).await?;
-    let answer = client
+    let response = client
         .control("subscriptions", |control| match control {
-            tickcast::protocol::Control::Subscriptions(answer) => Some(answer.clone()),
+            tickcast::protocol::Control::Subscriptions(response) => Some(response.clone()),
             _ => None,
         })
         .await?;
-    assert_eq!(answer.count, 3);
-    let pattern = answer
+    assert_eq!(response.count, 3);
+    let pattern = response
         .ok
         .iter()
         .find(|entry| entry.topic == "quote:*")
         .and_then(|entry| entry.matched.as_ref());
     assert_eq!(pattern.map(Vec::len), Some(2));
-    assert!(answer.ok.iter().any(|entry| entry.topic == "trade:S1"
+    assert!(response.ok.iter().any(|entry| entry.topic == "trade:S1"
         && entry.mode == "raw"
         && entry.on_slow == OnSlow::Gap));
     Ok(())

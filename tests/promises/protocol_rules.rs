@@ -41,10 +41,10 @@ async fn requests_take_effect_and_are_answered_in_order() -> Result<()> {
     ] {
         client.ask(op).await?;
     }
-    let mut answers = Vec::new();
-    while answers.len() < 8 {
-        let answer = client
-            .control("an answer", |control| match control {
+    let mut responses = Vec::new();
+    while responses.len() < 8 {
+        let response = client
+            .control("a response", |control| match control {
                 Control::Subscribed(part) => Some(format!("subscribed {}", part.ok[0].mode)),
                 Control::Unsubscribed(part) => Some(format!("unsubscribed {}", part.count)),
                 Control::Pong(pong) => Some(format!("pong {}", pong.t)),
@@ -55,10 +55,10 @@ async fn requests_take_effect_and_are_answered_in_order() -> Result<()> {
                 _ => None,
             })
             .await?;
-        answers.push(answer);
+        responses.push(response);
     }
     assert_eq!(
-        answers,
+        responses,
         [
             "subscribed raw",
             "pong 1",
@@ -86,14 +86,14 @@ async fn each_channel_has_the_modes_and_policies_of_the_table() -> Result<()> {
         "status:S1",
     ] {
         let is_trade = topic == "trade:S1";
-        let answer = client.subscribe(subscribe(&[topic])).await?;
+        let response = client.subscribe(subscribe(&[topic])).await?;
         let default = if is_trade {
             OnSlow::Gap
         } else {
             OnSlow::Conflate
         };
         assert_eq!(
-            (answer.ok[0].mode.as_str(), answer.ok[0].on_slow),
+            (response.ok[0].mode.as_str(), response.ok[0].on_slow),
             ("raw", default)
         );
         for mode in [Mode::Raw, Mode::Conflate, Mode::Interval(100)] {
@@ -102,11 +102,11 @@ async fn each_channel_has_the_modes_and_policies_of_the_table() -> Result<()> {
                     wish: wish(mode, Some(on_slow)),
                     ..subscribe(&[topic])
                 };
-                let answer = client.subscribe(request).await?;
+                let response = client.subscribe(request).await?;
                 if is_trade && (mode != Mode::Raw || on_slow == OnSlow::Conflate) {
-                    assert_eq!(answer.err[0].code, 413, "{topic} {mode:?} {on_slow:?}");
+                    assert_eq!(response.err[0].code, 413, "{topic} {mode:?} {on_slow:?}");
                 } else {
-                    let entry = &answer.ok[0];
+                    let entry = &response.ok[0];
                     assert_eq!((entry.mode.as_str(), entry.on_slow), (mode.name(), on_slow));
                 }
             }
@@ -125,11 +125,11 @@ async fn a_topic_of_several_names_appears_under_each_with_the_settings_in_force(
             ..subscribe(&["quote:S1"])
         })
         .await?;
-    let answer = client
+    let response = client
         .subscribe(subscribe(&["quote:S*", "quote:*", "quote:S2"]))
         .await?;
     let modes = |name: &str| -> Vec<(String, String)> {
-        let entry = answer.ok.iter().find(|entry| entry.topic == name);
+        let entry = response.ok.iter().find(|entry| entry.topic == name);
         let matched = entry.and_then(|entry| entry.matched.as_ref());
         let pairs = matched.into_iter().flatten();
         pairs
@@ -140,8 +140,8 @@ async fn a_topic_of_several_names_appears_under_each_with_the_settings_in_force(
         .map(|(topic, mode)| (topic.to_owned(), mode.to_owned()));
     assert_eq!(modes("quote:S*"), expected);
     assert_eq!(modes("quote:*"), expected);
-    assert!(answer.ok.iter().any(|entry| entry.topic == "quote:S2"));
-    assert_eq!(answer.count, 2);
+    assert!(response.ok.iter().any(|entry| entry.topic == "quote:S2"));
+    assert_eq!(response.count, 2);
     Ok(())
 }
 
@@ -150,9 +150,9 @@ async fn patterns_beyond_the_limit_are_rejected_with_405() -> Result<()> {
     let feed = Feed::start(&market(1, 10, "limits: {topics: 3}")).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let patterns = ["trade:A*", "trade:B*", "trade:C*", "trade:D*"];
-    let answer = client.subscribe(subscribe(&patterns)).await?;
-    assert_eq!((answer.ok.len(), answer.count), (3, 0));
-    let refused = &answer.err[0];
+    let response = client.subscribe(subscribe(&patterns)).await?;
+    assert_eq!((response.ok.len(), response.count), (3, 0));
+    let refused = &response.err[0];
     assert_eq!((refused.topic.as_str(), refused.code), ("trade:D*", 405));
     Ok(())
 }
@@ -164,10 +164,14 @@ async fn resync_accepts_topics_under_any_name_and_patterns_under_their_own() -> 
     client.subscribe(subscribe(&["quote:*"])).await?;
     let asked = names(&["quote:S1", "quote:*", "quote:S*"]);
     client.ask(Op::Resync { topics: asked }).await?;
-    let answer = client.subscribed().await?;
-    let ok: Vec<_> = answer.ok.iter().map(|entry| entry.topic.as_str()).collect();
+    let response = client.subscribed().await?;
+    let ok: Vec<_> = response
+        .ok
+        .iter()
+        .map(|entry| entry.topic.as_str())
+        .collect();
     assert_eq!(ok, ["quote:S1", "quote:*"]);
-    let refused = &answer.err[0];
+    let refused = &response.err[0];
     assert_eq!((refused.topic.as_str(), refused.code), ("quote:S*", 412));
     Ok(())
 }
@@ -243,9 +247,9 @@ async fn more_than_a_thousand_control_frames_in_ten_seconds_close_with_4400() ->
         stream.write_all(head.as_bytes()).await?;
         stream.write_all(first).await?;
         stream.write_all(&repeated.repeat(1_001)).await?;
-        let mut answer = Vec::new();
-        let _reset = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await?;
-        let close = answer.windows(4).rev().find(|bytes| bytes[0] == 0x88);
+        let mut response = Vec::new();
+        let _reset = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut response)).await?;
+        let close = response.windows(4).rev().find(|bytes| bytes[0] == 0x88);
         let close = close.context("no close frame received")?;
         assert_eq!(u16::from_be_bytes([close[2], close[3]]), 4400);
     }
@@ -286,9 +290,9 @@ async fn every_channel_of_the_reference_exists_and_no_other() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let mut client = feed.client(Encoding::Json).await?;
     let topics = ["trade:S1", "quote:S1", "ticker:S1", "status:S1", "book:S1"];
-    let answer = client.subscribe(subscribe(&topics)).await?;
-    assert_eq!(answer.ok.len(), 4);
-    let refused = &answer.err[0];
+    let response = client.subscribe(subscribe(&topics)).await?;
+    assert_eq!(response.ok.len(), 4);
+    let refused = &response.err[0];
     assert_eq!((refused.topic.as_str(), refused.code), ("book:S1", 412));
     let ServerMessage::Control(Control::Snapshot(_)) = client.next().await? else {
         anyhow::bail!("a snapshot follows the response")

@@ -14,7 +14,7 @@ const GUIDE: &str = include_str!("../../docs/proxies.md");
 const NAME: &str = "feed.example.com";
 
 /// True if all of these programs are installed; `./check` installs them.
-fn have(programs: &[&str]) -> Result<bool> {
+fn are_installed(programs: &[&str]) -> Result<bool> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path)
         .chain(["/usr/sbin".into()])
@@ -99,12 +99,12 @@ fn curl(port: u16, host: &str) -> Command {
 fn ask(port: u16, host: &str, path: &str, more: &[&str]) -> Result<(u16, String)> {
     let url = format!("https://{host}:{port}{path}");
     let done = curl(port, host).args(more).arg(url).output()?;
-    let answer = String::from_utf8_lossy(&done.stdout).into_owned();
-    let status = answer
+    let response = String::from_utf8_lossy(&done.stdout).into_owned();
+    let status = response
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
-    Ok((status.unwrap_or(0), answer))
+    Ok((status.unwrap_or(0), response))
 }
 
 /// Start of a WebSocket response, up to an expected text or its end.
@@ -123,15 +123,15 @@ fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String
     command.arg(format!("https://{NAME}:{port}{path}?encoding=json"));
     let mut running = Running(command.stdout(Stdio::piped()).spawn()?);
     let mut output = running.0.stdout.take().context("stdout is piped")?;
-    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
-    while !answer.contains(wanted) {
+    let (mut response, mut buffer) = (String::new(), [0; 4096]);
+    while !response.contains(wanted) {
         let read = output.read(&mut buffer)?;
         if read == 0 {
             break;
         }
-        answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        response.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 async fn feed() -> Result<Feed> {
@@ -182,24 +182,27 @@ fn check(port: u16) -> Result<()> {
         "--data-binary",
         line,
     ];
-    let (status, answer) = ask(port, NAME, "/v1/publish", &post)?;
-    ensure!(status == 403, "published without a token: {answer}");
+    let (status, response) = ask(port, NAME, "/v1/publish", &post)?;
+    ensure!(status == 403, "published without a token: {response}");
     let local = [
         "--header",
         "X-Forwarded-Host: localhost",
         "--header",
         "X-Forwarded-Proto: http",
     ];
-    let (status, answer) = ask(port, NAME, "/v1/publish", &[&post[..], &local].concat())?;
-    ensure!(status == 403, "published under another host name: {answer}");
-    let (status, answer) = ask(port, "evil.example", "/v1/instruments", &[])?;
-    ensure!(status == 421, "another host: {answer}");
+    let (status, response) = ask(port, NAME, "/v1/publish", &[&post[..], &local].concat())?;
+    ensure!(
+        status == 403,
+        "published under another host name: {response}"
+    );
+    let (status, response) = ask(port, "evil.example", "/v1/instruments", &[])?;
+    ensure!(status == 421, "another host: {response}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_configured_by_the_guide_proxies_the_feed() -> Result<()> {
-    if !have(&["nginx", "openssl", "curl"])? {
+    if !are_installed(&["nginx", "openssl", "curl"])? {
         return Ok(());
     }
     let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);
@@ -222,7 +225,7 @@ async fn nginx_configured_by_the_guide_proxies_the_feed() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_configured_by_the_guide_proxies_the_feed() -> Result<()> {
-    if !have(&["haproxy", "openssl", "curl"])? {
+    if !are_installed(&["haproxy", "openssl", "curl"])? {
         return Ok(());
     }
     let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);

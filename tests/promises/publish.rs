@@ -21,15 +21,16 @@ pub(crate) async fn post(
         "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{more}\r\n",
         body.len()
     );
-    let answer = crate::harness::exchange(feed.address, &[head.as_bytes(), body].concat()).await?;
-    let status = answer
+    let response =
+        crate::harness::exchange(feed.address, &[head.as_bytes(), body].concat()).await?;
+    let status = response
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok())
         .context("missing status")?;
     Ok((
         status,
-        answer
+        response
             .split_once("\r\n\r\n")
             .context("the response has a body")?
             .1
@@ -234,8 +235,8 @@ async fn slow_request_bodies_block_nobody() -> Result<()> {
     let took = began.elapsed();
     assert!(took.as_secs() < 12, "the fast publisher took {took:?}");
     drop(slow);
-    let answer = exchange(feed.address, format!("{head} ").as_bytes()).await?;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let response = exchange(feed.address, format!("{head} ").as_bytes()).await?;
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
     assert_eq!(feed.counted("handshakes_rejected", "slow_body"), 1);
     Ok(())
 }
@@ -290,11 +291,11 @@ async fn new_instruments_join_subscribed_patterns() -> Result<()> {
     );
     let feed = Feed::start(&config).await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let answer = client.subscribe(subscribe(&["trade:*"])).await?;
+    let response = client.subscribe(subscribe(&["trade:*"])).await?;
     assert_eq!(
         (
-            answer.count,
-            answer.ok[0].matched.as_ref().map(|list| list[0].seq)
+            response.count,
+            response.ok[0].matched.as_ref().map(|list| list[0].seq)
         ),
         (1, Some(Some(Seq::START)))
     );

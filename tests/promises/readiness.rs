@@ -17,17 +17,17 @@ fn config(file: &Path, rest: &str) -> String {
 }
 
 async fn ready(feed: &Feed) -> Result<(bool, String)> {
-    let answer = feed
+    let response = feed
         .http("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;
-    let (head, body) = answer
+    let (head, body) = response
         .split_once("\r\n\r\n")
         .context("malformed HTTP response")?;
     Ok((head.starts_with("HTTP/1.1 200 "), body.to_owned()))
 }
 
 /// Waits until `/readyz` names the failed source.
-async fn named(feed: &Feed) -> Result<(bool, String)> {
+async fn failed_source_named(feed: &Feed) -> Result<(bool, String)> {
     let asking = async {
         loop {
             let (is_ready, body) = ready(feed).await?;
@@ -57,21 +57,21 @@ async fn a_failed_source_is_named_and_does_not_delay_readiness() -> Result<()> {
     // A permanent failure, and a repeated one.
     for file in [&broken, &folder.path().join("none.csv")] {
         let mut feed = Feed::start(&config(file, "")).await?;
-        let (is_ready, body) = named(&feed).await?;
+        let (is_ready, body) = failed_source_named(&feed).await?;
         assert!(is_ready && body.starts_with("ok\n"), "{body}");
         assert!(
             body.contains(&file.display().to_string()),
             "the reason is missing: {body}"
         );
-        let answer = publish(&feed).await?;
-        assert!(answer.contains(r#""accepted":1"#), "{answer}");
+        let response = publish(&feed).await?;
+        assert!(response.contains(r#""accepted":1"#), "{response}");
         // A failed source in `ready.require` prevents readiness.
         let text = config(file, "ready: {require: [tape]}\nlisten: 127.0.0.1:0");
         feed.app.reload(&Config::parse(&text, "test")?).await;
-        let (is_ready, body) = named(&feed).await?;
+        let (is_ready, body) = failed_source_named(&feed).await?;
         assert!(!is_ready && body.starts_with("not ready\n"), "{body}");
-        let answer = publish(&feed).await?;
-        assert!(answer.contains(r#""accepted":1"#), "{answer}");
+        let response = publish(&feed).await?;
+        assert!(response.contains(r#""accepted":1"#), "{response}");
         feed.app.stop().await;
     }
     Ok(())

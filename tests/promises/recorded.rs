@@ -46,8 +46,8 @@ async fn replayed(files: &[PathBuf], columns: &str, topics: &[&str]) -> Result<V
     ))
     .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
-    let answer = client.subscribe(subscribe(topics)).await?;
-    assert!(answer.err.is_empty(), "{answer:?}");
+    let response = client.subscribe(subscribe(topics)).await?;
+    assert!(response.err.is_empty(), "{response:?}");
     let mut events = Vec::new();
     loop {
         match client.next().await? {
@@ -332,7 +332,7 @@ async fn the_demo_tape_matches_its_reference_facts() -> Result<()> {
 
 /// The same trades from three sources: the dump, the tape, and a Tardis file made from the dump.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_trades_come_through_every_door() -> Result<()> {
+async fn the_same_trades_are_replayed_from_every_format() -> Result<()> {
     let Some(folder) = recordings() else {
         return Ok(());
     };

@@ -119,14 +119,14 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
         (14, 20)
     );
     // Only the sources of the new config accept records.
-    let answer = feed
+    let response = feed
         .http(&publish(r#"{"ch":"trade","sym":"N1","px":"1","qty":"1"}"#))
         .await?;
-    assert!(answer.contains(r#""accepted":1"#), "{answer}");
-    let answer = feed
+    assert!(response.contains(r#""accepted":1"#), "{response}");
+    let response = feed
         .http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#))
         .await?;
-    assert!(answer.contains(r#""accepted":0"#), "{answer}");
+    assert!(response.contains(r#""accepted":0"#), "{response}");
 
     // A source that returns continues under its name.
     let reloaded = reload(&mut feed.app, BEFORE).await?;
@@ -136,10 +136,10 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
             .contains(&"source gone restarts in a new epoch".to_owned()),
         "{reloaded:?}"
     );
-    let answer = feed
+    let response = feed
         .http(&publish(r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#))
         .await?;
-    assert!(answer.contains(r#""accepted":1"#), "{answer}");
+    assert!(response.contains(r#""accepted":1"#), "{response}");
     others[0]
         .subscribe(Subscribe {
             ..subscribe(&["trade:G1"])
@@ -208,12 +208,12 @@ fn an_invalid_file_keeps_the_previous_config_and_is_reported() -> Result<()> {
     let metrics = |wanted: &str| -> Result<()> {
         let asking = async {
             loop {
-                let answer = crate::harness::exchange(
+                let response = crate::harness::exchange(
                     address,
                     b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                 )
                 .await?;
-                if answer.lines().any(|line| line == wanted) {
+                if response.lines().any(|line| line == wanted) {
                     return anyhow::Ok(());
                 }
                 tokio::task::yield_now().await;

@@ -23,13 +23,13 @@ sources: [{source}]"
 /// Publishes one trade.
 async fn trade(feed: &Feed) -> Result<()> {
     let line = r#"{"ch":"trade","sym":"G1","px":"1","qty":"1"}"#;
-    let answer = feed
+    let response = feed
         .http(&format!(
             "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{line}",
             line.len()
         ))
         .await?;
-    anyhow::ensure!(answer.contains(r#""accepted":1"#), "{answer}");
+    anyhow::ensure!(response.contains(r#""accepted":1"#), "{response}");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ async fn assert_removed(feed: &Feed, client: &mut Tracked, position: &ResumeFrom
         .await?;
     let listed = client
         .control("instruments", |control| match control {
-            Control::Instruments(answer) => Some(answer.instruments.clone()),
+            Control::Instruments(response) => Some(response.instruments.clone()),
             _ => None,
         })
         .await?;
@@ -88,13 +88,13 @@ async fn assert_removed(feed: &Feed, client: &mut Tracked, position: &ResumeFrom
         snapshot.contains("\"code\":412") && !snapshot.contains("status:G1"),
         "{snapshot}"
     );
-    let answer = client
+    let response = client
         .subscribe(Subscribe {
             from: Some(position.clone()),
             ..subscribe(&["trade:G1"])
         })
         .await?;
-    assert!(answer.ok.is_empty() && answer.err[0].code == 412);
+    assert!(response.ok.is_empty() && response.err[0].code == 412);
     Ok(())
 }
 
@@ -155,17 +155,17 @@ async fn an_instrument_removed_by_a_reload_disappears_and_returns_in_a_new_epoch
         matched.ledger().await?;
         // A client that left before the removal resumes across it: its position is of another
         // epoch.
-        let answer = named
+        let response = named
             .subscribe(Subscribe {
                 from: Some(position),
                 ..subscribe(&["trade:G1"])
             })
             .await?;
         assert_eq!(
-            (answer.ok[0].recovered, answer.ok[0].seq),
+            (response.ok[0].recovered, response.ok[0].seq),
             (Some(false), Some(Seq(1)))
         );
-        assert_eq!(answer.ok[0].epoch, epoch);
+        assert_eq!(response.ok[0].epoch, epoch);
         trade(&feed).await?;
         assert_eq!(next_trade(&mut named).await?, Seq(2));
         assert_eq!(next_trade(&mut matched).await?, Seq(2));

@@ -221,8 +221,8 @@ async fn every_row_is_an_event_or_is_skipped_with_a_reason() -> Result<()> {
         .admin_address()
         .context("the admin listener is enabled")?;
     let request = b"GET /v1/admin/sources HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let answer = crate::harness::exchange(admin, request).await?;
-    assert!(answer.contains("\"zero_quantity\":100"), "{answer}");
+    let response = crate::harness::exchange(admin, request).await?;
+    assert!(response.contains("\"zero_quantity\":100"), "{response}");
     Ok(())
 }
 

@@ -42,7 +42,7 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
             .await?;
         let found = client
             .control("instruments", |control| match control {
-                Control::Instruments(answer) => Some(answer.instruments.clone()),
+                Control::Instruments(response) => Some(response.instruments.clone()),
                 _ => None,
             })
             .await?;
@@ -57,7 +57,7 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
         .await?;
     let expires = client
         .control("authenticated", |control| match control {
-            Control::Authenticated(answer) => Some(answer.expires),
+            Control::Authenticated(response) => Some(response.expires),
             _ => None,
         })
         .await?;
@@ -74,9 +74,9 @@ async fn requests_are_accepted_in_either_encoding() -> Result<()> {
         .send_message(Message::text(r#"{"op":"ping","id":"j","t":5}"#))
         .await?;
     let payload = client.client.next_payload().await?;
-    let answer = decode_server_message(&payload, Encoding::Msgpack)?;
+    let response = decode_server_message(&payload, Encoding::Msgpack)?;
     assert!(
-        matches!(answer, tickcast::protocol::ServerMessage::Control(Control::Pong(pong)) if pong.t == 5),
+        matches!(response, tickcast::protocol::ServerMessage::Control(Control::Pong(pong)) if pong.t == 5),
         "the connection's encoding"
     );
     Ok(())
@@ -280,8 +280,8 @@ async fn refusal_of(feed: &Feed, query: &str) -> Result<String> {
     let url = format!("ws://{}/v1/feed?{query}", feed.address);
     let stream = tokio::net::TcpStream::connect(feed.address).await?;
     match tokio_tungstenite::client_async(url, stream).await {
-        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
-            let body = answer.into_body().unwrap_or_default();
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+            let body = response.into_body().unwrap_or_default();
             Ok(String::from_utf8_lossy(&body).into_owned())
         }
         other => bail!("expected a rejection, received {other:?}"),

@@ -58,12 +58,15 @@ async fn resume(client: &mut Tracked, epoch: &str, heads: &HashMap<String, Seq>)
         from: Some(from),
         ..subscribe(&topics)
     };
-    let answer = client.subscribe(request).await?;
+    let response = client.subscribe(request).await?;
     ensure!(
-        answer.err.is_empty() && answer.ok.len() == topics.len(),
-        "{answer:?}"
+        response.err.is_empty() && response.ok.len() == topics.len(),
+        "{response:?}"
     );
-    let recovered = answer.ok.iter().all(|entry| entry.recovered == Some(true));
+    let recovered = response
+        .ok
+        .iter()
+        .all(|entry| entry.recovered == Some(true));
     if recovered {
         for (topic, head) in heads {
             client.accounts.resume(topic, *head);
@@ -247,12 +250,12 @@ async fn a_deploy_loses_no_event_and_no_resume_position() -> Result<()> {
 
 /// Metric of a running process.
 async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
-    let answer = crate::harness::exchange(
+    let response = crate::harness::exchange(
         address,
         b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     )
     .await?;
-    let value = answer
+    let value = response
         .lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.with_context(|| name.to_owned())

@@ -48,11 +48,11 @@ pub(crate) async fn reconnect(
     client
         .ask(tickcast::protocol::Op::Subscribe(request))
         .await?;
-    let answer = client.subscribed().await?;
+    let response = client.subscribed().await?;
     for (topic, head) in own_heads {
         client.accounts.resume(&topic, head);
     }
-    Ok((client, answer))
+    Ok((client, response))
 }
 
 fn check_consecutive(events: &[DataEvent], heads: &mut HashMap<String, Seq>) {
@@ -73,7 +73,7 @@ async fn resuming_under_load_neither_misses_nor_repeats_events() -> Result<()> {
     client.events(500).await?;
     for _ in 0..20 {
         let mut expected = heads(&client);
-        let (back, answer) = reconnect(
+        let (back, response) = reconnect(
             &feed,
             client,
             &["trade:S1", "trade:S2", "trade:S3", "trade:S4", "quote:S1"],
@@ -82,8 +82,11 @@ async fn resuming_under_load_neither_misses_nor_repeats_events() -> Result<()> {
         .await?;
         client = back;
         assert!(
-            answer.ok.iter().all(|entry| entry.recovered == Some(true)),
-            "{answer:?}"
+            response
+                .ok
+                .iter()
+                .all(|entry| entry.recovered == Some(true)),
+            "{response:?}"
         );
         let mut seen = 0;
         while seen < 400 {
@@ -110,13 +113,14 @@ async fn idle_topics_are_recovered_without_a_message() -> Result<()> {
             .await?;
     let mut client = feed.client(Encoding::Msgpack).await?;
     client.subscribe(subscribe(&["trade:A", "quote:A"])).await?;
-    let (mut client, answer) = reconnect(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;
+    let (mut client, response) =
+        reconnect(&feed, client, &["trade:A", "quote:A"], Mode::Raw).await?;
     assert!(
-        answer
+        response
             .ok
             .iter()
             .all(|entry| entry.recovered == Some(true) && entry.seq == Some(Seq::START)),
-        "0 included: {answer:?}"
+        "0 included: {response:?}"
     );
     let entries = client.ledger().await?;
     assert!(
@@ -143,8 +147,8 @@ async fn merging_modes_recover_with_the_newest_event() -> Result<()> {
         feed.metric("tickcast_events_published_total") > (before.0 * 2 + 3000) as f64
     })
     .await?;
-    let (mut client, answer) = reconnect(&feed, client, &["quote:S1"], Mode::Conflate).await?;
-    assert_eq!(answer.ok[0].recovered, Some(true));
+    let (mut client, response) = reconnect(&feed, client, &["quote:S1"], Mode::Conflate).await?;
+    assert_eq!(response.ok[0].recovered, Some(true));
     client.events(3).await?;
     let entries = client.ledger().await?;
     assert!(
@@ -165,9 +169,9 @@ async fn evicted_history_gives_a_gap_and_a_snapshot() -> Result<()> {
         feed.metric("tickcast_events_published_total") > (before.0 * 2 + 2000) as f64
     })
     .await?;
-    let (mut client, answer) = reconnect(&feed, client, &["trade:S1"], Mode::Raw).await?;
-    assert_eq!(answer.ok[0].recovered, Some(false));
-    let seq = answer.ok[0].seq.unwrap_or_default();
+    let (mut client, response) = reconnect(&feed, client, &["trade:S1"], Mode::Raw).await?;
+    assert_eq!(response.ok[0].recovered, Some(false));
+    let seq = response.ok[0].seq.unwrap_or_default();
     let gap = client
         .control("gap", |control| match control {
             Control::Gap(gap) => Some(gap.clone()),
@@ -200,16 +204,16 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
             seqs: vec![("trade:S1".into(), Seq(seq))],
             epochs: Vec::new(),
         };
-        let answer = client
+        let response = client
             .subscribe(Subscribe {
                 from: Some(from),
                 ..subscribe(&["trade:S1"])
             })
             .await?;
-        assert_eq!(answer.ok[0].recovered, Some(false));
+        assert_eq!(response.ok[0].recovered, Some(false));
         match client.next().await? {
             ServerMessage::Control(Control::Snapshot(snapshot)) => {
-                assert_eq!(Some(snapshot.seq), answer.ok[0].seq);
+                assert_eq!(Some(snapshot.seq), response.ok[0].seq);
             }
             other => unreachable!("expected a snapshot first, without a gap: {other:?}"),
         }
@@ -222,13 +226,13 @@ async fn an_old_epoch_gets_a_snapshot() -> Result<()> {
         seqs: vec![("trade:S1".into(), Seq(1 << 40))],
         epochs: Vec::new(),
     };
-    let answer = client
+    let response = client
         .subscribe(Subscribe {
             from: Some(from),
             ..subscribe(&["trade:S1"])
         })
         .await?;
-    assert_eq!(answer.ok[0].recovered, Some(false), "beyond the head");
+    assert_eq!(response.ok[0].recovered, Some(false), "beyond the head");
     Ok(())
 }
 
@@ -252,22 +256,22 @@ async fn topics_in_from_that_are_not_requested_are_rejected() -> Result<()> {
         seqs,
         epochs: Vec::new(),
     };
-    let answer = client
+    let response = client
         .subscribe(Subscribe {
             from: Some(from.clone()),
             ..subscribe(&["trade:S1", "quote:S1"])
         })
         .await?;
-    let codes: Vec<_> = answer
+    let codes: Vec<_> = response
         .err
         .iter()
         .map(|refusal| (refusal.topic.as_str(), refusal.code))
         .collect();
     assert_eq!(codes, [("trade:NO", 412), ("trade:S2", 412)]);
     assert_eq!(
-        (answer.ok[0].recovered, answer.ok[1].recovered),
+        (response.ok[0].recovered, response.ok[1].recovered),
         (Some(true), None),
-        "{answer:?}"
+        "{response:?}"
     );
     client.accounts.resume("trade:S1", Seq::START);
     let again = client

@@ -167,8 +167,13 @@ async fn published_quotes_without_sizes_are_delivered_in_both_encodings_and_afte
     publish(&feed, &lines[..1]).await?;
     let mut other = clients.pop().context("missing client")?;
     other.events(1).await?;
-    let (mut client, answer) = reconnect(&feed, old, &topics, Mode::Raw).await?;
-    assert!(answer.ok.iter().all(|entry| entry.recovered == Some(true)));
+    let (mut client, response) = reconnect(&feed, old, &topics, Mode::Raw).await?;
+    assert!(
+        response
+            .ok
+            .iter()
+            .all(|entry| entry.recovered == Some(true))
+    );
     let missed = client.events(1).await?;
     assert_eq!(
         (missed[0].seq, quote(&missed[0])?),

@@ -271,23 +271,23 @@ async fn operators_see_slow_clients_with_the_reason() -> Result<()> {
         let request = format!(
             "GET /v1/admin/connections{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         );
-        let answer = crate::harness::exchange(admin, request.as_bytes()).await?;
+        let response = crate::harness::exchange(admin, request.as_bytes()).await?;
         Ok(serde_json::from_str(
-            answer
+            response
                 .split_once("\r\n\r\n")
                 .context("the response has a body")?
                 .1,
         )?)
     };
-    let answer = ask("?by=age&top=1").await?;
-    let first = &answer["connections"][0];
+    let response = ask("?by=age&top=1").await?;
+    let first = &response["connections"][0];
     assert_eq!(
         (
-            answer["count"].as_u64(),
-            answer["connections"].as_array().map(Vec::len)
+            response["count"].as_u64(),
+            response["connections"].as_array().map(Vec::len)
         ),
         (Some(3), Some(1)),
-        "{answer}"
+        "{response}"
     );
     assert!(
         first["level"] != "ok" && first["late_since"].is_u64() && first["waits_for"] == "socket",
@@ -387,7 +387,7 @@ async fn a_client_that_reads_its_requested_snapshots_is_not_slow() -> Result<()>
 }
 
 async fn publish(feed: &Feed, lines: &str) -> Result<()> {
-    let answer = feed
+    let response = feed
         .http(&format!(
             "POST /v1/publish HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: Bearer secret\r\n\
              Content-Type: application/x-ndjson\r\n\
@@ -396,6 +396,6 @@ async fn publish(feed: &Feed, lines: &str) -> Result<()> {
             lines.len()
         ))
         .await?;
-    anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    anyhow::ensure!(response.starts_with("HTTP/1.1 200"), "{response}");
     Ok(())
 }

@@ -51,8 +51,11 @@ async fn symbols_of_every_script_pass_through_every_interface() -> Result<()> {
         .collect();
     for client in &mut clients {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let answer = client.subscribe(subscribe(&names)).await?;
-        assert_eq!((answer.ok.len(), answer.err), (symbols.len(), Vec::new()));
+        let response = client.subscribe(subscribe(&names)).await?;
+        assert_eq!(
+            (response.ok.len(), response.err),
+            (symbols.len(), Vec::new())
+        );
     }
     let lines: Vec<String> = symbols
         .iter()
@@ -60,8 +63,8 @@ async fn symbols_of_every_script_pass_through_every_interface() -> Result<()> {
             serde_json::json!({"ch": "trade", "sym": symbol, "px": "1", "qty": "1"}).to_string()
         })
         .collect();
-    let answer = publish(&feed, &lines.join("\n")).await?;
-    assert_eq!(answer["accepted"], symbols.len(), "{answer}");
+    let response = publish(&feed, &lines.join("\n")).await?;
+    assert_eq!(response["accepted"], symbols.len(), "{response}");
     for client in &mut clients {
         let mut came: Vec<String> = client
             .events(symbols.len())
@@ -457,8 +460,8 @@ async fn bodies_of_invalid_records_stay_within_the_memory_formula() -> Result<()
         "{}",
         &a[..200]
     );
-    for answer in [b, c, d] {
-        assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..200]);
+    for response in [b, c, d] {
+        assert!(response.starts_with("HTTP/1.1 200"), "{}", &response[..200]);
     }
     let grown = peak_bytes(served.id())?.saturating_sub(before);
     // Four bodies, twice each while they are received, and the reported errors; once it was 7 GiB.

@@ -33,7 +33,7 @@ fn text_frame(text: &str) -> Vec<u8> {
     [&[0x81, text.len() as u8], text.as_bytes()].concat()
 }
 
-async fn answer(mut stream: TcpStream, script: Script) -> Result<()> {
+async fn run_script(mut stream: TcpStream, script: Script) -> Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -43,7 +43,7 @@ async fn answer(mut stream: TcpStream, script: Script) -> Result<()> {
         .lines()
         .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
         .context("missing key")?;
-    let mut answer = format!(
+    let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     )
@@ -51,15 +51,15 @@ async fn answer(mut stream: TcpStream, script: Script) -> Result<()> {
     let (ahead, sent) = match script {
         Script::Stream(ahead, sent) => (ahead, Some(sent)),
         Script::GreetThenStream => {
-            answer.extend(text_frame("{\"hello\":1}"));
+            response.extend(text_frame("{\"hello\":1}"));
             (Duration::ZERO, None)
         }
         Script::Close => {
-            answer.extend([0x88, 2, 0x03, 0xe8]);
-            return Ok(stream.write_all(&answer).await?);
+            response.extend([0x88, 2, 0x03, 0xe8]);
+            return Ok(stream.write_all(&response).await?);
         }
     };
-    stream.write_all(&answer).await?;
+    stream.write_all(&response).await?;
     let clock = Clock::start();
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     loop {
@@ -81,7 +81,7 @@ async fn scripted_server(script: Script) -> Result<SocketAddr> {
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, script.clone()));
+            tokio::spawn(run_script(stream, script.clone()));
         }
     });
     Ok(address)
@@ -135,43 +135,45 @@ async fn a_server_clock_ahead_invalidates_the_run() -> Result<()> {
     Ok(())
 }
 
-/// The clock of the tester is stepped in the middle of the test: its threads see what they would
-/// see after a pause of two seconds.
+/// The clock of the tester is stepped in the middle of the test, which its threads see as a pause of
+/// two seconds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tester_that_is_held_up_reports_that_it_was_starved() -> Result<()> {
+async fn a_delayed_tester_reports_its_starvation() -> Result<()> {
     let (sent, _unread) = mpsc::channel(1);
     let address = scripted_server(Script::Stream(Duration::ZERO, sent)).await?;
     let plan = Plan {
         duration: Duration::from_secs(4),
         ..raw(address)?
     };
-    let held_up = move || {
+    let delayed = move || {
         let clock = Clock::start();
-        let mut was_held_up = false;
+        let mut was_delayed = false;
         run_by(clock, &plan, &mut |update| {
-            if matches!(update, Update::Second(span) if span.is_measured && !was_held_up) {
-                was_held_up = true;
+            if matches!(update, Update::Second(span) if span.is_measured && !was_delayed) {
+                was_delayed = true;
                 clock.follow_time(clock.now().plus(Duration::from_secs(2)));
             }
             false
         })
     };
-    let outcome = tokio::task::spawn_blocking(held_up).await??;
+    let outcome = tokio::task::spawn_blocking(delayed).await??;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
-    let late = outcome.wake_up_lateness.context("it woke up")?;
+    let late = outcome
+        .wake_up_lateness
+        .context("no wake-up was measured")?;
     assert!(
         late.max > 1_900_000_000 && late.p99 > 1_000_000_000,
         "{late:?}"
     );
     let json = serde_json::to_value(&outcome)?;
-    let told = json["starved"].as_str().context("a named field")?;
-    assert!(told.contains("the tester was starved"), "{told}");
+    let starved = json["starved"].as_str().context("missing field starved")?;
+    assert!(starved.contains("the tester was starved"), "{starved}");
     assert!(json["wake_up_lateness"]["p99"].as_u64() == Some(late.p99));
     let (mut table, mut page) = (Vec::new(), Vec::new());
     write_table(&outcome, &mut table)?;
     write_html(&outcome, &mut page)?;
     let (table, page) = (String::from_utf8(table)?, String::from_utf8(page)?);
-    assert!(table.contains(&format!("STARVED: {told}")), "{table}");
+    assert!(table.contains(&format!("STARVED: {starved}")), "{table}");
     assert!(page.contains("Starved: the tester was starved"), "{page}");
     // All three connections measured, and the report says so.
     let count = outcome
