@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Shard;
 use super::command::Command;
 use super::connection::{Adopted, Connection, ConnectionKey, Peer};
-use super::lifecycle::TOO_SLOW;
+use super::lifecycle::{SHUTTING_DOWN, TOO_SLOW};
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
 use crate::access::InstrumentList;
@@ -19,6 +19,9 @@ use crate::session::{Action, Join, Session};
 
 /// The name and version in `welcome`.
 const SERVER: &str = concat!("tickcast/", env!("CARGO_PKG_VERSION"));
+/// Reason for 4406.
+const CONNECTION_LIMIT: &str =
+    "connection limit reached (limits.connections); reconnect later or to another server";
 
 impl Shard {
     pub(super) fn on_command(&mut self, command: Command) {
@@ -32,7 +35,7 @@ impl Shard {
             } => self
                 .snapshots
                 .push_back(Snapshots::begin(topics, events, principal, reply)),
-            // A caller that has gone away needs no answer.
+            // A caller that has given up needs no answer.
             Command::Catalog(reply) => _ = reply.send(Arc::clone(self.feed.replica.catalog())),
             Command::Tune {
                 limits,
@@ -122,15 +125,14 @@ impl Shard {
         self.feed.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
         if refused || self.draining {
-            let code = if refused {
-                Code::ConnectionLimit
+            let (code, message) = if refused {
+                (Code::ConnectionLimit, CONNECTION_LIMIT)
             } else {
-                Code::Draining
+                (Code::Draining, SHUTTING_DOWN)
             };
             let bye = Bye {
                 code: code.number(),
-                message: "this server takes no more connections; come back later, or to another"
-                    .to_owned(),
+                message: message.to_owned(),
                 reconnect: true,
                 after_ms: 5000,
             };

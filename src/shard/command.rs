@@ -43,7 +43,7 @@ pub enum Command {
     },
     /// All topics as of the end of the log, to be saved for the next server.
     Save(oneshot::Sender<Vec<SavedTopic>>),
-    /// Maximum number of connections, highest rank first.
+    /// Connections of the highest rank.
     Connections {
         /// Ranking of the connections.
         by: Rank,
@@ -52,7 +52,7 @@ pub enum Command {
         /// Channel for the result.
         reply: oneshot::Sender<Vec<ConnectionInfo>>,
     },
-    /// Say `bye` to everyone, each with a slot within `spread`, and close.
+    /// Disconnect all clients with `bye`, each with its own slot within `spread`.
     Drain {
         /// Period over which clients are asked to reconnect.
         spread: Duration,

@@ -327,7 +327,7 @@ impl Connection {
         if unaccounted > self.peer.unaccounted {
             tracing::error!(
                 events = unaccounted - self.peer.unaccounted,
-                "a ledger doesn't come out at zero; this is a bug"
+                "events missing from the ledger; this is a bug"
             );
             metrics
                 .unaccounted

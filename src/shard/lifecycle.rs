@@ -18,9 +18,11 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const CLOSE_LOOK: Duration = Duration::from_millis(100);
 /// Lag checks per `fanout.behind` of a client with queued data.
 const WATCHES: u32 = 8;
+/// Reason for 1012.
+pub(super) const SHUTTING_DOWN: &str = "server shutting down; reconnect to resume";
 /// Reasons for 4407.
-pub(super) const TOO_SLOW: &str = "the client doesn't keep up with its subscriptions; subscribe to fewer topics, or with mode conflate";
-const STALLED: &str = "the client has stopped reading";
+pub(super) const TOO_SLOW: &str = "slow consumer: messages arrive faster than the client reads; subscribe to fewer topics or use mode conflate";
+const STALLED: &str = "slow consumer: the client has stopped reading";
 
 impl Shard {
     /// Closes with 4407, after the `lag` that precedes it.
@@ -194,7 +196,7 @@ impl Shard {
         tracing::warn!(
             shard = self.number,
             paused_ms,
-            "the server was paused; deadlines of clients are extended"
+            "server was paused; client deadlines extended"
         );
         self.meters.paused(pause);
         let until = self
@@ -265,7 +267,7 @@ impl Shard {
             let message = if message_over {
                 "incomplete message timed out"
             } else {
-                "idle timeout: nothing was received from the client, not even a pong"
+                "idle timeout: no data and no pong received"
             };
             let bye = Bye {
                 code: Code::Timeout.number(),
@@ -306,11 +308,10 @@ impl Shard {
         let slots = (keys.len() * of).max(1) as u64;
         let spread_ms = spread.as_millis() as u64;
         for (at, key) in keys.iter().enumerate() {
-            let message = "the server is stopping".to_owned();
             let after_ms = spread_ms * (at * of + turn) as u64 / slots;
             let bye = Bye {
                 code: Code::Draining.number(),
-                message,
+                message: SHUTTING_DOWN.to_owned(),
                 reconnect: true,
                 after_ms,
             };

@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(pauses.begin(at(61_400), true), None);
         let late = pauses.begin(at(70_000), false);
         assert_eq!(late, Some(Duration::from_millis(8_100)));
-        assert_eq!(pauses.begin(at(99_000), true), None, "nobody was waiting");
+        assert_eq!(pauses.begin(at(99_000), true), None, "no connections");
         pauses.excuse(Duration::from_secs(8), at(109_000));
         assert_eq!(pauses.excused(at(100_000)), at(92_000));
         assert_eq!(pauses.excused(at(110_000)), at(110_000));

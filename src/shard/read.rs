@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Poll;
 
 use super::connection::{Closing, ConnectionKey};
-use super::reader::{Incoming, read_messages};
+use super::reader::{Incoming, SMALL_FRAMES_MAX, SMALL_FRAMES_SPAN, read_messages};
 use super::{SERVING_MAX, Shard};
 use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
@@ -178,7 +178,7 @@ impl Shard {
                     connection = key.0,
                     code,
                     reason,
-                    "closed for a violation of RFC 6455"
+                    "connection closed: violation of RFC 6455"
                 );
                 self.feed
                     .metrics
@@ -188,7 +188,10 @@ impl Shard {
                 self.close_frame(key, code, "");
             }
             Incoming::Flood => {
-                let message = "more control frames and fragments than any client needs".to_owned();
+                let message = format!(
+                    "too many control frames and fragments; expected at most {SMALL_FRAMES_MAX} in {} s",
+                    SMALL_FRAMES_SPAN.as_secs()
+                );
                 let bye = Bye {
                     code: Code::BadRequest.number(),
                     message,

@@ -18,15 +18,16 @@ use crate::protocol::Encoding;
 const READ_BUFFER_BYTES: usize = 4096;
 /// The longest frame header of a client: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
-/// Control frames and fragments that may come within [`SMALL_FRAMES_SPAN`]: no honest client sends
-/// so many.
-const SMALL_FRAMES_MAX: u32 = 1000;
-const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
+/// Maximum number of control frames and fragments within [`SMALL_FRAMES_SPAN`], far above that of
+/// any honest client.
+pub(super) const SMALL_FRAMES_MAX: u32 = 1000;
+pub(super) const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 
 /// Result of parsing received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
-    /// Request, with the encoding given by its opcode.
+    /// Request, with the encoding given by its opcode: a client may use either, whichever encoding
+    /// its connection has negotiated for responses.
     Request(Vec<u8>, Encoding),
     /// Pong: an answer to a ping, or unsolicited.
     Pong(Vec<u8>),
@@ -229,7 +230,7 @@ pub(super) fn read_messages(
         }
     }
     if fed.is_err() {
-        let message = "a frame's length must be in its shortest form".to_owned();
+        let message = "frame length not in its shortest form".to_owned();
         found.push(Incoming::Violation(1002, message));
         return found;
     }

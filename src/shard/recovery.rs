@@ -13,7 +13,7 @@ impl Shard {
         self.feed.metrics.overruns.inc();
         tracing::warn!(
             shard = self.number,
-            "overrun by the log; asking the bus for a checkpoint"
+            "log overrun; requesting a checkpoint from the bus"
         );
         let (answer, receiver) = oneshot::channel();
         self.feed.restoring = Some(receiver);

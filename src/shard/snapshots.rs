@@ -78,7 +78,7 @@ impl Snapshots {
                     Err(refusal) => self.answer.err.push(refusal),
                 }
             } else {
-                // A caller that has gone away needs no answer.
+                // A caller that has given up needs no answer.
                 let _gone = self.reply.send(self.answer);
                 return None;
             }
@@ -109,7 +109,7 @@ impl Snapshots {
         let asked = topics.count().saturating_mul(most);
         let Some(left) = self.left.checked_sub(asked) else {
             let message =
-                format!("more than {EVENTS_MAX} events at once; ask for fewer topics or events");
+                format!("response limit of {EVENTS_MAX} events exceeded; request fewer topics or events");
             return Err(Refusal::new(name, Code::TopicLimit, message));
         };
         self.left = left;
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_has_gone_costs_nothing_more() {
+    fn a_request_is_abandoned_once_its_caller_has_gone() {
         let replica = replica(100);
         let (reply, answer) = oneshot::channel();
         let work = Snapshots::begin(vec!["quote:*".to_owned()], None, Principal::Everyone, reply);

@@ -278,7 +278,7 @@ mod tests {
     use crate::market::{Body, Quote};
 
     #[test]
-    fn nobody_is_always_the_last() {
+    fn no_connection_is_always_last() {
         for len in [1usize, 2, 3, 10, 1000] {
             let mut rotation = Rotation::default();
             let mut last = vec![0; len];
@@ -355,22 +355,22 @@ mod tests {
                     assert_eq!(
                         run.joined,
                         events.join(&b','),
-                        "a run stands as in an array"
+                        "contiguous, as in an array"
                     );
                     next = turn_events.after(assigned);
                 }
                 assert_eq!(got, expected);
                 assert!(
                     turn_events.take_first(ConnectionKey(key)).is_none(),
-                    "what is taken is taken"
+                    "each range is taken once"
                 );
             }
             turn_events.clear();
             assert!(turn_events.is_empty());
             let encoded = turn_events.take_encoded();
             let made = if turn == 0 { 4 } else { 0 };
-            assert_eq!(encoded[Encoding::Json], made, "made once, shared after");
-            assert_eq!(encoded[Encoding::Msgpack], 0, "nobody uses it");
+            assert_eq!(encoded[Encoding::Json], made, "encoded once, then shared");
+            assert_eq!(encoded[Encoding::Msgpack], 0, "no subscriber uses it");
         }
     }
 }

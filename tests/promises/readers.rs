@@ -229,6 +229,6 @@ async fn a_pause_of_the_server_does_not_make_its_clients_idle() -> Result<()> {
             .await?;
     }
     let log = std::fs::read_to_string(&log)?;
-    assert!(log.contains("the server was paused"), "{log}");
+    assert!(log.contains("server was paused"), "{log}");
     Ok(())
 }

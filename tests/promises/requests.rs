@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tickcast::codec::decode_server_message;
-use tickcast::protocol::{Control, Encoding, Op};
+use tickcast::codec::{decode_server_message, encode_request};
+use tickcast::protocol::{Control, Encoding, Op, ServerMessage};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, market, subscribe};
@@ -68,17 +68,26 @@ async fn instruments_are_listed_by_pattern_and_auth_is_answered() -> Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_accepted_in_either_encoding() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
-    let mut client = feed.client(Encoding::Msgpack).await?;
-    client
-        .client
-        .send_message(Message::text(r#"{"op":"ping","id":"j","t":5}"#))
-        .await?;
-    let payload = client.client.next_payload().await?;
-    let response = decode_server_message(&payload, Encoding::Msgpack)?;
-    assert!(
-        matches!(response, tickcast::protocol::ServerMessage::Control(Control::Pong(pong)) if pong.t == 5),
-        "the connection's encoding"
-    );
+    let op = Op::Ping { t: 5 };
+    let request = tickcast::protocol::Request { id: None, op };
+    for (negotiated, sent) in [
+        (Encoding::Msgpack, Encoding::Json),
+        (Encoding::Json, Encoding::Msgpack),
+    ] {
+        let mut client = feed.client(negotiated).await?;
+        let bytes = encode_request(&request, sent);
+        let message = match sent {
+            Encoding::Json => Message::text(String::from_utf8(bytes)?),
+            Encoding::Msgpack => Message::binary(bytes),
+        };
+        client.client.send_message(message).await?;
+        let payload = client.client.next_payload().await?;
+        let response = decode_server_message(&payload, negotiated)?;
+        assert!(
+            matches!(response, ServerMessage::Control(Control::Pong(pong)) if pong.t == 5),
+            "a {sent:?} request is answered in the negotiated {negotiated:?}"
+        );
+    }
     Ok(())
 }
 
