@@ -27,7 +27,7 @@ fn matched(visible: Visible<'_>, pattern: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_removed_instrument_is_visible_to_nobody() {
+fn a_removed_instrument_is_not_visible() {
     let mut catalog = catalog(&["AB", "AC", "B"]);
     let symbol = Symbol::new("AC").expect("a symbol");
     let gone = catalog.of_symbol(&symbol).expect("an instrument");
@@ -60,7 +60,7 @@ fn a_refusal_suggests_a_visible_topic() {
 }
 
 #[test]
-fn a_list_of_instruments_is_taken_in_parts() {
+fn a_list_of_instruments_is_read_in_parts() {
     let catalog = Arc::new(catalog(&["C", "A", "B", "X"]));
     let mut list = InstrumentList::new(catalog, &Principal::Everyone, "*");
     let mut symbols = Vec::new();

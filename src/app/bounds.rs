@@ -79,18 +79,18 @@ mod tests {
     const MEMINFO: &str = "MemTotal:       24109152 kB\nMemFree:         1234 kB\n";
 
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("a folder can be made");
+        let root = tempfile::tempdir().expect("a directory can be created");
         for (name, text) in files {
             let file = root.path().join(name);
-            std::fs::create_dir_all(file.parent().expect("it lies in a folder"))
-                .expect("a folder can be made");
+            std::fs::create_dir_all(file.parent().expect("the file has a parent directory"))
+                .expect("a directory can be created");
             std::fs::write(file, text).expect("a file can be written");
         }
         root
     }
 
     #[test]
-    fn memory_is_the_machines_or_the_smallest_of_the_groups_limits() {
+    fn the_memory_limit_is_the_lowest_of_machine_and_control_groups() {
         let whole = 24_109_152 * 1024;
         for (files, limit) in [
             (&[("proc/meminfo", MEMINFO)][..], Some(whole)),

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_read_that_hangs_is_given_up_and_blocks_the_next() {
+    async fn a_hanging_read_times_out_and_blocks_the_next_read() {
         let mut reader = ConfigReader::new();
         reader.timeout = Duration::from_millis(20);
         let (release, held) = mpsc::channel::<()>();
@@ -160,9 +160,9 @@ mod tests {
             let _released = held.recv();
             Err("late".into())
         };
-        let error = reader.read(hangs).await.expect_err("it hangs");
+        let error = reader.read(hangs).await.expect_err("the read hangs");
         assert!(error.to_string().contains("within 20ms"), "{error}");
-        let error = reader.read(|| unreachable!()).await.expect_err("it hangs");
+        let error = reader.read(|| unreachable!()).await.expect_err("the read hangs");
         assert!(matches!(error, ReloadError::Unfinished), "{error}");
         drop(release);
         reader.timeout = READ_TIMEOUT;
@@ -176,6 +176,6 @@ mod tests {
         };
         tokio::time::timeout(READ_TIMEOUT, again)
             .await
-            .expect("the next read is done");
+            .expect("the next read completes");
     }
 }

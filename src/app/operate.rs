@@ -188,25 +188,25 @@ mod tests {
     async fn stopped(stops: usize, patience: Duration) -> Reload {
         let (stop, received) = mpsc::channel(STOPS_KEPT);
         for _ in 0..stops {
-            stop.try_send(()).expect("room");
+            stop.try_send(()).expect("the channel has room");
         }
         let mut received = Stops(received);
         let ended = unless_stopped(std::future::pending(), &mut received, patience);
         let ended = tokio::time::timeout(DEADLINE, ended).await;
-        ended.expect("a stop is heard while a reload runs")
+        ended.expect("a stop signal is handled during a reload")
     }
 
     #[tokio::test]
-    async fn a_stop_is_heard_while_a_reload_runs() {
+    async fn a_stop_signal_is_handled_during_a_reload() {
         let patience = Duration::from_millis(10);
         assert_eq!(stopped(1, patience).await, Reload::Stopping);
         assert_eq!(stopped(2, DEADLINE * 2).await, Reload::Aborted);
     }
 
     #[tokio::test]
-    async fn a_stop_lets_a_reload_come_to_its_end() {
+    async fn a_reload_completes_after_a_stop_signal() {
         let (stop, received) = mpsc::channel(STOPS_KEPT);
-        stop.try_send(()).expect("room");
+        stop.try_send(()).expect("the channel has room");
         let (mut stops, mut has_ended) = (Stops(received), false);
         let reloading = async {
             for _ in 0..100 {

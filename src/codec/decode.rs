@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_names_the_field() {
+    fn errors_name_the_invalid_field() {
         assert!(error("[]").contains("a list"));
         assert!(error("{}").contains("`op` is missing"));
         assert!(error(r#"{"op":"jump"}"#).contains("unknown `op` \"jump\""));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_read_though_the_rest_is_wrong() {
+    fn the_id_of_an_invalid_request_is_read() {
         assert_eq!(
             json(r#"{"id":7,"op":1}"#).map_err(|bad| bad.id),
             Err(Some(Id::Number(7)))
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_refused_wherever_it_stands() {
+    fn duplicate_keys_are_rejected_at_every_level() {
         for text in [
             r#"{"op":"ping","t":1,"later":2,"later":3}"#,
             r#"{"op":"subscribe","topics":[],"from":{"epoch":"0","epoch":"1"}}"#,
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_no_request_needs_nothing_is_kept() {
+    fn unknown_fields_are_not_stored() {
         let others: Vec<_> = (0..7_000)
             .map(|n| format!("\"{n}\":[[1,2],{{}}]"))
             .collect();
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_topics_take_no_allocation_of_their_own() {
+    fn ordinary_topics_are_not_allocated_individually() {
         let Ok(Request {
             op: Op::Subscribe(subscribe),
             ..
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_beside_another_mode_is_ignored() {
+    fn an_interval_with_another_mode_is_ignored() {
         let request = json(r#"{"op":"subscribe","topics":[],"mode":"raw","interval_ms":11}"#);
         assert!(
             matches!(request, Ok(Request { op: Op::Subscribe(s), .. }) if s.wish.mode == Some(Mode::Raw))

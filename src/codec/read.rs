@@ -226,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_a_later_version_adds_is_passed_over() {
+    fn additions_of_later_versions_are_ignored() {
         let value = serde_json::json!([{
             "ch": "trade", "sym": "A", "seq": 7, "ts": 1, "tx": 300, "px": "1.50", "qty": "2", "side": "buy",
             "new": {"a": [1, -5, 2.5, null, true, "x".repeat(40)], "b": vec![0; 20]}, "big": u64::MAX,
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_refused_and_says_why() {
+    fn invalid_events_are_rejected_with_the_reason() {
         let error = |value: serde_json::Value| {
             events(&rmp_serde::to_vec(&value).expect("plain values"))
                 .map_or_else(|fault| fault.to_string(), |_| String::new())

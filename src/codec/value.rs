@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repeated_key_is_found_among_few_and_among_many() {
+    fn duplicate_keys_are_detected_in_small_and_large_maps() {
         for count in [2usize, KEYS_COMPARED, KEYS_COMPARED + 1, 5_000] {
             let mut keys: Vec<Cow<'_, str>> =
                 (0..count).map(|n| Cow::Owned(n.to_string())).collect();

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_compared_and_what_needs_a_restart_is_kept() {
+    fn every_key_is_compared_and_restart_keys_are_kept() {
         let text = |other: bool| {
             let pick = |one: &'static str, two: &'static str| if other { two } else { one };
             format!(
@@ -69,7 +69,7 @@ mod tests {
             )
         };
         let [old, new] =
-            [false, true].map(|other| Config::parse(&text(other), "test").expect("a right config"));
+            [false, true].map(|other| Config::parse(&text(other), "test").expect("a valid config"));
         assert_eq!(changes(&old, &old), Vec::<&Key>::new());
         let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
         let kept =

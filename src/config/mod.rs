@@ -250,9 +250,9 @@ mod tests {
         "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 10}]}]\n";
 
     #[test]
-    fn the_default_file_is_right() {
+    fn the_default_file_is_valid() {
         let config = Config::parse(include_str!("../../feeds.yaml"), "feeds.yaml")
-            .expect("the shipped file is right");
+            .expect("the shipped file is valid");
         let SourceDetails::Sim(sim) = &config.sources[0].details else {
             unreachable!("the default market is simulated")
         };
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+    fn all_problems_are_reported_at_once_with_their_positions() {
         let text = "listen: here\nbus:\n  queue: 64\n  queeu: 1MiB\nsession: {heartbeat: 5}\nlimits: {topics: 0, topics: 5}\nsources:\n  - name: s\n    kind: sim\n    seed: -1\n    instruments:\n      - {symbol: \"A B\", start: x, model: {gmb: {}}}\n";
         let found = problems(text);
         let expect = [
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_without_sources_or_of_no_yaml_is_refused() {
+    fn a_config_without_sources_or_with_invalid_yaml_is_rejected() {
         assert!(problems("listen: 127.0.0.1:0")[0].contains("sources: missing"));
         assert!(problems("a: [1")[0].contains("invalid YAML"));
         assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("invalid YAML"));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_refused_before_a_tree_is_built() {
+    fn yaml_bombs_are_rejected_before_a_tree_is_built() {
         let levels = 20_000;
         let block: String = (0..levels).map(|_| "- ").collect();
         let indented: String = (0..2_000)
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn many_problems_and_long_ones_are_cut_short() {
+    fn long_lists_of_problems_and_long_messages_are_truncated() {
         let wrong: String = (0..50_000).map(|at| format!("key{at}: 1\n")).collect();
         let found = problems(&wrong);
         assert_eq!(found.len(), PROBLEMS_MAX + 1);
@@ -326,8 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn defaults_of_the_table_are_right_themselves() {
-        let config = Config::parse(SOURCES, "f").expect("only what must be given is given");
+    fn defaults_of_the_table_are_valid() {
+        let config = Config::parse(SOURCES, "f").expect("required keys are enough");
         assert_eq!(
             (config.limits.outbox.outbox_bytes, config.limits.heartbeat),
             (1 << 20, Duration::from_secs(5))

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_read_as_people_write_them() {
+    fn common_notations_of_units_are_parsed() {
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));

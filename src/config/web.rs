@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn host_rules_cover_what_they_name() {
+    fn host_rules_match_exact_names_and_subdomains() {
         let covers = |rule: &str, host: &str| {
             let rule = HostRule::parse(rule).expect("a rule");
             rule.covers(&Authority::parse(host).expect("a host"))
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_single_addresses_are_proxies() {
+    fn trusted_proxies_are_networks_or_addresses() {
         let covers = |text: &str, ip: &str| {
             parse_proxy(text)
                 .expect("a network")

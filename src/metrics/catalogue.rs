@@ -16,26 +16,26 @@ impl Catalogue {
     ) -> C {
         self.0
             .register(Box::new(collector.clone()))
-            .expect("every name stands once in the catalogue");
+            .expect("metric names are unique");
         collector
     }
     pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help).expect("names of the catalogue are valid"))
+        self.register(IntCounter::new(name, help).expect("metric names are valid"))
     }
     pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help).expect("names of the catalogue are valid"))
+        self.register(IntGauge::new(name, help).expect("metric names are valid"))
     }
     pub(super) fn ratio(&self, name: &str, help: &str) -> Gauge {
-        self.register(Gauge::new(name, help).expect("names of the catalogue are valid"))
+        self.register(Gauge::new(name, help).expect("metric names are valid"))
     }
     pub(super) fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
         self.register(
-            Histogram::new(name, help, scale, &[]).expect("names of the catalogue are valid"),
+            Histogram::new(name, help, scale, &[]).expect("metric names are valid"),
         )
     }
     pub(super) fn labelled(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
         self.register(
-            Histogram::new(name, help, TIMES, labels).expect("names of the catalogue are valid"),
+            Histogram::new(name, help, TIMES, labels).expect("metric names are valid"),
         )
     }
     /// Creates counters with all known label values at zero, so that zero differs from missing
@@ -48,7 +48,7 @@ impl Catalogue {
         values: impl IntoIterator<Item = &'a str>,
     ) -> IntCounterVec {
         let counters = IntCounterVec::new(Opts::new(name, help), &[label])
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         for value in values {
             counters.with_label_values(&[value]);
         }
@@ -57,7 +57,7 @@ impl Catalogue {
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(
             IntGaugeVec::new(Opts::new(name, help), labels)
-                .expect("names of the catalogue are valid"),
+                .expect("metric names are valid"),
         )
     }
 }

@@ -152,9 +152,9 @@ mod tests {
     use crate::histogram::TIMES;
 
     #[test]
-    fn what_was_handed_over_is_shown_cumulatively() {
+    fn exported_buckets_are_cumulative() {
         let histogram =
-            Histogram::new("a_seconds", "A.", TIMES, &[("shard", "0")]).expect("a right name");
+            Histogram::new("a_seconds", "A.", TIMES, &[("shard", "0")]).expect("a valid name");
         let mut local = histogram.local();
         local.record(10_000, 3);
         local.time(Duration::from_millis(3));

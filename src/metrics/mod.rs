@@ -146,7 +146,7 @@ const FANOUT_HELP: &str = "Fan-out latency from publication to the client's sock
 
 impl Metrics {
     /// Creates all metrics, at zero.
-    #[allow(clippy::too_many_lines, reason = "a table, read from top to bottom")]
+    #[allow(clippy::too_many_lines, reason = "a table of all metrics")]
     pub fn new() -> Self {
         let all = Catalogue(Registry::new());
         let published = all.counters(
@@ -192,22 +192,22 @@ impl Metrics {
             "Trades and quotes emitted by sources.",
         );
         let source_events = IntCounterVec::new(source_events, &["source", "channel"])
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         let source_dropped = Opts::new(
             "tickcast_source_events_dropped_total",
             "Events emitted by sources but not published by the bus, by reason.",
         );
         let source_dropped = IntCounterVec::new(source_dropped, &["source", "reason"])
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         let replay_rows = Opts::new(
             "tickcast_replay_rows_total",
             "Rows of recorded files, by outcome: emitted as a trade or quote, or skipped, by reason.",
         );
         let replay_rows = IntCounterVec::new(replay_rows, &["source", "outcome"])
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         let codes = || Code::ALL.map(Code::name);
         let process = all.0.register(Box::new(ProcessCollector::for_self()));
-        process.expect("the process' metrics have names of their own");
+        process.expect("process metrics have distinct names");
         Self {
             published: names.map(|name| published.with_label_values(&[name])),
             encoded: PerEncoding::from_fn(|encoding| encoded.with_label_values(&[encoding.name()])),
@@ -344,13 +344,13 @@ impl Metrics {
             "Total time by which turns were more than a second late because the process or machine was paused.",
         );
         let paused = prometheus::Counter::with_opts(opts.const_label(label.0, label.1))
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         let opts = Opts::new(
             "tickcast_shard_turn_duration_max_seconds",
             "Longest turn of the last 30 to 60 seconds.",
         );
         let longest = Gauge::with_opts(opts.const_label(label.0, label.1))
-            .expect("names of the catalogue are valid");
+            .expect("metric names are valid");
         ShardMeters {
             turn: turn.local(),
             longest_turn: self.catalogue.register(longest),
@@ -411,7 +411,7 @@ impl Metrics {
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let rendered = TextEncoder::new().encode(&self.catalogue.0.gather(), &mut out);
-        rendered.expect("a Vec takes all, and the catalogue's names are valid");
+        rendered.expect("writing to memory cannot fail, and the catalogue's names are valid");
         out
     }
 }

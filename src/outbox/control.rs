@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_waits_costs_at_least_its_bytes() {
+    fn a_queued_message_is_charged_at_least_its_encoded_size() {
         for control in messages() {
             for encoding in Encoding::ALL {
                 let bytes = encode_control(&control, encoding).len();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_wait_without_bytes_and_each_counts_against_its_own_bound() {
+    fn control_messages_wait_unencoded_and_count_against_their_own_bound() {
         let mut outbox = Outbox::new(Encoding::Json, LIMITS.frame_bytes);
         outbox.notify_change(subscriptions(1000));
         assert!(!outbox.has_room_for_change(&LIMITS) && !outbox.responses_wait());
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_keeps_the_size_limit_of_its_time() {
+    fn a_response_keeps_the_size_limit_at_its_request() {
         let mut outbox = Outbox::new(Encoding::Json, LIMITS.frame_bytes);
         outbox.frames.limit_messages(MESSAGE_BYTES_LEAST as u32);
         outbox.respond(subscriptions(100));

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_every_size_and_controls_between_them_are_read_back() {
+    fn arrays_of_every_size_between_control_messages_decode() {
         for events in [1usize, 15, 16, 200, 70_000] {
             let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
             for _ in 0..2 {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_behind_a_partly_sent_one_keeps_its_place() {
+    fn an_array_after_a_partly_sent_one_keeps_its_order() {
         let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
         frames.events(&[1], 1);
         frames.seal();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_dropped_though_the_client_is_always_a_little_behind() {
+    fn sent_bytes_are_freed_even_if_the_client_never_catches_up() {
         let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
         for _ in 0..10_000 {
             frames.events(&[7; 1000], 1);

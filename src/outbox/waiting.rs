@@ -108,7 +108,7 @@ mod tests {
     use crate::outbox::queue::Entry;
 
     #[test]
-    fn memory_is_given_back_once_nothing_waits() {
+    fn memory_is_released_once_the_queue_is_empty() {
         let mut queues = Queues::EMPTY;
         queues.shrink(false);
         assert!(

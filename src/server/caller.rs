@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_of_the_listener_pass() {
+    fn only_hosts_of_the_listener_are_accepted() {
         let loopback = "127.0.0.1:8080";
         for own in [
             "localhost",
@@ -259,7 +259,7 @@ mod tests {
         );
         assert!(
             !is_local("", "127.0.0.1", &[("host", "feed.example")]),
-            "by a proxy without a mark"
+            "through a proxy that adds no header"
         );
         for mark in [
             "x-forwarded-for",
@@ -277,12 +277,12 @@ mod tests {
         let (settings, headers) = (settings(proxies), headers(lines));
         let peer = IpAddr::from([127, 0, 0, 1]);
         let caller = Caller::identify(&listener("127.0.0.1:8080"), &settings, peer, &headers)
-            .expect("an own host");
+            .expect("a host of the listener");
         caller.may_use(&settings.allowed_origins, &headers)
     }
 
     #[test]
-    fn only_own_and_configured_origins_pass() {
+    fn only_own_and_configured_origins_are_accepted() {
         let from = |host: &str, origin: &str| may("", &[("host", host), ("origin", origin)]);
         assert!(may("", &[("host", "localhost")]), "a program");
         assert!(from("feed.example:8080", "http://feed.example:8080"));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_hosts_and_schemes_count_from_trusted_proxies_alone() {
+    fn forwarded_hosts_and_schemes_are_trusted_from_trusted_proxies_only() {
         let lines = [
             ("host", "127.0.0.1:8080"),
             ("x-forwarded-host", "feed.example"),

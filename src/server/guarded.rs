@@ -221,7 +221,7 @@ mod tests {
     const GOOD: &str = "\r\nPOST /a HTTP/1.1\r\nContent-Length: 4\r\n\r\n\na\nbGET / HTTP/1.1\r\nUpgrade: x\r\n\r\n\n\n";
 
     #[test]
-    fn line_feeds_alone_are_refused_in_heads_only() {
+    fn bare_line_feeds_are_rejected_in_heads_only() {
         for bad in [
             "\nGET / HTTP/1.1\r\n",
             "GET / HTTP/1.1\nHost: a\r\n\r\n",
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_nobody_takes_ends() {
+    async fn an_unread_write_times_out() {
         let (ours, _theirs) = tokio::io::duplex(16);
         let mut guarded = Guarded::new(ours, Duration::from_millis(20));
         let written = tokio::io::AsyncWriteExt::write_all(&mut guarded, &[0; 100]).await;
@@ -248,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_is_judged_alike(cuts in proptest::collection::vec(1usize..40, 0..8)) {
+        fn any_segmentation_gives_the_same_result(cuts in proptest::collection::vec(1usize..40, 0..8)) {
             prop_assert_eq!(checked(GOOD, &cuts), GOOD);
             let bad = GOOD.replacen("HTTP/1.1\r\nUp", "HTTP/1.1\nUp", 1);
             prop_assert!(checked(&bad, &cuts).contains('\0'));

@@ -103,14 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_have_a_least_rate_and_a_longest_time() {
+    fn bodies_have_a_minimum_rate_and_a_maximum_time() {
         assert_eq!(time_for(0), GRACE);
         assert_eq!(time_for(16 * 1024), GRACE + Duration::from_secs(1));
         assert_eq!(time_for(8 << 20), TIME_MAX);
     }
 
     #[test]
-    fn bytes_are_counted_while_they_are_held() {
+    fn body_bytes_are_counted_while_in_memory() {
         let all = Arc::new(AtomicUsize::new(0));
         let held = || Held {
             bytes: Vec::new(),

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_allows_its_burst_and_then_one_at_a_time() {
+    fn a_rate_allows_its_burst_and_then_its_rate() {
         let (rate, second) = (RequestRate::default(), 1_000_000_000);
         let start = UnixNanos(1_700_000_000 * second);
         assert_eq!((0..1000).filter(|_| rate.take(10, start)).count(), 50);

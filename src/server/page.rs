@@ -77,10 +77,10 @@ impl File {
         let mut packed = GzEncoder::new(Vec::new(), Compression::best());
         packed
             .write_all(&plain)
-            .expect("memory takes all that is written");
+            .expect("writing to memory cannot fail");
         let gzip = packed
             .finish()
-            .expect("memory takes all that is written")
+            .expect("writing to memory cannot fail")
             .into();
         let sum: String = Sha256::digest(&plain)
             .iter()
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_sent_only_to_those_who_take_it() {
+    fn gzip_is_sent_only_to_clients_that_accept_it() {
         for (asked, takes) in [
             ("gzip", true),
             ("br, GZIP;q=0.5", true),

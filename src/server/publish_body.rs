@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_record_costs_its_place_and_its_first_characters() {
+    fn a_bad_record_is_reported_by_line_with_a_bounded_excerpt() {
         let long = format!("\u{7}{}", "é".repeat(5000));
         let body =
             format!("{{\"ch\":\"trade\"}}\n\n  \n{long}\n1\n[]\n{{\"px\":\"1\",\"px\":\"2\"}}");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn messagepack_is_one_array_and_nothing_else() {
+    fn a_messagepack_body_is_exactly_one_array() {
         assert_eq!(
             read(b"\x93\xc0\x80\x81\xa2ch\x01", BodyFormat::Msgpack),
             [(1, false), (2, true), (3, true)]
@@ -394,7 +394,7 @@ mod tests {
         }
 
         #[test]
-        fn a_values_length_is_what_was_written(text in ".{0,80}", numbers in prop::collection::vec(any::<i64>(), 0..40)) {
+        fn the_length_of_a_value_is_its_encoded_length(text in ".{0,80}", numbers in prop::collection::vec(any::<i64>(), 0..40)) {
             let bytes = rmp_serde::to_vec_named(&serde_json::json!({"a": text, "b": numbers, "c": [null, true, 1.5]})).expect("plain values");
             prop_assert_eq!(value_len(&bytes), Some(bytes.len()));
             prop_assert_eq!(value_len(&bytes[..bytes.len() - 1]), None);

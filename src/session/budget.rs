@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_passes_and_then_the_rate_holds() {
+    fn a_burst_is_accepted_and_then_the_rate_applies() {
         let mut now = UnixNanos(1_000_000_000_000);
         let mut bucket = TokenBucket::full(10, now);
         assert_eq!((0..60).filter(|_| bucket.take(now).is_ok()).count(), 50);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heavy_request_makes_the_next_ones_wait_but_never_for_long() {
+    fn a_heavy_request_delays_the_next_ones_by_a_bounded_time() {
         let now = UnixNanos(1_000_000_000_000);
         let mut bucket = TokenBucket::full(10, now);
         assert_eq!(bucket.take(now), Ok(()));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn old_strikes_are_forgiven() {
+    fn old_errors_no_longer_count() {
         let (mut strikes, span) = (AbuseCounter::default(), Duration::from_secs(10));
         let at = |seconds| UnixNanos(0).plus(Duration::from_secs(seconds));
         assert_eq!(

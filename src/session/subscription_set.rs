@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_longest_pattern_agrees_with_a_search_of_all(
+        fn the_longest_pattern_matches_a_linear_search(
             prefixes in proptest::collection::vec(("[AB]{0,5}", 0usize..2), 0..20),
             symbol in "[AB]{1,6}",
             channel in 0usize..2,

@@ -146,7 +146,7 @@ fn pings_after(payload: &[u8]) -> usize {
 }
 
 #[test]
-fn a_long_request_costs_as_much_of_the_rate_limit_as_documented() {
+fn a_long_request_consumes_the_documented_share_of_the_rate_limit() {
     let burst = 5 * LIMITS.requests_per_s as usize;
     let short = br#"{"op":"ping","t":1}"#;
     assert_eq!(pings_after(short), burst - 1);
@@ -211,7 +211,7 @@ fn cost(make: impl Fn(usize) -> Vec<u8>, count: usize) -> Duration {
 }
 
 #[test]
-fn eight_times_the_names_cost_no_more_than_about_eight_times_as_much() {
+fn the_cost_of_a_request_is_linear_in_its_names() {
     type Make = fn(usize) -> Vec<u8>;
     let cases: [(&str, Make); 6] = [
         ("refused and stray names", refused_and_stray),
@@ -235,7 +235,7 @@ fn eight_times_the_names_cost_no_more_than_about_eight_times_as_much() {
 }
 
 #[test]
-fn patterns_that_a_topic_is_not_of_cost_nothing_in_its_answers() {
+fn unrelated_patterns_do_not_slow_down_responses() {
     let list = br#"{"op":"subscriptions"}"#;
     let with_patterns = |count: usize| {
         let mut rig = Rig::new();
@@ -270,7 +270,7 @@ fn entries(action: &Action) -> (usize, Vec<&str>) {
 }
 
 #[test]
-fn a_long_request_is_answered_in_slices_and_each_name_in_exactly_one_list() {
+fn a_long_request_is_answered_in_slices_with_each_name_in_exactly_one_list() {
     let mut rig = Rig::new();
     let asked = names(1_600);
     let requests = [
@@ -328,7 +328,7 @@ fn a_long_request_is_answered_in_slices_and_each_name_in_exactly_one_list() {
 }
 
 #[test]
-fn a_held_pattern_that_has_grown_past_the_limit_is_set_anew() {
+fn a_pattern_that_has_grown_beyond_the_limit_can_be_replaced() {
     let mut rig = Rig::new();
     rig.ask(br#"{"op":"subscribe","topics":["quote:Z*"]}"#);
     let new = rig.announce((0..1_100).map(|n| format!("Z{n:04}")));

@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_comes_once_and_is_found_again() {
+    fn duplicate_names_of_a_request_count_once() {
         let texts = ["b", "a", "b", "c", "a"].map(CompactString::from).to_vec();
         let mut names = Distinct::new(texts);
         let mut budget = Budget::of_a_slice();

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_turns_that_are_late_by_a_second_are_pauses() {
+    fn a_turn_that_is_late_by_a_second_is_a_pause() {
         let at = |ms: u64| UnixNanos(1).plus(Duration::from_millis(ms));
         let mut pauses = PauseDetector::default();
         assert_eq!(pauses.begin(at(60_000), true), None, "nothing was due");

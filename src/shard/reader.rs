@@ -262,7 +262,7 @@ mod tests {
         let mut frame = Frame::message(payload.to_vec(), OpCode::Data(opcode), fin);
         frame.header_mut().mask = Some([1, 2, 3, 4]);
         let mut out = Vec::new();
-        frame.format(&mut out).expect("a Vec takes all");
+        frame.format(&mut out).expect("writing to memory cannot fail");
         out
     }
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_between_whole_messages() {
+    fn no_parser_state_is_kept_between_complete_messages() {
         let bytes = [
             frame(Data::Text, true, b"a"),
             frame(Data::Binary, false, b"b"),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn violations_have_their_close_codes() {
+    fn violations_are_closed_with_the_codes_of_rfc_6455() {
         let code = |bytes: &[u8]| match feed(&[bytes]).0.as_slice() {
             [Incoming::Violation(code, _)] => *code,
             _ => 0,
@@ -332,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_gives_the_same_messages(cuts in proptest::collection::vec(1usize..60, 0..8)) {
+        fn any_segmentation_gives_the_same_messages(cuts in proptest::collection::vec(1usize..60, 0..8)) {
             let bytes = [frame(Data::Text, false, b"hel"), frame(Data::Continue, true, b"lo"), frame(Data::Binary, true, &[9; 200])].concat();
             let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
             for cut in cuts {

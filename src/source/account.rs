@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_escaped_and_cut() {
+    fn external_text_is_escaped_and_truncated() {
         assert_eq!(shown("a\r\nb\u{1b}[0m"), "a\\r\\nb\\u{1b}[0m");
         assert_eq!(shown("\u{202e}x"), "\\u{202e}x");
         let long = shown(&"é".repeat(1000));

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_that_failed_once_is_never_starting_again() {
+    fn a_failed_source_never_counts_as_starting() {
         let status = SourceStatus::default();
         assert!(status.is_starting() && status.trouble().is_none());
         status.overdue("late");

@@ -436,13 +436,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_has_a_text_that_fits_and_is_documented() {
+    fn every_waits_for_code_fits_its_column_and_is_documented() {
         let guide = include_str!("../../../docs/operations.md");
         let (_, width) = COLUMNS[COLUMNS
             .map(|(name, _)| name)
             .iter()
             .position(|name| *name == "WAITS FOR")
-            .expect("a column")];
+            .expect("COLUMNS has the column")];
         for code in WaitsFor::ALL {
             let text = waits_for(code);
             assert!(text.len() <= usize::from(width), "{text}");
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_loses_the_least_telling_columns() {
+    fn a_narrow_terminal_drops_the_least_important_columns() {
         let names = |width| {
             fitting(width)
                 .iter()
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(
             names(1),
             ["ADDRESS", "LEVEL", "BEHIND", "QUEUED", "LOST"],
-            "what tells who is slow stays"
+            "the columns that identify slow consumers stay"
         );
     }
 }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_and_quantiles_are_of_what_lies_between() {
+    fn rates_and_quantiles_cover_the_time_between_two_samples() {
         let before = sample(
             0,
             "a{x=\"1\"} 5\na{x=\"2\"} 5\nt_bucket{le=\"0.1\"} 10\nt_bucket{le=\"1\"} 10\nt_bucket{le=\"+Inf\"} 10",
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(
             now.quantile(&now, "t", 0.5),
             None,
-            "nothing came in between"
+            "no values between the samples"
         );
     }
 }

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_stands_once() {
+    fn every_key_is_unique() {
         let mut paths: Vec<_> = keys().map(|key| key.path).collect();
         paths.sort_unstable();
         assert!(paths.windows(2).all(|pair| pair[0] != pair[1]));

@@ -216,7 +216,7 @@ const fn speed(bytes_per_s: u64) -> Duration {
 }
 
 #[test]
-fn prices_that_a_slow_client_reads_are_never_older_than_behind() {
+fn a_slow_client_never_reads_prices_older_than_behind() {
     let far = Model {
         round_trip: Duration::from_millis(200),
         ..SLOW
@@ -246,7 +246,7 @@ fn prices_that_a_slow_client_reads_are_never_older_than_behind() {
 }
 
 #[test]
-fn a_client_that_becomes_slow_gets_fresh_prices_and_is_told_where_they_are_not() {
+fn a_client_that_becomes_slow_gets_fresh_prices_or_a_lag_message() {
     let slow_from = 5;
     let seen = run(Model { slow_from, ..SLOW });
     assert!(seen.oldest_ever < BEHIND / 2, "{seen:?}");
@@ -261,7 +261,7 @@ fn a_client_that_becomes_slow_gets_fresh_prices_and_is_told_where_they_are_not()
 }
 
 #[test]
-fn a_client_that_keeps_up_is_pinged_now_and_then_and_not_held_back() {
+fn a_client_that_keeps_up_is_pinged_rarely_and_not_held_back() {
     for round_trip in [1, 200] {
         let round_trip = Duration::from_millis(round_trip);
         let seen = run(Model {
@@ -286,7 +286,7 @@ fn a_client_that_never_answers_pings_is_not_held_back_for_long() {
 }
 
 #[test]
-fn only_the_pong_of_the_ping_that_is_unanswered_counts() {
+fn only_the_pong_of_the_unanswered_ping_counts() {
     let mut window = ReadWindow::new();
     let (then, now) = (UnixNanos(5), UnixNanos(10_000_005));
     assert_eq!(window.pong(&[0, 0, 0, 1], then, PACE), None);
@@ -312,7 +312,7 @@ fn only_the_pong_of_the_ping_that_is_unanswered_counts() {
 }
 
 #[test]
-fn a_ping_behind_what_the_client_asked_for_ages_later() {
+fn a_ping_behind_requested_data_ages_later() {
     let mut window = ReadWindow::new();
     let now = UnixNanos(1_000_000_000);
     assert!(window.ping(now, 0, 0).is_some());

@@ -98,7 +98,7 @@ fn snapshots(rig: &Rig, name: &str) -> Vec<Seq> {
 }
 
 #[test]
-fn a_closed_bar_before_a_snapshot_is_delivered_to_a_client_that_is_behind() {
+fn a_closed_bar_before_a_snapshot_is_delivered_to_a_slow_client() {
     for mode in [Mode::Raw, Mode::Conflate] {
         for again in [false, true] {
             let mut rig = holding(&[BAR, "quote:A"], mode, None);
@@ -130,7 +130,7 @@ fn a_closed_bar_before_a_snapshot_is_delivered_to_a_client_that_is_behind() {
 }
 
 #[test]
-fn closed_bars_that_pile_up_before_snapshots_become_a_gap() {
+fn closed_bars_that_accumulate_before_snapshots_become_a_gap() {
     let mut rig = holding(&[BAR], Mode::Raw, None);
     block(&mut rig);
     for _ in 0..100 {
@@ -149,7 +149,7 @@ fn closed_bars_that_pile_up_before_snapshots_become_a_gap() {
 }
 
 #[test]
-fn closed_bars_that_the_history_no_longer_has_become_a_gap() {
+fn evicted_closed_bars_become_a_gap() {
     let evicted = 5 * CLOSED_BARS_KEPT / 100;
     let lost = |gaps: &[Gap]| gaps.iter().map(|gap| gap.n).sum::<u64>();
     for becomes_raw in [false, true] {
@@ -186,7 +186,7 @@ fn closed_bars_that_the_history_no_longer_has_become_a_gap() {
 }
 
 #[test]
-fn a_resync_behind_a_resume_is_answered_at_its_own_place() {
+fn a_resync_after_a_resume_is_answered_at_its_own_seq() {
     for mode in [None, Some(Mode::Raw), Some(Mode::Conflate)] {
         let topics = [TRADE, "quote:A", BAR];
         let mut rig = holding(&topics, Mode::Raw, None);
@@ -232,7 +232,7 @@ fn a_resync_behind_a_resume_is_answered_at_its_own_place() {
 }
 
 #[test]
-fn an_overrun_across_epochs_names_only_what_was_missed() {
+fn a_gap_after_an_overrun_across_epochs_names_missed_events_only() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
     publish(&mut rig, TRADE, 10);
     publish_unseen(&mut rig, TRADE, 5);
@@ -266,7 +266,7 @@ fn causes_of_catch_up(happens: impl FnOnce(&mut Rig)) -> Vec<GapCause> {
 }
 
 #[test]
-fn a_catch_up_cut_short_by_an_overrun_is_lost_by_the_bus() {
+fn a_catch_up_interrupted_by_an_overrun_has_cause_bus() {
     let in_the_epoch = causes_of_catch_up(|rig| {
         publish_unseen(rig, TRADE, 70);
         rig.restore();
@@ -286,7 +286,7 @@ fn a_catch_up_cut_short_by_an_overrun_is_lost_by_the_bus() {
 }
 
 #[test]
-fn epochs_that_begin_while_a_client_is_behind_do_not_pile_up() {
+fn epochs_that_begin_while_a_client_is_slow_do_not_accumulate() {
     for (mode, on_slow) in [
         (Mode::Raw, None),
         (Mode::Raw, Some(OnSlow::Gap)),
@@ -317,7 +317,7 @@ fn epochs_that_begin_while_a_client_is_behind_do_not_pile_up() {
 }
 
 #[test]
-fn all_that_waits_is_in_queued_bytes() {
+fn queued_bytes_includes_everything_queued() {
     let mut rig = holding(&TOPICS, Mode::Raw, None);
     block(&mut rig);
     let mut before = rig.outbox.queued_bytes();
@@ -360,7 +360,7 @@ fn a_gap_an_epoch_and_a_lag_message_do_not_pause_reading() {
 }
 
 #[test]
-fn events_behind_what_was_asked_for_do_not_age_while_the_client_reads() {
+fn events_behind_requested_data_do_not_age_while_the_client_reads() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
     publish(&mut rig, TRADE, 50);
     block(&mut rig);
@@ -387,7 +387,7 @@ fn events_behind_what_was_asked_for_do_not_age_while_the_client_reads() {
 }
 
 #[test]
-fn a_client_that_stops_reading_what_it_asked_for_is_behind() {
+fn a_client_that_stops_reading_requested_data_is_behind() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
     publish(&mut rig, TRADE, 50);
     block(&mut rig);
@@ -401,7 +401,7 @@ fn a_client_that_stops_reading_what_it_asked_for_is_behind() {
 }
 
 #[test]
-fn events_age_from_when_nothing_that_was_asked_for_stands_before_them() {
+fn events_age_once_all_requested_data_before_them_is_sent() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
     rig.limits.outbox_bytes = 100_000;
     publish(&mut rig, TRADE, 50);

@@ -127,7 +127,7 @@ fn a_flush_makes_a_bounded_number_of_snapshots() {
 }
 
 #[test]
-fn a_flush_encodes_a_bounded_number_of_answers() {
+fn a_flush_encodes_a_bounded_number_of_responses() {
     let answers = 40;
     let flushes = flushes(1, |outbox, _| {
         for _ in 0..answers {
@@ -152,7 +152,7 @@ fn a_flush_encodes_a_bounded_number_of_answers() {
 }
 
 #[test]
-fn topics_that_appear_do_not_pause_reading() {
+fn new_topics_do_not_pause_reading() {
     _ = flushes(1_000, |outbox, view| {
         assert!(outbox.has_room_for_change(&LIMITS));
         let long = "x".repeat(2 * LIMITS.control_bytes);

@@ -181,7 +181,7 @@ mod tests {
     use crate::source::sim::testing::instrument;
 
     #[test]
-    fn longer_bars_are_made_of_shorter_ones_and_end_at_the_start_price() {
+    fn longer_bars_aggregate_shorter_ones_and_end_at_the_start_price() {
         let start = UnixNanos::parse_utc("2026-01-16T12:34:56.5Z").expect("a time");
         let config = SimConfig {
             seed: 7,

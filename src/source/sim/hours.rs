@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn new_york_opens_and_closes() {
+    fn new_york_trading_hours_open_and_close() {
         let hours = Hours {
             open: hour(9, 30),
             close: hour(16, 0),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn summer_time_moves_the_hours_of_a_zone() {
+    fn daylight_saving_time_shifts_trading_hours() {
         let new_york = Hours {
             open: hour(9, 30),
             close: hour(16, 0),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_night_belongs_to_the_day_before() {
+    fn an_overnight_session_belongs_to_its_opening_day() {
         // Sunday to Thursday, 17:00 to 17:00 the next day: a continuous currency trading week.
         let hours = Hours {
             open: hour(17, 0),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_and_no_hour_overflows() {
+    fn extreme_times_do_not_overflow() {
         for zone in [fixed(-24), fixed(24), TimeZone::UTC] {
             let hours = Hours {
                 open: Duration::ZERO,

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_a_deviation_is_gone_after_the_half_life() {
+    fn half_of_a_deviation_remains_after_the_half_life() {
         let model = Model::MeanReverting {
             volatility: 0.0,
             half_life: Duration::from_secs(600),

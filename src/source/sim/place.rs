@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_market_that_goes_on_from_its_place_tells_what_it_would_have_told() {
+    fn a_restored_simulation_emits_the_same_events() {
         let mut other = instrument("B", 40.0);
         other.model = Model::Jump {
             volatility: 0.5,
