@@ -1,6 +1,6 @@
 //! Topics that appear and end while a client is subscribed.
 
-use super::subscribe::{TOPIC_ENDED, events_by_default};
+use super::response::{TOPIC_ENDED, events_by_default};
 use super::{Action, Join, Session, View, topic_entry};
 use crate::access::Name;
 use crate::log::TopicId;

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use compact_str::CompactString;
 
-use super::subscribe::{TOPIC_ENDED, events_by_default};
+use super::response::{Refused, TOPIC_ENDED, events_by_default, subscribed};
+use super::slice::{Budget, Distinct, Pieces, Slice};
 use super::subscription_set::subscribed_of;
-use super::work::{Budget, Distinct, Pieces, Refused, Slice, Work};
 use super::{Action, Session, View, topic_entry};
 use crate::access::Name;
 use crate::log::TopicId;
 use crate::protocol::{
-    Code, Control, DeliveryWish, Entry, Id, Mode, Refusal, Settings, Subscribed, Subscriptions,
-    TopicsAsked, Unsubscribed,
+    Code, Control, DeliveryWish, Id, Mode, Refusal, Settings, Subscriptions, TopicsAsked,
+    Unsubscribed,
 };
 use crate::topic::TopicName;
 
@@ -33,7 +33,7 @@ impl Unsubscribing {
         id: Option<Id>,
         asked: TopicsAsked,
         view: View<'_>,
-    ) -> Work {
+    ) -> Self {
         let (texts, topics) = match asked {
             TopicsAsked::All => {
                 session.names.clear();
@@ -42,13 +42,13 @@ impl Unsubscribing {
             }
             TopicsAsked::These(texts) => (texts, None),
         };
-        Work::Unsubscribe(Self {
+        Self {
             id,
             texts: Distinct::new(texts),
             removed: Vec::new(),
             topics,
             seen: HashSet::new(),
-        })
+        }
     }
 
     pub(super) fn step(
@@ -123,8 +123,8 @@ pub(super) struct Modifying {
 }
 
 impl Modifying {
-    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>, wish: DeliveryWish) -> Work {
-        Work::Modify(Self {
+    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>, wish: DeliveryWish) -> Self {
+        Self {
             id,
             texts: Distinct::new(topics),
             wish,
@@ -132,7 +132,7 @@ impl Modifying {
             err: Refused::default(),
             topics: None,
             seen: HashSet::new(),
-        })
+        }
     }
 
     pub(super) fn step(
@@ -213,14 +213,14 @@ pub(super) struct Resyncing {
 }
 
 impl Resyncing {
-    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>) -> Work {
-        Work::Resync(Self {
+    pub(super) fn begin(id: Option<Id>, topics: Vec<CompactString>) -> Self {
+        Self {
             id,
             texts: Distinct::new(topics),
             names: Vec::new(),
             topics: None,
             seen: HashSet::new(),
-        })
+        }
     }
 
     pub(super) fn step(
@@ -271,11 +271,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn begin(id: Option<Id>, session: &Session) -> Work {
-        Work::List(Self {
+    pub(super) fn begin(id: Option<Id>, session: &Session) -> Self {
+        Self {
             id,
             names: Pieces::new(session.names.all()),
-        })
+        }
     }
 
     pub(super) fn step(
@@ -303,27 +303,6 @@ impl Listing {
             is_last,
         }
     }
-}
-
-/// Part of a `subscribed` message; none if it is empty and another part follows.
-pub(super) fn subscribed(
-    id: Option<&Id>,
-    ok: Vec<Entry>,
-    err: Vec<Refusal>,
-    count: usize,
-    is_last: bool,
-) -> Option<Action> {
-    let says_something = is_last || !(ok.is_empty() && err.is_empty());
-    says_something.then(|| {
-        Action::Respond(Control::Subscribed(Subscribed {
-            id: id.cloned(),
-            ok,
-            err,
-            count: count as u64,
-            max_message: None,
-            more: !is_last,
-        }))
-    })
 }
 
 impl Session {

@@ -6,6 +6,8 @@
 mod appear;
 mod budget;
 mod change;
+mod response;
+mod slice;
 mod subscribe;
 mod subscription_set;
 #[cfg(test)]
@@ -25,9 +27,10 @@ use crate::protocol::{
 };
 use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
+use slice::{Budget, SLICE};
 use subscribe::Subscribing;
 use subscription_set::SubscriptionSet;
-use work::{Budget, Job, SLICE, Work};
+use work::{Job, Work};
 
 /// Bad requests, or requests over the rate, allowed in [`STRIKES_SPAN`]; one more closes the
 /// connection.
@@ -131,6 +134,12 @@ enum Asked {
     Work(Work),
 }
 
+impl From<Work> for Asked {
+    fn from(work: Work) -> Self {
+        Self::Work(work)
+    }
+}
+
 /// State of one client. Kept small, because there are very many.
 #[derive(Debug)]
 pub struct Session {
@@ -218,11 +227,13 @@ impl Session {
 
     fn on_op(&mut self, id: Option<Id>, op: Op, view: View<'_>) -> Asked {
         match op {
-            Op::Subscribe(subscribe) => Asked::Work(Subscribing::begin(id, subscribe)),
-            Op::Unsubscribe(asked) => Asked::Work(Unsubscribing::begin(self, id, asked, view)),
-            Op::Modify { topics, wish } => Asked::Work(Modifying::begin(id, topics, wish)),
-            Op::Resync { topics } => Asked::Work(Resyncing::begin(id, topics)),
-            Op::Subscriptions => Asked::Work(Listing::begin(id, self)),
+            Op::Subscribe(subscribe) => Work::Subscribe(Subscribing::begin(id, subscribe)).into(),
+            Op::Unsubscribe(asked) => {
+                Work::Unsubscribe(Unsubscribing::begin(self, id, asked, view)).into()
+            }
+            Op::Modify { topics, wish } => Work::Modify(Modifying::begin(id, topics, wish)).into(),
+            Op::Resync { topics } => Work::Resync(Resyncing::begin(id, topics)).into(),
+            Op::Subscriptions => Work::List(Listing::begin(id, self)).into(),
             Op::Instruments { pattern } => {
                 let instruments = view.visible().instruments();
                 self.requests

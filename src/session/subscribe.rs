@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use compact_str::CompactString;
 
-use super::change::subscribed;
+use super::response::{Refused, TOPIC_ENDED, events_by_default, subscribed};
+use super::slice::{Budget, Distinct, Pieces, Slice, TOPICS_A_STEP, TextIndex};
 use super::subscription_set::{PatternMap, SubscriptionSet};
-use super::work::{Budget, Distinct, Pieces, Refused, Slice, TOPICS_A_STEP, TextIndex, Work};
 use super::{Action, Join, Session, View};
 use crate::access::Name;
-use crate::log::{TopicId, is_snapshot_sized, snapshot_events};
+use crate::log::{TopicId, is_snapshot_sized};
 use crate::protocol::{
     Code, Control, DeliveryWish, Entry, Epoch, Id, MESSAGE_BYTES_MAX, Mode, Refusal, Seq, Settings,
     SnapshotWish, Subscribe,
@@ -58,9 +58,6 @@ impl Places {
     }
 }
 
-/// The message about a topic whose instrument was removed.
-pub(super) const TOPIC_ENDED: &str = "the source no longer lists this instrument";
-
 /// Outcome of a slice for its topics.
 #[derive(Debug, Default)]
 struct Taken {
@@ -90,13 +87,8 @@ pub(super) struct Subscribing {
     recovered: HashMap<TopicId, bool>,
 }
 
-/// Default number of events in a snapshot of a channel.
-pub(super) const fn events_by_default(channel: Channel) -> usize {
-    snapshot_events(channel.kind(), None)
-}
-
 impl Subscribing {
-    pub(super) fn begin(id: Option<Id>, request: Subscribe) -> Work {
+    pub(super) fn begin(id: Option<Id>, request: Subscribe) -> Self {
         let places = request.from.map(|from| Places {
             left: from.seqs.into_iter(),
             epoch: from.epoch,
@@ -107,7 +99,7 @@ impl Subscribing {
             refused: PatternMap::default(),
             seqs: HashMap::new(),
         });
-        Work::Subscribe(Self {
+        Self {
             id,
             texts: Distinct::new(request.topics),
             wish: request.wish,
@@ -123,7 +115,7 @@ impl Subscribing {
             topics: None,
             done: HashSet::new(),
             recovered: HashMap::new(),
-        })
+        }
     }
 
     pub(super) fn step(

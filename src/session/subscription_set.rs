@@ -1,6 +1,6 @@
 //! Subscribed names of a client, and which of them applies to a topic.
 
-use super::work::{Budget, TOPICS_A_STEP};
+use super::slice::{Budget, TOPICS_A_STEP};
 use super::{View, topic_entry};
 use crate::access::{Name, Visible};
 use crate::log::TopicId;

@@ -13,17 +13,6 @@ use anyhow::{Result, ensure};
 
 use crate::layers::product_files;
 
-/// Edges that may close a cycle: folder, child, child that it uses.
-const ALLOWED: [(&str, &str, &str); 3] = [
-    // `Work` lists the requests that run in slices; each is defined next to its request and runs
-    // with the tools of `work`.
-    ("session", "work", "change"),
-    ("session", "work", "subscribe"),
-    // A `resync` rejects topics by the rules of `subscribe`, and `subscribe` responds like a
-    // `modify`.
-    ("session", "change", "subscribe"),
-];
-
 /// Re-exports that are followed to find the file that defines an item.
 const REEXPORTS_MAX: usize = 8;
 
@@ -204,8 +193,6 @@ impl Tree {
             let folder = folder.join("::");
             let uses = |child: &str| {
                 let used = children.get(child).into_iter().flatten();
-                let is_allowed = |used: &str| ALLOWED.contains(&(&folder, child, used));
-                let used = used.filter(|used| !is_allowed(used));
                 used.cloned().collect::<Vec<String>>()
             };
             let found = children.keys().find_map(|child| {
@@ -249,16 +236,6 @@ fn no_import_cycle_between_the_files_of_a_module() -> Result<()> {
     ensure!(uses > 200, "only {uses} uses between files were found");
     let cycles = tree.cycles();
     ensure!(cycles.is_empty(), "import cycles: {cycles:#?}");
-    for (folder, child, used) in ALLOWED {
-        let children = edges
-            .get(&split(folder))
-            .and_then(|folder| folder.get(child));
-        let is_used = children.is_some_and(|children| children.contains(used));
-        ensure!(
-            is_used,
-            "{folder}: the exception {child} -> {used} is unused; remove it"
-        );
-    }
     Ok(())
 }
 
