@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tickcast::codec::{decode_request, decode_server_message};
-use tickcast::config::{guide, keys};
+use tickcast::config::{keys, reference};
 use tickcast::protocol::{Code, Control, Encoding, LagLevel, ServerMessage};
 use tickcast::replay::Skip;
 use tickcast::shard::WaitsFor;
@@ -87,7 +87,7 @@ fn generated(page: &str, text: &str) -> Result<String> {
 #[test]
 fn the_configuration_reference_matches_the_table_of_keys() -> Result<()> {
     assert!(
-        generated("configuration.md", &guide())? == guide(),
+        generated("configuration.md", &reference())? == reference(),
         "docs/configuration.md differs from the table of keys; \
          TICKCAST_GOLDEN=write cargo test --test promises docs_consistency writes it"
     );
@@ -152,6 +152,69 @@ fn every_file_named_by_the_architecture_exists() {
             "ARCHITECTURE.md names {name}, which does not exist"
         );
     }
+}
+
+/// Programs of the guides are copies of those that the tests run, so that the pages are complete
+/// without mdBook too.
+#[test]
+fn the_guides_show_the_programs_that_the_tests_run() -> Result<()> {
+    let example = README.split("```python\n").nth(1).context("the example")?;
+    let example = example.split("```").next().context("its end")?;
+    let python = include_str!("../../docs/clients/python.md");
+    let rust = include_str!("../../docs/clients/rust.md");
+    for (page, language, program) in [
+        (python, "python", example),
+        (
+            python,
+            "python",
+            include_str!("../../docs/clients/resume.py"),
+        ),
+        (
+            rust,
+            "rust,ignore",
+            include_str!("../../examples/subscribe.rs"),
+        ),
+    ] {
+        let block = format!("```{language}\n{program}```");
+        assert!(page.contains(&block), "no copy in the guide:\n{block}");
+    }
+    Ok(())
+}
+
+/// The text of a page outside of HTML comments.
+fn without_comments(page: &str) -> String {
+    let mut parts = page.split("<!--");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let shown = parts.map(|part| part.split_once("-->").map_or("", |(_, shown)| shown));
+    first + &shown.collect::<String>()
+}
+
+/// A directive of mdBook is raw text elsewhere, for example on GitHub.
+#[test]
+fn no_page_shows_a_directive_of_mdbook() -> Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut pages = 0;
+    for folder in ["", "clients", "concepts"] {
+        for file in std::fs::read_dir(docs.join(folder))? {
+            let path = file?.path();
+            if path.extension().is_none_or(|kind| kind != "md") {
+                continue;
+            }
+            pages += 1;
+            let shown = without_comments(&std::fs::read_to_string(&path)?);
+            assert!(!shown.contains("{{#"), "{} shows one", path.display());
+        }
+    }
+    assert!(pages > 15, "{pages} pages");
+    // The first included line ends the comment that hides the directive.
+    let architecture = include_str!("../../ARCHITECTURE.md");
+    let included = architecture.split("<!-- ANCHOR: book -->\n").nth(1);
+    assert!(included.is_some_and(|text| {
+        text.lines()
+            .next()
+            .is_some_and(|line| line.ends_with("-->"))
+    }));
+    Ok(())
 }
 
 /// The load-testing chapter covers `load`; options of other commands are in the README only.
