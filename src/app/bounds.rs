@@ -7,7 +7,7 @@ use super::App;
 
 impl App {
     /// Publishes the bounds of the current config.
-    pub(super) async fn show_bounds(&self) {
+    pub(super) async fn export_bounds(&self) {
         let (_, topics) = self.sizes().await;
         let metrics = &self.server.metrics;
         let (bound, _) = self.config.memory_formula(topics);

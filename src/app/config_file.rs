@@ -14,7 +14,7 @@ use crate::config::Config;
 /// Timeout for reading the config and probing the files it names.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval at which the config file is checked for a change.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Error of the program's config loader, displayed as one message.
 type ReadError = Box<dyn std::error::Error + Send + Sync>;
@@ -107,7 +107,7 @@ impl ConfigWatch {
             let first = stamp(std::fs::metadata(&file));
             std::thread::Builder::new()
                 .name("config watch".to_owned())
-                .spawn(move || look(&file, first, &changed, &ended))?;
+                .spawn(move || watch_file(&file, first, &changed, &ended))?;
         }
         Ok(Self {
             changes,
@@ -128,14 +128,14 @@ fn stamp(found: io::Result<Metadata>) -> Stamp {
     Some((found.modified().ok()?, found.len()))
 }
 
-fn look(
+fn watch_file(
     file: &std::path::Path,
     first: Stamp,
     changed: &watch::Sender<u64>,
     ended: &mpsc::Receiver<()>,
 ) {
     let (mut reported, mut seen) = (first, first);
-    while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+    while ended.recv_timeout(CHECK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         let now = stamp(std::fs::metadata(file));
         // The file may still be being written: only a stamp that is unchanged since the last check
         // counts.
@@ -162,7 +162,10 @@ mod tests {
         };
         let error = reader.read(hangs).await.expect_err("the read hangs");
         assert!(error.to_string().contains("within 20ms"), "{error}");
-        let error = reader.read(|| unreachable!()).await.expect_err("the read hangs");
+        let error = reader
+            .read(|| unreachable!())
+            .await
+            .expect_err("the read hangs");
         assert!(matches!(error, ReloadError::Unfinished), "{error}");
         drop(release);
         reader.timeout = READ_TIMEOUT;

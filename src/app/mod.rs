@@ -34,7 +34,7 @@ use crate::state::StateDir;
 use sources::Sources;
 
 /// Max wait, at a start or a reload, for sources to announce their instruments.
-const START_PATIENCE: Duration = Duration::from_millis(1500);
+const START_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Reason why the server cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::{App, Reloaded, Stopped};
 use crate::config::Config;
 
 /// Time limit for a reload in progress after the first stop signal.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(3);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity for unprocessed stop signals: the first stops gracefully, the second immediately.
 const STOPS_KEPT: usize = 2;
 
@@ -95,8 +95,8 @@ where
             read = reader.read(move || load().map_err(Into::into)) => read,
             () = stops.next() => break Reload::Stopping,
         };
-        let reloading = take_up(read, &mut app);
-        match unless_stopped(reloading, &mut stops, RELOAD_PATIENCE).await {
+        let reloading = apply(read, &mut app);
+        match unless_stopped(reloading, &mut stops, RELOAD_TIMEOUT).await {
             Reload::Done => {}
             stopping => break stopping,
         }
@@ -125,11 +125,11 @@ enum Reload {
 }
 
 /// Completes a reload, so that no source is left half-started: after a stop signal within
-/// `patience`, after a second one not at all.
+/// `timeout`, after a second one not at all.
 async fn unless_stopped(
     reloading: impl Future<Output = ()>,
     stops: &mut Stops,
-    patience: Duration,
+    timeout: Duration,
 ) -> Reload {
     tokio::pin!(reloading);
     tokio::select! {
@@ -137,18 +137,18 @@ async fn unless_stopped(
         () = stops.next() => {}
     }
     tokio::select! {
-        _late = tokio::time::timeout(patience, reloading) => Reload::Stopping,
+        _late = tokio::time::timeout(timeout, reloading) => Reload::Stopping,
         () = stops.next() => Reload::Aborted,
     }
 }
 
 /// Applies a config that was read again; an invalid config changes nothing. Logged before it is
 /// counted.
-async fn take_up(read: Result<Config, ReloadError>, app: &mut App) {
+async fn apply(read: Result<Config, ReloadError>, app: &mut App) {
     let outcome = match read {
         Ok(config) => {
             log_reloaded(&app.reload(&config).await);
-            "taken"
+            "applied"
         }
         Err(error) => {
             for problem in error.to_string().lines() {
@@ -157,21 +157,21 @@ async fn take_up(read: Result<Config, ReloadError>, app: &mut App) {
                     "config reload rejected, keeping the previous config"
                 );
             }
-            "refused"
+            "rejected"
         }
     };
     let metrics = app.metrics();
     metrics.reloads.with_label_values(&[outcome]).inc();
-    metrics.reload_failed.set((outcome == "refused").into());
+    metrics.reload_failed.set((outcome == "rejected").into());
 }
 
 fn log_reloaded(reloaded: &Reloaded) {
-    let taken = if reloaded.taken.is_empty() {
+    let applied = if reloaded.applied.is_empty() {
         "no changes".to_owned()
     } else {
-        reloaded.taken.join(", ")
+        reloaded.applied.join(", ")
     };
-    tracing::info!(taken, "config reloaded");
+    tracing::info!(applied, "config reloaded");
     if !reloaded.needs_restart.is_empty() {
         let keys = reloaded.needs_restart.join(", ");
         tracing::warn!(keys, "changes that require a restart");
@@ -185,21 +185,21 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     /// Outcome of a reload that never completes, after this many stop signals.
-    async fn stopped(stops: usize, patience: Duration) -> Reload {
+    async fn stopped(stops: usize, timeout: Duration) -> Reload {
         let (stop, received) = mpsc::channel(STOPS_KEPT);
         for _ in 0..stops {
             stop.try_send(()).expect("the channel has room");
         }
         let mut received = Stops(received);
-        let ended = unless_stopped(std::future::pending(), &mut received, patience);
+        let ended = unless_stopped(std::future::pending(), &mut received, timeout);
         let ended = tokio::time::timeout(DEADLINE, ended).await;
         ended.expect("a stop signal is handled during a reload")
     }
 
     #[tokio::test]
     async fn a_stop_signal_is_handled_during_a_reload() {
-        let patience = Duration::from_millis(10);
-        assert_eq!(stopped(1, patience).await, Reload::Stopping);
+        let timeout = Duration::from_millis(10);
+        assert_eq!(stopped(1, timeout).await, Reload::Stopping);
         assert_eq!(stopped(2, DEADLINE * 2).await, Reload::Aborted);
     }
 

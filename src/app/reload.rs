@@ -10,7 +10,7 @@ use crate::shard::Command;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reloaded {
     /// Applied changes: keys, and sources that were added, removed or restarted.
-    pub taken: Vec<String>,
+    pub applied: Vec<String>,
     /// Changed keys that require a restart.
     pub needs_restart: Vec<&'static str>,
 }
@@ -25,7 +25,7 @@ impl App {
             if key.needs_restart {
                 reloaded.needs_restart.push(key.path);
             } else if key.path != "sources" {
-                reloaded.taken.push(key.path.to_owned());
+                reloaded.applied.push(key.path.to_owned());
             }
         }
         let mut next = config.clone();
@@ -33,7 +33,7 @@ impl App {
         self.sources.prepare(&next.sources);
         let (limits, demand) = (next.limits, self.sources.demand());
         for shard in &self.server.shards {
-            let (done, told) = tokio::sync::oneshot::channel();
+            let (done, applied) = tokio::sync::oneshot::channel();
             shard
                 .send(Command::Tune {
                     limits,
@@ -42,10 +42,10 @@ impl App {
                 })
                 .await;
             // A shard that has ended needs no update.
-            let _ended = told.await;
+            let _ended = applied.await;
         }
         reloaded
-            .taken
+            .applied
             .extend(self.sources.reload(&next.sources).await);
         self.drain = (next.drain_spread, next.drain_deadline);
         let settings = settings_of(&next, &self.sources);
@@ -56,7 +56,7 @@ impl App {
         }
         self.server.settings.store(Arc::new(settings));
         self.config = next;
-        self.show_bounds().await;
+        self.export_bounds().await;
         reloaded
     }
 }

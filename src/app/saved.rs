@@ -49,7 +49,10 @@ pub(super) fn open_state_dir(
 
 /// Saved state for the bus and resume positions for the sources; a source whose config changed
 /// starts over.
-pub(super) fn inherit(state: State, config: &Config) -> (RestoredState, Vec<Option<Vec<u8>>>) {
+pub(super) fn restored_state(
+    state: State,
+    config: &Config,
+) -> (RestoredState, Vec<Option<Vec<u8>>>) {
     let mut saved: HashMap<String, SavedSource> = state
         .sources
         .into_iter()
@@ -57,18 +60,18 @@ pub(super) fn inherit(state: State, config: &Config) -> (RestoredState, Vec<Opti
         .collect();
     let mut of = |source: &SourceConfig| {
         let saved = saved.remove(&*source.name)?;
-        let goes_on = saved.config == Sources::sum(source);
+        let is_unchanged = saved.config == Sources::checksum(source);
         saved
             .place
-            .filter(|_| goes_on)
+            .filter(|_| is_unchanged)
             .map(|place| (saved.time, place.to_vec()))
     };
-    let (sources, places) = config
+    let (sources, positions) = config
         .sources
         .iter()
         .map(|source| of(source).unzip())
         .unzip();
-    let heritage = RestoredState {
+    let restored = RestoredState {
         origin: state.origin,
         tx: state.tx,
         sources,
@@ -83,5 +86,5 @@ pub(super) fn inherit(state: State, config: &Config) -> (RestoredState, Vec<Opti
             .map(|saved| (saved.topic.clone(), saved))
             .collect(),
     };
-    (heritage, places)
+    (restored, positions)
 }

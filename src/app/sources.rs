@@ -21,11 +21,11 @@ use crate::source::{Source, SourceStatus, SourceTask, supervise};
 use crate::state::{StoppedSource, config_sum};
 
 /// Max time for a source to stop at a position from which it can resume.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running or ended source.
 #[derive(Debug)]
-struct Run {
+struct RunningSource {
     config: SourceConfig,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<Option<Vec<u8>>>>,
@@ -40,7 +40,7 @@ pub(super) struct Sources {
     metrics: Arc<Metrics>,
     bus: Emitter,
     demand: Vec<Arc<DemandSignal>>,
-    runs: Vec<Run>,
+    runs: Vec<RunningSource>,
 }
 
 /// Description of a source for the bus.
@@ -53,7 +53,7 @@ pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
 }
 
 /// Checksum that identifies a source's config.
-fn sum_of(source: &SourceConfig) -> Bytes {
+fn checksum_of(source: &SourceConfig) -> Bytes {
     config_sum(&(&source.details, source.stale_after))
 }
 
@@ -98,27 +98,27 @@ impl Sources {
     }
 
     /// Checksum of a source's config.
-    pub(super) fn sum(source: &SourceConfig) -> Bytes {
-        sum_of(source)
+    pub(super) fn checksum(source: &SourceConfig) -> Bytes {
+        checksum_of(source)
     }
 
     /// Starts the next source, from its resume position if it has one.
-    pub(super) fn start(&mut self, config: SourceConfig, place: Option<Vec<u8>>) {
-        let run = self.run(self.runs.len(), config, place);
+    pub(super) fn start(&mut self, config: SourceConfig, position: Option<Vec<u8>>) {
+        let run = self.run(self.runs.len(), config, position);
         self.runs.push(run);
     }
 
-    fn run(&self, at: usize, config: SourceConfig, place: Option<Vec<u8>>) -> Run {
+    fn run(&self, at: usize, config: SourceConfig, position: Option<Vec<u8>>) -> RunningSource {
         let emitter = self.bus.of(SourceId(at as u16));
         let demand = Arc::clone(&self.demand[at]);
         let mut push = None;
         let source: Box<dyn Source> = match &config.details {
-            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), place)),
+            SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), position)),
             SourceDetails::Replay(replay) => {
                 if replay.begin == Begin::Now {
                     demand.raise();
                 }
-                Box::new(Replay::new(replay.clone(), place))
+                Box::new(Replay::new(replay.clone(), position))
             }
             SourceDetails::Push {
                 instruments,
@@ -145,7 +145,7 @@ impl Sources {
             status: Arc::clone(&status),
             stop: stopped,
         };
-        Run {
+        RunningSource {
             config,
             stop,
             task: Some(tokio::spawn(supervise(task, source))),
@@ -159,13 +159,13 @@ impl Sources {
     pub(super) fn prepare(&mut self, config: &[SourceConfig]) {
         let new = config
             .iter()
-            .filter(|source| self.place_of(&source.name).is_none())
+            .filter(|source| self.index_of(&source.name).is_none())
             .count();
         self.demand
             .extend((0..new).map(|_| Arc::<DemandSignal>::default()));
     }
 
-    fn place_of(&self, name: &str) -> Option<usize> {
+    fn index_of(&self, name: &str) -> Option<usize> {
         self.runs.iter().position(|run| *run.config.name == *name)
     }
 
@@ -193,10 +193,11 @@ impl Sources {
             }
         }
         for source in config {
-            let at = self.place_of(&source.name);
+            let at = self.index_of(&source.name);
             let before = at.map(|at| &self.runs[at]);
-            if before.is_some_and(|run| run.task.is_some() && sum_of(&run.config) == sum_of(source))
-            {
+            if before.is_some_and(|run| {
+                run.task.is_some() && checksum_of(&run.config) == checksum_of(source)
+            }) {
                 continue;
             }
             if let Some(at) = at {
@@ -224,19 +225,19 @@ impl Sources {
 
     /// Stops all sources and returns name, config checksum and resume position of each.
     pub(super) async fn stop(self) -> Vec<StoppedSource> {
-        let stop = async |mut run: Run| {
-            let place = run.stop().await;
+        let stop = async |mut run: RunningSource| {
+            let position = run.stop().await;
             (
                 run.config.name.to_string(),
-                sum_of(&run.config),
-                place.map(Bytes::from),
+                checksum_of(&run.config),
+                position.map(Bytes::from),
             )
         };
         futures_util::future::join_all(self.runs.into_iter().map(stop)).await
     }
 }
 
-impl Run {
+impl RunningSource {
     async fn stop(&mut self) -> Option<Vec<u8>> {
         // The inlet is closed first, so that no event published after the stop is acknowledged.
         if let Some(push) = &self.push {
@@ -245,7 +246,7 @@ impl Run {
         let mut task = self.task.take()?;
         // A source that has ended has no receiver.
         let _ended = self.stop.send(true);
-        match tokio::time::timeout(PATIENCE, &mut task).await {
+        match tokio::time::timeout(STOP_TIMEOUT, &mut task).await {
             Ok(ended) => ended.ok().flatten(),
             Err(_late) => {
                 task.abort();

@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::cpus::Pinning;
 use super::keep_time::keep_time;
-use super::saved::{inherit, open_state_dir};
+use super::saved::{open_state_dir, restored_state};
 use super::sources::{Sources, spec_of};
-use super::{App, START_PATIENCE, StartError, settings_of};
+use super::{App, START_TIMEOUT, StartError, settings_of};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
 use crate::config::{ADMIN_CONNECTIONS, Config};
@@ -47,9 +47,9 @@ impl App {
             .map(|folder| open_state_dir(folder, clock, &metrics))
             .transpose()?;
         let (state_dir, saved) = state_dir.map_or((None, None), |(dir, saved)| (Some(dir), saved));
-        let (restored, mut places) = saved.map_or_else(
+        let (restored, mut positions) = saved.map_or_else(
             || (RestoredState::default(), Vec::new()),
-            |saved| inherit(*saved, config),
+            |saved| restored_state(*saved, config),
         );
         let bus = start_bus(config, clock, &metrics, restored)?;
         let mut sources = Sources::new(
@@ -59,24 +59,24 @@ impl App {
             config.sources.len(),
         );
         let shards = start_shards(config, clock, &bus, &metrics, &sources.demand())?;
-        places.resize(config.sources.len(), None);
-        for (source, place) in config.sources.iter().zip(places) {
-            sources.start(source.clone(), place);
+        positions.resize(config.sources.len(), None);
+        for (source, position) in config.sources.iter().zip(positions) {
+            sources.start(source.clone(), position);
         }
         let server = Arc::new(Server {
             clock,
             shards,
             metrics,
             settings: ArcSwap::from_pointee(settings_of(config, &sources)),
-            publish_turns: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
+            publish_permits: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
             body_bytes: Arc::default(),
-            http_turns: Arc::new(Semaphore::new(config.http_requests)),
+            http_permits: Arc::new(Semaphore::new(config.http_requests)),
             http_rate: RequestRate::default(),
-            admin_turns: Semaphore::new(ADMIN_CONNECTIONS),
+            admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
             listener: Listener::new(address),
             connections: Arc::new(AtomicUsize::new(0)),
             sockets: Arc::new(AtomicUsize::new(0)),
-            dealt: AtomicUsize::new(0),
+            assigned: AtomicUsize::new(0),
             is_draining: AtomicBool::new(false),
         });
         let mut app = Self {
@@ -100,15 +100,15 @@ impl App {
         // Clients that connect earlier wait in the listen backlog: a client that resumes after a
         // restart must find its topics.
         app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
-        app.show_bounds().await;
+        app.export_bounds().await;
         Ok(app)
     }
 
     /// Waits until the sources have announced their instruments, for at most [`START_PATIENCE`].
     pub(super) async fn wait_for(&self, sources: &[(Arc<str>, Arc<SourceStatus>)]) {
         let clock = self.server.clock;
-        let patience = clock.now().plus(START_PATIENCE);
-        while sources.iter().any(|(_, status)| status.is_starting()) && clock.now() < patience {
+        let deadline = clock.now().plus(START_TIMEOUT);
+        while sources.iter().any(|(_, status)| status.is_starting()) && clock.now() < deadline {
             clock
                 .sleep_until(clock.now().plus(Duration::from_millis(2)))
                 .await;
@@ -116,7 +116,7 @@ impl App {
     }
 
     async fn wait_until_ready(&self, clock: Clock) {
-        let a_moment = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
+        let next_poll = || clock.sleep_until(clock.now().plus(Duration::from_millis(2)));
         self.wait_for(&self.server.settings.load_full().sources)
             .await;
         // The announcements of the sources must have passed through the bus to every shard.
@@ -129,7 +129,7 @@ impl App {
                 .await
                 .is_some_and(|catalog| catalog.len() < checkpoint.topics())
             {
-                a_moment().await;
+                next_poll().await;
             }
         }
     }

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Exit, complain, print};
-use crate::config::{Config, ConfigError, guide};
+use super::serve::counted;
+use super::{Exit, print, print_error};
+use crate::config::{Config, ConfigError, reference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,7 +31,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct ReportedProblem {
-    /// From 1; left out where the problem has no place in the file.
+    /// From 1; absent if the problem has no position in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +42,7 @@ struct ReportedProblem {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     if arguments.keys {
-        return print(guide().as_bytes());
+        return print(reference().as_bytes());
     }
     let file = arguments.config.display();
     let checked = Config::load(&arguments.config);
@@ -68,13 +69,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         return Ok(exit);
     }
     match error {
-        Some(error) => complain(&error),
-        None => _ = print(format!("{file}: valid; {sources} sources\n").as_bytes())?,
+        Some(error) => print_error(&error),
+        None => _ = print(format!("{file}: valid; {}\n", counted(sources, "source")).as_bytes())?,
     }
     Ok(exit)
 }
 
-/// Problems of the file with their places, or those of files that it names.
+/// Problems of the file with their positions, or of the files that it names.
 fn problems(config: Option<ConfigError>, text: Option<String>) -> Vec<ReportedProblem> {
     if let Some(config) = config {
         let reported = config.problems.into_iter().map(|problem| ReportedProblem {

@@ -1,6 +1,6 @@
-//! Log lines: an event with its fields as text or as JSON. Every value passes one place, which
-//! escapes control characters and bounds its length, so that no text of a file, a client or a peer
-//! forges a line or reaches the terminal.
+//! Log lines: an event with its fields, as text or as JSON. Control characters of every value are
+//! escaped and its length is bounded, so that text of files, clients and peers can neither forge a
+//! line nor control the terminal.
 
 use std::fmt::{self, Debug};
 
@@ -13,7 +13,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::printable::{printable, printable_json, shortened};
 
-/// The most characters of one value.
+/// Maximum number of characters of a value.
 const VALUE_CHARS_MAX: usize = 1000;
 
 /// Format of log lines.
@@ -23,7 +23,7 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// One field: its name, and its value as text and as JSON.
+/// Field: name, and value as text and as JSON.
 struct Value {
     name: &'static str,
     text: String,

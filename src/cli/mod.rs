@@ -1,7 +1,7 @@
 //! The commands, one file each.
 
-mod ask;
 mod check;
+mod http_get;
 mod load;
 mod log_lines;
 mod ready;
@@ -34,8 +34,8 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-/// Live market data over WebSocket: one topic bus, binary frames, and a ledger that proves every
-/// event delivered, merged or declared lost.
+/// Market-data broadcaster over WebSocket, with conflation for slow consumers and a ledger that
+/// accounts for every event: delivered, merged or lost.
 ///
 /// Without a command, serves the sources of feeds.yaml.
 ///
@@ -106,17 +106,17 @@ pub fn main() -> ExitCode {
     };
     let exit = match done {
         Ok(exit) => exit,
-        // The reader of a pipe has seen enough, as `head` does.
+        // The reader of the pipe has closed it, as `head` does.
         Err(error) if is_broken_pipe(&error) => Exit::Ok,
         Err(error) => {
-            complain(&sentence(&error));
+            print_error(&sentence(&error));
             Exit::Failed
         }
     };
     ExitCode::from(exit as u8)
 }
 
-/// The manual pages, made from the same definitions as `--help`.
+/// Manual pages, generated from the same definitions as `--help`.
 fn man(folder: Option<&Path>) -> Result<Exit> {
     let command = Tickcast::command();
     let Some(folder) = folder else {
@@ -142,32 +142,32 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// An address of this machine, by number or by name, as in a config.
+/// Parses an address with a numeric or named host, as in a config.
 fn address(text: &str) -> Result<SocketAddr> {
     parse_address(text).context("expected HOST:PORT, e.g. 127.0.0.1:8080 or localhost:8080")
 }
 
-/// A number of shards, as in a config.
+/// Parses a number of shards, as in a config.
 fn shards(text: &str) -> Result<usize> {
     parse_shards(text).context("expected auto, or a number from 1 to 256")
 }
 
-/// A length of time as an argument.
+/// Parses a duration.
 fn time(text: &str) -> Result<Duration> {
     parse_duration(text).context("expected a duration, e.g. 250ms, 10s or 5m")
 }
 
-/// True if the terminal can move its cursor and show colours.
+/// True if the terminal supports cursor movement and colours.
 fn is_smart_terminal() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// True if colours are wanted: not by `NO_COLOR` (no-color.org), and not on a dumb terminal.
+/// True unless `NO_COLOR` (no-color.org) or a dumb terminal disables colours.
 fn wants_colors() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && is_smart_terminal()
 }
 
-/// An error of the system in its own words, without the number.
+/// Message of a system error, without its number.
 fn system_error(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text
@@ -179,7 +179,7 @@ fn system_error(error: &std::io::Error) -> String {
     })
 }
 
-/// A connection that could not be made, with what to look at.
+/// Error of a failed connection, with a hint.
 fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
     let hint = if error.kind() == std::io::ErrorKind::ConnectionRefused {
         "; is the server running?"
@@ -189,7 +189,7 @@ fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("cannot connect to {host}: {}{hint}", system_error(error))
 }
 
-/// The same for a client of the feed.
+/// Error of a failed feed connection, with a hint.
 fn connect_error(host: &str, error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Connect(error) => cant_connect(host, &error),
@@ -197,7 +197,7 @@ fn connect_error(host: &str, error: ClientError) -> anyhow::Error {
     }
 }
 
-/// An error and its causes as one sentence; a cause that its error repeats is said once.
+/// Error and its causes as one sentence, without repeated causes.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -213,8 +213,8 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Says on standard error what is wrong.
-fn complain(message: &str) {
-    // Nobody is left to tell where standard error is gone.
+/// Prints an error on standard error.
+fn print_error(message: &str) {
+    // Without standard error there is nowhere to report to.
     let _gone = writeln!(std::io::stderr(), "tickcast: {message}");
 }

@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use super::{Exit, address, ask, complain};
+use super::{Exit, address, http_get, print_error};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -9,12 +9,12 @@ pub(super) struct Arguments {
     server: std::net::SocketAddr,
 }
 
-/// Asks `/readyz`; for health checks in images that have no other program.
+/// Requests `/readyz`; for health checks in images without other programs.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let (status, body) = ask::get(arguments.server, "/readyz")?;
+    let (status, body) = http_get::get(arguments.server, "/readyz")?;
     if status == 200 {
         return Ok(Exit::Ok);
     }
-    complain(body.trim());
+    print_error(body.trim());
     Ok(Exit::Failed)
 }

@@ -7,18 +7,18 @@ use anyhow::{Context, Result, anyhow, bail};
 use rust_decimal::Decimal;
 
 use super::log_lines::LogFormat;
-use super::{Exit, address, complain};
+use super::{Exit, address, print_error};
 use crate::app::{App, ConfigWatch, Operated, Signals, Stopped, operate};
 use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
 use crate::replay::{Begin, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 
-/// Without `--config` and without this file, the default market that is built in is served.
+/// Default config file; if it does not exist, the built-in config is used.
 const DEFAULT_CONFIG: &str = "feeds.yaml";
 const BUILT_IN: &str = include_str!("../../feeds.yaml");
-/// Time for threads that a file system holds up, at the end of the process.
-const THREADS_PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit at exit for threads that are blocked by a file system.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "serve")]
@@ -56,7 +56,7 @@ pub(super) struct Arguments {
     /// Restart the replay at its end, in a new epoch
     #[arg(long, requires = "replay")]
     replay_loop: bool,
-    /// Symbol for replayed files that contain none
+    /// Symbol for replayed files without a symbol
     #[arg(long, value_name = "SYMBOL", requires = "replay")]
     symbol: Option<String>,
     /// Simulate this many instruments (SIM0001, SIM0002, …) instead of the config's sources
@@ -70,7 +70,7 @@ pub(super) struct Arguments {
         requires = "sim_instruments"
     )]
     sim_rate: f64,
-    /// Share of trades among simulated events; the rest are quotes
+    /// Share of trades among simulated events, 0 to 1; the rest are quotes
     #[arg(
         long,
         value_name = "SHARE",
@@ -100,7 +100,7 @@ enum ReplayStart {
 }
 
 impl Arguments {
-    /// The config's file; `None`: the built-in market is served.
+    /// Config file; `None`: the built-in config is used.
     fn file(&self) -> Option<PathBuf> {
         self.config.clone().or_else(|| {
             Path::new(DEFAULT_CONFIG)
@@ -111,12 +111,12 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    // Before the file is read: a change right after that is seen too.
+    // Started before the file is read, so that no later change is missed.
     let watch = ConfigWatch::start(arguments.file()).context("cannot start a thread")?;
     let config = match load(arguments) {
         Ok(config) => config,
         Err(error) => {
-            complain(&error.to_string());
+            print_error(&error.to_string());
             return Ok(Exit::Usage);
         }
     };
@@ -135,7 +135,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         .build()
         .context("cannot start the runtime")?;
     let exit = runtime.block_on(serve(arguments, &config, watch, files));
-    runtime.shutdown_timeout(THREADS_PATIENCE);
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
     exit
 }
 
@@ -147,12 +147,12 @@ fn start_logging(format: LogFormat) {
         .with_ansi(std::io::stderr().is_terminal() && super::wants_colors())
         .with_writer(std::io::stderr)
         .event_format(format);
-    // A program that uses the library may have set its own before.
+    // A program that embeds the library may have installed a subscriber already.
     let _set_before = lines.try_init();
 }
 
-/// The config, with what the arguments say instead, whose files are there; the error says the whole
-/// text to print.
+/// Loads the config, applies the arguments and checks the files that it names. The error is the
+/// complete text to print.
 fn load(arguments: &Arguments) -> Result<Config> {
     let loaded = arguments.file().map_or_else(
         || Config::parse(BUILT_IN, "the built-in feeds.yaml"),
@@ -241,7 +241,7 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig> {
         factor: None,
         session_start: Duration::ZERO,
         hours: None,
-        // Rare events are no silence.
+        // Sparse events are not stale.
         stale_after: Some(Duration::from_secs_f64((60.0 / rate).clamp(60.0, 1e9))),
     };
     let sim = SimConfig {
@@ -271,7 +271,7 @@ async fn serve(
     let again = arguments.clone();
     let Operated { stopped, failed } = operate(app, signals, watch, move || load(&again)).await;
     for (name, error) in &failed {
-        tracing::error!(source = &**name, %error, "source had failed");
+        tracing::error!(source = &**name, %error, "source failed");
     }
     let is_complete = stopped == Stopped::Complete || config.state_dir.is_none();
     Ok(if is_complete && failed.is_empty() {
@@ -304,8 +304,8 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
         .context("cannot print the addresses")
 }
 
-/// A number with its noun, in the plural unless it is one.
-fn counted(number: usize, noun: &str) -> String {
+/// Number with its noun, in the plural unless it is one.
+pub(super) fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

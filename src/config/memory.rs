@@ -18,7 +18,7 @@ pub const PUBLISH_BODIES: usize = 8;
 /// written.
 const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
 /// Memory of a response in progress, in bytes: at most 2,000 events of a snapshot.
-const ANSWER_BYTES: usize = 1 << 20;
+const RESPONSE_BYTES: usize = 1 << 20;
 /// Maximum ratio of a published event's size in the queue of the bus to its size in the request.
 pub(super) const PUBLISH_SHARE: usize = 8;
 /// Memory of a client in addition to its queues, in bytes: session, subscriptions, socket.
@@ -43,7 +43,7 @@ impl Config {
         let copies = self.shards + 1;
         let state = self.limits.history.bytes * self.shards + bars * copies;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
-        let answers = (self.http_requests + ADMIN_CONNECTIONS) * ANSWER_BYTES;
+        let responses = (self.http_requests + ADMIN_CONNECTIONS) * RESPONSE_BYTES;
         // The buffer of a body doubles as it grows.
         let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
         let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
@@ -52,12 +52,12 @@ impl Config {
             + self.log_bytes
             + state
             + sockets
-            + answers
+            + responses
             + bodies
             + publishing;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + HTTP ({} MiB sockets + {} MiB answers + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -67,7 +67,7 @@ impl Config {
             copies,
             mib(bars),
             mib(sockets),
-            mib(answers),
+            mib(responses),
             mib(bodies),
             PUBLISHES_AT_ONCE,
             mib(self.publish_cost()),

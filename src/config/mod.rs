@@ -3,10 +3,10 @@
 
 mod changes;
 mod findings;
-mod guide;
 mod memory;
 mod probe;
 mod reader;
+mod reference;
 mod server;
 mod sources;
 mod table;
@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use changes::changes;
-pub use guide::guide;
 pub use memory::{
     ADMIN_CONNECTIONS, HEAD_BYTES_MAX, PUBLISH_BODIES, PUBLISHES_AT_ONCE, SPARE_SOCKETS,
 };
 pub use probe::FilesError;
+pub use reference::reference;
 pub use server::parse_shards;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};

@@ -80,7 +80,7 @@ fn row(key: &Key) -> String {
 }
 
 /// The configuration reference as a Markdown page.
-pub fn guide() -> String {
+pub fn reference() -> String {
     let mut out = String::from(INTRODUCTION);
     for (at, (heading, _)) in SECTIONS.iter().enumerate() {
         let rows: String = table::keys()
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_key_has_one_row() {
-        let page = guide();
+        let page = reference();
         for key in table::keys() {
             assert_eq!(page.matches(&row(key)).count(), 1, "{}", key.path);
         }

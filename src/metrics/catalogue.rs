@@ -29,14 +29,10 @@ impl Catalogue {
         self.register(Gauge::new(name, help).expect("metric names are valid"))
     }
     pub(super) fn histogram(&self, name: &str, help: &str, scale: Scale) -> Histogram {
-        self.register(
-            Histogram::new(name, help, scale, &[]).expect("metric names are valid"),
-        )
+        self.register(Histogram::new(name, help, scale, &[]).expect("metric names are valid"))
     }
     pub(super) fn labelled(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Histogram {
-        self.register(
-            Histogram::new(name, help, TIMES, labels).expect("metric names are valid"),
-        )
+        self.register(Histogram::new(name, help, TIMES, labels).expect("metric names are valid"))
     }
     /// Creates counters with all known label values at zero, so that zero differs from missing
     /// data.
@@ -47,8 +43,8 @@ impl Catalogue {
         label: &str,
         values: impl IntoIterator<Item = &'a str>,
     ) -> IntCounterVec {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label])
-            .expect("metric names are valid");
+        let counters =
+            IntCounterVec::new(Opts::new(name, help), &[label]).expect("metric names are valid");
         for value in values {
             counters.with_label_values(&[value]);
         }
@@ -56,8 +52,7 @@ impl Catalogue {
     }
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(
-            IntGaugeVec::new(Opts::new(name, help), labels)
-                .expect("metric names are valid"),
+            IntGaugeVec::new(Opts::new(name, help), labels).expect("metric names are valid"),
         )
     }
 }

@@ -253,7 +253,7 @@ impl Metrics {
             ),
             closed: all.counters(
                 "tickcast_connections_closed_total",
-                "Connections closed, by code; client means closed by the client, a number a violation of RFC 6455.",
+                "Connections closed, by code: the name of a protocol code, client for a close by the client, or a number for a violation of RFC 6455.",
                 "code",
                 codes().into_iter().chain(["client", "1002", "1007", "1009"]),
             ),
@@ -283,7 +283,7 @@ impl Metrics {
                 "tickcast_config_reloads_total",
                 "Config reloads, by outcome.",
                 "outcome",
-                ["taken", "refused"],
+                ["applied", "rejected"],
             ),
             reload_failed: all
                 .gauge("tickcast_config_reload_failed", "1 while the current config file is rejected and an older config is in force."),
@@ -349,8 +349,8 @@ impl Metrics {
             "tickcast_shard_turn_duration_max_seconds",
             "Longest turn of the last 30 to 60 seconds.",
         );
-        let longest = Gauge::with_opts(opts.const_label(label.0, label.1))
-            .expect("metric names are valid");
+        let longest =
+            Gauge::with_opts(opts.const_label(label.0, label.1)).expect("metric names are valid");
         ShardMeters {
             turn: turn.local(),
             longest_turn: self.catalogue.register(longest),

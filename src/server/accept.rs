@@ -28,7 +28,7 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 /// Time limit for a request head on the admin address.
 const ADMIN_HEADER_TIME: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example when the system is out of sockets.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Guard that counts a socket as in a handshake while it exists.
 struct SocketGuard(Arc<AtomicUsize>);
@@ -63,7 +63,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
                     server.metrics.count_refused(Refused::Sockets);
                     refuse(stream).await;
                 } else {
-                    deal(stream, peer, &server);
+                    assign(stream, peer, &server);
                 }
             }
             Err(error) if is_exhausted(&error) => {
@@ -73,7 +73,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
                 }
                 reserve.take_back();
             }
-            Err(error) => rest_after(&error).await,
+            Err(error) => pause_after(&error).await,
         }
     }
 }
@@ -99,17 +99,17 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
                 }
                 reserve.take_back();
             }
-            Err(error) => rest_after(&error).await,
+            Err(error) => pause_after(&error).await,
         }
     }
 }
 
 async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, own: Arc<Listener>) {
-    let answering = Arc::clone(&server);
+    let for_service = Arc::clone(&server);
     let service = service_fn(move |request| {
-        http::admin(Arc::clone(&answering), Arc::clone(&own), peer, request)
+        http::admin(Arc::clone(&for_service), Arc::clone(&own), peer, request)
     });
-    let Ok(_turn) = server.admin_turns.try_acquire() else {
+    let Ok(_permit) = server.admin_permits.try_acquire() else {
         server.metrics.count_refused(Refused::Busy);
         return;
     };
@@ -127,7 +127,7 @@ async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, o
 
 /// Ignores a client that left before it was accepted; pauses on other errors, such as a lack of
 /// descriptors.
-async fn rest_after(error: &std::io::Error) {
+async fn pause_after(error: &std::io::Error) {
     let is_the_clients = matches!(
         error.kind(),
         std::io::ErrorKind::ConnectionAborted
@@ -135,12 +135,12 @@ async fn rest_after(error: &std::io::Error) {
             | std::io::ErrorKind::Interrupted
     );
     if !is_the_clients {
-        tracing::warn!(%error, "accept failed; retrying in {} ms", ACCEPT_REST.as_millis());
-        tokio::time::sleep(ACCEPT_REST).await;
+        tracing::warn!(%error, "accept failed; retrying in {} ms", ACCEPT_PAUSE.as_millis());
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
-fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
+fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
     // Connections count too: each uses a descriptor, and their sum is compared with the open-file
     // limit at startup.
     let sockets = server.sockets.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +154,7 @@ fn deal(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
     // The starting shard rotates, because a storm arrives faster than its connections are counted.
-    let first = server.dealt.fetch_add(1, Ordering::Relaxed) % server.shards.len();
+    let first = server.assigned.fetch_add(1, Ordering::Relaxed) % server.shards.len();
     let (before, from) = server.shards.split_at(first);
     let Some(shard) = from
         .iter()
@@ -205,16 +205,16 @@ async fn serve(
 async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
     let timeout = server.settings.load().handshake_timeout;
     let (granted, served) = (Granted::default(), Arc::new(AtomicBool::new(false)));
-    let (asked, handle) = (Arc::clone(&granted), shard.clone());
-    let (answering, any) = (Arc::clone(&server), Arc::clone(&served));
+    let (requested, handle) = (Arc::clone(&granted), shard.clone());
+    let (for_service, any) = (Arc::clone(&server), Arc::clone(&served));
     let service = service_fn(move |request| {
         any.store(true, Ordering::Relaxed);
         http::feed(
-            Arc::clone(&answering),
+            Arc::clone(&for_service),
             handle.clone(),
             peer,
             request,
-            Arc::clone(&asked),
+            Arc::clone(&requested),
         )
     });
     let connection = http1::Builder::new()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::Server;
-use super::response::{Answer, JSON, refusal, stopping, text, with_type};
+use super::response::{HttpResponse, JSON, refusal, stopping, text, with_type};
 use crate::replay::FileReport;
 use crate::shard::{Command, ConnectionInfo, Rank};
 use crate::source::SourceStatus;
@@ -18,7 +18,7 @@ const TOP_MAX: usize = 1000;
 
 /// Response to `GET /v1/admin/connections`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConnectionsAnswer {
+pub struct ConnectionsResponse {
     /// Server time, Unix nanoseconds.
     pub ts: u64,
     /// Total number of connections.
@@ -30,7 +30,7 @@ pub struct ConnectionsAnswer {
 }
 
 /// Highest-ranked connections over all shards.
-pub(super) async fn connections(server: &Server, query: &str) -> Answer {
+pub(super) async fn connections(server: &Server, query: &str) -> HttpResponse {
     let (mut by, mut top) = (Rank::Age, TOP);
     for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
         match key {
@@ -57,9 +57,9 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
     }
     let mut connections = Vec::new();
     for shard in &server.shards {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         shard.send(Command::Connections { by, top, reply }).await;
-        let Ok(found) = answer.await else {
+        let Ok(found) = response.await else {
             return stopping();
         };
         connections.extend(found);
@@ -71,7 +71,7 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
         .iter()
         .map(crate::shard::ShardHandle::connections)
         .sum();
-    let answer = ConnectionsAnswer {
+    let response = ConnectionsResponse {
         ts: server.clock.now().0,
         count,
         by,
@@ -80,7 +80,7 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
     with_type(
         text(
             StatusCode::OK,
-            serde_json::to_vec(&answer).expect("plain values are JSON"),
+            serde_json::to_vec(&response).expect("plain values are JSON"),
         ),
         JSON,
     )
@@ -88,7 +88,7 @@ pub(super) async fn connections(server: &Server, query: &str) -> Answer {
 
 /// Response to `GET /v1/admin/sources`.
 #[derive(Debug, Serialize)]
-struct SourcesAnswer {
+struct SourcesResponse {
     sources: Vec<SourceReport>,
 }
 
@@ -105,7 +105,7 @@ struct SourceReport {
 }
 
 /// Sources in config order.
-pub(super) fn sources(server: &Server) -> Answer {
+pub(super) fn sources(server: &Server) -> HttpResponse {
     let settings = server.settings.load();
     let report = |(name, status): &(Arc<str>, Arc<SourceStatus>)| SourceReport {
         name: name.to_string(),
@@ -113,9 +113,9 @@ pub(super) fn sources(server: &Server) -> Answer {
         error: status.failure().as_deref().map(str::to_owned),
         files: status.files().iter().map(|file| file.report()).collect(),
     };
-    let answer = SourcesAnswer {
+    let response = SourcesResponse {
         sources: settings.sources.iter().map(report).collect(),
     };
-    let body = serde_json::to_vec(&answer).expect("plain values are JSON");
+    let body = serde_json::to_vec(&response).expect("plain values are JSON");
     with_type(text(StatusCode::OK, body), JSON)
 }

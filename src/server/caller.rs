@@ -10,7 +10,7 @@ use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, VIA};
 use hyper::{StatusCode, header};
 
 use super::Settings;
-use super::response::{Answer, refusal};
+use super::response::{HttpResponse, refusal};
 use crate::access::Principal;
 use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
@@ -72,19 +72,19 @@ impl Caller {
         settings: &Settings,
         peer: IpAddr,
         headers: &HeaderMap,
-    ) -> Result<Self, Answer> {
+    ) -> Result<Self, HttpResponse> {
         let peer = peer.to_canonical();
         let by_proxy = settings
             .trusted_proxies
             .iter()
             .any(|net| net.contains(&peer));
-        let asked = one_host(headers, &HOST)?.ok_or_else(|| {
+        let requested = one_host(headers, &HOST)?.ok_or_else(|| {
             refusal(
                 StatusCode::BAD_REQUEST,
                 "missing `Host` header: expected exactly one",
             )
         })?;
-        let (mut host, mut scheme) = (asked, Scheme::Http);
+        let (mut host, mut scheme) = (requested, Scheme::Http);
         if by_proxy {
             let forwarded = HeaderName::from_static(X_FORWARDED_HOST);
             host = one_host(headers, &forwarded)?.unwrap_or(host);
@@ -131,7 +131,7 @@ impl Caller {
 }
 
 /// Single host of a header; rejects repeated and invalid values.
-fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>, Answer> {
+fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>, HttpResponse> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -146,7 +146,7 @@ fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>,
 
 /// Scheme by which the client reached a trusted proxy; some proxies send `ws` or `wss` for a
 /// WebSocket.
-fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, Answer> {
+fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, HttpResponse> {
     let mut values = headers.get_all(X_FORWARDED_PROTO).iter();
     match (
         values.next().map(header::HeaderValue::as_bytes),

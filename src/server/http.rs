@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
-use super::response::{Answer, JSON, busy, not_allowed, refusal, stopping, text, with_type};
+use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
 use super::{Server, admin, page, publish, upgrade};
 use crate::access::InstrumentList;
@@ -41,19 +41,19 @@ pub(super) async fn feed(
     peer: SocketAddr,
     request: Request<Incoming>,
     granted: Granted,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpResponse, Infallible> {
     // The lines after such a head cannot be checked, so the connection ends with the response.
     let headers = request.headers();
     let is_last = headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(UPGRADE);
-    let mut answer = match identify(&server, &server.listener, peer, &request) {
+    let mut response = match identify(&server, &server.listener, peer, &request) {
         Ok(caller) => route(server, shard, caller, request, granted).await,
         Err(refused) => refused,
     };
-    if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(CONNECTION, close);
+        response.headers_mut().insert(CONNECTION, close);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// Identifies the sender of a request before any further processing.
@@ -62,7 +62,7 @@ fn identify(
     listener: &Listener,
     peer: SocketAddr,
     request: &Request<Incoming>,
-) -> Result<Caller, Answer> {
+) -> Result<Caller, HttpResponse> {
     if request.uri().authority().is_some() {
         return Err(refusal(
             StatusCode::BAD_REQUEST,
@@ -80,33 +80,33 @@ async fn route(
     caller: Caller,
     request: Request<Incoming>,
     granted: Granted,
-) -> Answer {
+) -> HttpResponse {
     let path = request.uri().path().to_owned();
     if path == FEED {
-        return upgrade::answer(&server, &caller, request, &granted);
+        return upgrade::respond(&server, &caller, request, &granted);
     }
-    if upgrade::is_asked(request.headers()) {
+    if upgrade::is_requested(request.headers()) {
         let message = format!("no WebSocket at {path}; connect to {FEED}");
         return refusal(StatusCode::NOT_FOUND, &message);
     }
     if path == "/v1/publish" {
         return if request.method() == Method::POST {
-            publish::answer(&server, &caller, request).await
+            publish::respond(&server, &caller, request).await
         } else {
             not_allowed("POST")
         };
     }
-    let mut answer = read(&server, &shard, &caller, &path, &request).await;
-    share(&server, &caller, request.headers(), answer.headers_mut());
-    answer
+    let mut response = read(&server, &shard, &caller, &path, &request).await;
+    share(&server, &caller, request.headers(), response.headers_mut());
+    response
 }
 
 /// Lets pages of an origin that may open the feed also read a response (CORS).
-fn share(server: &Server, caller: &Caller, asked: &HeaderMap, answer: &mut HeaderMap) {
-    answer.append(VARY, HeaderValue::from_static("Origin"));
-    let may_read = caller.may_use(&server.settings.load().allowed_origins, asked);
-    if let Some(origin) = asked.get(ORIGIN).filter(|_| may_read) {
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+fn share(server: &Server, caller: &Caller, request: &HeaderMap, response: &mut HeaderMap) {
+    response.append(VARY, HeaderValue::from_static("Origin"));
+    let may_read = caller.may_use(&server.settings.load().allowed_origins, request);
+    if let Some(origin) = request.get(ORIGIN).filter(|_| may_read) {
+        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
 }
 
@@ -117,7 +117,7 @@ async fn read(
     caller: &Caller,
     path: &str,
     request: &Request<Incoming>,
-) -> Answer {
+) -> HttpResponse {
     let is_route = matches!(
         path,
         "/v1/instruments" | "/v1/snapshot" | "/healthz" | "/readyz" | "/metrics"
@@ -130,28 +130,28 @@ async fn read(
     if !is_route && file.is_none() {
         return refusal(
             StatusCode::NOT_FOUND,
-            "not found; routes are /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz, /readyz",
+            "not found; expected /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz or /readyz",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return not_allowed("GET, HEAD");
     }
     let made = match (file, path) {
-        (Some(file), _) => return file.answer(request.headers()),
+        (Some(file), _) => return file.respond(request.headers()),
         (None, "/healthz" | "/readyz") => return health(server, path, caller.is_local),
         (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "metrics are served on the admin address; admin.metrics_on_feed also serves them here, to this machine only",
+                "not served here; metrics are on the admin address, and with admin.metrics_on_feed also here for programs on this machine",
             );
         }
         (None, made) => made,
     };
-    let turn = match turn(server) {
-        Ok(turn) => turn,
+    let permit = match acquire_permit(server) {
+        Ok(permit) => permit,
         Err(refused) => return refused,
     };
-    let answer = match made {
+    let response = match made {
         "/v1/instruments" => instruments(shard, caller).await,
         "/v1/snapshot" => {
             let query = request.uri().query().unwrap_or_default();
@@ -159,23 +159,23 @@ async fn read(
         }
         other => health(server, other, caller.is_local),
     };
-    answer.map(|body| body.holding(turn))
+    response.map(|body| body.with_permit(permit))
 }
 
 /// Acquires a permit for a generated response: limited in concurrency and in rate.
-fn turn(server: &Server) -> Result<OwnedSemaphorePermit, Answer> {
-    let Ok(turn) = Arc::clone(&server.http_turns).try_acquire_owned() else {
+fn acquire_permit(server: &Server) -> Result<OwnedSemaphorePermit, HttpResponse> {
+    let Ok(permit) = Arc::clone(&server.http_permits).try_acquire_owned() else {
         server.metrics.count_refused(Refused::Busy);
         return Err(busy("too many concurrent requests (limits.http_requests)"));
     };
     let per_second = server.settings.load().http_requests_per_s;
     if !server.http_rate.take(per_second, server.clock.now()) {
         server.metrics.count_refused(Refused::Rate);
-        let mut answer = busy("too many requests per second (limits.http_requests_per_s)");
-        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-        return Err(answer);
+        let mut response = busy("too many requests per second (limits.http_requests_per_s)");
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        return Err(response);
     }
-    Ok(turn)
+    Ok(permit)
 }
 
 /// Handles a request on the admin address.
@@ -184,7 +184,7 @@ pub(super) async fn admin(
     listener: Arc<Listener>,
     peer: SocketAddr,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<HttpResponse, Infallible> {
     if let Err(refused) = identify(&server, &listener, peer, &request) {
         return Ok(refused);
     }
@@ -199,12 +199,12 @@ pub(super) async fn admin(
         "/v1/admin/sources" => admin::sources(&server),
         _ => refusal(
             StatusCode::NOT_FOUND,
-            "not found; routes are /metrics, /healthz, /readyz, /v1/admin/connections, /v1/admin/sources",
+            "not found; expected /metrics, /healthz, /readyz, /v1/admin/connections or /v1/admin/sources",
         ),
     })
 }
 
-fn health(server: &Server, path: &str, for_operators: bool) -> Answer {
+fn health(server: &Server, path: &str, for_operators: bool) -> HttpResponse {
     match path {
         "/metrics" => with_type(
             text(StatusCode::OK, server.metrics.render()),
@@ -226,14 +226,14 @@ fn health(server: &Server, path: &str, for_operators: bool) -> Answer {
     }
 }
 
-async fn instruments(shard: &ShardHandle, caller: &Caller) -> Answer {
+async fn instruments(shard: &ShardHandle, caller: &Caller) -> HttpResponse {
     let Some(catalog) = shard.catalog().await else {
         return stopping();
     };
     let list = InstrumentList::new(catalog, &caller.principal, "*");
-    let mut answer = with_type(text(StatusCode::OK, ""), JSON);
-    *answer.body_mut() = Outgoing::made(InstrumentPieces::new(list));
-    answer
+    let mut response = with_type(text(StatusCode::OK, ""), JSON);
+    *response.body_mut() = Outgoing::made(InstrumentPieces::new(list));
+    response
 }
 
 /// Response of `/v1/instruments`, generated some instruments at a time.
@@ -292,7 +292,7 @@ impl Iterator for InstrumentPieces {
     }
 }
 
-async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
+async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> HttpResponse {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (mut topics, mut events) = (Vec::new(), None);
     for (key, value) in pairs {
@@ -308,7 +308,7 @@ async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
             ("events", _) => {
                 return refusal(
                     StatusCode::BAD_REQUEST,
-                    "invalid `events`: expected a number of at least 1",
+                    "invalid `events`: expected a number of at least 1, e.g. events=100",
                 );
             }
             _ => {}
@@ -326,7 +326,7 @@ async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
             "missing `topics`: expected e.g. ?topics=trade:BTC-USD,quote:*",
         );
     }
-    let (reply, answer) = oneshot::channel();
+    let (reply, response) = oneshot::channel();
     shard
         .send(Command::Snapshot {
             topics,
@@ -335,7 +335,7 @@ async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
             reply,
         })
         .await;
-    let Ok(found) = answer.await else {
+    let Ok(found) = response.await else {
         return stopping();
     };
     let mut end = b"],\"err\":".to_vec();
@@ -347,7 +347,7 @@ async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> Answer {
     });
     let begin = std::iter::once(b"{\"ok\":[".to_vec());
     let pieces = begin.chain(maps).chain([end]).map(Bytes::from);
-    let mut answer = with_type(text(StatusCode::OK, ""), JSON);
-    *answer.body_mut() = Outgoing::made(pieces);
-    answer
+    let mut response = with_type(text(StatusCode::OK, ""), JSON);
+    *response.body_mut() = Outgoing::made(pieces);
+    response
 }

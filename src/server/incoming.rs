@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use hyper::body::{Body, Incoming};
 
 use super::Server;
-use super::response::{Answer, busy, refusal};
+use super::response::{HttpResponse, busy, refusal};
 use crate::config::PUBLISH_BODIES;
 use crate::metrics::Refused;
 
@@ -21,12 +21,12 @@ const GRACE: Duration = Duration::from_secs(3);
 const BYTES_PER_SECOND_MIN: u32 = 16 * 1024;
 
 /// Bytes of a body, counted towards the total of all bodies in memory.
-pub(super) struct Held {
+pub(super) struct BodyBytes {
     bytes: Vec<u8>,
     all: Arc<AtomicUsize>,
 }
 
-impl Held {
+impl BodyBytes {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -43,7 +43,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BodyBytes {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ fn time_for(bytes: usize) -> Duration {
 }
 
 /// Reads a complete body.
-pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, Answer> {
+pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<BodyBytes, HttpResponse> {
     let bytes_max = server.settings.load().publish_bytes_max;
     let too_large = || {
         let message =
@@ -66,7 +66,7 @@ pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<Held, An
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    let mut held = Held {
+    let mut held = BodyBytes {
         bytes: Vec::new(),
         all: Arc::clone(&server.body_bytes),
     };
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn body_bytes_are_counted_while_in_memory() {
         let all = Arc::new(AtomicUsize::new(0));
-        let held = || Held {
+        let held = || BodyBytes {
             bytes: Vec::new(),
             all: Arc::clone(&all),
         };

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 pub use accept::{accept_loop, admin_loop, bind};
-pub use admin::ConnectionsAnswer;
+pub use admin::ConnectionsResponse;
 pub use caller::Listener;
 pub use outgoing::RequestRate;
 pub use publish::PushSource;
@@ -50,15 +50,15 @@ pub struct Server {
     pub settings: ArcSwap<Settings>,
     /// Permits for publish requests that are decoded and published concurrently, once their bodies
     /// are complete.
-    pub publish_turns: Semaphore,
+    pub publish_permits: Semaphore,
     /// Bytes of publish request bodies currently in memory.
     pub body_bytes: Arc<AtomicUsize>,
     /// Permits for concurrent generated responses.
-    pub http_turns: Arc<Semaphore>,
+    pub http_permits: Arc<Semaphore>,
     /// Rate limit of generated responses.
     pub http_rate: RequestRate,
     /// Permits for concurrent connections to the admin address.
-    pub admin_turns: Semaphore,
+    pub admin_permits: Semaphore,
     /// Address of the feed.
     pub listener: Listener,
     /// Number of open WebSocket connections.
@@ -66,7 +66,7 @@ pub struct Server {
     /// Number of open sockets in a handshake or serving HTTP.
     pub sockets: Arc<AtomicUsize>,
     /// Number of sockets assigned to shards since startup.
-    pub dealt: AtomicUsize,
+    pub assigned: AtomicUsize,
     /// True once the server is stopping.
     pub is_draining: AtomicBool,
 }
@@ -76,7 +76,8 @@ pub struct Server {
 pub struct Settings {
     /// Max number of WebSocket connections (config `limits.connections`).
     pub connections_max: usize,
-    /// Handshake timeout, from the first byte to the last (config `limits.handshake`).
+    /// Handshake timeout, for the first byte and again for the complete request head (config
+    /// `limits.handshake`).
     pub handshake_timeout: Duration,
     /// Unsent bytes at which a socket counts as full (config `fanout.unsent`).
     pub notsent_bytes: u32,
@@ -117,13 +118,13 @@ impl Readiness {
     /// Text of the response; reasons may quote files and paths and are for operators only.
     pub fn text(&self, with_reasons: bool) -> String {
         let mut text = if self.is_ready { "ok\n" } else { "not ready\n" }.to_owned();
-        for (name, trouble) in &self.not_started {
-            let state = if trouble.is_some() {
+        for (name, error) in &self.not_started {
+            let state = if error.is_some() {
                 "has failed"
             } else {
                 "is starting"
             };
-            let reason = trouble.as_ref().filter(|_| with_reasons);
+            let reason = error.as_ref().filter(|_| with_reasons);
             let reason = reason.map_or_else(String::new, |error| format!(": {}", one_line(error)));
             text.extend(["source ", name, " ", state, &reason, "\n"]);
         }
@@ -180,12 +181,12 @@ impl Server {
                 .required
                 .iter()
                 .any(|required| **required == **name);
-            let trouble = status.trouble();
-            if status.is_starting() || (is_required && trouble.is_some()) {
+            let error = status.trouble();
+            if status.is_starting() || (is_required && error.is_some()) {
                 readiness.is_ready = false;
             }
-            if trouble.is_some() || status.is_starting() {
-                readiness.not_started.push((Arc::clone(name), trouble));
+            if error.is_some() || status.is_starting() {
+                readiness.not_started.push((Arc::clone(name), error));
             }
         }
         readiness
@@ -194,7 +195,7 @@ impl Server {
     /// True if every push source accepts events; other sources are irrelevant to publishers.
     pub fn takes_publishes(&self) -> bool {
         let settings = self.settings.load();
-        let mut inlets = settings.publisher_statuses.iter();
-        inlets.all(|status| status.has_started())
+        let mut statuses = settings.publisher_statuses.iter();
+        statuses.all(|status| status.has_started())
     }
 }

@@ -23,7 +23,7 @@ const BURST: Duration = Duration::from_secs(5);
 pub(super) struct Outgoing {
     content: Content,
     /// Permit of a response in progress; released with the last byte.
-    turn: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Content {
@@ -46,7 +46,7 @@ impl Outgoing {
     pub(super) fn whole(bytes: impl Into<Bytes>) -> Self {
         Self {
             content: Content::Whole(bytes.into()),
-            turn: None,
+            permit: None,
         }
     }
 
@@ -54,14 +54,14 @@ impl Outgoing {
     pub(super) fn made(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
         Self {
             content: Content::Made(Box::new(pieces)),
-            turn: None,
+            permit: None,
         }
     }
 
     /// Keeps a permit for the lifetime of the body.
-    pub(super) fn holding(self, turn: OwnedSemaphorePermit) -> Self {
+    pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
         Self {
-            turn: Some(turn),
+            permit: Some(permit),
             ..self
         }
     }
@@ -81,7 +81,7 @@ impl Body for Outgoing {
             Content::Made(pieces) => pieces.next(),
         };
         if piece.is_none() {
-            self.turn = None;
+            self.permit = None;
         }
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }

@@ -16,7 +16,7 @@ use hyper::header::{
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
 
-use super::response::{Answer, text, with_type};
+use super::response::{HttpResponse, text, with_type};
 
 /// Content security policy: the page may only load from and connect to this server, without inline
 /// code.
@@ -98,20 +98,20 @@ impl File {
     }
 
     /// The file, or 304 if the client has it; compressed if the client accepts that.
-    pub(super) fn answer(&self, asked: &HeaderMap) -> Answer {
+    pub(super) fn respond(&self, requested: &HeaderMap) -> HttpResponse {
         // Weak comparison (RFC 9110, section 13.1.2).
         let is_own = |tag: &str| {
             tag == "*" || tag.trim_start_matches("W/").as_bytes() == &self.etag.as_bytes()[2..]
         };
-        let is_known = values(asked, &IF_NONE_MATCH).any(is_own);
-        let takes_gzip = values(asked, &ACCEPT_ENCODING).any(is_gzip);
+        let is_known = values(requested, &IF_NONE_MATCH).any(is_own);
+        let takes_gzip = values(requested, &ACCEPT_ENCODING).any(is_gzip);
         let (status, body) = match (is_known, takes_gzip) {
             (true, _) => (StatusCode::NOT_MODIFIED, Bytes::new()),
             (false, true) => (StatusCode::OK, self.gzip.clone()),
             (false, false) => (StatusCode::OK, self.plain.clone()),
         };
-        let mut answer = with_type(text(status, body), self.content_type);
-        let headers = answer.headers_mut();
+        let mut response = with_type(text(status, body), self.content_type);
+        let headers = response.headers_mut();
         headers.insert(ETAG, self.etag.clone());
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -129,7 +129,7 @@ impl File {
             HeaderName::from_static("cross-origin-embedder-policy"),
             HeaderValue::from_static("require-corp"),
         );
-        answer
+        response
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn gzip_is_sent_only_to_clients_that_accept_it() {
-        for (asked, takes) in [
+        for (requested, takes) in [
             ("gzip", true),
             ("br, GZIP;q=0.5", true),
             ("gzip;q=0", false),
@@ -175,11 +175,11 @@ mod tests {
             ("br", false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(asked));
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(requested));
             assert_eq!(
                 values(&headers, &ACCEPT_ENCODING).any(is_gzip),
                 takes,
-                "{asked}"
+                "{requested}"
             );
         }
     }

@@ -14,7 +14,7 @@ use super::Server;
 use super::caller::Caller;
 use super::incoming;
 use super::publish_body::{BodyError, BodyFormat, records};
-use super::response::{Answer, busy, refusal, text, with_type};
+use super::response::{HttpResponse, busy, refusal, text, with_type};
 use crate::metrics::Refused;
 use crate::protocol::Code;
 use crate::source::push::{BatchRefused, PushBatch, PushFault, PushInlet};
@@ -45,13 +45,13 @@ struct LineError {
 }
 
 /// Max errors in a report; `refused` counts all.
-const ERRORS_TOLD: usize = 1000;
+const ERRORS_MAX: usize = 1000;
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     server: &Arc<Server>,
     caller: &Caller,
     request: Request<Incoming>,
-) -> Answer {
+) -> HttpResponse {
     let settings = server.settings.load();
     if !caller.may_use(&settings.allowed_origins, request.headers()) {
         server.metrics.count_refused(Refused::Origin);
@@ -89,7 +89,7 @@ pub(super) async fn answer(
     };
     // Limited concurrency, because decoding takes memory and time; an incomplete body needs no
     // permit.
-    let Ok(_turn) = server.publish_turns.acquire().await else {
+    let Ok(_permit) = server.publish_permits.acquire().await else {
         return busy("the server is shutting down");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
@@ -98,8 +98,11 @@ pub(super) async fn answer(
         publish(&worker, &allowed, body.bytes(), format, now).map(|report| written(&report, format))
     };
     match tokio::task::spawn_blocking(publish).await {
-        Ok(Ok(answer) | Err(answer)) => answer,
-        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed"),
+        Ok(Ok(response) | Err(response)) => response,
+        Err(_) => refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error while publishing; see the server's log",
+        ),
     }
 }
 
@@ -112,21 +115,21 @@ fn allowed_sources(
     server: &Server,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<Vec<Arc<PushSource>>, Answer> {
+) -> Result<Vec<Arc<PushSource>>, HttpResponse> {
     let settings = server.settings.load();
     let sources = &settings.publishers;
     if sources.is_empty() {
         return Err(refusal(
             StatusCode::NOT_FOUND,
-            "no source of kind push is configured",
+            "no push source is configured; add a source of kind push",
         ));
     }
     let unauthorized = |message: &str| {
-        let mut answer = refusal(StatusCode::UNAUTHORIZED, message);
-        answer
+        let mut response = refusal(StatusCode::UNAUTHORIZED, message);
+        response
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        answer
+        response
     };
     if let Some(header) = headers.get(AUTHORIZATION) {
         let token = header
@@ -171,7 +174,7 @@ fn allowed_sources(
 /// Rejected records: the first with their errors, all of them by reason.
 #[derive(Debug, Default)]
 struct Refusals {
-    told: Vec<(u32, PushFault)>,
+    reported: Vec<(u32, PushFault)>,
     by_reason: HashMap<&'static str, usize>,
 }
 
@@ -183,8 +186,8 @@ impl Refusals {
     /// Adds a rejected record; builds the fault only if the report lists it.
     fn add_with(&mut self, line: u32, reason: &'static str, fault: impl FnOnce() -> PushFault) {
         *self.by_reason.entry(reason).or_default() += 1;
-        if self.told.len() < ERRORS_TOLD {
-            self.told.push((line, fault()));
+        if self.reported.len() < ERRORS_MAX {
+            self.reported.push((line, fault()));
         }
     }
 
@@ -196,12 +199,12 @@ impl Refusals {
                 .with_label_values(&[reason])
                 .inc_by(*count as u64);
         }
-        self.told.sort_by_key(|(line, _)| *line);
+        self.reported.sort_by_key(|(line, _)| *line);
         Report {
             accepted,
             refused: self.by_reason.values().sum(),
             errors: self
-                .told
+                .reported
                 .iter()
                 .map(|(line, fault)| line_error(*line, fault))
                 .collect(),
@@ -215,7 +218,7 @@ fn publish(
     body: &[u8],
     format: BodyFormat,
     now: crate::market::UnixNanos,
-) -> Result<Report, Answer> {
+) -> Result<Report, HttpResponse> {
     let records_max = server.settings.load().publish_events_max;
     let records = records(body, format, records_max).map_err(|error| {
         let status = match error {
@@ -285,7 +288,7 @@ fn line_error(line: u32, fault: &PushFault) -> LineError {
     }
 }
 
-fn written(report: &Report, format: BodyFormat) -> Answer {
+fn written(report: &Report, format: BodyFormat) -> HttpResponse {
     match format {
         BodyFormat::Ndjson => {
             let body = serde_json::to_vec(report).expect("a report is plain JSON");

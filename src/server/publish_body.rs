@@ -24,10 +24,10 @@ pub(super) enum BodyFormat {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
     /// The body has more records than one request may have.
-    #[error("more than {0} records; expected at most {0} in one request (limits.publish_events)")]
+    #[error("too many records: expected at most {0} per request (limits.publish_events)")]
     TooMany(usize),
     /// The body is not a single MessagePack array.
-    #[error("the body is not MessagePack: {0}; expected one array of maps, and nothing else")]
+    #[error("invalid MessagePack body: {0}; expected exactly one array of maps")]
     NotAnArray(&'static str),
 }
 
@@ -245,14 +245,14 @@ impl<'de> Visitor<'de> for MsgpackReader {
 fn array(body: &[u8]) -> Result<(u64, impl Iterator<Item = &[u8]>), BodyError> {
     let mut rest = body;
     let count = rmp::decode::read_array_len(&mut rest)
-        .map_err(|_error| BodyError::NotAnArray("it begins with no array"))?;
+        .map_err(|_error| BodyError::NotAnArray("not an array"))?;
     let elements = rest;
     for _ in 0..count {
-        let len = value_len(rest).ok_or(BodyError::NotAnArray("it breaks off"))?;
+        let len = value_len(rest).ok_or(BodyError::NotAnArray("truncated"))?;
         rest = &rest[len..];
     }
     if !rest.is_empty() {
-        return Err(BodyError::NotAnArray("more follows behind the array"));
+        return Err(BodyError::NotAnArray("trailing data after the array"));
     }
     let mut rest = elements;
     let each = std::iter::from_fn(move || {

@@ -18,8 +18,8 @@ const OVER_AFTER: Duration = Duration::from_secs(60);
 /// client may miss it.
 const REQUEST_TIME: Duration = Duration::from_millis(50);
 /// Pause if even the reserve is in use.
-const REST: Duration = Duration::from_millis(100);
-pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server cannot accept connections";
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server cannot accept connections\n";
 
 /// Reserved descriptor of a listener, and whether it was needed recently.
 #[derive(Debug)]
@@ -85,10 +85,10 @@ impl Reserve {
             );
         }
         self.held = None;
-        match tokio::time::timeout(REST, listener.accept()).await {
+        match tokio::time::timeout(RETRY_PAUSE, listener.accept()).await {
             Ok(Ok(accepted)) => Some(accepted),
             Ok(Err(_still_none)) => {
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
                 None
             }
             Err(_left_meanwhile) => None,
@@ -105,12 +105,27 @@ impl Reserve {
 /// Sends 503 and closes.
 pub(super) async fn refuse(mut stream: TcpStream) {
     let mut request = [0; 1024];
-    let answered = async {
+    let responded = async {
         // The response does not depend on the request.
         let _asked = tokio::time::timeout(REQUEST_TIME, stream.read(&mut request)).await;
         stream.write_all(BUSY).await?;
         stream.shutdown().await
     };
     // Does not wait for a client that does not read.
-    let _gone = tokio::time::timeout(2 * REQUEST_TIME, answered).await;
+    let _gone = tokio::time::timeout(2 * REQUEST_TIME, responded).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busy_response_has_the_announced_length() {
+        let text = std::str::from_utf8(BUSY).expect("ASCII");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        let length = head
+            .split_once("Content-Length: ")
+            .map(|(_, length)| length);
+        assert_eq!(length, Some(body.len().to_string().as_str()));
+    }
 }

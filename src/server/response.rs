@@ -8,15 +8,15 @@ use hyper::{Response, StatusCode};
 
 use super::outgoing::Outgoing;
 
-pub(super) type Answer = Response<Outgoing>;
+pub(super) type HttpResponse = Response<Outgoing>;
 
 pub(super) const JSON: &str = "application/json";
 
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Outgoing::whole(body));
-    *answer.status_mut() = status;
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> HttpResponse {
+    let mut response = Response::new(Outgoing::whole(body));
+    *response.status_mut() = status;
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        let headers = answer.headers_mut();
+        let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
@@ -24,32 +24,32 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    answer
+    response
 }
 
-pub(super) fn with_type(mut answer: Answer, content_type: &'static str) -> Answer {
-    answer
+pub(super) fn with_type(mut response: HttpResponse, content_type: &'static str) -> HttpResponse {
+    response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
+    response
 }
 
-pub(super) fn refusal(status: StatusCode, message: &str) -> Answer {
+pub(super) fn refusal(status: StatusCode, message: &str) -> HttpResponse {
     text(status, format!("{message}\n"))
 }
 
-pub(super) fn not_allowed(methods: &'static str) -> Answer {
-    let mut answer = refusal(
+pub(super) fn not_allowed(methods: &'static str) -> HttpResponse {
+    let mut response = refusal(
         StatusCode::METHOD_NOT_ALLOWED,
         &format!("method not allowed; use {methods}"),
     );
-    answer
+    response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(methods));
-    answer
+    response
 }
 
-pub(super) fn stopping() -> Answer {
+pub(super) fn stopping() -> HttpResponse {
     refusal(
         StatusCode::SERVICE_UNAVAILABLE,
         "the server is shutting down",
@@ -57,10 +57,10 @@ pub(super) fn stopping() -> Answer {
 }
 
 /// 503 with a retry after one second.
-pub(super) fn busy(message: &str) -> Answer {
-    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
-    answer
+pub(super) fn busy(message: &str) -> HttpResponse {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, message);
+    response
         .headers_mut()
         .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
+    response
 }

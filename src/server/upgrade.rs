@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::Server;
 use super::caller::Caller;
 use super::guarded::Guarded;
-use super::response::{Answer, refusal, text};
+use super::response::{HttpResponse, refusal, text};
 use crate::access::Principal;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
@@ -82,12 +82,12 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
 }
 
 /// Response to `GET /v1/feed`; with 101 the connection is `granted`.
-pub(super) fn answer(
+pub(super) fn respond(
     server: &Arc<Server>,
     caller: &Caller,
     mut request: Request<Incoming>,
     granted: &Granted,
-) -> Answer {
+) -> HttpResponse {
     let accepted = match check(server, caller, &request) {
         Ok(accepted) => accepted,
         Err(refused) => {
@@ -147,7 +147,7 @@ struct Accepted {
 }
 
 /// True if a request is a WebSocket handshake.
-pub(super) fn is_asked(headers: &HeaderMap) -> bool {
+pub(super) fn is_requested(headers: &HeaderMap) -> bool {
     has_token(headers, &UPGRADE, "websocket")
 }
 
@@ -155,17 +155,17 @@ fn check(
     server: &Server,
     caller: &Caller,
     request: &Request<Incoming>,
-) -> Result<Accepted, Answer> {
+) -> Result<Accepted, HttpResponse> {
     let headers = request.headers();
     let bad = |message: &str| Err(refusal(StatusCode::BAD_REQUEST, message));
     if request.method() != Method::GET {
         return Err(refusal(
             StatusCode::METHOD_NOT_ALLOWED,
-            "the feed requires GET",
+            "method not allowed; the feed requires GET",
         ));
     }
     if request.version() != Version::HTTP_11 {
-        return bad("the feed requires HTTP/1.1");
+        return bad("unsupported HTTP version; the feed requires HTTP/1.1");
     }
     if headers.contains_key(TRANSFER_ENCODING)
         || headers
@@ -226,15 +226,15 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-fn upgrade_required(message: &str) -> Answer {
-    let mut answer = refusal(StatusCode::UPGRADE_REQUIRED, message);
-    answer
+fn upgrade_required(message: &str) -> HttpResponse {
+    let mut response = refusal(StatusCode::UPGRADE_REQUIRED, message);
+    response
         .headers_mut()
         .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    answer
+    response
         .headers_mut()
         .insert(UPGRADE, HeaderValue::from_static("websocket"));
-    answer
+    response
 }
 
 fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
@@ -242,11 +242,11 @@ fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
 }
 
 /// Max message size that a client accepts, in bytes: `?max_message=`, else the protocol's limit.
-fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
-    let Some(asked) = parameter(query, "max_message=") else {
+fn message_max_of(query: Option<&str>) -> Result<u32, HttpResponse> {
+    let Some(requested) = parameter(query, "max_message=") else {
         return Ok(MESSAGE_BYTES_MAX as u32);
     };
-    let bytes = asked
+    let bytes = requested
         .parse()
         .ok()
         .filter(|bytes| *bytes >= MESSAGE_BYTES_LEAST);
@@ -261,7 +261,7 @@ fn message_max_of(query: Option<&str>) -> Result<u32, Answer> {
 }
 
 /// First known subprotocol, else `?encoding=`, else MessagePack; and true if a subprotocol decided.
-fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), Answer> {
+fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), HttpResponse> {
     let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         let values = headers

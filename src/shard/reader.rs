@@ -262,7 +262,9 @@ mod tests {
         let mut frame = Frame::message(payload.to_vec(), OpCode::Data(opcode), fin);
         frame.header_mut().mask = Some([1, 2, 3, 4]);
         let mut out = Vec::new();
-        frame.format(&mut out).expect("writing to memory cannot fail");
+        frame
+            .format(&mut out)
+            .expect("writing to memory cannot fail");
         out
     }
 

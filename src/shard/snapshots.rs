@@ -108,8 +108,9 @@ impl Snapshots {
         let most = self.most(resolved.channel(visible), events_max);
         let asked = topics.count().saturating_mul(most);
         let Some(left) = self.left.checked_sub(asked) else {
-            let message =
-                format!("response limit of {EVENTS_MAX} events exceeded; request fewer topics or events");
+            let message = format!(
+                "response limit of {EVENTS_MAX} events exceeded; request fewer topics or events"
+            );
             return Err(Refusal::new(name, Code::TopicLimit, message));
         };
         self.left = left;

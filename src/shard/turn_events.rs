@@ -352,11 +352,7 @@ mod tests {
                     let run = turn_events.run(assigned.run, Encoding::Json);
                     got.push((assigned.slot.0, run.first.0, run.last.0));
                     let events: Vec<&[u8]> = run.events().map(|(_, bytes)| bytes).collect();
-                    assert_eq!(
-                        run.joined,
-                        events.join(&b','),
-                        "contiguous, as in an array"
-                    );
+                    assert_eq!(run.joined, events.join(&b','), "contiguous, as in an array");
                     next = turn_events.after(assigned);
                 }
                 assert_eq!(got, expected);

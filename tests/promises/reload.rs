@@ -58,11 +58,11 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
         "source new added",
     ] {
         assert!(
-            reloaded.taken.contains(&taken.to_owned()),
+            reloaded.applied.contains(&taken.to_owned()),
             "{taken}: {reloaded:?}"
         );
     }
-    assert_eq!(reloaded.taken.len(), 5, "source b changed: {reloaded:?}");
+    assert_eq!(reloaded.applied.len(), 5, "source b changed: {reloaded:?}");
 
     // Patterns get new topics; removed ones are closed; a source with another config begins a new
     // epoch with a snapshot.
@@ -132,7 +132,7 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
     let reloaded = reload(&mut feed.app, BEFORE).await?;
     assert!(
         reloaded
-            .taken
+            .applied
             .contains(&"source gone restarts in a new epoch".to_owned()),
         "{reloaded:?}"
     );
@@ -163,8 +163,8 @@ async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_re
     let renamed = BEFORE.replace("name: a,", "name: c,");
     let reloaded = reload(&mut feed.app, &renamed).await?;
     assert!(
-        reloaded.taken.contains(&"source a removed".to_owned())
-            && reloaded.taken.contains(&"source c added".to_owned()),
+        reloaded.applied.contains(&"source a removed".to_owned())
+            && reloaded.applied.contains(&"source c added".to_owned()),
         "{reloaded:?}"
     );
     client
@@ -245,10 +245,10 @@ fn an_invalid_file_keeps_the_previous_config_and_is_reported() -> Result<()> {
     write(text("200", "bus: {log: 32MiB}\n"))?;
     hang_up()?;
     metrics("tickcast_config_reload_failed 0")?;
-    metrics("tickcast_config_reloads_total{outcome=\"refused\"} 1")?;
+    metrics("tickcast_config_reloads_total{outcome=\"rejected\"} 1")?;
     let logged = std::fs::read_to_string(&log)?;
     assert!(
-        logged.contains("taken=\"limits.connections\"")
+        logged.contains("applied=\"limits.connections\"")
             && logged.contains("bus.log")
             && logged.contains("require a restart"),
         "{logged}"
@@ -267,7 +267,7 @@ async fn the_heartbeat_interval_of_welcome_holds_over_a_reload() -> Result<()> {
     let mut client = feed.client(Encoding::Json).await?;
     assert_eq!(client.welcome.heartbeat_ms, 200);
     let reloaded = reload(&mut feed.app, &with("10m")).await?;
-    assert_eq!(reloaded.taken, ["session.heartbeat"]);
+    assert_eq!(reloaded.applied, ["session.heartbeat"]);
     for _ in 0..5 {
         client
             .control("a heartbeat", |control| {

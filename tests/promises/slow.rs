@@ -324,7 +324,7 @@ async fn operators_see_slow_clients_with_the_reason() -> Result<()> {
     assert!(
         feed.get("/v1/admin/connections")
             .await?
-            .contains("routes are /, /v1/feed")
+            .contains("expected /, /v1/feed")
     );
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Exit, complain};
+use super::{Exit, print_error};
 use crate::client::FeedUrl;
 use crate::load::{
     Dialect, LoadError, ModeMix, Outcome, Plan, Probes, RawPlan, Share, Skew, Slo, TimePath,
@@ -26,7 +26,7 @@ const DEFAULT_TOPICS: &str = "quote:*";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Feed address: HOST:PORT, or a URL that the server prints
+    /// Feed address: HOST:PORT, or a URL as printed by the server
     #[arg(
         long,
         value_name = "HOST:PORT|URL",
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     /// Hold all handshakes back for this long, then send them at once
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time)]
     silence: Duration,
-    /// Topics and patterns; each connection subscribes to all, or draws from them
+    /// Topics and patterns; each connection subscribes to all, or draws some
     #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = DEFAULT_TOPICS)]
     topics: Vec<String>,
     /// Topics that each connection draws from --topics
@@ -82,10 +82,10 @@ pub(super) struct Arguments {
     /// Repeat the pause on all connections at this interval
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = super::time, requires = "pause")]
     pause_every: Duration,
-    /// Connections per second that are cut, reconnect and resume
+    /// Connections per second that disconnect, reconnect and resume
     #[arg(long, value_name = "N", default_value_t = 0.0)]
     churn: f64,
-    /// Cut all connections halfway through the test; they reconnect and resume at once
+    /// Disconnect all connections halfway through the test; all reconnect and resume at once
     #[arg(long)]
     storm: bool,
     /// Measured time, after the warm-up
@@ -107,7 +107,7 @@ pub(super) struct Arguments {
     /// Busy-poll sockets; steadier latencies, uses a full core per worker
     #[arg(long)]
     spin: bool,
-    /// Test any other WebSocket server by counting its messages
+    /// Test another WebSocket server by counting its messages
     #[arg(long, value_name = "URL", conflicts_with_all = ["connect", "topics", "churn", "storm"])]
     raw: Option<String>,
     /// Text message to send once a connection is open; repeatable
@@ -119,7 +119,7 @@ pub(super) struct Arguments {
     /// Service-level objectives; exit code 1 if one is missed: 'p99<5ms,p99.9<20ms,loss=0'
     #[arg(long, value_name = "OBJECTIVES")]
     slo: Option<Slo>,
-    /// Write the outcome as JSON to a file, or to standard output without FILE
+    /// Write the results as JSON to FILE, or to standard output without FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// Write HDR histograms: PREFIX.hlog (one per second) and PREFIX.hgrm (percentiles)
@@ -128,7 +128,7 @@ pub(super) struct Arguments {
     /// Write an HTML report with charts and all figures
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Compare two outcomes written by --json instead of running a test
+    /// Compare two results written by --json instead of running a test
     #[arg(long, num_args = 2, value_names = ["A.json", "B.json"])]
     compare: Option<Vec<PathBuf>>,
 }
@@ -148,11 +148,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let plan = match plan(arguments) {
         Ok(plan) => plan,
         Err(error) => {
-            complain(&error.to_string());
+            print_error(&error.to_string());
             return Ok(Exit::Usage);
         }
     };
-    // A test of an hour must not find out at its end that its figures have nowhere to go.
+    // Checked before the test, not after an hour of it.
     let outputs = match Outputs::open(
         arguments.json.as_deref(),
         arguments.hdr.as_deref(),
@@ -160,7 +160,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     ) {
         Ok(outputs) => outputs,
         Err(error) => {
-            complain(&format!("{error:#}"));
+            print_error(&format!("{error:#}"));
             return Ok(Exit::Usage);
         }
     };
@@ -189,8 +189,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     judge(arguments, &outcome)
 }
 
-/// The first interrupt ends the test early, and what was measured is printed; the second ends the
-/// program.
+/// First interrupt: ends the test early and prints the measurements so far. Second: exits.
 fn stop_on_interrupt(stop: Arc<AtomicBool>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -337,7 +336,7 @@ fn read_outcome(path: &Path) -> Result<Outcome> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| {
         format!(
-            "invalid outcome {}: expected a file written by --json",
+            "invalid results {}: expected a file written by --json",
             path.display()
         )
     })
@@ -346,7 +345,11 @@ fn read_outcome(path: &Path) -> Result<Outcome> {
 fn print_comparison(a: &Path, b: &Path) -> Result<Exit> {
     let rows = compare(&read_outcome(a)?, &read_outcome(b)?);
     if rows.is_empty() {
-        bail!("the two outcomes have no figure in common");
+        bail!(
+            "no figure to compare: {} and {} have none in common",
+            a.display(),
+            b.display()
+        );
     }
     let mut out = std::io::stdout().lock();
     writeln!(

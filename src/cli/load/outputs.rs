@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::load::{Outcome, write_hgrm, write_hlog, write_html};
 
-/// One file, or standard output.
+/// Output file, or standard output.
 struct Output {
     path: PathBuf,
     /// `None`: standard output.
@@ -16,7 +16,7 @@ struct Output {
 }
 
 impl Output {
-    /// Opens without truncating: what is there stays until there is something to replace it.
+    /// Opens the file without truncating it; the old contents remain until there are new ones.
     fn open(path: &Path) -> Result<Self> {
         let is_stdout = path == Path::new("-");
         let file = (!is_stdout).then(|| {
@@ -53,13 +53,13 @@ impl Output {
             .file
             .is_some_and(|file| file.metadata().is_ok_and(|data| data.len() == 0));
         if is_empty {
-            // An empty file that stays behind does no harm.
+            // An empty file that remains is harmless.
             let _stays = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// The files that the arguments ask for.
+/// Files requested by the arguments.
 pub(super) struct Outputs {
     json: Option<Output>,
     hlog: Option<Output>,
@@ -68,7 +68,7 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Opens all of them; the error names the first that can't be written.
+    /// Opens all files; the error names the first one that cannot be written.
     pub(super) fn open(
         json: Option<&Path>,
         hdr: Option<&Path>,
@@ -86,7 +86,7 @@ impl Outputs {
         })
     }
 
-    /// Writes the outcome to each.
+    /// Writes the outcome to each file.
     pub(super) fn write(self, outcome: &Outcome) -> Result<()> {
         if let Some(json) = self.json {
             json.write(|out| {
@@ -106,7 +106,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// There is no outcome: removes what was made for it.
+    /// Removes the files that were created for a test without an outcome.
     pub(super) fn discard(self) {
         let Self {
             json,

@@ -8,20 +8,20 @@ use crate::load::{Plan, Span, Update};
 /// Characters of the bar.
 const BAR_WIDTH: usize = 20;
 
-/// One line on standard error that is drawn over itself once a second.
+/// Line on standard error, redrawn once per second.
 pub(super) struct Progress {
     shows: bool,
     stage: &'static str,
-    /// Length of the stage at hand in seconds; 0 where it is not known.
+    /// Length of the current stage in seconds; 0 if unknown.
     length_s: u64,
-    /// Seconds of the stage that have passed.
+    /// Elapsed seconds of the stage.
     passed_s: u64,
     warmup: Duration,
     duration: Duration,
 }
 
 impl Progress {
-    /// Progress of a test; nothing is shown where standard error is no terminal.
+    /// Creates the progress of a test; nothing is shown unless standard error is a terminal.
     pub(super) fn new(plan: &Plan) -> Self {
         Self {
             shows: std::io::stderr().is_terminal(),
@@ -33,7 +33,7 @@ impl Progress {
         }
     }
 
-    /// Shows a stage's beginning, or what happened in the last second.
+    /// Shows the beginning of a stage, or the figures of the last second.
     pub(super) fn show(&mut self, update: &Update<'_>) {
         match update {
             Update::Opening => self.begin("connecting", Duration::ZERO),
@@ -67,7 +67,7 @@ impl Progress {
         let width = terminal_size::terminal_size_of(std::io::stderr())
             .map_or(80, |(width, _)| usize::from(width.0));
         let line: String = self.line(span).chars().take(width - 1).collect();
-        // Progress that nobody can see is no reason to stop.
+        // The test continues without visible progress.
         let _unseen = std::io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
     }
 

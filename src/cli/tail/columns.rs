@@ -24,7 +24,8 @@ pub(super) fn header(channel: &str) -> &'static str {
     }
 }
 
-/// Values of an event for the table, and whether they speak of a rise (`Some(true)`) or a fall.
+/// Values of an event for the table, and their direction: `Some(true)` for a rise, `Some(false)`
+/// for a fall.
 pub(super) fn row(event: &DataEvent) -> (String, Option<bool>) {
     match &event.body {
         Body::Trade(trade) => {
@@ -76,14 +77,14 @@ pub(super) fn row(event: &DataEvent) -> (String, Option<bool>) {
     }
 }
 
-/// Names of the CSV columns: the wire's own keys, those of all channels.
+/// Names of the CSV columns: the wire keys of all channels.
 pub(super) const CSV: [&str; 31] = [
     "ch", "sym", "iv", "seq", "ts", "tx", "px", "qty", "side", "id", "bid", "bidq", "ask", "askq",
     "last", "open", "high", "low", "vol", "vwap", "n", "chg", "start", "o", "h", "l", "c", "done",
     "state", "src", "since",
 ];
 
-/// The event's value under each of the CSV columns; empty where its channel has none.
+/// Value of each CSV column; empty if the channel does not have it.
 pub(super) fn csv(event: &DataEvent) -> [String; CSV.len()] {
     let mut row: [String; CSV.len()] = std::array::from_fn(|_| String::new());
     let mut set = |name: &str, value: String| {

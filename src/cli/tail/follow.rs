@@ -30,24 +30,25 @@ pub(super) struct Feed<'a> {
     clock: Clock,
     client: Option<Client>,
     positions: Positions,
-    /// The server's last word, which decides about reconnecting.
+    /// Latest `bye`, which determines whether to reconnect.
     bye: Option<Bye>,
-    /// Attempts since the last message came.
+    /// Attempts since the last message.
     attempts: u32,
-    /// The next attempt, while there is no connection.
+    /// Time of the next attempt, while disconnected.
     retry_at: Option<UnixNanos>,
-    /// Largest request that the server takes.
+    /// Maximum request size accepted by the server, in bytes.
     request_bytes_max: usize,
     last_message: UnixNanos,
 }
 
-/// Close codes after which reconnecting can't help (protocol, *Errors and closing*).
+/// True for close codes after which reconnecting cannot succeed (protocol, *Errors and close
+/// codes*).
 fn is_final(code: u16) -> bool {
     matches!(code, 4400..=4404 | 1002 | 1007 | 1009)
 }
 
 impl<'a> Feed<'a> {
-    /// Connects and subscribes; a first attempt that fails is an error.
+    /// Connects and subscribes; a failed first attempt is an error.
     pub(super) async fn connect(
         arguments: &'a Arguments,
         encoding: Encoding,
@@ -73,7 +74,7 @@ impl<'a> Feed<'a> {
         Ok(feed)
     }
 
-    /// The state of the connection in one word or two.
+    /// Connection state, as text.
     pub(super) fn state(&self) -> String {
         match self.retry_at {
             None => "connected".to_owned(),
@@ -116,7 +117,7 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    /// The next message with its payload; `None` where only the connection changed. Safe to cancel.
+    /// Next message with its payload; `None` if only the connection changed. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<(ServerMessage, Vec<u8>)>> {
         if let Some(at) = self.retry_at {
             sleep_until(self.clock.instant_at(at)).await;
@@ -177,7 +178,7 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    /// Decides by `bye`, or by the close code, about reconnecting.
+    /// Schedules a reconnect, or fails, by `bye` or by the close code.
     fn on_disconnect(&mut self, error: &ClientError) -> Result<()> {
         self.client = None;
         let (why, reconnects, after) = match (&self.bye, error) {
@@ -207,7 +208,7 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
-    /// Plans the next attempt: a random wait of up to 1 s, doubling to 30 s.
+    /// Schedules the next attempt: a random delay below a bound that doubles from 1 s to 30 s.
     fn back_off(&mut self) -> Duration {
         let longest = FIRST_WAIT
             .saturating_mul(1 << self.attempts.min(5))
@@ -219,7 +220,7 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Says on standard error what the server refused, and what a pattern doesn't match yet.
+/// Prints rejected topics, and patterns without a match, on standard error.
 fn note_refusals(answer: &Subscribed) {
     for refused in &answer.err {
         note(&format!(

@@ -6,7 +6,7 @@ use super::{View, columns};
 use crate::printable::{printable, printable_json};
 use crate::protocol::{Control, DataEvent, ServerMessage};
 
-/// JSON objects, one a line, as the server sent them.
+/// One JSON object per line, as received from the server.
 pub(super) struct Json {
     pub(super) events_only: bool,
 }
@@ -52,7 +52,7 @@ impl View for Csv {
     }
 }
 
-/// One line of text for each event; for pipes and terminals that can't move the cursor.
+/// One line of text per event; for pipes and terminals without cursor movement.
 pub(super) struct Text {
     events_only: bool,
 }

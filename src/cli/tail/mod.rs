@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     /// Topics and patterns, such as trade:BTC-USD, ticker:* or bar:BTC-*:1m
     #[arg(long, value_name = "TOPIC", num_args = 1.., value_delimiter = ',', default_value = "ticker:*")]
     topics: Vec<String>,
-    /// Feed address: HOST:PORT, or a URL that the server prints
+    /// Feed address: HOST:PORT, or a URL as printed by the server
     #[arg(
         long,
         value_name = "HOST:PORT|URL",
@@ -39,10 +39,10 @@ pub(super) struct Arguments {
     /// 1000ms or 5000ms
     #[arg(long, default_value = "raw")]
     mode: String,
-    /// Output format; table redraws itself on a terminal and prints lines elsewhere
+    /// Output format; table is redrawn on a terminal, and printed as lines otherwise
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     format: Format,
-    /// Short for --format json
+    /// Shorthand for --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
     /// Print data events only, no control messages (csv never prints any)
@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End with exit code 1 when connection lost, instead of reconnecting
+    /// Exit with code 1 when the connection is lost, instead of reconnecting
     #[arg(long)]
     no_reconnect: bool,
 }
@@ -69,12 +69,12 @@ enum Format {
     Csv,
 }
 
-/// Prints what comes over the feed.
+/// Output of received messages.
 trait View {
-    /// Prints a message; of its events at most `most`. Returns how many were printed.
+    /// Prints a message, with at most `most` of its events. Returns the number of printed events.
     fn show(&mut self, message: &ServerMessage, payload: &[u8], most: u64) -> std::io::Result<u64>;
 
-    /// Prints what has to be printed though nothing came, and what was held back.
+    /// Prints periodic output, without a message.
     fn refresh(&mut self, _feed: &Feed) -> std::io::Result<()> {
         Ok(())
     }
@@ -82,7 +82,7 @@ trait View {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let Some(mode) = parse_mode(&arguments.mode) else {
-        super::complain(&format!(
+        super::print_error(&format!(
             "--mode {}: expected raw, conflate, or an interval such as 100ms",
             arguments.mode
         ));
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         .iter()
         .find_map(|text| TopicName::parse(text).err());
     if let Some(error) = wrong {
-        super::complain(&error.to_string());
+        super::print_error(&error.to_string());
         return Ok(Exit::Usage);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,7 +114,7 @@ async fn tail(arguments: &Arguments, wish: DeliveryWish) -> Result<Exit> {
     } else {
         arguments.format
     };
-    // JSON lines are the server's own; other views are made from the cheaper encoding.
+    // JSON lines are printed as received; other views use the cheaper encoding.
     let encoding = match format {
         Format::Json => Encoding::Json,
         Format::Table | Format::Csv => Encoding::Msgpack,
@@ -149,8 +149,8 @@ fn view(format: Format, events_only: bool) -> Box<dyn View> {
     }
 }
 
-/// Says on standard error what happens to the connection.
+/// Prints a change of the connection on standard error.
 fn note(text: &str) {
-    // Nobody is left to tell where standard error is gone.
+    // Without standard error there is nowhere to report to.
     let _gone = writeln!(std::io::stderr(), "tickcast: {text}");
 }

@@ -1,4 +1,4 @@
-//! A table on a terminal that is drawn over itself.
+//! Table that is redrawn in place on a terminal.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,9 +9,9 @@ use super::{View, columns};
 use crate::printable::printable;
 use crate::protocol::{Control, DataEvent, ServerMessage};
 
-/// Time between two drawings.
+/// Redraw interval.
 pub(super) const REDRAW: Duration = Duration::from_millis(100);
-/// Silence that is shown as such.
+/// Idle time from which on it is shown.
 const SILENCE: Duration = Duration::from_secs(2);
 
 const DIM: &str = "2";
@@ -23,7 +23,7 @@ pub(super) struct Table {
     /// By topic: its values and their colour.
     rows: BTreeMap<String, (String, &'static str)>,
     events: u64,
-    /// Lines of the last drawing.
+    /// Number of lines last drawn.
     drawn: usize,
     colors: bool,
 }
@@ -123,7 +123,7 @@ impl View for Table {
             };
             text.push_str(&line);
         }
-        // A shorter drawing leaves nothing of a longer one.
+        // Clears the remaining lines of a longer table.
         text += "\x1b[J";
         self.drawn = lines.len();
         let mut out = std::io::stdout().lock();

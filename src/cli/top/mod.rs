@@ -1,4 +1,4 @@
-//! `tickcast top`: rates, latencies, and who is slow, once a second.
+//! `tickcast top`: rates, latencies and slow consumers, once a second.
 
 mod sample;
 
@@ -18,7 +18,7 @@ use super::{Exit, address};
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::LagLevel;
-use crate::server::ConnectionsAnswer;
+use crate::server::ConnectionsResponse;
 use crate::shard::{ConnectionInfo, Rank, WaitsFor};
 use sample::Sample;
 
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     server: SocketAddr,
     /// Ranking of connections
     #[arg(long, value_name = "RANK", default_value = "age")]
-    by: By,
+    by: Ranking,
     /// Refresh interval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = super::time)]
     every: Duration,
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum By {
+enum Ranking {
     Age,
     Merged,
     Lost,
@@ -50,7 +50,7 @@ enum By {
     Delivered,
 }
 
-impl By {
+impl Ranking {
     const ALL: [Self; 5] = [
         Self::Age,
         Self::Merged,
@@ -80,7 +80,7 @@ impl By {
     }
 }
 
-/// Connections that are asked for: more than any terminal has lines.
+/// Number of connections requested: more than any terminal has lines.
 const TOP: usize = 100;
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
@@ -109,7 +109,7 @@ fn watch(
 ) -> Result<()> {
     let mut by = arguments.by;
     let (mut before, mut now) = (None::<Sample>, first);
-    let mut trouble = None;
+    let mut last_error = None;
     loop {
         terminal.draw(|frame| {
             draw(
@@ -117,10 +117,10 @@ fn watch(
                 &now,
                 before.as_ref().unwrap_or(&now),
                 by,
-                trouble.as_deref(),
+                last_error.as_deref(),
             );
         })?;
-        let mut is_turned = false;
+        let mut is_reranked = false;
         if poll(arguments.every)? {
             let Event::Key(key) = read()? else { continue };
             match key.code {
@@ -130,26 +130,26 @@ fn watch(
                     return Ok(());
                 }
                 KeyCode::Char('s') => {
-                    let at = By::ALL
+                    let at = Ranking::ALL
                         .iter()
                         .position(|one| one.rank() == by.rank())
                         .unwrap_or(0);
-                    by = By::ALL[(at + 1) % By::ALL.len()];
-                    is_turned = true;
+                    by = Ranking::ALL[(at + 1) % Ranking::ALL.len()];
+                    is_reranked = true;
                 }
                 _ => continue,
             }
         }
         match Sample::take(arguments.server, by.rank(), TOP) {
             Ok(sample) => {
-                trouble = None;
-                // Another order is shown at once, with the rates as they were.
+                last_error = None;
+                // A new ranking is shown immediately, with unchanged rates.
                 let old = std::mem::replace(&mut now, sample);
-                if !is_turned || before.is_none() {
+                if !is_reranked || before.is_none() {
                     before = Some(old);
                 }
             }
-            Err(error) => trouble = Some(format!("{error:#}")),
+            Err(error) => last_error = Some(format!("{error:#}")),
         }
     }
 }
@@ -169,7 +169,7 @@ const COLUMNS: [(&str, u16); 12] = [
     ("LOST", 8),
 ];
 
-/// Columns in the order in which a narrow terminal loses them.
+/// Columns in the order in which a narrow terminal drops them.
 const DROPPED_FIRST: [&str; 7] = [
     "AGENT",
     "ENC",
@@ -180,7 +180,7 @@ const DROPPED_FIRST: [&str; 7] = [
     "MERGED",
 ];
 
-/// Readable text of a code, for a column.
+/// Text of a code in its column.
 const fn waits_for(code: WaitsFor) -> &'static str {
     match code {
         WaitsFor::Socket => "full socket",
@@ -218,7 +218,7 @@ fn cells(one: &ConnectionInfo, now: u64) -> [String; COLUMNS.len()] {
     ]
 }
 
-/// The head: what the server does, in three lines of names and values.
+/// Header: figures of the server, in three lines of names and values.
 fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     let rate = |name| count(now.rate(before, name));
     let quantiles = |name| {
@@ -269,7 +269,7 @@ fn head(now: &Sample, before: &Sample) -> [Vec<(&'static str, String)>; 3] {
     ]
 }
 
-/// Columns that fit into a width, in their order; the least telling ones go first.
+/// Columns that fit into a width, in order; the least important are dropped first.
 fn fitting(width: u16) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
     let needed = |shown: &[usize]| -> u16 { shown.iter().map(|at| COLUMNS[*at].1 + 1).sum() };
@@ -282,7 +282,7 @@ fn fitting(width: u16) -> Vec<usize> {
     shown
 }
 
-fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: Option<&str>) {
+fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: Ranking, error: Option<&str>) {
     let [top, title, table, foot] = Layout::vertical([
         Constraint::Length(4),
         Constraint::Length(1),
@@ -335,14 +335,14 @@ fn draw(frame: &mut Frame<'_>, now: &Sample, before: &Sample, by: By, trouble: O
         Table::new(rows, widths).header(header).column_spacing(1),
         table,
     );
-    let keys = trouble.map_or_else(
+    let keys = error.map_or_else(
         || Span::styled("q quit   s change ranking", dim),
         |text| Span::styled(text.to_owned(), Color::Red),
     );
     frame.render_widget(Paragraph::new(keys), foot);
 }
 
-fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
+fn print(now: &Sample, before: &Sample, by: Ranking) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for pairs in head(now, before) {
         let pairs: Vec<_> = pairs
@@ -369,7 +369,7 @@ fn print(now: &Sample, before: &Sample, by: By) -> Result<()> {
 
 /// One sample for scripts: rates per second, and the connections as the server lists them.
 #[derive(Debug, serde::Serialize)]
-struct Look<'a> {
+struct SampleReport<'a> {
     published_per_s: f64,
     delivered_per_s: f64,
     merged_per_s: f64,
@@ -380,12 +380,12 @@ struct Look<'a> {
     resident_bytes: f64,
     subscriptions: f64,
     unaccounted_events: f64,
-    connections: &'a ConnectionsAnswer,
+    connections: &'a ConnectionsResponse,
 }
 
 fn print_json(now: &Sample, before: &Sample) -> Result<Exit> {
     let rate = |name| now.rate(before, name);
-    let look = Look {
+    let report = SampleReport {
         published_per_s: rate("tickcast_events_published_total"),
         delivered_per_s: rate("tickcast_events_delivered_total"),
         merged_per_s: rate("tickcast_events_merged_total"),
@@ -398,7 +398,7 @@ fn print_json(now: &Sample, before: &Sample) -> Result<Exit> {
         unaccounted_events: now.value("tickcast_events_unaccounted_total"),
         connections: &now.connections,
     };
-    super::print(format!("{}\n", serde_json::to_string_pretty(&look)?).as_bytes())
+    super::print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())
 }
 
 fn count(value: f64) -> String {

@@ -5,21 +5,21 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cli::ask;
-use crate::server::ConnectionsAnswer;
+use crate::cli::http_get;
+use crate::server::ConnectionsResponse;
 use crate::shard::Rank;
 
-/// One look at a server.
+/// Sample of a server's metrics and connections.
 #[derive(Debug)]
 pub(super) struct Sample {
-    /// Series by name, their labels summed up.
+    /// Series by name, summed over all labels.
     sums: HashMap<String, f64>,
     /// Histograms by name: cumulative counts by upper bound, in seconds.
     buckets: HashMap<String, Vec<(f64, f64)>>,
-    pub connections: ConnectionsAnswer,
+    pub connections: ConnectionsResponse,
 }
 
-/// A line of Prometheus' text format: name, labels, value.
+/// Parses a line of the Prometheus text format: name, labels, value.
 fn series(line: &str) -> Option<(&str, &str, f64)> {
     let (head, value) = line.rsplit_once(' ')?;
     let (name, labels) = head.split_once('{').map_or((head, ""), |(name, labels)| {
@@ -34,31 +34,32 @@ fn is_by_interval(labels: &str) -> bool {
 }
 
 impl Sample {
-    /// Looks at a server's admin address.
+    /// Takes a sample from a server's admin address.
     pub(super) fn take(server: SocketAddr, by: Rank, top: usize) -> Result<Self> {
-        let (status, text) = ask::get(server, "/metrics")?;
+        let (status, text) = http_get::get(server, "/metrics")?;
         ensure!(
             status == 200,
-            "{server} has no /metrics; is this its admin address?"
+            "no /metrics at {server}: expected the admin address of a server, e.g. 127.0.0.1:8081"
         );
-        let word = serde_json::to_value(by)?;
-        let (status, json) = ask::get(
+        let rank = serde_json::to_value(by)?;
+        let (status, json) = http_get::get(
             server,
             &format!(
                 "/v1/admin/connections?by={}&top={top}",
-                word.as_str().unwrap_or("age")
+                rank.as_str().unwrap_or("age")
             ),
         )?;
         ensure!(
             status == 200,
-            "{server} has no /v1/admin/connections; is this its admin address? {}",
+            "no /v1/admin/connections at {server}: expected the admin address of a server, e.g. 127.0.0.1:8081; {}",
             json.trim()
         );
         let mut sample = Self {
             sums: HashMap::new(),
             buckets: HashMap::new(),
-            connections: serde_json::from_str(&json)
-                .context("incompatible response; is the server of another version?")?,
+            connections: serde_json::from_str(&json).context(
+                "invalid response of /v1/admin/connections: expected a server of the same version",
+            )?,
         };
         for (name, labels, value) in text
             .lines()
@@ -87,17 +88,17 @@ impl Sample {
         Ok(sample)
     }
 
-    /// A gauge, or a counter's sum, over all labels.
+    /// Value of a gauge or counter, summed over all labels.
     pub(super) fn value(&self, name: &str) -> f64 {
         self.sums.get(name).copied().unwrap_or(0.0)
     }
 
-    /// Seconds since an earlier look.
+    /// Seconds since an earlier sample.
     fn since(&self, before: &Self) -> f64 {
         self.connections.ts.saturating_sub(before.connections.ts) as f64 / 1e9
     }
 
-    /// A counter's growth a second.
+    /// Increase of a counter per second.
     pub(super) fn rate(&self, before: &Self, name: &str) -> f64 {
         let seconds = self.since(before);
         if seconds > 0.0 {
@@ -107,8 +108,8 @@ impl Sample {
         }
     }
 
-    /// The upper bound of the bucket in which so large a share of what came since an earlier look
-    /// ends, in seconds.
+    /// Quantile of the values recorded since an earlier sample: the upper bound of its bucket, in
+    /// seconds.
     pub(super) fn quantile(&self, before: &Self, name: &str, share: f64) -> Option<f64> {
         let now = self.buckets.get(name)?;
         let then = before.buckets.get(name)?;
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     fn sample(ts: u64, text: &str) -> Sample {
-        let connections = ConnectionsAnswer {
+        let connections = ConnectionsResponse {
             ts,
             count: 0,
             by: Rank::Age,

@@ -264,7 +264,7 @@ impl<'c> Section<'c> {
     }
 
     /// Same section, with keys also looked up under another path of the table.
-    pub(super) fn also(self, suffix: &str) -> Self {
+    pub(super) fn for_kind(self, suffix: &str) -> Self {
         Self {
             path: format!("{}.{suffix}", self.path),
             ..self
@@ -272,7 +272,7 @@ impl<'c> Section<'c> {
     }
 
     /// Marks keys as known that are read elsewhere.
-    pub(super) fn know(&self, keys: &[&str]) {
+    pub(super) fn mark_known(&self, keys: &[&str]) {
         self.taken
             .borrow_mut()
             .extend(keys.iter().map(|key| (*key).to_owned()));

@@ -14,7 +14,7 @@ use crate::market::{UnixNanos, parse_decimal};
 impl Section<'_> {
     /// String value; empty if absent.
     pub(in crate::config) fn text(&self, key: &str) -> String {
-        self.read(key, "a text", |text| Some(text.to_owned()))
+        self.read(key, "a string", |text| Some(text.to_owned()))
             .unwrap_or_default()
     }
 

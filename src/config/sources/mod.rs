@@ -141,7 +141,7 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     if kind.is_empty() {
         return None;
     }
-    let section = section.also(kind);
+    let section = section.for_kind(kind);
     let details = match kind {
         "sim" => SourceDetails::Sim(simulated::read(&section)),
         "replay" => SourceDetails::Replay(recorded::read(&section)),

@@ -93,7 +93,7 @@ fn read_sim_instrument(
         stale_after: section.duration_if_any("stale_after"),
         symbol: symbol?,
     };
-    section.know(&["hours"]);
+    section.mark_known(&["hours"]);
     section.finish();
     Some(instrument)
 }

@@ -192,7 +192,7 @@ pub(super) const LIMITS: &[Key] = &[
         "limits.handshake",
         Kind::Duration("100ms", "1m"),
         "5s",
-        "Handshake timeout: accept to complete upgrade request.",
+        "Handshake timeout: for the first byte of a request, and again for its complete head.",
     ),
     key(
         "limits.publish",
