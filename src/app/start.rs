@@ -104,7 +104,7 @@ impl App {
         Ok(app)
     }
 
-    /// Waits until the sources have announced their instruments, for at most [`START_PATIENCE`].
+    /// Waits until the sources have announced their instruments, for at most [`START_TIMEOUT`].
     pub(super) async fn wait_for(&self, sources: &[(Arc<str>, Arc<SourceStatus>)]) {
         let clock = self.server.clock;
         let deadline = clock.now().plus(START_TIMEOUT);
