@@ -29,7 +29,7 @@ pub struct PushSource {
     pub inlet: PushInlet,
 }
 
-/// Report of a request; `errors` lists the first [`ERRORS_TOLD`] rejected records.
+/// Report of a request; `errors` lists the first [`ERRORS_MAX`] rejected records.
 #[derive(Debug, Serialize)]
 struct Report {
     accepted: usize,
