@@ -213,8 +213,35 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Prints an error on standard error.
+/// Removes the numbers of system errors, as in `no such file (os error 2)`.
+fn without_error_numbers(line: &str) -> String {
+    let mut parts = line.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.split_once(')').map_or(part, |(_, rest)| rest));
+    first + &rest.collect::<String>()
+}
+
+/// Prints an error on standard error; each line is a problem of its own.
 fn print_error(message: &str) {
-    // Without standard error there is nowhere to report to.
-    let _gone = writeln!(std::io::stderr(), "tickcast: {message}");
+    for line in message.lines() {
+        let line = without_error_numbers(line);
+        // Without standard error there is nowhere to report to.
+        let _gone = writeln!(std::io::stderr(), "tickcast: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_no_numbers_of_the_system() {
+        for (line, shown) in [
+            ("a: no such file (os error 2)", "a: no such file"),
+            ("a (os error 2): b (os error 13); c", "a: b; c"),
+            ("a (b)", "a (b)"),
+        ] {
+            assert_eq!(without_error_numbers(line), shown);
+        }
+    }
 }

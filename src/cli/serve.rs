@@ -32,7 +32,8 @@ pub(super) struct Arguments {
     /// Admin listen address (metrics, health), or off
     #[arg(long, value_name = "HOST:PORT|off")]
     admin: Option<String>,
-    /// Shard threads, which own the client sockets
+    /// Number of shard threads, which own the client sockets; auto: one less than the number of
+    /// cores
     #[arg(long, value_name = "N|auto", value_parser = super::shards)]
     shards: Option<usize>,
     /// Keep the thread of each shard on one core

@@ -463,7 +463,7 @@ fn load_writes_its_outcome_in_every_format() -> Result<()> {
     ] {
         assert!(table.contains(wanted), "{wanted} is missing in {table}");
     }
-    assert!(errors.contains("p99<10s holds"), "{errors}");
+    assert!(errors.contains("p99<10s met"), "{errors}");
     let outcome: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
     let count = outcome["published"]["count"]
         .as_u64()

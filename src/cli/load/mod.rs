@@ -314,7 +314,7 @@ fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {
     };
     let mut out = std::io::stderr().lock();
     for verdict in slo.judge(outcome) {
-        let word = if verdict.holds { "holds" } else { "MISSED" };
+        let word = if verdict.holds { "met" } else { "MISSED" };
         writeln!(
             out,
             "  slo: {} {word}, measured {}",

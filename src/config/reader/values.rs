@@ -140,7 +140,12 @@ impl Section<'_> {
         let Kind::Word(words) = self.kind(key) else {
             return "";
         };
-        let wanted = words.join(" or ");
+        let wanted = match words {
+            [others @ .., last] if !others.is_empty() => {
+                format!("{} or {last}", others.join(", "))
+            }
+            words => words.join(""),
+        };
         self.read(key, &wanted, |text| {
             words.iter().copied().find(|word| *word == text)
         })
