@@ -11,6 +11,7 @@ use tickcast::load::{
 };
 
 use crate::calls::{Calls, Tracer};
+use crate::flame::Profiler;
 use crate::memory::{Memory, MemoryWatch};
 use crate::process::{Cpu, Kind, Server};
 use crate::setup::Setup;
@@ -209,6 +210,37 @@ impl Case {
             round.calls = Some(calls_per_event(kind, &plan, &topics, &server, fan_out)?);
         }
         Ok(round)
+    }
+
+    /// Profiles the serving threads in a round of its own; the summary in Markdown.
+    pub(crate) fn profile(
+        &self,
+        kind: Kind,
+        config: &Path,
+        setup: &Setup,
+        folder: &Path,
+    ) -> Result<String> {
+        let server = Server::start(kind, config, &setup.cores)?;
+        let (plan, topics) = self.plan(&server, setup, setup.measured, 0)?;
+        let title = format!("{}, {}", self.name, kind.name());
+        let base = folder.join(format!("{}-{}", self.name, kind.name()));
+        let mut profiler = None;
+        test(kind, &plan, &topics, &mut |update| {
+            match update {
+                Update::Measuring => {
+                    let threads = server.serving_threads();
+                    profiler = Some(threads.and_then(|list| Profiler::attach(&list, &base)));
+                }
+                Update::Closing => {
+                    profiler = profiler
+                        .take()
+                        .map(|profiler| profiler.and_then(Profiler::detach));
+                }
+                _ => {}
+            }
+            false
+        })?;
+        profiler.context("the test was measured")??.write(&title)
     }
 }
 

@@ -12,6 +12,7 @@ mod bare;
 mod calls;
 mod case;
 mod figures;
+mod flame;
 mod generator;
 mod memory;
 mod naive;
@@ -54,6 +55,10 @@ struct Arguments {
     /// Where the tables go as Markdown
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Profile each case and server once by perf, instead of measuring: folded stacks, flame graphs
+    /// and a summary go into this folder
+    #[arg(long, value_name = "FOLDER")]
+    flame: Option<PathBuf>,
     /// Shards of tickcast; more than one need as many cores and two more
     #[arg(long, default_value_t = 1)]
     shards: usize,
@@ -200,6 +205,9 @@ fn main() -> Result<()> {
             .any(|only| case.name.contains(only.as_str())),
     };
     let mut found = BTreeMap::new();
+    if let Some(folder) = &arguments.flame {
+        return profile(cases().into_iter().filter(wanted), &setup, folder);
+    }
     let shown: Vec<Case> = cases().into_iter().filter(wanted).collect();
     for case in &shown {
         let rounds = if arguments.quick {
@@ -242,6 +250,22 @@ fn fail_if_far_off(figures: &[Figure], found: &Found<'_>) -> Result<()> {
         anyhow::bail!("{} failures, such as: {first}", failures.len());
     }
     Ok(())
+}
+
+/// Profiles of cases; naive is no server to learn from.
+fn profile(cases: impl Iterator<Item = Case>, setup: &Setup, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut text = String::new();
+    for case in cases {
+        let config = folder.join("bench.yaml");
+        std::fs::write(&config, case.yaml(setup))?;
+        for kind in case.servers.iter().filter(|kind| **kind != Kind::Naive) {
+            let summary = case.profile(*kind, &config, setup, folder)?;
+            println!("{summary}");
+            text = text + &summary + "\n";
+        }
+    }
+    Ok(std::fs::write(folder.join("summary.md"), text)?)
 }
 
 /// The rounds of a case, its servers in turn.

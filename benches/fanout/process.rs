@@ -128,6 +128,18 @@ impl Server {
         Ok((serving, generating))
     }
 
+    /// Ids of the threads that serve.
+    pub(crate) fn serving_threads(&self) -> Result<Vec<u32>> {
+        let mut threads = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?;
+            if is_serving(&std::fs::read_to_string(task.path().join("comm"))?) {
+                threads.push(task.file_name().to_string_lossy().parse()?);
+            }
+        }
+        Ok(threads)
+    }
+
     fn threads(&self) -> Result<BTreeMap<String, Cpu>> {
         let mut threads = BTreeMap::new();
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
