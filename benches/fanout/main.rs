@@ -222,7 +222,7 @@ fn main() -> Result<()> {
     let figures = figures::figures(&found);
     report::print_figures(&figures);
     if let Some(path) = &arguments.json {
-        report::write_json(path, &found)?;
+        report::write_json(path, &found, &setup)?;
     }
     if let Some(path) = &arguments.markdown {
         let text = report::markdown(&shown, &found, &figures);
@@ -234,11 +234,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Machines are shared, so only what is far off is an error; an unbalanced ledger always is one.
+/// Machines are shared, so only what is far off and beyond doubt is an error; an unbalanced ledger
+/// always is one.
 fn fail_if_far_off(figures: &[Figure], found: &Found<'_>) -> Result<()> {
     let missed: Vec<_> = figures
         .iter()
-        .filter(|figure| figure.reached() < 0.5)
+        .filter(|figure| figure.reached() < 0.5 && figure.doubt.is_none())
         .map(|figure| figure.what)
         .collect();
     if !missed.is_empty() {

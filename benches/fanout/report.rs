@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::case::{Case, Latency, Round};
 use crate::figures::{Figure, Found, Rounds, median};
+use crate::setup::Setup;
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -60,6 +61,9 @@ const COLUMNS: &[Column] = &[
     }),
     column("client", 8, |rounds| {
         number(rounds, 2, |round| round.client_busy)
+    }),
+    column("late", 6, |rounds| {
+        number(rounds, 0, |round| round.client_late)
     }),
     column("p50 µs", 9, |rounds| {
         us(rounds, |round| &round.published, |latency| latency.p50)
@@ -166,6 +170,29 @@ fn target(figure: &Figure) -> String {
     }
 }
 
+/// A number with three or four digits that count.
+fn short(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn spread(figure: &Figure) -> String {
+    let (least, most) = figure.spread();
+    format!("{} – {}", short(least), short(most))
+}
+
+/// Verdict on a figure that is not reached, or the reason why there is none.
+fn remark(figure: &Figure, missed: &str) -> String {
+    match figure.doubt {
+        _ if figure.reached() >= 1.0 => String::new(),
+        Some(doubt) => format!("{missed} ({})", doubt.text()),
+        None => missed.to_owned(),
+    }
+}
+
 /// Prints the figures with their spread over the rounds.
 pub(crate) fn print_figures(figures: &[Figure]) {
     println!(
@@ -173,18 +200,13 @@ pub(crate) fn print_figures(figures: &[Figure]) {
         "figure", "median", "min – max", "target"
     );
     for figure in figures {
-        let (least, most) = figure.spread();
         println!(
-            "  {:<58}{:>10.3}{:>21}{:>10}{}",
+            "  {:<58}{:>10}{:>21}{:>10}  {}",
             figure.what,
-            figure.measured(),
-            format!("{least:.3} – {most:.3}"),
+            short(figure.measured()),
+            spread(figure),
             target(figure),
-            if figure.reached() < 1.0 {
-                "  missed"
-            } else {
-                ""
-            }
+            remark(figure, "missed")
         );
     }
 }
@@ -194,16 +216,15 @@ pub(crate) fn markdown(cases: &[Case], found: &Found<'_>, figures: &[Figure]) ->
     let mut text =
         String::from("| figure | median | min – max | target | |\n|---|---|---|---|---|\n");
     for figure in figures {
-        let (least, most) = figure.spread();
         let word = match figure.bound {
-            None => "",
-            Some(_) if figure.reached() >= 1.0 => "reached",
-            Some(_) => "**missed**",
+            Some(_) if figure.reached() >= 1.0 => "reached".to_owned(),
+            _ => remark(figure, "**missed**"),
         };
         let line = format!(
-            "| {} | {:.3} | {least:.3} – {most:.3} | {} | {word} |\n",
+            "| {} | {} | {} | {} | {word} |\n",
             figure.what,
-            figure.measured(),
+            short(figure.measured()),
+            spread(figure),
             target(figure)
         );
         text.push_str(&line);
@@ -234,7 +255,7 @@ pub(crate) fn markdown(cases: &[Case], found: &Found<'_>, figures: &[Figure]) ->
     text
 }
 
-pub(crate) fn write_json(path: &Path, found: &Found<'_>) -> Result<()> {
+pub(crate) fn write_json(path: &Path, found: &Found<'_>, setup: &Setup) -> Result<()> {
     let named: BTreeMap<_, BTreeMap<_, _>> = found
         .iter()
         .map(|(case, rounds)| {
@@ -248,7 +269,11 @@ pub(crate) fn write_json(path: &Path, found: &Found<'_>) -> Result<()> {
         })
         .collect();
     let machine = tickcast::load::Machine::read();
-    let text =
-        serde_json::to_string_pretty(&serde_json::json!({"machine": machine, "cases": named}))?;
-    Ok(std::fs::write(path, text)?)
+    let all = serde_json::json!({
+        "machine": machine,
+        "shards": setup.shards,
+        "pin": setup.pin,
+        "cases": named,
+    });
+    Ok(std::fs::write(path, serde_json::to_string_pretty(&all)?)?)
 }
