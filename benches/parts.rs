@@ -158,7 +158,7 @@ fn accounts(topic: &str) -> Accounts {
     let mut accounts = Accounts::default();
     accounts
         .take(&ServerMessage::Control(subscribed))
-        .expect("the first response is right");
+        .expect("valid first response");
     accounts
 }
 
@@ -181,10 +181,10 @@ fn receiving(criterion: &mut Criterion) {
     group.bench_function("visit_and_account", |bencher| {
         let mut accounts = accounts("quote:SIM0000");
         bencher.iter(|| {
-            // Each message begins at the same number.
+            // Each message begins with the same sequence number.
             accounts.resume("quote:SIM0000", Seq::START);
             let visited = visit_events(black_box(&payload), Encoding::Msgpack, |event| {
-                accounts.take_event(&event).expect("it follows");
+                accounts.take_event(&event).expect("consecutive event");
             });
             visited.is_ok()
         });
@@ -206,7 +206,7 @@ fn receiving(criterion: &mut Criterion) {
     group.finish();
 }
 
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 fn outbox(criterion: &mut Criterion) {
     let catalog = catalog(10);
     let topics = quotes_of(&catalog);

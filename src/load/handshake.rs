@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::plan::Dialect;
 use super::recorder::TestSettings;
 
-/// User agent of the load generator, for operators.
+/// User agent of the tester, for operators.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
 /// Handshake request.

@@ -394,7 +394,7 @@ fn page(outcome: &Outcome) -> Result<String, std::fmt::Error> {
     );
     writeln!(
         html,
-        "<p>Load generator: {processor}, {} cores, {memory}, Linux {kernel}.</p>",
+        "<p>Machine of the tester: {processor}, {} cores, {memory}, Linux {kernel}.</p>",
         machine.cores
     )?;
     if let Some(clock) = outcome.clock.filter(|clock| clock.error_ns > 0) {

@@ -82,7 +82,7 @@ const REPORTS_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The system refused a thread, a poll or a socket.
-    #[error("the load generator failed: {0}")]
+    #[error("the tester failed: {0}")]
     Io(#[from] io::Error),
     /// The server does not answer like a tickcast server.
     #[error(transparent)]
@@ -125,7 +125,7 @@ pub enum LoadError {
     #[error("not all of {0} connections subscribed within 60 s; use a longer --ramp")]
     NotJoined(usize),
     /// A thread of the tester failed.
-    #[error("a load-generator thread ended unexpectedly")]
+    #[error("a thread of the tester ended unexpectedly")]
     Worker,
 }
 

@@ -123,7 +123,7 @@ pub struct Outcome {
     pub topics: Vec<String>,
     /// Threads of the tester.
     pub workers: usize,
-    /// Machine of the load generator.
+    /// Machine of the tester.
     pub machine: Machine,
     /// Clock offset; `None` for other dialects.
     pub clock: Option<ClockCheck>,
@@ -243,7 +243,7 @@ fn with_losses(measured: Tally, outside: &Tally) -> Tally {
 
 fn too_busy(share: f64) -> String {
     format!(
-        "the load generator was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
+        "the tester was the bottleneck: its threads were busy {:.0} % of the time; use more --workers or fewer --probes",
         share * 100.0
     )
 }

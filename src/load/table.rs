@@ -134,7 +134,7 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "  load generator: {:.0} % busy, {} threads",
+        "  tester: {:.0} % busy, {} threads",
         outcome.busy_share * 100.0,
         outcome.workers
     )?;

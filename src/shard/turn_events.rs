@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+    #[expect(clippy::too_many_lines, reason = "one sequential scenario")]
     fn each_connection_gets_each_of_its_topics_once_and_in_order() {
         let symbol = crate::market::Symbol::new("A").expect("a symbol");
         let instrument = crate::market::Instrument {

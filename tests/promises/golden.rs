@@ -131,7 +131,7 @@ fn events() -> Vec<(&'static str, Channel, Body)> {
     ]
 }
 
-#[expect(clippy::too_many_lines, reason = "a list, one message after the other")]
+#[expect(clippy::too_many_lines, reason = "a list of messages")]
 fn controls() -> Vec<(&'static str, Control)> {
     let limits = Limits {
         topics: 1024,

@@ -98,7 +98,7 @@ async fn handshakes_are_accepted_or_rejected_by_rfc_6455() -> Result<()> {
     .await?;
     assert_eq!(
         code, 101,
-        "any loopback origin, where the server listens on loopback"
+        "any loopback origin is allowed if the server listens on loopback"
     );
     Ok(())
 }
@@ -278,7 +278,7 @@ async fn a_closed_connection_ends_although_its_client_keeps_sending() -> Result<
     stream.write_all(format!("{GOOD}\r\n").as_bytes()).await?;
     let bad = [0x82, 0x81, 0, 0, 0, 0, 0xc0];
     stream.write_all(&bad.repeat(21)).await?;
-    feed.until("it was sent away", |feed| {
+    feed.until("the connection is being closed", |feed| {
         feed.metric("tickcast_connections_closed_total") >= 1.0
     })
     .await?;
@@ -328,7 +328,7 @@ async fn a_connection_beyond_the_limit_is_closed_with_4406() -> Result<()> {
         Err(tickcast::client::ClientError::Closed { code: 4406, .. })
     ));
     first.client.close().await?;
-    feed.until("the place is free", |feed| {
+    feed.until("a connection slot is free", |feed| {
         feed.metric("tickcast_connections") < 2.0
     })
     .await?;

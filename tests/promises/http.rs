@@ -157,7 +157,7 @@ async fn http_snapshots_have_a_rate_limit_over_all_clients() -> Result<()> {
 /// The page and the client module: compressed on request, not sent twice, and under a strict
 /// content security policy.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Result<()> {
     let feed = Feed::market(1, 10).await?;
     let get = |path: &str, headers: &str| {

@@ -192,7 +192,7 @@ async fn impossible_plans_are_reported_before_the_test_begins() -> Result<()> {
 }
 
 /// Server that silently loses an event and whose ledger does not balance.
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn lossy_server(listener: TcpListener) -> Result<()> {
     let (stream, _) = listener.accept().await?;
     let mut socket = tokio_tungstenite::accept_async(stream).await?;
@@ -328,7 +328,7 @@ async fn foreign_server(listener: TcpListener) -> Result<()> {
                 );
                 socket.send(Message::text(text)).await?;
             }
-            #[expect(unreachable_code, reason = "tells the block's type")]
+            #[expect(unreachable_code, reason = "defines the type of the block")]
             anyhow::Ok(())
         });
     }

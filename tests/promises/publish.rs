@@ -39,7 +39,7 @@ pub(crate) async fn post(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn valid_lines_are_published_regardless_of_invalid_ones() -> Result<()> {
     let feed = Feed::start(PUSH).await?;
     let mut client = feed.client(Encoding::Json).await?;

@@ -39,7 +39,7 @@ admin: {{listen: 127.0.0.1:0}}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn a_reload_applies_limits_and_sources_and_lists_changes_that_require_a_restart() -> Result<()>
 {
     let mut feed = Feed::start(&format!("shards: 1\n{BEFORE}")).await?;

@@ -41,7 +41,7 @@ async fn get(feed: &Feed, path: &str) -> Result<String> {
 /// Topics that the next `topics` message removes.
 async fn removed(client: &mut Tracked) -> Result<Vec<String>> {
     let mut closed = client
-        .control("topics that ended", |control| match control {
+        .control("removed topics", |control| match control {
             Control::Topics(change) if !change.removed.is_empty() => Some(change.removed.clone()),
             _ => None,
         })

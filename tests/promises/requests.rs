@@ -189,7 +189,7 @@ async fn long_responses_are_split_into_parts_below_the_limit() -> Result<()> {
 
 /// Reads a feed as a client whose WebSocket accepts messages of 32 KiB only, the default of Go's
 /// coder/websocket.
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn read_in_small_messages(feed: &Feed, encoding: Encoding, by_request: bool) -> Result<()> {
     const BYTES_MAX: usize = 32 * 1024;
     let socket = tokio::net::TcpSocket::new_v4()?;

@@ -152,7 +152,7 @@ async fn reconnect_through_a_deploy(
 /// One process replaces another on the same port: all clients reconnect in their slots, and nothing
 /// is lost or repeated.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn a_deploy_loses_no_event_and_no_resume_position() -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let clients = 1_000;
@@ -264,7 +264,7 @@ async fn metric(address: SocketAddr, name: &str) -> Result<i64> {
 /// Each recorded trade is delivered once, in order, although the server was replaced twice in the
 /// middle.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn a_replay_continues_at_its_position_after_a_restart() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tape = folder.path().join("BTCUSDT-trades-2024-08-08.csv");
@@ -325,7 +325,7 @@ async fn a_replay_continues_at_its_position_after_a_restart() -> Result<()> {
     }
     // An ended replay stays ended.
     client
-        .control("the end", |control| {
+        .control("the end of the source", |control| {
             matches!(control, Control::Source(change) if change.state == SourceState::Ended)
                 .then_some(())
         })

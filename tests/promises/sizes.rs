@@ -108,7 +108,7 @@ async fn an_empty_size_is_unknown_and_a_zero_size_follows_the_config() -> Result
     }
     let half = ", symbol: A, columns: {time: t, bid_qty: bq, ask: ask}";
     let feed = Feed::start(&crate::replay::source(&[file], half)).await?;
-    feed.until("it has failed", |feed| {
+    feed.until("the source has failed", |feed| {
         !feed.app.failed_sources().is_empty()
     })
     .await?;
@@ -235,7 +235,7 @@ async fn merging_does_not_mix_the_sizes_of_different_quotes() -> Result<()> {
     )
     .await?;
     let newest = client
-        .until("the newest", |message| match message {
+        .until("the newest event", |message| match message {
             ServerMessage::Events(events) => {
                 events.iter().find(|event| event.seq == Seq(2)).cloned()
             }

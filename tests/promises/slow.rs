@@ -241,7 +241,7 @@ async fn an_overrun_shard_reports_the_missed_events() -> Result<()> {
 /// The admin address lists the slow client first, with its reason, and its name without terminal
 /// control characters.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn operators_see_slow_clients_with_the_reason() -> Result<()> {
     let feed = Feed::start(&market(2, 20_000, TIGHT)).await?;
     let admin = feed
@@ -259,11 +259,11 @@ async fn operators_see_slow_clients_with_the_reason() -> Result<()> {
     let mut named = tokio::net::TcpStream::connect(feed.address).await?;
     named.write_all(handshake.as_bytes()).await?;
     let _slow = stalled(&feed, &["quote:*"], OnSlow::Conflate).await?;
-    feed.until("somebody is degraded", |feed| {
+    feed.until("a client is degraded", |feed| {
         feed.metric("tickcast_slow_consumers") > 0.0
     })
     .await?;
-    feed.until("all are counted", |feed| {
+    feed.until("all connections are counted", |feed| {
         feed.metric("tickcast_connections") >= 3.0
     })
     .await?;

@@ -332,7 +332,7 @@ async fn published_times_in_another_unit_are_rejected_naming_the_unit() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one scenario, in its order")]
+#[expect(clippy::too_many_lines, reason = "one sequential scenario")]
 async fn publish_errors_name_the_expected_form_and_decimals_are_exact() -> Result<()> {
     let feed =
         Feed::start("sources: [{name: in, kind: push, open: true, instruments: [{symbol: A}]}]")
@@ -546,7 +546,7 @@ async fn an_overflow_of_the_session_volume_rejects_trades() -> Result<()> {
         "{\"ch\":\"trade\",\"sym\":\"A\",\"px\":\"1000000000000000\",\"qty\":\"1000000000\"}\n";
     let report = publish(&feed, &line.repeat(80_000)).await?;
     assert_eq!(report["accepted"], 80_000);
-    feed.until("refused trades", |feed| {
+    feed.until("rejected trades", |feed| {
         feed.metric("tickcast_source_events_dropped_total") >= 772.0
     })
     .await?;

@@ -101,7 +101,7 @@ pub(super) struct Arguments {
     /// all
     #[arg(long, value_name = "N|all", default_value = "10")]
     probes: Probes,
-    /// Load-generator threads
+    /// Threads of the tester
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
     /// Busy-poll sockets; steadier latencies, uses a full core per worker

@@ -57,7 +57,10 @@ pub enum Control {
 }
 
 /// True for a flag whose default value is omitted on the wire.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "signature required by serde"
+)]
 fn is_false(flag: &bool) -> bool {
     !*flag
 }

@@ -35,7 +35,7 @@ pub(in crate::replay) enum FormatError {
     )]
     NoSymbol,
     /// The symbol in the file name is not a valid symbol.
-    #[error("file name: {0}; or set `symbol` or --symbol")]
+    #[error("file name: {0}; set `symbol` or --symbol instead")]
     Symbol(SymbolError),
     /// A column number of the config is too large.
     #[error("no column {wanted}: the file has {columns} columns")]
