@@ -152,27 +152,43 @@ pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
 /// Decodes one event.
 pub(super) fn event<'a>(input: &mut &'a [u8]) -> Read<Flat<'a>> {
     let mut flat = Flat::default();
-    let mut had = 0u8;
+    // One bit for each field that every event has.
+    let mut missing = 0b1_1111u8;
     for _ in 0..entries(input, 0x80, 0xde)? {
         let key = text(input)?;
         if input.first() == Some(&0xc0) {
             byte(input)?;
             continue;
         }
-        match key {
-            "ch" => flat.ch = Cow::Borrowed(text(input)?),
-            "sym" => flat.sym = Cow::Borrowed(text(input)?),
-            "seq" => flat.seq = Seq(integer(input)?),
-            "ts" => flat.ts = integer(input)?,
-            "tx" => flat.tx = integer(input)?,
+        let others = match key {
+            "ch" => {
+                flat.ch = Cow::Borrowed(text(input)?);
+                0b1_1110
+            }
+            "sym" => {
+                flat.sym = Cow::Borrowed(text(input)?);
+                0b1_1101
+            }
+            "seq" => {
+                flat.seq = Seq(integer(input)?);
+                0b1_1011
+            }
+            "ts" => {
+                flat.ts = integer(input)?;
+                0b1_0111
+            }
+            "tx" => {
+                flat.tx = integer(input)?;
+                0b0_1111
+            }
             _ => {
                 field(&mut flat, key, input)?;
                 continue;
             }
-        }
-        had = had.saturating_add(1);
+        };
+        missing &= others;
     }
-    if had < 5 {
+    if missing != 0 {
         Err(MessageFault::NoEvent)
     } else {
         Ok(flat)
@@ -268,6 +284,9 @@ mod tests {
         assert!(error(serde_json::json!({})).contains("expected a list"));
         assert!(error(serde_json::json!([1])).contains("expected a map"));
         assert!(error(serde_json::json!([{"ch": "trade"}])).contains("`seq`"));
+        // A repeated field does not stand for one that is missing.
+        let repeated = [&[0x91, 0x85][..], &b"\xa2ch\xa1x".repeat(5)].concat();
+        assert_eq!(events(&repeated).err(), Some(MessageFault::NoEvent));
         assert!(error(serde_json::json!([{"ch": 5}])).contains("expected a string"));
         assert!(
             events(&[0x91]).is_err_and(|error| error.to_string().contains("ends in the middle"))
