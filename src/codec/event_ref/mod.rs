@@ -1,8 +1,8 @@
 //! Decoder for clients that need the head of each event only: MessagePack is validated in place,
 //! without an allocation.
 //!
-//! The short path accepts the forms in which servers write events: known keys once each, plain
-//! decimals, ASCII symbols. The ordinary decoder handles an event with anything else, so both
+//! The short path accepts the forms in which servers write events: known keys, plain decimals,
+//! ASCII symbols. The ordinary decoder handles an event with anything else, so both
 //! accept the same messages.
 
 #![deny(clippy::arithmetic_side_effects)]
@@ -14,12 +14,15 @@
 )]
 mod tests;
 
+mod fields;
+
 use super::decode_error::{DecodeError, MessageFault};
 use super::message::decode_server_message;
 use super::read;
-use crate::market::{Aggressor, Body, Symbol, UnixNanos};
+use crate::market::{Aggressor, Body, UnixNanos};
 use crate::protocol::{DataEvent, Encoding, Seq, ServerMessage};
 use crate::topic::Channel;
+use fields::{WORD_BYTES_MAX, bit, decimal_bit, is_complete, key, word};
 
 /// Head of a data event: topic, numbers and times, borrowed from the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +114,7 @@ fn visit_msgpack(bytes: &[u8], visit: &mut impl FnMut(EventRef<'_>)) -> Result<u
     let mut visited = 0u64;
     let mut symbol = "";
     for _ in 0..read::entries(&mut input, 0x90, 0xdc)? {
-        let mut after = input;
-        if let Some(event) = plain(&mut after, symbol) {
+        if let Some((event, after)) = plain(input, symbol) {
             symbol = event.symbol;
             input = after;
             visit(event);
@@ -130,76 +132,10 @@ fn visit_msgpack(bytes: &[u8], visit: &mut impl FnMut(EventRef<'_>)) -> Result<u
     }
 }
 
-/// Keys of events as words.
-mod key {
-    use super::word;
-
-    pub(super) const CH: u64 = word("ch");
-    pub(super) const SYM: u64 = word("sym");
-    pub(super) const SEQ: u64 = word("seq");
-    pub(super) const TS: u64 = word("ts");
-    pub(super) const TX: u64 = word("tx");
-    pub(super) const IV: u64 = word("iv");
-    pub(super) const PX: u64 = word("px");
-    pub(super) const QTY: u64 = word("qty");
-    pub(super) const SIDE: u64 = word("side");
-    pub(super) const ID: u64 = word("id");
-    pub(super) const BID: u64 = word("bid");
-    pub(super) const BIDQ: u64 = word("bidq");
-    pub(super) const ASK: u64 = word("ask");
-    pub(super) const ASKQ: u64 = word("askq");
-    pub(super) const LAST: u64 = word("last");
-    pub(super) const OPEN: u64 = word("open");
-    pub(super) const HIGH: u64 = word("high");
-    pub(super) const LOW: u64 = word("low");
-    pub(super) const VOL: u64 = word("vol");
-    pub(super) const VWAP: u64 = word("vwap");
-    pub(super) const CHG: u64 = word("chg");
-    pub(super) const N: u64 = word("n");
-    pub(super) const START: u64 = word("start");
-    pub(super) const O: u64 = word("o");
-    pub(super) const H: u64 = word("h");
-    pub(super) const L: u64 = word("l");
-    pub(super) const C: u64 = word("c");
-    pub(super) const DONE: u64 = word("done");
-}
-
-/// Bits of the fields in the set of those that an event has.
-mod bit {
-    pub(super) const CH: u32 = 1 << 0;
-    pub(super) const SYM: u32 = 1 << 1;
-    pub(super) const SEQ: u32 = 1 << 2;
-    pub(super) const TS: u32 = 1 << 3;
-    pub(super) const TX: u32 = 1 << 4;
-    pub(super) const IV: u32 = 1 << 5;
-    pub(super) const PX: u32 = 1 << 6;
-    pub(super) const QTY: u32 = 1 << 7;
-    pub(super) const SIDE: u32 = 1 << 8;
-    pub(super) const ID: u32 = 1 << 9;
-    pub(super) const BID: u32 = 1 << 10;
-    pub(super) const BIDQ: u32 = 1 << 11;
-    pub(super) const ASK: u32 = 1 << 12;
-    pub(super) const ASKQ: u32 = 1 << 13;
-    pub(super) const LAST: u32 = 1 << 14;
-    pub(super) const OPEN: u32 = 1 << 15;
-    pub(super) const HIGH: u32 = 1 << 16;
-    pub(super) const LOW: u32 = 1 << 17;
-    pub(super) const VOL: u32 = 1 << 18;
-    pub(super) const VWAP: u32 = 1 << 19;
-    pub(super) const CHG: u32 = 1 << 20;
-    pub(super) const N: u32 = 1 << 21;
-    pub(super) const START: u32 = 1 << 22;
-    pub(super) const O: u32 = 1 << 23;
-    pub(super) const H: u32 = 1 << 24;
-    pub(super) const L: u32 = 1 << 25;
-    pub(super) const C: u32 = 1 << 26;
-    pub(super) const DONE: u32 = 1 << 27;
-}
-
-/// Reads an event in the usual form; `None` if the ordinary decoder must read it.
-fn plain<'a>(input: &mut &'a [u8], known_symbol: &'a str) -> Option<EventRef<'a>> {
-    let (marker, rest) = input.split_first()?;
-    *input = rest;
+/// Reads an event in the usual form; returns it with the bytes behind it, or `None` if the ordinary
+/// decoder must read it.
+fn plain<'a>(message: &'a [u8], known_symbol: &'a str) -> Option<(EventRef<'a>, &'a [u8])> {
+    let (marker, mut input) = message.split_first()?;
     if marker & 0xf0 != 0x80 {
         return None;
     }
@@ -207,44 +143,46 @@ fn plain<'a>(input: &mut &'a [u8], known_symbol: &'a str) -> Option<EventRef<'a>
     let (mut name, mut param, mut symbol) = (0, 0, known_symbol);
     let (mut seq, mut ts, mut tx, mut start, mut is_done) = (0, 0, 0, 0, false);
     for _ in 0..marker & 0x0f {
-        let key = take_word(input)?;
-        if let [0xc0, rest @ ..] = *input {
-            *input = rest;
+        let key = take_word(&mut input)?;
+        if let [0xc0, rest @ ..] = input {
+            input = rest;
             continue;
         }
         let bit = match key {
-            key::CH => set(&mut name, take_word(input)?, bit::CH),
-            key::IV => set(&mut param, take_word(input)?, bit::IV),
-            key::SYM => set(&mut symbol, take_symbol(input, known_symbol)?, bit::SYM),
-            key::SEQ => set(&mut seq, take_integer(input)?, bit::SEQ),
-            key::TS => set(&mut ts, take_integer(input)?, bit::TS),
-            key::TX => set(&mut tx, take_integer(input)?, bit::TX),
-            key::N => take_integer(input).map(|_| bit::N)?,
-            key::START => set(&mut start, take_integer(input)?, bit::START),
-            key::DONE => set(&mut is_done, take_flag(input)?, bit::DONE),
-            key::SIDE => take_side(input).map(|()| bit::SIDE)?,
-            key::ID => take_id(input).map(|()| bit::ID)?,
+            key::CH => set(&mut name, take_word(&mut input)?, bit::CH),
+            key::IV => set(&mut param, take_word(&mut input)?, bit::IV),
+            key::SYM => set(
+                &mut symbol,
+                take_symbol(&mut input, known_symbol)?,
+                bit::SYM,
+            ),
+            key::SEQ => set(&mut seq, take_integer(&mut input)?, bit::SEQ),
+            key::TS => set(&mut ts, take_integer(&mut input)?, bit::TS),
+            key::TX => set(&mut tx, take_integer(&mut input)?, bit::TX),
+            key::N => take_integer(&mut input).map(|_| bit::N)?,
+            key::START => set(&mut start, take_integer(&mut input)?, bit::START),
+            key::DONE => set(&mut is_done, take_flag(&mut input)?, bit::DONE),
+            key::SIDE => take_side(&mut input).map(|()| bit::SIDE)?,
+            key::ID => take_id(&mut input).map(|()| bit::ID)?,
             _ => {
                 let bit = decimal_bit(key)?;
-                take_decimal(input)?;
+                take_decimal(&mut input)?;
                 bit
             }
         };
-        if has & bit != 0 {
-            return None;
-        }
         has |= bit;
     }
     let channel = channel_of(name, param)?;
     let is_bar = matches!(channel, Channel::Bar(_));
-    is_complete(channel, has).then_some(EventRef {
+    let event = EventRef {
         channel,
         symbol,
         seq: Seq(seq),
         ts: UnixNanos(ts),
         tx: UnixNanos(tx),
         bar: is_bar.then_some((UnixNanos(start), is_done)),
-    })
+    };
+    is_complete(channel, has).then_some((event, input))
 }
 
 /// Stores the value of a field; returns the bit of the field.
@@ -253,72 +191,17 @@ fn set<T>(into: &mut T, value: T, bit: u32) -> u32 {
     bit
 }
 
-/// Bit of a field with a decimal, by its key.
-const fn decimal_bit(key: u64) -> Option<u32> {
-    Some(match key {
-        key::BID => bit::BID,
-        key::BIDQ => bit::BIDQ,
-        key::ASK => bit::ASK,
-        key::ASKQ => bit::ASKQ,
-        key::PX => bit::PX,
-        key::QTY => bit::QTY,
-        key::LAST => bit::LAST,
-        key::OPEN => bit::OPEN,
-        key::HIGH => bit::HIGH,
-        key::LOW => bit::LOW,
-        key::VOL => bit::VOL,
-        key::VWAP => bit::VWAP,
-        key::CHG => bit::CHG,
-        key::O => bit::O,
-        key::H => bit::H,
-        key::L => bit::L,
-        key::C => bit::C,
-        _ => return None,
-    })
-}
-
-/// True if the event has the fields of its channel.
-const fn is_complete(channel: Channel, has: u32) -> bool {
-    const HEAD: u32 = bit::CH | bit::SYM | bit::SEQ | bit::TS | bit::TX;
-    let body = match channel {
-        Channel::Trade => bit::PX | bit::QTY,
-        Channel::Quote => {
-            // A side may be empty, and a level may have no quantity.
-            let has_bid = has & bit::BID != 0 || has & bit::BIDQ == 0;
-            let has_ask = has & bit::ASK != 0 || has & bit::ASKQ == 0;
-            if !(has_bid && has_ask) {
-                return false;
-            }
-            0
-        }
-        Channel::Ticker => {
-            bit::LAST | bit::OPEN | bit::HIGH | bit::LOW | bit::VOL | bit::VWAP | bit::N
-        }
-        Channel::Bar(_) => {
-            bit::START | bit::O | bit::H | bit::L | bit::C | bit::VOL | bit::N | bit::DONE
-        }
-        // Rare; the ordinary decoder reads it.
-        Channel::Status => return false,
-    };
-    has & (HEAD | body) == HEAD | body
-}
-
-/// A short MessagePack text as one number: marker and bytes, the first in the lowest byte.
-const fn word(text: &str) -> u64 {
-    let bytes = text.as_bytes();
-    assert!(
-        bytes.len() <= WORD_BYTES_MAX,
-        "a word has its marker and up to 7 bytes"
-    );
-    let mut word = [0; 8];
-    word[0] = 0xa0 | bytes.len() as u8;
-    let (_, texts) = word.split_at_mut(1);
-    let (text, _) = texts.split_at_mut(bytes.len());
-    text.copy_from_slice(bytes);
-    u64::from_le_bytes(word)
-}
-
-const WORD_BYTES_MAX: usize = 7;
+/// Bytes of a word that belong to a text, by its length.
+const KEPT: [u64; 8] = [
+    0xff,
+    0xffff,
+    0xff_ffff,
+    0xffff_ffff,
+    0xff_ffff_ffff,
+    0xffff_ffff_ffff,
+    0xff_ffff_ffff_ffff,
+    u64::MAX,
+];
 /// Longest decimal that is certainly in range: its digits are fewer than those of 2^96.
 const PLAIN_DECIMAL_MAX: usize = 28;
 
@@ -343,9 +226,7 @@ fn peek_word(input: &[u8]) -> Option<(usize, u64)> {
             .rev()
             .fold(0, |word, byte| word << 8 | u64::from(*byte)),
     };
-    // 1 to 8 bytes are kept.
-    let kept = u64::MAX.unbounded_shr(56u32.saturating_sub(8u32.saturating_mul(len as u32)));
-    (input.len() > len).then_some((len, word & kept))
+    (input.len() > len).then_some((len, word & KEPT[len]))
 }
 
 /// Takes a text of up to 31 bytes.
@@ -422,6 +303,11 @@ fn is_short_decimal(len: usize, word: u64) -> bool {
     others == 0 && points & ends == 0 && points & points.wrapping_sub(1) == 0
 }
 
+/// True for the ASCII characters of symbols.
+const fn is_symbol_byte(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~') && !matches!(byte, b':' | b'*' | b',')
+}
+
 /// Takes a symbol of ASCII characters. The events of a topic are adjacent in most messages, so it
 /// is compared with the `known` one first.
 fn take_symbol<'a>(input: &mut &'a [u8], known: &'a str) -> Option<&'a str> {
@@ -429,8 +315,7 @@ fn take_symbol<'a>(input: &mut &'a [u8], known: &'a str) -> Option<&'a str> {
     if text == known.as_bytes() && !known.is_empty() {
         return Some(known);
     }
-    let is_plain = |byte: &u8| byte.is_ascii() && Symbol::allows(char::from(*byte));
-    if text.is_empty() || !text.iter().all(is_plain) {
+    if text.is_empty() || !text.iter().copied().all(is_symbol_byte) {
         return None;
     }
     std::str::from_utf8(text).ok()
