@@ -134,9 +134,14 @@ fn write_notes(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "  tester: {:.0} % busy, {} threads",
+        "  tester: {:.0} % busy, {} {}",
         outcome.busy_share * 100.0,
-        outcome.workers
+        outcome.workers,
+        if outcome.workers == 1 {
+            "thread"
+        } else {
+            "threads"
+        }
     )?;
     if outcome.interrupted {
         writeln!(
