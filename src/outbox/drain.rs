@@ -105,7 +105,7 @@ impl Outbox {
         self.totals.merged += merged;
         self.totals.delivered += 1;
         view.counts.merged += merged;
-        view.counts.deliver(1, event.tx, state.settings.mode);
+        view.counts.deliver(1, event.tx, state.settings().mode);
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
@@ -328,7 +328,7 @@ impl Outbox {
             // It was queued, sent or released since it was put on the list.
             return;
         }
-        if let Mode::Interval(ms) = state.settings.mode {
+        if let Mode::Interval(ms) = state.settings().mode {
             if view.now < state.next_due() {
                 view.timers.push((state.next_due(), slot));
                 return;
@@ -364,7 +364,7 @@ impl Outbox {
             totals.merged += merged;
             totals.delivered += 1;
             view.counts.merged += merged;
-            view.counts.deliver(1, event.tx, state.settings.mode);
+            view.counts.deliver(1, event.tx, state.settings().mode);
         }
     }
 

@@ -12,9 +12,8 @@ impl Outbox {
     pub(super) fn send_ledger(&mut self, id: Option<Id>, view: &mut View<'_>) {
         let queued = self.queued_of_epoch();
         let topics = self
-            .index
-            .iter()
-            .map(|(topic, slot)| self.ledger_entry(*topic, *slot, queued[slot.index()], view))
+            .subscribed_topics()
+            .map(|(topic, slot)| self.ledger_entry(topic, slot, queued[slot.index()], view))
             .collect();
         let answer = Control::Ledger(LedgerAnswer {
             id,

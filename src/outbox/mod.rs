@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `slot`, `state` | a subscription: account, and state of its delivery |
 //! | `subscribe` | subscriptions begin, change and end; epochs and overruns |
-//! | `queue`, `control`, `waiting` | entries that wait for the socket |
+//! | `queue`, `control`, `waiting`, `blocks` | entries that wait for the socket |
 //! | `drain`, `ledger` | from the queues to the frame buffer |
 //! | `overflow`, `thinning` | limits of a slow consumer, and the reduction of its queue |
 //! | `pings`, `read_window` | the pace of a client behind its kernel's and its own buffers |
@@ -124,6 +124,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocks;
 mod control;
 mod counts;
 mod drain;
@@ -206,8 +207,8 @@ pub struct Outbox {
     pub frames: FrameBuffer,
     slots: Vec<Slot>,
     free: Vec<SlotId>,
-    /// Subscribed topics in order, each with its slot.
-    index: Vec<(TopicId, SlotId)>,
+    /// Slots of the subscribed topics, in the order of the topics.
+    index: Vec<SlotId>,
     waiting: Queues,
     level: LagLevel,
     totals: Totals,
@@ -251,17 +252,21 @@ impl Outbox {
     }
 
     /// Subscribed topics in order, each with its slot.
-    pub fn subscribed_topics(&self) -> &[(TopicId, SlotId)] {
-        &self.index
+    pub fn subscribed_topics(&self) -> impl ExactSizeIterator<Item = (TopicId, SlotId)> {
+        self.index.iter().map(|slot| (self.topic_of(*slot), *slot))
+    }
+
+    fn topic_of(&self, slot: SlotId) -> TopicId {
+        self.slots[slot.index()].topic
     }
 
     /// Slot of a subscribed topic.
     pub fn slot_of(&self, topic: TopicId) -> Option<SlotId> {
         let place = self
             .index
-            .binary_search_by_key(&topic, |(held, _)| *held)
+            .binary_search_by_key(&topic, |slot| self.topic_of(*slot))
             .ok()?;
-        Some(self.index[place].1)
+        Some(self.index[place])
     }
 
     /// Subscription of a slot.
@@ -292,7 +297,7 @@ impl Outbox {
         let held = self
             .index
             .iter()
-            .map(|(_, slot)| self.slots[slot.index()].accounted())
+            .map(|slot| self.slots[slot.index()].accounted())
             .sum::<u64>();
         let Totals {
             delivered,
@@ -369,7 +374,7 @@ impl Outbox {
         if !state.mark_pending() {
             return;
         }
-        if matches!(state.settings.mode, Mode::Interval(_)) && now < state.next_due() {
+        if matches!(state.settings().mode, Mode::Interval(_)) && now < state.next_due() {
             timers.push((state.next_due(), slot));
         } else {
             self.waiting.pending.push_back((slot, now));

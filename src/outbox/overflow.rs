@@ -1,7 +1,7 @@
 //! Slow-consumer handling: notification first, then each subscription's `on_slow`.
 
 use super::queue::Entry;
-use super::{Outbox, SlotId, View};
+use super::{Outbox, Slot, SlotId, View};
 use crate::protocol::{LagLevel, Mode, OnSlow};
 
 /// Divisor of a limit at which the client is warned.
@@ -83,7 +83,7 @@ impl Outbox {
             .map(|(slot, _)| waiting(*slot))
             .filter(|slot| slot.is_pending());
         let (mut disconnects, mut degrades) = (false, self.degraded());
-        for settings in raw.chain(is_pending).map(|slot| slot.settings) {
+        for settings in raw.chain(is_pending).map(Slot::settings) {
             disconnects |= settings.on_slow == OnSlow::Disconnect;
             degrades |= settings.on_slow == OnSlow::Conflate && settings.mode == Mode::Raw;
         }

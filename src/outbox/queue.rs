@@ -1,17 +1,14 @@
 //! Send queue of a blocked connection, in wire order: events as bytes, and the entries between
 //! them.
 
-use std::collections::VecDeque;
-
 use super::SlotId;
+use super::blocks::{BlockDeque, ByteQueue};
 use crate::log::Event;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Id, Seq};
 
 /// Memory of an entry in bytes, counted against `fanout.outbox` in addition to the event's bytes.
 const ENTRY_BYTES: usize = size_of::<Entry>();
-/// Minimum number of sent bytes that are released at once, if they also exceed the unsent ones.
-const COMPACT_AT: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct EventEntry {
@@ -118,11 +115,11 @@ impl Entry {
 
 #[derive(Debug)]
 pub(super) struct SendQueue {
-    entries: VecDeque<Entry>,
+    entries: BlockDeque<Entry>,
     /// Position of the first entry. Positions are not reused when entries are removed.
     first: u32,
-    bytes: Vec<u8>,
-    read: usize,
+    /// Bytes of the queued events.
+    bytes: ByteQueue,
     events: usize,
     /// Memory of requested entries.
     asked: usize,
@@ -135,10 +132,9 @@ pub(super) struct SendQueue {
 
 impl SendQueue {
     pub(super) const EMPTY: Self = Self {
-        entries: VecDeque::new(),
+        entries: BlockDeque::new(),
         first: 0,
-        bytes: Vec::new(),
-        read: 0,
+        bytes: ByteQueue::EMPTY,
         events: 0,
         asked: 0,
         unasked: 0,
@@ -172,7 +168,7 @@ impl SendQueue {
 
     /// Memory of unrequested entries in bytes.
     pub(super) fn cost(&self) -> usize {
-        self.bytes.len() - self.read + self.events * ENTRY_BYTES + self.unasked
+        self.bytes.len() + self.events * ENTRY_BYTES + self.unasked
     }
 
     /// Publication time of the oldest queued event; if `asked_excuses`, only of events before the
@@ -188,7 +184,7 @@ impl SendQueue {
     }
 
     pub(super) fn push_event(&mut self, slot: SlotId, event: &Event, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.push(bytes);
         self.events += 1;
         self.entries.push_back(Entry::Event(EventEntry {
             slot,
@@ -238,7 +234,7 @@ impl SendQueue {
         self.epochs += usize::from(entry.begins_epoch());
     }
 
-    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+    pub(super) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
     }
 
@@ -259,37 +255,29 @@ impl SendQueue {
 
     /// Bytes of the event that was removed last; must be called once per event.
     pub(super) fn take_bytes(&mut self, len: u32) -> &[u8] {
-        if self.read > COMPACT_AT && self.read * 2 > self.bytes.len() {
-            self.bytes.drain(..self.read);
-            self.read = 0;
-        }
-        let from = self.read;
-        self.read += len as usize;
-        &self.bytes[from..self.read]
+        self.bytes.take(len as usize)
     }
 
     /// Rebuilds the queue: `decide` keeps or drops each entry, in order. Positions restart at 0.
     pub(super) fn rebuild(
         &mut self,
-        mut decide: impl FnMut(Entry, &mut VecDeque<Entry>) -> Verdict,
+        mut decide: impl FnMut(Entry, &mut BlockDeque<Entry>) -> Verdict,
     ) {
-        let old = std::mem::replace(self, Self::EMPTY);
-        let mut at = old.read;
+        let mut old = std::mem::replace(self, Self::EMPTY);
         for entry in old.entries {
             let len = match &entry {
                 Entry::Event(event) => event.len as usize,
                 _ => 0,
             };
-            let bytes = &old.bytes[at..at + len];
-            at += len;
+            let bytes = old.bytes.take(len);
             // The decider may put other entries first, but they are no events: bytes and events
             // stay in one order.
             if decide(entry, &mut self.entries) == Verdict::Kept && len > 0 {
-                self.bytes.extend_from_slice(bytes);
+                self.bytes.push(bytes);
                 self.events += 1;
             }
         }
-        let kept = std::mem::take(&mut self.entries);
+        let kept = std::mem::replace(&mut self.entries, BlockDeque::new());
         for entry in kept
             .iter()
             .filter(|entry| !matches!(entry, Entry::Event(_)))

@@ -18,17 +18,20 @@ use super::frame_buffer::SendLimits;
 use crate::market::UnixNanos;
 
 /// Window before the first measurement.
-const FIRST_WINDOW: u64 = 64 * 1024;
+const FIRST_WINDOW: u32 = 64 * 1024;
 /// Smallest window: a few messages.
 const WINDOW_MIN: u64 = 4 * 1024;
 /// Largest window; more than any kernel buffers.
-const WINDOW_MAX: u64 = 1 << 32;
+const WINDOW_MAX: u64 = u32::MAX as u64;
 /// Largest growth of a window by one pong.
 const GROWTH_MAX: u64 = 4;
 /// Shortest time between two pings, and shortest lag at which a client is held back.
 const SPACING_MIN: Duration = Duration::from_millis(50);
 /// Traffic between two pings of a client that gets much.
 const SPACING_BUSY: Duration = Duration::from_millis(100);
+
+/// Round trip of a client that has answered no ping.
+const NO_PONG: u64 = u64::MAX;
 
 /// Thresholds of a connection, as shares of `fanout.behind`.
 #[derive(Debug, Clone, Copy)]
@@ -68,14 +71,11 @@ impl Pace {
 /// A ping that is not answered yet.
 #[derive(Debug, Clone, Copy)]
 struct Ping {
-    number: u32,
     sent: UnixNanos,
     /// Position of the ping.
     at: u64,
-    /// Data before it that the client was not known to have read.
-    in_flight: u64,
-    /// Time since the ping before.
-    gap: Duration,
+    /// Time since the ping before, in nanoseconds.
+    gap_ns: u64,
     /// Most of that data was asked for by the client, so the ping ages later.
     is_asked: bool,
 }
@@ -93,10 +93,13 @@ pub(super) enum Look {
     Later(UnixNanos),
 }
 
-/// Estimate of how far a client has read.
+/// Estimate of how far a client has read. Small, because every subscriber has one.
 #[derive(Debug)]
 pub(super) struct ReadWindow {
+    /// Number of the latest ping.
     number: u32,
+    /// In bytes, up to [`WINDOW_MAX`].
+    window: u32,
     ping: Option<Ping>,
     /// Time of the latest ping.
     pinged: UnixNanos,
@@ -104,10 +107,14 @@ pub(super) struct ReadWindow {
     read_to: u64,
     /// Bytes that the client had asked for when it was pinged last.
     asked: u64,
-    window: u64,
-    /// Shortest time that a pong has taken.
-    round_trip: Option<Duration>,
+    /// Shortest time that a pong has taken, in nanoseconds; [`NO_PONG`] before the first one.
+    round_trip_ns: u64,
 }
+
+const _: () = assert!(
+    size_of::<ReadWindow>() == 72,
+    "a read window takes 72 bytes"
+);
 
 impl ReadWindow {
     pub(super) const fn new() -> Self {
@@ -118,7 +125,7 @@ impl ReadWindow {
             read_to: 0,
             asked: 0,
             window: FIRST_WINDOW,
-            round_trip: None,
+            round_trip_ns: NO_PONG,
         }
     }
 
@@ -134,24 +141,26 @@ impl ReadWindow {
         let is_asked = 2 * (asked - self.asked) >= in_flight.max(1);
         self.asked = asked;
         self.ping = Some(Ping {
-            number: self.number,
             sent: now,
             at,
-            in_flight,
-            gap,
+            gap_ns: gap.as_nanos() as u64,
             is_asked,
         });
         Some(self.number.to_be_bytes())
     }
 
+    fn round_trip(&self) -> Option<Duration> {
+        (self.round_trip_ns != NO_PONG).then_some(Duration::from_nanos(self.round_trip_ns))
+    }
+
     /// Payload of the ping that is unanswered.
     pub(super) fn unanswered(&self) -> Option<[u8; 4]> {
-        self.ping.map(|ping| ping.number.to_be_bytes())
+        self.ping.map(|_| self.number.to_be_bytes())
     }
 
     /// Limits until the first pong.
     pub(super) fn first_limits(&self, pace: Pace) -> Option<SendLimits> {
-        let ping = self.ping.filter(|_| self.round_trip.is_none())?;
+        let ping = self.ping.filter(|_| self.round_trip_ns == NO_PONG)?;
         let limits = self.limits_from(ping.at, pace);
         Some(SendLimits {
             ping_at: u64::MAX,
@@ -168,21 +177,23 @@ impl ReadWindow {
     ) -> Option<SendLimits> {
         let ping = self
             .ping
-            .take_if(|ping| payload == ping.number.to_be_bytes())?;
+            .take_if(|_| payload == self.number.to_be_bytes())?;
         let took = now.since(ping.sent);
-        let round_trip = self.round_trip.map_or(took, |least| least.min(took));
-        self.round_trip = Some(round_trip);
+        let round_trip = self.round_trip().map_or(took, |least| least.min(took));
+        self.round_trip_ns = round_trip.as_nanos() as u64;
+        let in_flight = ping.at.saturating_sub(self.read_to);
         self.read_to = ping.at;
         let lag = took.saturating_sub(round_trip);
+        let window = u64::from(self.window);
         if lag > pace.lag_max() {
-            let read = scaled(ping.in_flight, pace.target(), lag);
-            self.window = read.clamp(WINDOW_MIN, self.window);
-        } else if lag < pace.target() / 2 && ping.in_flight >= self.window / 2 {
+            let read = scaled(in_flight, pace.target(), lag);
+            self.window = read.clamp(WINDOW_MIN, window) as u32;
+        } else if lag < pace.target() / 2 && in_flight >= window / 2 {
             // Enough for two pings, so that a client that keeps up never waits for a pong.
             let time = 2 * (pace.busy_spacing() + round_trip);
-            let sent = scaled(ping.in_flight, time, ping.gap);
-            let window_max = WINDOW_MAX.min(self.window * GROWTH_MAX);
-            self.window = sent.clamp(self.window, window_max);
+            let sent = scaled(in_flight, time, Duration::from_nanos(ping.gap_ns));
+            let window_max = WINDOW_MAX.min(window * GROWTH_MAX);
+            self.window = sent.clamp(window, window_max) as u32;
         }
         Some(self.limits_from(self.read_to, pace))
     }
@@ -192,10 +203,11 @@ impl ReadWindow {
             return SendLimits::NONE;
         }
         // A ping in the middle, so that its pong comes before the client has read all.
-        let step = self.window / 2;
+        let window = u64::from(self.window);
+        let step = window / 2;
         SendLimits {
             ping_at: read_to + step,
-            hold_at: read_to + self.window,
+            hold_at: read_to + window,
             step,
         }
     }
@@ -203,7 +215,7 @@ impl ReadWindow {
     /// Start of the time for which the client has not read what was sent, its round trip taken off;
     /// `None` if all is read, or nothing is known.
     pub(super) fn unread_since(&self, behind_max: Duration) -> Option<UnixNanos> {
-        let (ping, round_trip) = (self.ping?, self.round_trip?);
+        let (ping, round_trip) = (self.ping?, self.round_trip()?);
         let excused = if ping.is_asked {
             behind_max
         } else {
@@ -215,7 +227,7 @@ impl ReadWindow {
     /// The next step, at its time.
     pub(super) fn look(&self, now: UnixNanos, pace: Pace) -> Look {
         let at = self.look_at(pace);
-        match (self.ping, self.round_trip) {
+        match (self.ping, self.round_trip()) {
             _ if now < at => Look::Later(at),
             (None, _) => Look::Ping,
             (Some(_), None) => Look::Release,
@@ -228,7 +240,7 @@ impl ReadWindow {
         match self.ping {
             Some(ping) => ping
                 .sent
-                .plus(self.round_trip.unwrap_or_default() + pace.spacing()),
+                .plus(self.round_trip().unwrap_or_default() + pace.spacing()),
             None => self.pinged.plus(pace.spacing()),
         }
     }

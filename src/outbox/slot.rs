@@ -1,7 +1,7 @@
 use super::State;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
-use crate::protocol::{Epoch, Mode, OnSlow, Seq, Settings};
+use crate::protocol::{Epoch, Mode, OnSlow, PackedSettings, Seq, Settings};
 use crate::topic::Kind;
 
 /// Number of a subscription within its connection.
@@ -28,8 +28,7 @@ pub struct Slot {
     pub place: u32,
     /// Generation of the account's epoch.
     pub generation: u32,
-    /// Delivery settings in force.
-    pub settings: Settings,
+    settings: PackedSettings,
     /// Relation between the topic's events.
     pub kind: Kind,
     /// Changed only by the transitions below, together with the number of queued entries.
@@ -44,7 +43,7 @@ pub struct Slot {
 
 // Very many of them: the state is a byte here, so that its numbers take memory only while there are
 // some.
-const _: () = assert!(size_of::<Slot>() == 48, "a subscription takes 48 bytes");
+const _: () = assert!(size_of::<Slot>() == 40, "a subscription takes 40 bytes");
 
 /// Entries left of a subscription after one of them has left the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +83,7 @@ impl Slot {
             topic,
             place: 0,
             generation: epoch.generation,
-            settings,
+            settings: settings.into(),
             kind,
             state: State::Live,
             start,
@@ -93,9 +92,20 @@ impl Slot {
         }
     }
 
+    /// Delivery settings in force.
+    pub fn settings(&self) -> Settings {
+        self.settings.into()
+    }
+
+    /// Changes the delivery settings.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings.into();
+    }
+
     /// True if it is conflated: by its mode, or because the client is degraded.
     pub fn merges(&self, degraded: bool) -> bool {
-        self.settings.mode != Mode::Raw || (degraded && self.settings.on_slow == OnSlow::Conflate)
+        let settings = self.settings();
+        settings.mode != Mode::Raw || (degraded && settings.on_slow == OnSlow::Conflate)
     }
 
     fn backlog(&mut self) -> &mut Backlog {

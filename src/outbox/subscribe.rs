@@ -38,8 +38,10 @@ impl Outbox {
                 SlotId((self.slots.len() - 1) as u32)
             }
         };
-        let place = self.index.partition_point(|(held, _)| *held < topic);
-        self.index.insert(place, (topic, slot));
+        let place = self
+            .index
+            .partition_point(|held| self.topic_of(*held) < topic);
+        self.index.insert(place, slot);
         match join {
             Join::Live => {}
             Join::Snapshot(events) | Join::Anew(events) => self.snapshot(slot, events, view),
@@ -120,9 +122,9 @@ impl Outbox {
         let degraded = self.degraded();
         let state = &mut self.slots[slot.index()];
         let merged_before = state.merges(degraded);
-        self.merging -= u32::from(state.settings.mode != Mode::Raw);
+        self.merging -= u32::from(state.settings().mode != Mode::Raw);
         self.merging += u32::from(settings.mode != Mode::Raw);
-        state.settings = settings;
+        state.set_settings(settings);
         if let Mode::Interval(ms) = settings.mode {
             let soonest = view.now.plus(Duration::from_millis(ms.into()));
             if state.next_due() > soonest {
@@ -165,13 +167,13 @@ impl Outbox {
     pub fn unsubscribe(&mut self, topic: TopicId) -> Option<SlotId> {
         let place = self
             .index
-            .binary_search_by_key(&topic, |(held, _)| *held)
+            .binary_search_by_key(&topic, |slot| self.topic_of(*slot))
             .ok()?;
-        let (_, slot) = self.index.remove(place);
+        let slot = self.index.remove(place);
         let state = &mut self.slots[slot.index()];
         // The account ends here; its sums stay in the totals, which are compared with them.
         self.ended += state.accounted();
-        self.merging -= u32::from(state.settings.mode != Mode::Raw);
+        self.merging -= u32::from(state.settings().mode != Mode::Raw);
         if state.release() {
             self.free.push(slot);
         }

@@ -4,8 +4,9 @@
 //! The reduced queue is bounded by the number of subscriptions, the requested data and
 //! `fanout.outbox`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
+use super::blocks::BlockDeque;
 use super::queue::{Entry, GapEntry, ResumeEntry, Verdict};
 use super::slot::Left;
 use super::{Outbox, Slot, SlotId, State, View};
@@ -76,7 +77,7 @@ impl Gaps {
     fn last<'k>(
         &self,
         slot: SlotId,
-        kept: &'k mut VecDeque<Entry>,
+        kept: &'k mut BlockDeque<Entry>,
     ) -> Option<&'k mut Box<GapEntry>> {
         match kept.get_mut(self.0[slot.index()]?) {
             Some(Entry::Gap(gap)) => Some(gap),
@@ -85,7 +86,13 @@ impl Gaps {
     }
 
     /// Reports an event as lost. Returns the memory of a new gap in bytes.
-    fn add(&mut self, id: SlotId, seq: Seq, kept: &mut VecDeque<Entry>, slot: &mut Slot) -> usize {
+    fn add(
+        &mut self,
+        id: SlotId,
+        seq: Seq,
+        kept: &mut BlockDeque<Entry>,
+        slot: &mut Slot,
+    ) -> usize {
         if let Some(gap) = self
             .last(id, kept)
             .filter(|gap| gap.cause == GapCause::Slow)
@@ -108,7 +115,7 @@ impl Gaps {
 
     /// Joins a gap with the previous one if they are adjacent and have the same cause; under memory
     /// pressure, gaps of other causes are joined with cause `slow`.
-    fn join(&self, gap: &GapEntry, kept: &mut VecDeque<Entry>, under_pressure: bool) -> bool {
+    fn join(&self, gap: &GapEntry, kept: &mut BlockDeque<Entry>, under_pressure: bool) -> bool {
         let Some(last) = self.last(gap.slot, kept) else {
             return false;
         };

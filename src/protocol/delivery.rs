@@ -146,3 +146,67 @@ impl Settings {
         Ok(settings)
     }
 }
+
+/// [`Settings`] in two bytes, for what is kept of each subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PackedSettings(u16);
+
+/// Bits of the policy; the mode is above them.
+const ON_SLOW_BITS: u32 = 2;
+/// Codes of modes; an interval is its milliseconds above the last of them.
+const RAW: u16 = 0;
+const CONFLATE: u16 = 1;
+const INTERVAL: u16 = 2;
+
+const _: () = assert!(
+    INTERVALS_MS[INTERVALS_MS.len() - 1] + INTERVAL < 1 << (16 - ON_SLOW_BITS),
+    "each interval has a code"
+);
+
+impl From<Settings> for PackedSettings {
+    fn from(settings: Settings) -> Self {
+        let mode = match settings.mode {
+            Mode::Raw => RAW,
+            Mode::Conflate => CONFLATE,
+            Mode::Interval(ms) => INTERVAL + ms,
+        };
+        let on_slow = match settings.on_slow {
+            OnSlow::Conflate => 0,
+            OnSlow::Gap => 1,
+            OnSlow::Disconnect => 2,
+        };
+        Self((mode << ON_SLOW_BITS) | on_slow)
+    }
+}
+
+impl From<PackedSettings> for Settings {
+    fn from(PackedSettings(bits): PackedSettings) -> Self {
+        let mode = match bits >> ON_SLOW_BITS {
+            RAW => Mode::Raw,
+            CONFLATE => Mode::Conflate,
+            interval => Mode::Interval(interval - INTERVAL),
+        };
+        let on_slow = match bits & ((1 << ON_SLOW_BITS) - 1) {
+            0 => OnSlow::Conflate,
+            1 => OnSlow::Gap,
+            _ => OnSlow::Disconnect,
+        };
+        Self { mode, on_slow }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_settings_are_unpacked_as_they_were() {
+        let intervals = INTERVALS_MS.map(Mode::Interval);
+        for mode in [Mode::Raw, Mode::Conflate].into_iter().chain(intervals) {
+            for on_slow in [OnSlow::Conflate, OnSlow::Gap, OnSlow::Disconnect] {
+                let settings = Settings { mode, on_slow };
+                assert_eq!(Settings::from(PackedSettings::from(settings)), settings);
+            }
+        }
+    }
+}

@@ -153,6 +153,7 @@ pub use control::{
     SourceChange, SourceState, Subscribed, Subscriptions, TopicsChange, Unsubscribed, Welcome,
 };
 pub use data_event::DataEvent;
+pub(crate) use delivery::PackedSettings;
 pub use delivery::{DeliveryWish, INTERVALS_MS, Mode, OnSlow, Settings};
 pub use encoding::{Encoding, PerEncoding};
 pub use epoch::Epoch;

@@ -4,7 +4,7 @@ use super::slice::{Budget, TOPICS_A_STEP};
 use super::{View, topic_entry};
 use crate::access::{Name, Visible};
 use crate::log::TopicId;
-use crate::protocol::{Entry, Settings};
+use crate::protocol::{Entry, PackedSettings, Settings};
 use crate::topic::{Topic, TopicPattern};
 
 /// Subscribed topics that match a name; each examined topic is charged to the budget.
@@ -103,7 +103,7 @@ impl<T> PatternMap<T> {
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionSet {
     /// Sorted by topic.
-    topics: Vec<(TopicId, Settings)>,
+    topics: Vec<(TopicId, PackedSettings)>,
     patterns: PatternMap<Settings>,
 }
 
@@ -124,7 +124,7 @@ impl SubscriptionSet {
     /// Settings of the subscription with this name.
     pub(super) fn settings(&self, name: &Name) -> Option<Settings> {
         match name {
-            Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1),
+            Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1.into()),
             Name::Pattern(pattern) => self.patterns.get(pattern).copied(),
         }
     }
@@ -136,8 +136,8 @@ impl SubscriptionSet {
         for (name, settings) in names {
             match name {
                 Name::Topic(topic) => match self.place(*topic) {
-                    Ok(at) => self.topics[at].1 = *settings,
-                    Err(_) => topics.push((*topic, *settings)),
+                    Ok(at) => self.topics[at].1 = (*settings).into(),
+                    Err(_) => topics.push((*topic, (*settings).into())),
                 },
                 Name::Pattern(pattern) => patterns.push((pattern.clone(), *settings)),
             }
@@ -181,7 +181,7 @@ impl SubscriptionSet {
     /// Effective settings of a topic: those of the most specific name that covers it.
     pub(super) fn in_force(&self, topic: TopicId, visible: Visible<'_>) -> Option<Settings> {
         if let Ok(at) = self.place(topic) {
-            return Some(self.topics[at].1);
+            return Some(self.topics[at].1.into());
         }
         if !self.has_patterns() {
             return None;

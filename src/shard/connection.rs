@@ -368,9 +368,6 @@ impl Held for Outbox {
         self.subscribed_topics().len()
     }
     fn topics(&self) -> Vec<TopicId> {
-        self.subscribed_topics()
-            .iter()
-            .map(|(topic, _)| *topic)
-            .collect()
+        self.subscribed_topics().map(|(topic, _)| topic).collect()
     }
 }

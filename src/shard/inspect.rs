@@ -35,7 +35,7 @@ impl Shard {
         let behind_max = self.feed.config.limits.outbox.behind_max;
         let mut modes = [0; 3];
         for (_, slot) in outbox.subscribed_topics() {
-            modes[outbox.slot(*slot).settings.mode.index()] += 1;
+            modes[outbox.slot(slot).settings().mode.index()] += 1;
         }
         let waits_for = if connection.closing.is_some() {
             Some(WaitsFor::Close)

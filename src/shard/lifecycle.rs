@@ -73,7 +73,7 @@ impl Shard {
 
     pub(super) fn begin_closing(&mut self, key: ConnectionKey, closing: Closing) {
         let held: Vec<(TopicId, SlotId)> =
-            self.connections[key].outbox.subscribed_topics().to_vec();
+            self.connections[key].outbox.subscribed_topics().collect();
         for (topic, _) in held {
             self.release(key, topic);
         }
@@ -128,7 +128,7 @@ impl Shard {
     /// Removes a connection and closes its socket.
     pub(super) fn remove(&mut self, key: ConnectionKey) {
         let held: Vec<(TopicId, SlotId)> =
-            self.connections[key].outbox.subscribed_topics().to_vec();
+            self.connections[key].outbox.subscribed_topics().collect();
         for (topic, _) in held {
             self.release(key, topic);
         }

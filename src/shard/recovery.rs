@@ -67,8 +67,7 @@ impl Shard {
             let slots: Vec<SlotId> = connection
                 .outbox
                 .subscribed_topics()
-                .iter()
-                .map(|(_, slot)| *slot)
+                .map(|(_, slot)| slot)
                 .collect();
             for slot in slots {
                 change(&mut connection.outbox, slot, &mut view);

@@ -300,8 +300,7 @@ impl Shard {
                 connection
                     .outbox
                     .subscribed_topics()
-                    .iter()
-                    .any(|(topic, _)| visible.topic(*topic).source == source)
+                    .any(|(topic, _)| visible.topic(topic).source == source)
             })
             .map(|(key, _)| key)
             .collect();

@@ -295,7 +295,7 @@ fn only_the_pong_of_the_unanswered_ping_counts() {
     assert_eq!(window.unread_since(BEHIND), None, "nothing is known of it");
     assert_eq!(window.pong(b"", now, PACE), None);
     let limits = window.pong(&[0, 0, 0, 1], now, PACE).expect("its own ping");
-    assert_eq!(limits.hold_at, 100 + FIRST_WINDOW);
+    assert_eq!(limits.hold_at, 100 + u64::from(FIRST_WINDOW));
     assert_eq!(window.pong(&[0, 0, 0, 1], now, PACE), None, "once");
     let raw = Pace::new(BEHIND, false);
     assert_eq!(window.ping(now, 900_000, 0), Some([0, 0, 0, 2]));

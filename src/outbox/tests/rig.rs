@@ -297,8 +297,8 @@ impl Rig {
         self.pong();
         self.pong();
         for (topic, slot) in self.outbox.subscribed_topics() {
-            let state = self.outbox.slot(*slot);
-            let head = self.replica.head(*topic);
+            let state = self.outbox.slot(slot);
+            let head = self.replica.head(topic);
             assert_eq!(
                 (state.head, state.tail(), state.queued(), state.is_pending()),
                 (head, head, 0, false),

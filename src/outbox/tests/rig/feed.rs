@@ -126,7 +126,8 @@ impl Rig {
     /// The shard goes on from a checkpoint, as `Shard::restore` does.
     pub(in crate::outbox::tests) fn restore(&mut self) {
         let checkpoint = self.bus.checkpoint(0);
-        for (topic, slot) in self.outbox.subscribed_topics().to_vec() {
+        let held: Vec<_> = self.outbox.subscribed_topics().collect();
+        for &(topic, slot) in &held {
             let known = self.replica.epoch(topic);
             if checkpoint.epoch(topic) != known {
                 let ended_at = checkpoint.ended_at(topic, known);
@@ -134,7 +135,7 @@ impl Rig {
             }
         }
         self.replica.restore(&checkpoint);
-        for (_, slot) in self.outbox.subscribed_topics().to_vec() {
+        for (_, slot) in held {
             self.with_view(|outbox, view| outbox.on_overrun(slot, view));
         }
     }
