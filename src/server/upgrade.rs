@@ -70,7 +70,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
     // Copied, because the original would keep hyper's whole buffer in memory.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
     Some(Adopted {
-        transport: Transport::Plain(parts.io.into_inner().into_inner()),
+        transport: Transport::plain(parts.io.into_inner().into_inner()).ok()?,
         encoding,
         message_max,
         read_ahead,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::command::Command;
-use super::connection::{Adopted, Connection, ConnectionKey, Peer};
+use super::connection::{Adopted, Connection, ConnectionKey, Inbox, Peer};
 use super::lifecycle::{SHUTTING_DOWN, TOO_SLOW};
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
@@ -76,9 +76,9 @@ impl Shard {
         } = adopted;
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
-        let (feed, ready) = (&self.feed, &self.ready);
+        let feed = &self.feed;
         let session = Session::new(principal.limits(&self.limits), feed.now);
-        let key = self.connections.insert(|key, generation| Connection {
+        let key = self.connections.insert(|generation| Connection {
             transport,
             outbox,
             dirty: false,
@@ -92,23 +92,20 @@ impl Shard {
                 principal,
                 partial: None,
                 guard: super::reader::FrameRateLimit::default(),
-                waker: ready.waker(key),
                 generation,
                 received: feed.now,
                 pinged: false,
                 lag_at: UnixNanos(u64::MAX),
                 next_heartbeat: feed.now.plus(feed.config.limits.heartbeat),
                 checkup_at: UnixNanos(u64::MAX),
-                pong: None,
-                heartbeat: feed.config.limits.heartbeat,
-                paused_since: None,
-                stalled_since: None,
-                inbox: std::collections::VecDeque::new(),
+                heartbeat_ms: feed.config.limits.heartbeat.as_millis() as u32,
+                backpressure: None,
+                inbox: Inbox::default(),
                 permit,
-                address: peer,
+                ip: peer.ip(),
+                port: peer.port(),
                 agent,
                 connected: feed.now,
-                late_since: None,
                 unaccounted: 0,
                 known_sources: Box::default(),
             }),
@@ -124,6 +121,10 @@ impl Shard {
         self.feed.metrics.connections.inc();
         self.feed.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");
+        let transport = &mut self.connections[key].transport;
+        if let Err(error) = self.sockets.add(key, transport) {
+            return self.end(key, Some(error.kind()));
+        }
         if refused || self.draining {
             let (code, message) = if refused {
                 (Code::ConnectionLimit, CONNECTION_LIMIT)
@@ -137,7 +138,7 @@ impl Shard {
                 after_ms: 5000,
             };
             self.close(key, &bye, code);
-            return self.on_ready(key);
+            return;
         }
         let welcome = self.welcome(key, self.connections[key].peer.generation.0, encoding);
         self.connections[key].outbox.respond(welcome);
@@ -146,7 +147,6 @@ impl Shard {
         if !read_ahead.is_empty() {
             self.take_bytes(key, &read_ahead);
         }
-        self.on_ready(key);
     }
 
     fn welcome(&self, key: ConnectionKey, generation: u32, encoding: Encoding) -> Control {

@@ -1,8 +1,7 @@
 //! One client: its socket, its session, its outbox.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::task::{Poll, Waker};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,14 +88,14 @@ pub(super) struct Connection {
     pub peer: Box<Peer>,
 }
 
-/// State for a client's requests and timers.
+/// State for a client's requests and timers. Small, because there are very many; the state that
+/// only some clients have is in [`Backpressure`] and [`Inbox`].
 #[derive(Debug)]
 pub(super) struct Peer {
     pub session: Session,
     pub principal: Principal,
     pub partial: Option<Box<Partial>>,
     pub guard: FrameRateLimit,
-    pub waker: Waker,
     pub generation: Generation,
     /// Time of the last received bytes.
     pub received: UnixNanos,
@@ -107,26 +106,96 @@ pub(super) struct Peer {
     pub next_heartbeat: UnixNanos,
     /// Time of the next keepalive check; timers of other times are void.
     pub checkup_at: UnixNanos,
-    /// Answer to the latest ping that came while the socket was full.
-    pub pong: Option<Box<[u8]>>,
     /// Heartbeat interval, as in its `welcome`.
-    pub heartbeat: Duration,
-    /// Time since when reading is paused; its silence does not count from then on.
-    pub paused_since: Option<UnixNanos>,
-    /// Time since when its socket has accepted no queued data and no pong was received.
-    pub stalled_since: Option<UnixNanos>,
-    /// Received requests that are executed in later turns.
-    pub inbox: VecDeque<(Vec<u8>, Encoding)>,
+    pub heartbeat_ms: u32,
+    /// State of a client that is not read from or that does not read.
+    pub backpressure: Option<Box<Backpressure>>,
+    pub inbox: Inbox,
     pub permit: Option<Permit>,
-    pub address: SocketAddr,
+    pub ip: IpAddr,
+    pub port: u16,
     pub agent: Box<str>,
     pub connected: UnixNanos,
-    /// Time since when it is continuously late.
-    pub late_since: Option<UnixNanos>,
     /// Events of this connection included in the counter of unaccounted events.
     pub unaccounted: u64,
     /// Sources that are not live, of which the client was notified, with the time of the change.
     pub known_sources: Box<[(SourceId, UnixNanos)]>,
+}
+
+/// State of a client that is not read from or that does not read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Backpressure {
+    /// Time since when reading is paused; its silence does not count from then on.
+    pub paused_since: Option<UnixNanos>,
+    /// Time since when its socket has accepted no queued data and no pong was received.
+    pub stalled_since: Option<UnixNanos>,
+    /// Time since when it is continuously late.
+    pub late_since: Option<UnixNanos>,
+    /// Answer to the latest ping that came while the socket was full.
+    pub pong: Option<Box<[u8]>>,
+}
+
+static NONE: Backpressure = Backpressure {
+    paused_since: None,
+    stalled_since: None,
+    late_since: None,
+    pong: None,
+};
+
+impl Peer {
+    /// Its state under backpressure.
+    pub(super) fn backpressure(&self) -> &Backpressure {
+        self.backpressure.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Its state under backpressure, to change it.
+    pub(super) fn backpressure_mut(&mut self) -> &mut Backpressure {
+        self.backpressure.get_or_insert_default()
+    }
+
+    /// Releases unused memory.
+    pub(super) fn shrink(&mut self) {
+        self.backpressure.take_if(|state| **state == NONE);
+        self.session.shrink();
+    }
+}
+
+/// Received requests that are executed in later turns, each with its encoding.
+#[derive(Debug, Default)]
+pub(super) struct Inbox(Option<Box<Requests>>);
+
+/// Memory of an [`Inbox`], which most clients do not need most of the time.
+#[derive(Debug, Default)]
+struct Requests {
+    queue: VecDeque<(Vec<u8>, Encoding)>,
+}
+
+impl Inbox {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn push(&mut self, request: Vec<u8>, encoding: Encoding) {
+        let requests = self.0.get_or_insert_default();
+        requests.queue.push_back((request, encoding));
+    }
+
+    /// Takes the oldest request; releases the memory with the last one.
+    pub(super) fn pop(&mut self) -> Option<(Vec<u8>, Encoding)> {
+        let request = self.0.as_mut()?.queue.pop_front();
+        self.0.take_if(|requests| requests.queue.is_empty());
+        request
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// Memory in bytes.
+    fn bytes(&self) -> usize {
+        let queue = self.0.iter().flat_map(|requests| &requests.queue);
+        queue.map(|(bytes, _)| bytes.len() + REQUEST_BYTES).sum()
+    }
 }
 
 /// Result of a flush.
@@ -181,13 +250,14 @@ impl Connection {
         match flushed {
             Flushed::Blocked => {
                 self.waited = true;
-                if written > 0 || self.peer.stalled_since.is_none() {
-                    self.peer.stalled_since = Some(view.now);
+                let state = self.peer.backpressure_mut();
+                if written > 0 || state.stalled_since.is_none() {
+                    state.stalled_since = Some(view.now);
                 }
             }
             Flushed::All if self.waited => {
                 self.waited = false;
-                self.peer.stalled_since = None;
+                self.peer.backpressure_mut().stalled_since = None;
             }
             _ => {}
         }
@@ -203,11 +273,8 @@ impl Connection {
                     *written += taken;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    let ready = self.transport.poll_write_ready(&self.peer.waker);
-                    if ready.is_pending() {
-                        self.outbox.frames.blocked = true;
-                        return Some(Flushed::Blocked);
-                    }
+                    self.outbox.frames.blocked = true;
+                    return Some(Flushed::Blocked);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Some(Flushed::Broken(error.kind())),
@@ -216,15 +283,12 @@ impl Connection {
         None
     }
 
-    /// Checks whether the socket is writable again after a notification of the runtime.
+    /// The socket accepts bytes again.
     pub(super) fn unblock(&mut self) {
-        if self.outbox.frames.blocked
-            && self.transport.poll_write_ready(&self.peer.waker).is_ready()
-        {
-            self.outbox.frames.blocked = false;
-            if let Some(pong) = self.peer.pong.take() {
-                self.outbox.frames.frames(&pong);
-            }
+        self.outbox.frames.blocked = false;
+        let state = self.peer.backpressure.as_mut();
+        if let Some(pong) = state.and_then(|state| state.pong.take()) {
+            self.outbox.frames.frames(&pong);
         }
     }
 
@@ -238,10 +302,7 @@ impl Connection {
     /// Up to then reading goes on, for the control frames between and behind them.
     pub(super) fn reading_paused(&self, message_bytes_max: usize) -> bool {
         let inbox = &self.peer.inbox;
-        !inbox.is_empty() && {
-            let cost = |(bytes, _): &(Vec<u8>, Encoding)| bytes.len() + REQUEST_BYTES;
-            inbox.iter().map(cost).sum::<usize>() + READ_BYTES > message_bytes_max
-        }
+        !inbox.is_empty() && inbox.bytes() + READ_BYTES > message_bytes_max
     }
 
     /// Writes pongs and the answer to a close. While the socket is full, only the latest pong is
@@ -255,7 +316,7 @@ impl Connection {
         while let [first, len, ..] = rest {
             let (frame, behind) = rest.split_at((2 + usize::from(*len)).min(rest.len()));
             if first & 0x0f == PONG {
-                self.peer.pong = Some(frame.into());
+                self.peer.backpressure_mut().pong = Some(frame.into());
             } else {
                 self.outbox.frames.frames(frame);
             }
@@ -275,9 +336,11 @@ impl Connection {
     /// Extends all deadlines by a pause of the server.
     pub(super) fn excuse_pause(&mut self, pause: Duration) {
         self.excuse(pause);
-        let peer = &mut self.peer;
-        for since in peer.paused_since.iter_mut().chain(&mut peer.stalled_since) {
-            *since = since.plus(pause);
+        if let Some(state) = &mut self.peer.backpressure {
+            let paused = state.paused_since.iter_mut();
+            for since in paused.chain(&mut state.stalled_since) {
+                *since = since.plus(pause);
+            }
         }
         if let Some(Closing::Flushing(since) | Closing::Sent(since)) = &mut self.closing {
             *since = since.plus(pause);
@@ -288,11 +351,6 @@ impl Connection {
     /// an unsent byte makes the socket unwritable.
     pub(super) fn is_sent(&self) -> bool {
         self.outbox.frames.is_empty() && self.transport.is_sent()
-    }
-
-    /// Reads some bytes. `Pending` if there are none; the waker is set.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
-        self.transport.poll_read(buffer, &self.peer.waker)
     }
 
     /// Checks the limits of a client that must read before more is sent.
@@ -309,8 +367,9 @@ impl Connection {
         if level != self.level_told {
             metrics.change_late(self.level_told, level);
             self.level_told = level;
-            let since = self.peer.late_since.unwrap_or(now);
-            self.peer.late_since = (level != LagLevel::Ok).then_some(since);
+            let state = self.peer.backpressure_mut();
+            let since = state.late_since.unwrap_or(now);
+            state.late_since = (level != LagLevel::Ok).then_some(since);
         }
         let queued = self.outbox.queued_bytes() as u32;
         if queued != self.queued_told {
@@ -350,8 +409,9 @@ impl Connection {
         let of_reading = message_ends
             .into_iter()
             .chain([peer.received.plus(silence)])
-            .filter(|_| peer.paused_since.is_none());
+            .filter(|_| peer.backpressure().paused_since.is_none());
         let stall_ends = peer
+            .backpressure()
             .stalled_since
             .map(|since| since.plus(limits.stall_timeout));
         of_reading

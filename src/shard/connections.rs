@@ -52,15 +52,12 @@ impl Connections {
         self.iter().map(|(key, _)| key).collect()
     }
 
-    /// Adds the connection that `make` returns for its key and generation.
-    pub(super) fn insert(
-        &mut self,
-        make: impl FnOnce(ConnectionKey, Generation) -> Connection,
-    ) -> ConnectionKey {
+    /// Adds the connection that `make` returns for its generation.
+    pub(super) fn insert(&mut self, make: impl FnOnce(Generation) -> Connection) -> ConnectionKey {
         self.generation = self.generation.wrapping_add(1);
         let entry = self.slab.vacant_entry();
         let key = ConnectionKey(entry.key() as u32);
-        entry.insert(make(key, Generation(self.generation)));
+        entry.insert(make(Generation(self.generation)));
         key
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::command::{Command, ShardHandle};
-use super::connection::ConnectionKey;
 use super::connection::READ_BYTES;
 use super::connections::Connections;
 use super::feed::Feed;
@@ -14,12 +13,13 @@ use super::feed::ShardConfig;
 use super::meters::Meters;
 use super::pause::{LOOK_EVERY, PauseDetector};
 use super::reader::websocket_config;
+use super::sockets::{Ready, Sockets};
 use super::timers::{Due, Timers};
 use super::turn_events::FanOut;
 use super::{SERVING_MAX, Shard};
 use crate::bus::Emitter;
 use crate::limits::ShardLimits;
-use crate::log::{DemandSignal, Log, Next, Replica};
+use crate::log::{Checkpoint, DemandSignal, Log, Next, Replica};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache};
@@ -51,7 +51,10 @@ pub fn spawn(
         fan_out: FanOut::default(),
         meters: Meters::new(metrics.add_shard(number)),
         pauses: PauseDetector::default(),
-        ready: Arc::default(),
+        sockets: {
+            let _registers_with_it = runtime.enter();
+            Sockets::new()?
+        },
         timers: Timers::default(),
         read_buffer: vec![0; READ_BYTES].into(),
         draining: false,
@@ -82,6 +85,16 @@ pub fn spawn(
     Ok((handle, thread))
 }
 
+/// Reasons for the end of a wait.
+enum Woken {
+    /// A batch, a socket or a timer.
+    Due,
+    /// A command; `None` once all handles are dropped.
+    Command(Option<Command>),
+    /// Answer to a request for a checkpoint; `None` if the bus has stopped.
+    Restored(Option<Arc<Checkpoint>>),
+}
+
 impl Shard {
     /// Applies other limits and times.
     pub(super) fn tune(&mut self, limits: ShardLimits, demand: Arc<[Arc<DemandSignal>]>) {
@@ -96,10 +109,11 @@ impl Shard {
         let mut ready = Vec::new();
         let mut busy = false;
         loop {
-            // Every turn, so that the runtime polls the sockets and handshakes continue, however
-            // fast the log grows.
-            tokio::task::yield_now().await;
-            if !busy && !self.wait(&mut commands).await {
+            // Every turn ends in the runtime once, which polls the sockets and continues handshakes,
+            // however fast the log grows.
+            if busy {
+                tokio::task::yield_now().await;
+            } else if !self.wait(&mut commands).await {
                 return;
             }
             self.feed.now = self.feed.config.clock.now();
@@ -112,7 +126,7 @@ impl Shard {
             self.feed.counts.settle(self.feed.now);
             busy = self.take_commands(&mut commands);
             busy |= self.make_snapshots();
-            self.ready.take(&mut ready);
+            self.sockets.take(&mut ready);
             self.serve(&mut ready);
             let flushes = self.feed.now >= self.flush_at;
             busy |= self.take_batches();
@@ -131,22 +145,22 @@ impl Shard {
 
     /// Reads ready sockets and executes their requests, for at most [`SERVING_MAX`]; then events
     /// are delivered first.
-    fn serve(&mut self, ready: &mut Vec<ConnectionKey>) {
-        let mut keys = ready.drain(..);
-        for key in keys.by_ref() {
-            self.on_ready(key);
+    fn serve(&mut self, ready: &mut Vec<Ready>) {
+        let mut found = ready.drain(..);
+        for ready in found.by_ref() {
+            self.on_ready(ready);
             if self.feed.config.clock.now().since(self.feed.now) >= SERVING_MAX {
                 break;
             }
         }
-        if keys.len() > 0 {
+        if found.len() > 0 {
             // Their pongs may be in sockets that a saturated shard reads late.
-            for key in keys.as_slice() {
+            for Ready { key, .. } in found.as_slice() {
                 if let Some(connection) = self.connections.get_mut(*key) {
                     connection.outbox.defer_hearing();
                 }
             }
-            self.ready.put_back(keys);
+            self.sockets.put_back(found);
         }
     }
 
@@ -163,42 +177,55 @@ impl Shard {
             .chain(self.feed.counts.report_at())
             .min()
             .map(|at| self.feed.config.clock.instant_at(at));
-        let timer = async {
-            match next_timer {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
         let is_restoring = self.feed.restoring.is_some();
-        let restored = async {
-            match &mut self.feed.restoring {
-                Some(answer) => answer.await.ok(),
-                None => std::future::pending().await,
-            }
+        let mut has_waited = false;
+        let woken = {
+            let timer = async {
+                match next_timer {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let restored = async {
+                match &mut self.feed.restoring {
+                    Some(answer) => answer.await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            let woken = async {
+                tokio::select! {
+                    biased;
+                    () = self.feed.log.reader(self.number).notified(), if !is_restoring => Woken::Due,
+                    () = self.sockets.ready() => Woken::Due,
+                    command = commands.recv() => Woken::Command(command),
+                    checkpoint = restored => Woken::Restored(checkpoint),
+                    () = timer => Woken::Due,
+                }
+            };
+            let mut woken = std::pin::pin!(woken);
+            std::future::poll_fn(|context| {
+                let polled = woken.as_mut().poll(context);
+                has_waited |= polled.is_pending();
+                polled
+            })
+            .await
         };
-        let command = tokio::select! {
-            biased;
-            () = self.feed.log.reader(self.number).notified(), if !is_restoring => None,
-            () = self.ready.notified() => None,
-            command = commands.recv() => Some(command),
-            checkpoint = restored => {
+        if !has_waited {
+            tokio::task::yield_now().await;
+        }
+        self.feed.now = self.feed.config.clock.now();
+        match woken {
+            Woken::Due => {}
+            Woken::Command(None) => return false,
+            Woken::Command(Some(command)) => self.on_command(command),
+            Woken::Restored(checkpoint) => {
                 self.feed.restoring = None;
                 if let Some(checkpoint) = checkpoint {
                     self.restore(&checkpoint);
                 }
-                None
-            }
-            () = timer => None,
-        };
-        match command {
-            None => true,
-            Some(None) => false,
-            Some(Some(command)) => {
-                self.feed.now = self.feed.config.clock.now();
-                self.on_command(command);
-                true
             }
         }
+        true
     }
 
     fn take_commands(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {

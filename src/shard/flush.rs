@@ -76,7 +76,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(key)
             && std::mem::take(&mut connection.left_unread)
         {
-            self.ready.push(key);
+            self.sockets.serve_next(key);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Inspection of a shard's connections for operators.
 
+use std::net::SocketAddr;
+
 use super::Shard;
 use super::command::{ConnectionInfo, Rank, WaitsFor};
 use super::connection::{Connection, ConnectionKey};
@@ -50,14 +52,14 @@ impl Shard {
         };
         ConnectionInfo {
             session: self.session_of(key, peer.generation.0),
-            address: peer.address,
+            address: SocketAddr::new(peer.ip, peer.port),
             agent: peer.agent.to_string(),
             encoding: outbox.frames.encoding(),
             since: peer.connected.0,
             topics: outbox.subscribed_topics().len(),
             modes,
             level: outbox.level(),
-            late_since: peer.late_since.map(|since| since.0),
+            late_since: peer.backpressure().late_since.map(|since| since.0),
             waits_for,
             behind_ms: outbox.behind(self.feed.now, behind_max).as_millis() as u64,
             queued_bytes: outbox.queued_bytes(),

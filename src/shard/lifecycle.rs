@@ -253,12 +253,16 @@ impl Shard {
                 Closing::Sent(_) | Closing::Answered => self.remove(key),
             };
         }
-        let stalled = connection.peer.stalled_since.map(|since| now.since(since));
+        let stalled = connection
+            .peer
+            .backpressure()
+            .stalled_since
+            .map(|since| now.since(since));
         if stalled.is_some_and(|stalled| stalled >= self.feed.config.limits.stall_timeout) {
             return self.disconnect_slow_consumer(key, STALLED);
         }
         // While reading is paused, nothing is received from the client.
-        let heard_until = connection.peer.paused_since.unwrap_or(now);
+        let heard_until = connection.peer.backpressure().paused_since.unwrap_or(now);
         let message_over = connection.peer.partial.as_ref().is_some_and(|partial| {
             heard_until.since(partial.since) >= self.feed.config.limits.message_timeout
         });
@@ -286,11 +290,12 @@ impl Shard {
         }
         let connection = &mut self.connections[key];
         if now >= connection.peer.next_heartbeat {
-            connection.peer.next_heartbeat = now.plus(connection.peer.heartbeat);
+            let heartbeat = Duration::from_millis(connection.peer.heartbeat_ms.into());
+            connection.peer.next_heartbeat = now.plus(heartbeat);
             connection.outbox.shrink();
             connection.outbox.heartbeat();
             connection.check_accounts(&self.feed.metrics);
-            connection.peer.session.shrink();
+            connection.peer.shrink();
             self.connections.mark_dirty(key);
         }
         self.arm_checkup(key);

@@ -20,11 +20,11 @@ mod meters;
 mod pause;
 mod read;
 mod reader;
-mod ready;
 mod recovery;
 pub mod registry;
 mod route;
 mod snapshots;
+mod sockets;
 mod timers;
 mod transport;
 pub mod turn_events;
@@ -49,8 +49,8 @@ use connections::Connections;
 use feed::Feed;
 use meters::Meters;
 use pause::PauseDetector;
-use ready::ReadyList;
 use snapshots::Snapshots;
+use sockets::Sockets;
 use timers::Timers;
 use turn_events::FanOut;
 
@@ -70,7 +70,7 @@ pub struct Shard {
     handle: ShardHandle,
     meters: Meters,
     pauses: PauseDetector,
-    ready: Arc<ReadyList>,
+    sockets: Sockets,
     timers: Timers,
     /// Read buffer of all sockets.
     read_buffer: Box<[u8]>,

@@ -1,10 +1,10 @@
 //! Reading: from ready sockets to sessions.
 
-use std::collections::VecDeque;
-use std::task::Poll;
+use std::io::ErrorKind;
 
 use super::connection::{Closing, ConnectionKey};
 use super::reader::{Incoming, SMALL_FRAMES_MAX, SMALL_FRAMES_SPAN, read_messages};
+use super::sockets::Ready;
 use super::{SERVING_MAX, Shard};
 use crate::market::UnixNanos;
 use crate::protocol::{Bye, Code};
@@ -16,31 +16,35 @@ const REQUESTS_A_TURN: usize = 4;
 const READS_A_TURN: usize = 2;
 
 impl Shard {
-    /// Serves a socket that the runtime found readable or writable.
-    pub(super) fn on_ready(&mut self, key: ConnectionKey) {
+    /// Serves a connection whose socket is ready, or that has requests left.
+    pub(super) fn on_ready(&mut self, ready: Ready) {
+        let Ready {
+            key,
+            is_writable,
+            ends_short,
+        } = ready;
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let was_deferred = connection.outbox.is_unheard() && connection.peer.paused_since.is_none();
+        let was_deferred =
+            connection.outbox.is_unheard() && connection.peer.backpressure().paused_since.is_none();
         if was_deferred {
             connection.outbox.hear();
         }
-        if connection.outbox.frames.blocked {
+        if is_writable && connection.outbox.frames.blocked {
             connection.unblock();
-            if !connection.outbox.frames.blocked {
-                self.connections.mark_dirty(key);
-            }
+            self.connections.mark_dirty(key);
         }
         self.take_inbox(key);
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let is_drained = self.read_some(key, &mut buffer);
+        let is_drained = self.read_some(key, ends_short, &mut buffer);
         self.read_buffer = buffer;
         if was_deferred {
             self.watch(key);
         }
         if !is_drained {
             // There may be more; other connections are served first.
-            self.ready.push(key);
+            self.sockets.serve_next(key);
         }
     }
 
@@ -70,11 +74,9 @@ impl Shard {
             };
             let actions = if connection.peer.session.is_busy() {
                 connection.peer.session.go_on(view)
-            } else if let Some((bytes, encoding)) = connection.peer.inbox.pop_front() {
+            } else if let Some((bytes, encoding)) = connection.peer.inbox.pop() {
                 connection.peer.session.on_request(&bytes, encoding, view)
             } else {
-                // Most clients are idle after their requests, so that the memory is not kept.
-                connection.peer.inbox = VecDeque::new();
                 return;
             };
             self.act(key, actions);
@@ -82,19 +84,20 @@ impl Shard {
         if self.connections.get(key).is_some_and(|connection| {
             connection.peer.session.is_busy() || !connection.peer.inbox.is_empty()
         }) {
-            self.ready.push(key);
+            self.sockets.serve_next(key);
         }
     }
 
     /// Reads a socket up to one turn's share. Returns false if there may be more.
-    fn read_some(&mut self, key: ConnectionKey, buffer: &mut [u8]) -> bool {
+    fn read_some(&mut self, key: ConnectionKey, ends_short: bool, buffer: &mut [u8]) -> bool {
         for _ in 0..READS_A_TURN {
             let Some(connection) = self.connections.get_mut(key) else {
                 return true;
             };
             if connection.reading_paused(self.limits.message_bytes as usize) {
                 connection.left_unread = true;
-                connection.peer.paused_since.get_or_insert(self.feed.now);
+                let state = connection.peer.backpressure_mut();
+                state.paused_since.get_or_insert(self.feed.now);
                 let was_held = connection.outbox.frames.is_held();
                 connection.outbox.stop_hearing();
                 if was_held {
@@ -102,23 +105,31 @@ impl Shard {
                 }
                 return true;
             }
-            if let Some(since) = connection.peer.paused_since.take() {
+            if connection.peer.backpressure().paused_since.is_some()
+                && let Some(since) = connection.peer.backpressure_mut().paused_since.take()
+            {
                 connection.outbox.hear();
                 connection.excuse(self.feed.now.since(since));
                 self.arm_checkup(key);
                 continue;
             }
-            match connection.read(buffer) {
-                Poll::Pending => return true,
-                Poll::Ready(Ok(0)) => {
+            match connection.transport.read(buffer) {
+                Ok(0) => {
                     self.end(key, None);
                     return true;
                 }
-                Poll::Ready(Err(error)) => {
+                Ok(read) => {
+                    self.take_bytes(key, &buffer[..read]);
+                    if ends_short && read < buffer.len() {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
                     self.end(key, Some(error.kind()));
                     return true;
                 }
-                Poll::Ready(Ok(read)) => self.take_bytes(key, &buffer[..read]),
             }
         }
         false
@@ -163,10 +174,9 @@ impl Shard {
 
     fn take_incoming(&mut self, key: ConnectionKey, incoming: Incoming) {
         match incoming {
-            Incoming::Request(bytes, encoding) => self.connections[key]
-                .peer
-                .inbox
-                .push_back((bytes, encoding)),
+            Incoming::Request(bytes, encoding) => {
+                self.connections[key].peer.inbox.push(bytes, encoding);
+            }
             Incoming::Pong(payload) => self.take_pong(key, &payload),
             Incoming::Closed => {
                 self.count_close(None);
@@ -215,8 +225,8 @@ impl Shard {
             return;
         }
         connection.peer.guard.forgive();
-        if let Some(since) = &mut connection.peer.stalled_since {
-            *since = self.feed.now;
+        if connection.peer.backpressure().stalled_since.is_some() {
+            connection.peer.backpressure_mut().stalled_since = Some(self.feed.now);
         }
         if was_held {
             self.connections.mark_dirty(key);

@@ -1,54 +1,50 @@
 //! Transport of a connection: bytes to and from its socket, and readiness.
 
-use std::io;
-use std::task::{Context, Poll, Waker, ready};
+use std::io::{self, Read};
+use std::time::Duration;
 
+use mio::event::Source;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use rustix::net::SendFlags;
-use tokio::net::TcpStream;
 
-/// Non-blocking byte stream of a client. All waiting is by wakers; no other file of the shard
-/// touches a socket.
+/// Non-blocking byte stream of a client. All waiting is by the shard's poll set; no other file of
+/// the shard touches a socket.
 #[derive(Debug)]
 pub enum Transport {
-    /// A TCP socket, registered with the shard's own runtime.
+    /// A TCP socket.
     Plain(TcpStream),
 }
 
 impl Transport {
-    /// Writes some bytes; fails with `WouldBlock` while the socket accepts none.
+    /// Takes a socket out of the runtime that has served its handshake.
+    pub fn plain(stream: tokio::net::TcpStream) -> io::Result<Self> {
+        Ok(Self::Plain(TcpStream::from_std(stream.into_std()?)))
+    }
+
+    /// Adds the socket to a poll set, which reports each time that it becomes readable or writable.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => {
+                stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+            }
+        }
+    }
+
+    /// Writes some bytes. Fails with `WouldBlock` while the socket accepts none; the poll set
+    /// reports it once it does.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            // Straight to the socket: the runtime's own record of it is asked only once it refuses.
-            Self::Plain(stream) => match rustix::net::send(&*stream, bytes, SendFlags::NOSIGNAL) {
-                Err(Errno::AGAIN) => stream.try_write(bytes),
-                sent => sent.map_err(io::Error::from),
-            },
+            Self::Plain(stream) => Ok(rustix::net::send(&*stream, bytes, SendFlags::NOSIGNAL)?),
         }
     }
 
-    /// Ready once a write may succeed; otherwise the waker is set.
-    pub(super) fn poll_write_ready(&self, waker: &Waker) -> Poll<io::Result<()>> {
+    /// Reads some bytes. Fails with `WouldBlock` while there are none; the poll set reports the
+    /// next ones.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.poll_write_ready(&mut Context::from_waker(waker)),
-        }
-    }
-
-    /// Reads some bytes. `Pending`: there are none, and the waker is set.
-    pub(super) fn poll_read(
-        &mut self,
-        buffer: &mut [u8],
-        waker: &Waker,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => loop {
-                ready!(stream.poll_read_ready(&mut Context::from_waker(waker)))?;
-                match stream.try_read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    read => return Poll::Ready(read),
-                }
-            },
+            Self::Plain(stream) => stream.read(buffer),
         }
     }
 
@@ -79,7 +75,7 @@ impl Transport {
         match self {
             Self::Plain(stream) => {
                 // A connection that is broken already needs no reset.
-                let _gone_already = stream.set_zero_linger();
+                let _gone_already = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
             }
         }
     }
