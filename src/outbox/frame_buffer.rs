@@ -10,6 +10,9 @@ const FRONT: usize = 15;
 /// Min sent bytes that are dropped at once, if they also exceed the unsent ones.
 const COMPACT_AT: usize = 64 * 1024;
 
+/// Unused bytes of a buffer for which it is not worth a copy.
+const KEPT_MIN: usize = 4 * 1024;
+
 /// Units that a position advances for each message in addition to its bytes, because clients spend
 /// time on each.
 pub(super) const MESSAGE_COST: u64 = 1024;
@@ -202,6 +205,20 @@ impl FrameBuffer {
             "a buffer is lent empty, to one that has none"
         );
         self.buf = buffer;
+    }
+
+    /// Takes the buffer back from a client that waits, if most of it is unused; what is unsent is
+    /// kept in a buffer of its length.
+    pub fn reclaim_unused(&mut self) -> Option<Vec<u8>> {
+        debug_assert!(self.open.is_none(), "only sealed arrays wait");
+        if !self.is_empty() && self.buf.capacity() < 2 * self.len() + KEPT_MIN {
+            return None;
+        }
+        let unsent = self.buf[self.sent..].to_vec();
+        self.sent = 0;
+        let mut buffer = std::mem::replace(&mut self.buf, unsent);
+        buffer.clear();
+        Some(buffer)
     }
 
     /// Takes the buffer back, once all is sent.
@@ -425,6 +442,23 @@ mod tests {
         frames.seal();
         got.extend_from_slice(frames.unsent());
         assert_eq!(got, [0x82, 2, 0x91, 1, 0x82, 2, 0x91, 2]);
+    }
+
+    #[test]
+    fn a_client_that_waits_keeps_only_what_is_unsent() {
+        let mut frames = FrameBuffer::new(Encoding::Msgpack, 1 << 20);
+        frames.lend(Vec::with_capacity(1 << 20));
+        (0..40).for_each(|n| frames.events(&[n; 1000], 1));
+        frames.seal();
+        frames.advance(30_000);
+        let unsent = frames.unsent().to_vec();
+        let buffer = frames.reclaim_unused().expect("most of it is unused");
+        assert!(buffer.is_empty() && buffer.capacity() >= 1 << 20);
+        assert_eq!(frames.unsent(), unsent);
+        assert_eq!(frames.buf.capacity(), unsent.len());
+        assert!(frames.reclaim_unused().is_none(), "no copy of a full buffer");
+        frames.advance(unsent.len());
+        assert!(frames.reclaim_unused().is_some() && frames.needs_buffer());
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl Outbox {
         self.level
     }
 
-    /// Accepts live events of a subscription. The frame buffer accepts at most two frames of them;
+    /// Accepts live events of a subscription. The frame buffer accepts about a frame of them;
     /// further events are queued.
     pub fn admit(
         &mut self,
@@ -357,7 +357,7 @@ impl Outbox {
     /// them may be the response that must precede the event.
     fn takes_at_once(&self, slot: SlotId, limits: &OutboxLimits) -> bool {
         let is_free = !self.is_waiting()
-            && self.frames.len() <= 2 * limits.frame_bytes
+            && self.frames.len() <= limits.frame_bytes
             && self.waiting.control.is_empty();
         is_free && self.slots[slot.index()].state() == State::Live
     }

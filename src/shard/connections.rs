@@ -103,7 +103,15 @@ impl Connections {
     /// Returns the buffer of a connection that has nothing more to write to the pool.
     pub(super) fn keep_buffer(&mut self, key: ConnectionKey) {
         let frames = &mut self.slab[key.0 as usize].outbox.frames;
-        self.pool.keep(frames);
+        self.pool.keep(frames.reclaim());
+    }
+
+    /// Returns the buffer of a connection that waits to the pool, unless it is mostly full.
+    pub(super) fn keep_unused_buffer(&mut self, key: ConnectionKey) {
+        let frames = &mut self.slab[key.0 as usize].outbox.frames;
+        if let Some(buffer) = frames.reclaim_unused() {
+            self.pool.keep(buffer);
+        }
     }
 }
 
@@ -138,8 +146,7 @@ impl BufferPool {
         }
     }
 
-    fn keep(&mut self, frames: &mut FrameBuffer) {
-        let buffer = frames.reclaim();
+    fn keep(&mut self, buffer: Vec<u8>) {
         let room = POOL_BYTES_MAX
             .saturating_sub(self.bytes)
             .min(POOLED_BUFFER_BYTES_MAX);

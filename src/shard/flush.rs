@@ -54,9 +54,7 @@ impl Shard {
                 self.read_on(key);
             }
             Flushed::Blocked => {
-                if self.connections[key].outbox.frames.is_empty() {
-                    self.connections.keep_buffer(key);
-                }
+                self.connections.keep_unused_buffer(key);
                 self.answer_on(key);
             }
             Flushed::More => self.connections.mark_dirty(key),

@@ -101,7 +101,7 @@ pub(super) const LIMITS: &[Key] = &[
     fixed(key(
         "fanout.frame",
         Kind::Size("1KiB", "384KiB"),
-        "256KiB",
+        "64KiB",
         "Target size of a data message; events beyond it go into the next message.",
     )),
     key(
