@@ -456,7 +456,10 @@ mod tests {
         assert!(buffer.is_empty() && buffer.capacity() >= 1 << 20);
         assert_eq!(frames.unsent(), unsent);
         assert_eq!(frames.buf.capacity(), unsent.len());
-        assert!(frames.reclaim_unused().is_none(), "no copy of a full buffer");
+        assert!(
+            frames.reclaim_unused().is_none(),
+            "no copy of a full buffer"
+        );
         frames.advance(unsent.len());
         assert!(frames.reclaim_unused().is_some() && frames.needs_buffer());
     }

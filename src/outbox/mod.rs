@@ -401,39 +401,6 @@ impl Outbox {
         self.waiting.response_bytes > 0
     }
 
-    /// Memory in bytes of queued requested data: responses, snapshots, missed events and ledgers.
-    pub fn asked_bytes(&self) -> usize {
-        self.waiting.response_bytes + self.waiting.queue.asked()
-    }
-
-    /// Memory in bytes queued by the client's own requests. Above a limit, no further request is
-    /// executed.
-    pub fn requested_bytes(&self) -> usize {
-        self.asked_bytes() - self.waiting.queue.offered()
-    }
-
-    /// Memory in bytes of everything queued for the socket, including the frame buffer.
-    pub fn queued_bytes(&self) -> usize {
-        self.frames.len()
-            + self.waiting.queue.cost()
-            + self.waiting.notification_bytes
-            + self.waiting.change_bytes
-            + self.asked_bytes()
-            + self.waiting.pending.len() * size_of::<(SlotId, UnixNanos)>()
-    }
-
-    /// True if something is queued that could be written now.
-    pub fn has_more(&self) -> bool {
-        !self.waiting.control.is_empty()
-            || !self.waiting.queue.is_empty()
-            || !self.waiting.pending.is_empty()
-    }
-
-    /// True if a flush would have something to do.
-    pub fn is_due(&self) -> bool {
-        !self.frames.is_empty() || self.has_more()
-    }
-
     /// Age of the oldest queued event or unanswered ping. The age of an event behind requested data
     /// counts from when that data is sent, as long as the client reads.
     pub fn behind(&self, now: UnixNanos, behind_max: Duration) -> Duration {

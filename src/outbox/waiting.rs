@@ -1,9 +1,9 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
-use super::SlotId;
 use super::control::{ControlEntry, Reason};
 use super::queue::SendQueue;
+use super::{Outbox, SlotId};
 use crate::market::UnixNanos;
 
 /// Queued data of a connection.
@@ -99,6 +99,49 @@ impl Deref for Queues {
 impl DerefMut for Queues {
     fn deref_mut(&mut self) -> &mut Waiting {
         self.0.get_or_insert_with(|| Box::new(Waiting::NOTHING))
+    }
+}
+
+impl Outbox {
+    /// Memory in bytes of queued requested data: responses, snapshots, missed events and ledgers.
+    pub fn asked_bytes(&self) -> usize {
+        self.waiting.response_bytes + self.waiting.queue.asked()
+    }
+
+    /// Memory in bytes queued by the client's own requests. Above a limit, no further request is
+    /// executed.
+    pub fn requested_bytes(&self) -> usize {
+        self.asked_bytes() - self.waiting.queue.offered()
+    }
+
+    /// Memory in bytes of everything queued for the socket, including the frame buffer.
+    pub fn queued_bytes(&self) -> usize {
+        self.frames.len()
+            + self.waiting.queue.cost()
+            + self.waiting.notification_bytes
+            + self.waiting.change_bytes
+            + self.asked_bytes()
+            + self.waiting.pending.len() * size_of::<(SlotId, UnixNanos)>()
+    }
+
+    /// True if something is queued that could be written now.
+    pub fn has_more(&self) -> bool {
+        !self.waiting.control.is_empty()
+            || !self.waiting.queue.is_empty()
+            || !self.waiting.pending.is_empty()
+    }
+
+    /// True if conflated values are due for the socket, and nothing else.
+    pub fn has_only_last_values(&self) -> bool {
+        self.frames.is_empty()
+            && !self.waiting.pending.is_empty()
+            && self.waiting.control.is_empty()
+            && self.waiting.queue.is_empty()
+    }
+
+    /// True if a flush would have something to do.
+    pub fn is_due(&self) -> bool {
+        !self.frames.is_empty() || self.has_more()
     }
 }
 

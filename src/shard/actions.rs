@@ -82,6 +82,7 @@ impl Shard {
             transport,
             outbox,
             dirty: false,
+            in_round: false,
             left_unread: false,
             waited: false,
             closing: None,
@@ -228,6 +229,8 @@ impl Shard {
         join: Join,
     ) {
         self.count_join(join);
+        // The first subscription of a client writes a ping.
+        self.connections.lend_buffer(key);
         let slot = self.with_outbox(key, |outbox, view| {
             outbox.subscribe(topic, settings, join, view)
         });

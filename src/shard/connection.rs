@@ -71,11 +71,17 @@ pub(super) enum Closing {
 
 /// One client. Fields of the hot path are first and small; the others are in `Peer`.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, a byte each"
+)]
 pub(super) struct Connection {
     pub transport: Transport,
     pub outbox: Outbox,
     /// Something is due for its socket in this turn.
     pub dirty: bool,
+    /// Its conflated values are sent in the next round.
+    pub in_round: bool,
     /// Reading was paused; there may be requests in the socket.
     pub left_unread: bool,
     /// Its socket was full, and has not been sent everything since.

@@ -7,10 +7,11 @@ use slab::Slab;
 use super::connection::{Connection, ConnectionKey, Generation};
 use crate::outbox::FrameBuffer;
 
-/// Memory of idle buffers kept for the next connection that writes.
-const POOL_BYTES_MAX: usize = 1024 * 1024;
-/// Largest buffer that is kept.
-const POOLED_BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// Memory of idle buffers kept for the next connection that writes. One is used at a time, and a
+/// few more by connections whose socket is full.
+const POOL_BYTES_MAX: usize = 256 * 1024;
+/// Smallest buffer that is kept: one that grew for a single small message is not.
+const POOLED_BUFFER_BYTES_MIN: usize = 2 * 1024;
 
 /// Connections of a shard by key.
 #[derive(Debug, Default)]
@@ -147,10 +148,8 @@ impl BufferPool {
     }
 
     fn keep(&mut self, buffer: Vec<u8>) {
-        let room = POOL_BYTES_MAX
-            .saturating_sub(self.bytes)
-            .min(POOLED_BUFFER_BYTES_MAX);
-        if (1..=room).contains(&buffer.capacity()) {
+        let room = POOL_BYTES_MAX.saturating_sub(self.bytes);
+        if (POOLED_BUFFER_BYTES_MIN..=room).contains(&buffer.capacity()) {
             self.bytes += buffer.capacity();
             self.buffers.push(buffer);
         }

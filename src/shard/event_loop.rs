@@ -11,6 +11,7 @@ use super::connections::Connections;
 use super::feed::Feed;
 use super::feed::ShardConfig;
 use super::meters::Meters;
+use super::pacing::Pacing;
 use super::pause::{LOOK_EVERY, PauseDetector};
 use super::reader::websocket_config;
 use super::sockets::{Ready, Sockets};
@@ -51,6 +52,7 @@ pub fn spawn(
         fan_out: FanOut::default(),
         meters: Meters::new(metrics.add_shard(number)),
         pauses: PauseDetector::default(),
+        pacing: Pacing::default(),
         sockets: {
             let _registers_with_it = runtime.enter();
             Sockets::new()?
@@ -86,6 +88,7 @@ pub fn spawn(
 }
 
 /// Reasons for the end of a wait.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Woken {
     /// A batch, a socket or a timer.
     Due,
@@ -136,6 +139,7 @@ impl Shard {
             self.deliver(flushes);
             self.take_timers();
             busy |= flushes && self.flush();
+            self.send_round();
             let ended = self.feed.config.clock.now();
             self.feed.counts.settle(ended);
             super::meters::report(&mut self.feed.counts, &self.feed.metrics);
@@ -174,6 +178,7 @@ impl Shard {
             .into_iter()
             .chain(look)
             .chain(gathered)
+            .chain(self.pacing.due_at())
             .chain(self.feed.counts.report_at())
             .min()
             .map(|at| self.feed.config.clock.instant_at(at));

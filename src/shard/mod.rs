@@ -17,6 +17,7 @@ mod flush;
 mod inspect;
 mod lifecycle;
 mod meters;
+mod pacing;
 mod pause;
 mod read;
 mod reader;
@@ -48,6 +49,7 @@ use crate::protocol::Limits;
 use connections::Connections;
 use feed::Feed;
 use meters::Meters;
+use pacing::Pacing;
 use pause::PauseDetector;
 use snapshots::Snapshots;
 use sockets::Sockets;
@@ -70,6 +72,7 @@ pub struct Shard {
     handle: ShardHandle,
     meters: Meters,
     pauses: PauseDetector,
+    pacing: Pacing,
     sockets: Sockets,
     timers: Timers,
     /// Read buffer of all sockets.

@@ -172,11 +172,13 @@ impl Shard {
         }
         // Subscriptions that wait for their interval need no flush and no buffer yet.
         let is_due = outbox.is_due();
-        if !is_due {
+        let is_paced = outbox.has_only_last_values();
+        if !is_due || is_paced {
             connections.keep_buffer(key);
         }
         self.arm_intervals(key);
         match (is_due, flushes) {
+            (true, true) if is_paced => self.send_in_round(key),
             (true, true) => self.flush_one(key),
             (true, false) => self.connections.mark_dirty(key),
             (false, _) => {}
