@@ -320,19 +320,16 @@ impl Alarm {
 
     /// Waits until the clock shows `time`.
     pub async fn until(&self, time: UnixNanos) -> io::Result<()> {
-        let left = time.since(self.clock.now());
-        if left.is_zero() {
-            return Ok(());
+        loop {
+            let left = time.since(self.clock.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let left = self.clock.course.load().after.real(left);
+            // Setting the timer clears its count of expirations, so that it needs no read.
+            set_timer(&self.timer, left)?;
+            self.timer.readable().await?.clear_ready();
         }
-        let left = self.clock.course.load().after.real(left);
-        set_timer(&self.timer, left)?;
-        let mut expired = [0; 8];
-        self.timer
-            .async_io(Interest::READABLE, |timer| {
-                Ok(rustix::io::read(timer, &mut expired)?)
-            })
-            .await?;
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::access::InstrumentList;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Outbox, View};
-use crate::protocol::{Bye, Code, Control, Encoding, LagLevel, Welcome};
+use crate::protocol::{Bye, Code, Control, Encoding, LagLevel, Mode, Settings, Welcome};
 use crate::session::{Action, Join, Session};
 
 /// The name and version in `welcome`.
@@ -183,11 +183,7 @@ impl Shard {
                 Action::Subscribe(topic, settings, join) => {
                     self.subscribe(key, topic, settings, join);
                 }
-                Action::Modify(topic, settings) => self.with_outbox(key, |outbox, view| {
-                    if let Some(slot) = outbox.slot_of(topic) {
-                        outbox.modify(slot, settings, view);
-                    }
-                }),
+                Action::Modify(topic, settings) => self.modify(key, topic, settings),
                 Action::Snapshot(topic, events) => self.with_outbox(key, |outbox, view| {
                     if let Some(slot) = outbox.slot_of(topic) {
                         outbox.snapshot(slot, events, view);
@@ -221,14 +217,9 @@ impl Shard {
         self.connections[key].outbox.respond(control);
     }
 
-    fn subscribe(
-        &mut self,
-        key: ConnectionKey,
-        topic: TopicId,
-        settings: crate::protocol::Settings,
-        join: Join,
-    ) {
+    fn subscribe(&mut self, key: ConnectionKey, topic: TopicId, settings: Settings, join: Join) {
         self.count_join(join);
+        self.fan_out.raw += usize::from(settings.mode == Mode::Raw);
         // The first subscription of a client writes a ping.
         self.connections.lend_buffer(key);
         let slot = self.with_outbox(key, |outbox, view| {
@@ -246,6 +237,17 @@ impl Shard {
             demand.raise();
         }
         self.notify_source_at_subscribe(key, source);
+    }
+
+    fn modify(&mut self, key: ConnectionKey, topic: TopicId, settings: Settings) {
+        let outbox = &self.connections[key].outbox;
+        let Some(slot) = outbox.slot_of(topic) else {
+            return;
+        };
+        let was_raw = outbox.slot(slot).settings().mode == Mode::Raw;
+        self.fan_out.raw -= usize::from(was_raw);
+        self.fan_out.raw += usize::from(settings.mode == Mode::Raw);
+        self.with_outbox(key, |outbox, view| outbox.modify(slot, settings, view));
     }
 
     pub(super) fn with_outbox<T>(
@@ -292,7 +294,9 @@ impl Shard {
         let Some(slot) = outbox.unsubscribe(topic) else {
             return;
         };
-        let place = outbox.slot(slot).place;
+        let ended = outbox.slot(slot);
+        let (place, was_raw) = (ended.place, ended.settings().mode == Mode::Raw);
+        self.fan_out.raw -= usize::from(was_raw);
         self.unregister(topic, place);
     }
 

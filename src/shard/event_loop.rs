@@ -132,14 +132,15 @@ impl Shard {
             self.sockets.take(&mut ready);
             self.serve(&mut ready);
             let flushes = self.feed.now >= self.flush_at;
-            busy |= self.take_batches();
+            let has_more = self.leaves_log_until().is_none() && self.take_batches();
+            busy |= has_more;
             if flushes && (!self.fan_out.events.is_empty() || self.connections.has_dirty()) {
                 self.flush_at = self.feed.now.plus(self.feed.config.limits.flush_window);
             }
             self.deliver(flushes);
             self.take_timers();
             busy |= flushes && self.flush();
-            self.send_round();
+            self.send_round(has_more);
             let ended = self.feed.config.clock.now();
             self.feed.counts.settle(ended);
             super::meters::report(&mut self.feed.counts, &self.feed.metrics);
@@ -179,10 +180,12 @@ impl Shard {
             .chain(look)
             .chain(gathered)
             .chain(self.pacing.due_at())
+            .chain(self.leaves_log_until())
             .chain(self.feed.counts.report_at())
             .min()
             .map(|at| self.feed.config.clock.instant_at(at));
-        let is_restoring = self.feed.restoring.is_some();
+        let leaves_log_until = self.leaves_log_until();
+        let leaves_log = self.feed.restoring.is_some() || leaves_log_until.is_some();
         let mut has_waited = false;
         let woken = {
             let timer = async {
@@ -200,7 +203,7 @@ impl Shard {
             let woken = async {
                 tokio::select! {
                     biased;
-                    () = self.feed.log.reader(self.number).notified(), if !is_restoring => Woken::Due,
+                    () = self.feed.log.reader(self.number).notified(), if !leaves_log => Woken::Due,
                     () = self.sockets.ready() => Woken::Due,
                     command = commands.recv() => Woken::Command(command),
                     checkpoint = restored => Woken::Restored(checkpoint),

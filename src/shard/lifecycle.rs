@@ -143,11 +143,12 @@ impl Shard {
         let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
         self.feed.metrics.connections.dec();
-        if self.connections.is_empty()
-            && let Some(done) = self.drained.take()
-        {
-            // The caller may have stopped waiting.
-            let _gave_up = done.send(());
+        if self.connections.is_empty() {
+            debug_assert_eq!(self.fan_out.raw, 0, "each subscription is counted off");
+            if let Some(done) = self.drained.take() {
+                // The caller may have stopped waiting.
+                let _gave_up = done.send(());
+            }
         }
     }
 

@@ -2,18 +2,23 @@
 //!
 //! A conflated subscription has no rate of its own: a shard that sent each value as soon as it
 //! changed would be busy all the time, however fast the values change. It sends them in rounds, and
-//! pauses after each round for a multiple of the time that the round took. A round of few values is
-//! short, so that they wait for microseconds; only a round for very many clients takes long enough
-//! for its pause to be seen. Raw events, responses and snapshots are never held back.
+//! pauses after each round for a multiple of the time that the round took. A round for few clients is
+//! short, so that they wait for microseconds; very many clients take several rounds, each of which
+//! sends the newest values. Raw events, responses and snapshots are never held back. A shard
+//! without raw subscriptions does not read the log during a pause either: what changes several
+//! times in it is routed once.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Shard;
 use super::connection::ConnectionKey;
 use crate::market::UnixNanos;
 
-/// Pause after a round, as a multiple of the time that it took.
-const PAUSE: u32 = 3;
+/// Pause after a round, as a multiple of the time that the round took.
+const PAUSE: u32 = 4;
+/// Longest time of a round; the other connections wait for the next one, which reads newer values.
+const ROUND_MAX: Duration = Duration::from_millis(1);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// Longest pause as a share of `fanout.behind`: a value that waits for its round is not late.
@@ -24,7 +29,7 @@ const FLUSHES_A_CLOCK_READ: usize = 16;
 /// Connections that have only conflated values due, and the time of their next round.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
-    waiting: Vec<ConnectionKey>,
+    waiting: VecDeque<ConnectionKey>,
     next: UnixNanos,
 }
 
@@ -34,63 +39,66 @@ impl Pacing {
         (!self.waiting.is_empty()).then_some(self.next)
     }
 
-    /// Takes the connections of a round that begins now; none before its time.
-    fn begin(&mut self, now: UnixNanos) -> Vec<ConnectionKey> {
-        if now < self.next {
-            return Vec::new();
-        }
-        std::mem::take(&mut self.waiting)
+    /// End of the pause, if there is one at this time.
+    pub(super) fn pause_ends(&self, now: UnixNanos) -> Option<UnixNanos> {
+        (now < self.next).then_some(self.next)
     }
 
-    /// Notes the end of a round, and takes its list back for reuse.
-    fn end(
-        &mut self,
-        mut round: Vec<ConnectionKey>,
-        took: Duration,
-        ended: UnixNanos,
-        behind_max: Duration,
-    ) {
+    fn is_due(&self, now: UnixNanos) -> bool {
+        self.due_at().is_some_and(|at| at <= now)
+    }
+
+    /// Notes a round.
+    fn pause(&mut self, began: UnixNanos, ended: UnixNanos, behind_max: Duration) {
+        let took = ended.since(began);
         let pause_max = PAUSE_MAX.min(behind_max / BEHIND_SHARE);
         self.next = ended.plus((took * PAUSE).min(pause_max));
-        round.clear();
-        if self.waiting.is_empty() {
-            self.waiting = round;
-        }
     }
 }
 
 impl Shard {
-    /// Sends the values of a connection in the next round.
+    /// Time at which the log is read again, if it is left for now.
+    pub(super) fn leaves_log_until(&self) -> Option<UnixNanos> {
+        let pause_ends = self.pacing.pause_ends(self.feed.now)?;
+        (self.fan_out.raw == 0).then_some(pause_ends)
+    }
+
+    /// Sends the values of a connection in one of the next rounds.
     pub(super) fn send_in_round(&mut self, key: ConnectionKey) {
         let connection = &mut self.connections[key];
         if !std::mem::replace(&mut connection.in_round, true) {
-            self.pacing.waiting.push(key);
+            self.pacing.waiting.push_back(key);
         }
     }
 
-    /// Sends a round of conflated values if it is due.
-    pub(super) fn send_round(&mut self) {
-        let round = self.pacing.begin(self.feed.now);
-        if round.is_empty() {
+    /// Sends a round of conflated values if it is due. A shard without raw subscriptions first reads
+    /// all of the log, so that the values are the newest, as long as it keeps up with the log.
+    pub(super) fn send_round(&mut self, log_has_more: bool) {
+        let waited = self.feed.now.since(self.pacing.next);
+        if !self.pacing.is_due(self.feed.now)
+            || (log_has_more && self.fan_out.raw == 0 && waited < PAUSE_MAX)
+        {
             return;
         }
         let began = self.feed.config.clock.now();
-        let (before, from) = round.split_at(self.fan_out.rotation.next().first_of(round.len()));
-        for (at, key) in from.iter().chain(before).enumerate() {
-            if at % FLUSHES_A_CLOCK_READ == 0 {
-                self.feed.counts.settle(self.feed.config.clock.now());
+        let mut now = began;
+        while now.since(began) < ROUND_MAX && !self.pacing.waiting.is_empty() {
+            self.feed.counts.settle(now);
+            for _ in 0..FLUSHES_A_CLOCK_READ {
+                let Some(key) = self.pacing.waiting.pop_front() else {
+                    break;
+                };
+                let Some(connection) = self.connections.get_mut(key) else {
+                    continue;
+                };
+                if std::mem::take(&mut connection.in_round) && connection.outbox.is_due() {
+                    self.flush_one(key);
+                }
             }
-            let Some(connection) = self.connections.get_mut(*key) else {
-                continue;
-            };
-            if std::mem::take(&mut connection.in_round) && connection.outbox.is_due() {
-                self.flush_one(*key);
-            }
+            now = self.feed.config.clock.now();
         }
-        let ended = self.feed.config.clock.now();
         let behind_max = self.feed.config.limits.outbox.behind_max;
-        let took = ended.since(began);
-        self.pacing.end(round, took, ended, behind_max);
+        self.pacing.pause(began, now, behind_max);
     }
 }
 
@@ -99,32 +107,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_is_followed_by_a_pause_of_three_times_its_length() {
+    fn a_round_is_followed_by_a_pause_of_four_times_its_length() {
         let mut pacing = Pacing::default();
         let at = |us: u64| UnixNanos(us * 1000);
-        let behind_max = Duration::from_secs(10);
-        pacing.waiting.push(ConnectionKey(1));
-        assert_eq!(pacing.due_at(), Some(at(0)), "the first value goes at once");
-        let round = pacing.begin(at(1000));
-        assert_eq!(round, [ConnectionKey(1)]);
-        pacing.end(round, Duration::from_micros(10), at(1010), behind_max);
+        pacing.waiting.push_back(ConnectionKey(1));
+        assert!(pacing.is_due(at(1000)), "the first value is sent at once");
+        pacing.waiting.clear();
+        pacing.pause(at(1000), at(1010), Duration::from_secs(10));
         assert_eq!(pacing.due_at(), None, "nothing waits");
-        pacing.waiting.push(ConnectionKey(2));
-        assert_eq!(pacing.due_at(), Some(at(1040)));
-        assert!(pacing.begin(at(1039)).is_empty());
-        assert_eq!(pacing.begin(at(1040)), [ConnectionKey(2)]);
+        pacing.waiting.push_back(ConnectionKey(2));
+        assert_eq!(pacing.due_at(), Some(at(1050)));
+        assert!(!pacing.is_due(at(1049)) && pacing.is_due(at(1050)));
+        assert_eq!(pacing.pause_ends(at(1049)), Some(at(1050)));
+        assert_eq!(pacing.pause_ends(at(1050)), None);
     }
 
     #[test]
-    fn a_pause_is_never_longer_than_a_client_may_be_behind() {
+    fn a_pause_is_a_small_share_of_the_time_that_a_client_may_be_behind() {
         let mut pacing = Pacing::default();
-        let took = Duration::from_secs(1);
-        for (behind_max, pause) in [(10_000, 20), (80, 10)] {
-            let behind_max = Duration::from_millis(behind_max);
-            pacing.end(Vec::new(), took, UnixNanos(0), behind_max);
-            pacing.waiting.push(ConnectionKey(1));
-            let expected = UnixNanos(0).plus(Duration::from_millis(pause));
-            assert_eq!(pacing.due_at(), Some(expected));
+        for (behind_ms, pause_ms) in [(10_000, 20), (80, 10)] {
+            let began = UnixNanos(0);
+            let ended = began.plus(Duration::from_secs(1));
+            pacing.pause(began, ended, Duration::from_millis(behind_ms));
+            let pause_ends = ended.plus(Duration::from_millis(pause_ms));
+            assert_eq!(pacing.pause_ends(ended), Some(pause_ends));
         }
     }
 }

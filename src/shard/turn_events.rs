@@ -59,6 +59,8 @@ pub struct TurnEvents {
 #[derive(Debug, Default)]
 pub(super) struct FanOut {
     pub registry: Registry,
+    /// Subscriptions of mode `raw`.
+    pub raw: usize,
     pub events: TurnEvents,
     /// Connections with assigned events; kept for reuse of its memory.
     pub order: Vec<ConnectionKey>,
