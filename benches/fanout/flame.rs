@@ -11,6 +11,9 @@ use anyhow::{Context, Result, ensure};
 
 /// Samples per second; no multiple of the timer's frequency.
 const FREQUENCY: &str = "997";
+/// Stacks are unwound by the tables of the binary, which has no frame pointers, from a copy of so
+/// many bytes of the stack.
+const UNWIND: &str = "dwarf,8192";
 /// Rows of the summary.
 const PARTS: usize = 10;
 
@@ -26,7 +29,7 @@ impl Profiler {
         let list: Vec<String> = threads.iter().map(ToString::to_string).collect();
         let data = base.with_extension("perf");
         let perf = Command::new("perf")
-            .args(["record", "-F", FREQUENCY, "--call-graph", "fp"])
+            .args(["record", "-F", FREQUENCY, "--call-graph", UNWIND])
             .args(["-t", &list.join(",")])
             .arg("-o")
             .arg(&data)
@@ -48,7 +51,7 @@ impl Profiler {
     /// Writes `.folded` and `.svg`, and returns the summary in Markdown.
     pub(crate) fn write(&self, title: &str) -> Result<String> {
         let script = Command::new("perf")
-            .args(["script", "-F", "comm,ip,sym", "-i"])
+            .args(["script", "--no-inline", "-F", "comm,ip,sym", "-i"])
             .arg(&self.data)
             .stderr(Stdio::null())
             .output()?;
@@ -80,6 +83,8 @@ fn fold(script: &str) -> BTreeMap<String, u64> {
         let mut functions: Vec<String> = lines
             .filter_map(|line| line.trim().split_once(' '))
             .map(|(_address, symbol)| plain(symbol))
+            // Beyond the start of a thread.
+            .filter(|name| name != "[unknown]")
             .collect();
         functions.push(thread.to_owned());
         functions.reverse();

@@ -122,9 +122,9 @@ fn cases() -> Vec<Case> {
             connections: 1,
             topics_each: 1,
             counts_calls: true,
-            ..Case::new("lone", 100.0, BOTH).quick(3)
+            ..Case::new("lone", 100.0, BOTH).quick(2)
         },
-        Case::new("calm", 500.0, ALL).quick(3),
+        Case::new("calm", 500.0, ALL).quick(2),
         Case::new("busy", 2_000.0, ALL).quick(3),
         Case::new("dense", 10_000.0, BOTH),
         Case::new("fast", 80_000.0, ALL).quick(3),
