@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tickcast::load::{
     LatencySummary, LoadError, ModeMix, Outcome, Plan, Probes, Share, Skew, TopicChoice, Update,
-    run, run_unscouted,
+    run, run_with_topics,
 };
 
 use crate::calls::{Calls, Tracer};
@@ -261,7 +261,7 @@ fn test(
             watch,
         )
     } else {
-        run_unscouted(plan, topics, watch)
+        run_with_topics(plan, topics, watch)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Dropped {
 struct Source {
     /// Counters indexed by [`Dropped`].
     dropped: [IntCounter; DROPPED.len()],
-    told: SourceMeters,
+    metrics: SourceMeters,
     /// True if the source emits events in real time, so that their lag is meaningful.
     is_present: bool,
     trades: u64,
@@ -46,7 +46,7 @@ impl Source {
     fn new(metrics: &Metrics, name: &str, is_present: bool) -> Self {
         Self {
             dropped: metrics.dropped_of(name),
-            told: metrics.add_source(name),
+            metrics: metrics.add_source(name),
             is_present,
             trades: 0,
             quotes: 0,
@@ -66,15 +66,15 @@ impl Source {
             _ => return 0,
         };
         if self.is_present {
-            self.told.lag.time(received.since(happened));
+            self.metrics.lag.time(received.since(happened));
         }
         1
     }
 
-    fn tell(&mut self) {
-        self.told.trades.inc_by(std::mem::take(&mut self.trades));
-        self.told.quotes.inc_by(std::mem::take(&mut self.quotes));
-        self.told.lag.hand_over();
+    fn report(&mut self) {
+        self.metrics.trades.inc_by(std::mem::take(&mut self.trades));
+        self.metrics.quotes.inc_by(std::mem::take(&mut self.quotes));
+        self.metrics.lag.hand_over();
     }
 }
 
@@ -137,7 +137,7 @@ impl Meters {
             self.bus_time.record(took.as_nanos() as u64, events);
         }
         for source in &mut self.sources {
-            source.tell();
+            source.report();
         }
         self.batch_items.hand_over();
         self.bus_time.hand_over();

@@ -182,7 +182,7 @@ impl Bus {
             self.meters.forget();
             return;
         }
-        self.out.tell_grown();
+        self.out.announce_grown_scales();
         let mut items = std::mem::take(&mut self.out.items);
         self.out.topics_at = None;
         // Batches are retained for a while, and many are small.

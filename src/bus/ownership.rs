@@ -221,10 +221,10 @@ impl Bus {
         self.begin_epochs(topics);
         // Instruments that only an earlier config of the source listed stay closed.
         if !self.carried_over.contains_key(&source) {
-            let told: HashSet<InstrumentId> =
+            let announced: HashSet<InstrumentId> =
                 self.instruments[source].iter().flatten().copied().collect();
             let mut others = self.out.catalog.of_source(SourceId(source as u16));
-            others.retain(|id| !told.contains(id));
+            others.retain(|id| !announced.contains(id));
             self.close(others, self.out.tx);
         }
     }

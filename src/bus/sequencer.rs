@@ -120,7 +120,7 @@ impl Sequencer {
 
     /// Updates the descriptions of instruments with more decimals than before: the catalog is
     /// copied once per batch.
-    pub(super) fn tell_grown(&mut self) {
+    pub(super) fn announce_grown_scales(&mut self) {
         if self.grown.is_empty() {
             return;
         }

@@ -148,14 +148,14 @@ pub enum Update<'a> {
 /// stage and each second, and says by `true` that the test is to end early.
 pub fn run(plan: &Plan, watch: &mut dyn FnMut(Update<'_>) -> bool) -> Result<Outcome, LoadError> {
     let clock = Clock::start();
-    let scouted = match &plan.dialect {
+    let probed = match &plan.dialect {
         Dialect::Tickcast => Some(preflight::preflight(plan, clock)?),
         Dialect::Raw(_) => None,
     };
-    let known = scouted.as_ref().map_or(&[][..], |scouted| &scouted.topics);
-    let server = scouted.as_ref().map(|scouted| {
-        let name = printable(&scouted.server).into_owned();
-        (name, scouted.clock, scouted.is_simulated)
+    let known = probed.as_ref().map_or(&[][..], |probed| &probed.topics);
+    let server = probed.as_ref().map(|probed| {
+        let name = printable(&probed.server).into_owned();
+        (name, probed.clock, probed.is_simulated)
     });
     run_known(Clock::start(), plan, known, server, watch)
 }
@@ -173,7 +173,7 @@ pub fn run_by(
 /// Like [`run`], against a server that answers only `subscribe`: `topics` are what it has, all of
 /// them simulated, and its clock is this machine's.
 #[cfg(feature = "internals")]
-pub fn run_unscouted(
+pub fn run_with_topics(
     plan: &Plan,
     topics: &[String],
     watch: &mut dyn FnMut(Update<'_>) -> bool,

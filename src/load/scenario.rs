@@ -118,7 +118,7 @@ impl Worker {
         if !std::mem::replace(&mut self.places[at].has_joined, true) {
             self.joining -= 1;
             if self.joining == 0 {
-                self.tell(Report::Joined);
+                self.report(Report::Joined);
             }
         }
     }
@@ -137,7 +137,7 @@ impl Worker {
     fn count_awaited(&mut self) {
         self.awaited -= 1;
         if self.awaited == 0 && self.stage != Stage::Finishing {
-            self.tell(Report::Gathered);
+            self.report(Report::Gathered);
         }
     }
 
@@ -196,7 +196,7 @@ impl Worker {
     pub(super) fn handle(&mut self, order: Order) {
         match order {
             Order::Measure => {
-                self.tell_span();
+                self.report_span();
                 self.stage = Stage::Measuring;
                 if let Some(every) = self.churn_every {
                     self.due
@@ -212,7 +212,7 @@ impl Worker {
                     self.ask_ledger(at, DisconnectReason::Storm);
                 }
                 if self.awaited == 0 {
-                    self.tell(Report::Gathered);
+                    self.report(Report::Gathered);
                 }
             }
             Order::ComeBack => {
@@ -228,7 +228,7 @@ impl Worker {
                     self.open(*at);
                 }
                 if all.is_empty() {
-                    self.tell(Report::Joined);
+                    self.report(Report::Joined);
                 }
             }
             Order::Finish => self.begin_finish(),
@@ -236,7 +236,7 @@ impl Worker {
     }
 
     fn begin_finish(&mut self) {
-        self.tell_span();
+        self.report_span();
         self.stage = Stage::Finishing;
         for at in 0..self.places.len() {
             let is_open = self.places[at]
@@ -290,7 +290,7 @@ impl Worker {
                 Due::Resume(_) => {}
                 Due::Churn => self.churn(at),
                 Due::Span => {
-                    self.tell_span();
+                    self.report_span();
                     self.due.push(Reverse((at.plus(SPAN), due)));
                 }
             }

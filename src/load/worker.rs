@@ -175,7 +175,7 @@ pub(super) struct Worker {
     /// Connections whose ledger is awaited for a storm, or for the end.
     pub(super) awaited: usize,
     pub(super) idle: Duration,
-    pub(super) busy_told: Duration,
+    pub(super) busy_reported: Duration,
     pub(super) begun: UnixNanos,
     pub(super) wake_ups: WakeUps,
     pub(super) timer: PollTimer,
@@ -247,7 +247,7 @@ impl Worker {
             sources: plan.connections.div_ceil(CONNECTIONS_A_SOURCE),
             awaited: 0,
             idle: Duration::ZERO,
-            busy_told: Duration::ZERO,
+            busy_reported: Duration::ZERO,
             begun,
             wake_ups: WakeUps::new(begun),
             timer,
@@ -266,7 +266,7 @@ impl Worker {
             self.set_timer()?;
         }
         if self.places.is_empty() {
-            self.tell(Report::Joined);
+            self.report(Report::Joined);
         }
         while !(self.stage == Stage::Finishing
             && (self.awaited == 0 || until.is_some_and(|until| self.clock.now() >= until)))
@@ -420,21 +420,21 @@ impl Worker {
         }
     }
 
-    pub(super) fn tell_span(&mut self) {
+    pub(super) fn report_span(&mut self) {
         let busy = self.busy();
         let mut span = std::mem::take(&mut self.span);
-        span.busy_s = busy.saturating_sub(self.busy_told).as_secs_f64();
+        span.busy_s = busy.saturating_sub(self.busy_reported).as_secs_f64();
         span.is_measured = self.stage == Stage::Measuring;
         span.open = self
             .places
             .iter()
             .filter(|place| place.link.is_some())
             .count();
-        self.busy_told = busy;
-        self.tell(Report::Span(Box::new(span)));
+        self.busy_reported = busy;
+        self.report(Report::Span(Box::new(span)));
     }
 
-    pub(super) fn tell(&self, report: Report) {
+    pub(super) fn report(&self, report: Report) {
         // The receiver may have been dropped.
         let _gone = self.reports.send(report);
     }
@@ -456,7 +456,7 @@ impl Worker {
             .filter(|place| place.has_measured)
             .count();
         end.span = std::mem::take(&mut self.span);
-        self.tell(Report::Over(Box::new(end)));
+        self.report(Report::Over(Box::new(end)));
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Counts {
     /// Current time, read once for several connections.
     now: UnixNanos,
     /// Time of the last histogram report.
-    told: UnixNanos,
+    reported: UnixNanos,
     /// Publication time of the events delivered last, their histogram, and the number not recorded
     /// yet: events of one turn are mostly of one batch.
     latest: (UnixNanos, usize, u64),
@@ -68,7 +68,7 @@ impl Default for Counts {
             written: 0,
             worked: 0,
             now: UnixNanos::default(),
-            told: UnixNanos::default(),
+            reported: UnixNanos::default(),
             latest: (UnixNanos::default(), 0, 0),
             client: 0,
             tallies: Tallies {
@@ -107,7 +107,7 @@ impl Counts {
         } = &self.tallies;
         let mut all = fanout.iter().chain([outbox_age, flush_bytes, snapshot]);
         all.any(|tally| !tally.is_empty())
-            .then(|| self.told.plus(REPORT_EVERY))
+            .then(|| self.reported.plus(REPORT_EVERY))
     }
 
     /// Records the deliveries so far with this time.
@@ -170,10 +170,10 @@ impl Counts {
 
     /// Distributions, if their report is due.
     pub fn due_tallies(&mut self) -> Option<&mut Tallies> {
-        if self.now.since(self.told) < REPORT_EVERY {
+        if self.now.since(self.reported) < REPORT_EVERY {
             return None;
         }
-        self.told = self.now;
+        self.reported = self.now;
         Some(&mut self.tallies)
     }
 }

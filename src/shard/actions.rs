@@ -86,8 +86,8 @@ impl Shard {
             left_unread: false,
             waited: false,
             closing: None,
-            queued_told: 0,
-            level_told: LagLevel::Ok,
+            queued_reported: 0,
+            level_reported: LagLevel::Ok,
             peer: Box::new(Peer {
                 session,
                 principal,

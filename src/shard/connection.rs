@@ -88,9 +88,9 @@ pub(super) struct Connection {
     pub waited: bool,
     pub closing: Option<Closing>,
     /// Bytes of this connection included in the gauge of queued bytes.
-    pub queued_told: u32,
+    pub queued_reported: u32,
     /// Lag level under which the gauge of slow consumers counts it.
-    pub level_told: LagLevel,
+    pub level_reported: LagLevel,
     pub peer: Box<Peer>,
 }
 
@@ -368,21 +368,21 @@ impl Connection {
     }
 
     /// Updates the gauges of queued bytes and slow consumers.
-    pub(super) fn tell_queued(&mut self, metrics: &Metrics, now: UnixNanos) {
+    pub(super) fn report_queued(&mut self, metrics: &Metrics, now: UnixNanos) {
         let level = self.outbox.level();
-        if level != self.level_told {
-            metrics.change_late(self.level_told, level);
-            self.level_told = level;
+        if level != self.level_reported {
+            metrics.change_late(self.level_reported, level);
+            self.level_reported = level;
             let state = self.peer.backpressure_mut();
             let since = state.late_since.unwrap_or(now);
             state.late_since = (level != LagLevel::Ok).then_some(since);
         }
         let queued = self.outbox.queued_bytes() as u32;
-        if queued != self.queued_told {
+        if queued != self.queued_reported {
             metrics
                 .queued_bytes
-                .add(i64::from(queued) - i64::from(self.queued_told));
-            self.queued_told = queued;
+                .add(i64::from(queued) - i64::from(self.queued_reported));
+            self.queued_reported = queued;
         }
     }
 

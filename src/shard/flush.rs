@@ -43,7 +43,7 @@ impl Shard {
         let flushed = connection.flush(&mut view);
         view.now = self.pauses.excused(now);
         let relief = connection.enforce_limits(&mut view);
-        connection.tell_queued(&feed.metrics, now);
+        connection.report_queued(&feed.metrics, now);
         let (pinged, waits) = (
             connection.outbox.take_pinged(),
             connection.outbox.is_waiting(),

@@ -136,10 +136,10 @@ impl Shard {
         self.feed
             .metrics
             .queued_bytes
-            .sub(connection.queued_told.into());
+            .sub(connection.queued_reported.into());
         self.feed
             .metrics
-            .change_late(connection.level_told, LagLevel::Ok);
+            .change_late(connection.level_reported, LagLevel::Ok);
         let _counted: Option<Permit> = connection.peer.permit;
         self.handle.set_connections(self.connections.len());
         self.feed.metrics.connections.dec();

@@ -51,7 +51,7 @@ pub(super) fn report(counts: &mut Counts, metrics: &Metrics) {
 /// Durations of a shard's turns.
 #[derive(Debug)]
 pub(super) struct Meters {
-    told: ShardMeters,
+    metrics: ShardMeters,
     /// Longest turn of this span and of the previous one.
     longest: [Duration; 2],
     span_begun: UnixNanos,
@@ -59,9 +59,9 @@ pub(super) struct Meters {
 }
 
 impl Meters {
-    pub(super) fn new(told: ShardMeters) -> Self {
+    pub(super) fn new(metrics: ShardMeters) -> Self {
         Self {
-            told,
+            metrics,
             longest: [Duration::ZERO; 2],
             span_begun: UnixNanos::default(),
             handed_over: UnixNanos::default(),
@@ -70,16 +70,16 @@ impl Meters {
 
     /// Records a pause of the shard.
     pub(super) fn paused(&self, pause: Duration) {
-        self.told.paused.inc_by(pause.as_secs_f64());
+        self.metrics.paused.inc_by(pause.as_secs_f64());
     }
 
     /// Records a turn.
     pub(super) fn turned(&mut self, begun: UnixNanos, ended: UnixNanos) {
         let took = ended.since(begun);
-        self.told.turn.time(took);
+        self.metrics.turn.time(took);
         if ended.since(self.handed_over) >= REPORT_EVERY {
             self.handed_over = ended;
-            self.told.turn.hand_over();
+            self.metrics.turn.hand_over();
         }
         let before = self.longest;
         if ended.since(self.span_begun) >= SPAN {
@@ -88,7 +88,7 @@ impl Meters {
         }
         self.longest[0] = self.longest[0].max(took);
         if self.longest != before {
-            self.told
+            self.metrics
                 .longest_turn
                 .set(self.longest[0].max(self.longest[1]).as_secs_f64());
         }

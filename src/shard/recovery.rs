@@ -49,7 +49,7 @@ impl Shard {
         for (at, state) in states.into_iter().enumerate() {
             let before = known.get(at).and_then(Option::as_ref);
             if let Some(condition) = state.filter(|now| before != Some(now)) {
-                self.tell_source(&catalog, SourceId(at as u16), &condition);
+                self.notify_of_source(&catalog, SourceId(at as u16), &condition);
             }
         }
     }

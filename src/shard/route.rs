@@ -55,12 +55,12 @@ impl Shard {
                 }
                 LogItem::Instruments(ids) => {
                     self.feed.replica.apply(item, &batch.catalog);
-                    self.tell_instruments(&batch.catalog, ids);
+                    self.notify_of_instruments(&batch.catalog, ids);
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
                 LogItem::Source { source, condition } => {
                     self.feed.replica.apply(item, &batch.catalog);
-                    self.tell_source(&batch.catalog, *source, condition);
+                    self.notify_of_source(&batch.catalog, *source, condition);
                 }
             }
         }
@@ -106,7 +106,7 @@ impl Shard {
         };
         let outbox = &connection.outbox;
         std::hint::black_box((
-            connection.queued_told,
+            connection.queued_reported,
             connection.dirty,
             outbox.frames.len(),
             outbox.totals(),
@@ -269,7 +269,7 @@ impl Shard {
     }
 
     /// Sends changed instruments to the subscribers of their topics.
-    fn tell_instruments(&mut self, catalog: &Catalog, ids: &[InstrumentId]) {
+    fn notify_of_instruments(&mut self, catalog: &Catalog, ids: &[InstrumentId]) {
         for id in ids {
             let info = catalog.instrument(*id);
             let mut concerned: Vec<ConnectionKey> = info
@@ -288,7 +288,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn tell_source(
+    pub(super) fn notify_of_source(
         &mut self,
         catalog: &Catalog,
         source: SourceId,

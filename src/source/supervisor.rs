@@ -80,7 +80,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
         let ended = std::panic::AssertUnwindSafe(source.run(out))
             .catch_unwind()
             .await;
-        let ended = ended.unwrap_or_else(|_told_by_the_panic_hook| {
+        let ended = ended.unwrap_or_else(|_reported_by_the_panic_hook| {
             Err(SourceError::Failed("panicked; this is a bug".to_owned()))
         });
         up.set(0);
@@ -88,7 +88,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
         let error = match ended {
             Ok(()) => {
                 tracing::info!(source = &*task.name, "source ended");
-                return tell(task, SourceState::Ended).await;
+                return report_state(task, SourceState::Ended).await;
             }
             Err(SourceError::Stopped) => return,
             Err(SourceError::Final(error)) => {
@@ -110,7 +110,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             "source failed; restarting in {wait:?}"
         );
         task.status.retry(&error);
-        tell(task, SourceState::Reconnecting).await;
+        report_state(task, SourceState::Reconnecting).await;
         task.metrics.source_restarts.inc();
         tokio::select! {
             () = task.clock.sleep_until(task.clock.now().plus(wait)) => {}
@@ -121,7 +121,7 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
     }
 }
 
-async fn tell(task: &SourceTask, state: SourceState) {
+async fn report_state(task: &SourceTask, state: SourceState) {
     task.emitter.emit(&mut vec![Emit::State(state)]).await;
 }
 
@@ -153,7 +153,7 @@ async fn watch_silence(task: &SourceTask, alive: &AtomicU64) {
         }
         let silent = task.clock.now().since(last) >= task.stale_after;
         if is_stale.replace(silent) != Some(silent) {
-            tell(
+            report_state(
                 task,
                 if silent {
                     SourceState::Stale

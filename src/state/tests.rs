@@ -87,7 +87,7 @@ fn a_state_from_the_future_is_refused_and_one_just_ahead_is_not() {
 }
 
 #[test]
-fn a_step_of_the_clock_between_two_runs_is_told_both_ways() {
+fn a_step_of_the_clock_between_two_runs_is_reported_in_both_directions() {
     let stopped = UnixNanos(1_000_000_000_000);
     let hour = Duration::from_secs(3600);
     let boot = |name: &str, elapsed| {

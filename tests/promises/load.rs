@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use futures_util::{SinkExt, StreamExt};
 use tickcast::codec::{decode_request, encode_control};
 use tickcast::load::{
-    Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_unscouted,
+    Dialect, LoadError, Outcome, Plan, Probes, RawPlan, Skew, TopicChoice, run, run_with_topics,
     write_html, write_table,
 };
 use tickcast::protocol::{
@@ -285,7 +285,7 @@ async fn a_load_test_detects_silent_loss() -> Result<()> {
     };
     tokio::spawn(lossy_server(listener));
     let outcome = tokio::task::spawn_blocking(move || {
-        run_unscouted(&plan, &["quote:A".to_owned()], &mut |_| false)
+        run_with_topics(&plan, &["quote:A".to_owned()], &mut |_| false)
     })
     .await??;
     let failures = outcome.failures.join("\n");

@@ -151,7 +151,7 @@ impl Scanner {
         };
         kept.extend_from_slice(bytes);
         if self.left == 0 && self.is_final {
-            tell(self.opcode, is_text, kept, found)?;
+            deliver(self.opcode, is_text, kept, found)?;
             kept.clear();
             kept.shrink_to(KEPT_CAPACITY_MAX);
         }
@@ -229,7 +229,7 @@ impl Scanner {
         {
             let len = header.payload as usize;
             self.left = 0;
-            tell(header.opcode, self.text.is_some(), &payload[..len], found)?;
+            deliver(header.opcode, self.text.is_some(), &payload[..len], found)?;
             return Ok(Some(header.len.saturating_add(len)));
         }
         self.gathers = true;
@@ -240,7 +240,7 @@ impl Scanner {
     }
 }
 
-fn tell(
+fn deliver(
     opcode: u8,
     is_text: bool,
     payload: &[u8],

@@ -257,7 +257,7 @@ fn a_client_that_becomes_slow_gets_fresh_prices_or_a_lag_message() {
     });
     assert!(seen.oldest_ever < BEHIND, "{seen:?}");
     assert!(seen.oldest < BEHIND / 4, "{seen:?}");
-    assert!(seen.behind > BEHIND / 4, "it is told `lag`: {seen:?}");
+    assert!(seen.behind > BEHIND / 4, "it is sent `lag`: {seen:?}");
 }
 
 #[test]

@@ -84,15 +84,15 @@ mod tests {
         let at = |ms| start.plus(Duration::from_millis(ms));
         for stop in [0, 1, 777, 5_000] {
             let (mut whole, mut first) = (Market::new(&config, start), Market::new(&config, start));
-            let (mut wanted, mut told) = (Vec::new(), Vec::new());
+            let (mut wanted, mut replayed) = (Vec::new(), Vec::new());
             whole.advance(at(10_000), &mut wanted, usize::MAX);
-            first.advance(at(stop), &mut told, usize::MAX);
+            first.advance(at(stop), &mut replayed, usize::MAX);
             let bytes = rmp_serde::to_vec(&first.place(start)).expect("plain values");
             let mut second = Market::new(&config, start);
             second.go_on(rmp_serde::from_slice(&bytes).expect("what was written"));
-            second.advance(at(10_000), &mut told, usize::MAX);
+            second.advance(at(10_000), &mut replayed, usize::MAX);
             assert!(wanted.len() > 600);
-            assert_eq!(told, wanted, "stopped after {stop} ms");
+            assert_eq!(replayed, wanted, "stopped after {stop} ms");
         }
     }
 }
