@@ -2,9 +2,9 @@
 //!
 //! A conflated subscription has no rate of its own: a shard that sent each value as soon as it
 //! changed would be busy all the time, however fast the values change. It sends them in rounds, and
-//! pauses after each round for a multiple of the time that the round took. A round for few clients is
-//! short, so that they wait for microseconds; very many clients take several rounds, each of which
-//! sends the newest values. Raw events, responses and snapshots are never held back. A shard
+//! pauses once rounds have used up their share of the time. Few clients never use it up, so that
+//! their values are sent at once; very many clients take several rounds, each of which sends the
+//! newest values. Raw events, responses and snapshots are never held back. A shard
 //! without raw subscriptions does not read the log during a pause either: what changes several
 //! times in it is routed once.
 
@@ -17,6 +17,9 @@ use crate::market::UnixNanos;
 
 /// Pause after a round, as a multiple of the time that the round took.
 const PAUSE: u32 = 4;
+/// Time owed in pauses up to which rounds follow each other without one: the timers of the runtime
+/// have a resolution of a millisecond, so that a shorter pause would last far too long.
+const OWED_MAX: Duration = Duration::from_millis(1);
 /// Longest time of a round; the other connections wait for the next one, which reads newer values.
 const ROUND_MAX: Duration = Duration::from_millis(1);
 /// Longest pause.
@@ -30,6 +33,8 @@ const FLUSHES_A_CLOCK_READ: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
     waiting: VecDeque<ConnectionKey>,
+    /// Time at which no pause is owed any more.
+    settled_at: UnixNanos,
     next: UnixNanos,
 }
 
@@ -52,7 +57,9 @@ impl Pacing {
     fn pause(&mut self, began: UnixNanos, ended: UnixNanos, behind_max: Duration) {
         let took = ended.since(began);
         let pause_max = PAUSE_MAX.min(behind_max / BEHIND_SHARE);
-        self.next = ended.plus((took * PAUSE).min(pause_max));
+        let settled_at = self.settled_at.max(began).plus(took * (1 + PAUSE));
+        self.settled_at = settled_at.min(ended.plus(pause_max));
+        self.next = self.settled_at.minus(OWED_MAX);
     }
 }
 
@@ -107,19 +114,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_is_followed_by_a_pause_of_four_times_its_length() {
+    fn long_rounds_take_a_fifth_of_the_time() {
         let mut pacing = Pacing::default();
-        let at = |us: u64| UnixNanos(us * 1000);
+        let (round, behind_max) = (Duration::from_millis(1), Duration::from_secs(10));
+        let first = UnixNanos(1_000_000_000);
+        let mut began = first;
+        for _ in 0..100 {
+            let ended = began.plus(round);
+            pacing.pause(began, ended, behind_max);
+            assert_eq!(pacing.due_at(), None, "nothing waits");
+            began = pacing.pause_ends(ended).expect("a pause after each round");
+        }
+        let took = began.since(first);
+        assert_eq!(took, 100 * 5 * round - OWED_MAX);
         pacing.waiting.push_back(ConnectionKey(1));
-        assert!(pacing.is_due(at(1000)), "the first value is sent at once");
-        pacing.waiting.clear();
-        pacing.pause(at(1000), at(1010), Duration::from_secs(10));
-        assert_eq!(pacing.due_at(), None, "nothing waits");
-        pacing.waiting.push_back(ConnectionKey(2));
-        assert_eq!(pacing.due_at(), Some(at(1050)));
-        assert!(!pacing.is_due(at(1049)) && pacing.is_due(at(1050)));
-        assert_eq!(pacing.pause_ends(at(1049)), Some(at(1050)));
-        assert_eq!(pacing.pause_ends(at(1050)), None);
+        assert!(!pacing.is_due(began.minus(Duration::from_nanos(1))) && pacing.is_due(began));
+    }
+
+    #[test]
+    fn values_of_few_clients_are_never_held_back() {
+        let mut pacing = Pacing::default();
+        for at in 0..10_000 {
+            // 10,000 values a second, each sent in 10 µs.
+            let began = UnixNanos(1_000_000_000 + at * 100_000);
+            let ended = began.plus(Duration::from_micros(10));
+            assert_eq!(pacing.pause_ends(began), None);
+            pacing.pause(began, ended, Duration::from_secs(10));
+        }
     }
 
     #[test]
@@ -129,7 +150,7 @@ mod tests {
             let began = UnixNanos(0);
             let ended = began.plus(Duration::from_secs(1));
             pacing.pause(began, ended, Duration::from_millis(behind_ms));
-            let pause_ends = ended.plus(Duration::from_millis(pause_ms));
+            let pause_ends = ended.plus(Duration::from_millis(pause_ms) - OWED_MAX);
             assert_eq!(pacing.pause_ends(ended), Some(pause_ends));
         }
     }

@@ -68,7 +68,7 @@ fn symbols_have_the_same_ascii_characters_in_both_decoders() {
     assert!((0x80..=0xff_u8).all(|byte| !is_symbol_byte(byte)));
 }
 
-/// What a server sends most is decoded on the short path, or that path is of no use.
+/// Events as a server sends them most are decoded on the short path; otherwise it is of no use.
 #[test]
 fn the_events_of_a_server_take_the_short_path() {
     let ts = UnixNanos(1_767_225_600_000_000_000);
