@@ -145,6 +145,10 @@ fn plain<'a>(message: &'a [u8], known_symbol: &'a str) -> Option<(EventRef<'a>, 
     for _ in 0..marker & 0x0f {
         let key = take_word(&mut input)?;
         if let [0xc0, rest @ ..] = input {
+            // Any key may have no value, but each is UTF-8. The first byte of a word is its length.
+            if key >> 8 & HIGH != 0 {
+                return None;
+            }
             input = rest;
             continue;
         }
@@ -202,6 +206,8 @@ const KEPT: [u64; 8] = [
     0xff_ffff_ffff_ffff,
     u64::MAX,
 ];
+/// High bit of each byte of a word, which no ASCII character has.
+const HIGH: u64 = 0x8080_8080_8080_8080;
 /// Longest decimal that is certainly in range: its digits are fewer than those of 2^96.
 const PLAIN_DECIMAL_MAX: usize = 28;
 
@@ -283,7 +289,6 @@ fn take_decimal(input: &mut &[u8]) -> Option<()> {
 
 /// True for 1 to 7 bytes of digits with up to one point between them; tests all bytes at once.
 fn is_short_decimal(len: usize, word: u64) -> bool {
-    const HIGH: u64 = 0x8080_8080_8080_8080;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     const POINTS: u64 = 0x2e2e_2e2e_2e2e_2e2e;
     let Some(end) = (len as u32).checked_mul(8).filter(|end| *end > 0) else {
