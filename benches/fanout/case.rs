@@ -265,8 +265,8 @@ fn test(
     }
 }
 
-/// System calls per event, in a test of its own: a traced server is slower. The tester does not spin,
-/// because the tracer shares its core.
+/// System calls per event, in a test of its own: a traced server is slower. The tester does not
+/// spin, because the tracer shares its core.
 fn calls_per_event(
     kind: Kind,
     plan: &Plan,

@@ -1,5 +1,6 @@
-//! Round trips of neighbours' pings on the same shard, calm and next to a client that sends the most
-//! expensive requests at the highest rate of the default limits: interleaved, over real sockets.
+//! Round trips of neighbours' pings on the same shard, calm and next to a client that sends the
+//! most expensive requests at the highest rate of the default limits: interleaved, over real
+//! sockets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ const PING_INTERVAL: Duration = Duration::from_millis(2);
 /// Enough that each stays below its own rate limit.
 const NEIGHBOURS: usize = 64;
 
-/// Prints the p99 of each round: calm, during the flooder's burst, and at its sustained rate; and the
-/// medians of the ratios.
+/// Prints the p99 of each round: calm, during the flooder's burst, and at its sustained rate; and
+/// the medians of the ratios.
 pub(super) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

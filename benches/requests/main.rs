@@ -1,9 +1,10 @@
-//! Processor time of the most expensive legal request of each op at the default limits: `cargo bench
+//! Processor time of the most expensive legal request of each op at the default limits: `cargo
+//! bench
 //! --bench requests`; `-- flood` measures the pings of neighbours only.
 //!
-//! Each request is executed as by a shard: it is decoded, its slices are answered, the responses are
-//! encoded, and the topics are subscribed. The longest slice is the maximum that one turn of a shard
-//! spends on it; the sum is the time of all of its slices.
+//! Each request is executed as by a shard: it is decoded, its slices are answered, the responses
+//! are encoded, and the topics are subscribed. The longest slice is the maximum that one turn of a
+//! shard spends on it; the sum is the time of all of its slices.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 

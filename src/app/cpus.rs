@@ -4,8 +4,8 @@ use std::io;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// CPU of each shard: the last ones of `allowed`, so that the first ones are left to the bus and the
-/// runtime. Shards share CPUs if there are more of them than CPUs.
+/// CPU of each shard: the last ones of `allowed`, so that the first ones are left to the bus and
+/// the runtime. Shards share CPUs if there are more of them than CPUs.
 fn cpus_of_shards(allowed: &[usize], shards: usize) -> Vec<usize> {
     let first = allowed.len().saturating_sub(shards);
     allowed[first..]

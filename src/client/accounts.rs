@@ -2,8 +2,8 @@
 //! server's.
 //!
 //! An account is as strict as the protocol: numbers without a hole, jumps only where the settings
-//! in force allow them, closed bars, the positions of snapshots and gaps, and the sums of `heartbeat`
-//! and `ledger`.
+//! in force allow them, closed bars, the positions of snapshots and gaps, and the sums of
+//! `heartbeat` and `ledger`.
 
 #![deny(clippy::arithmetic_side_effects)]
 

@@ -1,6 +1,6 @@
 //! Slices of long requests. A request with many topics is handled in slices, so that it does not
-//! occupy a shard for long: each slice processes at most [`SLICE`] names and topics and produces one
-//! part of the response.
+//! occupy a shard for long: each slice processes at most [`SLICE`] names and topics and produces
+//! one part of the response.
 
 use std::hash::{BuildHasher as _, RandomState};
 

@@ -112,8 +112,8 @@ impl Shard {
         let mut ready = Vec::new();
         let mut busy = false;
         loop {
-            // Every turn ends in the runtime once, which polls the sockets and continues handshakes,
-            // however fast the log grows.
+            // Every turn ends in the runtime once, which polls the sockets and continues
+            // handshakes, however fast the log grows.
             if busy {
                 tokio::task::yield_now().await;
             } else if !self.wait(&mut commands).await {
@@ -171,6 +171,7 @@ impl Shard {
 
     /// Waits for work. Returns false once all handles are dropped.
     async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
+        let leaves_log_until = self.leaves_log_until();
         let gathered = self.connections.has_dirty().then_some(self.flush_at);
         let look = (!self.connections.is_empty()).then(|| self.feed.now.plus(LOOK_EVERY));
         let next_timer = self
@@ -180,11 +181,10 @@ impl Shard {
             .chain(look)
             .chain(gathered)
             .chain(self.pacing.due_at())
-            .chain(self.leaves_log_until())
+            .chain(leaves_log_until)
             .chain(self.feed.counts.report_at())
             .min()
             .map(|at| self.feed.config.clock.instant_at(at));
-        let leaves_log_until = self.leaves_log_until();
         let leaves_log = self.feed.restoring.is_some() || leaves_log_until.is_some();
         let mut has_waited = false;
         let woken = {

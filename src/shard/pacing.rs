@@ -78,8 +78,9 @@ impl Shard {
         }
     }
 
-    /// Sends a round of conflated values if it is due. A shard without raw subscriptions first reads
-    /// all of the log, so that the values are the newest, as long as it keeps up with the log.
+    /// Sends a round of conflated values if it is due. A shard without raw subscriptions first
+    /// reads all of the log, so that the values are the newest, as long as it keeps up with the
+    /// log.
     pub(super) fn send_round(&mut self, log_has_more: bool) {
         let waited = self.feed.now.since(self.pacing.next);
         if !self.pacing.is_due(self.feed.now)

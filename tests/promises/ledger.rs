@@ -1,10 +1,8 @@
 //! No silent loss: every event is delivered, merged, or reported as lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tickcast::market::Body;
 use tickcast::protocol::{Encoding, Mode, OnSlow, Op, ServerMessage};
 use tokio::sync::watch;
@@ -49,7 +47,7 @@ async fn one_client(feed: &Feed, at: usize, pace: Pace) -> Result<Tracked> {
 async fn read_on(
     mut client: Tracked,
     pace: Pace,
-    trades: Arc<AtomicU64>,
+    trades: watch::Sender<u64>,
     mut end: watch::Receiver<bool>,
 ) -> Result<u64> {
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -64,7 +62,7 @@ async fn read_on(
                 let received = events
                     .iter()
                     .filter(|event| matches!(event.body, Body::Trade(_)));
-                trades.fetch_add(received.count() as u64, Ordering::Relaxed);
+                trades.send_modify(|sum| *sum += received.count() as u64);
             }
         }
     };
@@ -114,25 +112,32 @@ async fn publish(feed: &Feed, count: usize) -> Result<()> {
 
 /// Trades per batch.
 const BATCH: usize = 200;
-/// Waits for clients that keep up, per batch. Some may have lost trades on a busy machine, and never
-/// receive all.
-const WAITS: usize = 100;
+/// Longest wait for clients that keep up, per batch. Some may have lost trades on a busy machine,
+/// and never receive all.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Publishes batches until the server has made so many deliveries, and has merged and lost events
 /// too. Each batch waits until clients that keep up have received those before it, so that the load
 /// suits any machine.
-async fn publish_until(deliveries: f64, feed: &Feed, fast: &[Arc<AtomicU64>]) -> Result<()> {
+async fn publish_until(
+    deliveries: f64,
+    feed: &Feed,
+    fast: &mut [watch::Receiver<u64>],
+) -> Result<()> {
     let of = |outcome: &str| feed.metric(&format!("tickcast_events_{outcome}_total"));
     let mut published = 0;
     while of("delivered") < deliveries || of("merged") < 1.0 || of("lost") < 1.0 {
         publish(feed, BATCH).await?;
         published += BATCH as u64;
-        for _ in 0..WAITS {
-            let mut received = fast.iter().map(|trades| trades.load(Ordering::Relaxed));
-            if received.all(|received| received >= published) {
-                break;
+        let all_received = async {
+            for trades in &mut *fast {
+                let received = trades.wait_for(|received| *received >= published);
+                received.await.context("a client has ended")?;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            anyhow::Ok(())
+        };
+        if let Ok(received) = tokio::time::timeout(WAIT, all_received).await {
+            received?;
         }
     }
     Ok(())
@@ -151,13 +156,13 @@ async fn run(connections: usize, deliveries: f64) -> Result<u64> {
             _ => Pace::Fast,
         };
         let client = one_client(&feed, at, pace).await?;
-        let trades = Arc::<AtomicU64>::default();
+        let (trades, received) = watch::channel(0);
         if pace == Pace::Fast {
-            fast.push(Arc::clone(&trades));
+            fast.push(received);
         }
         tasks.push(tokio::spawn(read_on(client, pace, trades, ended.clone())));
     }
-    publish_until(deliveries, &feed, &fast).await?;
+    publish_until(deliveries, &feed, &mut fast).await?;
     end.send_replace(true);
     let mut delivered = 0;
     for task in tasks {

@@ -27,7 +27,8 @@ async fn shutdown_sends_bye_with_spread_reconnect_slots_and_meets_its_deadline()
     let begun = Stopwatch::start();
     let address = feed.address;
     feed.app.stop().await;
-    // Without the deadline of 5 s, the stalled client holds the shutdown up for `close_timeout`, 30 s.
+    // Without the deadline of 5 s, the stalled client holds the shutdown up for `close_timeout`, 30
+    // s.
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(20), "{took:?}");
     let mut slots = Vec::new();

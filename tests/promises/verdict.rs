@@ -135,8 +135,8 @@ async fn a_server_clock_ahead_invalidates_the_run() -> Result<()> {
     Ok(())
 }
 
-/// The clock of the tester is stepped in the middle of the test, which its threads see as a pause of
-/// two seconds.
+/// The clock of the tester is stepped in the middle of the test, which its threads see as a pause
+/// of two seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_tester_reports_its_starvation() -> Result<()> {
     let (sent, _unread) = mpsc::channel(1);
