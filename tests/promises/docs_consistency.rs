@@ -207,13 +207,17 @@ fn no_page_shows_a_directive_of_mdbook() -> Result<()> {
     }
     assert!(pages > 15, "{pages} pages");
     // The first included line ends the comment that hides the directive.
-    let architecture = include_str!("../../ARCHITECTURE.md");
-    let included = architecture.split("<!-- ANCHOR: book -->\n").nth(1);
-    assert!(included.is_some_and(|text| {
-        text.lines()
-            .next()
-            .is_some_and(|line| line.ends_with("-->"))
-    }));
+    for file in [
+        include_str!("../../ARCHITECTURE.md"),
+        include_str!("../../SECURITY.md"),
+    ] {
+        let included = file.split("<!-- ANCHOR: book -->\n").nth(1);
+        assert!(included.is_some_and(|text| {
+            text.lines()
+                .next()
+                .is_some_and(|line| line.ends_with("-->"))
+        }));
+    }
     Ok(())
 }
 
