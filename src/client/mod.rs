@@ -60,6 +60,8 @@
 
 mod account;
 mod accounts;
+#[cfg(feature = "echo")]
+mod echo;
 mod held;
 mod positions;
 mod url;
@@ -77,6 +79,8 @@ pub use crate::codec::{
 };
 pub use account::{Account, AccountError};
 pub use accounts::Accounts;
+#[cfg(feature = "echo")]
+pub use echo::echo;
 pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 
@@ -112,6 +116,11 @@ impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
 
 /// User agent sent in the handshake, for operators.
 const AGENT: &str = concat!("tickcast-client/", env!("CARGO_PKG_VERSION"));
+
+/// Settings of every connection.
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default().read_buffer_size(64 * 1024)
+}
 
 /// One connection to a feed.
 #[derive(Debug)]
@@ -158,9 +167,8 @@ impl Client {
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let config = WebSocketConfig::default().read_buffer_size(64 * 1024);
         let (stream, _) =
-            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
+            tokio_tungstenite::client_async_with_config(request, stream, Some(config())).await?;
         Ok(Self {
             stream,
             encoding,

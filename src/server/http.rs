@@ -82,6 +82,10 @@ async fn route(
     granted: Granted,
 ) -> HttpResponse {
     let path = request.uri().path().to_owned();
+    #[cfg(feature = "echo")]
+    if path == upgrade::ECHO {
+        return upgrade::respond(&server, &caller, request, &granted);
+    }
     if path == FEED {
         return upgrade::respond(&server, &caller, request, &granted);
     }

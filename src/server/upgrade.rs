@@ -27,6 +27,10 @@ use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
 use crate::shard::{Adopted, Permit, Transport};
 
+/// Path whose messages are sent back.
+#[cfg(feature = "echo")]
+pub(super) const ECHO: &str = "/echo";
+
 /// Length of a decoded key (RFC 6455, section 4.1).
 const KEY_BYTES: usize = 16;
 
@@ -41,6 +45,8 @@ pub(super) struct Upgrade {
     message_max: u32,
     agent: Box<str>,
     principal: Principal,
+    #[cfg(feature = "echo")]
+    is_echo: bool,
     permit: Option<Permit>,
 }
 
@@ -60,6 +66,8 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         message_max,
         agent,
         principal,
+        #[cfg(feature = "echo")]
+        is_echo,
         permit,
     } = taken?;
     let parts = socket
@@ -77,6 +85,8 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         peer,
         agent,
         principal,
+        #[cfg(feature = "echo")]
+        is_echo,
         permit,
     })
 }
@@ -105,6 +115,8 @@ pub(super) fn respond(
     let encoding = accepted.encoding;
     let agent = agent_of(request.headers());
     let upgrade = Upgrade {
+        #[cfg(feature = "echo")]
+        is_echo: request.uri().path() == ECHO,
         socket: hyper::upgrade::on(&mut request),
         encoding,
         message_max: accepted.message_max,

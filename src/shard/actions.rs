@@ -72,6 +72,8 @@ impl Shard {
             peer,
             agent,
             principal,
+            #[cfg(feature = "echo")]
+            is_echo,
             permit,
         } = adopted;
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
@@ -91,6 +93,8 @@ impl Shard {
             peer: Box::new(Peer {
                 session,
                 principal,
+                #[cfg(feature = "echo")]
+                is_echo,
                 partial: None,
                 guard: super::reader::FrameRateLimit::default(),
                 generation,
@@ -140,6 +144,11 @@ impl Shard {
             };
             self.close(key, &bye, code);
             return;
+        }
+        #[cfg(feature = "echo")]
+        if self.connections[key].peer.is_echo {
+            self.arm_checkup(key);
+            return self.take_bytes(key, &read_ahead);
         }
         let welcome = self.welcome(key, self.connections[key].peer.generation.0, encoding);
         self.connections[key].outbox.respond(welcome);

@@ -53,6 +53,9 @@ pub struct Adopted {
     pub agent: Box<str>,
     /// Identity of the client.
     pub principal: Principal,
+    /// True for the echo route.
+    #[cfg(feature = "echo")]
+    pub is_echo: bool,
     /// `None` for a connection above the limit, which is notified and closed.
     pub permit: Option<Permit>,
 }
@@ -100,6 +103,8 @@ pub(super) struct Connection {
 pub(super) struct Peer {
     pub session: Session,
     pub principal: Principal,
+    #[cfg(feature = "echo")]
+    pub is_echo: bool,
     pub partial: Option<Box<Partial>>,
     pub guard: FrameRateLimit,
     pub generation: Generation,

@@ -11,6 +11,8 @@ mod actions;
 mod command;
 mod connection;
 mod connections;
+#[cfg(feature = "echo")]
+mod echo;
 mod event_loop;
 mod feed;
 mod flush;

@@ -149,6 +149,9 @@ impl Shard {
             self.feed.now,
             &mut replies,
         );
+        #[cfg(feature = "echo")]
+        let found = self.echo(key, found, &mut replies);
+        let connection = &mut self.connections[key];
         if !replies.is_empty() && connection.closing.is_none() {
             connection.reply(&replies);
             self.connections.mark_dirty(key);
