@@ -5,42 +5,31 @@
 //! instruments, snapshots over HTTP, the growth of patterns, and the states of sources. A topic
 //! that is no longer listed is visible to nobody.
 //!
-//! Without authentication everybody sees everything, so `Principal` has one value. Entitlements are
-//! added here alone: a principal with topic patterns, channels and limits extends the matches on
-//! `Principal`, and a rule that refuses a name becomes a variant of [`Refused`]. The types are
-//! borrowed and copied, and a pattern remains a binary search.
+//! Without entitlements everybody sees everything ([`Principal::Everyone`]). A client with a [`Role`]
+//! sees the topics that its rules name. Whether a role sees a topic depends on the name of the topic
+//! alone: an existing topic that is not granted gets the same answer as one that does not exist, and
+//! the answer names the rule. The granted topics of a pattern are ranges of the sorted list of
+//! topics, found by binary search.
 
+mod grants;
 mod instruments;
 mod name;
+mod principal;
 mod refused;
+mod role;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-pub use instruments::InstrumentList;
+pub use grants::{SymbolRule, SymbolRuleError, SymbolSet};
+pub use instruments::{InstrumentList, ListedInstrument};
 pub use name::{Name, Topics};
+pub use principal::{Client, Principal};
 pub use refused::Refused;
+pub use role::{ChannelSet, Role, RoleLimits, Roles, TopicRule, TopicRuleError};
 
 use crate::log::{Catalog, SourceId, TopicId, TopicInfo};
-use crate::protocol::Limits;
-use crate::topic::{Topic, TopicName, TopicPattern};
-
-/// Identity on whose behalf topics are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Principal {
-    /// Any client, without authentication: sees all topics.
-    Everyone,
-}
-
-impl Principal {
-    /// Limits of a connection, derived from those of the server.
-    pub fn limits(&self, server: &Arc<Limits>) -> Arc<Limits> {
-        match self {
-            Self::Everyone => Arc::clone(server),
-        }
-    }
-}
+use crate::protocol::{Mode, Settings};
+use crate::topic::{Channel, Topic, TopicName, TopicPattern};
 
 /// View of the catalog for one principal.
 #[derive(Debug, Clone, Copy)]
@@ -58,32 +47,54 @@ impl<'a> Visible<'a> {
     /// Resolves a name; the error identifies the rule that rejects it.
     pub fn resolve(self, name: TopicName) -> Result<Name, Refused<'a>> {
         match name {
-            TopicName::Topic(topic) => match self.find(&topic) {
-                Some(id) => Ok(Name::Topic(id)),
-                None => Err(Refused::Unlisted {
+            TopicName::Topic(topic) => {
+                self.check(&topic)?;
+                let found = self.catalog.find(&topic);
+                found.map(Name::Topic).ok_or_else(|| Refused::Unlisted {
                     nearest: self.nearest(&topic),
-                }),
+                })
+            }
+            TopicName::Pattern(pattern) => match self.role() {
+                Some(role) if !role.sees_some(&pattern) => Err(Refused::NotEntitled(role)),
+                _ => Ok(Name::Pattern(pattern)),
             },
-            TopicName::Pattern(pattern) => Ok(Name::Pattern(pattern)),
+        }
+    }
+
+    /// Checks whether the principal may see topics of this name, which need not exist.
+    pub fn check(self, topic: &Topic) -> Result<(), Refused<'a>> {
+        match self.role() {
+            Some(role) if !role.sees(topic) => Err(Refused::NotEntitled(role)),
+            _ => Ok(()),
         }
     }
 
     /// Topic with this name, if visible.
     pub fn find(self, topic: &Topic) -> Option<TopicId> {
-        let found = self.catalog.find(topic)?;
-        self.is_granted(found).then_some(found)
+        self.check(topic).ok()?;
+        self.catalog.find(topic)
     }
 
     /// Visible topics that a pattern matches, in symbol order.
     pub fn matching(self, pattern: &TopicPattern) -> Topics<'a> {
-        match self.principal {
-            Principal::Everyone => Topics::new(self.catalog.matching(pattern)),
-        }
+        let list = self.catalog.matching(pattern);
+        let Some(role) = self.role() else {
+            return Topics::all(list);
+        };
+        let symbol = |id: TopicId| self.catalog.topic(id).topic.symbol.as_str();
+        let symbols = role.symbols(pattern.channel);
+        Topics::some(list, symbols.ranges(&pattern.prefix, list, symbol))
     }
 
     /// True if the topic is listed and the principal may see it.
     pub fn shows(self, topic: TopicId) -> bool {
         self.catalog.is_listed(topic) && self.is_granted(topic)
+    }
+
+    /// True if the principal may see the topic, listed or not.
+    pub fn is_granted(self, topic: TopicId) -> bool {
+        self.role()
+            .is_none_or(|role| role.sees(&self.catalog.topic(topic).topic))
     }
 
     /// Properties of a topic that was visible when the client subscribed to it.
@@ -98,20 +109,37 @@ impl<'a> Visible<'a> {
 
     /// Number of instruments visible to the principal.
     pub fn instruments(self) -> usize {
-        match self.principal {
-            Principal::Everyone => self.catalog.instruments().len(),
+        let ranges = instruments::visible(self.catalog, self.principal, "*");
+        ranges.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Delivery settings of a subscription that requests none.
+    pub fn default_settings(self, channel: Channel) -> Settings {
+        let settings = Settings::default_of(channel);
+        let interval = self.role().and_then(Role::min_interval_ms);
+        Settings {
+            mode: interval.map_or(settings.mode, Mode::Interval),
+            ..settings
         }
     }
 
-    const fn is_granted(self, _topic: TopicId) -> bool {
+    /// Checks whether the principal may use a delivery mode.
+    pub fn check_mode(self, mode: Mode) -> Result<(), Refused<'a>> {
+        match self.role() {
+            Some(role) if !role.allows(mode) => Err(Refused::NotEntitled(role)),
+            _ => Ok(()),
+        }
+    }
+
+    fn role(self) -> Option<&'a Role> {
         match self.principal {
-            Principal::Everyone => true,
+            Principal::Everyone => None,
+            Principal::Client(client) => Some(&client.role),
         }
     }
 
     /// Visible topic with the most similar symbol, to be suggested in an error.
     fn nearest(self, topic: &Topic) -> Option<&'a TopicInfo> {
-        let nearest = self.catalog.nearest(topic)?;
-        self.is_granted(nearest.id).then_some(nearest)
+        self.catalog.nearest(topic, |id| self.is_granted(id))
     }
 }

@@ -1,5 +1,6 @@
 //! Rejection of names, by rule.
 
+use super::Role;
 use crate::log::TopicInfo;
 use crate::protocol::{Code, Refusal};
 
@@ -11,6 +12,8 @@ pub enum Refused<'a> {
         /// Visible topic with the most similar name.
         nearest: Option<&'a TopicInfo>,
     },
+    /// The role grants no topic of this name, or not in this mode.
+    NotEntitled(&'a Role),
 }
 
 impl Refused<'_> {
@@ -23,6 +26,10 @@ impl Refused<'_> {
                 });
                 let message = format!("unknown topic{suggestion}");
                 Refusal::new(name, Code::UnknownTopic, message)
+            }
+            Self::NotEntitled(role) => {
+                let message = format!("not entitled: {}", role.rule());
+                Refusal::new(name, Code::NotEntitled, message)
             }
         }
     }

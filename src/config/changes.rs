@@ -1,12 +1,14 @@
 use super::Config;
 use super::table::{Key, keys};
 
-/// Keys whose values differ between two configs; `sources` stands for all keys below it.
+/// Keys whose values differ between two configs; `sources` and `roles` stand for all keys below
+/// them.
 pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
     let sources = |config: &Config| format!("{:?}", config.sources);
     let differs = |key: &&Key| match key.path {
         "sources" => sources(old) != sources(new),
-        path if path.starts_with("sources.") => false,
+        "roles" => old.roles != new.roles,
+        path if path.starts_with("sources.") || path.starts_with("roles.") => false,
         path => old.values.get(path) != new.values.get(path),
     };
     keys().filter(differs).collect()
@@ -45,6 +47,7 @@ mod tests {
             let pick = |one: &'static str, two: &'static str| if other { two } else { one };
             format!(
                 "listen: 127.0.0.1:{}\nshards: {}\npin: {m}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
+                 roles: {{{g}: {{topics: [\"{g}:*\"]}}}}\nauth: {{anonymous: {g}}}\n\
                  allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
@@ -56,6 +59,7 @@ mod tests {
                 pick("a", "b"),
                 pick("A", "B"),
                 pick("8081", "9081"),
+                g = pick("quote", "trade"),
                 h = pick("a.example", "b.example"),
                 p = pick("127.0.0.1", "10.0.0.0/8"),
                 m = pick("false", "true"),
@@ -72,10 +76,16 @@ mod tests {
             [false, true].map(|other| Config::parse(&text(other), "test").expect("a valid config"));
         assert_eq!(changes(&old, &old), Vec::<&Key>::new());
         let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
-        let kept =
-            |key: &&Key| matches!(key.kind, super::super::Kind::Section) && key.path != "sources";
+        let kept = |key: &&Key| {
+            matches!(key.kind, super::super::Kind::Section)
+                && !["sources", "roles"].contains(&key.path)
+        };
         let all = keys().filter(|key| {
-            !key.path.starts_with("sources.") && key.path != "auth.scheme" && !kept(key)
+            !["sources.", "roles."]
+                .iter()
+                .any(|list| key.path.starts_with(list))
+                && key.path != "auth.scheme"
+                && !kept(key)
         });
         assert_eq!(changed, all.map(|key| key.path).collect::<Vec<_>>());
         let mut next = new.clone();

@@ -7,6 +7,7 @@ mod memory;
 mod probe;
 mod reader;
 mod reference;
+mod roles;
 mod server;
 mod sources;
 mod table;
@@ -35,6 +36,7 @@ pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
 use ipnet::IpNet;
 
+use crate::access::Roles;
 use crate::files::read_regular;
 use crate::limits::ShardLimits;
 use findings::{Findings, Values};
@@ -131,6 +133,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// True if the feed's port also serves `/metrics`.
     pub metrics_on_feed: bool,
+    /// Roles, and the role of clients without credentials.
+    pub roles: Roles,
     /// Number of shards.
     pub shards: usize,
     /// True if each shard's thread stays on one CPU.

@@ -15,7 +15,7 @@ Every key of the configuration file, with its type, default and meaning. The pag
 
 /// Sections of the page: heading and key prefix. A key belongs to the section with the longest
 /// matching prefix.
-const SECTIONS: [(&str, &str); 12] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("Server", ""),
     ("Sources", "sources"),
     ("Simulated market (`kind: sim`)", "sources.sim"),
@@ -29,6 +29,7 @@ const SECTIONS: [(&str, &str); 12] = [
     ("Sessions", "session"),
     ("Limits", "limits"),
     ("Authentication", "auth"),
+    ("Roles (entitlements)", "roles"),
     ("Administration and readiness", "admin"),
     ("Graceful shutdown", "drain"),
 ];

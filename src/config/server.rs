@@ -7,7 +7,7 @@ use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
-use super::{Config, sources};
+use super::{Config, roles, sources};
 use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
@@ -84,6 +84,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
             web::parse_proxy,
         ),
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
+        roles: roles::read(root, &sections.auth),
         shards,
         pin: root.flag("pin"),
         state_dir: Some(root.text("state_dir"))
@@ -107,6 +108,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         values: Values::new(),
     };
     check(&config, &sections);
+    roles::check_sources(root, &config.roles, &config.push_sources());
     sections.finish();
     config
 }

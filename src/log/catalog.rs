@@ -387,6 +387,11 @@ impl Catalog {
         self.by_symbol[places].iter().map(|id| self.instrument(*id))
     }
 
+    /// Numbers of the instruments at these indices.
+    pub fn ids_at(&self, places: Range<usize>) -> &[InstrumentId] {
+        &self.by_symbol[places]
+    }
+
     /// Index range of the instruments that match a symbol or a prefix ending in `*`.
     pub fn symbols(&self, pattern: &str) -> Range<usize> {
         let symbol = |id: &InstrumentId| self.instrument(*id).instrument.symbol.as_str();
@@ -421,13 +426,13 @@ impl Catalog {
     }
 
     /// Topic of the same channel with the symbol most similar to that of `topic`, for error
-    /// messages.
-    pub fn nearest(&self, topic: &Topic) -> Option<&TopicInfo> {
+    /// messages; one of those for which `is_open` holds.
+    pub fn nearest(&self, topic: &Topic, is_open: impl Fn(TopicId) -> bool) -> Option<&TopicInfo> {
         let upper = Topic {
             channel: topic.channel,
             symbol: Symbol::new(&topic.symbol.as_str().to_ascii_uppercase()).ok()?,
         };
-        if let Some(id) = self.find(&upper) {
+        if let Some(id) = self.find(&upper).filter(|id| is_open(*id)) {
             return Some(self.topic(id));
         }
         let list = &self.by_channel[topic.channel.index()];
@@ -444,6 +449,7 @@ impl Catalog {
         let around = &list[place.saturating_sub(1)..(place + 1).min(list.len())];
         around
             .iter()
+            .filter(|id| is_open(**id))
             .max_by_key(|id| common(id))
             .map(|id| &**self.topic(*id))
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Counts, Outbox, View};
-use crate::access::InstrumentList;
+use crate::access::{InstrumentList, ListedInstrument};
 use crate::codec::{encode_control, encode_parts};
 use crate::limits::OutboxLimits;
 use crate::protocol::{Control, Heartbeat, Id, InstrumentEntry, Instruments};
@@ -196,7 +196,8 @@ impl Outbox {
         let instruments: Vec<_> = left
             .list
             .take(INSTRUMENTS_A_PART)
-            .map(|info| instrument_entry(&info.instrument))
+            .into_iter()
+            .map(instrument_entry)
             .collect();
         counts.work(instruments.len() * INSTRUMENT_WORK);
         let more = !left.list.is_empty();
@@ -216,13 +217,18 @@ impl Outbox {
     }
 }
 
-/// Entry of an instrument in `instruments`.
-pub fn instrument_entry(instrument: &crate::market::Instrument) -> InstrumentEntry {
+/// Entry of an instrument in `instruments`, with its visible channels.
+pub fn instrument_entry(listed: ListedInstrument<'_>) -> InstrumentEntry {
+    let ListedInstrument {
+        instrument,
+        channels,
+    } = listed;
     InstrumentEntry {
         symbol: instrument.symbol.to_string(),
         channels: instrument
             .channels()
             .into_iter()
+            .filter(|channel| channels.has(*channel))
             .map(|channel| Cow::Borrowed(channel.full_name()))
             .collect(),
         price_scale: instrument.price_scale,

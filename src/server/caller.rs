@@ -103,7 +103,7 @@ impl Caller {
             own: WebOrigin::new(scheme, host),
             is_local,
             listens_on_loopback: listener.is_loopback(),
-            principal: Principal::Everyone,
+            principal: settings.anonymous.clone(),
         })
     }
 

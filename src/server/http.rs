@@ -278,10 +278,7 @@ impl Iterator for InstrumentPieces {
         let list = frame.windows(2).rposition(|pair| pair == b"[]")? + 1;
         let (begin, end) = frame.split_at(list);
         let some = self.list.take(INSTRUMENTS_PER_PIECE);
-        let message = instruments_message(
-            some.map(|info| instrument_entry(&info.instrument))
-                .collect(),
-        );
+        let message = instruments_message(some.into_iter().map(instrument_entry).collect());
         let mut piece = if std::mem::replace(&mut self.has_begun, true) {
             vec![b',']
         } else {

@@ -31,6 +31,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use crate::access::Principal;
 use crate::clock::Clock;
 use crate::config::{Config, HostRule, OriginRule};
 use crate::metrics::Metrics;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub allowed_origins: Vec<OriginRule>,
     /// Proxies whose forwarding headers are trusted (config `trusted_proxies`).
     pub trusted_proxies: Vec<IpNet>,
+    /// Clients without credentials (config `auth.anonymous`).
+    pub anonymous: Principal,
     /// True if `/metrics` is also served on the feed's port (config `admin.metrics_on_feed`).
     pub metrics_on_feed: bool,
     /// Max generated responses per second over all clients (config `limits.http_requests_per_s`).
@@ -158,6 +161,7 @@ impl Settings {
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            anonymous: Principal::anonymous(&config.roles),
             metrics_on_feed: config.metrics_on_feed,
             http_requests_per_s: config.http_requests_per_s,
             publishers,

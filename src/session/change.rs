@@ -338,6 +338,11 @@ impl Session {
         let settings = held
             .with(wish, name.channel(view.visible()))
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
+        // An interval without its length is an error of the whole request.
+        if settings.mode != Mode::Interval(0) {
+            let checked = view.visible().check_mode(settings.mode);
+            checked.map_err(|refused| refused.refusal(text))?;
+        }
         Ok((name, settings))
     }
 }

@@ -223,12 +223,18 @@ impl Subscribing {
                 continue;
             }
             let was_refused = self.texts.had(&text)
-                || topic.is_some_and(|topic| places.refused.longest(&topic).is_some());
-            if !was_refused {
-                let message = "named in `from.seqs`, but not covered by `topics`";
-                self.err
-                    .push(Refusal::new(text, Code::UnknownTopic, message));
+                || topic
+                    .as_ref()
+                    .is_some_and(|topic| places.refused.longest(topic).is_some());
+            if was_refused {
+                continue;
             }
+            let denied = topic.and_then(|topic| view.visible().check(&topic).err());
+            let message = "named in `from.seqs`, but not covered by `topics`";
+            self.err.push(denied.map_or_else(
+                || Refusal::new(&*text, Code::UnknownTopic, message),
+                |refused| refused.refusal(&text),
+            ));
         }
     }
 
@@ -366,13 +372,17 @@ impl Session {
                 one.channel
             }
         };
-        let settings = Settings::default_of(channel)
+        let visible = view.visible();
+        let settings = visible
+            .default_settings(channel)
             .with(request.wish, channel)
             .map_err(|refused| Refusal::new(text, Code::ModeRefused, refused.to_string()))?;
         self.check_snapshot(text, channel, request.snapshot)?;
-        let name = view
-            .visible()
+        let name = visible
             .resolve(parsed)
+            .map_err(|refused| refused.refusal(text))?;
+        visible
+            .check_mode(settings.mode)
             .map_err(|refused| refused.refusal(text))?;
         Ok(Asked { name, settings })
     }

@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::ConnectionKey;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
-use crate::access::Visible;
+use crate::access::{ChannelSet, Visible};
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceCondition, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceState};
@@ -281,9 +281,16 @@ impl Shard {
                 .collect();
             concerned.sort_unstable_by_key(|key| key.0);
             concerned.dedup();
-            let change = Arc::new(Control::Instrument(instrument_entry(&info.instrument)));
+            // Clients that see the same channels share a message.
+            let mut changes: BTreeMap<ChannelSet, Arc<Control>> = BTreeMap::new();
             for key in concerned {
-                self.notify(key, Arc::clone(&change));
+                let visible = Visible::new(catalog, &self.connections[key].peer.principal);
+                let listed = visible.listed(info);
+                let change = changes
+                    .entry(listed.channels)
+                    .or_insert_with(|| Arc::new(Control::Instrument(instrument_entry(listed))));
+                let change = Arc::clone(change);
+                self.notify(key, change);
             }
         }
     }

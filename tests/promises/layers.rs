@@ -69,7 +69,7 @@ const ALLOWED: [(&str, &str); 28] = [
         "bus clock files log market metrics printable protocol",
     ),
     ("replay", "bus files market printable source"),
-    ("access", "log protocol topic"),
+    ("access", "log market protocol topic"),
     ("session", "access codec log market protocol topic"),
     (
         "outbox",
@@ -82,7 +82,7 @@ const ALLOWED: [(&str, &str); 28] = [
     // Surroundings of the event path.
     (
         "config",
-        "files limits log market printable protocol replay source",
+        "access files limits log market printable protocol replay source",
     ),
     ("state", "bus clock files log market"),
     (

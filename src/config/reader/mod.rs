@@ -200,6 +200,30 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// Sections with arbitrary names below `key`, with their names.
+    pub(super) fn named_sections(&self, key: &str) -> Vec<(&'c str, Section<'c>)> {
+        let below = self.section(key);
+        let one = |(name, node): &'c (String, Node)| {
+            let shown = below.shown_path(name);
+            let section = Self::of(node, shown, below.path.clone(), self.findings)?;
+            Some((name.as_str(), section))
+        };
+        below.entries.iter().filter_map(one).collect()
+    }
+
+    /// Lists of strings with arbitrary names below `key`, with their names.
+    pub(super) fn named_lists(&self, key: &str) -> Vec<(String, Vec<String>)> {
+        let below = self.section(key);
+        let one = |(name, _): &(String, Node)| (name.clone(), below.given_texts(name));
+        below.entries.iter().map(one).collect()
+    }
+
+    /// Reports a problem with this section as a whole.
+    pub(super) fn problem_here(&self, message: String) {
+        self.findings
+            .problem(Problem::new(self.mark, &self.shown, message));
+    }
+
     /// Variant section with one key that selects the kind: `{gbm: {volatility: 0.6}}`, or just the
     /// word `gbm`.
     pub(super) fn variant(

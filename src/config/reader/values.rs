@@ -56,6 +56,15 @@ impl Section<'_> {
         .unwrap_or_default()
     }
 
+    /// Integer; `None` if the key is absent.
+    pub(in crate::config) fn integer_if_any(&self, key: &str) -> Option<u64> {
+        if !self.has(key) {
+            self.taken.borrow_mut().push(key.to_owned());
+            return None;
+        }
+        Some(self.integer(key))
+    }
+
     pub(in crate::config) fn number(&self, key: &str) -> f64 {
         let Kind::Number(least, most) = self.kind(key) else {
             return 0.0;
@@ -179,7 +188,7 @@ impl Section<'_> {
         texts
     }
 
-    fn given_texts(&self, key: &str) -> Vec<String> {
+    pub(super) fn given_texts(&self, key: &str) -> Vec<String> {
         match self.take(key) {
             None
             | Some(Node {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reader::Section;
-use super::shared;
+use super::{Config, shared};
 use crate::market::{Instrument, Symbol};
 use crate::replay::ReplayConfig;
 use crate::source::push::PushRules;
@@ -64,6 +64,15 @@ pub enum SourceDetails {
         /// SHA-256 of the publisher's token; `None`: open to all programs on this machine.
         token_sha256: Option<[u8; 32]>,
     },
+}
+
+impl Config {
+    /// Names of the sources that accept published events.
+    pub(super) fn push_sources(&self) -> Vec<&str> {
+        let sources = self.sources.iter();
+        let push = sources.filter(|one| matches!(one.details, SourceDetails::Push { .. }));
+        push.map(|source| &*source.name).collect()
+    }
 }
 
 impl SourceDetails {

@@ -1,6 +1,7 @@
 //! Table of all config keys: meaning, unit, default and bounds. `check`, the errors and the
 //! configuration reference are generated from it.
 
+mod roles;
 mod server;
 mod sources;
 
@@ -79,7 +80,7 @@ const fn fixed(key: Key) -> Key {
 
 /// All keys, in the order of the reference.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [server::BASE, sources::SOURCES, server::LIMITS]
+    [server::BASE, sources::SOURCES, server::LIMITS, roles::ROLES]
         .into_iter()
         .flatten()
 }
