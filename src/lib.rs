@@ -201,6 +201,11 @@ mod histogram;
 pub mod histogram;
 
 #[cfg(not(feature = "internals"))]
+mod admission;
+#[cfg(feature = "internals")]
+pub mod admission;
+
+#[cfg(not(feature = "internals"))]
 mod limits;
 #[cfg(feature = "internals")]
 pub mod limits;

@@ -28,6 +28,19 @@ pub struct OutboxLimits {
     pub behind_max: Duration,
 }
 
+/// Limits of connections and requests by client address (config `limits`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionLimits {
+    /// Maximum number of connections of an address, in any state.
+    pub connections_per_address: u32,
+    /// Maximum number of connections of an IPv6 network (/64).
+    pub connections_per_network: u32,
+    /// Maximum rate of handshakes and HTTP requests of an address or IPv6 network.
+    pub handshakes_per_s_per_address: u32,
+    /// Maximum rate of new connections over all clients.
+    pub handshakes_per_s: u32,
+}
+
 /// Limits and timeouts of a shard. A reload replaces them.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardLimits {

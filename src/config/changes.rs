@@ -27,6 +27,7 @@ impl Config {
         self.instruments_max = running.instruments_max;
         self.limits.requests.message_bytes = running.limits.requests.message_bytes;
         self.admin = running.admin;
+        self.proxy_protocol = running.proxy_protocol;
         self.http_requests = running.http_requests;
         for key in keys().filter(|key| key.needs_restart) {
             match running.values.get(key.path) {
@@ -48,11 +49,11 @@ mod tests {
             format!(
                 "listen: 127.0.0.1:{}\nshards: {}\npin: {m}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
                  roles: {{{g}: {{topics: [\"{g}:*\"]}}}}\nauth: {{anonymous: {g}}}\n\
-                 allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\n\
+                 allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\nproxy_protocol: {x}\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
-                 limits: {{connections: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
+                 limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),
@@ -62,6 +63,7 @@ mod tests {
                 g = pick("quote", "trade"),
                 h = pick("a.example", "b.example"),
                 p = pick("127.0.0.1", "10.0.0.0/8"),
+                x = pick("off", "required"),
                 m = pick("false", "true"),
                 r = pick("", "s"),
                 q = pick("64MiB", "32MiB"),

@@ -17,6 +17,8 @@ pub const PUBLISH_BODIES: usize = 8;
 /// Memory of a socket in a handshake or serving HTTP, in bytes: a request head and a chunk to be
 /// written.
 const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
+/// Memory of the rates of clients without a connection, in bytes.
+const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * 128;
 /// Memory of a response in progress, in bytes: at most 2,000 events of a snapshot.
 const RESPONSE_BYTES: usize = 1 << 20;
 /// Maximum ratio of a published event's size in the queue of the bus to its size in the request.
@@ -42,7 +44,7 @@ impl Config {
         let bars = topics * 5 / 9 * crate::log::CLOSED_BARS_KEPT * EVENT_BYTES;
         let copies = self.shards + 1;
         let state = self.limits.history.bytes * self.shards + bars * copies;
-        let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES;
+        let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES + ADDRESSES_BYTES;
         let responses = (self.http_requests + ADMIN_CONNECTIONS) * RESPONSE_BYTES;
         // The buffer of a body doubles as it grows.
         let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;

@@ -38,7 +38,7 @@ use ipnet::IpNet;
 
 use crate::access::Roles;
 use crate::files::read_regular;
-use crate::limits::ShardLimits;
+use crate::limits::{AdmissionLimits, ShardLimits};
 use findings::{Findings, Values};
 use reader::Section;
 use yaml::Mark;
@@ -129,8 +129,10 @@ pub struct Config {
     pub allowed_hosts: Vec<HostRule>,
     /// Browser origins allowed to open the feed.
     pub allowed_origins: Vec<OriginRule>,
-    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` headers are trusted.
+    /// Proxies whose `X-Forwarded-*` and PROXY headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
+    /// True if each connection to the feed's port begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// True if the feed's port also serves `/metrics`.
     pub metrics_on_feed: bool,
     /// Roles, and the role of clients without credentials.
@@ -151,6 +153,10 @@ pub struct Config {
     pub unsent_bytes: u32,
     /// Maximum number of concurrent connections.
     pub connections_max: usize,
+    /// Limits by client address.
+    pub admission: AdmissionLimits,
+    /// Addresses without limits of their own.
+    pub exempt: Vec<IpNet>,
     /// Limits and timeouts of the shards.
     pub limits: ShardLimits,
     /// Maximum number of instruments over all sources.

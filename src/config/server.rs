@@ -8,7 +8,7 @@ use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
 use super::{Config, roles, sources};
-use crate::limits::{HistoryLimits, OutboxLimits, ShardLimits};
+use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
 /// Top-level sections of the file.
@@ -83,6 +83,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
             "an address or a network, e.g. 127.0.0.1 or 10.0.0.0/8",
             web::parse_proxy,
         ),
+        proxy_protocol: root.word("proxy_protocol") == "required",
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
         roles: roles::read(root, &sections.auth),
         shards,
@@ -96,6 +97,12 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         limits: shard_limits(&sections),
         unsent_bytes: sections.fanout.size("unsent") as u32,
         connections_max: sections.limits.integer("connections") as usize,
+        admission: admission_limits(&sections.limits),
+        exempt: sections.limits.list(
+            "exempt",
+            "an address or a network, e.g. 127.0.0.1 or 10.0.0.0/8",
+            web::parse_proxy,
+        ),
         instruments_max: sections.limits.integer("instruments") as usize,
         handshake_timeout: sections.limits.duration("handshake"),
         publish_bytes_max: sections.limits.size("publish"),
@@ -107,10 +114,20 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         drain_spread: sections.drain.duration("spread"),
         values: Values::new(),
     };
-    check(&config, &sections);
+    check(&config, root, &sections);
     roles::check_sources(root, &config.roles, &config.push_sources());
     sections.finish();
     config
+}
+
+fn admission_limits(limits: &Section<'_>) -> AdmissionLimits {
+    let number = |key| limits.integer(key) as u32;
+    AdmissionLimits {
+        connections_per_address: number("connections_per_address"),
+        connections_per_network: number("connections_per_network"),
+        handshakes_per_s_per_address: number("handshakes_per_s_per_address"),
+        handshakes_per_s: number("handshakes_per_s"),
+    }
 }
 
 fn shard_limits(sections: &Sections<'_>) -> ShardLimits {
@@ -143,7 +160,7 @@ fn shard_limits(sections: &Sections<'_>) -> ShardLimits {
 }
 
 /// Reports values that contradict each other.
-fn check(config: &Config, sections: &Sections<'_>) {
+fn check(config: &Config, root: &Section<'_>, sections: &Sections<'_>) {
     if config.limits.drop_after <= config.limits.ping_after {
         sections.session.problem(
             "drop_after",
@@ -166,6 +183,11 @@ fn check(config: &Config, sections: &Sections<'_>) {
                 "must be at most 1/{PUBLISH_SHARE} of bus.queue; otherwise a full request never fits"
             ),
         );
+    }
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        let message =
+            "required, but no address may send it: list the load balancer in trusted_proxies";
+        root.problem("proxy_protocol", message);
     }
     for name in &config.ready_require {
         if !config.sources.iter().any(|source| *source.name == **name) {

@@ -9,6 +9,14 @@ pub(super) const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
 pub enum Refused {
     /// Too many open sockets.
     Sockets,
+    /// Too many connections of an address or IPv6 network.
+    AddressLimit,
+    /// Too many handshakes per second, of an address or over all.
+    HandshakeRate,
+    /// The memory limit is near.
+    Memory,
+    /// The PROXY header is missing or invalid, or from an untrusted address.
+    ProxyHeader,
     /// No data was received before the timeout.
     Silent,
     /// The request head was not completed before the timeout.
@@ -36,8 +44,12 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Sockets,
+        Self::AddressLimit,
+        Self::HandshakeRate,
+        Self::Memory,
+        Self::ProxyHeader,
         Self::Silent,
         Self::Slow,
         Self::Incomplete,
@@ -55,6 +67,10 @@ impl Refused {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Sockets => "sockets",
+            Self::AddressLimit => "address_limit",
+            Self::HandshakeRate => "handshake_rate",
+            Self::Memory => "memory",
+            Self::ProxyHeader => "proxy_header",
             Self::Silent => "silent",
             Self::Slow => "slow",
             Self::Incomplete => "incomplete",

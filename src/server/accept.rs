@@ -11,10 +11,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::forwarded::is_trusted;
 use super::guarded::Guarded;
+use super::proxy_header::{self, HeaderError};
 use super::reserve::{BUSY, Reserve, is_exhausted, refuse};
 use super::upgrade::{self, Granted};
-use super::{Listener, Server, http};
+use super::{Listener, Server, admit, http};
+use crate::admission::Admitted;
 use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS};
 use crate::metrics::Refused;
 use crate::shard::{Command, ShardHandle};
@@ -61,7 +64,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
             Ok((stream, peer)) => {
                 if reserve.note_accepted(server.clock.now()) {
                     server.metrics.count_refused(Refused::Sockets);
-                    refuse(stream).await;
+                    refuse(stream, BUSY).await;
                 } else {
                     assign(stream, peer, &server);
                 }
@@ -69,7 +72,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
             Err(error) if is_exhausted(&error) => {
                 if let Some((stream, _)) = reserve.accept(&listener, server.clock.now()).await {
                     server.metrics.count_refused(Refused::Sockets);
-                    refuse(stream).await;
+                    refuse(stream, BUSY).await;
                 }
                 reserve.take_back();
             }
@@ -141,6 +144,10 @@ async fn pause_after(error: &std::io::Error) {
 }
 
 fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
+    let admitted = match server.admit_peer(peer.ip()) {
+        Ok(admitted) => admitted,
+        Err(refused) => return admit::refuse(server, stream, &refused),
+    };
     // Connections count too: each uses a descriptor, and their sum is compared with the open-file
     // limit at startup.
     let sockets = server.sockets.fetch_add(1, Ordering::Relaxed);
@@ -148,9 +155,7 @@ fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
     if all >= SPARE_SOCKETS + server.settings.load().connections_max {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
         server.metrics.count_refused(Refused::Sockets);
-        // The empty send buffer of a new socket takes this immediately.
-        let _left = stream.try_write(BUSY);
-        return;
+        return admit::refuse_with(server, stream, BUSY.to_vec());
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
     // The starting shard rotates, because a storm arrives faster than its connections are counted.
@@ -168,18 +173,19 @@ fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
     };
     let (server, handle) = (Arc::clone(server), shard.clone());
     shard.runtime.spawn(async move {
-        serve(stream, peer, server, handle).await;
+        serve(stream, peer, admitted, server, handle).await;
         drop(guard);
     });
 }
 
 async fn serve(
     stream: std::net::TcpStream,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
+    mut admitted: Option<Admitted>,
     server: Arc<Server>,
     shard: ShardHandle,
 ) {
-    let Ok(stream) = TcpStream::from_std(stream) else {
+    let Ok(mut stream) = TcpStream::from_std(stream) else {
         return;
     };
     // Missing socket options reduce performance, not correctness.
@@ -192,6 +198,20 @@ async fn serve(
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "cannot set a socket option");
     }
+    if server.listener.proxy_protocol {
+        match client_of_header(&mut stream, peer, &server).await {
+            Ok(None) => {}
+            Ok(Some(client)) => match server.admit(client.ip()) {
+                Ok(counted) => (peer, admitted) = (client, counted),
+                Err(refused) => return admit::refuse(&server, stream, &refused),
+            },
+            Err(error) => {
+                server.metrics.count_refused(Refused::ProxyHeader);
+                tracing::debug!(%peer, %error, "PROXY header rejected");
+                return;
+            }
+        }
+    }
     // hyper allocates its buffers with the first byte, so that a silent socket costs nothing.
     let mut byte = [0];
     let first = tokio::time::timeout(settings.handshake_timeout, stream.peek(&mut byte));
@@ -199,10 +219,30 @@ async fn serve(
         server.metrics.count_refused(Refused::Silent);
         return;
     }
-    Box::pin(serve_http(stream, peer, server, shard)).await;
+    Box::pin(serve_http(stream, peer, admitted, server, shard)).await;
 }
 
-async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, shard: ShardHandle) {
+/// Client named by the PROXY header of a connection, which must come from a trusted proxy.
+async fn client_of_header(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    server: &Server,
+) -> Result<Option<SocketAddr>, HeaderError> {
+    let settings = server.settings.load_full();
+    if !is_trusted(&settings.trusted_proxies, peer.ip()) {
+        return Err(HeaderError::Untrusted);
+    }
+    let read = tokio::time::timeout(settings.handshake_timeout, proxy_header::read(stream));
+    read.await.unwrap_or(Err(HeaderError::Late))
+}
+
+async fn serve_http(
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Option<Admitted>,
+    server: Arc<Server>,
+    shard: ShardHandle,
+) {
     let timeout = server.settings.load().handshake_timeout;
     let (granted, served) = (Granted::default(), Arc::new(AtomicBool::new(false)));
     let (requested, handle) = (Arc::clone(&granted), shard.clone());
@@ -228,7 +268,7 @@ async fn serve_http(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, sh
     // not keep it open forever.
     match tokio::time::timeout(HTTP_TIME, connection).await {
         Ok(Ok(())) => {
-            if let Some(adopted) = upgrade::adopted(&granted, peer).await {
+            if let Some(adopted) = upgrade::adopted(&granted, peer, admitted).await {
                 shard.send(Command::Adopt(Box::new(adopted))).await;
             }
         }

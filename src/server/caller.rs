@@ -10,6 +10,7 @@ use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, VIA};
 use hyper::{StatusCode, header};
 
 use super::Settings;
+use super::forwarded;
 use super::response::{HttpResponse, refusal};
 use crate::access::Principal;
 use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
@@ -26,6 +27,9 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Host name of the machine.
     pub hostname: String,
+    /// True if each connection begins with a PROXY header (config `proxy_protocol`); then none is
+    /// local.
+    pub proxy_protocol: bool,
 }
 
 impl Listener {
@@ -33,7 +37,20 @@ impl Listener {
     pub fn new(address: SocketAddr) -> Self {
         let name = rustix::system::uname();
         let hostname = name.nodename().to_string_lossy().to_ascii_lowercase();
-        Self { address, hostname }
+        Self {
+            address,
+            hostname,
+            proxy_protocol: false,
+        }
+    }
+
+    /// The same listener, with or without a PROXY header on each connection.
+    #[must_use]
+    pub fn behind_proxy_protocol(self, proxy_protocol: bool) -> Self {
+        Self {
+            proxy_protocol,
+            ..self
+        }
     }
 
     /// True if the listener is only reachable from this machine.
@@ -60,6 +77,10 @@ pub(super) struct Caller {
     own: WebOrigin,
     /// True for a program on this machine that requested a loopback name without a proxy.
     pub is_local: bool,
+    /// Address of the connection, or that of its PROXY header.
+    pub peer: IpAddr,
+    /// Address of the client; behind trusted proxies, as they report it.
+    pub address: IpAddr,
     listens_on_loopback: bool,
     /// Identity on whose behalf topics are read.
     pub principal: Principal,
@@ -74,10 +95,13 @@ impl Caller {
         headers: &HeaderMap,
     ) -> Result<Self, HttpResponse> {
         let peer = peer.to_canonical();
-        let by_proxy = settings
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&peer));
+        let trusted = &settings.trusted_proxies;
+        let by_proxy = forwarded::is_trusted(trusted, peer);
+        let address = if by_proxy {
+            forwarded::client(headers, trusted, peer)
+        } else {
+            peer
+        };
         let requested = one_host(headers, &HOST)?.ok_or_else(|| {
             refusal(
                 StatusCode::BAD_REQUEST,
@@ -99,9 +123,12 @@ impl Caller {
         }
         let is_local =
             peer.is_loopback() && !by_proxy && !is_forwarded(headers) && host.is_loopback();
+        let is_local = is_local && !listener.proxy_protocol;
         Ok(Self {
             own: WebOrigin::new(scheme, host),
             is_local,
+            peer,
+            address,
             listens_on_loopback: listener.is_loopback(),
             principal: settings.anonymous.clone(),
         })
@@ -186,6 +213,7 @@ mod tests {
         Listener {
             address: address.parse().expect("an address"),
             hostname: "box".to_owned(),
+            proxy_protocol: false,
         }
     }
 

@@ -19,7 +19,7 @@ use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
-use super::{Server, admin, page, publish, upgrade};
+use super::{Server, admin, admit, page, publish, upgrade};
 use crate::access::InstrumentList;
 use crate::codec::encode_control;
 use crate::metrics::Refused;
@@ -151,6 +151,9 @@ async fn read(
         }
         (None, made) => made,
     };
+    if let Err(refused) = server.charge(caller.address) {
+        return admit::response(&refused);
+    }
     let permit = match acquire_permit(server) {
         Ok(permit) => permit,
         Err(refused) => return refused,

@@ -5,12 +5,15 @@
 
 mod accept;
 mod admin;
+mod admit;
 mod caller;
+mod forwarded;
 mod guarded;
 mod http;
 mod incoming;
 mod outgoing;
 mod page;
+mod proxy_header;
 mod publish;
 mod publish_body;
 mod reserve;
@@ -32,8 +35,10 @@ use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::access::Principal;
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::{Config, HostRule, OriginRule};
+use crate::limits::AdmissionLimits;
 use crate::metrics::Metrics;
 use crate::shard::ShardHandle;
 use crate::source::SourceStatus;
@@ -62,6 +67,10 @@ pub struct Server {
     pub admin_permits: Semaphore,
     /// Address of the feed.
     pub listener: Listener,
+    /// Connections and request rates by client address.
+    pub admission: Arc<Admission>,
+    /// Permits for refused clients whose request is read before the response.
+    pub refusals: Arc<Semaphore>,
     /// Number of open WebSocket connections.
     pub connections: Arc<AtomicUsize>,
     /// Number of open sockets in a handshake or serving HTTP.
@@ -77,6 +86,10 @@ pub struct Server {
 pub struct Settings {
     /// Max number of WebSocket connections (config `limits.connections`).
     pub connections_max: usize,
+    /// Limits by client address (config `limits`).
+    pub admission: AdmissionLimits,
+    /// Addresses without limits of their own (config `limits.exempt`).
+    pub exempt: Vec<IpNet>,
     /// Handshake timeout, for the first byte and again for the complete request head (config
     /// `limits.handshake`).
     pub handshake_timeout: Duration,
@@ -90,7 +103,7 @@ pub struct Settings {
     pub allowed_hosts: Vec<HostRule>,
     /// Browser origins that may open the feed (config `allowed_origins`).
     pub allowed_origins: Vec<OriginRule>,
-    /// Proxies whose forwarding headers are trusted (config `trusted_proxies`).
+    /// Proxies whose forwarding and PROXY headers are trusted (config `trusted_proxies`).
     pub trusted_proxies: Vec<IpNet>,
     /// Clients without credentials (config `auth.anonymous`).
     pub anonymous: Principal,
@@ -154,6 +167,8 @@ impl Settings {
     ) -> Self {
         Self {
             connections_max: config.connections_max,
+            admission: config.admission,
+            exempt: config.exempt.clone(),
             handshake_timeout: config.handshake_timeout,
             notsent_bytes: config.unsent_bytes,
             publish_bytes_max: config.publish_bytes_max,
@@ -173,6 +188,11 @@ impl Settings {
 }
 
 impl Server {
+    /// Permits for refused clients of a new server.
+    pub fn new_refusals() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(admit::REFUSALS_AT_ONCE))
+    }
+
     /// Readiness of the server, with every failed source.
     pub fn readiness(&self) -> Readiness {
         let settings = self.settings.load();

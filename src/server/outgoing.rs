@@ -6,18 +6,16 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::admission::Rate;
 use crate::market::UnixNanos;
 
 /// Max bytes passed to the socket at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Max burst, as seconds of the request rate.
-const BURST: Duration = Duration::from_secs(5);
 
 /// Response body.
 pub(super) struct Outgoing {
@@ -98,22 +96,15 @@ impl Body for Outgoing {
     }
 }
 
-/// Request rate over all clients with a bounded burst, stored as the time up to which the rate is
-/// used.
+/// Request rate over all clients.
 #[derive(Debug, Default)]
-pub struct RequestRate(Mutex<UnixNanos>);
+pub struct RequestRate(Mutex<Rate>);
 
 impl RequestRate {
     /// Consumes one request; returns false if the rate is exceeded.
     pub(super) fn take(&self, per_second: u32, now: UnixNanos) -> bool {
-        let each = Duration::from_secs(1) / per_second.max(1);
-        let mut used_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = (*used_until).max(now).plus(each);
-        let is_left = next.since(now) <= BURST;
-        if is_left {
-            *used_until = next;
-        }
-        is_left
+        let mut rate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.take(per_second, now).is_ok()
     }
 }
 

@@ -102,13 +102,13 @@ impl Reserve {
     }
 }
 
-/// Sends 503 and closes.
-pub(super) async fn refuse(mut stream: TcpStream) {
+/// Sends a response and closes.
+pub(super) async fn refuse(mut stream: TcpStream, response: &[u8]) {
     let mut request = [0; 1024];
     let responded = async {
         // The response does not depend on the request.
         let _asked = tokio::time::timeout(REQUEST_TIME, stream.read(&mut request)).await;
-        stream.write_all(BUSY).await?;
+        stream.write_all(response).await?;
         stream.shutdown().await
     };
     // Does not wait for a client that does not read.

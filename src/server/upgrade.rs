@@ -1,6 +1,6 @@
 //! WebSocket handshake (RFC 6455, section 4.2), up to the adoption of the socket by the shard.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,10 +19,12 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Server;
+use super::admit;
 use super::caller::Caller;
 use super::guarded::Guarded;
 use super::response::{HttpResponse, refusal, text};
 use crate::access::Principal;
+use crate::admission::Admitted;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
 use crate::shard::{Adopted, Permit, Transport};
@@ -48,6 +50,8 @@ pub(super) struct Upgrade {
     #[cfg(feature = "echo")]
     is_echo: bool,
     permit: Option<Permit>,
+    /// Address of the client, if proxies have reported it; it counts as connected.
+    forwarded: Option<(IpAddr, Option<Admitted>)>,
 }
 
 /// Hand-over from the handshake to the task that serves the connection. No additional task, so that
@@ -55,7 +59,11 @@ pub(super) struct Upgrade {
 pub(super) type Granted = Arc<Mutex<Option<Upgrade>>>;
 
 /// Upgraded connection for a shard, once HTTP has ended; `None` if no WebSocket was granted.
-pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopted> {
+pub(super) async fn adopted(
+    granted: &Granted,
+    peer: SocketAddr,
+    admitted: Option<Admitted>,
+) -> Option<Adopted> {
     let taken = granted
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -69,7 +77,12 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         #[cfg(feature = "echo")]
         is_echo,
         permit,
+        forwarded,
     } = taken?;
+    let (peer, admitted) = match forwarded {
+        None => (peer, admitted),
+        Some((address, admitted)) => (SocketAddr::new(address, 0), admitted),
+    };
     let parts = socket
         .await
         .ok()?
@@ -88,6 +101,7 @@ pub(super) async fn adopted(granted: &Granted, peer: SocketAddr) -> Option<Adopt
         #[cfg(feature = "echo")]
         is_echo,
         permit,
+        admitted,
     })
 }
 
@@ -109,6 +123,12 @@ pub(super) fn respond(
             return refused;
         }
     };
+    let forwarded = (caller.address != caller.peer).then_some(caller.address);
+    let forwarded = match forwarded.map(|address| server.admit(address).map(|it| (address, it))) {
+        None => None,
+        Some(Ok(admitted)) => Some(admitted),
+        Some(Err(refused)) => return admit::response(&refused),
+    };
     let before = server.connections.fetch_add(1, Ordering::Relaxed);
     let permit = Permit(Arc::clone(&server.connections));
     let permit = (before < server.settings.load().connections_max).then_some(permit);
@@ -123,6 +143,7 @@ pub(super) fn respond(
         agent,
         principal: caller.principal.clone(),
         permit,
+        forwarded,
     };
     *granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");

@@ -75,6 +75,7 @@ impl Shard {
             #[cfg(feature = "echo")]
             is_echo,
             permit,
+            admitted,
         } = adopted;
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
@@ -107,6 +108,7 @@ impl Shard {
                 backpressure: None,
                 inbox: Inbox::default(),
                 permit,
+                admitted,
                 ip: peer.ip(),
                 port: peer.port(),
                 agent,

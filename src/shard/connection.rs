@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
 use crate::access::Principal;
+use crate::admission::Admitted;
 use crate::log::{SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
@@ -58,6 +59,8 @@ pub struct Adopted {
     pub is_echo: bool,
     /// `None` for a connection above the limit, which is notified and closed.
     pub permit: Option<Permit>,
+    /// Counts for the client's address; `None` for an exempt one.
+    pub admitted: Option<Admitted>,
 }
 
 /// Why a connection ends.
@@ -123,6 +126,8 @@ pub(super) struct Peer {
     pub backpressure: Option<Box<Backpressure>>,
     pub inbox: Inbox,
     pub permit: Option<Permit>,
+    /// Counts for the client's address as long as it lives.
+    pub admitted: Option<Admitted>,
     pub ip: IpAddr,
     pub port: u16,
     pub agent: Box<str>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Shard;
 use super::connection::{Closing, ConnectionKey, Permit};
 use super::timers::{Due, Timer};
+use crate::admission::Admitted;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
 use crate::outbox::{Opcode, Outbox, SlotId};
@@ -140,7 +141,8 @@ impl Shard {
         self.feed
             .metrics
             .change_late(connection.level_reported, LagLevel::Ok);
-        let _counted: Option<Permit> = connection.peer.permit;
+        let _counted: (Option<Permit>, Option<Admitted>) =
+            (connection.peer.permit, connection.peer.admitted);
         self.handle.set_connections(self.connections.len());
         self.feed.metrics.connections.dec();
         if self.connections.is_empty() {

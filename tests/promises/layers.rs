@@ -48,7 +48,7 @@ const CLAUSE_WORDS: [&str; 6] = ["What", "Where", "Whether", "Who", "How", "When
 const CLAUSES_PERCENT_MAX: usize = 3;
 
 /// The modules that each module at the top level may use.
-const ALLOWED: [(&str, &str); 28] = [
+const ALLOWED: [(&str, &str); 29] = [
     // Vocabulary, and tools without knowledge of the product.
     ("fatal", ""),
     ("files", ""),
@@ -62,6 +62,7 @@ const ALLOWED: [(&str, &str); 28] = [
     ("metrics", "histogram protocol topic"),
     // The path of an event.
     ("limits", "protocol"),
+    ("admission", "limits market"),
     ("log", "codec limits market protocol topic"),
     ("bus", "clock limits log market metrics protocol topic"),
     (
@@ -77,17 +78,17 @@ const ALLOWED: [(&str, &str); 28] = [
     ),
     (
         "shard",
-        "access bus clock codec fatal limits log market metrics outbox protocol session topic",
+        "access admission bus clock codec fatal limits log market metrics outbox protocol session topic",
     ),
     // Surroundings of the event path.
     (
         "config",
-        "access files limits log market printable protocol replay source",
+        "access admission files limits log market printable protocol replay source",
     ),
     ("state", "bus clock files log market"),
     (
         "server",
-        "access clock codec config log market metrics outbox printable protocol replay shard source",
+        "access admission clock codec config limits log market metrics outbox printable protocol replay shard source",
     ),
     (
         "app",

@@ -26,8 +26,14 @@ pub(super) const BASE: &[Key] = &[
         "trusted_proxies",
         Kind::Texts,
         "",
-        "Addresses or networks (10.0.0.0/8) of reverse proxies whose X-Forwarded-Host and X-Forwarded-Proto headers are trusted.",
+        "Addresses or networks (10.0.0.0/8) of reverse proxies whose X-Forwarded-For, -Host and -Proto headers and PROXY headers are trusted.",
     ),
+    fixed(key(
+        "proxy_protocol",
+        Kind::Word(&["off", "required"]),
+        "off",
+        "PROXY protocol (version 1 or 2) on the feed's port: required behind a TCP load balancer that sends it; then only addresses in trusted_proxies can connect.",
+    )),
     fixed(key(
         "shards",
         Kind::Text,
@@ -157,6 +163,36 @@ pub(super) const LIMITS: &[Key] = &[
         Kind::Integer(1, 1_000_000),
         "10000",
         "Max concurrent WebSocket connections.",
+    ),
+    key(
+        "limits.connections_per_address",
+        Kind::Integer(1, 1_000_000),
+        "1000",
+        "Max concurrent connections (WebSocket, HTTP and handshakes) of one client address; further ones get 429.",
+    ),
+    key(
+        "limits.connections_per_network",
+        Kind::Integer(1, 1_000_000),
+        "1000",
+        "Max concurrent connections of one IPv6 network (/64).",
+    ),
+    key(
+        "limits.handshakes_per_s_per_address",
+        Kind::Integer(1, 100_000),
+        "100",
+        "Max handshakes and generated HTTP responses per second of one address or IPv6 network, with bursts of up to five seconds' worth; further ones get 429.",
+    ),
+    key(
+        "limits.handshakes_per_s",
+        Kind::Integer(1, 1_000_000),
+        "2000",
+        "Max new connections per second over all clients, with bursts of up to five seconds' worth; further ones get 503.",
+    ),
+    key(
+        "limits.exempt",
+        Kind::Texts,
+        "127.0.0.0/8, ::1",
+        "Addresses or networks without limits per address and rates of handshakes, e.g. of load testers. Remove loopback if an untrusted proxy runs on this machine.",
     ),
     fixed(key(
         "limits.instruments",

@@ -1,0 +1,137 @@
+//! Admission of clients: refusals before a handshake, by address, rate and memory.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER};
+use tokio::net::TcpStream;
+
+use super::Server;
+use super::forwarded::is_trusted;
+use super::reserve;
+use super::response::{HttpResponse, refusal};
+use crate::admission::{Admitted, NotAdmitted};
+use crate::metrics::Refused;
+
+/// Max number of refused clients whose request is read before the response.
+pub(super) const REFUSALS_AT_ONCE: usize = 64;
+/// Time after which a client above a number of connections may try again.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// True if an address has no limits of its own.
+    fn is_exempt(&self, address: IpAddr) -> bool {
+        is_trusted(&self.settings.load().exempt, address)
+    }
+
+    /// Admits a connection of a client, which counts while the guard lives; `None` for an exempt
+    /// address.
+    pub(super) fn admit(&self, address: IpAddr) -> Result<Option<Admitted>, NotAdmitted> {
+        if self.is_exempt(address) {
+            return Ok(None);
+        }
+        let limits = self.settings.load().admission;
+        let admitted = self
+            .admission
+            .connect(address, &limits, self.clock.now())
+            .inspect_err(|refused| self.metrics.count_refused(reason(refused)))?;
+        Ok(Some(admitted))
+    }
+
+    /// Charges a new connection to the rate of all clients.
+    fn charge_all(&self, address: IpAddr) -> Result<(), NotAdmitted> {
+        if self.is_exempt(address) {
+            return Ok(());
+        }
+        let limits = self.settings.load().admission;
+        let charged = self.admission.charge_all(&limits, self.clock.now());
+        charged.inspect_err(|refused| self.metrics.count_refused(reason(refused)))
+    }
+
+    /// Charges an HTTP request to the rate of its client.
+    pub(super) fn charge(&self, address: IpAddr) -> Result<(), NotAdmitted> {
+        if self.is_exempt(address) {
+            return Ok(());
+        }
+        let limits = self.settings.load().admission;
+        let charged = self.admission.charge(address, &limits, self.clock.now());
+        charged.inspect_err(|_| self.metrics.count_refused(Refused::Rate))
+    }
+
+    /// Admits an accepted connection. The clients of proxies are admitted once they are known.
+    pub(super) fn admit_peer(&self, address: IpAddr) -> Result<Option<Admitted>, NotAdmitted> {
+        self.charge_all(address)?;
+        let settings = self.settings.load();
+        let is_proxy =
+            self.listener.proxy_protocol || is_trusted(&settings.trusted_proxies, address);
+        if is_proxy {
+            Ok(None)
+        } else {
+            self.admit(address)
+        }
+    }
+}
+
+const fn reason(refused: &NotAdmitted) -> Refused {
+    match refused {
+        NotAdmitted::Address | NotAdmitted::Network => Refused::AddressLimit,
+        NotAdmitted::ClientRate(_) | NotAdmitted::Rate(_) => Refused::HandshakeRate,
+    }
+}
+
+/// Status and time until the next attempt.
+fn status(refused: &NotAdmitted) -> (StatusCode, Duration) {
+    match refused {
+        NotAdmitted::Address | NotAdmitted::Network => {
+            (StatusCode::TOO_MANY_REQUESTS, RETRY_AFTER_LIMIT)
+        }
+        NotAdmitted::ClientRate(wait) => (StatusCode::TOO_MANY_REQUESTS, *wait),
+        NotAdmitted::Rate(wait) => (StatusCode::SERVICE_UNAVAILABLE, *wait),
+    }
+}
+
+/// Whole seconds, at least one.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
+}
+
+/// Response to a request of a client that is not admitted.
+pub(super) fn response(refused: &NotAdmitted) -> HttpResponse {
+    let (status, wait) = status(refused);
+    let mut response = refusal(status, &refused.to_string());
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
+    response
+}
+
+/// Response to a client that is not admitted, before its request is parsed.
+fn raw_response(refused: &NotAdmitted) -> Vec<u8> {
+    let (status, wait) = status(refused);
+    let body = format!("{refused}\n");
+    let (retry_after, length) = (seconds(wait), body.len());
+    format!(
+        "HTTP/1.1 {status}\r\nRetry-After: {retry_after}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Refuses a new connection with a response. Under a flood, the response is sent without reading
+/// the request first, and some clients see a reset instead.
+pub(super) fn refuse(server: &Arc<Server>, stream: TcpStream, refused: &NotAdmitted) {
+    refuse_with(server, stream, raw_response(refused));
+}
+
+/// As [`refuse`], with a response of its own.
+pub(super) fn refuse_with(server: &Arc<Server>, stream: TcpStream, response: Vec<u8>) {
+    let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() else {
+        // The empty send buffer of a new socket takes this immediately.
+        let _left = stream.try_write(&response);
+        return;
+    };
+    tokio::spawn(async move {
+        reserve::refuse(stream, &response).await;
+        drop(permit);
+    });
+}
