@@ -188,7 +188,9 @@ impl Scanner {
         let Some(header) = header(bytes)? else {
             return Ok(None);
         };
+        // The bytes behind the frame belong to the next one.
         let payload = &bytes[header.len..];
+        let own = &payload[..header.payload.min(payload.len() as u64) as usize];
         let is_data = header.opcode < CLOSE;
         if is_data && (header.opcode == CONTINUATION) != self.in_message {
             return Err(FrameError::Protocol(
@@ -216,7 +218,7 @@ impl Scanner {
             }
             return Ok(Some(header.len));
         }
-        if let (true, Some(count)) = (counts, array_len(payload)) {
+        if let (true, Some(count)) = (counts, array_len(own)) {
             found(Found::Counted(count));
             return Ok(Some(header.len));
         }

@@ -37,6 +37,16 @@ fn totals(pieces: &[&[u8]], want: Want) -> Vec<String> {
     list
 }
 
+/// The header of an array in the payload is not completed by the bytes behind the frame.
+#[test]
+fn an_array_header_cut_by_its_frame_is_no_count() {
+    let bytes = [frame(0x82, &[0xdc]), frame(0x82, &[])].concat();
+    let whole = totals(&[&bytes], Want::Count);
+    assert_eq!(whole, ["Whole([220])", "Whole([])"]);
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    assert_eq!(totals(&single, Want::Count), whole);
+}
+
 /// Every violation, fed whole and byte by byte, with the close code that answers it.
 #[test]
 fn violations_of_rfc_6455_are_rejected_with_their_close_codes() {
