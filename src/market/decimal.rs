@@ -2,6 +2,8 @@ use std::fmt;
 
 use rust_decimal::Decimal;
 
+use super::symbol::excerpt;
+
 /// Price per unit: an exact decimal with the scale of its source; may be negative.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -42,7 +44,7 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, DecimalError> {
     match parsed {
         Ok(value) if value.is_zero() => Ok(value.abs()),
         Ok(value) if text.len() <= 64 => Ok(value),
-        _ => Err(DecimalError(text.chars().take(64).collect())),
+        _ => Err(DecimalError(excerpt(text))),
     }
 }
 
@@ -116,6 +118,8 @@ mod tests {
         ] {
             assert!(parse_decimal(bad).is_err(), "{bad}");
         }
+        let error = parse_decimal("1\u{1b}[2J\n").expect_err("not a number");
+        assert!(error.to_string().contains(r"1\u{1b}[2J\n"), "{error}");
     }
 
     proptest! {

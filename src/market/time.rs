@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::symbol::excerpt;
+
 /// Nanoseconds since 1970-01-01T00:00:00Z, excluding leap seconds.
 #[derive(
     Debug,
@@ -131,7 +133,7 @@ impl UnixNanos {
 
     /// Parses `2026-01-31T09:30:00[.fraction](Z|+00:00)`; a space may replace the `T`.
     pub fn parse_utc(text: &str) -> Result<Self, TimeError> {
-        parse_iso(text).ok_or_else(|| TimeError(text.to_owned()))
+        parse_iso(text).ok_or_else(|| TimeError(excerpt(text)))
     }
 }
 
@@ -289,5 +291,13 @@ mod tests {
         ] {
             assert_eq!(UnixNanos::parse_utc(bad), Err(TimeError(bad.to_owned())));
         }
+        let long = format!("\u{1b}[2J{}", "9".repeat(1000));
+        let error = UnixNanos::parse_utc(&long)
+            .expect_err("not a time")
+            .to_string();
+        assert!(
+            error.contains("\\u{1b}[2J9") && error.len() < 200,
+            "{error}"
+        );
     }
 }
