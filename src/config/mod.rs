@@ -39,6 +39,7 @@ use ipnet::IpNet;
 use crate::access::Roles;
 use crate::files::read_regular;
 use crate::limits::{AdmissionLimits, ShardLimits};
+use crate::printable::{printable, shortened};
 use findings::{Findings, Values};
 use reader::Section;
 use yaml::Mark;
@@ -71,18 +72,15 @@ impl Problem {
         Self {
             line: mark.line,
             column: mark.column,
-            path: shortened(path.to_owned()),
-            message: shortened(message),
+            path: quotable(path),
+            message: quotable(&message),
         }
     }
 }
 
-fn shortened(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(QUOTED_CHARS_MAX) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
+/// Truncated text of a file, printable on a terminal.
+fn quotable(text: &str) -> String {
+    printable(&shortened(text, QUOTED_CHARS_MAX)).into_owned()
 }
 
 impl fmt::Display for Problem {
@@ -299,6 +297,17 @@ mod tests {
         assert!(problems("listen: 127.0.0.1:0")[0].contains("sources: missing"));
         assert!(problems("a: [1")[0].contains("invalid YAML"));
         assert!(problems(&format!("{SOURCES}a: *b"))[0].contains("invalid YAML"));
+    }
+
+    #[test]
+    fn problems_escape_control_characters_of_the_file() {
+        let found = problems(&format!(
+            "{SOURCES}\"\\e[2J\": 1\nlisten: \"\\e]0;x\\a\"\nlimits: {{\"\u{202e}\": 1}}\n"
+        ));
+        assert_eq!(found.len(), 3, "{found:?}");
+        for problem in found {
+            assert_eq!(printable(&problem), problem);
+        }
     }
 
     #[test]
