@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::decode_error::{DecodeError, MessageFault};
 use super::event::Flat;
 use super::read;
+use crate::printable::{printable, shortened};
 use crate::protocol::{
     Control, DataEvent, DeliveryWish, Encoding, Entry, Mode, Op, Request, Seq, ServerMessage,
     Snapshot, SnapshotWish, TopicsAsked,
 };
+
+/// Maximum number of characters of an error in decoding a control message.
+const ERROR_CHARS_MAX: usize = 200;
 
 /// Encodes a control message as one payload.
 pub fn encode_control(control: &Control, encoding: Encoding) -> Vec<u8> {
@@ -172,11 +176,17 @@ pub fn decode_server_message(
         };
         return Ok(ServerMessage::Events(events));
     }
+    if encoding == Encoding::Msgpack {
+        // serde reserves memory by announced lengths, once per level.
+        read::check_complete(bytes)?;
+    }
     Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
 }
 
+/// Error of a parser, which may quote the message.
 fn malformed(error: &impl fmt::Display) -> DecodeError {
-    MessageFault::Malformed(error.to_string()).into()
+    let text = shortened(&error.to_string(), ERROR_CHARS_MAX);
+    MessageFault::Malformed(printable(&text).into_owned()).into()
 }
 
 fn deserialize<'a, T: Deserialize<'a>>(
@@ -200,7 +210,7 @@ impl<'de> Deserialize<'de> for Events {
                 f.write_str("an array of events")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Events, A::Error> {
-                let mut events = Vec::with_capacity(access.size_hint().unwrap_or(0).min(4096));
+                let mut events = Vec::new();
                 while let Some(flat) = access.next_element::<Flat<'_>>()? {
                     events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
                 }
@@ -212,26 +222,21 @@ impl<'de> Deserialize<'de> for Events {
 }
 
 #[derive(Deserialize)]
-struct SnapshotFields<'a> {
+struct SnapshotFields {
     topic: String,
     epoch: String,
     seq: Seq,
-    #[serde(borrow)]
-    events: Vec<Flat<'a>>,
+    events: Events,
 }
 
 impl<'de> Deserialize<'de> for Snapshot {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = SnapshotFields::deserialize(deserializer)?;
-        let mut events = Vec::with_capacity(fields.events.len());
-        for flat in fields.events {
-            events.extend(flat.into_event().map_err(serde::de::Error::custom)?);
-        }
         Ok(Self {
             topic: fields.topic,
             epoch: fields.epoch,
             seq: fields.seq,
-            events,
+            events: fields.events.0,
         })
     }
 }

@@ -12,8 +12,9 @@ use crate::protocol::{DataEvent, Seq};
 
 /// Maximum nesting depth of the value of an unknown key.
 const DEPTH_MAX: usize = 16;
-/// Maximum number of events for which memory is reserved based on the announced length alone.
-const RESERVE_MAX: usize = 4096;
+/// Bytes of a short event. Memory is reserved for as many as the message has room for, whatever
+/// number it announces.
+const EVENT_BYTES: usize = 32;
 
 type Read<T> = Result<T, MessageFault>;
 
@@ -95,6 +96,11 @@ pub(super) fn entries(input: &mut &[u8], small: u8, large: u8) -> Read<usize> {
     }
 }
 
+/// Checks that the message has all values that its lengths announce.
+pub(super) fn check_complete(bytes: &[u8]) -> Read<()> {
+    skip(&mut &bytes[..], 0)
+}
+
 /// Skips a value of a later version.
 fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
     if depth > DEPTH_MAX {
@@ -138,7 +144,7 @@ fn skip(input: &mut &[u8], depth: usize) -> Read<()> {
 pub(super) fn events(bytes: &[u8]) -> Read<Vec<DataEvent>> {
     let mut input = bytes;
     let count = entries(&mut input, 0x90, 0xdc)?;
-    let mut events = Vec::with_capacity(count.min(RESERVE_MAX));
+    let mut events = Vec::with_capacity(count.min(bytes.len() / EVENT_BYTES));
     for _ in 0..count {
         events.extend(event(&mut input)?.into_event()?);
     }
@@ -297,6 +303,15 @@ mod tests {
         );
         let deep = [vec![0x91, 0x81, 0xa1, b'x'], vec![0x91; 100]].concat();
         assert!(events(&deep).is_err_and(|error| error.to_string().contains("nested too deeply")));
+    }
+
+    #[test]
+    fn announced_lengths_are_checked_before_memory_is_reserved() {
+        let map = &b"\xdf\xff\xff\xff\xff"[..];
+        assert_eq!(check_complete(map), Err(MessageFault::CutShort));
+        let nested = [b"\x81\xa2op\xa5pong\xa1x".as_slice(), &[0x91; 20], map].concat();
+        assert!(check_complete(&nested).is_err());
+        assert_eq!(check_complete(b"\x81\xa2op\xa4pong"), Ok(()));
     }
 
     proptest! {

@@ -57,7 +57,7 @@ const ALLOWED: [(&str, &str); 29] = [
     ("market", "topic"),
     ("clock", "market"),
     ("protocol", "market topic"),
-    ("codec", "market protocol topic"),
+    ("codec", "market printable protocol topic"),
     ("histogram", ""),
     ("metrics", "histogram protocol topic"),
     // The path of an event.
