@@ -36,6 +36,8 @@ pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer, Wa
 pub use connection::{Adopted, ConnectionKey, Permit};
 pub use event_loop::spawn;
 pub use feed::ShardConfig;
+#[cfg(feature = "internals")]
+pub use reader::{Incoming, MessageReader};
 pub use snapshots::SNAPSHOT_NAMES_MAX;
 pub use transport::Transport;
 

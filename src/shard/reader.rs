@@ -25,7 +25,7 @@ pub(super) const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 
 /// Result of parsing received bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
+pub enum Incoming {
     /// Request, with the encoding given by its opcode: a client may use either, whichever encoding
     /// its connection has negotiated for responses.
     Request(Vec<u8>, Encoding),
@@ -242,6 +242,46 @@ pub(super) fn read_messages(
         *partial = Some(reading);
     }
     found
+}
+
+/// Reader of a client's bytes without a connection, for the fuzz targets.
+#[cfg(feature = "internals")]
+#[derive(Debug)]
+pub struct MessageReader {
+    partial: Option<Box<Partial>>,
+    config: WebSocketConfig,
+    limit: FrameRateLimit,
+    replies: Vec<u8>,
+}
+
+#[cfg(feature = "internals")]
+impl MessageReader {
+    /// Creates a reader of messages of at most this many bytes.
+    pub fn new(message_bytes_max: usize) -> Self {
+        Self {
+            partial: None,
+            config: websocket_config(message_bytes_max),
+            limit: FrameRateLimit::default(),
+            replies: Vec::new(),
+        }
+    }
+
+    /// Parses the next bytes of the socket.
+    pub fn read(&mut self, bytes: &[u8]) -> Vec<Incoming> {
+        let (partial, limit) = (&mut self.partial, &mut self.limit);
+        let now = UnixNanos::default();
+        read_messages(bytes, partial, self.config, limit, now, &mut self.replies)
+    }
+
+    /// True if a message is incomplete.
+    pub const fn is_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Frames to be sent in response.
+    pub fn replies(&self) -> &[u8] {
+        &self.replies
+    }
 }
 
 fn violation(error: &Error) -> Incoming {
