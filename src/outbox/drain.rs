@@ -46,6 +46,23 @@ impl Outbox {
         self.fill_is_over(view)
     }
 
+    /// Fills the frame buffer up to a whole frame, as far as the client may be sent more now: what
+    /// is not written before a change of subscriptions is not sent any more.
+    pub fn fill_frame(&mut self, view: &mut View<'_>) {
+        view.counts.begin_flush();
+        loop {
+            let before = self.frames.len();
+            let is_over = self.frames.blocked || self.frames.is_held() || self.fill(view);
+            if is_over
+                || view.counts.has_worked_enough()
+                || self.frames.len() >= view.limits.frame_bytes
+                || self.frames.len() == before
+            {
+                return;
+            }
+        }
+    }
+
     /// True if the queues are empty; a client that was behind has then caught up.
     fn fill_is_over(&mut self, view: &mut View<'_>) -> bool {
         let is_empty = !self.has_more();

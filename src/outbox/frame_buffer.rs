@@ -162,6 +162,12 @@ impl FrameBuffer {
         self.limits = limits;
     }
 
+    /// Sends at most this many bytes more until the client has read.
+    #[cfg(test)]
+    pub(super) const fn hold_after(&mut self, bytes: u64) {
+        self.limits.hold_at = self.position() + bytes;
+    }
+
     /// A ping is due behind the next data, if it isn't already.
     pub fn ping_next(&mut self) {
         self.limits.ping_at = self.limits.ping_at.min(self.position() + 1);

@@ -248,14 +248,7 @@ impl Shard {
         for (key, topics) in concerned {
             // Queued events are sent first if the socket accepts them, because the client did not
             // unsubscribe itself.
-            self.with_outbox(key, |outbox, view| {
-                view.counts.begin_flush();
-                while !outbox.frames.blocked
-                    && !outbox.fill(view)
-                    && !view.counts.has_worked_enough()
-                    && outbox.frames.len() < view.limits.frame_bytes
-                {}
-            });
+            self.with_outbox(key, Outbox::fill_frame);
             let connection = &mut self.connections[key];
             let view = crate::session::View {
                 replica: &self.feed.replica,

@@ -7,6 +7,7 @@ use compact_str::CompactString;
 
 use super::rig::{Rig, TOPICS};
 use crate::log::CLOSED_BARS_KEPT;
+use crate::outbox::Outbox;
 use crate::protocol::{
     Control, DeliveryWish, Encoding, Gap, GapCause, LagLevel, Mode, OnSlow, Op, Seq, ServerMessage,
     SnapshotWish, Subscribe,
@@ -75,6 +76,22 @@ fn settled(mut rig: Rig) -> Rig {
     rig.settle();
     assert_eq!(rig.failed, None);
     rig
+}
+
+#[test]
+fn filling_a_frame_ends_where_the_client_must_read_first() {
+    let mut rig = holding(&[TRADE], Mode::Raw, None);
+    block(&mut rig);
+    publish(&mut rig, TRADE, 50);
+    // The socket accepts bytes again, and the client has not read what was sent.
+    rig.outbox.frames.blocked = false;
+    for step in [0, 1] {
+        rig.outbox.frames.hold_after(step);
+        let before = rig.outbox.frames.len();
+        rig.with_view(Outbox::fill_frame);
+        assert!(rig.outbox.has_more());
+        assert!(rig.outbox.frames.len() <= before + 1000);
+    }
 }
 
 fn resync(topics: &[&str]) -> Op {
