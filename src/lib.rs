@@ -211,6 +211,11 @@ mod limits;
 pub mod limits;
 
 #[cfg(not(feature = "internals"))]
+mod tls;
+#[cfg(feature = "internals")]
+pub mod tls;
+
+#[cfg(not(feature = "internals"))]
 mod printable;
 #[cfg(feature = "internals")]
 pub mod printable;

@@ -2,6 +2,7 @@
 //! order of startup.
 
 mod bounds;
+mod certificates;
 mod config_file;
 mod cpus;
 mod keep_time;
@@ -31,6 +32,8 @@ use crate::protocol::Epoch;
 use crate::replay::FileReport;
 use crate::server::{Server, Settings};
 use crate::state::StateDir;
+use crate::tls::TlsError;
+use certificates::TlsService;
 use sources::Sources;
 
 /// Max wait, at a start or a reload, for sources to announce their instruments.
@@ -50,6 +53,12 @@ pub enum StartError {
     /// Cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The config has no address for clients.
+    #[error("no address for clients: listen and tls.listen are off")]
+    NoAddress,
+    /// Cannot use the certificates.
+    #[error("cannot use the certificates of section tls: {0}")]
+    Tls(#[from] TlsError),
     /// Cannot use the state directory.
     #[error("cannot use state_dir {}: {error}", folder.display())]
     State {
@@ -73,6 +82,7 @@ pub struct App {
     config: Config,
     /// Task that accepts clients and serves the admin address.
     accepting: Option<JoinHandle<()>>,
+    tls: Option<TlsService>,
     admin_task: Option<JoinHandle<()>>,
     /// Task that synchronizes the clock with the wall clock.
     time_keeper: JoinHandle<()>,
@@ -90,9 +100,15 @@ pub enum Stopped {
 }
 
 impl App {
-    /// Address of the feed.
+    /// Address of the feed without TLS; if it has none, that with TLS.
     pub fn address(&self) -> SocketAddr {
         self.server.listener.address
+    }
+
+    /// Address of the feed with TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let endpoint = self.server.tls.as_ref();
+        endpoint.map(|endpoint| endpoint.listener.address)
     }
 
     /// Address of the admin listener.

@@ -47,6 +47,9 @@ impl App {
         reloaded
             .applied
             .extend(self.sources.reload(&next.sources).await);
+        if let (Some(service), Some(tls)) = (&self.tls, &next.tls) {
+            service.reload(&tls.files);
+        }
         self.drain = (next.drain_spread, next.drain_deadline);
         let settings = settings_of(&next, &self.sources);
         self.wait_for(&settings.sources).await;

@@ -6,8 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::certificates::TlsService;
 use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
@@ -15,11 +17,13 @@ use super::sources::{Sources, spec_of};
 use super::{App, START_TIMEOUT, StartError, settings_of};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
-use crate::config::{ADMIN_CONNECTIONS, Config};
+use crate::config::{ADMIN_CONNECTIONS, Config, Scheme};
 use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
-use crate::server::{Listener, RequestRate, Server, accept_loop, admin_loop, bind};
+use crate::server::{
+    Listener, RequestRate, Server, Settings, TlsEndpoint, accept_loop, admin_loop, bind,
+};
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
 
@@ -31,16 +35,33 @@ struct RunningBus {
     thread: JoinHandle<SavedState>,
 }
 
+/// Bound sockets that clients connect to.
+struct Listeners {
+    feed: Option<TcpListener>,
+    tls: Option<TcpListener>,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        let listen = |address| bind(address).map_err(|error| StartError::Listen { address, error });
+        let with_tls = config.tls.as_ref().map(|tls| tls.listen);
+        Ok(Self {
+            feed: config.listen.map(listen).transpose()?,
+            tls: with_tls.map(listen).transpose()?,
+            admin: config.admin.map(listen).transpose()?,
+        })
+    }
+}
+
 impl App {
     /// Starts all components; the feed accepts clients when this returns.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let listen = |address| bind(address).map_err(|error| StartError::Listen { address, error });
-        let feed = listen(config.listen)?;
-        let admin = config.admin.map(listen).transpose()?;
-        let address = feed.local_addr().unwrap_or(config.listen);
-
+        let Listeners { feed, tls, admin } = Listeners::bind(config)?;
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
+        let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
+        let endpoint = tls_service.as_ref().map(|tls| Arc::clone(&tls.endpoint));
         let state_dir = config
             .state_dir
             .as_deref()
@@ -63,24 +84,10 @@ impl App {
         for (source, position) in config.sources.iter().zip(positions) {
             sources.start(source.clone(), position);
         }
-        let server = Arc::new(Server {
-            clock,
-            shards,
-            metrics,
-            settings: ArcSwap::from_pointee(settings_of(config, &sources)),
-            publish_permits: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
-            body_bytes: Arc::default(),
-            http_permits: Arc::new(Semaphore::new(config.http_requests)),
-            http_rate: RequestRate::default(),
-            admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
-            admission: Arc::default(),
-            refusals: Server::new_refusals(),
-            listener: Listener::new(address).behind_proxy_protocol(config.proxy_protocol),
-            connections: Arc::new(AtomicUsize::new(0)),
-            sockets: Arc::new(AtomicUsize::new(0)),
-            assigned: AtomicUsize::new(0),
-            is_draining: AtomicBool::new(false),
-        });
+        let settings = settings_of(config, &sources);
+        let listener = main_listener(config, feed.as_ref(), endpoint.as_deref())?;
+        let addresses = (listener, endpoint);
+        let server = new_server(config, clock, shards, metrics, settings, addresses);
         let mut app = Self {
             admin: admin
                 .as_ref()
@@ -92,6 +99,7 @@ impl App {
             sources,
             config: config.clone(),
             accepting: None,
+            tls: tls_service,
             admin_task: admin
                 .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
             time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
@@ -101,7 +109,10 @@ impl App {
         app.wait_until_ready(clock).await;
         // Clients that connect earlier wait in the listen backlog: a client that resumes after a
         // restart must find its topics.
-        app.accepting = Some(tokio::spawn(accept_loop(feed, server)));
+        if let Some((service, listener)) = app.tls.as_mut().zip(tls) {
+            service.accept(listener, Arc::clone(&server));
+        }
+        app.accepting = feed.map(|feed| tokio::spawn(accept_loop(feed, server, None)));
         app.export_bounds().await;
         Ok(app)
     }
@@ -135,6 +146,63 @@ impl App {
             }
         }
     }
+}
+
+/// State of a server whose sources are starting.
+fn new_server(
+    config: &Config,
+    clock: Clock,
+    shards: Vec<ShardHandle>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    (listener, tls): (Listener, Option<Arc<TlsEndpoint>>),
+) -> Arc<Server> {
+    Arc::new(Server {
+        clock,
+        shards,
+        metrics,
+        settings: ArcSwap::from_pointee(settings),
+        publish_permits: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
+        body_bytes: Arc::default(),
+        http_permits: Arc::new(Semaphore::new(config.http_requests)),
+        http_rate: RequestRate::default(),
+        admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
+        admission: Arc::default(),
+        refusals: Server::new_refusals(),
+        listener,
+        tls,
+        connections: Arc::new(AtomicUsize::new(0)),
+        sockets: Arc::new(AtomicUsize::new(0)),
+        assigned: AtomicUsize::new(0),
+        is_draining: AtomicBool::new(false),
+    })
+}
+
+fn start_tls(
+    config: &Config,
+    listener: Option<&TcpListener>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<TlsService>, StartError> {
+    let Some((tls, listener)) = config.tls.as_ref().zip(listener) else {
+        return Ok(None);
+    };
+    let address = listener.local_addr().unwrap_or(tls.listen);
+    let listener = Listener::new(address, Scheme::Https);
+    let listener = listener.behind_proxy_protocol(config.proxy_protocol);
+    TlsService::start(tls, listener, metrics).map(Some)
+}
+
+/// Listener of the feed without TLS; if there is none, that with TLS.
+fn main_listener(
+    config: &Config,
+    feed: Option<&TcpListener>,
+    endpoint: Option<&TlsEndpoint>,
+) -> Result<Listener, StartError> {
+    let plain = feed.and_then(|feed| feed.local_addr().ok());
+    let plain = plain.map(|address| Listener::new(address, Scheme::Http));
+    let listener = plain.or_else(|| endpoint.map(|endpoint| endpoint.listener.clone()));
+    let listener = listener.ok_or(StartError::NoAddress)?;
+    Ok(listener.behind_proxy_protocol(config.proxy_protocol))
 }
 
 fn start_bus(

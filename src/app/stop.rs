@@ -23,6 +23,9 @@ impl App {
         if let Some(accepting) = &self.accepting {
             accepting.abort();
         }
+        if let Some(tls) = &self.tls {
+            tls.stop_accepting();
+        }
         let drained = drain_shards(&self.server, spread);
         if tokio::time::timeout(deadline, drained).await.is_err() {
             tracing::warn!("drain.deadline exceeded; disconnecting the remaining clients");

@@ -1,5 +1,5 @@
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +13,13 @@ use crate::config::{Config, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
 use crate::replay::{Begin, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
+use crate::tls::{Certificate, SelfSigned};
 
 /// Default config file; if it does not exist, the built-in config is used.
 const DEFAULT_CONFIG: &str = "feeds.yaml";
 const BUILT_IN: &str = include_str!("../../feeds.yaml");
+/// Default address of `--self-signed`.
+const SELF_SIGNED_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 /// Time limit at exit for threads that are blocked by a file system.
 const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -29,6 +32,15 @@ pub(super) struct Arguments {
     /// Listen address of the feed
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
+    /// Serve with TLS and a certificate made for this run, for development
+    #[arg(long)]
+    self_signed: bool,
+    /// Listen address of the feed with TLS [default with --self-signed: 127.0.0.1:8443]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    tls_listen: Option<SocketAddr>,
+    /// The certificate of `--self-signed`, made once.
+    #[arg(skip)]
+    own_certificate: Option<SelfSigned>,
     /// Admin listen address (metrics, health), or off
     #[arg(long, value_name = "HOST:PORT|off")]
     admin: Option<String>,
@@ -112,6 +124,7 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let arguments = &with_own_certificate(arguments)?;
     // Started before the file is read, so that no later change is missed.
     let watch = ConfigWatch::start(arguments.file()).context("cannot start a thread")?;
     let config = match load(arguments) {
@@ -140,6 +153,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     exit
 }
 
+/// Arguments with the certificate that they ask for, which must be the same after each reload.
+fn with_own_certificate(arguments: &Arguments) -> Result<Arguments> {
+    let own_certificate = arguments.self_signed.then(SelfSigned::new);
+    Ok(Arguments {
+        own_certificate: own_certificate.transpose()?,
+        ..arguments.clone()
+    })
+}
+
 fn start_logging(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_unset| "info".into());
@@ -160,7 +182,18 @@ fn load(arguments: &Arguments) -> Result<Config> {
         |file| Config::load(&file),
     );
     let mut config = loaded?;
-    config.listen = arguments.listen.unwrap_or(config.listen);
+    config.listen = arguments.listen.or(config.listen);
+    let configured = config.tls.as_ref().map(|tls| tls.listen);
+    let with_tls = arguments.tls_listen.or(configured);
+    if let Some(own) = &arguments.own_certificate {
+        config.use_self_signed(with_tls.unwrap_or(SELF_SIGNED_LISTEN), own.clone());
+    } else if let (Some(tls), Some(listen)) = (&mut config.tls, with_tls) {
+        tls.listen = listen;
+    } else if arguments.tls_listen.is_some() {
+        bail!(
+            "--tls-listen: expected also --self-signed, or certificates in section tls of the config"
+        );
+    }
     config.state_dir = arguments.state_dir.clone().or(config.state_dir);
     config.shards = arguments.shards.unwrap_or(config.shards);
     config.pin |= arguments.pin;
@@ -293,8 +326,9 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     });
     let memory_mib = config.memory_formula(topics).0.div_ceil(1 << 20);
     let text = format!(
-        "tickcast {}\n  feed     ws://{address}/v1/feed\n  web      http://{address}/\n  metrics  {metrics}\n  health   http://{address}/healthz  http://{address}/readyz\n  market   {}, {}, {}, {}\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
+        "tickcast {}\n{}  metrics  {metrics}\n  market   {}, {}, {}, {}\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
         env!("CARGO_PKG_VERSION"),
+        addresses(config, app),
         counted(instruments, "instrument"),
         counted(topics, "topic"),
         counted(config.sources.len(), "source"),
@@ -303,6 +337,33 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("cannot print the addresses")
+}
+
+/// Addresses for clients, without TLS, then with TLS.
+fn addresses(config: &Config, app: &App) -> String {
+    let plain = config.listen.map(|_| ("", app.address()));
+    let with_tls = app.tls_address().map(|address| ("s", address));
+    let lines = |(s, address)| {
+        format!(
+            "  feed     ws{s}://{address}/v1/feed\n  web      http{s}://{address}/\n  health   http{s}://{address}/healthz  http{s}://{address}/readyz\n"
+        )
+    };
+    let certificate = config.tls.as_ref().map(|tls| &tls.files.certificate);
+    let fingerprint = match certificate {
+        Some(Certificate::SelfSigned(own)) => {
+            format!(
+                "  sha-256  {} (self-signed certificate)\n",
+                own.fingerprint()
+            )
+        }
+        _ => String::new(),
+    };
+    plain
+        .into_iter()
+        .chain(with_tls)
+        .map(lines)
+        .collect::<String>()
+        + &fingerprint
 }
 
 /// Number with its noun, in the plural unless it is one.

@@ -66,8 +66,13 @@ mod held;
 mod positions;
 mod url;
 
+use std::io;
+
 use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -84,6 +89,9 @@ pub use echo::echo;
 pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 
+use crate::tls::MaybeTls;
+pub use crate::tls::{Fingerprint, FingerprintError, TlsError, TlsTrust, Trust};
+
 use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
 
 /// Reason why a connection failed or ended.
@@ -91,7 +99,10 @@ use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
 pub enum ClientError {
     /// No TCP connection to the server.
     #[error("cannot connect to the server: {0}")]
-    Connect(#[from] std::io::Error),
+    Connect(#[from] io::Error),
+    /// The trusted certificates cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The handshake or the WebSocket itself failed.
     #[error("WebSocket error: {0}")]
     WebSocket(Box<tokio_tungstenite::tungstenite::Error>),
@@ -114,6 +125,14 @@ impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
     }
 }
 
+/// Name that the certificate of the server at `HOST:PORT` must have.
+pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(name.to_owned());
+    name.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
 /// User agent sent in the handshake, for operators.
 const AGENT: &str = concat!("tickcast-client/", env!("CARGO_PKG_VERSION"));
 
@@ -125,7 +144,7 @@ fn config() -> WebSocketConfig {
 /// One connection to a feed.
 #[derive(Debug)]
 pub struct Client {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<MaybeTls<TlsStream<TcpStream>>>,
     encoding: Encoding,
     next_id: u64,
 }
@@ -140,25 +159,58 @@ impl Client {
         Self::over(stream, encoding).await
     }
 
-    /// Connects to a URL, which may have a path prefix.
+    /// Connects to a URL, which may have a path prefix. Over `wss://` the system's certificate
+    /// authorities are trusted.
     pub async fn connect_to(url: &FeedUrl, encoding: Encoding) -> Result<Self, ClientError> {
+        let trust = url.is_tls().then(|| TlsTrust::new(&Trust::System));
         let stream = TcpStream::connect(url.host()).await?;
+        Self::open(stream, url, trust.transpose()?.as_ref(), encoding).await
+    }
+
+    /// Connects to a URL; over `wss://` the server's certificate must be trusted by `trust`.
+    pub async fn connect_with(
+        url: &FeedUrl,
+        trust: &TlsTrust,
+        encoding: Encoding,
+    ) -> Result<Self, ClientError> {
+        let stream = TcpStream::connect(url.host()).await?;
+        Self::open(stream, url, url.is_tls().then_some(trust), encoding).await
+    }
+
+    /// Finishes all handshakes for `url` over a socket that is connected already; with TLS if
+    /// there is a `trust`.
+    pub(crate) async fn open(
+        stream: TcpStream,
+        url: &FeedUrl,
+        trust: Option<&TlsTrust>,
+        encoding: Encoding,
+    ) -> Result<Self, ClientError> {
+        stream.set_nodelay(true)?;
+        let stream = match trust {
+            None => MaybeTls::Plain(stream),
+            Some(trust) => {
+                let connector = TlsConnector::from(trust.config());
+                let name = server_name(url.host())?;
+                MaybeTls::Tls(Box::new(connector.connect(name, stream).await?))
+            }
+        };
         Self::handshake(stream, &url.to_string(), encoding).await
     }
 
     /// Finishes the handshake over a socket that is connected already.
     pub async fn over(stream: TcpStream, encoding: Encoding) -> Result<Self, ClientError> {
         let host = stream.peer_addr()?;
-        Self::handshake(stream, &format!("ws://{host}/v1/feed"), encoding).await
+        stream.set_nodelay(true)?;
+        let url = format!("ws://{host}/v1/feed");
+        Self::handshake(MaybeTls::Plain(stream), &url, encoding).await
     }
 
-    /// Finishes the handshake for `url` over a socket that is connected already.
-    pub(crate) async fn handshake(
-        stream: TcpStream,
+    /// Finishes the handshake for `url` over a stream that is connected already.
+    async fn handshake(
+        stream: MaybeTls<TlsStream<TcpStream>>,
         url: &str,
         encoding: Encoding,
     ) -> Result<Self, ClientError> {
-        stream.set_nodelay(true)?;
         let mut request = url.into_client_request()?;
         request.headers_mut().insert(
             SEC_WEBSOCKET_PROTOCOL,
@@ -183,7 +235,10 @@ impl Client {
 
     /// The socket below.
     pub fn socket(&self) -> &TcpStream {
-        self.stream.get_ref()
+        match self.stream.get_ref() {
+            MaybeTls::Plain(stream) => stream,
+            MaybeTls::Tls(stream) => stream.get_ref().0,
+        }
     }
 
     /// Sends a request with the next id, which is returned.

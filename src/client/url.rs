@@ -14,7 +14,16 @@ const OTHER_ROUTES: [&str; 5] = [
     "/v1/snapshot",
 ];
 
-/// A feed's address: `HOST:PORT`, or an `http://` or `ws://` URL with an optional path prefix.
+/// Schemes of addresses, and whether each means TLS.
+const SCHEMES: [(&str, bool); 4] = [
+    ("ws://", false),
+    ("http://", false),
+    ("wss://", true),
+    ("https://", true),
+];
+
+/// A feed's address: `HOST:PORT`, or a URL with an optional path prefix. `wss://` and `https://`
+/// mean TLS.
 ///
 /// ```
 /// use tickcast::client::FeedUrl;
@@ -23,29 +32,36 @@ const OTHER_ROUTES: [&str; 5] = [
 /// assert_eq!(feed.to_string(), "ws://127.0.0.1:8080/v1/feed");
 /// let behind_proxy: FeedUrl = "http://example.com/market/".parse()?;
 /// assert_eq!(behind_proxy.to_string(), "ws://example.com:80/market/v1/feed");
+/// let encrypted: FeedUrl = "https://example.com".parse()?;
+/// assert_eq!(encrypted.to_string(), "wss://example.com:443/v1/feed");
 /// # Ok::<(), tickcast::client::FeedUrlError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedUrl {
     host: String,
     path: String,
+    is_tls: bool,
 }
 
 /// An address that names no feed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeedUrlError {
     /// Neither a host with a port nor a URL.
-    #[error("invalid feed address {0:?}: expected HOST:PORT or ws://HOST:PORT/v1/feed")]
+    #[error(
+        "invalid feed address {0:?}: expected HOST:PORT, ws://HOST:PORT/v1/feed or wss://HOST:PORT/v1/feed"
+    )]
     Form(String),
-    /// A URL that asks for TLS.
-    #[error("TLS is not supported: {0:?}; expected ws:// or http://")]
-    Tls(String),
 }
 
 impl FeedUrl {
     /// `HOST:PORT`, to connect to.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// True for `wss://` and `https://`.
+    pub const fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Path of the WebSocket.
@@ -56,7 +72,8 @@ impl FeedUrl {
 
 impl fmt::Display for FeedUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "ws://{}{}", self.host, self.path)
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        write!(out, "{scheme}://{}{}", self.host, self.path)
     }
 }
 
@@ -69,13 +86,10 @@ impl FromStr for FeedUrl {
     type Err = FeedUrlError;
     fn from_str(text: &str) -> Result<Self, FeedUrlError> {
         let invalid = || FeedUrlError::Form(text.to_owned());
-        if text.starts_with("wss://") || text.starts_with("https://") {
-            return Err(FeedUrlError::Tls(text.to_owned()));
-        }
-        let url = ["ws://", "http://"]
+        let url = SCHEMES
             .into_iter()
-            .find_map(|scheme| text.strip_prefix(scheme));
-        let rest = url.unwrap_or(text);
+            .find_map(|(scheme, is_tls)| Some((text.strip_prefix(scheme)?, is_tls)));
+        let (rest, is_tls) = url.unwrap_or((text, false));
         let (host, path) = rest
             .find('/')
             .map_or((rest, ""), |slash| rest.split_at(slash));
@@ -85,7 +99,9 @@ impl FromStr for FeedUrl {
         }
         let host = match (has_port(host), url) {
             (true, _) => host.to_owned(),
-            (false, Some(_)) if !host.is_empty() && !host.ends_with(':') => format!("{host}:80"),
+            (false, Some(_)) if !host.is_empty() && !host.ends_with(':') => {
+                format!("{host}:{}", if is_tls { 443 } else { 80 })
+            }
             _ => return Err(invalid()),
         };
         if host.starts_with(':') {
@@ -99,6 +115,7 @@ impl FromStr for FeedUrl {
         Ok(Self {
             host,
             path: format!("{prefix}{FEED_PATH}"),
+            is_tls,
         })
     }
 }
@@ -125,6 +142,9 @@ mod tests {
             (prefixed.host(), prefixed.path()),
             ("proxy.example:80", "/a/b/v1/feed")
         );
+        let encrypted: FeedUrl = "wss://proxy.example".parse().expect("valid URL");
+        assert_eq!(encrypted.to_string(), "wss://proxy.example:443/v1/feed");
+        assert!(encrypted.is_tls());
         let v6: FeedUrl = "[::1]:8080".parse().expect("valid address");
         assert_eq!(v6.host(), "[::1]:8080");
     }
@@ -139,13 +159,11 @@ mod tests {
             "a b:80",
             "ws://h:1/x?y",
             "h:99999",
+            "wss://",
+            "wsss://h",
         ] {
             let refused = text.parse::<FeedUrl>().expect_err(text);
             assert!(refused.to_string().contains("HOST:PORT"), "{refused}");
         }
-        let tls = "wss://h/v1/feed"
-            .parse::<FeedUrl>()
-            .expect_err("TLS is not supported");
-        assert!(tls.to_string().contains("TLS"), "{tls}");
     }
 }

@@ -1,5 +1,5 @@
-use super::Config;
 use super::table::{Key, keys};
+use super::{Config, TlsConfig};
 
 /// Keys whose values differ between two configs; `sources` and `roles` stand for all keys below
 /// them.
@@ -18,6 +18,14 @@ impl Config {
     /// Restores the values of keys that need a restart from the running config.
     pub fn keep_what_needs_a_restart(&mut self, running: &Self) {
         self.listen = running.listen;
+        // The endpoint is fixed, its certificates are not.
+        self.tls = match (self.tls.take(), &running.tls) {
+            (Some(new), Some(running)) => Some(TlsConfig {
+                listen: running.listen,
+                ..new
+            }),
+            (_, running) => running.clone(),
+        };
         self.shards = running.shards;
         self.pin = running.pin;
         self.state_dir.clone_from(&running.state_dir);

@@ -11,6 +11,7 @@ mod roles;
 mod server;
 mod sources;
 mod table;
+mod tls;
 mod units;
 mod web;
 mod yaml;
@@ -30,6 +31,7 @@ pub use reference::reference;
 pub use server::parse_shards;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
+pub use tls::TlsConfig;
 pub(crate) use units::duration as parse_duration;
 pub use units::parse_address;
 pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
@@ -40,6 +42,7 @@ use crate::access::Roles;
 use crate::files::read_regular;
 use crate::limits::{AdmissionLimits, ShardLimits};
 use crate::printable::{printable, shortened};
+use crate::tls::{Certificate, ClientCertificates, MinVersion, SelfSigned, TlsFiles};
 use findings::{Findings, Values};
 use reader::Section;
 use yaml::Mark;
@@ -119,8 +122,10 @@ impl fmt::Display for ConfigError {
 /// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Listen address of the feed.
-    pub listen: SocketAddr,
+    /// Listen address of the feed without TLS; `None`: disabled.
+    pub listen: Option<SocketAddr>,
+    /// Listen address with TLS and its certificates; `None`: disabled.
+    pub tls: Option<TlsConfig>,
     /// Admin listen address; `None`: disabled.
     pub admin: Option<SocketAddr>,
     /// Hosts accepted besides the listeners' own.
@@ -192,6 +197,24 @@ impl Config {
         let text = String::from_utf8(bytes)
             .map_err(|error| refused(format!("cannot read the file: invalid UTF-8: {error}")))?;
         Self::parse(&text, &file)
+    }
+
+    /// Serves with TLS at an address, with a certificate for development. Browsers do not remember
+    /// it: the host may have other ports without TLS.
+    pub fn use_self_signed(&mut self, listen: SocketAddr, own: SelfSigned) {
+        let rules = self.tls.take().map(|tls| tls.files);
+        self.tls = Some(TlsConfig {
+            listen,
+            files: TlsFiles {
+                certificate: Certificate::SelfSigned(own),
+                client_ca: rules.as_ref().and_then(|rules| rules.client_ca.clone()),
+                client_certificates: rules
+                    .as_ref()
+                    .map_or(ClientCertificates::Off, |rules| rules.client_certificates),
+                min_version: rules.map_or(MinVersion::Tls12, |rules| rules.min_version),
+            },
+            hsts: Duration::ZERO,
+        });
     }
 
     /// Number of files that may be open at once: all connections, other sockets, and the server's

@@ -7,7 +7,7 @@ use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
-use super::{Config, roles, sources};
+use super::{Config, roles, sources, tls};
 use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
@@ -18,6 +18,7 @@ struct Sections<'c> {
     fanout: Section<'c>,
     session: Section<'c>,
     limits: Section<'c>,
+    tls: Section<'c>,
     auth: Section<'c>,
     admin: Section<'c>,
     drain: Section<'c>,
@@ -33,6 +34,7 @@ impl<'c> Sections<'c> {
             fanout: root.section("fanout"),
             session: root.section("session"),
             limits: root.section("limits"),
+            tls: root.section("tls"),
             auth: root.section("auth"),
             admin: root.section("admin"),
             drain: root.section("drain"),
@@ -48,6 +50,7 @@ impl<'c> Sections<'c> {
             &self.fanout,
             &self.session,
             &self.limits,
+            &self.tls,
             &self.auth,
             &self.admin,
             &self.drain,
@@ -60,14 +63,14 @@ impl<'c> Sections<'c> {
 
 /// Reads the whole config.
 pub(super) fn read(root: &Section<'_>) -> Config {
-    let listen = root.address("listen");
     let shards = shards(root);
     let sources = sources::read(root);
     let sections = Sections::of(root);
     sections.auth.word("scheme");
     let config = Config {
-        listen,
-        admin: admin_address(&sections.admin),
+        listen: root.address_or_off("listen"),
+        tls: tls::read(&sections.tls),
+        admin: sections.admin.address_or_off("listen"),
         allowed_hosts: root.list(
             "allowed_hosts",
             "a host name without scheme and path, e.g. feed.example.com, *.example.com or *",
@@ -167,15 +170,7 @@ fn check(config: &Config, root: &Section<'_>, sections: &Sections<'_>) {
             "must be longer than ping_after; otherwise no client can answer a ping in time",
         );
     }
-    if config
-        .admin
-        .is_some_and(|admin| admin == config.listen && admin.port() != 0)
-    {
-        sections.admin.problem(
-            "listen",
-            "already used by listen; expected another address, or off",
-        );
-    }
+    check_addresses(config, sections);
     if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
         sections.limits.problem(
             "publish",
@@ -204,6 +199,29 @@ fn check(config: &Config, root: &Section<'_>, sections: &Sections<'_>) {
     }
 }
 
+/// Reports an address that is used twice, and a server without any.
+fn check_addresses(config: &Config, sections: &Sections<'_>) {
+    let with_tls = config.tls.as_ref().map(|tls| tls.listen);
+    let is_same = |a: Option<SocketAddr>, b| a.is_some_and(|a| Some(a) == b && a.port() != 0);
+    let used = "already used by listen; expected another address, or off";
+    if is_same(config.admin, config.listen) {
+        sections.admin.problem("listen", used);
+    }
+    if is_same(config.admin, with_tls) {
+        let used = "already used by tls.listen; expected another address, or off";
+        sections.admin.problem("listen", used);
+    }
+    if is_same(with_tls, config.listen) {
+        sections.tls.problem("listen", used);
+    }
+    if config.listen.is_none() && with_tls.is_none() {
+        sections.tls.problem(
+            "listen",
+            "no address for clients: listen is off too; expected host:port, e.g. 0.0.0.0:8443",
+        );
+    }
+}
+
 /// Parses `auto` or a number from 1 to 256; used for `shards` in a config and for `--shards`.
 pub fn parse_shards(text: &str) -> Option<usize> {
     if text == "auto" {
@@ -226,11 +244,4 @@ fn shards(root: &Section<'_>) -> usize {
         );
         1
     })
-}
-
-fn admin_address(admin: &Section<'_>) -> Option<SocketAddr> {
-    match admin.text("listen").as_str() {
-        "off" => None,
-        _ => Some(admin.address("listen")),
-    }
 }

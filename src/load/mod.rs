@@ -63,7 +63,7 @@ pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, FeedUrlError};
 use crate::clock::{Clock, PollTimer};
 use crate::market::UnixNanos;
 use crate::printable::printable;
@@ -87,6 +87,9 @@ pub enum LoadError {
     /// The server does not answer like a tickcast server.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The host and the path of the plan form no address.
+    #[error(transparent)]
+    Address(#[from] FeedUrlError),
     /// Invalid topic.
     #[error(transparent)]
     Topic(#[from] TopicError),

@@ -9,6 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::plan_error::PlanError;
 use super::raw::RawPlan;
+use crate::client::TlsTrust;
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 
 /// The random numbers of a plan: the same seed, the same plan.
@@ -67,6 +68,8 @@ pub struct Plan {
     pub host: String,
     /// Path of the feed; `/v1/feed`, with the prefix of a proxy in front of it.
     pub path: String,
+    /// Trusted certificates for connections with TLS; `None`: without TLS.
+    pub tls: Option<TlsTrust>,
     /// Protocol of the server.
     pub dialect: Dialect,
     /// Number of connections.
@@ -120,6 +123,7 @@ impl Plan {
             address,
             host: address.to_string(),
             path: "/v1/feed".to_owned(),
+            tls: None,
             dialect: Dialect::Tickcast,
             connections: 10,
             ramp: Duration::ZERO,

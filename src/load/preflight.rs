@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::LoadError;
 use super::plan::{Plan, TopicChoice};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, FeedUrl};
 use crate::clock::Clock;
 use crate::market::SourceKind;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Op, ServerMessage};
@@ -75,8 +75,9 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
     let stream = TcpStream::connect(plan.address)
         .await
         .map_err(ClientError::from)?;
-    let url = format!("ws://{}{}", plan.host, plan.path);
-    let mut client = Client::handshake(stream, &url, Encoding::Msgpack).await?;
+    let scheme = if plan.tls.is_some() { "wss" } else { "ws" };
+    let url: FeedUrl = format!("{scheme}://{}{}", plan.host, plan.path).parse()?;
+    let mut client = Client::open(stream, &url, plan.tls.as_ref(), Encoding::Msgpack).await?;
     let server = control(&mut client, |control| match control {
         Control::Welcome(welcome) => Some(welcome.server),
         Control::Bye(bye) => Some(bye.message),

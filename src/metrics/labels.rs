@@ -4,6 +4,9 @@
 /// a lag, when the events were written.
 pub(super) const FANOUT_CLIENTS: [&str; 2] = ["keeping_up", "lagging"];
 
+/// Versions of TLS.
+pub(super) const TLS_VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
 /// Reason for which a connection or its request is rejected or aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -41,10 +44,16 @@ pub enum Refused {
     SlowBody,
     /// The client did not read the response.
     Unread,
+    /// The TLS handshake was not completed before the timeout.
+    TlsSlow,
+    /// The TLS handshake failed.
+    TlsFailed,
+    /// A client without TLS on the TLS port.
+    NoTls,
 }
 
 impl Refused {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Sockets,
         Self::AddressLimit,
         Self::HandshakeRate,
@@ -62,6 +71,9 @@ impl Refused {
         Self::Rate,
         Self::SlowBody,
         Self::Unread,
+        Self::TlsSlow,
+        Self::TlsFailed,
+        Self::NoTls,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -83,6 +95,9 @@ impl Refused {
             Self::Rate => "rate",
             Self::SlowBody => "slow_body",
             Self::Unread => "unread",
+            Self::TlsSlow => "tls_slow",
+            Self::TlsFailed => "tls_failed",
+            Self::NoTls => "no_tls",
         }
     }
 }

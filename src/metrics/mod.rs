@@ -14,7 +14,7 @@ pub use labels::{REJECTED_STATE, Refused};
 pub(crate) use labels::DROPPED;
 
 use catalogue::Catalogue;
-use labels::{FANOUT_CLIENTS, REJECTED_INPUT};
+use labels::{FANOUT_CLIENTS, REJECTED_INPUT, TLS_VERSIONS};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -98,6 +98,12 @@ pub struct Metrics {
     pub source_restarts: IntCounter,
     /// Number of handshakes rejected, by reason.
     handshakes_rejected: IntCounterVec,
+    /// Number of TLS handshakes completed, by protocol version.
+    tls_handshakes: IntCounterVec,
+    /// Number of reloads of certificates and keys, by outcome.
+    pub tls_reloads: IntCounterVec,
+    /// 1 if the last reload of the certificates was rejected.
+    pub tls_reload_failed: IntGauge,
     /// 1 while the task of a source runs.
     pub source_up: IntGaugeVec,
     /// 1 for the current state of a source, 0 for the others.
@@ -275,6 +281,9 @@ impl Metrics {
                 "reason",
                 Refused::ALL.map(Refused::name),
             ),
+            tls_handshakes: all.counters("tickcast_tls_handshakes_total", "TLS handshakes completed, by protocol version.", "version", TLS_VERSIONS),
+            tls_reloads: all.counters("tickcast_tls_reloads_total", "Reloads of certificates and keys, by outcome.", "outcome", ["applied", "rejected"]),
+            tls_reload_failed: all.gauge("tickcast_tls_reload_failed", "1 while the current certificate files are rejected and the previous certificate is in use."),
             source_up: all.gauges("tickcast_source_up", "1 while the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the current state of a source, 0 for the others.", &["source", "state"]),
             source_events: all.register(source_events),
@@ -400,6 +409,12 @@ impl Metrics {
     pub fn count_refused(&self, reason: Refused) {
         let labels = [reason.name()];
         self.handshakes_rejected.with_label_values(&labels).inc();
+    }
+
+    /// Counts a completed TLS handshake; `is_newest` for TLS 1.3.
+    pub fn count_tls_handshake(&self, is_newest: bool) {
+        let version = TLS_VERSIONS[usize::from(is_newest)];
+        self.tls_handshakes.with_label_values(&[version]).inc();
     }
 
     /// Counts a request answered with an error.

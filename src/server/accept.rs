@@ -15,12 +15,14 @@ use super::forwarded::is_trusted;
 use super::guarded::Guarded;
 use super::proxy_header::{self, HeaderError};
 use super::reserve::{BUSY, Reserve, is_exhausted, refuse};
+use super::secure::{self, ClientStream};
 use super::upgrade::{self, Granted};
-use super::{Listener, Server, admit, http};
+use super::{Listener, Server, TlsEndpoint, admit, http};
 use crate::admission::Admitted;
-use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS};
+use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS, Scheme};
 use crate::metrics::Refused;
 use crate::shard::{Command, ShardHandle};
+use crate::tls::MaybeTls;
 
 /// Listen backlog: max connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
@@ -56,8 +58,13 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts connections and assigns each to the shard with the fewest.
-pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
+/// Accepts connections and assigns each to the shard with the fewest. With an `endpoint`, the
+/// clients begin with a TLS handshake.
+pub async fn accept_loop(
+    listener: TcpListener,
+    server: Arc<Server>,
+    endpoint: Option<Arc<TlsEndpoint>>,
+) {
     let mut reserve = Reserve::new();
     loop {
         match listener.accept().await {
@@ -66,7 +73,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
                     server.metrics.count_refused(Refused::Sockets);
                     refuse(stream, BUSY).await;
                 } else {
-                    assign(stream, peer, &server);
+                    assign(stream, peer, &server, endpoint.clone());
                 }
             }
             Err(error) if is_exhausted(&error) => {
@@ -84,7 +91,7 @@ pub async fn accept_loop(listener: TcpListener, server: Arc<Server>) {
 /// Accepts connections on the admin address.
 pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
     let address = listener.local_addr().unwrap_or(server.listener.address);
-    let own = Arc::new(Listener::new(address));
+    let own = Arc::new(Listener::new(address, Scheme::Http));
     let mut reserve = Reserve::new();
     loop {
         match listener.accept().await {
@@ -143,9 +150,16 @@ async fn pause_after(error: &std::io::Error) {
     }
 }
 
-fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
+fn assign(
+    stream: TcpStream,
+    peer: SocketAddr,
+    server: &Arc<Server>,
+    endpoint: Option<Arc<TlsEndpoint>>,
+) {
     let admitted = match server.admit_peer(peer.ip()) {
         Ok(admitted) => admitted,
+        // A client that begins with TLS can read no response.
+        Err(_) if endpoint.is_some() => return,
         Err(refused) => return admit::refuse(server, stream, &refused),
     };
     // Connections count too: each uses a descriptor, and their sum is compared with the open-file
@@ -172,8 +186,9 @@ fn assign(stream: TcpStream, peer: SocketAddr, server: &Arc<Server>) {
         return;
     };
     let (server, handle) = (Arc::clone(server), shard.clone());
-    shard.runtime.spawn(async move {
-        serve(stream, peer, admitted, server, handle).await;
+    let runtime = endpoint.as_ref().map_or(&shard.runtime, |tls| &tls.runtime);
+    runtime.clone().spawn(async move {
+        serve(stream, peer, admitted, server, handle, endpoint).await;
         drop(guard);
     });
 }
@@ -184,6 +199,7 @@ async fn serve(
     mut admitted: Option<Admitted>,
     server: Arc<Server>,
     shard: ShardHandle,
+    endpoint: Option<Arc<TlsEndpoint>>,
 ) {
     let Ok(mut stream) = TcpStream::from_std(stream) else {
         return;
@@ -219,7 +235,17 @@ async fn serve(
         server.metrics.count_refused(Refused::Silent);
         return;
     }
-    Box::pin(serve_http(stream, peer, admitted, server, shard)).await;
+    let stream = match &endpoint {
+        None => MaybeTls::Plain(stream),
+        Some(endpoint) => {
+            let secured = secure::handshake(stream, byte[0], peer, &server, endpoint);
+            let Some(stream) = Box::pin(secured).await else {
+                return;
+            };
+            stream
+        }
+    };
+    Box::pin(serve_http(stream, peer, admitted, server, shard, endpoint)).await;
 }
 
 /// Client named by the PROXY header of a connection, which must come from a trusted proxy.
@@ -237,11 +263,12 @@ async fn client_of_header(
 }
 
 async fn serve_http(
-    stream: TcpStream,
+    stream: ClientStream,
     peer: SocketAddr,
     admitted: Option<Admitted>,
     server: Arc<Server>,
     shard: ShardHandle,
+    endpoint: Option<Arc<TlsEndpoint>>,
 ) {
     let timeout = server.settings.load().handshake_timeout;
     let (granted, served) = (Granted::default(), Arc::new(AtomicBool::new(false)));
@@ -253,6 +280,7 @@ async fn serve_http(
             Arc::clone(&for_service),
             handle.clone(),
             peer,
+            endpoint.clone(),
             request,
             Arc::clone(&requested),
         )

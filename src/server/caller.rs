@@ -25,6 +25,8 @@ const FORWARDING: [HeaderName; 3] = [FORWARDED, VIA, HeaderName::from_static("x-
 pub struct Listener {
     /// Listen address.
     pub address: SocketAddr,
+    /// Scheme of its addresses: `https` with TLS.
+    pub scheme: Scheme,
     /// Host name of the machine.
     pub hostname: String,
     /// True if each connection begins with a PROXY header (config `proxy_protocol`); then none is
@@ -34,11 +36,12 @@ pub struct Listener {
 
 impl Listener {
     /// Creates a listener for an address of this machine.
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, scheme: Scheme) -> Self {
         let name = rustix::system::uname();
         let hostname = name.nodename().to_string_lossy().to_ascii_lowercase();
         Self {
             address,
+            scheme,
             hostname,
             proxy_protocol: false,
         }
@@ -108,11 +111,11 @@ impl Caller {
                 "missing `Host` header: expected exactly one",
             )
         })?;
-        let (mut host, mut scheme) = (requested, Scheme::Http);
+        let (mut host, mut scheme) = (requested, listener.scheme);
         if by_proxy {
             let forwarded = HeaderName::from_static(X_FORWARDED_HOST);
             host = one_host(headers, &forwarded)?.unwrap_or(host);
-            scheme = forwarded_scheme(headers)?;
+            scheme = forwarded_scheme(headers)?.unwrap_or(scheme);
         }
         let is_allowed = |rule: &HostRule| rule.covers(&host);
         if !listener.is_own(&host) && !settings.allowed_hosts.iter().any(is_allowed) {
@@ -173,14 +176,15 @@ fn one_host(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Authority>,
 
 /// Scheme by which the client reached a trusted proxy; some proxies send `ws` or `wss` for a
 /// WebSocket.
-fn forwarded_scheme(headers: &HeaderMap) -> Result<Scheme, HttpResponse> {
+fn forwarded_scheme(headers: &HeaderMap) -> Result<Option<Scheme>, HttpResponse> {
     let mut values = headers.get_all(X_FORWARDED_PROTO).iter();
     match (
         values.next().map(header::HeaderValue::as_bytes),
         values.next(),
     ) {
-        (None | Some(b"http" | b"ws"), None) => Ok(Scheme::Http),
-        (Some(b"https" | b"wss"), None) => Ok(Scheme::Https),
+        (None, _) => Ok(None),
+        (Some(b"http" | b"ws"), None) => Ok(Some(Scheme::Http)),
+        (Some(b"https" | b"wss"), None) => Ok(Some(Scheme::Https)),
         _ => Err(refusal(
             StatusCode::BAD_REQUEST,
             "invalid `x-forwarded-proto`: expected http or https, once",
@@ -212,6 +216,7 @@ mod tests {
     fn listener(address: &str) -> Listener {
         Listener {
             address: address.parse().expect("an address"),
+            scheme: Scheme::Http,
             hostname: "box".to_owned(),
             proxy_protocol: false,
         }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING,
-    UPGRADE, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HeaderMap, HeaderValue, ORIGIN,
+    STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -19,7 +19,7 @@ use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
-use super::{Server, admin, admit, page, publish, upgrade};
+use super::{Server, TlsEndpoint, admin, admit, page, publish, upgrade};
 use crate::access::InstrumentList;
 use crate::codec::encode_control;
 use crate::metrics::Refused;
@@ -39,16 +39,26 @@ pub(super) async fn feed(
     server: Arc<Server>,
     shard: ShardHandle,
     peer: SocketAddr,
+    endpoint: Option<Arc<TlsEndpoint>>,
     request: Request<Incoming>,
     granted: Granted,
 ) -> Result<HttpResponse, Infallible> {
     // The lines after such a head cannot be checked, so the connection ends with the response.
     let headers = request.headers();
     let is_last = headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(UPGRADE);
-    let mut response = match identify(&server, &server.listener, peer, &request) {
+    let listener = match &endpoint {
+        Some(endpoint) => &endpoint.listener,
+        None => &server.listener,
+    };
+    let hsts = endpoint.as_ref().and(server.settings.load().hsts.clone());
+    let mut response = match identify(&server, listener, peer, &request) {
         Ok(caller) => route(server, shard, caller, request, granted).await,
         Err(refused) => refused,
     };
+    if let Some(hsts) = hsts {
+        let headers = response.headers_mut();
+        headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+    }
     if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);

@@ -18,6 +18,7 @@ mod publish;
 mod publish_body;
 mod reserve;
 mod response;
+mod secure;
 mod upgrade;
 
 use std::sync::Arc;
@@ -29,8 +30,10 @@ pub use admin::ConnectionsResponse;
 pub use caller::Listener;
 pub use outgoing::RequestRate;
 pub use publish::PushSource;
+pub use secure::TlsEndpoint;
 
 use arc_swap::ArcSwap;
+use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
@@ -65,12 +68,14 @@ pub struct Server {
     pub http_rate: RequestRate,
     /// Permits for concurrent connections to the admin address.
     pub admin_permits: Semaphore,
-    /// Address of the feed.
+    /// Address of the feed without TLS; if it has none, that with TLS.
     pub listener: Listener,
     /// Connections and request rates by client address.
     pub admission: Arc<Admission>,
     /// Permits for refused clients whose request is read before the response.
     pub refusals: Arc<Semaphore>,
+    /// Endpoint of the feed with TLS.
+    pub tls: Option<Arc<TlsEndpoint>>,
     /// Number of open WebSocket connections.
     pub connections: Arc<AtomicUsize>,
     /// Number of open sockets in a handshake or serving HTTP.
@@ -84,6 +89,8 @@ pub struct Server {
 /// Settings that a reload can change.
 #[derive(Debug)]
 pub struct Settings {
+    /// Header by which browsers use TLS only (config `tls.hsts`).
+    pub hsts: Option<HeaderValue>,
     /// Max number of WebSocket connections (config `limits.connections`).
     pub connections_max: usize,
     /// Limits by client address (config `limits`).
@@ -157,6 +164,12 @@ fn one_line(error: &str) -> String {
     shown.flat_map(char::escape_debug).collect()
 }
 
+/// Value of `Strict-Transport-Security`; none for a time of zero.
+fn hsts(time: Duration) -> Option<HeaderValue> {
+    let header = HeaderValue::from_str(&format!("max-age={}", time.as_secs()));
+    (!time.is_zero()).then(|| header.expect("digits are a header value"))
+}
+
 impl Settings {
     /// Settings of a config with its running sources.
     pub fn of(
@@ -166,6 +179,7 @@ impl Settings {
         publisher_statuses: Vec<Arc<SourceStatus>>,
     ) -> Self {
         Self {
+            hsts: config.tls.as_ref().and_then(|tls| hsts(tls.hsts)),
             connections_max: config.connections_max,
             admission: config.admission,
             exempt: config.exempt.clone(),

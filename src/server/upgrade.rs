@@ -15,7 +15,6 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Server;
@@ -23,11 +22,12 @@ use super::admit;
 use super::caller::Caller;
 use super::guarded::Guarded;
 use super::response::{HttpResponse, refusal, text};
+use super::secure::{ClientStream, transport_of};
 use crate::access::Principal;
 use crate::admission::Admitted;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
-use crate::shard::{Adopted, Permit, Transport};
+use crate::shard::{Adopted, Permit};
 
 /// Path whose messages are sent back.
 #[cfg(feature = "echo")]
@@ -86,12 +86,12 @@ pub(super) async fn adopted(
     let parts = socket
         .await
         .ok()?
-        .downcast::<TokioIo<Guarded<TcpStream>>>()
+        .downcast::<TokioIo<Guarded<ClientStream>>>()
         .ok()?;
     // Copied, because the original would keep hyper's whole buffer in memory.
     let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
     Some(Adopted {
-        transport: Transport::plain(parts.io.into_inner().into_inner()).ok()?,
+        transport: transport_of(parts.io.into_inner().into_inner()).ok()?,
         encoding,
         message_max,
         read_ahead,

@@ -280,7 +280,7 @@ impl Connection {
         flushed
     }
 
-    /// Writes the frame buffer. `None` if the socket accepted all of it.
+    /// Writes the frame buffer. `None` if the socket accepted all of it, and everything before it.
     fn write(&mut self, written: &mut usize) -> Option<Flushed> {
         while !self.outbox.frames.is_empty() {
             match self.transport.write(self.outbox.frames.unsent()) {
@@ -296,7 +296,14 @@ impl Connection {
                 Err(error) => return Some(Flushed::Broken(error.kind())),
             }
         }
-        None
+        match self.transport.flush() {
+            Ok(()) => None,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.outbox.frames.blocked = true;
+                Some(Flushed::Blocked)
+            }
+            Err(error) => Some(Flushed::Broken(error.kind())),
+        }
     }
 
     /// The socket accepts bytes again.

@@ -133,7 +133,8 @@ impl Shard {
         for (topic, _) in held {
             self.release(key, topic);
         }
-        let connection = self.connections.remove(key);
+        let mut connection = self.connections.remove(key);
+        connection.transport.notify_close();
         self.feed
             .metrics
             .queued_bytes

@@ -29,6 +29,7 @@ mod route;
 mod snapshots;
 mod sockets;
 mod timers;
+mod tls;
 mod transport;
 pub mod turn_events;
 
@@ -39,6 +40,7 @@ pub use feed::ShardConfig;
 #[cfg(feature = "internals")]
 pub use reader::{Incoming, MessageReader};
 pub use snapshots::SNAPSHOT_NAMES_MAX;
+pub use tls::TLS_UNSENT_BYTES_MAX;
 pub use transport::Transport;
 
 use std::collections::VecDeque;

@@ -113,6 +113,7 @@ impl Shard {
                 self.arm_checkup(key);
                 continue;
             }
+            let ends_short = ends_short && connection.transport.ends_short();
             match connection.transport.read(buffer) {
                 Ok(0) => {
                     self.end(key, None);

@@ -1,13 +1,16 @@
 //! Transport of a connection: bytes to and from its socket, and readiness.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::SendFlags;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustls::ServerConnection;
+
+use super::tls::TlsStream;
 
 /// Non-blocking byte stream of a client. All waiting is by the shard's poll set; no other file of
 /// the shard touches a socket.
@@ -15,6 +18,34 @@ use rustix::net::SendFlags;
 pub enum Transport {
     /// A TCP socket.
     Plain(TcpStream),
+    /// A TCP socket with TLS.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Socket below TLS. Raises no signal if the client has closed it.
+#[derive(Debug)]
+pub struct Socket(TcpStream);
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let mut control = SendAncillaryBuffer::default();
+        let sent = rustix::net::sendmsg(&self.0, slices, &mut control, SendFlags::NOSIGNAL);
+        Ok(sent?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Transport {
@@ -23,13 +54,27 @@ impl Transport {
         Ok(Self::Plain(TcpStream::from_std(stream.into_std()?)))
     }
 
+    /// Takes a socket with its TLS session out of the runtime that has served both handshakes.
+    pub fn tls(stream: tokio::net::TcpStream, session: ServerConnection) -> io::Result<Self> {
+        let socket = TcpStream::from_std(stream.into_std()?);
+        Ok(Self::Tls(Box::new(TlsStream::new(Socket(socket), session))))
+    }
+
+    /// The socket itself.
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.socket.0,
+        }
+    }
+
     /// Adds the socket to a poll set, which reports each time that it becomes readable or writable.
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => {
-                stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
-            }
-        }
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &mut stream.socket.0,
+        };
+        stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Writes some bytes. Fails with `WouldBlock` while the socket accepts none; the poll set
@@ -37,6 +82,16 @@ impl Transport {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => Ok(rustix::net::send(&*stream, bytes, SendFlags::NOSIGNAL)?),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Hands all bytes that were written over to the socket; fails with `WouldBlock` while it
+    /// accepts no more of them.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
         }
     }
 
@@ -45,38 +100,44 @@ impl Transport {
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 
-    /// True if the kernel has sent everything that it accepted since [`Self::expect_all_sent`].
+    /// True if a read that does not fill its buffer has emptied the socket.
+    pub(super) const fn ends_short(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// True if the kernel has sent everything that was written since [`Self::expect_all_sent`].
     pub(super) fn is_sent(&self) -> bool {
-        match self {
-            Self::Plain(stream) => {
-                let mut looked_at = [PollFd::new(stream, PollFlags::OUT)];
-                let at_once = rustix::time::Timespec::default();
-                poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
-            }
+        if let Self::Tls(stream) = self
+            && !stream.is_flushed()
+        {
+            return false;
         }
+        let mut looked_at = [PollFd::new(self.socket(), PollFlags::OUT)];
+        let at_once = rustix::time::Timespec::default();
+        poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// Makes the socket unwritable from now on while the kernel holds unsent bytes.
     pub(super) fn expect_all_sent(&self) {
+        // Where the option is missing, the wait for the client's close frame begins a little early.
+        let _missing = socket2::SockRef::from(self.socket()).set_tcp_notsent_lowat(1);
+    }
+
+    /// Ends the stream in the way of its protocol, before it is dropped.
+    pub(super) fn notify_close(&mut self) {
         match self {
-            Self::Plain(stream) => {
-                // Where the option is missing, the wait for the client's close frame begins a
-                // little early.
-                let _missing = socket2::SockRef::from(stream).set_tcp_notsent_lowat(1);
-            }
+            Self::Plain(_) => {}
+            Self::Tls(stream) => stream.notify_close(),
         }
     }
 
     /// Discards unsent bytes and resets the connection when it is dropped.
     pub(super) fn reset_on_drop(&self) {
-        match self {
-            Self::Plain(stream) => {
-                // A connection that is broken already needs no reset.
-                let _gone_already = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-            }
-        }
+        // A connection that is broken already needs no reset.
+        let _gone_already = socket2::SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 }

@@ -43,5 +43,6 @@ mod sources;
 mod state_dir;
 mod stopping;
 mod terminal;
+mod tls;
 mod values;
 mod verdict;

@@ -135,6 +135,11 @@ impl Section<'_> {
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    /// Listen address; `None` if it is disabled by `off`.
+    pub(in crate::config) fn address_or_off(&self, key: &str) -> Option<SocketAddr> {
+        (self.text(key) != "off").then(|| self.address(key))
+    }
+
     pub(in crate::config) fn time_if_any(&self, key: &str) -> Option<UnixNanos> {
         if !self.has(key) {
             self.taken.borrow_mut().push(key.to_owned());

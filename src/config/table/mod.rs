@@ -24,7 +24,7 @@ pub enum Kind {
     Size(&'static str, &'static str),
     /// Rate of events, as in `20/s`.
     Rate,
-    /// Local address, `HOST:PORT`.
+    /// Local address, `HOST:PORT`, or `off`.
     Address,
     /// UTC time.
     Time,

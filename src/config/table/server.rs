@@ -8,7 +8,7 @@ pub(super) const BASE: &[Key] = &[
         "listen",
         Kind::Address,
         "127.0.0.1:8080",
-        "Listen address of the feed (WebSocket) and HTTP.",
+        "Listen address of the feed (WebSocket) and HTTP without TLS, or off.",
     )),
     key(
         "allowed_hosts",
@@ -228,7 +228,7 @@ pub(super) const LIMITS: &[Key] = &[
         "limits.handshake",
         Kind::Duration("100ms", "1m"),
         "5s",
-        "Handshake timeout: for the first byte of a request, and again for its complete head.",
+        "Handshake timeout: for the first byte, again for the TLS handshake, and again for the complete head of a request.",
     ),
     key(
         "limits.publish",
@@ -253,6 +253,45 @@ pub(super) const LIMITS: &[Key] = &[
         Kind::Integer(1, 100_000),
         "200",
         "Max such responses per second over all clients, with bursts of up to five seconds' worth; further requests get 429.",
+    ),
+    fixed(key(
+        "tls.listen",
+        Kind::Address,
+        "off",
+        "Listen address of the feed (WebSocket) and HTTP with TLS, or off.",
+    )),
+    without_default(
+        "tls.certificate",
+        Kind::Text,
+        "PEM file with the certificate chain of the server, its own certificate first. Certificate files are read again when they change.",
+    ),
+    without_default(
+        "tls.key",
+        Kind::Text,
+        "PEM file with the private key of the certificate.",
+    ),
+    without_default(
+        "tls.client_ca",
+        Kind::Text,
+        "PEM file with the authorities of client certificates.",
+    ),
+    key(
+        "tls.client_certificates",
+        Kind::Word(&["off", "optional", "required"]),
+        "off",
+        "Client certificates: off, verified if a client has one (optional), or required.",
+    ),
+    key(
+        "tls.min_version",
+        Kind::Word(&["1.2", "1.3"]),
+        "1.2",
+        "Lowest TLS version accepted.",
+    ),
+    key(
+        "tls.hsts",
+        Kind::Duration("0", "730d"),
+        "30d",
+        "Time for which browsers use TLS only for this host name (Strict-Transport-Security, sent over TLS); 0: not sent. It applies to all ports of the host.",
     ),
     fixed(key(
         "auth.scheme",

@@ -1,0 +1,166 @@
+//! TLS of a running server: threads for handshakes, and certificates that are read again when their
+//! files change.
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use crate::config::TlsConfig;
+use crate::metrics::Metrics;
+use crate::server::{Listener, Server, TlsEndpoint, accept_loop};
+use crate::tls::{TlsFiles, server_config};
+
+/// Interval at which the files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Cores per thread for handshakes and HTTP over TLS.
+const CORES_PER_THREAD: usize = 4;
+
+/// TLS of a running server.
+#[derive(Debug)]
+pub(super) struct TlsService {
+    pub(super) endpoint: Arc<TlsEndpoint>,
+    /// Threads of handshakes and of HTTP over TLS.
+    runtime: Option<Runtime>,
+    files: Arc<ArcSwap<TlsFiles>>,
+    /// Makes the watcher read the files now; the watcher ends when it is dropped.
+    read_again: mpsc::SyncSender<()>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl TlsService {
+    /// Reads the certificates and starts the threads.
+    pub(super) fn start(
+        config: &TlsConfig,
+        listener: Listener,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        // Read first, so that a later change is noticed.
+        let first = stamps(&config.files);
+        let now = server_config(&config.files)?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.div_ceil(CORES_PER_THREAD))
+            .thread_name("tls")
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let endpoint = Arc::new(TlsEndpoint {
+            listener,
+            config: ArcSwap::new(now),
+            runtime: runtime.handle().clone(),
+        });
+        let files = Arc::new(ArcSwap::from_pointee(config.files.clone()));
+        let (read_again, asked) = mpsc::sync_channel(1);
+        let watcher = Watcher {
+            files: Arc::clone(&files),
+            endpoint: Arc::clone(&endpoint),
+            metrics: Arc::clone(metrics),
+        };
+        std::thread::Builder::new()
+            .name("certificates".to_owned())
+            .spawn(move || watcher.run(first, &asked))
+            .map_err(StartError::Thread)?;
+        Ok(Self {
+            endpoint,
+            runtime: Some(runtime),
+            files,
+            read_again,
+            accepting: None,
+        })
+    }
+
+    /// Begins to accept clients.
+    pub(super) fn accept(&mut self, listener: TcpListener, server: Arc<Server>) {
+        let endpoint = Some(Arc::clone(&self.endpoint));
+        self.accepting = Some(tokio::spawn(accept_loop(listener, server, endpoint)));
+    }
+
+    /// Reads the files again, which may be others than before.
+    pub(super) fn reload(&self, files: &TlsFiles) {
+        self.files.store(Arc::new(files.clone()));
+        // A request that waits already will find these files.
+        let _waits = self.read_again.try_send(());
+    }
+
+    /// Accepts no more clients.
+    pub(super) fn stop_accepting(&self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+impl Drop for TlsService {
+    fn drop(&mut self) {
+        // A runtime must not wait for its threads within another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Modification time, length and number of a file; a change of any counts as a change of the file.
+type Stamp = Option<(i64, i64, u64, u64)>;
+
+fn stamps(files: &TlsFiles) -> Vec<Stamp> {
+    let stamp = |path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
+    };
+    files.paths().map(stamp).collect()
+}
+
+/// Thread that reads certificates; a file system that hangs holds nothing else up.
+struct Watcher {
+    files: Arc<ArcSwap<TlsFiles>>,
+    endpoint: Arc<TlsEndpoint>,
+    metrics: Arc<Metrics>,
+}
+
+impl Watcher {
+    fn run(&self, first: Vec<Stamp>, asked: &mpsc::Receiver<()>) {
+        let (mut read, mut seen) = (first.clone(), first);
+        loop {
+            let is_asked = match asked.recv_timeout(CHECK_INTERVAL) {
+                Ok(()) => true,
+                Err(mpsc::RecvTimeoutError::Timeout) => false,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            let files = self.files.load_full();
+            let now = stamps(&files);
+            // Files may still be being written: only stamps that are unchanged since the last check
+            // count. A file that is missing will be replaced, or the reload names it.
+            if is_asked || (now == seen && now != read) {
+                read.clone_from(&now);
+                self.read(&files);
+            }
+            seen = now;
+        }
+    }
+
+    fn read(&self, files: &TlsFiles) {
+        let read = server_config(files);
+        let outcome = match &read {
+            Ok(_) => "applied",
+            Err(error) => {
+                tracing::error!(%error, "certificate reload rejected, keeping the previous certificate");
+                "rejected"
+            }
+        };
+        if let Ok(config) = read {
+            self.endpoint.config.store(config);
+            tracing::info!("certificates reloaded");
+        }
+        self.metrics
+            .tls_reload_failed
+            .set((outcome == "rejected").into());
+        self.metrics.tls_reloads.with_label_values(&[outcome]).inc();
+    }
+}
