@@ -413,6 +413,9 @@ fn replay(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         stale_after: Duration::from_secs(3600),
         status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,
+        screen: None,
+        faults: Vec::new(),
+        seed: 1,
     };
     runtime.block_on(supervise(task, Box::new(Replay::new(config, None))));
     published.join().expect("the bus ends after its sources");

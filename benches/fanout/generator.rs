@@ -63,6 +63,9 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         stale_after: Duration::from_secs(3600),
         status: Arc::default(),
         stop: tokio::sync::watch::channel(false).1,
+        screen: None,
+        faults: Vec::new(),
+        seed: 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -1059,11 +1059,10 @@ export class Feed {
   #gap(gap) {
     const account = this.#accounts.get(gap.topic);
     if (!account || gap.epoch !== account.epoch) return;
-    if (gap.n > 0) {
-      const before = gap.from - account.head - 1;
-      if (before > 0) this.#merged(account, before);
-      account.head = gap.to;
-    }
+    // Also of the source (`to` = `from` - 1): what lies before it is merged when it is reported.
+    const before = gap.from - account.head - 1;
+    if (before > 0) this.#merged(account, before);
+    account.head = gap.to;
     this.#lost(account, gap);
   }
 

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::replay::{Begin, Replay};
 use crate::server::PushSource;
 use crate::source::push::{Push, PushInlet};
+use crate::source::rules::Screen;
 use crate::source::sim::Sim;
 use crate::source::{Source, SourceStatus, SourceTask, supervise};
 use crate::state::{StoppedSource, config_sum};
@@ -54,7 +55,12 @@ pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
 
 /// Checksum that identifies a source's config.
 fn checksum_of(source: &SourceConfig) -> Bytes {
-    config_sum(&(&source.details, source.stale_after))
+    config_sum(&(
+        &source.details,
+        source.stale_after,
+        &source.rules,
+        &source.faults,
+    ))
 }
 
 impl Sources {
@@ -111,6 +117,9 @@ impl Sources {
     fn run(&self, at: usize, config: SourceConfig, position: Option<Vec<u8>>) -> RunningSource {
         let emitter = self.bus.of(SourceId(at as u16));
         let demand = Arc::clone(&self.demand[at]);
+        let counters = self.metrics.rule_counters(&config.name);
+        let screen = Screen::new(config.rules, counters.clone());
+        let status = Arc::new(SourceStatus::new(config.takes_faults, counters));
         let mut push = None;
         let source: Box<dyn Source> = match &config.details {
             SourceDetails::Sim(sim) => Box::new(Sim::new(sim.clone(), position)),
@@ -125,7 +134,7 @@ impl Sources {
                 rules,
                 token_sha256,
             } => {
-                let inlet = PushInlet::new(instruments, *rules, emitter.clone());
+                let inlet = PushInlet::new(instruments, *rules, emitter.clone(), screen.clone());
                 push = Some(Arc::new(PushSource {
                     token_sha256: *token_sha256,
                     inlet,
@@ -134,7 +143,6 @@ impl Sources {
             }
         };
         let (stop, stopped) = watch::channel(false);
-        let status = Arc::<SourceStatus>::default();
         let task = SourceTask {
             name: Arc::clone(&config.name),
             clock: self.clock,
@@ -144,6 +152,9 @@ impl Sources {
             stale_after: config.stale_after,
             status: Arc::clone(&status),
             stop: stopped,
+            screen,
+            faults: config.faults.clone(),
+            seed: config.seed(),
         };
         RunningSource {
             config,
@@ -195,6 +206,9 @@ impl Sources {
         for source in config {
             let at = self.index_of(&source.name);
             let before = at.map(|at| &self.runs[at]);
+            if let Some(run) = before {
+                run.status.faults.set_open(source.takes_faults);
+            }
             if before.is_some_and(|run| {
                 run.task.is_some() && checksum_of(&run.config) == checksum_of(source)
             }) {

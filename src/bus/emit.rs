@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::log::{Checkpoint, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
+use crate::topic::Channel;
 
 /// Output of a source. Instruments are identified by the source's local numbers, in order of
 /// announcement.
@@ -18,6 +19,9 @@ pub enum Emit {
     Trade(u32, Trade),
     /// The best bid and offer.
     Quote(u32, Quote),
+    /// Data that the source missed, before its next event: a hole in the numbering of its own
+    /// input.
+    Missed(u32, MissedData),
     /// Watermark: the current time of the source; emitted at least every 100 ms of that time.
     Watermark(UnixNanos),
     /// Additional instruments, numbered consecutively after the previous ones.
@@ -42,6 +46,35 @@ pub enum Emit {
     State(SourceState),
     /// Failure that ended the source, with the reason.
     Failed(Arc<str>),
+}
+
+/// Data of one instrument that a source missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedData {
+    /// Kind of the missed data.
+    pub kind: MissedKind,
+    /// Number of missed events, if known.
+    pub count: Option<u64>,
+}
+
+/// Kind of data that a source missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MissedKind {
+    /// Trades, from which tickers and bars are derived.
+    Trades,
+    /// Quotes.
+    Quotes,
+}
+
+impl MissedKind {
+    /// True if events of the channel are missing or computed from incomplete data.
+    pub const fn concerns(self, channel: Channel) -> bool {
+        match channel {
+            Channel::Trade | Channel::Ticker | Channel::Bar(_) => matches!(self, Self::Trades),
+            Channel::Quote => matches!(self, Self::Quotes),
+            Channel::Status => false,
+        }
+    }
 }
 
 #[derive(Debug)]

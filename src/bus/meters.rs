@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
-use super::{Emit, SourceSpec};
+use super::{Emit, MissedData, MissedKind, SourceSpec};
 use crate::market::UnixNanos;
 use crate::metrics::{DROPPED, LocalHistogram, Metrics, SourceMeters};
 
@@ -117,6 +117,17 @@ impl Meters {
         if events > 0 {
             self.received.push((received, events));
         }
+    }
+
+    /// Counts data that a source missed.
+    pub(super) fn miss(&self, source: usize, missed: MissedData) {
+        let counters = &self.sources[source].metrics.missed;
+        let counter = match missed.kind {
+            MissedKind::Trades => &counters[0],
+            MissedKind::Quotes => &counters[1],
+        };
+        // An unknown number is at least one event.
+        counter.inc_by(missed.count.unwrap_or(1));
     }
 
     /// Counts events of a source that are not published, by reason.

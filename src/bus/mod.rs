@@ -16,7 +16,9 @@ mod sequencer;
 mod tests;
 
 pub use derive::SavedTime;
-pub use emit::{EMITTED_MAX, Emit, Emitter, InputQueue, QueueFull, input_queue};
+pub use emit::{
+    EMITTED_MAX, Emit, Emitter, InputQueue, MissedData, MissedKind, QueueFull, input_queue,
+};
 pub use saved::{RestoredState, SavedState};
 
 use std::collections::{HashMap, HashSet};
@@ -231,6 +233,7 @@ impl Bus {
                 }
                 self.out.publish(topic, Body::Quote(quote));
             }
+            Emit::Missed(local, missed) => self.report_missed(at, local, missed),
             Emit::Watermark(now) => _ = self.derive.on_mark(at, now, &mut self.out),
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
@@ -267,6 +270,24 @@ impl Bus {
         }
         if self.out.items.len() >= BATCH_ITEMS_MAX {
             self.publish();
+        }
+    }
+
+    /// Publishes a source gap on each topic of the instrument that the missed data concerns.
+    fn report_missed(&mut self, source: usize, local: u32, missed: MissedData) {
+        let Some(id) = self.own(source, local, 0) else {
+            return;
+        };
+        self.meters.miss(source, missed);
+        let topics = self.out.catalog.instrument(id).topics;
+        for topic in topics.into_iter().flatten() {
+            if missed
+                .kind
+                .concerns(self.out.catalog.topic(topic).topic.channel)
+            {
+                let missing = missed.count;
+                self.out.push(LogItem::Missed { topic, missing });
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod check;
+mod fault;
 mod http_get;
 mod load;
 mod log_lines;
@@ -60,6 +61,8 @@ enum Command {
     Load(Box<load::Arguments>),
     /// Monitor a running server: rates, latencies, slow consumers
     Top(top::Arguments),
+    /// Inject faults into a running simulated market, to test clients
+    Fault(fault::Arguments),
     /// Validate a configuration file
     Check(check::Arguments),
     /// Query the readiness of a server; exit code 0 if ready
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Some(Command::Tail(tail)) => tail::run(&tail),
         Some(Command::Load(load)) => load::run(&load),
         Some(Command::Top(top)) => top::run(&top),
+        Some(Command::Fault(fault)) => fault::run(&fault),
         Some(Command::Check(check)) => check::run(&check),
         Some(Command::Ready(ready)) => ready::run(&ready),
         Some(Command::Completions { shell }) => {

@@ -238,11 +238,12 @@ fn replay_source(arguments: &Arguments) -> Result<SourceConfig> {
         symbol,
         ..ReplayConfig::of(arguments.replay.clone())
     };
-    Ok(SourceConfig {
-        name: "replay".into(),
-        stale_after: Duration::from_secs(60),
-        details: SourceDetails::Replay(replay),
-    })
+    let details = SourceDetails::Replay(replay);
+    Ok(SourceConfig::new(
+        "replay",
+        Duration::from_secs(60),
+        details,
+    ))
 }
 
 fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig> {
@@ -286,11 +287,8 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig> {
         factors: Vec::new(),
         instruments: (1..=instruments).map(one).collect(),
     };
-    Ok(SourceConfig {
-        name: "sim".into(),
-        stale_after: Duration::from_secs(60),
-        details: SourceDetails::Sim(sim),
-    })
+    let details = SourceDetails::Sim(sim);
+    Ok(SourceConfig::new("sim", Duration::from_secs(60), details))
 }
 
 async fn serve(

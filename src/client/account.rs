@@ -330,7 +330,11 @@ impl Account {
         self.merged = self.merged.saturating_add(jumped);
         self.lost = self.lost.saturating_add(to.since(before));
         self.advance(to);
-        (self.after_gap, self.bar) = (true, LastBar::Unknown);
+        self.after_gap = true;
+        if to >= from {
+            // A gap of the source leaves out no bar of the server.
+            self.bar = LastBar::Unknown;
+        }
         Ok(jumped)
     }
 

@@ -192,7 +192,8 @@ impl Accounts {
             .0
             .checked_add(1)
             .and_then(|end| end.checked_sub(gap.from.0));
-        if count != Some(gap.n) {
+        let is_of_source = gap.cause == GapCause::Source;
+        if count != Some(gap.n) || (gap.n == 0) != is_of_source {
             return Err(AccountError::GapCount(topic.to_owned()));
         }
         let merged = account.gap(topic, (gap.from, gap.to), rules)?;

@@ -62,7 +62,7 @@ mod tests {
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
                  limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
-                 admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
+                 admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nfaults: {{admin: {f}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),
                 pick("a", "b"),
@@ -74,6 +74,7 @@ mod tests {
                 x = pick("off", "required"),
                 m = pick("false", "true"),
                 r = pick("", "s"),
+                f = pick("sim", "all"),
                 q = pick("64MiB", "32MiB"),
                 n = pick("100", "200"),
                 t = pick("10s", "20s"),

@@ -32,8 +32,8 @@ pub use server::parse_shards;
 pub use sources::{SourceConfig, SourceDetails};
 pub use table::{Key, Kind, keys};
 pub use tls::TlsConfig;
-pub(crate) use units::duration as parse_duration;
 pub use units::parse_address;
+pub(crate) use units::{duration as parse_duration, signed_nanos as parse_signed_nanos};
 pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 
 use ipnet::IpNet;

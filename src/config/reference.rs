@@ -15,7 +15,7 @@ Every key of the configuration file, with its type, default and meaning. The pag
 
 /// Sections of the page: heading and key prefix. A key belongs to the section with the longest
 /// matching prefix.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("Server", ""),
     ("Sources", "sources"),
     ("Simulated market (`kind: sim`)", "sources.sim"),
@@ -31,6 +31,7 @@ const SECTIONS: [(&str, &str); 13] = [
     ("Authentication", "auth"),
     ("Roles (entitlements)", "roles"),
     ("Administration and readiness", "admin"),
+    ("Fault injection", "faults"),
     ("Graceful shutdown", "drain"),
 ];
 

@@ -7,7 +7,7 @@ use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
-use super::{Config, roles, sources, tls};
+use super::{Config, SourceDetails, roles, sources, tls};
 use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
@@ -21,6 +21,7 @@ struct Sections<'c> {
     tls: Section<'c>,
     auth: Section<'c>,
     admin: Section<'c>,
+    faults: Section<'c>,
     drain: Section<'c>,
     ready: Section<'c>,
 }
@@ -37,6 +38,7 @@ impl<'c> Sections<'c> {
             tls: root.section("tls"),
             auth: root.section("auth"),
             admin: root.section("admin"),
+            faults: root.section("faults"),
             drain: root.section("drain"),
             ready: root.section("ready"),
         }
@@ -53,6 +55,7 @@ impl<'c> Sections<'c> {
             &self.tls,
             &self.auth,
             &self.admin,
+            &self.faults,
             &self.drain,
             &self.ready,
         ] {
@@ -64,8 +67,16 @@ impl<'c> Sections<'c> {
 /// Reads the whole config.
 pub(super) fn read(root: &Section<'_>) -> Config {
     let shards = shards(root);
-    let sources = sources::read(root);
+    let mut sources = sources::read(root);
     let sections = Sections::of(root);
+    let admin = sections.faults.word("admin");
+    for source in &mut sources {
+        source.takes_faults = match source.details {
+            SourceDetails::Sim(_) => admin != "off",
+            SourceDetails::Replay(_) => admin == "all",
+            SourceDetails::Push { .. } => false,
+        };
+    }
     sections.auth.word("scheme");
     let config = Config {
         listen: root.address_or_off("listen"),

@@ -29,6 +29,20 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_nanos)
 }
 
+/// Parses `1h`, `-90s` as a signed number of nanoseconds.
+pub(crate) fn signed_nanos(text: &str) -> Option<i64> {
+    let (is_negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let nanos = i64::try_from(duration(text)?.as_nanos()).ok()?;
+    if is_negative {
+        nanos.checked_neg()
+    } else {
+        Some(nanos)
+    }
+}
+
 /// Parses `64KiB`, `1MiB`, `0.5GiB`; a number without a unit is rejected as ambiguous.
 pub(super) fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())

@@ -41,6 +41,13 @@ pub enum LogItem {
         /// Epoch of the topic from this item on.
         epoch: Epoch,
     },
+    /// The source of a topic missed data at this position of the stream.
+    Missed {
+        /// Number of the topic.
+        topic: TopicId,
+        /// Number of trades or quotes that the source missed, if known.
+        missing: Option<u64>,
+    },
     /// A source changed its state.
     Source {
         /// Number of the source.

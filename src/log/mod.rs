@@ -15,6 +15,7 @@ mod replica;
 mod ring;
 mod saved_topic;
 mod shared_list;
+mod source_gap;
 mod topic_state;
 
 pub use batch::{Batch, Encoded};
@@ -28,4 +29,5 @@ pub use item::{LogItem, SourceCondition};
 pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
 pub use saved_topic::SavedTopic;
+pub use source_gap::{SOURCE_GAPS_KEPT, SourceGap};
 pub use topic_state::RestoredTopic;

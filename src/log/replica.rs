@@ -4,11 +4,12 @@
 //! lengths of their histories may differ by their limits.
 
 use crate::limits::HistoryLimits;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::topic_state::TopicState;
-use super::{Catalog, Event, LogItem, SourceCondition, TopicId};
+use super::{Catalog, Event, LogItem, SourceCondition, SourceGap, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
 use crate::topic::Channel;
@@ -134,6 +135,11 @@ impl Replica {
                     ..TopicState::new(*epoch, Channel::Trade)
                 };
             }
+            LogItem::Missed { topic, missing } => {
+                let state = &mut self.topics[topic.index()];
+                let (after, missing) = (state.head, *missing);
+                state.source_gaps.add(SourceGap { after, missing });
+            }
             LogItem::Source { source, condition } => {
                 self.sources
                     .resize(self.sources.len().max(source.0 as usize + 1), None);
@@ -238,6 +244,28 @@ impl Replica {
             origin: self.origin.origin,
             generation,
         }
+    }
+
+    /// Gaps of the topic's source that directly follow one of these events, as one.
+    pub fn source_gap_behind(
+        &self,
+        topic: TopicId,
+        events: RangeInclusive<Seq>,
+    ) -> Option<SourceGap> {
+        self.topics[topic.index()].source_gaps.behind(events)
+    }
+
+    /// Number of source gaps in the current epoch of a topic.
+    pub fn source_gaps(&self, topic: TopicId) -> u64 {
+        self.topics[topic.index()].source_gaps.count()
+    }
+
+    /// Source gaps of a topic after the first `known` ones, oldest first, as far as they are kept.
+    pub fn source_gaps_since(&self, topic: TopicId, known: u64) -> &[SourceGap] {
+        let gaps = &self.topics[topic.index()].source_gaps;
+        let new = gaps.count().saturating_sub(known);
+        let recent = gaps.recent();
+        &recent[recent.len().saturating_sub(new as usize)..]
     }
 
     /// Condition of each source; `None` for sources that have not reported one.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Replica;
+use super::source_gap::{SourceGap, SourceGaps};
 use super::topic_state::{RestoredTopic, TopicState};
 use crate::codec::{decode_server_message, encode_event};
 use crate::log::{Event, TopicId, TopicInfo};
@@ -25,6 +26,8 @@ pub struct SavedTopic {
     closed_evicted: Seq,
     recent: Bytes,
     closed: Bytes,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    source_gaps: Vec<SourceGap>,
 }
 
 /// Encodes events as a MessagePack array.
@@ -75,6 +78,7 @@ impl Replica {
                 closed_evicted: state.closed_evicted,
                 recent: write(info, &state.recent),
                 closed: write(info, &state.closed),
+                source_gaps: state.source_gaps.recent().to_vec(),
             }
         };
         with_events.map(save).collect()
@@ -111,6 +115,7 @@ impl RestoredTopic {
                 .map(|generation| (generation, saved.ended_at))
                 .into_iter()
                 .collect(),
+            source_gaps: SourceGaps::restored(saved.source_gaps.clone()),
             kind: info.topic.channel.kind(),
         }))
     }

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use super::Event;
+use super::source_gap::SourceGaps;
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
 use crate::topic::{Channel, Kind};
@@ -18,6 +19,8 @@ pub(super) struct TopicState {
     pub(super) closed_evicted: Seq,
     /// Most recent ended epochs, newest last: generation and last sequence number of each.
     pub(super) ended: VecDeque<(u32, Seq)>,
+    /// Source gaps of the epoch.
+    pub(super) source_gaps: SourceGaps,
     pub(super) kind: Kind,
 }
 
@@ -34,6 +37,7 @@ impl TopicState {
             closed: VecDeque::new(),
             closed_evicted: Seq::START,
             ended: VecDeque::new(),
+            source_gaps: SourceGaps::default(),
             kind: channel.kind(),
         }
     }
@@ -72,6 +76,7 @@ impl TopicState {
             closed: self.closed.clone(),
             closed_evicted: self.closed_evicted,
             ended: self.ended.clone(),
+            source_gaps: self.source_gaps.clone(),
             kind: self.kind,
         }
     }

@@ -112,8 +112,21 @@ pub(crate) const DROPPED: [&str; 5] = [
     "unannounced",
     "overflow",
 ];
+/// Rules for bad market data.
+pub(super) const RULES: [&str; 6] = ["crossed", "move", "duplicate", "late", "clock", "flood"];
+/// Kinds of injected faults.
+pub(super) const FAULT_KINDS: [&str; 8] = [
+    "drop",
+    "duplicate",
+    "reorder",
+    "freeze",
+    "cross",
+    "spike",
+    "clock",
+    "restart",
+];
 /// Reasons for rejecting input.
-pub(super) const REJECTED_INPUT: [&str; 14] = [
+pub(super) const REJECTED_INPUT: [&str; 15] = [
     "malformed",
     "channel",
     "symbol",
@@ -126,6 +139,7 @@ pub(super) const REJECTED_INPUT: [&str; 14] = [
     "ahead",
     "behind",
     "unit",
+    "rule",
     "full",
     "bad_line",
 ];

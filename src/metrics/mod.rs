@@ -14,7 +14,7 @@ pub use labels::{REJECTED_STATE, Refused};
 pub(crate) use labels::DROPPED;
 
 use catalogue::Catalogue;
-use labels::{FANOUT_CLIENTS, REJECTED_INPUT, TLS_VERSIONS};
+use labels::{FANOUT_CLIENTS, FAULT_KINDS, REJECTED_INPUT, RULES, TLS_VERSIONS};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -94,6 +94,10 @@ pub struct Metrics {
     pub overruns: IntCounter,
     /// Number of rows of recordings, by source and outcome.
     pub replay_rows: IntCounterVec,
+    /// Number of events that violate a rule of their source, by rule and action.
+    source_rules: IntCounterVec,
+    /// Number of injected faults that have begun, by kind.
+    pub injected_faults: IntCounterVec,
     /// Number of source restarts.
     pub source_restarts: IntCounter,
     /// Number of handshakes rejected, by reason.
@@ -112,6 +116,8 @@ pub struct Metrics {
     source_dropped: IntCounterVec,
     /// Number of events emitted by sources.
     source_events: IntCounterVec,
+    /// Number of events that sources missed.
+    source_missed: IntCounterVec,
     /// 1 during graceful shutdown.
     pub draining: IntGauge,
     /// Number of config reloads, by outcome.
@@ -126,6 +132,9 @@ pub struct Metrics {
     pub states_rejected: IntCounterVec,
 }
 
+/// Violations of the rules for bad market data, by rule: flagged events, dropped events.
+pub type RuleCounters = [[IntCounter; 2]; RULES.len()];
+
 /// Metrics of a source.
 #[derive(Debug)]
 pub struct SourceMeters {
@@ -135,6 +144,8 @@ pub struct SourceMeters {
     pub trades: IntCounter,
     /// Number of quotes emitted.
     pub quotes: IntCounter,
+    /// Number of trades and quotes that the source missed.
+    pub missed: [IntCounter; 2],
 }
 
 /// Metrics of a shard.
@@ -198,6 +209,18 @@ impl Metrics {
             "Trades and quotes emitted by sources.",
         );
         let source_events = IntCounterVec::new(source_events, &["source", "channel"])
+            .expect("metric names are valid");
+        let source_missed = Opts::new(
+            "tickcast_source_missed_events_total",
+            "Trades and quotes that sources missed, reported to subscribers as gaps with cause source; an unknown number counts as one.",
+        );
+        let source_missed = IntCounterVec::new(source_missed, &["source", "channel"])
+            .expect("metric names are valid");
+        let source_rules = Opts::new(
+            "tickcast_source_rule_events_total",
+            "Events that violate a rule of their source, by rule and action.",
+        );
+        let source_rules = IntCounterVec::new(source_rules, &["source", "rule", "action"])
             .expect("metric names are valid");
         let source_dropped = Opts::new(
             "tickcast_source_events_dropped_total",
@@ -275,6 +298,12 @@ impl Metrics {
             overruns: all.counter("tickcast_shard_overruns_total", "Shard overruns: the shard fell behind the bus by more than bus.log."),
             replay_rows: all.register(replay_rows),
             source_restarts: all.counter("tickcast_source_restarts_total", "Source restarts."),
+            injected_faults: all.counters(
+                "tickcast_injected_faults_total",
+                "Injected faults that have begun, by kind.",
+                "kind",
+                FAULT_KINDS,
+            ),
             handshakes_rejected: all.counters(
                 "tickcast_handshakes_rejected_total",
                 "Handshakes and HTTP requests rejected or aborted, by reason.",
@@ -287,6 +316,8 @@ impl Metrics {
             source_up: all.gauges("tickcast_source_up", "1 while the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the current state of a source, 0 for the others.", &["source", "state"]),
             source_events: all.register(source_events),
+            source_missed: all.register(source_missed),
+            source_rules: all.register(source_rules),
             source_dropped: all.register(source_dropped),
             reloads: all.counters(
                 "tickcast_config_reloads_total",
@@ -332,7 +363,17 @@ impl Metrics {
             lag: lag.local(),
             trades: of("trade"),
             quotes: of("quote"),
+            missed: ["trade", "quote"]
+                .map(|channel| self.source_missed.with_label_values(&[name, channel])),
         }
+    }
+
+    /// Counters of the events of a source that violate a rule.
+    pub fn rule_counters(&self, source: &str) -> RuleCounters {
+        RULES.map(|rule| {
+            ["flagged", "dropped"]
+                .map(|action| self.source_rules.with_label_values(&[source, rule, action]))
+        })
     }
 
     /// Counters of the unpublished events of a source, by reason index in [`DROPPED`].

@@ -6,7 +6,7 @@ use super::queue::{Entry, EventEntry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::slot::Left;
 use super::{Outbox, SlotId, State, View};
 use crate::codec::{SnapshotHead, encode_event, write_snapshot};
-use crate::log::{CatchUp, Event, snapshot_replaces_all};
+use crate::log::{CatchUp, Event, SourceGap, snapshot_replaces_all};
 use crate::protocol::{Control, Gap, GapCause, Lag, LagLevel, Mode, Seq};
 
 /// Maximum length in bytes of a snapshot without its events.
@@ -130,7 +130,7 @@ impl Outbox {
         if state.is_released() {
             return;
         }
-        self.put_gap(gap.slot, gap.from, gap.to, gap.cause, view);
+        self.put_gap(gap, view);
         let state = &self.slots[gap.slot.index()];
         let is_last =
             state.queued() == 1 && !state.is_pending() && view.replica.head(state.topic) == gap.to;
@@ -140,7 +140,19 @@ impl Outbox {
         }
     }
 
-    fn put_gap(&mut self, slot: SlotId, from: Seq, to: Seq, cause: GapCause, view: &mut View<'_>) {
+    /// Reports the source gap among the events after the account's head up to `to`.
+    fn put_source_gap(&mut self, slot: SlotId, gap: SourceGap, view: &mut View<'_>) {
+        self.put_gap(&GapEntry::of_source(slot, gap), view);
+    }
+
+    fn put_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
+        let GapEntry {
+            slot,
+            from,
+            to,
+            cause,
+            missing,
+        } = *gap;
         let state = &mut self.slots[slot.index()];
         let merged = state.merge_to(from.previous());
         let lost = to.next().since(from);
@@ -155,7 +167,7 @@ impl Outbox {
             to,
             n: lost,
             cause,
-            missing: None,
+            missing,
         };
         self.totals.merged += merged;
         view.counts.merged += merged;
@@ -268,6 +280,12 @@ impl Outbox {
                 state.caught_up();
             } else if !snapshot_replaces_all(state.kind) {
                 self.send_merged(slot, to, view);
+            } else {
+                let merged = state.head.next()..=to;
+                let gap = view.replica.source_gap_behind(state.topic, merged);
+                if let Some(gap) = gap {
+                    self.put_source_gap(slot, gap, view);
+                }
             }
             return true;
         }
@@ -300,7 +318,9 @@ impl Outbox {
             ..
         } = self;
         let state = &mut slots[slot.index()];
-        let missed = view.replica.after(topic, state.head).into_iter().flatten();
+        let replica = view.replica;
+        let missed = replica.after(topic, state.head).into_iter().flatten();
+        let mut source_gap = None;
         for event in missed.take_while(|event| event.seq <= to) {
             if frames.len() >= view.limits.frame_bytes || view.counts.has_worked_enough() {
                 let rest = ResumeEntry { slot, to };
@@ -320,7 +340,16 @@ impl Outbox {
             totals.delivered += 1;
             view.counts.merged += merged;
             view.counts.delivered += 1;
+            source_gap = replica.source_gap_behind(topic, event.seq..=event.seq);
+            if source_gap.is_some() {
+                break;
+            }
         }
+        if let Some(gap) = source_gap {
+            self.put_source_gap(slot, gap, view);
+            return self.send_history(slot, to, view);
+        }
+        let state = &mut self.slots[slot.index()];
         if to == ResumeEntry::OPEN {
             state.caught_up();
         }
@@ -336,7 +365,14 @@ impl Outbox {
             self.put_warning(view);
             GapCause::Slow
         };
-        self.put_gap(slot, from, to, cause, view);
+        let gap = GapEntry {
+            slot,
+            from,
+            to,
+            cause,
+            missing: None,
+        };
+        self.put_gap(&gap, view);
     }
 
     fn send_last_value(&mut self, slot: SlotId, view: &mut View<'_>) {
@@ -364,24 +400,28 @@ impl Outbox {
         if let Some(evicted) = evicted {
             self.put_hole(slot, from, evicted.min(to), false, view);
         }
-        let Self {
-            slots,
-            frames,
-            totals,
-            ..
-        } = self;
-        let state = &mut slots[slot.index()];
+        let state = &self.slots[slot.index()];
+        let (topic, mut reported) = (state.topic, state.head);
         for event in events.take_while(|event| event.seq <= to) {
-            frames.events(
-                view.last_values
-                    .bytes(view.replica, event, frames.encoding(), view.counts),
-                1,
-            );
+            let before = reported.next()..=event.seq.previous();
+            if let Some(gap) = replica.source_gap_behind(topic, before) {
+                self.put_source_gap(slot, gap, view);
+            }
+            reported = event.seq.previous();
+            let bytes = view
+                .last_values
+                .bytes(replica, event, self.frames.encoding(), view.counts);
+            self.frames.events(bytes, 1);
+            let state = &mut self.slots[slot.index()];
             let merged = state.deliver(event.seq);
-            totals.merged += merged;
-            totals.delivered += 1;
+            self.totals.merged += merged;
+            self.totals.delivered += 1;
             view.counts.merged += merged;
             view.counts.deliver(1, event.tx, state.settings().mode);
+        }
+        let last = reported.next()..=self.slots[slot.index()].head;
+        if let Some(gap) = replica.source_gap_behind(topic, last) {
+            self.send_gap(&GapEntry::of_source(slot, gap), view);
         }
     }
 

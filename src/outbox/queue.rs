@@ -3,7 +3,7 @@
 
 use super::SlotId;
 use super::blocks::{BlockDeque, ByteQueue};
-use crate::log::Event;
+use crate::log::{Event, SourceGap};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Id, Seq};
 
@@ -42,6 +42,29 @@ pub(super) struct GapEntry {
     pub from: Seq,
     pub to: Seq,
     pub cause: GapCause,
+    /// Number of trades or quotes that the source missed; only with cause `source`.
+    pub missing: Option<u64>,
+}
+
+impl GapEntry {
+    /// Gap of the source: no event of this server is missing.
+    pub(super) const fn of_source(slot: SlotId, gap: SourceGap) -> Self {
+        Self {
+            slot,
+            from: gap.after.next(),
+            to: gap.after,
+            cause: GapCause::Source,
+            missing: gap.missing,
+        }
+    }
+
+    /// The gap of the source, if it is one.
+    pub(super) fn source_gap(&self) -> Option<SourceGap> {
+        (self.cause == GapCause::Source).then_some(SourceGap {
+            after: self.to,
+            missing: self.missing,
+        })
+    }
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::queue::{Entry, GapEntry, ResumeEntry, SnapshotEntry};
 use super::{Outbox, Slot, SlotId, State, View};
-use crate::log::{CatchUp, Event, TopicId, snapshot_events, snapshot_replaces_all};
+use crate::log::{CatchUp, Event, SourceGap, TopicId, snapshot_events, snapshot_replaces_all};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, GapCause, Mode, Seq, Settings};
 use crate::session::Join;
@@ -56,14 +56,27 @@ impl Outbox {
     }
 
     fn resume(&mut self, slot: SlotId, view: &mut View<'_>) {
-        let state = &mut self.slots[slot.index()];
-        if state.merges(false) {
-            if view.replica.head(state.topic) > state.head {
+        let state = &self.slots[slot.index()];
+        let (topic, seq, merges) = (state.topic, state.head, state.merges(false));
+        // A source gap directly behind the client's position may be known to it or not.
+        let gap = view.replica.source_gap_behind(topic, seq..=seq);
+        if merges {
+            if let Some(gap) = gap {
+                self.queue_source_gap(slot, gap);
+            }
+            if view.replica.head(topic) > seq {
                 self.set_pending(slot, view.now, view.timers);
             }
             return;
         }
+        if let Some(gap) = gap {
+            let entry = GapEntry::of_source(slot, gap);
+            self.waiting.queue.push(Entry::Gap(Box::new(entry)));
+        }
         self.queue_resume(slot);
+        if gap.is_some() {
+            self.slots[slot.index()].enqueue(None);
+        }
     }
 
     fn queue_resume(&mut self, slot: SlotId) {
@@ -80,7 +93,9 @@ impl Outbox {
     }
 
     fn queue_snapshot(&mut self, slot: SlotId, events: usize, offered: bool, view: &mut View<'_>) {
-        if !snapshot_replaces_all(self.slots[slot.index()].kind) {
+        if snapshot_replaces_all(self.slots[slot.index()].kind) {
+            self.queue_pending_source_gap(slot, view);
+        } else {
             // The snapshot must not swallow closed bars that wait.
             self.materialize(slot, view);
         }
@@ -108,13 +123,62 @@ impl Outbox {
     }
 
     fn queue_gap(&mut self, slot: SlotId, from: Seq, to: Seq, cause: GapCause) {
-        self.slots[slot.index()].enqueue(Some(to));
-        self.waiting.queue.push(Entry::Gap(Box::new(GapEntry {
+        self.queue_gap_entry(GapEntry {
             slot,
             from,
             to,
             cause,
-        })));
+            missing: None,
+        });
+    }
+
+    fn queue_source_gap(&mut self, slot: SlotId, gap: SourceGap) {
+        self.queue_gap_entry(GapEntry::of_source(slot, gap));
+    }
+
+    fn queue_gap_entry(&mut self, gap: GapEntry) {
+        self.slots[gap.slot.index()].enqueue(Some(gap.to));
+        self.waiting.queue.push(Entry::Gap(Box::new(gap)));
+    }
+
+    /// Queues the source gap among pending events, which a snapshot is about to replace.
+    fn queue_pending_source_gap(&mut self, slot: SlotId, view: &View<'_>) {
+        let state = &self.slots[slot.index()];
+        if state.state() == State::CatchingUp {
+            // The entry that reads the history reports it.
+            return;
+        }
+        let (topic, tail) = (state.topic, state.tail());
+        let pending = tail.next()..=view.replica.head(topic);
+        if let Some(gap) = view.replica.source_gap_behind(topic, pending) {
+            self.queue_source_gap(slot, gap);
+        }
+    }
+
+    /// Reports gaps of the source in their place in the stream; the replica has applied them
+    /// already. Those behind pending events, or behind events that are yet to be read from the
+    /// history, are reported with these events.
+    pub fn on_source_gaps(&mut self, slot: SlotId, gaps: &[SourceGap]) {
+        let state = &self.slots[slot.index()];
+        let catches_up = state.state() == State::CatchingUp;
+        let reached = if catches_up { state.head } else { state.tail() };
+        let due = gaps.iter().copied().filter(|gap| gap.after <= reached);
+        let Some(gap) = due.reduce(SourceGap::join) else {
+            return;
+        };
+        // A gap of another cause may have passed the place.
+        let gap = SourceGap {
+            after: reached,
+            ..gap
+        };
+        if catches_up {
+            // All events before it are in the frame buffer, those after it are in the history.
+            let entry = GapEntry::of_source(slot, gap);
+            self.waiting.queue.push_front(Entry::Gap(Box::new(entry)));
+            self.slots[slot.index()].enqueue(None);
+        } else {
+            self.queue_source_gap(slot, gap);
+        }
     }
 
     /// Changes the settings of a subscription; queued entries keep the old ones.
@@ -150,16 +214,26 @@ impl Outbox {
             self.warn(view);
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
-        let state = &mut self.slots[slot.index()];
         let encoding = self.frames.encoding();
+        let state = &self.slots[slot.index()];
+        let (topic, mut reported) = (state.topic, state.tail());
         for event in events {
+            let before = reported.next()..=event.seq.previous();
+            if let Some(gap) = replica.source_gap_behind(topic, before) {
+                self.queue_source_gap(slot, gap);
+            }
+            reported = event.seq.previous();
             self.waiting.queue.push_event(
                 slot,
                 event,
                 view.last_values
                     .bytes(view.replica, event, encoding, view.counts),
             );
-            state.enqueue(Some(event.seq));
+            self.slots[slot.index()].enqueue(Some(event.seq));
+        }
+        let last = reported.next()..=self.slots[slot.index()].tail();
+        if let Some(gap) = replica.source_gap_behind(topic, last) {
+            self.queue_source_gap(slot, gap);
         }
     }
 

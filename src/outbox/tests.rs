@@ -2,6 +2,7 @@
 
 mod cases;
 mod rig;
+mod source_gaps;
 mod steps;
 mod truth;
 mod work;

@@ -107,6 +107,7 @@ impl Gaps {
             from: seq,
             to: seq,
             cause: GapCause::Slow,
+            missing: None,
         }));
         let cost = gap.cost();
         kept.push_back(gap);
@@ -119,6 +120,11 @@ impl Gaps {
         let Some(last) = self.last(gap.slot, kept) else {
             return false;
         };
+        if let (Some(before), Some(source)) = (last.source_gap(), gap.source_gap()) {
+            // No event is queued between the two.
+            **last = GapEntry::of_source(gap.slot, before.join(source));
+            return true;
+        }
         let is_asked = [last.cause, gap.cause].contains(&GapCause::Expired);
         let has_one_cause = last.cause == gap.cause;
         if last.to.next() != gap.from || is_asked || !(has_one_cause || under_pressure) {
@@ -126,7 +132,7 @@ impl Gaps {
         }
         last.to = gap.to;
         if !has_one_cause {
-            last.cause = GapCause::Slow;
+            (last.cause, last.missing) = (GapCause::Slow, None);
         }
         true
     }

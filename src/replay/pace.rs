@@ -40,7 +40,7 @@ impl Pace {
         &self,
         time: UnixNanos,
         emitted: &mut Vec<Emit>,
-        out: &Output,
+        out: &mut Output,
     ) -> Result<Waited, SourceError> {
         let due = match self.speed {
             Speed::Times(times) => self.begun.plus(time.since(self.first).div_f64(times)),

@@ -11,6 +11,7 @@ use super::response::{HttpResponse, JSON, refusal, stopping, text, with_type};
 use crate::replay::FileReport;
 use crate::shard::{Command, ConnectionInfo, Rank};
 use crate::source::SourceStatus;
+use crate::source::rules::{RuleReport, rule_reports};
 
 /// Default number of connections in a response.
 const TOP: usize = 20;
@@ -101,6 +102,8 @@ struct SourceReport {
     /// Reason for a permanent failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Events that violated a rule of the source.
+    rules: Vec<RuleReport>,
     files: Vec<FileReport>,
 }
 
@@ -111,6 +114,7 @@ pub(super) fn sources(server: &Server) -> HttpResponse {
         name: name.to_string(),
         started: status.has_started(),
         error: status.failure().as_deref().map(str::to_owned),
+        rules: status.rules.as_ref().map_or_else(Vec::new, rule_reports),
         files: status.files().iter().map(|file| file.report()).collect(),
     };
     let response = SourcesResponse {

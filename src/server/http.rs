@@ -19,7 +19,7 @@ use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
-use super::{Server, TlsEndpoint, admin, admit, page, publish, upgrade};
+use super::{Server, TlsEndpoint, admin, admit, faults, page, publish, upgrade};
 use crate::access::InstrumentList;
 use crate::codec::encode_control;
 use crate::metrics::Refused;
@@ -202,8 +202,12 @@ pub(super) async fn admin(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
-    if let Err(refused) = identify(&server, &listener, peer, &request) {
-        return Ok(refused);
+    let caller = match identify(&server, &listener, peer, &request) {
+        Ok(caller) => caller,
+        Err(refused) => return Ok(refused),
+    };
+    if request.uri().path() == "/v1/admin/faults" {
+        return Ok(faults::respond(&server, &caller, request).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(not_allowed("GET, HEAD"));
@@ -216,7 +220,7 @@ pub(super) async fn admin(
         "/v1/admin/sources" => admin::sources(&server),
         _ => refusal(
             StatusCode::NOT_FOUND,
-            "not found; expected /metrics, /healthz, /readyz, /v1/admin/connections or /v1/admin/sources",
+            "not found; expected /metrics, /healthz, /readyz, /v1/admin/connections, /v1/admin/sources or /v1/admin/faults",
         ),
     })
 }

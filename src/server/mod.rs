@@ -7,6 +7,7 @@ mod accept;
 mod admin;
 mod admit;
 mod caller;
+mod faults;
 mod forwarded;
 mod guarded;
 mod http;

@@ -254,11 +254,11 @@ fn publish(
         .zip(batches)
         .filter(|(_, batch)| !batch.is_empty())
     {
-        match source.inlet.publish(batch) {
+        match source.inlet.publish(batch, now) {
             Ok(published) => {
                 accepted += published.accepted;
-                for (line, newest) in published.late {
-                    refusals.add(line, PushFault::Late(newest));
+                for (line, refused) in published.refused {
+                    refusals.add(line, refused.into());
                 }
             }
             Err(_) if accepted == 0 => {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::Shard;
 use crate::log::{Checkpoint, SourceId, TopicId};
 use crate::outbox::{Outbox, SlotId, View};
+use crate::protocol::Epoch;
 
 impl Shard {
     pub(super) fn on_overrun(&mut self) {
@@ -36,9 +37,21 @@ impl Shard {
                 outbox.before_overrun_epoch(slot, ended_at, view);
             }
         });
+        let topics = (0..self.feed.replica.len() as u32).map(TopicId);
+        let replica = &self.feed.replica;
+        let source_gaps: Vec<(Epoch, u64)> = topics
+            .map(|topic| (replica.epoch(topic), replica.source_gaps(topic)))
+            .collect();
         self.feed.replica.restore(checkpoint);
         self.feed.next = checkpoint.next;
-        self.each_slot(Outbox::on_overrun);
+        self.each_slot(|outbox, slot, view| {
+            outbox.on_overrun(slot, view);
+            let topic = outbox.slot(slot).topic;
+            let (epoch, known) = source_gaps[topic.index()];
+            if view.replica.epoch(topic) == epoch {
+                outbox.on_source_gaps(slot, view.replica.source_gaps_since(topic, known));
+            }
+        });
         let topics = (0..self.feed.replica.len() as u32).map(TopicId);
         let catalog = self.feed.replica.catalog();
         let (listed, gone): (Vec<_>, Vec<_>) = topics.partition(|topic| catalog.is_listed(*topic));

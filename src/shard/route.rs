@@ -58,6 +58,7 @@ impl Shard {
                     self.notify_of_instruments(&batch.catalog, ids);
                 }
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
+                LogItem::Missed { topic, .. } => self.route_source_gap(batch, item, *topic),
                 LogItem::Source { source, condition } => {
                     self.feed.replica.apply(item, &batch.catalog);
                     self.notify_of_source(&batch.catalog, *source, condition);
@@ -204,6 +205,19 @@ impl Shard {
             connection
                 .outbox
                 .begin_epoch(subscriber.slot, epoch, Seq::START, None, self.feed.now);
+            self.connections.mark_dirty(subscriber.connection);
+        }
+    }
+
+    /// Reports a gap of the source to the subscribers of a topic, behind the events before it.
+    fn route_source_gap(&mut self, batch: &Batch, item: &LogItem, topic: TopicId) {
+        let replica = &mut self.feed.replica;
+        let known = replica.source_gaps(topic);
+        replica.apply(item, &batch.catalog);
+        let gaps = replica.source_gaps_since(topic, known);
+        for subscriber in self.fan_out.registry.of(topic) {
+            let connection = &mut self.connections[subscriber.connection];
+            connection.outbox.on_source_gaps(subscriber.slot, gaps);
             self.connections.mark_dirty(subscriber.connection);
         }
     }

@@ -2,7 +2,9 @@
 //! watermarks; it has no knowledge of subscribers.
 
 pub mod account;
+pub mod faults;
 pub mod push;
+pub mod rules;
 pub mod sim;
 mod status;
 mod supervisor;
@@ -22,6 +24,8 @@ use crate::log::DemandSignal;
 use crate::market::{Instrument, Symbol};
 use crate::metrics::Metrics;
 
+use faults::Injector;
+use rules::Screen;
 pub use status::SourceStatus;
 pub use supervisor::{SourceTask, supervise};
 
@@ -64,6 +68,8 @@ pub struct Output {
     /// Signal that is raised by the first subscriber.
     pub demand: Arc<DemandSignal>,
     emitter: Emitter,
+    faults: Injector,
+    screen: Option<Screen>,
     announced: HashMap<Symbol, u32>,
     /// Time of the last watermark; read by the supervisor.
     alive: Arc<AtomicU64>,
@@ -75,7 +81,18 @@ pub struct Output {
 
 impl Output {
     /// Emits events in order; waits while the queue of the bus is full.
-    pub async fn emit(&self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
+    pub async fn emit(&mut self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
+        self.faults.inject(emitted);
+        for kind in self.faults.take_begun() {
+            self.metrics
+                .injected_faults
+                .with_label_values(&[kind.name()])
+                .inc();
+            tracing::warn!(source = &*self.name, kind = kind.name(), "fault injected");
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.filter(emitted);
+        }
         if emitted
             .iter()
             .any(|emit| matches!(emit, Emit::Watermark(_)))
@@ -87,6 +104,15 @@ impl Output {
         } else {
             Err(SourceError::Stopped)
         }
+    }
+
+    /// Emits what an injected fault holds back. Called once the source has stopped.
+    async fn finish(&mut self) {
+        let mut held = self.faults.finish();
+        if let Some(screen) = &mut self.screen {
+            screen.filter(&mut held);
+        }
+        self.emitter.emit(&mut held).await;
     }
 
     /// True if the source must stop at a position from which it can resume.
@@ -110,6 +136,7 @@ impl Output {
             let next = self.announced.len() as u32;
             if let Entry::Vacant(place) = self.announced.entry(instrument.symbol.clone()) {
                 place.insert(next);
+                self.faults.announce(instrument.symbol.clone());
                 fresh.push(instrument);
             }
         }

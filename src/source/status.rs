@@ -3,12 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::FileAccount;
+use super::faults::FaultBoard;
+use crate::metrics::RuleCounters;
 
 /// Written by the source and its supervisor, read over HTTP. It never delays an event.
 #[derive(Debug, Default)]
 pub struct SourceStatus {
     condition: Mutex<Condition>,
     files: Mutex<Vec<Arc<FileAccount>>>,
+    /// Injected faults.
+    pub faults: Arc<FaultBoard>,
+    /// Violations of the rules for bad market data.
+    pub rules: Option<RuleCounters>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -23,6 +29,16 @@ enum Condition {
 }
 
 impl SourceStatus {
+    /// Creates the status of a source that has not started; `takes_faults` allows faults on
+    /// command.
+    pub fn new(takes_faults: bool, rules: RuleCounters) -> Self {
+        Self {
+            rules: Some(rules),
+            faults: Arc::new(FaultBoard::new(takes_faults)),
+            ..Self::default()
+        }
+    }
+
     /// Sets the accounts of the files being played.
     pub fn set_files(&self, files: Vec<Arc<FileAccount>>) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;

@@ -9,6 +9,8 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::watch;
 
+use super::faults::{FaultSpec, Injector};
+use super::rules::Screen;
 use super::{Output, Source, SourceError, SourceStatus};
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
@@ -45,6 +47,12 @@ pub struct SourceTask {
     pub status: Arc<SourceStatus>,
     /// True once the source must stop.
     pub stop: watch::Receiver<bool>,
+    /// Rules for bad market data, if any apply.
+    pub screen: Option<Screen>,
+    /// Scheduled faults.
+    pub faults: Vec<FaultSpec>,
+    /// Seed of the random choices of faults.
+    pub seed: u64,
 }
 
 /// Runs a source until it ends, fails permanently, receives a stop request, or the bus stops.
@@ -57,6 +65,8 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
         name: Arc::clone(&task.name),
         demand: Arc::clone(&task.demand),
         emitter: task.emitter.clone(),
+        screen: task.screen.clone(),
+        faults: Injector::new(&task.faults, task.seed, Arc::clone(&task.status.faults)),
         announced: HashMap::new(),
         alive: Arc::clone(&alive),
         status: Arc::clone(&task.status),
@@ -68,6 +78,7 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
         () = watch => {}
         () = watch_start(&task) => {}
     }
+    out.finish().await;
     source.place()
 }
 
@@ -117,7 +128,9 @@ async fn keep_running(task: &SourceTask, source: &mut dyn Source, out: &mut Outp
             () = out.stopping() => return,
         }
         retry = (retry * 2).min(LONGEST_RETRY);
-        task.emitter.emit(&mut vec![Emit::StartOver]).await;
+        if out.emit(&mut vec![Emit::StartOver]).await.is_err() {
+            return;
+        }
     }
 }
 

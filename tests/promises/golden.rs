@@ -280,6 +280,17 @@ fn controls() -> Vec<(&'static str, Control)> {
                 n: 0,
                 cause: GapCause::Source,
                 missing: Some(4),
+                ..gap.clone()
+            }),
+        ),
+        (
+            "gap_source_unknown",
+            Control::Gap(Gap {
+                from: Seq(10),
+                to: Seq(9),
+                n: 0,
+                cause: GapCause::Source,
+                missing: None,
                 ..gap
             }),
         ),

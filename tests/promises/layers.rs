@@ -413,7 +413,7 @@ const CHECKED_ARITHMETIC: [&str; 19] = [
     "src/market/rules.rs",
     "src/market/time.rs",
     "src/server/publish_body.rs",
-    "src/source/push.rs",
+    "src/source/push/mod.rs",
     "src/replay/metered.rs",
     "src/replay/row.rs",
     "src/replay/times.rs",

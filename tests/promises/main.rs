@@ -1,5 +1,6 @@
 //! Promises, one module each; `INDEX.md` maps rules and threats to their tests.
 
+mod bad_markets;
 mod bombs;
 mod clients;
 mod config_files;
@@ -7,6 +8,7 @@ mod config_keys;
 mod descriptors;
 mod docs_consistency;
 mod errors;
+mod faults;
 mod file_layers;
 mod file_times;
 mod folders;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{View, columns};
 use crate::printable::{printable, printable_json};
-use crate::protocol::{Control, DataEvent, ServerMessage};
+use crate::protocol::{Control, DataEvent, Gap, GapCause, ServerMessage};
 
 /// One JSON object per line, as received from the server.
 pub(super) struct Json {
@@ -86,10 +86,18 @@ impl View for Text {
             }
             ServerMessage::Control(Control::Gap(gap)) => {
                 let topic = printable(&gap.topic);
-                writeln!(out, "{topic:<24} gap of {} ({})", gap.n, gap.cause.name())?;
+                writeln!(out, "{topic:<24} {}", gap_text(gap))?;
             }
             ServerMessage::Control(_) => {}
         }
         Ok(0)
+    }
+}
+/// One line about a gap.
+pub(super) fn gap_text(gap: &Gap) -> String {
+    match (gap.cause, gap.missing) {
+        (GapCause::Source, Some(missing)) => format!("source missed {missing} events"),
+        (GapCause::Source, None) => "source missed events".to_owned(),
+        (cause, _) => format!("gap of {} ({})", gap.n, cause.name()),
     }
 }

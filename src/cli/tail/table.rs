@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::follow::Feed;
+use super::lines::gap_text;
 use super::{View, columns};
 use crate::printable::printable;
 use crate::protocol::{Control, DataEvent, ServerMessage};
@@ -85,7 +86,7 @@ impl View for Table {
                 }
             }
             ServerMessage::Control(Control::Gap(gap)) => {
-                let row = format!("gap of {} ({})", gap.n, gap.cause.name());
+                let row = gap_text(gap);
                 self.rows
                     .insert(printable(&gap.topic).into_owned(), (row, RED));
             }

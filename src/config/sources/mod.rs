@@ -1,9 +1,11 @@
 //! The `sources` section.
 
+mod faults;
 mod hours;
 mod instrument;
 mod push;
 mod recorded;
+mod rules;
 mod simulated;
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +16,9 @@ use super::reader::Section;
 use super::{Config, shared};
 use crate::market::{Instrument, Symbol};
 use crate::replay::ReplayConfig;
+use crate::source::faults::FaultSpec;
 use crate::source::push::PushRules;
+use crate::source::rules::SourceRules;
 use crate::source::sim::SimConfig;
 
 /// Configuration of one source.
@@ -24,11 +28,37 @@ pub struct SourceConfig {
     pub name: Arc<str>,
     /// Silence after which the source is stale.
     pub stale_after: Duration,
+    /// Rules for bad market data.
+    pub rules: SourceRules,
+    /// Scheduled faults.
+    pub faults: Vec<FaultSpec>,
+    /// True if operators may inject faults (`faults.admin`).
+    pub takes_faults: bool,
     /// Settings specific to the kind of source.
     pub details: SourceDetails,
 }
 
 impl SourceConfig {
+    /// Source without faults and with the default settings.
+    pub fn new(name: &str, stale_after: Duration, details: SourceDetails) -> Self {
+        Self {
+            name: shared(name),
+            stale_after,
+            rules: SourceRules::default(),
+            faults: Vec::new(),
+            takes_faults: matches!(details, SourceDetails::Sim(_)),
+            details,
+        }
+    }
+
+    /// Seed of the random choices of faults.
+    pub const fn seed(&self) -> u64 {
+        match &self.details {
+            SourceDetails::Sim(sim) => sim.seed,
+            SourceDetails::Replay(_) | SourceDetails::Push { .. } => 1,
+        }
+    }
+
     /// Symbols known before the source runs.
     fn symbols(&self) -> Vec<&Symbol> {
         match &self.details {
@@ -147,6 +177,10 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     section.required("kind");
     let kind = section.word("kind");
     let stale_after = section.duration("stale_after");
+    let (rules, faults) = (rules::read(&section), faults::read(&section));
+    if kind == "push" && !faults.is_empty() {
+        section.problem("faults", "expected a source of kind sim or replay");
+    }
     if kind.is_empty() {
         return None;
     }
@@ -158,8 +192,8 @@ fn read_one(section: Section<'_>, names: &mut HashSet<String>) -> Option<SourceC
     };
     section.finish();
     Some(SourceConfig {
-        name: shared(&name),
-        stale_after,
-        details,
+        rules,
+        faults,
+        ..SourceConfig::new(&name, stale_after, details)
     })
 }

@@ -1,7 +1,9 @@
 //! Table of all config keys: meaning, unit, default and bounds. `check`, the errors and the
 //! configuration reference are generated from it.
 
+mod faults;
 mod roles;
+mod rules;
 mod server;
 mod sources;
 
@@ -80,9 +82,16 @@ const fn fixed(key: Key) -> Key {
 
 /// All keys, in the order of the reference.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    [server::BASE, sources::SOURCES, server::LIMITS, roles::ROLES]
-        .into_iter()
-        .flatten()
+    [
+        server::BASE,
+        sources::SOURCES,
+        rules::RULES,
+        faults::FAULTS,
+        server::LIMITS,
+        roles::ROLES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Key at `path`.

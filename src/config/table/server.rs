@@ -311,6 +311,12 @@ pub(super) const LIMITS: &[Key] = &[
         "false",
         "Also serve /metrics on the feed's port, to clients on this machine only and never through a proxy.",
     ),
+    key(
+        "faults.admin",
+        Kind::Word(&["off", "sim", "all"]),
+        "sim",
+        "Sources into which `POST /v1/admin/faults` may inject faults: none, simulated markets, or also replays.",
+    ),
     without_default(
         "ready.require",
         Kind::Texts,

@@ -313,6 +313,11 @@ impl Rig {
             "no slot is forgotten"
         );
         assert!(!self.outbox.has_more() && self.outbox.level() == LagLevel::Ok);
+        let unreported = self.truth.unreported(&self.accounts);
+        if !unreported.is_empty() {
+            let report = format!("{unreported:?}: the source gaps were not reported");
+            self.failed.get_or_insert(report);
+        }
         if let Some(missing) = self.truth.snapshots.first() {
             self.failed
                 .get_or_insert(format!("{missing:?} was acknowledged, no snapshot came"));

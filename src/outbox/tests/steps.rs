@@ -52,6 +52,10 @@ pub(super) enum Step {
     Epoch {
         topic: usize,
     },
+    /// The source missed an event.
+    Missed {
+        topic: usize,
+    },
     /// The shard sees nothing of some events, and of epochs that begin among them.
     Overrun {
         events: u8,
@@ -94,6 +98,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Ledger),
         1 => Just(Step::Heartbeat),
         2 => (0..TOPICS.len()).prop_map(|topic| Step::Epoch { topic }),
+        4 => (0..TOPICS.len()).prop_map(|topic| Step::Missed { topic }),
         2 => (1u8..80, 0u8..3).prop_map(|(events, epochs)| Step::Overrun { events, epochs }),
         2 => (
             prop_oneof![Just(usize::MAX), 0usize..8000],
@@ -179,6 +184,10 @@ impl Rig {
             Step::Ledger => self.request(Op::Ledger),
             Step::Heartbeat => self.outbox.heartbeat(),
             Step::Epoch { topic } => self.new_epoch(TOPICS[topic], true),
+            Step::Missed { topic } => {
+                let topic = self.topic(TOPICS[topic]);
+                self.miss(topic, true);
+            }
             Step::Overrun { events, epochs } => self.overrun(events, epochs),
             Step::Reconnect {
                 room,
@@ -205,6 +214,9 @@ impl Rig {
             for at in 0..events / (epochs + 1) {
                 let topic = self.topic(TOPICS[at as usize % TOPICS.len()]);
                 self.publish(topic, at % 7 == 6, false);
+                if at % 9 == 8 {
+                    self.miss(topic, false);
+                }
             }
             if epoch < epochs {
                 for topic in TOPICS {

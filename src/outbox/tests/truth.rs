@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use crate::client::Accounts;
-use crate::protocol::{Control, DataEvent, Gap, Seq, ServerMessage, Snapshot};
+use crate::protocol::{Control, DataEvent, Gap, GapCause, Seq, ServerMessage, Snapshot};
 
 /// A topic, an epoch, a number.
 type Place = (String, String, Seq);
@@ -17,6 +17,12 @@ pub(super) struct Truth {
     ends: HashMap<(String, String), Seq>,
     /// The last events of closed bars.
     closes: BTreeSet<Place>,
+    /// Source gaps, each behind an event.
+    pub(super) source_gaps: BTreeSet<Place>,
+    /// Those that were not reported to the client.
+    pub(super) missed: Vec<Place>,
+    /// Positions of a resume, behind which a source gap may be reported again.
+    pub(super) repeatable: Vec<(String, Seq)>,
     /// Snapshots that were acknowledged and have not come.
     pub(super) snapshots: Vec<Place>,
 }
@@ -45,6 +51,15 @@ impl Truth {
         }
     }
 
+    /// Source gaps of the accounts' own epochs that were never reported.
+    pub(super) fn unreported<'t>(&'t self, accounts: &Accounts) -> Vec<&'t Place> {
+        let is_due = |(topic, epoch, seq): &&Place| {
+            let own = accounts.get(topic);
+            own.is_some_and(|own| own.epoch == *epoch && own.start < *seq)
+        };
+        self.missed.iter().filter(is_due).collect()
+    }
+
     fn end(&self, topic: &str, epoch: &str) -> Seq {
         let key = (topic.to_owned(), epoch.to_owned());
         self.ends.get(&key).copied().unwrap_or_default()
@@ -63,7 +78,22 @@ impl Truth {
         Ok(())
     }
 
-    fn check_gap(&self, gap: &Gap, accounts: &Accounts) -> Result<(), String> {
+    fn check_gap(&mut self, gap: &Gap, accounts: &Accounts) -> Result<(), String> {
+        let is_of = |(topic, epoch, _): &Place| (topic, epoch) == (&gap.topic, &gap.epoch);
+        if gap.cause == GapCause::Source {
+            let is_known = self
+                .source_gaps
+                .iter()
+                .any(|place| is_of(place) && place.2 == gap.to);
+            if !is_known && !self.repeatable.contains(&(gap.topic.clone(), gap.to)) {
+                return Err(format!("{gap:?} reports what the source did not miss"));
+            }
+        } else {
+            // A gap with another cause stands for those inside it; one at its end may follow.
+            self.repeatable.push((gap.topic.clone(), gap.to));
+        }
+        self.missed
+            .retain(|place| !is_of(place) || place.2 > gap.to);
         if gap.to > self.end(&gap.topic, &gap.epoch) {
             return Err(format!("{gap:?} names events that were never published"));
         }

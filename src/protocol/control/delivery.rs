@@ -1,6 +1,7 @@
 //! Messages about the delivery of events: snapshots, gaps, lag and the ledger.
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::is_false;
 use crate::protocol::{DataEvent, Id, Seq};
@@ -47,8 +48,8 @@ impl GapCause {
     }
 }
 
-/// Gap notification: events that will not be delivered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Gap notification: events that will not be delivered, or data that the source missed.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Gap {
     /// Name of the topic.
     pub topic: String,
@@ -62,9 +63,27 @@ pub struct Gap {
     pub n: u64,
     /// Cause of the gap.
     pub cause: GapCause,
-    /// Number of events that the source missed, if known; only with cause `source`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Number of trades or quotes that the source missed, if known; only with cause `source`, where
+    /// an unknown number is `null` on the wire.
+    #[serde(default)]
     pub missing: Option<u64>,
+}
+
+impl Serialize for Gap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let has_missing = self.missing.is_some() || self.cause == GapCause::Source;
+        let mut map = serializer.serialize_struct("Gap", 6 + usize::from(has_missing))?;
+        map.serialize_field("topic", &self.topic)?;
+        map.serialize_field("epoch", &self.epoch)?;
+        map.serialize_field("from", &self.from)?;
+        map.serialize_field("to", &self.to)?;
+        map.serialize_field("n", &self.n)?;
+        map.serialize_field("cause", &self.cause)?;
+        if has_missing {
+            map.serialize_field("missing", &self.missing)?;
+        }
+        map.end()
+    }
 }
 
 /// Lag level of a client.

@@ -103,6 +103,28 @@ impl Rig {
         }
     }
 
+    /// The source misses one event, which the shard sees unless it is being overrun.
+    pub(in crate::outbox::tests) fn miss(&mut self, topic: TopicId, is_seen: bool) {
+        let item = LogItem::Missed {
+            topic,
+            missing: Some(1),
+        };
+        self.bus.apply(&item, &self.catalog);
+        let (text, epoch) = (self.text(topic), self.bus.epoch(topic).to_string());
+        let place = (text, epoch, self.bus.head(topic));
+        self.truth.source_gaps.insert(place.clone());
+        self.truth.missed.push(place);
+        if !is_seen {
+            return;
+        }
+        let known = self.replica.source_gaps(topic);
+        self.replica.apply(&item, &self.catalog);
+        if let Some(slot) = self.outbox.slot_of(topic) {
+            let gaps = self.replica.source_gaps_since(topic, known);
+            self.outbox.on_source_gaps(slot, gaps);
+        }
+    }
+
     /// A topic begins again.
     pub(in crate::outbox::tests) fn new_epoch(&mut self, topic: &str, is_seen: bool) {
         let topic = self.topic(topic);
@@ -134,9 +156,19 @@ impl Rig {
                 self.with_view(|outbox, view| outbox.before_overrun_epoch(slot, ended_at, view));
             }
         }
+        let known = |(topic, _): &(TopicId, _)| {
+            let replica = &self.replica;
+            (replica.epoch(*topic), replica.source_gaps(*topic))
+        };
+        let known: Vec<_> = held.iter().map(known).collect();
         self.replica.restore(&checkpoint);
-        for (_, slot) in held {
-            self.with_view(|outbox, view| outbox.on_overrun(slot, view));
+        for ((topic, slot), (epoch, gaps)) in held.into_iter().zip(known) {
+            self.with_view(|outbox, view| {
+                outbox.on_overrun(slot, view);
+                if view.replica.epoch(topic) == epoch {
+                    outbox.on_source_gaps(slot, view.replica.source_gaps_since(topic, gaps));
+                }
+            });
         }
     }
 }

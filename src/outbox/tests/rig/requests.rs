@@ -11,7 +11,7 @@ use crate::client::Accounts;
 use crate::codec::encode_request;
 use crate::log::TopicId;
 use crate::outbox::Outbox;
-use crate::protocol::{Id, Op, Request, ResumeFrom, Subscribe};
+use crate::protocol::{Id, Op, Request, ResumeFrom, Seq, Subscribe};
 use crate::session::{Action, Join, Session};
 
 impl Rig {
@@ -107,11 +107,20 @@ impl Rig {
         self.timers.clear();
         self.pongs.clear();
         self.truth.snapshots.clear();
+        let positions = self.resumed.iter();
+        let positions = positions.map(|(topic, seq, _)| (topic.clone(), *seq));
+        self.truth.repeatable.extend(positions);
         self.request(Op::Subscribe(Subscribe {
             topics: self.resumed_topics(),
             from: Some(from),
             ..Subscribe::default()
         }));
+    }
+
+    /// The next connection resumes a topic from this place.
+    pub(in crate::outbox::tests) fn resume_from(&mut self, topic: &str, seq: Seq, epoch: &str) {
+        self.resumed = vec![(topic.to_owned(), seq, epoch.to_owned())];
+        self.truth.repeatable.push((topic.to_owned(), seq));
     }
 
     /// Topics that the last connection resumed.

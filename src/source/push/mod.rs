@@ -2,18 +2,23 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+mod fault;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::rules::Screen;
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::{EMITTED_MAX, Emit, Emitter, QueueFull};
 use crate::clock::Clock;
 use crate::market::{
-    Aggressor, Instrument, Level, Price, PriceFault, PriceRules, Qty, Quote, Symbol, TimeUnit,
-    Trade, TradeId, UnixNanos, excerpt, parse_decimal,
+    Aggressor, Instrument, Level, Price, PriceRules, Qty, Quote, Symbol, TimeUnit, Trade, TradeId,
+    UnixNanos, excerpt, parse_decimal,
 };
+
+pub use fault::{PushFault, Refused};
 
 /// Interval between watermarks of the source.
 const MARK_EVERY: Duration = Duration::from_millis(100);
@@ -70,73 +75,6 @@ pub enum Field<'a> {
     Other,
 }
 
-/// Reason for rejecting a published event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PushFault {
-    /// The record is not an event, or a field is invalid.
-    #[error("{0}")]
-    Malformed(String),
-    /// The channel is derived: only trades and quotes can be published.
-    #[error(
-        "channel \"{0}\" cannot be published: expected trade or quote; other channels are derived from them"
-    )]
-    Channel(String),
-    /// The source does not list the instrument.
-    #[error("unknown symbol \"{0}\": no push source of this token lists it")]
-    Symbol(String),
-    /// The event violates a price rule.
-    #[error(transparent)]
-    Price(#[from] PriceFault),
-    /// The event is older than the previous one.
-    #[error(
-        "`ts` is older than the previous event at {0}; allow it with `late: true` in the source"
-    )]
-    Late(u64),
-    /// The time is not in nanoseconds.
-    #[error("`ts` {ts} is in {}: expected nanoseconds since 1970, e.g. {nanos}", unit.name())]
-    Unit {
-        /// Time as received.
-        ts: u64,
-        /// Detected unit.
-        unit: TimeUnit,
-        /// The same time in nanoseconds.
-        nanos: u64,
-    },
-    /// The queue of the bus has no room for this part of the request.
-    #[error("bus queue full (bus.queue); resend this line")]
-    Full,
-    /// The time is too far ahead of the server's clock.
-    #[error(
-        "`ts` is more than {0:?} ahead of the server's clock (`ahead` of the source): expected nanoseconds since 1970"
-    )]
-    Ahead(Duration),
-    /// The time is too far behind the server's clock.
-    #[error(
-        "`ts` is more than {0:?} behind the server's clock (`behind` of the source): expected nanoseconds since 1970"
-    )]
-    Behind(Duration),
-}
-
-impl PushFault {
-    /// Metric label of records that are not events.
-    pub const MALFORMED: &str = "malformed";
-
-    /// Metric label of the fault.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => Self::MALFORMED,
-            Self::Channel(_) => "channel",
-            Self::Symbol(_) => "symbol",
-            Self::Price(fault) => fault.reason(),
-            Self::Late(_) => "late",
-            Self::Unit { .. } => "unit",
-            Self::Ahead(_) => "ahead",
-            Self::Behind(_) => "behind",
-            Self::Full => "full",
-        }
-    }
-}
-
 /// Validated events of one request for one source, in order, split into pieces that fit into the
 /// queue of the bus.
 #[derive(Debug, Default)]
@@ -148,7 +86,8 @@ pub struct PushBatch {
 
 impl PushBatch {
     /// Memory footprint of one event, in bytes.
-    pub const EVENT_BYTES: usize = size_of::<Emit>() + size_of::<u32>() + size_of::<(u32, u64)>();
+    pub const EVENT_BYTES: usize =
+        size_of::<Emit>() + size_of::<u32>() + size_of::<(u32, Refused)>();
 
     /// Appends an event with its index in the request.
     pub fn push(&mut self, place: u32, emit: Emit) {
@@ -177,8 +116,8 @@ impl PushBatch {
 pub struct Published {
     /// Number of events emitted.
     pub accepted: usize,
-    /// Late events: the index of each, and the time of the previous event.
-    pub late: Vec<(u32, u64)>,
+    /// Rejected events: the index of each, and the reason.
+    pub refused: Vec<(u32, Refused)>,
 }
 
 /// Rejection of a batch because the queue is full, with the indices of its events.
@@ -199,14 +138,27 @@ pub struct PushInlet {
     rules: PushRules,
     emitter: Emitter,
     numbers: HashMap<Symbol, u32>,
-    /// Latest times by instrument; locked because publishers connect to any shard. `None` once the
-    /// source has stopped.
-    newest: Mutex<Option<Vec<Newest>>>,
+    /// Locked because publishers connect to any shard. `None` once the source has stopped.
+    order: Mutex<Option<Order>>,
+}
+
+/// State that judges an event by the events before it.
+#[derive(Debug)]
+struct Order {
+    /// Latest times by instrument.
+    newest: Vec<Newest>,
+    /// Rules of the source, if any apply.
+    screen: Option<Screen>,
 }
 
 impl PushInlet {
     /// Creates the entry point of a source with these instruments.
-    pub fn new(instruments: &[Instrument], rules: PushRules, emitter: Emitter) -> Self {
+    pub fn new(
+        instruments: &[Instrument],
+        rules: PushRules,
+        emitter: Emitter,
+        screen: Option<Screen>,
+    ) -> Self {
         let numbers = instruments
             .iter()
             .enumerate()
@@ -216,13 +168,16 @@ impl PushInlet {
             rules,
             emitter,
             numbers,
-            newest: Mutex::new(Some(vec![Newest::default(); instruments.len()])),
+            order: Mutex::new(Some(Order {
+                newest: vec![Newest::default(); instruments.len()],
+                screen,
+            })),
         }
     }
 
     /// Stops accepting events: later ones may belong to another source or to none.
     pub fn close(&self) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// True if an event's symbol belongs to this source.
@@ -284,49 +239,84 @@ impl PushInlet {
         })
     }
 
-    /// Emits a batch, all or nothing, except for events that are out of order.
-    pub fn publish(&self, mut batch: PushBatch) -> Result<Published, BatchRefused> {
-        let mut open = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = std::mem::take(&mut batch.places);
-        let Some(newest) = open.as_mut() else {
+    /// Emits a batch, all or nothing, except for events that are out of order or violate a rule.
+    /// `now` is the time of receipt.
+    pub fn publish(&self, batch: PushBatch, now: UnixNanos) -> Result<Published, BatchRefused> {
+        let mut open = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let PushBatch { mut pieces, places } = batch;
+        let Some(Order { newest, screen }) = open.as_mut() else {
             return Err(BatchRefused(places.concat()));
         };
         let mut after = newest.clone();
-        let mut late = Vec::new();
-        for (piece, places) in batch.pieces.iter_mut().zip(&places) {
-            let mut places = places.iter();
-            piece.retain(|emit| {
-                let place = places.next().copied().unwrap_or_default();
-                let in_order = self.in_order(emit, &mut after);
-                late.extend(in_order.err().map(|newest| (place, newest.0)));
-                in_order.is_ok()
-            });
+        let mut refused = Vec::new();
+        let events: usize = pieces.iter().map(Vec::len).sum();
+        if let Some(screen) = screen {
+            screen.begin();
+            screen.set_present(now);
         }
-        batch.pieces.retain(|piece| !piece.is_empty());
-        let accepted = batch.pieces.iter().map(Vec::len).sum();
-        match self.emitter.try_emit_pieces(batch.pieces) {
-            Ok(()) => {
-                *newest = after;
-                Ok(Published { accepted, late })
+        for (piece, places) in pieces.iter_mut().zip(&places) {
+            let mut places = places.iter().copied();
+            let mut admitted = Vec::with_capacity(piece.len());
+            for emit in piece.drain(..) {
+                let place = places.next().unwrap_or_default();
+                let admitting = self.admit(emit, &mut after, screen.as_mut(), &mut admitted);
+                refused.extend(admitting.err().map(|why| (place, why)));
             }
-            Err(QueueFull) => Err(BatchRefused(places.concat())),
+            *piece = admitted;
         }
+        let accepted = events.saturating_sub(refused.len());
+        let emitted = self.emitter.try_emit_pieces(queue_pieces(pieces));
+        match (&emitted, screen) {
+            (Ok(()), Some(screen)) => screen.commit(),
+            (Err(QueueFull), Some(screen)) => screen.roll_back(),
+            (_, None) => {}
+        }
+        emitted.map_err(|_full| BatchRefused(places.concat()))?;
+        *newest = after;
+        Ok(Published { accepted, refused })
     }
 
-    /// Records the time of an event as the latest, or returns the latest time if the event is
-    /// older.
-    fn in_order(&self, emit: &Emit, newest: &mut [Newest]) -> Result<(), UnixNanos> {
-        let (ts, newest) = match emit {
+    /// Appends an event unless it is older than the latest one or violates a rule.
+    fn admit(
+        &self,
+        emit: Emit,
+        newest: &mut [Newest],
+        screen: Option<&mut Screen>,
+        admitted: &mut Vec<Emit>,
+    ) -> Result<(), Refused> {
+        let (ts, newest) = match &emit {
             Emit::Trade(number, trade) => (trade.ts, &mut newest[*number as usize].trade),
             Emit::Quote(number, quote) => (quote.ts, &mut newest[*number as usize].quote),
             _ => return Ok(()),
         };
         if ts < *newest && !self.rules.late {
-            return Err(*newest);
+            return Err(Refused::Late(*newest));
+        }
+        match screen {
+            None => admitted.push(emit),
+            Some(screen) => match screen.judge(emit, admitted) {
+                None => {}
+                Some(rule) => return Err(Refused::Rule(rule)),
+            },
         }
         *newest = ts.max(*newest);
         Ok(())
     }
+}
+
+/// Pieces that fit into the queue of the bus, although rules have added values.
+fn queue_pieces(pieces: Vec<Vec<Emit>>) -> Vec<Vec<Emit>> {
+    let mut fitting = Vec::with_capacity(pieces.len());
+    for mut piece in pieces {
+        while piece.len() > EMITTED_MAX {
+            let rest = piece.split_off(EMITTED_MAX);
+            fitting.push(std::mem::replace(&mut piece, rest));
+        }
+        if !piece.is_empty() {
+            fitting.push(piece);
+        }
+    }
+    fitting
 }
 
 /// Parses an exact decimal, given as a string or as a number in decimal notation.
