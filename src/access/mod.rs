@@ -11,21 +11,27 @@
 //! the answer names the rule. The granted topics of a pattern are ranges of the sorted list of
 //! topics, found by binary search.
 
+mod entitlements;
 mod grants;
 mod instruments;
 mod name;
+mod offer;
 mod principal;
 mod refused;
 mod role;
+mod seats;
 #[cfg(test)]
 mod tests;
 
+pub use entitlements::Entitlements;
 pub use grants::{SymbolRule, SymbolRuleError, SymbolSet};
 pub use instruments::{InstrumentList, ListedInstrument};
 pub use name::{Name, Topics};
+pub use offer::Offer;
 pub use principal::{Client, Principal};
 pub use refused::Refused;
 pub use role::{ChannelSet, Role, RoleLimits, Roles, TopicRule, TopicRuleError};
+pub use seats::{NoSeat, Seat, Seats};
 
 use crate::log::{Catalog, SourceId, TopicId, TopicInfo};
 use crate::protocol::{Mode, Settings};
@@ -116,7 +122,9 @@ impl<'a> Visible<'a> {
     /// Delivery settings of a subscription that requests none.
     pub fn default_settings(self, channel: Channel) -> Settings {
         let settings = Settings::default_of(channel);
-        let interval = self.role().and_then(Role::min_interval_ms);
+        // A role with a minimum interval sees no topics of channels without conflation.
+        let role = self.role().filter(|_| channel.kind().conflates());
+        let interval = role.and_then(Role::min_interval_ms);
         Settings {
             mode: interval.map_or(settings.mode, Mode::Interval),
             ..settings

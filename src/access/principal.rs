@@ -58,6 +58,16 @@ impl Principal {
         }
     }
 
+    /// True if both are the same client, perhaps with different rights.
+    pub fn is_same_client(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Client(one), Self::Client(other)) => {
+                (&one.name, one.is_authenticated) == (&other.name, other.is_authenticated)
+            }
+            _ => false,
+        }
+    }
+
     /// True if the client has presented credentials.
     pub fn is_authenticated(&self) -> bool {
         matches!(self, Self::Client(client) if client.is_authenticated)

@@ -24,6 +24,7 @@ pub use config_file::ConfigWatch;
 pub use operate::{Operated, Signals, operate};
 pub use reload::Reloaded;
 
+use crate::access::{Entitlements, Principal};
 use crate::bus::{Emitter, SavedState};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -152,6 +153,14 @@ impl App {
     #[cfg(feature = "internals")]
     pub fn clock(&self) -> Clock {
         self.server.clock
+    }
+}
+
+/// Rights of all clients.
+fn entitlements_of(config: &Config) -> Entitlements {
+    Entitlements {
+        without_credentials: Principal::anonymous(&config.roles),
+        roles: config.roles.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, settings_of};
+use super::{App, entitlements_of, settings_of};
 use crate::config::{Config, changes};
 use crate::shard::Command;
 
@@ -58,8 +58,21 @@ impl App {
             status.overdue("not started yet");
         }
         self.server.settings.store(Arc::new(settings));
+        if next.roles != self.config.roles {
+            self.entitle(&next).await;
+        }
         self.config = next;
         self.export_bounds().await;
         reloaded
+    }
+
+    /// Applies the roles of a config to all connections.
+    async fn entitle(&self, config: &Config) {
+        let entitlements = Arc::new(entitlements_of(config));
+        for shard in &self.server.shards {
+            let command = Command::Entitle(Arc::clone(&entitlements));
+            // A shard that has ended has no connections.
+            let _ended = shard.send(command).await;
+        }
     }
 }

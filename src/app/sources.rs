@@ -136,6 +136,7 @@ impl Sources {
             } => {
                 let inlet = PushInlet::new(instruments, *rules, emitter.clone(), screen.clone());
                 push = Some(Arc::new(PushSource {
+                    name: Arc::clone(&config.name),
                     token_sha256: *token_sha256,
                     inlet,
                 }));

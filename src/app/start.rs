@@ -14,7 +14,7 @@ use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
 use super::sources::{Sources, spec_of};
-use super::{App, START_TIMEOUT, StartError, settings_of};
+use super::{App, START_TIMEOUT, StartError, entitlements_of, settings_of};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
 use crate::config::{ADMIN_CONNECTIONS, Config, Scheme};
@@ -257,6 +257,8 @@ fn start_shards(
         epoch: bus.epoch,
         limits: config.limits,
         demand: Arc::clone(demand),
+        entitlements: Arc::new(entitlements_of(config)),
+        seats: Arc::default(),
     };
     let spawn = |number| {
         crate::shard::spawn(

@@ -33,7 +33,9 @@ const EVENT_BYTES: usize = size_of::<crate::log::Event>();
 impl Config {
     /// Maximum memory of clients, queues and histories, in bytes, and the formula as text.
     pub fn memory_formula(&self, topics: usize) -> (u64, String) {
-        let subscriptions = self.limits.requests.topics as usize * SUBSCRIPTION_BYTES;
+        let roles = self.roles.iter().filter_map(|role| role.limits.topics);
+        let topics_max = roles.fold(self.limits.requests.topics, u64::max);
+        let subscriptions = topics_max as usize * SUBSCRIPTION_BYTES;
         let message = 2 * self.limits.requests.message_bytes as usize;
         let a_client = message
             + self.limits.outbox.outbox_bytes

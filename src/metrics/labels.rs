@@ -126,10 +126,11 @@ pub(super) const FAULT_KINDS: [&str; 8] = [
     "restart",
 ];
 /// Reasons for rejecting input.
-pub(super) const REJECTED_INPUT: [&str; 15] = [
+pub(super) const REJECTED_INPUT: [&str; 16] = [
     "malformed",
     "channel",
     "symbol",
+    "not_entitled",
     "quantity",
     "negative_price",
     "zero_price",

@@ -19,8 +19,8 @@ use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::upgrade::Granted;
-use super::{Server, TlsEndpoint, admin, admit, faults, page, publish, upgrade};
-use crate::access::InstrumentList;
+use super::{Audience, Server, TlsEndpoint, admin, admit, faults, page, publish, upgrade};
+use crate::access::{InstrumentList, Principal};
 use crate::codec::encode_control;
 use crate::metrics::Refused;
 use crate::outbox::instrument_entry;
@@ -152,8 +152,8 @@ async fn read(
     }
     let made = match (file, path) {
         (Some(file), _) => return file.respond(request.headers()),
-        (None, "/healthz" | "/readyz") => return health(server, path, caller.is_local),
-        (None, "/metrics") if !(caller.is_local && server.settings.load().metrics_on_feed) => {
+        (None, "/healthz" | "/readyz") => return health(server, path, audience(caller)),
+        (None, "/metrics") if !serves_metrics(server, caller) => {
             return refusal(
                 StatusCode::NOT_FOUND,
                 "not served here; metrics are on the admin address, and with admin.metrics_on_feed also here for programs on this machine",
@@ -174,9 +174,20 @@ async fn read(
             let query = request.uri().query().unwrap_or_default();
             snapshot(shard, caller, query).await
         }
-        other => health(server, other, caller.is_local),
+        other => health(server, other, audience(caller)),
     };
     response.map(|body| body.with_permit(permit))
+}
+
+/// True if the feed's port serves metrics to the caller: a program on this machine, or a client with
+/// the right to them.
+fn serves_metrics(server: &Server, caller: &Caller) -> bool {
+    let may_read = if caller.principal.is_authenticated() {
+        caller.principal.may_read_metrics()
+    } else {
+        caller.is_local
+    };
+    may_read && server.settings.load().metrics_on_feed
 }
 
 /// Acquires a permit for a generated response: limited in concurrency and in rate.
@@ -206,14 +217,25 @@ pub(super) async fn admin(
         Ok(caller) => caller,
         Err(refused) => return Ok(refused),
     };
-    if request.uri().path() == "/v1/admin/faults" {
+    let path = request.uri().path();
+    if let Some(right) = missing_right(&caller, path) {
+        let message = format!("not entitled: the right `{right}` of the role is required");
+        return Ok(refusal(StatusCode::FORBIDDEN, &message));
+    }
+    if path == "/v1/admin/faults" {
         return Ok(faults::respond(&server, &caller, request).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(not_allowed("GET, HEAD"));
     }
-    Ok(match request.uri().path() {
-        path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path, true),
+    let may_see_all = caller.is_local || caller.principal.may_administer();
+    let audience = if may_see_all {
+        Audience::Operators
+    } else {
+        Audience::Clients
+    };
+    Ok(match path {
+        path @ ("/metrics" | "/healthz" | "/readyz") => health(&server, path, audience),
         "/v1/admin/connections" => {
             admin::connections(&server, request.uri().query().unwrap_or_default()).await
         }
@@ -225,7 +247,32 @@ pub(super) async fn admin(
     })
 }
 
-fn health(server: &Server, path: &str, for_operators: bool) -> HttpResponse {
+/// Details of `/readyz` that a caller may see.
+fn audience(caller: &Caller) -> Audience {
+    let principal = &caller.principal;
+    match principal {
+        _ if principal.is_authenticated() && principal.may_administer() => Audience::Operators,
+        _ if caller.is_local => Audience::Operators,
+        Principal::Everyone => Audience::Everyone,
+        Principal::Client(_) => Audience::Clients,
+    }
+}
+
+/// Right that the caller lacks for a route of the admin address. Programs on this machine without
+/// credentials have all rights.
+fn missing_right(caller: &Caller, path: &str) -> Option<&'static str> {
+    let principal = &caller.principal;
+    if caller.is_local && !principal.is_authenticated() {
+        return None;
+    }
+    match path {
+        "/healthz" | "/readyz" => None,
+        "/metrics" => (!principal.may_read_metrics()).then_some("metrics"),
+        _ => (!principal.may_administer()).then_some("admin"),
+    }
+}
+
+fn health(server: &Server, path: &str, audience: Audience) -> HttpResponse {
     match path {
         "/metrics" => with_type(
             text(StatusCode::OK, server.metrics.render()),
@@ -241,7 +288,7 @@ fn health(server: &Server, path: &str, for_operators: bool) -> HttpResponse {
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             };
-            text(status, readiness.text(for_operators))
+            text(status, readiness.text(audience))
         }
         _ => text(StatusCode::OK, "ok\n"),
     }

@@ -139,9 +139,14 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Text of the response; reasons may quote files and paths and are for operators only.
-    pub fn text(&self, with_reasons: bool) -> String {
+    /// Text of the response; reasons may quote files and paths and are for operators only, names of
+    /// sources are not for clients that see only some topics.
+    pub fn text(&self, audience: Audience) -> String {
         let mut text = if self.is_ready { "ok\n" } else { "not ready\n" }.to_owned();
+        if audience == Audience::Clients {
+            return text;
+        }
+        let with_reasons = audience == Audience::Operators;
         for (name, error) in &self.not_started {
             let state = if error.is_some() {
                 "has failed"
@@ -154,6 +159,17 @@ impl Readiness {
         }
         text
     }
+}
+
+/// Readers of `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Programs on this machine, and clients with the right `admin`.
+    Operators,
+    /// Anybody, on a server without entitlements.
+    Everyone,
+    /// Clients with a role.
+    Clients,
 }
 
 /// Max characters of a source's error that are shown.

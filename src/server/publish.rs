@@ -15,18 +15,62 @@ use super::caller::Caller;
 use super::incoming;
 use super::publish_body::{BodyError, BodyFormat, records};
 use super::response::{HttpResponse, busy, refusal, text, with_type};
+use crate::access::Principal;
+use crate::market::excerpt;
 use crate::metrics::Refused;
 use crate::protocol::Code;
-use crate::source::push::{BatchRefused, PushBatch, PushFault, PushInlet};
+use crate::source::push::{BatchRefused, Field, PublishedEvent, PushBatch, PushFault, PushInlet};
 
 /// Push source as seen by publishers.
 #[derive(Debug)]
 pub struct PushSource {
+    /// Name in the config.
+    pub name: Arc<str>,
     /// SHA-256 of the publisher's token; `None` if programs on this machine may publish without
     /// one.
     pub token_sha256: Option<[u8; 32]>,
     /// Inlet of the source.
     pub inlet: PushInlet,
+}
+
+/// Source that a publisher may use, and the symbols.
+struct Allowed {
+    source: Arc<PushSource>,
+    right: Right,
+}
+
+/// Right to publish to a source.
+enum Right {
+    /// The token of the source, or an open source: all of its symbols.
+    Whole,
+    /// The role of the publisher decides by symbol.
+    OfRole(Principal),
+}
+
+impl Allowed {
+    /// True if the publisher has the right to the event's symbol, which need not exist. An event
+    /// without a symbol is refused later.
+    fn permits(&self, event: &PublishedEvent<'_>) -> bool {
+        match (&self.right, &event.sym) {
+            (Right::OfRole(client), Some(Field::Text(symbol))) => {
+                client.may_publish(&self.source.name, symbol)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Fault of an event whose symbol the publisher has no right to, whether it exists or not.
+fn not_entitled(principal: &Principal, event: &PublishedEvent<'_>) -> PushFault {
+    let role = principal.role().map_or("", |role| &role.name);
+    let symbol = match &event.sym {
+        Some(Field::Text(symbol)) => excerpt(symbol),
+        _ => String::new(),
+    };
+    PushFault::NotEntitled {
+        role: role.to_owned(),
+        symbol,
+    }
 }
 
 /// Report of a request; `errors` lists the first [`ERRORS_MAX`] rejected records.
@@ -93,9 +137,11 @@ pub(super) async fn respond(
         return busy("the server is shutting down");
     };
     let (worker, now) = (Arc::clone(server), server.clock.now());
+    let principal = caller.principal.clone();
     // Runs off the shard's thread, because a large body takes time.
     let publish = move || {
-        publish(&worker, &allowed, body.bytes(), format, now).map(|report| written(&report, format))
+        publish(&worker, &principal, &allowed, body.bytes(), format, now)
+            .map(|report| written(&report, format))
     };
     match tokio::task::spawn_blocking(publish).await {
         Ok(Ok(response) | Err(response)) => response,
@@ -110,12 +156,13 @@ fn media_type(value: &str) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// Sources that the token grants; without a token, those open to programs on this machine.
+/// Sources that the token or the role of the publisher grants; without credentials, those open to
+/// programs on this machine.
 fn allowed_sources(
     server: &Server,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<Vec<Arc<PushSource>>, HttpResponse> {
+) -> Result<Vec<Allowed>, HttpResponse> {
     let settings = server.settings.load();
     let sources = &settings.publishers;
     if sources.is_empty() {
@@ -124,39 +171,40 @@ fn allowed_sources(
             "no push source is configured; add a source of kind push",
         ));
     }
-    let unauthorized = |message: &str| {
-        let mut response = refusal(StatusCode::UNAUTHORIZED, message);
-        response
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        response
+    let by_role = caller.principal.role();
+    // A source that lists none of the role's symbols is not granted.
+    let by_role = |source: &&Arc<PushSource>| {
+        let symbols = by_role.map(|role| role.symbols_of_publisher(&source.name));
+        symbols.is_none_or(|symbols| symbols.is_some_and(|symbols| !symbols.is_empty()))
     };
-    if let Some(header) = headers.get(AUTHORIZATION) {
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        let opened = |source: &&Arc<PushSource>| {
-            source
-                .token_sha256
-                .is_some_and(|own| own.ct_eq(&hash).into())
+    if caller.principal.is_authenticated() {
+        let granted = sources.iter().filter(by_role);
+        let granted = allowed(granted, || Right::OfRole(caller.principal.clone()));
+        return if granted.is_empty() {
+            let role = caller.principal.role().map_or("", |role| &role.name);
+            let message = format!("not entitled: role \"{role}\" may not publish");
+            Err(refusal(StatusCode::FORBIDDEN, &message))
+        } else {
+            Ok(granted)
         };
-        let opened: Vec<_> = sources.iter().filter(opened).cloned().collect();
-        return if opened.is_empty() {
+    }
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        let granted = allowed(of_token(sources, header), || Right::Whole);
+        return if granted.is_empty() {
             Err(unauthorized(
                 "unknown token: no push source has its SHA-256",
             ))
         } else {
-            Ok(opened)
+            Ok(granted)
         };
     }
-    let open: Vec<_> = sources
+    let open = sources
         .iter()
-        .filter(|source| source.token_sha256.is_none())
-        .cloned()
-        .collect();
+        .filter(|source| source.token_sha256.is_none());
+    let open = allowed(open.filter(by_role), || match &caller.principal {
+        Principal::Everyone => Right::Whole,
+        client @ Principal::Client(_) => Right::OfRole(client.clone()),
+    });
     if open.is_empty() {
         return Err(unauthorized(
             "missing token: expected `Authorization: Bearer TOKEN`",
@@ -169,6 +217,43 @@ fn allowed_sources(
         ));
     }
     Ok(open)
+}
+
+fn allowed<'s>(
+    sources: impl Iterator<Item = &'s Arc<PushSource>>,
+    right: impl Fn() -> Right,
+) -> Vec<Allowed> {
+    let one = |source: &Arc<PushSource>| Allowed {
+        source: Arc::clone(source),
+        right: right(),
+    };
+    sources.map(one).collect()
+}
+
+/// Sources whose token is in an `Authorization` header.
+fn of_token<'s>(
+    sources: &'s [Arc<PushSource>],
+    header: &HeaderValue,
+) -> impl Iterator<Item = &'s Arc<PushSource>> {
+    let token = header
+        .to_str()
+        .ok()
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
+    let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    sources.iter().filter(move |source| {
+        source
+            .token_sha256
+            .is_some_and(|own| own.ct_eq(&hash).into())
+    })
+}
+
+fn unauthorized(message: &str) -> HttpResponse {
+    let mut response = refusal(StatusCode::UNAUTHORIZED, message);
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 /// Rejected records: the first with their errors, all of them by reason.
@@ -214,7 +299,8 @@ impl Refusals {
 
 fn publish(
     server: &Server,
-    sources: &[Arc<PushSource>],
+    principal: &Principal,
+    allowed: &[Allowed],
     body: &[u8],
     format: BodyFormat,
     now: crate::market::UnixNanos,
@@ -230,7 +316,7 @@ fn publish(
     let mut refusals = Refusals::default();
     // By source, each in line order; records that match no source go to the first, which rejects
     // them.
-    let mut batches: Vec<PushBatch> = sources.iter().map(|_| PushBatch::default()).collect();
+    let mut batches: Vec<PushBatch> = allowed.iter().map(|_| PushBatch::default()).collect();
     for (line, event) in records {
         let event = match event {
             Ok(event) => event,
@@ -239,17 +325,25 @@ fn publish(
                 continue;
             }
         };
-        let source = sources
+        let mut permitting = allowed
             .iter()
-            .position(|source| source.inlet.knows(&event))
-            .unwrap_or(0);
-        match sources[source].inlet.check(&event, now) {
-            Ok(emit) => batches[source].push(line, emit),
+            .enumerate()
+            .filter(|(_, one)| one.permits(&event));
+        let first = permitting.clone().next();
+        let found = permitting.find(|(_, one)| one.source.inlet.knows(&event));
+        let Some((at, one)) = found.or(first) else {
+            refusals.add_with(line, PushFault::NOT_ENTITLED, || {
+                not_entitled(principal, &event)
+            });
+            continue;
+        };
+        match one.source.inlet.check(&event, now) {
+            Ok(emit) => batches[at].push(line, emit),
             Err(fault) => refusals.add(line, fault),
         }
     }
     let mut accepted = 0;
-    for (source, batch) in sources
+    for (Allowed { source, .. }, batch) in allowed
         .iter()
         .zip(batches)
         .filter(|(_, batch)| !batch.is_empty())
@@ -278,6 +372,7 @@ fn publish(
 fn line_error(line: u32, fault: &PushFault) -> LineError {
     let code = match fault {
         PushFault::Symbol(_) | PushFault::Channel(_) => Code::UnknownTopic,
+        PushFault::NotEntitled { .. } => Code::NotEntitled,
         PushFault::Full => Code::Draining,
         _ => Code::BadRequest,
     };

@@ -20,6 +20,10 @@ impl Session {
             let Some(settings) = self.names.in_force(topic, view.visible()) else {
                 continue;
             };
+            if view.visible().check_mode(settings.mode).is_err() {
+                // The rights of the client have changed; the pattern is about to be removed.
+                continue;
+            }
             let info = view.visible().topic(topic);
             if view.held.count() + change.added.len() >= self.limits.topics as usize {
                 let message = format!("exceeds the limit of {} topics", self.limits.topics);

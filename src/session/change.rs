@@ -166,12 +166,13 @@ impl Modifying {
         }
         if self.topics.is_none() {
             // Topics may have ended since their names were checked.
-            let ended = self
-                .changed
-                .extract_if(.., |(name, _)| session.names.settings(name).is_none());
+            let visible = view.visible();
+            let ended = self.changed.extract_if(.., |(name, settings)| {
+                session.names.settings(name).is_none() || visible.check_mode(settings.mode).is_err()
+            });
             for (name, _) in ended {
                 if let Name::Topic(topic) = name {
-                    let text = &*view.visible().topic(topic).text;
+                    let text = &*visible.topic(topic).text;
                     self.err
                         .push(Refusal::new(text, Code::UnknownTopic, TOPIC_ENDED));
                 }

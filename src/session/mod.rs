@@ -7,12 +7,15 @@ mod appear;
 mod budget;
 mod change;
 mod response;
+mod review;
 mod slice;
 mod subscribe;
 mod subscription_set;
 #[cfg(test)]
 mod tests;
 mod work;
+
+pub use review::Review;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -131,7 +131,7 @@ impl Subscribing {
         let is_checked =
             self.texts.is_empty() && self.places.as_ref().is_none_or(Places::are_checked);
         if is_checked && self.topics.is_none() {
-            self.commit(session);
+            self.commit(session, view);
         }
         let mut taken = Taken::default();
         if let Some(mut topics) = self.topics.take() {
@@ -239,8 +239,19 @@ impl Subscribing {
     }
 
     /// Adds all checked names to the session, unless an atomic request has a refused name.
-    fn commit(&mut self, session: &mut Session) {
-        let asked = std::mem::take(&mut self.asked);
+    fn commit(&mut self, session: &mut Session, view: View<'_>) {
+        let mut asked = std::mem::take(&mut self.asked);
+        let visible = view.visible();
+        // The rights of the client may have changed since the names were checked.
+        asked.retain(|(text, one)| {
+            let checked = match &one.name {
+                Name::Topic(topic) => visible.check(&visible.topic(*topic).topic),
+                Name::Pattern(_) => Ok(()),
+            };
+            let checked = checked.and_then(|()| visible.check_mode(one.settings.mode));
+            let refusal = checked.map_err(|refused| refused.refusal(text));
+            refusal.map_err(|refusal| self.err.push(refusal)).is_ok()
+        });
         if self.atomic && !self.err.is_empty() {
             let others = asked
                 .into_iter()

@@ -45,6 +45,7 @@ impl Shard {
                 self.tune(limits, demand);
                 _ = done.send(());
             }
+            Command::Entitle(entitlements) => self.entitle(entitlements),
             Command::Save(reply) => {
                 while self.take_batches() {}
                 // An overrun shard has no complete state; the next server then begins a new epoch.
@@ -80,6 +81,8 @@ impl Shard {
         let mut outbox = Outbox::new(encoding, self.feed.config.limits.outbox.frame_bytes);
         outbox.frames.limit_messages(message_max);
         let feed = &self.feed;
+        // The roles may have changed since the handshake.
+        let principal = feed.config.entitlements.renew(&principal);
         let session = Session::new(principal.limits(&self.limits), feed.now);
         let key = self.connections.insert(|generation| Connection {
             transport,
@@ -109,6 +112,7 @@ impl Shard {
                 inbox: Inbox::default(),
                 permit,
                 admitted,
+                seat: None,
                 ip: peer.ip(),
                 port: peer.port(),
                 agent,
@@ -151,6 +155,9 @@ impl Shard {
         if self.connections[key].peer.is_echo {
             self.arm_checkup(key);
             return self.take_bytes(key, &read_ahead);
+        }
+        if let Err(refused) = self.seat(key) {
+            return self.refuse_seat(key, &refused);
         }
         let welcome = self.welcome(key, self.connections[key].peer.generation.0, encoding);
         self.connections[key].outbox.respond(welcome);

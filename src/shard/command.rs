@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::access::Principal;
+use crate::access::{Entitlements, Principal};
 use crate::limits::ShardLimits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +41,8 @@ pub enum Command {
         /// Answered once they are in force.
         done: oneshot::Sender<()>,
     },
+    /// Apply other roles.
+    Entitle(Arc<Entitlements>),
     /// All topics as of the end of the log, to be saved for the next server.
     Save(oneshot::Sender<Vec<SavedTopic>>),
     /// Connections of the highest rank.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
-use crate::access::Principal;
+use crate::access::{Principal, Seat};
 use crate::admission::Admitted;
 use crate::log::{SourceId, TopicId};
 use crate::market::UnixNanos;
@@ -128,6 +128,8 @@ pub(super) struct Peer {
     pub permit: Option<Permit>,
     /// Counts for the client's address as long as it lives.
     pub admitted: Option<Admitted>,
+    /// Counts as a connection of its client.
+    pub seat: Option<Box<Seat>>,
     pub ip: IpAddr,
     pub port: u16,
     pub agent: Box<str>,

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::command::{Command, ShardHandle};
 use super::connection::READ_BYTES;
 use super::connections::Connections;
+use super::entitle::Reviews;
 use super::feed::Feed;
 use super::feed::ShardConfig;
 use super::meters::Meters;
@@ -60,6 +61,7 @@ pub fn spawn(
         timers: Timers::default(),
         read_buffer: vec![0; READ_BYTES].into(),
         draining: false,
+        reviews: Reviews::default(),
         snapshots: VecDeque::new(),
         drained: None,
         flush_at: UnixNanos::default(),
@@ -129,6 +131,7 @@ impl Shard {
             self.feed.counts.settle(self.feed.now);
             busy = self.take_commands(&mut commands);
             busy |= self.make_snapshots();
+            busy |= self.review_some();
             self.sockets.take(&mut ready);
             self.serve(&mut ready);
             let flushes = self.feed.now >= self.flush_at;

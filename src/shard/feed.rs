@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::access::{Entitlements, Seats};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::limits::ShardLimits;
@@ -24,6 +25,10 @@ pub struct ShardConfig {
     pub limits: ShardLimits,
     /// By source: opened by the first subscription to one of its topics.
     pub demand: Arc<[Arc<DemandSignal>]>,
+    /// Rights of the clients, which a reload can change.
+    pub entitlements: Arc<Entitlements>,
+    /// Connections by client, shared by all shards.
+    pub seats: Arc<Seats>,
 }
 
 /// State of all topics as of the latest routed batch, with the time and the counters of this turn.

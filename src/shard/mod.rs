@@ -13,6 +13,7 @@ mod connection;
 mod connections;
 #[cfg(feature = "echo")]
 mod echo;
+mod entitle;
 mod event_loop;
 mod feed;
 mod flush;
@@ -53,6 +54,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use crate::market::UnixNanos;
 use crate::protocol::Limits;
 use connections::Connections;
+use entitle::Reviews;
 use feed::Feed;
 use meters::Meters;
 use pacing::Pacing;
@@ -85,6 +87,8 @@ pub struct Shard {
     read_buffer: Box<[u8]>,
     /// New clients are refused.
     draining: bool,
+    /// Connections whose rights have changed.
+    reviews: Reviews,
     /// HTTP snapshots in progress.
     snapshots: VecDeque<Snapshots>,
     /// Answered when the last client has left.

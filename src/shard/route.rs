@@ -7,7 +7,7 @@ use super::Shard;
 use super::connection::ConnectionKey;
 use super::feed::Feed;
 use super::turn_events::last_values_of;
-use crate::access::{ChannelSet, Visible};
+use crate::access::{ChannelSet, Offer, Visible};
 use crate::log::{Batch, Catalog, InstrumentId, LogItem, SourceCondition, SourceId, TopicId};
 use crate::outbox::{Admitted, Outbox, instrument_entry};
 use crate::protocol::{Control, Epoch, LagLevel, Seq, SourceChange, SourceState};
@@ -224,11 +224,16 @@ impl Shard {
 
     /// Subscribes the clients whose patterns match new topics.
     pub(super) fn offer_topics(&mut self, new: &[TopicId]) {
+        let catalog = Arc::clone(self.feed.replica.catalog());
+        let mut offer = Offer::new(&catalog, new);
         let waiting: Vec<ConnectionKey> = self
             .connections
             .iter()
             .filter(|(_, connection)| {
-                connection.peer.session.has_patterns() && connection.closing.is_none()
+                let peer = &connection.peer;
+                peer.session.has_patterns()
+                    && connection.closing.is_none()
+                    && !offer.to(&peer.principal).is_empty()
             })
             .map(|(key, _)| key)
             .collect();
@@ -241,10 +246,8 @@ impl Shard {
                 now: self.feed.now,
             };
             let held = &connection.outbox;
-            let new = new
-                .iter()
-                .copied()
-                .filter(|topic| held.slot_of(*topic).is_none());
+            let new = offer.to(&connection.peer.principal).iter().copied();
+            let new = new.filter(|topic| held.slot_of(*topic).is_none());
             let actions = connection.peer.session.on_topics(new, view);
             self.act(key, actions);
         }

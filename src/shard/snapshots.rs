@@ -88,6 +88,9 @@ impl Snapshots {
 
     /// Maximum number of events in a snapshot of this channel.
     fn most(&self, channel: Channel, events_max: usize) -> usize {
+        let role = self.principal.role();
+        let own = role.and_then(|role| role.limits.snapshot_events);
+        let events_max = own.map_or(events_max, |own| own as usize);
         snapshot_events(channel.kind(), self.events).min(events_max)
     }
 

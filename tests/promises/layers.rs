@@ -93,7 +93,7 @@ const ALLOWED: [(&str, &str); 30] = [
     ),
     (
         "app",
-        "bus clock config fatal log metrics protocol replay server shard source state tls",
+        "access bus clock config fatal log metrics protocol replay server shard source state tls",
     ),
     // Clients of a server.
     ("client", "codec market protocol tls topic"),

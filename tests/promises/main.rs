@@ -7,6 +7,7 @@ mod config_files;
 mod config_keys;
 mod descriptors;
 mod docs_consistency;
+mod entitlements;
 mod errors;
 mod faults;
 mod file_layers;

@@ -19,6 +19,14 @@ pub enum PushFault {
     /// The source does not list the instrument.
     #[error("unknown symbol \"{0}\": no push source of this token lists it")]
     Symbol(String),
+    /// The publisher has no right to the symbol.
+    #[error("not entitled: role \"{role}\" may not publish symbol \"{symbol}\"")]
+    NotEntitled {
+        /// Role of the publisher.
+        role: String,
+        /// Symbol as received.
+        symbol: String,
+    },
     /// The event violates a price rule.
     #[error(transparent)]
     Price(#[from] PriceFault),
@@ -59,12 +67,16 @@ impl PushFault {
     /// Metric label of records that are not events.
     pub const MALFORMED: &str = "malformed";
 
+    /// Metric label of records without the right to their symbol.
+    pub const NOT_ENTITLED: &str = "not_entitled";
+
     /// Metric label of the fault.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) => Self::MALFORMED,
             Self::Channel(_) => "channel",
             Self::Symbol(_) => "symbol",
+            Self::NotEntitled { .. } => Self::NOT_ENTITLED,
             Self::Price(fault) => fault.reason(),
             Self::Late(_) => "late",
             Self::Unit { .. } => "unit",
