@@ -1,4 +1,4 @@
-//! Opening files that a configuration or an operator names.
+//! Opening files that a configuration or an operator names, and decoding saved values.
 //!
 //! Only regular files are opened: a FIFO or a device may block its reader for ever.
 
@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
+use serde::de::DeserializeOwned;
 
 /// Opens a regular file for reading. Never waits for a writer, regardless of the file type.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
@@ -29,6 +30,18 @@ pub(crate) fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>>
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
+}
+
+/// Maximum nesting of a saved value; decoding is recursive.
+const SAVED_DEPTH_MAX: usize = 32;
+
+/// Decodes a value that was saved in MessagePack.
+pub(crate) fn decode_saved<T: DeserializeOwned>(
+    bytes: &[u8],
+) -> Result<T, rmp_serde::decode::Error> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(SAVED_DEPTH_MAX);
+    T::deserialize(&mut deserializer)
 }
 
 /// Returns an error that names the file type of anything but a regular file.

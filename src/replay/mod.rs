@@ -18,6 +18,8 @@ mod names;
 mod order;
 mod pace;
 mod probe;
+#[cfg(feature = "internals")]
+mod read_all;
 mod reader;
 mod record;
 mod row;
@@ -29,9 +31,12 @@ use std::sync::Arc;
 pub use crate::source::account::{FileReport, Skip};
 pub use config::{Begin, Columns, ReplayConfig, Speed, VenueRule};
 pub use error::ReplayError;
+#[cfg(feature = "internals")]
+pub use read_all::{ReadRecording, Recorded};
 pub use times::TimeRules;
 
 use crate::bus::Emit;
+use crate::files::decode_saved;
 use crate::market::Instrument;
 use crate::source::{Output, Source, SourceError, SourceFuture};
 use checkpoint::{Checkpoint, Progress};
@@ -54,9 +59,8 @@ pub struct Replay {
 impl Replay {
     /// Replay of recorded files, which continues from its checkpoint if it has one.
     pub fn new(config: ReplayConfig, place: Option<Vec<u8>>) -> Self {
-        let checkpoint: Option<Checkpoint> = place
-            .as_ref()
-            .and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        let checkpoint: Option<Checkpoint> =
+            place.as_ref().and_then(|bytes| decode_saved(bytes).ok());
         Self {
             strictness: Strictness {
                 max_bad: config.max_bad,

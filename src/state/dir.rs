@@ -7,9 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use sha2::{Digest, Sha256};
 
-use super::{ClockStep, Found, MAGIC, Refusal, Saved, State, by_time, clock_step, parse};
+use super::{ClockStep, Found, Refusal, Saved, State, by_time, clock_step, parse, sealed_bytes};
 use crate::clock::Moment;
 use crate::files::refuse_special;
 
@@ -113,8 +112,7 @@ impl StateDir {
             state,
         };
         let payload = rmp_serde::to_vec_named(&saved).map_err(io::Error::other)?;
-        let bytes = [&MAGIC[..], &Sha256::digest(&payload), &payload].concat();
-        self.replace(STATE_NEW, STATE, &bytes)
+        self.replace(STATE_NEW, STATE, &sealed_bytes(&payload))
     }
 
     /// Replaces a file atomically: writes a new file and renames it.

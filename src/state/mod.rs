@@ -22,13 +22,17 @@ use sha2::{Digest, Sha256};
 use crate::bus::derive::SavedInstrument;
 use crate::bus::{SavedState, SavedTime};
 use crate::clock::{BootTime, Moment};
+use crate::files::decode_saved;
 use crate::log::SavedTopic;
 use crate::market::UnixNanos;
+use crate::printable::{printable, shortened};
 pub use dir::StateDir;
 
 /// Header of the file; the digit is the format version.
 const MAGIC: &[u8; 16] = b"tickcast state 2";
 const SUM_BYTES: usize = 32;
+/// Maximum number of characters of a decoder's error.
+const ERROR_CHARS_MAX: usize = 200;
 /// Maximum age of a state: catching up on more would take too long.
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// Maximum time by which a state may be ahead of the clock: publication times wait for the clock in
@@ -188,7 +192,40 @@ fn parse(bytes: &[u8]) -> Result<Saved<State>, Refusal> {
     if Sha256::digest(payload)[..] != bytes[MAGIC.len()..head] {
         return Err(damaged("checksum mismatch"));
     }
-    rmp_serde::from_slice(payload).map_err(|error| Refusal::Damaged(error.to_string()))
+    decode_saved(payload).map_err(|error| Refusal::Damaged(quoted(&error)))
+}
+
+/// Error of the decoder, which may quote the file.
+fn quoted(error: &impl std::fmt::Display) -> String {
+    printable(&shortened(&error.to_string(), ERROR_CHARS_MAX)).into_owned()
+}
+
+/// Header and payload of a state file.
+fn sealed_bytes(payload: &[u8]) -> Vec<u8> {
+    [&MAGIC[..], &Sha256::digest(payload), payload].concat()
+}
+
+/// Reads the bytes of a state file, for the fuzz targets.
+#[cfg(feature = "internals")]
+pub fn read_state(bytes: &[u8]) -> Result<State, Refusal> {
+    parse(bytes).map(|saved| saved.state)
+}
+
+/// State file with this payload and the right checksum, for the fuzz targets.
+#[cfg(feature = "internals")]
+pub fn sealed(payload: &[u8]) -> Vec<u8> {
+    sealed_bytes(payload)
+}
+
+/// State file of a state, for the fuzz targets.
+#[cfg(feature = "internals")]
+pub fn written(state: &State) -> Vec<u8> {
+    let saved = Saved {
+        lease: String::new(),
+        boot: None,
+        state,
+    };
+    sealed_bytes(&rmp_serde::to_vec_named(&saved).expect("a state is plain values"))
 }
 
 /// Checks the age of a state against the clock, in both directions.

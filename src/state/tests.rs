@@ -231,3 +231,15 @@ fn any_changed_byte_is_noticed() {
         assert!(parse(&whole[..at]).is_err(), "cut at {at}");
     }
 }
+
+/// A checksum proves no good intention.
+#[test]
+fn a_deeply_nested_state_is_rejected() {
+    for nested in [
+        vec![0x91; 100_000],
+        [b"\x81\xa1x", &[0x91; 2000][..]].concat(),
+    ] {
+        let refused = parse(&sealed_bytes(&nested)).map(|_| ());
+        assert!(matches!(refused, Err(Refusal::Damaged(_))), "{refused:?}");
+    }
+}

@@ -86,7 +86,7 @@ const ALLOWED: [(&str, &str); 30] = [
         "config",
         "access admission files limits log market printable protocol replay source tls",
     ),
-    ("state", "bus clock files log market"),
+    ("state", "bus clock files log market printable"),
     (
         "server",
         "access admission clock codec config limits log market metrics outbox printable protocol replay shard source tls",

@@ -22,6 +22,7 @@ pub use model::{Arrivals, Model};
 use super::{Output, Source, SourceError, SourceFuture};
 use crate::bus::Emit;
 use crate::clock::Alarm;
+use crate::files::decode_saved;
 use crate::market::UnixNanos;
 use instrument::{Generator, Happening};
 use model::Factor;
@@ -177,9 +178,7 @@ impl Sim {
         let alarm = Alarm::new(out.clock)
             .map_err(|error| SourceError::Failed(format!("cannot create a timer: {error}")))?;
         let bytes = self.place.take();
-        let kept: Option<Place> = bytes
-            .as_ref()
-            .and_then(|bytes| rmp_serde::from_slice(bytes).ok());
+        let kept: Option<Place> = bytes.as_ref().and_then(|bytes| decode_saved(bytes).ok());
         if bytes.is_some() && kept.is_none() {
             out.emit(&mut vec![Emit::StartOver]).await?;
         }
