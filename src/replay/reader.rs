@@ -115,11 +115,11 @@ pub(super) fn open_all(
 
 /// Position at which the replay of a file starts.
 #[derive(Debug, Clone, Default)]
-struct StartPoint {
-    position: Option<FilePosition>,
-    not_before: Option<UnixNanos>,
+pub(super) struct StartPoint {
+    pub position: Option<FilePosition>,
+    pub not_before: Option<UnixNanos>,
     /// The server's clock.
-    now: UnixNanos,
+    pub now: UnixNanos,
 }
 
 /// Opens and inspects a file; a thread produces its rows.
@@ -129,26 +129,18 @@ fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Record
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
     let is_sorted = Arc::<std::sync::atomic::AtomicBool>::default();
     let (own, own_config, sorted) = (input.clone(), config.clone(), Arc::clone(&is_sorted));
-    let read = move || {
+    let run = move || {
         let success = sender.clone();
-        let read = with_text(&own, own_config.expansion_max, |opened, name| {
-            let start = String::from_utf8_lossy(&opened.start);
-            let format = Format::detect(&start, name, &own_config)
-                .map_err(|error| ReplayError::new(Path::new(&own.name()), error, true))?;
-            let has = (format.rows.trade.is_some(), format.rows.quote.is_some());
-            // The opener may have stopped waiting.
-            let _gave_up = success.send(Ok(has));
-            let band = Band::new(&own_config.times, from.now);
-            Reader::new(format, band, from, chunks, sorted).run(opened);
-            Ok(())
-        });
-        if let Err(error) = read {
+        let send = move |chunk| chunks.blocking_send(chunk).map_err(|_gone| Abandoned);
+        // The opener may have stopped waiting.
+        let opened = |has| _ = success.send(Ok(has));
+        if let Err(error) = read(&own, &own_config, from, Box::new(send), sorted, opened) {
             let _gave_up = sender.send(Err(error));
         }
     };
     std::thread::Builder::new()
         .name("replay".to_owned())
-        .spawn(read)
+        .spawn(run)
         .map_err(|error| fail(format!("cannot start the reader thread: {error}"), false))?;
     let (has_trades, has_quotes) = detected
         .recv()
@@ -162,14 +154,38 @@ fn open(input: &Input, config: &ReplayConfig, from: StartPoint) -> Result<Record
     })
 }
 
-/// The receiver was dropped.
-struct Abandoned;
+/// Receives the chunks of a recording.
+pub(super) type ChunkSink<'s> = Box<dyn FnMut(Chunk) -> Result<(), Abandoned> + 's>;
 
-struct Reader {
+/// Reads a recording on this thread; calls `opened` once its format is known, with true for trades
+/// and for quotes if it has any.
+pub(super) fn read(
+    input: &Input,
+    config: &ReplayConfig,
+    from: StartPoint,
+    chunks: ChunkSink<'_>,
+    is_sorted: Arc<std::sync::atomic::AtomicBool>,
+    opened: impl FnOnce((bool, bool)),
+) -> Result<(), ReplayError> {
+    with_text(input, config.expansion_max, |text, name| {
+        let start = String::from_utf8_lossy(&text.start);
+        let format = Format::detect(&start, name, config)
+            .map_err(|error| ReplayError::new(Path::new(&input.name()), error, true))?;
+        opened((format.rows.trade.is_some(), format.rows.quote.is_some()));
+        let band = Band::new(&config.times, from.now);
+        Reader::new(format, band, from, chunks, is_sorted).run(text);
+        Ok(())
+    })
+}
+
+/// The receiver was dropped.
+pub(super) struct Abandoned;
+
+struct Reader<'s> {
     format: Format,
     cells: Cells,
     from: StartPoint,
-    chunks: mpsc::Sender<Chunk>,
+    chunks: ChunkSink<'s>,
     chunk: Chunk,
     noted: [bool; Skip::COUNT],
     crc: crc32fast::Hasher,
@@ -182,12 +198,12 @@ struct Reader {
     is_sorted: Arc<std::sync::atomic::AtomicBool>,
 }
 
-impl Reader {
+impl<'s> Reader<'s> {
     fn new(
         format: Format,
         band: Band,
         from: StartPoint,
-        chunks: mpsc::Sender<Chunk>,
+        chunks: ChunkSink<'s>,
         is_sorted: Arc<std::sync::atomic::AtomicBool>,
     ) -> Self {
         let was_sorted = from.position.as_ref().is_some_and(|at| at.is_sorted);
@@ -366,6 +382,6 @@ impl Reader {
 
     fn hand_over(&mut self) -> Result<(), Abandoned> {
         let chunk = std::mem::take(&mut self.chunk);
-        self.chunks.blocking_send(chunk).map_err(|_gone| Abandoned)
+        (self.chunks)(chunk)
     }
 }

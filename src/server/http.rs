@@ -12,12 +12,12 @@ use hyper::header::{
     STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use hyper::{Method, Request, StatusCode};
-use percent_encoding::percent_decode_str;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
+use super::snapshot_query::SnapshotQuery;
 use super::upgrade::Granted;
 use super::{Audience, Server, TlsEndpoint, admin, admit, faults, page, publish, upgrade};
 use crate::access::{InstrumentList, Principal};
@@ -25,7 +25,7 @@ use crate::codec::encode_control;
 use crate::metrics::Refused;
 use crate::outbox::instrument_entry;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Instruments};
-use crate::shard::{Command, SNAPSHOT_NAMES_MAX, ShardHandle};
+use crate::shard::{Command, ShardHandle};
 
 /// Instruments per piece of a response.
 const INSTRUMENTS_PER_PIECE: usize = 100;
@@ -358,39 +358,10 @@ impl Iterator for InstrumentPieces {
 }
 
 async fn snapshot(shard: &ShardHandle, caller: &Caller, query: &str) -> HttpResponse {
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let (mut topics, mut events) = (Vec::new(), None);
-    for (key, value) in pairs {
-        let value = percent_decode_str(value).decode_utf8_lossy();
-        match (key, value.parse::<usize>()) {
-            ("topics", _) => topics.extend(
-                value
-                    .split(',')
-                    .filter(|topic| !topic.is_empty())
-                    .map(str::to_owned),
-            ),
-            ("events", Ok(number)) if number > 0 => events = Some(number),
-            ("events", _) => {
-                return refusal(
-                    StatusCode::BAD_REQUEST,
-                    "invalid `events`: expected a number of at least 1, e.g. events=100",
-                );
-            }
-            _ => {}
-        }
-    }
-    if topics.len() > SNAPSHOT_NAMES_MAX {
-        let message = format!(
-            "too many names: expected at most {SNAPSHOT_NAMES_MAX} topics and patterns per request"
-        );
-        return refusal(StatusCode::BAD_REQUEST, &message);
-    }
-    if topics.is_empty() {
-        return refusal(
-            StatusCode::BAD_REQUEST,
-            "missing `topics`: expected e.g. ?topics=trade:BTC-USD,quote:*",
-        );
-    }
+    let SnapshotQuery { topics, events } = match SnapshotQuery::parse(query) {
+        Ok(query) => query,
+        Err(refused) => return refused,
+    };
     let (reply, response) = oneshot::channel();
     shard
         .send(Command::Snapshot {

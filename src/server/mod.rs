@@ -7,6 +7,8 @@ mod accept;
 mod admin;
 mod admit;
 mod caller;
+#[cfg(feature = "internals")]
+pub mod doors;
 mod faults;
 mod forwarded;
 mod guarded;
@@ -20,6 +22,7 @@ mod publish_body;
 mod reserve;
 mod response;
 mod secure;
+mod snapshot_query;
 mod upgrade;
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ const EXTENSIONS_BYTES_MAX: usize = 2048;
 
 /// Problem of a header.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
     /// The connection failed or ended.
     #[error("connection ended in its PROXY header")]
     Ended(#[from] io::Error),

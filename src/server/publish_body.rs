@@ -13,7 +13,7 @@ use crate::source::push::{Field, PublishedEvent, PushFault};
 
 /// Encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyFormat {
+pub enum BodyFormat {
     /// One JSON object per line.
     Ndjson,
     /// An array of maps.
@@ -22,7 +22,7 @@ pub(super) enum BodyFormat {
 
 /// Reason why a body is rejected as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BodyError {
+pub enum BodyError {
     /// The body has more records than one request may have.
     #[error("too many records: expected at most {0} per request (limits.publish_events)")]
     TooMany(usize),

@@ -275,7 +275,7 @@ fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
 }
 
 /// Max message size that a client accepts, in bytes: `?max_message=`, else the protocol's limit.
-fn message_max_of(query: Option<&str>) -> Result<u32, HttpResponse> {
+pub(super) fn message_max_of(query: Option<&str>) -> Result<u32, HttpResponse> {
     let Some(requested) = parameter(query, "max_message=") else {
         return Ok(MESSAGE_BYTES_MAX as u32);
     };
@@ -294,7 +294,10 @@ fn message_max_of(query: Option<&str>) -> Result<u32, HttpResponse> {
 }
 
 /// First known subprotocol, else `?encoding=`, else MessagePack; and true if a subprotocol decided.
-fn encoding_of(headers: &HeaderMap, query: Option<&str>) -> Result<(Encoding, bool), HttpResponse> {
+pub(super) fn encoding_of(
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Result<(Encoding, bool), HttpResponse> {
     let known = || Encoding::ALL.map(Encoding::subprotocol).join(", ");
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         let values = headers

@@ -52,3 +52,33 @@ fn configs_are_accepted_or_rejected_with_bounded_problems() {
 fn texts_of_values_are_written_as_they_are_read() {
     fuzz(&harness::values::TARGET);
 }
+
+#[test]
+fn published_records_are_the_same_in_both_encodings() {
+    fuzz(&harness::publish::TARGET);
+}
+
+#[test]
+fn recordings_account_for_every_row_in_constant_memory() {
+    fuzz(&harness::recording::TARGET);
+}
+
+#[test]
+fn states_are_read_as_written_and_damaged_ones_rejected() {
+    fuzz(&harness::state::TARGET);
+}
+
+#[test]
+fn queries_hosts_and_addresses_are_bounded_and_read_as_written() {
+    fuzz(&harness::web::TARGET);
+}
+
+#[test]
+fn derived_events_are_consistent_for_extreme_values() {
+    fuzz(&harness::derive::TARGET);
+}
+
+#[test]
+fn sessions_act_on_subscribed_topics_only_in_linear_time() {
+    fuzz(&harness::session::TARGET);
+}

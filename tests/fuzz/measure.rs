@@ -6,8 +6,6 @@ use tickcast::clock::thread_cpu_time;
 
 use crate::harness::Target;
 
-/// Processor time that any input may take in a debug build.
-const TIME_CONSTANT: Duration = Duration::from_millis(20);
 /// Processor time that each byte of an input may take in a debug build.
 const TIME_PER_BYTE: Duration = Duration::from_micros(10);
 /// Below this, the time of an input says nothing about growth.
@@ -22,7 +20,7 @@ const REPEATS: usize = 5;
 pub(crate) fn assert_bounded(target: &Target, input: &[u8]) {
     let mut took = Duration::MAX;
     let mut held = 0;
-    let longest = TIME_CONSTANT + TIME_PER_BYTE * input.len() as u32;
+    let longest = Duration::from_millis(target.millis) + TIME_PER_BYTE * input.len() as u32;
     for _ in 0..REPEATS {
         let begun = thread_cpu_time();
         held = allocation_counter::measure(|| (target.work)(input)).bytes_max;

@@ -2,7 +2,7 @@
 
 use tickcast::config::Config;
 
-use super::{Memory, Target, assert_printable};
+use super::{MILLIS, Memory, Target, assert_printable};
 
 pub(crate) const TARGET: Target = Target {
     name: "config",
@@ -13,6 +13,7 @@ pub(crate) const TARGET: Target = Target {
         per_byte: 400,
         constant: 2 << 20,
     },
+    millis: MILLIS,
     bytes_max: 1 << 20,
     words: &[
         b"sources:\n",

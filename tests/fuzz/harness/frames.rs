@@ -2,7 +2,7 @@
 
 use tickcast::shard::{Incoming, MessageReader};
 
-use super::{Memory, Target, pieces};
+use super::{MILLIS, Memory, Target, pieces};
 
 /// Limit of a message, lower than the default so that inputs exceed it.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -16,6 +16,7 @@ pub(crate) const TARGET: Target = Target {
         per_byte: 16,
         constant: 64 << 10,
     },
+    millis: MILLIS,
     bytes_max: 64 << 10,
     words: &[
         b"\x81\x80",

@@ -6,11 +6,17 @@
 //! product does with the input, once.
 
 pub(crate) mod config;
+pub(crate) mod derive;
 pub(crate) mod frames;
+pub(crate) mod publish;
+pub(crate) mod recording;
 pub(crate) mod request;
 pub(crate) mod scan;
 pub(crate) mod server_message;
+pub(crate) mod session;
+pub(crate) mod state;
 pub(crate) mod values;
+pub(crate) mod web;
 
 /// Target with its bounds.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +29,8 @@ pub(crate) struct Target {
     pub(crate) work: fn(&[u8]),
     /// Maximum memory that `work` holds at once.
     pub(crate) memory: Memory,
+    /// Maximum processor time of `work` in a debug build, in milliseconds, besides that of each byte.
+    pub(crate) millis: u64,
     /// Maximum length of an input in the product, in bytes.
     pub(crate) bytes_max: usize,
     /// Words that mutations insert.
@@ -43,6 +51,9 @@ const OF_A_MESSAGE: Memory = Memory {
     per_byte: 16,
     constant: 64 << 10,
 };
+
+/// Time of an input that does not unpack to a longer one.
+const MILLIS: u64 = 20;
 
 /// Maximum number of characters of an error message.
 const ERROR_CHARS_MAX: usize = 1000;

@@ -3,13 +3,14 @@
 use tickcast::codec::{decode_request, encode_request};
 use tickcast::protocol::{Encoding, Op, Request, Subscribe};
 
-use super::{OF_A_MESSAGE, Target, assert_printable};
+use super::{MILLIS, OF_A_MESSAGE, Target, assert_printable};
 
 pub(crate) const TARGET: Target = Target {
     name: "request",
     check,
     work,
     memory: OF_A_MESSAGE,
+    millis: MILLIS,
     bytes_max: 64 << 10,
     words: &[
         b"\"op\":\"subscribe\"",

@@ -2,7 +2,7 @@
 
 use tickcast::load::scan::{Found, FrameError, Scanner, Want};
 
-use super::{Memory, Target, pieces};
+use super::{MILLIS, Memory, Target, pieces};
 
 pub(crate) const TARGET: Target = Target {
     name: "scan",
@@ -12,6 +12,7 @@ pub(crate) const TARGET: Target = Target {
         per_byte: 8,
         constant: 64 << 10,
     },
+    millis: MILLIS,
     bytes_max: 256 << 10,
     words: &[
         b"\x82\x01\x90",

@@ -4,7 +4,7 @@ use tickcast::client::EventRef;
 use tickcast::codec::{decode_server_message, encode_control, visit_events};
 use tickcast::protocol::{Control, Encoding, ServerMessage};
 
-use super::{Memory, Target, assert_printable};
+use super::{MILLIS, Memory, Target, assert_printable};
 
 pub(crate) const TARGET: Target = Target {
     name: "server_message",
@@ -15,6 +15,7 @@ pub(crate) const TARGET: Target = Target {
         per_byte: 64,
         constant: 64 << 10,
     },
+    millis: MILLIS,
     bytes_max: 512 << 10,
     words: &[
         b"\"op\":\"snapshot\"",

@@ -3,13 +3,14 @@
 use tickcast::market::{Symbol, UnixNanos, parse_decimal};
 use tickcast::topic::{TopicName, TopicPattern};
 
-use super::{OF_A_MESSAGE, Target, assert_printable};
+use super::{MILLIS, OF_A_MESSAGE, Target, assert_printable};
 
 pub(crate) const TARGET: Target = Target {
     name: "values",
     check,
     work,
     memory: OF_A_MESSAGE,
+    millis: MILLIS,
     bytes_max: 64 << 10,
     words: &[
         b"trade:",

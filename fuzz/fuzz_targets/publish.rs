@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../tests/fuzz/harness/mod.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (harness::publish::TARGET.check)(bytes));
