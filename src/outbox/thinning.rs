@@ -329,8 +329,12 @@ impl Outbox {
             if state.merges(degraded) {
                 // The events that were taken out are behind the tail again, from where the last
                 // value accounts for them.
-                state.set_tail(tails[slot.index()]);
-                if state.mark_pending() {
+                let tail = tails[slot.index()];
+                state.set_tail(tail);
+                // Of those before a queued gap nothing is left to send: the gap counts them as
+                // merged, and the state that follows it is sent only if nothing is pending.
+                let has_newer = view.replica.head(state.topic) > tail;
+                if has_newer && state.mark_pending() {
                     self.waiting.pending.push_back((slot, view.now));
                 }
             }

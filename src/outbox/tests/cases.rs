@@ -459,3 +459,19 @@ fn adjacent_gaps_of_different_causes_become_one_with_cause_slow() {
     let gaps: Vec<_> = rig.gaps.iter().map(|gap| gap.cause).collect();
     assert_eq!(gaps, [GapCause::Slow]);
 }
+
+#[test]
+fn the_state_behind_a_gap_is_sent_though_events_before_it_were_merged() {
+    const TICKS: &str = "quote:A";
+    let mut rig = holding(&[TICKS], Mode::Raw, Some(OnSlow::Conflate));
+    block(&mut rig);
+    publish(&mut rig, TICKS, 1);
+    publish_unseen(&mut rig, TICKS, 4);
+    rig.restore();
+    rig.tick(Duration::from_millis(600));
+    assert_eq!(level(&rig), LagLevel::Degraded, "event 1 is merged");
+    let rig = settled(rig);
+    let gap = rig.gaps.last().map(|gap| (gap.from, gap.to, gap.cause));
+    assert_eq!(gap, Some((Seq(2), Seq(5), GapCause::Bus)));
+    assert_eq!(snapshots(&rig, TICKS).last(), Some(&Seq(5)));
+}
