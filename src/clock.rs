@@ -11,6 +11,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+#[cfg(feature = "internals")]
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "internals")]
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -42,6 +46,18 @@ pub struct Clock {
     anchor: Instant,
     /// Shared by all copies and never freed: a clock lives as long as its process.
     course: &'static ArcSwap<Course>,
+    /// Time of a simulation, which replaces the course.
+    #[cfg(feature = "internals")]
+    simulated: Option<&'static SimulatedTime>,
+}
+
+/// Time of a simulation: it passes only as far as it is told to, and with each reading.
+#[cfg(feature = "internals")]
+#[derive(Debug)]
+struct SimulatedTime {
+    now: AtomicU64,
+    /// Nanoseconds that pass with each reading.
+    per_reading: AtomicU64,
 }
 
 /// Course of the clock: one rate up to a moment, and another from then on. Times are relative to
@@ -178,11 +194,41 @@ impl Clock {
         Self {
             anchor: Instant::now(),
             course: Box::leak(Box::new(ArcSwap::from_pointee(course))),
+            #[cfg(feature = "internals")]
+            simulated: None,
+        }
+    }
+
+    /// Creates a clock that shows `time` until it is set to another one.
+    #[cfg(feature = "internals")]
+    pub fn simulated(time: UnixNanos) -> Self {
+        let simulated = SimulatedTime {
+            now: AtomicU64::new(time.0),
+            per_reading: AtomicU64::new(0),
+        };
+        Self {
+            simulated: Some(Box::leak(Box::new(simulated))),
+            ..Self::start()
+        }
+    }
+
+    /// Sets a simulated clock forward, and the time that passes with each reading from then on.
+    #[cfg(feature = "internals")]
+    pub fn advance_to(&self, time: UnixNanos, per_reading: Duration) {
+        if let Some(simulated) = self.simulated {
+            simulated.now.fetch_max(time.0, Ordering::Relaxed);
+            let nanos = per_reading.as_nanos() as u64;
+            simulated.per_reading.store(nanos, Ordering::Relaxed);
         }
     }
 
     /// Current time; never earlier than a previous result.
     pub fn now(&self) -> UnixNanos {
+        #[cfg(feature = "internals")]
+        if let Some(SimulatedTime { now, per_reading }) = self.simulated {
+            let passed = per_reading.load(Ordering::Relaxed);
+            return UnixNanos(now.fetch_add(passed, Ordering::Relaxed));
+        }
         // Read the moment first, so that a course that begins later shows at least its start.
         let moment = self.anchor.elapsed();
         self.course.load().at(moment)
@@ -226,6 +272,26 @@ impl Clock {
             course.after.moment(time)
         };
         tokio::time::Instant::from_std(self.anchor + moment)
+    }
+
+    /// Timer that expires once, when this clock shows `time` if its rate does not change.
+    pub fn timer(&self, time: UnixNanos) -> impl Future<Output = ()> + use<> {
+        let clock = *self;
+        async move {
+            #[cfg(feature = "internals")]
+            if clock.simulated.is_some() {
+                // Nothing wakes it: a simulation polls again once it has set the clock.
+                return std::future::poll_fn(|_| {
+                    if clock.now() >= time {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                })
+                .await;
+            }
+            tokio::time::sleep_until(clock.instant_at(time)).await;
+        }
     }
 
     /// Waits until this clock shows `time`.

@@ -22,6 +22,7 @@ pub use emit::{
 pub use saved::{RestoredState, SavedState};
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,7 +133,28 @@ impl Bus {
 
     /// Publishes until all emitters are dropped or a stop is queued; returns the state to save.
     pub fn run(mut self, mut queue: InputQueue) -> SavedState {
-        self.publish_until_stopped(&mut queue);
+        while let Some(first) = queue.wait() {
+            if self.publish_queued(first, &mut queue).is_break() {
+                break;
+            }
+        }
+        self.into_saved()
+    }
+
+    /// Publishes what is queued, up to one batch, without waiting. Returns false if nothing is.
+    #[cfg(feature = "internals")]
+    pub fn step(&mut self, queue: &mut InputQueue) -> bool {
+        let first = queue.poll();
+        let is_queued = first.is_some();
+        if let Some(first) = first {
+            // A simulation stops the bus by not stepping it any more.
+            let _stopped = self.publish_queued(first, queue);
+        }
+        is_queued
+    }
+
+    /// State to save once the bus has stopped.
+    pub fn into_saved(self) -> SavedState {
         let (times, instruments) = self.derive.save(&self.out.catalog);
         SavedState {
             times,
@@ -147,30 +169,33 @@ impl Bus {
         self.clock.now().max(self.heritage.tx)
     }
 
-    fn publish_until_stopped(&mut self, queue: &mut InputQueue) {
-        while let Some(first) = queue.wait() {
-            self.out.tx = self.now();
-            let mut next = Some(first);
-            while let Some(input) = next {
-                match input {
-                    Input::Emitted(source, emitted, received) => {
-                        self.meters.receive(source.0 as usize, &emitted, received);
-                        for emit in emitted {
-                            self.take(source, emit, received);
-                        }
+    /// Publishes an input and those queued behind it, up to one batch. Breaks at a stop.
+    fn publish_queued(&mut self, first: Input, queue: &mut InputQueue) -> ControlFlow<()> {
+        self.out.tx = self.now();
+        let mut next = Some(first);
+        while let Some(input) = next {
+            match input {
+                Input::Emitted(source, emitted, received) => {
+                    self.meters.receive(source.0 as usize, &emitted, received);
+                    for emit in emitted {
+                        self.take(source, emit, received);
                     }
-                    Input::Checkpoint(reply) => self.answer_checkpoint(reply),
-                    Input::Stop => return self.publish(),
                 }
-                next = if self.out.items.len() < BATCH_ITEMS_MAX {
-                    queue.poll()
-                } else {
-                    None
-                };
+                Input::Checkpoint(reply) => self.answer_checkpoint(reply),
+                Input::Stop => {
+                    self.publish();
+                    return ControlFlow::Break(());
+                }
             }
-            self.publish();
-            self.metrics.queue_fill.set(queue.fill());
+            next = if self.out.items.len() < BATCH_ITEMS_MAX {
+                queue.poll()
+            } else {
+                None
+            };
         }
+        self.publish();
+        self.metrics.queue_fill.set(queue.fill());
+        ControlFlow::Continue(())
     }
 
     fn answer_checkpoint(&mut self, reply: oneshot::Sender<Arc<Checkpoint>>) {

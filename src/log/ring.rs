@@ -1,5 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+#[cfg(feature = "internals")]
+use std::sync::{Mutex, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -19,6 +21,9 @@ pub struct Log {
     bytes: AtomicUsize,
     bytes_max: usize,
     readers: Box<[Notify]>,
+    /// All batches, for a simulation that observes them.
+    #[cfg(feature = "internals")]
+    observed: OnceLock<Mutex<Vec<Arc<Batch>>>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,8 @@ impl Log {
             bytes: AtomicUsize::new(0),
             bytes_max,
             readers: (0..readers).map(|_| Notify::new()).collect(),
+            #[cfg(feature = "internals")]
+            observed: OnceLock::new(),
         })
     }
 
@@ -67,10 +74,13 @@ impl Log {
         {
             self.evict_oldest();
         }
-        self.slot(number).store(Some(Arc::new(Numbered {
-            number,
-            batch: Arc::new(batch),
-        })));
+        let batch = Arc::new(batch);
+        #[cfg(feature = "internals")]
+        if let Some(Ok(mut observed)) = self.observed.get().map(Mutex::lock) {
+            observed.push(Arc::clone(&batch));
+        }
+        self.slot(number)
+            .store(Some(Arc::new(Numbered { number, batch })));
         self.bytes.fetch_add(footprint, Ordering::Relaxed);
         self.head.store(number + 1, Ordering::Release);
         for reader in &self.readers {
@@ -116,6 +126,17 @@ impl Log {
             Some(there) if there.number == number => Next::Batch(Arc::clone(&there.batch)),
             _ => Next::Overrun,
         }
+    }
+
+    /// Takes the batches published since the last call, dropped ones included. The first call
+    /// begins the observation.
+    #[cfg(feature = "internals")]
+    pub fn observe(&self) -> Vec<Arc<Batch>> {
+        let observed = self.observed.get_or_init(Mutex::default).lock();
+        observed.map_or_else(
+            |_| Vec::new(),
+            |mut observed| std::mem::take(&mut *observed),
+        )
     }
 
     /// Wake-up signal of a reader.

@@ -128,7 +128,7 @@ impl Shard {
         let (encoding, peer) = (adopted.encoding, adopted.peer);
         let refused = adopted.permit.is_none();
         let (key, read_ahead) = self.insert(adopted);
-        self.handle.set_connections(self.connections.len());
+        self.count_connections();
         self.feed.metrics.connections.inc();
         self.feed.metrics.opened.inc();
         tracing::debug!(shard = self.number, connection = key.0, %peer, "connected");

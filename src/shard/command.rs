@@ -212,9 +212,14 @@ pub struct ShardHandle {
 /// Maximum number of queued commands.
 const COMMANDS_MAX: usize = 4096;
 
+/// Queue of commands to a shard.
+pub(super) fn commands() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
+    mpsc::channel(COMMANDS_MAX)
+}
+
 impl ShardHandle {
     pub(super) fn new(runtime: tokio::runtime::Handle) -> (Self, mpsc::Receiver<Command>) {
-        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (commands, receiver) = commands();
         (
             Self {
                 commands,
@@ -225,6 +230,11 @@ impl ShardHandle {
         )
     }
 
+    /// Counter of the connections, written by the shard.
+    pub(super) fn counter(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connections)
+    }
+
     /// Sends a command, waiting while the queue is full. Returns false once the shard has stopped.
     pub async fn send(&self, command: Command) -> bool {
         self.commands.send(command).await.is_ok()
@@ -233,10 +243,6 @@ impl ShardHandle {
     /// Number of its connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_connections(&self, connections: usize) {
-        self.connections.store(connections, Ordering::Relaxed);
     }
 
     /// The catalog as of now; `None` once the shard has stopped.

@@ -18,7 +18,7 @@ use super::reader::websocket_config;
 use super::sockets::{Ready, Sockets};
 use super::timers::{Due, Timers};
 use super::turn_events::FanOut;
-use super::{SERVING_MAX, Shard};
+use super::{Parts, SERVING_MAX, Shard};
 use crate::bus::Emitter;
 use crate::limits::ShardLimits;
 use crate::log::{Checkpoint, DemandSignal, Log, Next, Replica};
@@ -44,41 +44,19 @@ pub fn spawn(
         .enable_all()
         .build()?;
     let (handle, commands) = ShardHandle::new(runtime.handle().clone());
-    let shard = Shard {
-        number,
-        limits: Arc::new(config.limits.requests),
-        websocket: websocket_config(config.limits.requests.message_bytes as usize),
-        handle: handle.clone(),
-        connections: Connections::default(),
-        fan_out: FanOut::default(),
-        meters: Meters::new(metrics.add_shard(number)),
-        pauses: PauseDetector::default(),
-        pacing: Pacing::default(),
-        sockets: {
-            let _registers_with_it = runtime.enter();
-            Sockets::new()?
-        },
-        timers: Timers::default(),
-        read_buffer: vec![0; READ_BYTES].into(),
-        draining: false,
-        reviews: Reviews::default(),
-        snapshots: VecDeque::new(),
-        drained: None,
-        flush_at: UnixNanos::default(),
-        feed: Feed {
-            next: log.head(),
-            log,
-            bus,
-            restoring: None,
-            replica: Replica::new(config.epoch, config.limits.history),
-            last_values: LastValueCache::default(),
-            counts: Counts::default(),
-            metrics,
-            intervals: Vec::new(),
-            now: config.clock.now(),
-            config,
-        },
+    let sockets = {
+        let _registers_with_it = runtime.enter();
+        Sockets::new()?
     };
+    let shard = Shard::new(Parts {
+        number,
+        config,
+        log,
+        bus,
+        metrics,
+        sockets,
+        connected: handle.counter(),
+    });
     let run = move || {
         let _fatal = crate::fatal::FatalPanic("shard");
         runtime.block_on(tokio::task::coop::unconstrained(shard.run(commands)));
@@ -91,7 +69,7 @@ pub fn spawn(
 
 /// Reasons for the end of a wait.
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
-enum Woken {
+pub(super) enum Woken {
     /// A batch, a socket or a timer.
     Due,
     /// A command; `None` once all handles are dropped.
@@ -101,6 +79,52 @@ enum Woken {
 }
 
 impl Shard {
+    /// A shard without connections, at the end of the log.
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            number,
+            config,
+            log,
+            bus,
+            metrics,
+            sockets,
+            connected,
+        } = parts;
+        Self {
+            number,
+            limits: Arc::new(config.limits.requests),
+            websocket: websocket_config(config.limits.requests.message_bytes as usize),
+            connected,
+            connections: Connections::default(),
+            fan_out: FanOut::default(),
+            meters: Meters::new(metrics.add_shard(number)),
+            pauses: PauseDetector::default(),
+            pacing: Pacing::default(),
+            sockets,
+            ready: Vec::new(),
+            timers: Timers::default(),
+            read_buffer: vec![0; READ_BYTES].into(),
+            draining: false,
+            reviews: Reviews::default(),
+            snapshots: VecDeque::new(),
+            drained: None,
+            flush_at: UnixNanos::default(),
+            feed: Feed {
+                next: log.head(),
+                log,
+                bus,
+                restoring: None,
+                replica: Replica::new(config.epoch, config.limits.history),
+                last_values: LastValueCache::default(),
+                counts: Counts::default(),
+                metrics,
+                intervals: Vec::new(),
+                now: config.clock.now(),
+                config,
+            },
+        }
+    }
+
     /// Applies other limits and times.
     pub(super) fn tune(&mut self, limits: ShardLimits, demand: Arc<[Arc<DemandSignal>]>) {
         self.feed.config.limits = limits;
@@ -111,49 +135,58 @@ impl Shard {
 
     /// Runs until all handles are dropped.
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut ready = Vec::new();
         let mut busy = false;
         loop {
             // Every turn ends in the runtime once, which polls the sockets and continues
             // handshakes, however fast the log grows.
             if busy {
                 tokio::task::yield_now().await;
-            } else if !self.wait(&mut commands).await {
-                return;
+            } else {
+                let woken = self.wait(&mut commands).await;
+                if !self.on_woken(woken) {
+                    return;
+                }
             }
-            self.feed.now = self.feed.config.clock.now();
-            if let Some(pause) = self
-                .pauses
-                .begin(self.feed.now, !self.connections.is_empty())
-            {
-                self.excuse_pause(pause);
-            }
-            self.feed.counts.settle(self.feed.now);
-            busy = self.take_commands(&mut commands);
-            busy |= self.make_snapshots();
-            busy |= self.review_some();
-            self.sockets.take(&mut ready);
-            self.serve(&mut ready);
-            let flushes = self.feed.now >= self.flush_at;
-            let has_more = self.leaves_log_until().is_none() && self.take_batches();
-            busy |= has_more;
-            if flushes && (!self.fan_out.events.is_empty() || self.connections.has_dirty()) {
-                self.flush_at = self.feed.now.plus(self.feed.config.limits.flush_window);
-            }
-            self.deliver(flushes);
-            self.take_timers();
-            busy |= flushes && self.flush();
-            self.send_round(has_more);
-            let ended = self.feed.config.clock.now();
-            self.feed.counts.settle(ended);
-            super::meters::report(&mut self.feed.counts, &self.feed.metrics);
-            self.meters.turned(self.feed.now, ended);
+            busy = self.turn(&mut commands);
         }
+    }
+
+    /// One turn. Returns true if there is more to do at once.
+    pub(super) fn turn(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
+        self.feed.now = self.feed.config.clock.now();
+        if let Some(pause) = self
+            .pauses
+            .begin(self.feed.now, !self.connections.is_empty())
+        {
+            self.excuse_pause(pause);
+        }
+        self.feed.counts.settle(self.feed.now);
+        let mut busy = self.take_commands(commands);
+        busy |= self.make_snapshots();
+        busy |= self.review_some();
+        self.serve();
+        let flushes = self.feed.now >= self.flush_at;
+        let has_more = self.leaves_log_until().is_none() && self.take_batches();
+        busy |= has_more;
+        if flushes && (!self.fan_out.events.is_empty() || self.connections.has_dirty()) {
+            self.flush_at = self.feed.now.plus(self.feed.config.limits.flush_window);
+        }
+        self.deliver(flushes);
+        self.take_timers();
+        busy |= flushes && self.flush();
+        self.send_round(has_more);
+        let ended = self.feed.config.clock.now();
+        self.feed.counts.settle(ended);
+        super::meters::report(&mut self.feed.counts, &self.feed.metrics);
+        self.meters.turned(self.feed.now, ended);
+        busy
     }
 
     /// Reads ready sockets and executes their requests, for at most [`SERVING_MAX`]; then events
     /// are delivered first.
-    fn serve(&mut self, ready: &mut Vec<Ready>) {
+    fn serve(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.sockets.take(&mut ready);
         let mut found = ready.drain(..);
         for ready in found.by_ref() {
             self.on_ready(ready);
@@ -169,37 +202,42 @@ impl Shard {
                 }
             }
             self.sockets.put_back(found);
+        } else {
+            drop(found);
         }
+        self.ready = ready;
     }
 
-    /// Waits for work. Returns false once all handles are dropped.
-    async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
-        let leaves_log_until = self.leaves_log_until();
+    /// Time of the next turn if nothing wakes the shard before.
+    pub(super) fn due_at(&self) -> Option<UnixNanos> {
         let gathered = self.connections.has_dirty().then_some(self.flush_at);
         let look = (!self.connections.is_empty()).then(|| self.feed.now.plus(LOOK_EVERY));
-        let next_timer = self
-            .timers
+        self.timers
             .next()
             .into_iter()
             .chain(look)
             .chain(gathered)
             .chain(self.pacing.due_at())
-            .chain(leaves_log_until)
+            .chain(self.leaves_log_until())
             .chain(self.feed.counts.report_at())
             .min()
-            .map(|at| self.feed.config.clock.instant_at(at));
-        let leaves_log = self.feed.restoring.is_some() || leaves_log_until.is_some();
+    }
+
+    /// Waits for work.
+    pub(super) async fn wait(&mut self, commands: &mut mpsc::Receiver<Command>) -> Woken {
+        let next_timer = self.due_at().map(|at| self.feed.config.clock.timer(at));
+        let leaves_log = self.feed.restoring.is_some() || self.leaves_log_until().is_some();
         let mut has_waited = false;
         let woken = {
             let timer = async {
                 match next_timer {
-                    Some(at) => tokio::time::sleep_until(at).await,
+                    Some(timer) => timer.await,
                     None => std::future::pending().await,
                 }
             };
             let restored = async {
                 match &mut self.feed.restoring {
-                    Some(answer) => answer.await.ok(),
+                    Some(request) => request.answer().await,
                     None => std::future::pending().await,
                 }
             };
@@ -224,6 +262,11 @@ impl Shard {
         if !has_waited {
             tokio::task::yield_now().await;
         }
+        woken
+    }
+
+    /// Begins a turn that something has woken. Returns false once all handles are dropped.
+    pub(super) fn on_woken(&mut self, woken: Woken) -> bool {
         self.feed.now = self.feed.config.clock.now();
         match woken {
             Woken::Due => {}

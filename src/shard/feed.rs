@@ -1,8 +1,8 @@
 //! Reading side of the log: cursor, replica, and the state that outboxes use.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-
-use tokio::sync::oneshot;
 
 use crate::access::{Entitlements, Seats};
 use crate::bus::Emitter;
@@ -31,6 +31,28 @@ pub struct ShardConfig {
     pub seats: Arc<Seats>,
 }
 
+/// Request for a checkpoint, which the waits of the shard make and continue.
+pub(super) struct Restoring(Pin<Box<dyn Future<Output = Option<Arc<Checkpoint>>> + Send>>);
+
+impl Restoring {
+    pub(super) fn new(
+        request: impl Future<Output = Option<Arc<Checkpoint>>> + Send + 'static,
+    ) -> Self {
+        Self(Box::pin(request))
+    }
+
+    /// The checkpoint; `None` if the bus has stopped.
+    pub(super) async fn answer(&mut self) -> Option<Arc<Checkpoint>> {
+        self.0.as_mut().await
+    }
+}
+
+impl fmt::Debug for Restoring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Restoring")
+    }
+}
+
 /// State of all topics as of the latest routed batch, with the time and the counters of this turn.
 #[derive(Debug)]
 pub(super) struct Feed {
@@ -40,8 +62,8 @@ pub(super) struct Feed {
     /// Number of the next batch to read.
     pub next: u64,
     pub bus: Emitter,
-    /// Checkpoint that was requested after an overrun.
-    pub restoring: Option<oneshot::Receiver<Arc<Checkpoint>>>,
+    /// Request for a checkpoint after an overrun.
+    pub restoring: Option<Restoring>,
     pub replica: Replica,
     pub last_values: LastValueCache,
     /// Work of all connections in this turn.

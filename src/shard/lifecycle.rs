@@ -1,5 +1,6 @@
 //! Keepalive, closing and draining of connections.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shard;
@@ -126,6 +127,11 @@ impl Shard {
         self.remove(key);
     }
 
+    pub(super) fn count_connections(&self) {
+        self.connected
+            .store(self.connections.len(), Ordering::Relaxed);
+    }
+
     /// Removes a connection and closes its socket.
     pub(super) fn remove(&mut self, key: ConnectionKey) {
         let held: Vec<(TopicId, SlotId)> =
@@ -144,7 +150,7 @@ impl Shard {
             .change_late(connection.level_reported, LagLevel::Ok);
         let _counted: (Option<Permit>, Option<Admitted>) =
             (connection.peer.permit, connection.peer.admitted);
-        self.handle.set_connections(self.connections.len());
+        self.count_connections();
         self.feed.metrics.connections.dec();
         if self.connections.is_empty() {
             debug_assert_eq!(self.fan_out.raw, 0, "each subscription is counted off");

@@ -27,6 +27,8 @@ mod reader;
 mod recovery;
 pub mod registry;
 mod route;
+#[cfg(feature = "internals")]
+pub mod simulated;
 mod snapshots;
 mod sockets;
 mod timers;
@@ -46,12 +48,16 @@ pub use transport::Transport;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use crate::bus::Emitter;
+use crate::log::Log;
 use crate::market::UnixNanos;
+use crate::metrics::Metrics;
 use crate::protocol::Limits;
 use connections::Connections;
 use entitle::Reviews;
@@ -60,12 +66,23 @@ use meters::Meters;
 use pacing::Pacing;
 use pause::PauseDetector;
 use snapshots::Snapshots;
-use sockets::Sockets;
+use sockets::{Ready, Sockets};
 use timers::Timers;
 use turn_events::FanOut;
 
 /// Time that a turn spends on requests; a single slice of a request is far shorter.
 const SERVING_MAX: Duration = Duration::from_micros(500);
+
+/// Surroundings of a new shard.
+struct Parts {
+    number: usize,
+    config: ShardConfig,
+    log: Arc<Log>,
+    bus: Emitter,
+    metrics: Arc<Metrics>,
+    sockets: Sockets,
+    connected: Arc<AtomicUsize>,
+}
 
 /// Thread that owns a share of the connections.
 #[derive(Debug)]
@@ -77,11 +94,14 @@ pub struct Shard {
     websocket: WebSocketConfig,
     /// Limits of a client's requests.
     limits: Arc<Limits>,
-    handle: ShardHandle,
+    /// Number of connections, for other threads.
+    connected: Arc<AtomicUsize>,
     meters: Meters,
     pauses: PauseDetector,
     pacing: Pacing,
     sockets: Sockets,
+    /// List of ready sockets, empty between turns.
+    ready: Vec<Ready>,
     timers: Timers,
     /// Read buffer of all sockets.
     read_buffer: Box<[u8]>,

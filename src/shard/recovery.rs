@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::Shard;
+use super::feed::Restoring;
 use crate::log::{Checkpoint, SourceId, TopicId};
 use crate::outbox::{Outbox, SlotId, View};
 use crate::protocol::Epoch;
@@ -16,15 +15,8 @@ impl Shard {
             shard = self.number,
             "log overrun; requesting a checkpoint from the bus"
         );
-        let (answer, receiver) = oneshot::channel();
-        self.feed.restoring = Some(receiver);
         let bus = self.feed.bus.clone();
-        tokio::spawn(async move {
-            if let Some(checkpoint) = bus.checkpoint().await {
-                // A shard that has stopped in the meantime needs none.
-                let _stopped = answer.send(checkpoint);
-            }
-        });
+        self.feed.restoring = Some(Restoring::new(async move { bus.checkpoint().await }));
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) {

@@ -9,6 +9,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::connection::ConnectionKey;
+#[cfg(feature = "internals")]
+use super::simulated::ReadySockets;
 use super::transport::Transport;
 
 /// Events taken from the kernel at once.
@@ -28,10 +30,20 @@ pub(super) struct Ready {
 /// Sockets of a shard, and the connections that are served in the next turn.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    poll: AsyncFd<Poll>,
-    events: Events,
+    poll: PollSet,
     /// Served in the next turn, whether or not their sockets become ready.
     next: Vec<Ready>,
+}
+
+/// Notifier of readiness.
+#[derive(Debug)]
+enum PollSet {
+    Kernel {
+        poll: AsyncFd<Poll>,
+        events: Events,
+    },
+    #[cfg(feature = "internals")]
+    Simulated(ReadySockets),
 }
 
 impl Sockets {
@@ -42,15 +54,47 @@ impl Sockets {
     )]
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            poll: AsyncFd::with_interest(Poll::new()?, Interest::READABLE)?,
-            events: Events::with_capacity(EVENTS_AT_ONCE),
+            poll: PollSet::Kernel {
+                poll: AsyncFd::with_interest(Poll::new()?, Interest::READABLE)?,
+                events: Events::with_capacity(EVENTS_AT_ONCE),
+            },
             next: Vec::new(),
         })
     }
 
+    /// An empty set of simulated sockets.
+    #[cfg(feature = "internals")]
+    pub(super) fn simulated() -> Self {
+        Self {
+            poll: PollSet::Simulated(ReadySockets::default()),
+            next: Vec::new(),
+        }
+    }
+
+    /// True if there is a connection to serve, as far as a simulation knows.
+    #[cfg(feature = "internals")]
+    pub(super) fn has_ready(&self) -> bool {
+        let is_reported = match &self.poll {
+            PollSet::Kernel { .. } => false,
+            PollSet::Simulated(ready) => !ready.is_empty(),
+        };
+        is_reported || !self.next.is_empty()
+    }
+
     /// Adds the socket of a connection. It leaves the set when it is closed.
     pub(super) fn add(&self, key: ConnectionKey, transport: &mut Transport) -> io::Result<()> {
-        transport.register(self.poll.get_ref().registry(), Token(key.0 as usize))
+        match &self.poll {
+            PollSet::Kernel { poll, .. } => {
+                transport.register(poll.get_ref().registry(), Token(key.0 as usize))
+            }
+            #[cfg(feature = "internals")]
+            PollSet::Simulated(ready) => {
+                if let Transport::Simulated(end) = transport {
+                    end.register(key, ready);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Serves a connection in the next turn.
@@ -69,18 +113,29 @@ impl Sockets {
 
     /// Waits until there is a connection to serve.
     pub(super) async fn ready(&self) {
-        if self.next.is_empty()
-            && let Ok(mut found) = self.poll.readable().await
-        {
-            // The events are still in the set.
-            found.retain_ready();
+        if !self.next.is_empty() {
+            return;
+        }
+        match &self.poll {
+            PollSet::Kernel { poll, .. } => {
+                if let Ok(mut found) = poll.readable().await {
+                    // The events are still in the set.
+                    found.retain_ready();
+                }
+            }
+            #[cfg(feature = "internals")]
+            PollSet::Simulated(ready) => ready.wait().await,
         }
     }
 
     /// Moves the connections to serve into `into`, which must be empty.
     pub(super) fn take(&mut self, into: &mut Vec<Ready>) {
         std::mem::swap(&mut self.next, into);
-        let Self { poll, events, .. } = self;
+        let (poll, events) = match &mut self.poll {
+            PollSet::Kernel { poll, events } => (poll, events),
+            #[cfg(feature = "internals")]
+            PollSet::Simulated(ready) => return ready.take(into),
+        };
         let mut is_last = false;
         while !is_last {
             let found = poll.try_io_mut(Interest::READABLE, |poll| {

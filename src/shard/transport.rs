@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use rustls::ServerConnection;
 
+#[cfg(feature = "internals")]
+use super::simulated::ServerEnd;
 use super::tls::TlsStream;
 
 /// Non-blocking byte stream of a client. All waiting is by the shard's poll set; no other file of
@@ -20,6 +22,9 @@ pub enum Transport {
     Plain(TcpStream),
     /// A TCP socket with TLS.
     Tls(Box<TlsStream<Socket>>),
+    /// A socket in memory.
+    #[cfg(feature = "internals")]
+    Simulated(ServerEnd),
 }
 
 /// Socket below TLS. Raises no signal if the client has closed it.
@@ -60,11 +65,13 @@ impl Transport {
         Ok(Self::Tls(Box::new(TlsStream::new(Socket(socket), session))))
     }
 
-    /// The socket itself.
-    fn socket(&self) -> &TcpStream {
+    /// The socket itself; `None` if it is in memory.
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => &stream.socket.0,
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(stream) => Some(&stream.socket.0),
+            #[cfg(feature = "internals")]
+            Self::Simulated(_) => None,
         }
     }
 
@@ -73,6 +80,8 @@ impl Transport {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => &mut stream.socket.0,
+            #[cfg(feature = "internals")]
+            Self::Simulated(_) => return Ok(()),
         };
         stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
@@ -83,6 +92,8 @@ impl Transport {
         match self {
             Self::Plain(stream) => Ok(rustix::net::send(&*stream, bytes, SendFlags::NOSIGNAL)?),
             Self::Tls(stream) => stream.write(bytes),
+            #[cfg(feature = "internals")]
+            Self::Simulated(end) => end.write(bytes),
         }
     }
 
@@ -92,6 +103,8 @@ impl Transport {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls(stream) => stream.flush(),
+            #[cfg(feature = "internals")]
+            Self::Simulated(_) => Ok(()),
         }
     }
 
@@ -101,12 +114,14 @@ impl Transport {
         match self {
             Self::Plain(stream) => stream.read(buffer),
             Self::Tls(stream) => stream.read(buffer),
+            #[cfg(feature = "internals")]
+            Self::Simulated(end) => end.read(buffer),
         }
     }
 
     /// True if a read that does not fill its buffer has emptied the socket.
     pub(super) const fn ends_short(&self) -> bool {
-        matches!(self, Self::Plain(_))
+        !matches!(self, Self::Tls(_))
     }
 
     /// True if the kernel has sent everything that was written since [`Self::expect_all_sent`].
@@ -116,7 +131,14 @@ impl Transport {
         {
             return false;
         }
-        let mut looked_at = [PollFd::new(self.socket(), PollFlags::OUT)];
+        #[cfg(feature = "internals")]
+        if let Self::Simulated(end) = self {
+            return end.is_sent();
+        }
+        let Some(socket) = self.socket() else {
+            return true;
+        };
+        let mut looked_at = [PollFd::new(socket, PollFlags::OUT)];
         let at_once = rustix::time::Timespec::default();
         poll(&mut looked_at, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
@@ -124,7 +146,9 @@ impl Transport {
     /// Makes the socket unwritable from now on while the kernel holds unsent bytes.
     pub(super) fn expect_all_sent(&self) {
         // Where the option is missing, the wait for the client's close frame begins a little early.
-        let _missing = socket2::SockRef::from(self.socket()).set_tcp_notsent_lowat(1);
+        let _missing = self
+            .socket()
+            .map(|socket| socket2::SockRef::from(socket).set_tcp_notsent_lowat(1));
     }
 
     /// Ends the stream in the way of its protocol, before it is dropped.
@@ -132,12 +156,20 @@ impl Transport {
         match self {
             Self::Plain(_) => {}
             Self::Tls(stream) => stream.notify_close(),
+            #[cfg(feature = "internals")]
+            Self::Simulated(_) => {}
         }
     }
 
     /// Discards unsent bytes and resets the connection when it is dropped.
     pub(super) fn reset_on_drop(&self) {
         // A connection that is broken already needs no reset.
-        let _gone_already = socket2::SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
+        let _gone_already = self
+            .socket()
+            .map(|socket| socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+        #[cfg(feature = "internals")]
+        if let Self::Simulated(end) = self {
+            end.reset_on_drop();
+        }
     }
 }
