@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::protocol::Limits;
 
+/// Max ciphertext per connection that waits in memory while the socket accepts none.
+pub const TLS_UNSENT_BYTES_MAX: usize = 64 << 10;
+
 /// Retention of past events, in addition to what snapshots need (config `bus.history`).
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryLimits {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use tickcast::client::{ClientTls, Trust};
 use tickcast::load::{
     LatencySummary, LoadError, ModeMix, Outcome, Plan, Probes, Share, Skew, TopicChoice, Update,
     run, run_with_topics,
@@ -113,6 +114,7 @@ impl Case {
 
     fn plan(
         &self,
+        kind: Kind,
         server: &Server,
         setup: &Setup,
         time: Duration,
@@ -141,7 +143,10 @@ impl Case {
             spin: true,
             storm: self.storm,
             ledger: false,
-            ..Plan::new(server.address, topics.clone())
+            tls: (kind == Kind::Tls)
+                .then(|| ClientTls::new(&Trust::Any))
+                .transpose()?,
+            ..Plan::new(server.feed, topics.clone())
         };
         Ok((plan, topics))
     }
@@ -165,7 +170,7 @@ impl Case {
         } else {
             setup.measured * self.longer
         };
-        let (plan, topics) = self.plan(&server, setup, time, round)?;
+        let (plan, topics) = self.plan(kind, &server, setup, time, round)?;
         let mut costs: Vec<(Cpu, Cpu)> = Vec::new();
         let mut memory = (0, 0);
         let mut failed = None;
@@ -221,7 +226,7 @@ impl Case {
         folder: &Path,
     ) -> Result<String> {
         let server = Server::start(kind, config, &setup.cores)?;
-        let (plan, topics) = self.plan(&server, setup, setup.measured, 0)?;
+        let (plan, topics) = self.plan(kind, &server, setup, setup.measured, 0)?;
         let title = format!("{}, {}", self.name, kind.name());
         let base = folder.join(format!("{}-{}", self.name, kind.name()));
         let mut profiler = None;
@@ -251,7 +256,7 @@ fn test(
     topics: &[String],
     watch: &mut dyn FnMut(Update<'_>) -> bool,
 ) -> Result<Outcome, LoadError> {
-    if kind == Kind::Tickcast {
+    if matches!(kind, Kind::Tickcast | Kind::Tls) {
         let ledger = true;
         run(
             &Plan {

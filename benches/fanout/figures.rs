@@ -155,6 +155,15 @@ impl Figures<'_> {
         Some(Series::ratios(own, other, of))
     }
 
+    /// The ratios of the same clients with TLS to those without.
+    fn tls(&self, case: &str, of: &dyn Fn(&Round) -> f64) -> Option<Series> {
+        let (with, without) = (
+            self.rounds(case, Kind::Tls)?,
+            self.rounds(case, Kind::Tickcast)?,
+        );
+        Some(Series::ratios(with, without, of))
+    }
+
     /// The ratios between the rounds of two cases.
     fn between(
         &self,
@@ -243,6 +252,7 @@ pub(crate) fn figures(found: &Found<'_>) -> Vec<Figure> {
         list: Vec::new(),
     };
     latency(&mut figures);
+    encryption(&mut figures);
     throughput(&mut figures);
     growth(&mut figures);
     memory(&mut figures);
@@ -293,6 +303,21 @@ fn latency(all: &mut Figures<'_>) {
     );
     let p50_ms: Value<'_> = &|round| round.published.p50 / 1e3;
     all.at_most("conflate: p50 ms", 5.0, all.own("conflate", p50_ms));
+}
+
+fn encryption(all: &mut Figures<'_>) {
+    all.at_most(
+        "fast: user CPU per delivery, TLS to plain",
+        1.35,
+        all.tls("fast", USER),
+    );
+    for (what, case, of) in [
+        ("fast: p99, TLS to plain", "fast", P99),
+        ("busy: user CPU per delivery, TLS to plain", "busy", USER),
+        ("busy: p99, TLS to plain", "busy", P99),
+    ] {
+        all.add(what, None, false, all.tls(case, of));
+    }
 }
 
 fn throughput(all: &mut Figures<'_>) {

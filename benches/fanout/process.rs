@@ -17,6 +17,8 @@ const TICKS_PER_S: f64 = 100.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Tickcast,
+    /// tickcast, and clients that connect with TLS.
+    Tls,
     Bare,
     Naive,
 }
@@ -25,6 +27,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Tickcast => "tickcast",
+            Self::Tls => "tls",
             Self::Bare => "bare",
             Self::Naive => "naive",
         }
@@ -59,6 +62,8 @@ impl Cpu {
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Address for clients, with or without TLS.
+    pub(crate) feed: SocketAddr,
 }
 
 impl Drop for Server {
@@ -79,6 +84,11 @@ impl Server {
                 .arg("serve")
                 .arg("--config")
                 .arg(config),
+            Kind::Tls => command
+                .arg(env!("CARGO_BIN_EXE_tickcast"))
+                .args(["serve", "--self-signed", "--tls-listen", "127.0.0.1:0"])
+                .arg("--config")
+                .arg(config),
             _ => command
                 .arg(std::env::current_exe()?)
                 .args(["--serve", kind.name()])
@@ -91,22 +101,27 @@ impl Server {
             .spawn()
             .context("taskset is of util-linux")?;
         let lines = BufReader::new(child.stdout.take().context("piped")?).lines();
-        let mut address = None;
+        let (mut address, mut with_tls) = (None, None);
         for line in lines {
             let line = line?;
-            if let Some(rest) = line.split("ws://").nth(1) {
-                address = rest
-                    .split('/')
-                    .next()
-                    .and_then(|address| address.parse().ok());
-            }
+            let parsed = |scheme| line.split(scheme).nth(1)?.split('/').next()?.parse().ok();
+            address = address.or_else(|| parsed("ws://"));
+            with_tls = with_tls.or_else(|| parsed("wss://"));
             if line.contains("files") {
                 break;
             }
         }
         let address =
             address.with_context(|| format!("{} ended before it listened", kind.name()))?;
-        Ok(Self { child, address })
+        let feed = match kind {
+            Kind::Tls => with_tls.context("no address with TLS")?,
+            _ => address,
+        };
+        Ok(Self {
+            child,
+            address,
+            feed,
+        })
     }
 
     pub(crate) fn id(&self) -> u32 {

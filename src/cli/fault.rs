@@ -1,11 +1,11 @@
 //! `tickcast fault`: injects faults into a source of a running server, to test clients.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-use super::{Exit, address, http_get, print};
+use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::trust::TrustArguments;
+use super::{Exit, print};
 use crate::printable::printable;
 use crate::source::faults::FaultKind;
 
@@ -51,13 +51,16 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NUMBER")]
     id: Option<u32>,
     /// Admin address of the server
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
-    admin: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT|URL", default_value = "127.0.0.1:8081", value_parser = http_address)]
+    admin: HttpAddress,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let client = HttpClient::new(&arguments.admin, &arguments.trust)?;
     let (status, body) = match arguments.action.as_str() {
-        "list" => http_get::get(arguments.admin, ROUTE)?,
+        "list" => client.get(ROUTE)?,
         "end" => {
             let id = arguments
                 .id
@@ -67,11 +70,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
                 percent_encoding::NON_ALPHANUMERIC,
             );
             let target = format!("{ROUTE}?source={source}{id}");
-            http_get::send(arguments.admin, "DELETE", &target, "")?
+            client.send("DELETE", &target, "")?
         }
         kind if FaultKind::parse(kind).is_some() => {
             let body = Value::Object(arguments.request()).to_string();
-            http_get::send(arguments.admin, "POST", ROUTE, &body)?
+            client.send("POST", ROUTE, &body)?
         }
         other => bail!(
             "unknown kind {other:?}: expected {}, list or end",

@@ -1,60 +1,122 @@
 //! Requests to a route of a server, for commands that inspect or change one.
 
-use std::io::{Read, Write};
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustls::{ClientConnection, StreamOwned};
+
+use super::address;
+use super::trust::TrustArguments;
+use crate::client::{ClientTls, server_name};
 
 /// Time limit for connecting, and for each read.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum size of a response, in bytes.
 const RESPONSE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Status and body of the response to a GET request.
-pub(super) fn get(server: SocketAddr, target: &str) -> Result<(u16, String)> {
-    send(server, "GET", target, "")
+/// Address of a server, as people write it.
+#[derive(Debug, Clone)]
+pub(super) struct HttpAddress {
+    host: String,
+    address: SocketAddr,
+    is_tls: bool,
 }
 
-/// Status and body of the response to a request with a JSON body, which may be empty.
-pub(super) fn send(
-    server: SocketAddr,
-    method: &str,
-    target: &str,
-    body: &str,
-) -> Result<(u16, String)> {
-    let head = format!("{method} {target} HTTP/1.0\r\nHost: {server}\r\n");
-    let head = if body.is_empty() {
-        head
-    } else {
-        let length = body.len();
-        format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n")
+/// Parses `HOST:PORT`, or the beginning of a URL.
+pub(super) fn http_address(text: &str) -> Result<HttpAddress> {
+    let (rest, is_tls, port) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, false, Some(80)),
+        (_, Some(rest)) => (rest, true, Some(443)),
+        (None, None) => (text, false, None),
     };
-    let response =
-        request(server, &format!("{head}\r\n{body}")).map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::TimedOut => {
-                super::cant_connect(&server.to_string(), &error)
-            }
-            _ => anyhow::Error::new(error).context(format!("no response from {server}")),
-        })?;
-    let status = response
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .with_context(|| format!("{server} did not send an HTTP response"))?;
-    Ok((
-        status,
-        response
-            .split_once("\r\n\r\n")
-            .map_or_else(String::new, |(_, body)| body.to_owned()),
-    ))
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+    let host = match port {
+        Some(port) if !has_port => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    };
+    let address = address(&host)?;
+    Ok(HttpAddress {
+        host,
+        address,
+        is_tls,
+    })
 }
 
-fn request(server: SocketAddr, text: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&server, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+/// Client of one server.
+#[derive(Debug)]
+pub(super) struct HttpClient {
+    server: HttpAddress,
+    tls: Option<ClientTls>,
+}
+
+impl fmt::Display for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server.host)
+    }
+}
+
+impl HttpClient {
+    pub(super) fn new(server: &HttpAddress, trust: &TrustArguments) -> Result<Self> {
+        let tls = server.is_tls.then(|| trust.read()).transpose()?;
+        let server = server.clone();
+        Ok(Self { server, tls })
+    }
+
+    /// Status and body of the response to a GET request.
+    pub(super) fn get(&self, target: &str) -> Result<(u16, String)> {
+        self.send("GET", target, "")
+    }
+
+    /// Status and body of the response to a request with a JSON body, which may be empty.
+    pub(super) fn send(&self, method: &str, target: &str, body: &str) -> Result<(u16, String)> {
+        let host = &self.server.host;
+        let head = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\n");
+        let head = if body.is_empty() {
+            head
+        } else {
+            let length = body.len();
+            format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n")
+        };
+        let request = format!("{head}\r\n{body}");
+        let response = self.request(&request).map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::InvalidData => super::cant_connect(host, &error),
+            _ => anyhow::Error::new(error).context(format!("no response from {host}")),
+        })?;
+        let status = response
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .with_context(|| format!("{host} did not send an HTTP response"))?;
+        Ok((
+            status,
+            response
+                .split_once("\r\n\r\n")
+                .map_or_else(String::new, |(_, body)| body.to_owned()),
+        ))
+    }
+
+    fn request(&self, text: &str) -> io::Result<String> {
+        let stream = TcpStream::connect_timeout(&self.server.address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let Some(tls) = &self.tls else {
+            return exchange(stream, text);
+        };
+        let name = server_name(&self.server.host)?;
+        let session = ClientConnection::new(tls.config(), name).map_err(io::Error::other)?;
+        exchange(StreamOwned::new(session, stream), text)
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, text: &str) -> io::Result<String> {
     // In HTTP/1.0 the body is not chunked and ends with the connection.
     stream.write_all(text.as_bytes())?;
+    stream.flush()?;
     let mut response = String::new();
     stream
         .take(RESPONSE_BYTES_MAX)

@@ -9,6 +9,7 @@ mod ready;
 mod serve;
 mod tail;
 mod top;
+mod trust;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -185,10 +186,16 @@ fn system_error(error: &std::io::Error) -> String {
 
 /// Error of a failed connection, with a hint.
 fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
-    let hint = if error.kind() == std::io::ErrorKind::ConnectionRefused {
-        "; is the server running?"
-    } else {
-        ""
+    let tls = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let hint = match tls {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "; trust the certificate by --ca or --tls-fingerprint"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => "; does the port serve TLS?",
+        _ if error.kind() == std::io::ErrorKind::ConnectionRefused => "; is the server running?",
+        _ => "",
     };
     anyhow::anyhow!("cannot connect to {host}: {}{hint}", system_error(error))
 }

@@ -1,17 +1,21 @@
 use anyhow::Result;
 
-use super::{Exit, address, http_get, print_error};
+use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::trust::TrustArguments;
+use super::{Exit, print_error};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Admin address or feed address of the server
-    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
-    server: std::net::SocketAddr,
+    #[arg(value_name = "HOST:PORT|URL", default_value = "127.0.0.1:8081", value_parser = http_address)]
+    server: HttpAddress,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 /// Requests `/readyz`; for health checks in images without other programs.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let (status, body) = http_get::get(arguments.server, "/readyz")?;
+    let (status, body) = HttpClient::new(&arguments.server, &arguments.trust)?.get("/readyz")?;
     if status == 200 {
         return Ok(Exit::Ok);
     }

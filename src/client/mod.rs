@@ -53,6 +53,24 @@
 //! # }
 //! ```
 //!
+//! # TLS
+//!
+//! ```no_run
+//! use tickcast::client::{Client, ClientTls, FeedUrl, Fingerprint, Trust};
+//! use tickcast::protocol::Encoding;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let feed: FeedUrl = "wss://feed.example.com:8443".parse()?;
+//! let mut client = Client::connect_to(&feed, Encoding::Json).await?;
+//!
+//! // A certificate that no authority has signed, as of `tickcast serve --self-signed`.
+//! let fingerprint: Fingerprint = "5F2C…".parse()?;
+//! let tls = ClientTls::new(&Trust::Fingerprint(fingerprint))?;
+//! let mut client = Client::connect_with(&feed, &tls, Encoding::Json).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Resuming
 //!
 //! [`Positions`] keeps the last sequence number of each topic; `examples/subscribe.rs` reconnects
@@ -90,7 +108,7 @@ pub use positions::Positions;
 pub use url::{FeedUrl, FeedUrlError};
 
 use crate::tls::MaybeTls;
-pub use crate::tls::{Fingerprint, FingerprintError, TlsError, TlsTrust, Trust};
+pub use crate::tls::{ClientTls, Fingerprint, FingerprintError, TlsError, Trust};
 
 use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
 
@@ -162,7 +180,7 @@ impl Client {
     /// Connects to a URL, which may have a path prefix. Over `wss://` the system's certificate
     /// authorities are trusted.
     pub async fn connect_to(url: &FeedUrl, encoding: Encoding) -> Result<Self, ClientError> {
-        let trust = url.is_tls().then(|| TlsTrust::new(&Trust::System));
+        let trust = url.is_tls().then(|| ClientTls::new(&Trust::System));
         let stream = TcpStream::connect(url.host()).await?;
         Self::open(stream, url, trust.transpose()?.as_ref(), encoding).await
     }
@@ -170,7 +188,7 @@ impl Client {
     /// Connects to a URL; over `wss://` the server's certificate must be trusted by `trust`.
     pub async fn connect_with(
         url: &FeedUrl,
-        trust: &TlsTrust,
+        trust: &ClientTls,
         encoding: Encoding,
     ) -> Result<Self, ClientError> {
         let stream = TcpStream::connect(url.host()).await?;
@@ -182,7 +200,7 @@ impl Client {
     pub(crate) async fn open(
         stream: TcpStream,
         url: &FeedUrl,
-        trust: Option<&TlsTrust>,
+        trust: Option<&ClientTls>,
         encoding: Encoding,
     ) -> Result<Self, ClientError> {
         stream.set_nodelay(true)?;

@@ -62,6 +62,7 @@ mod tests {
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
                  limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
+                 tls: {{listen: 127.0.0.1:{tls}, certificate: {h}, key: {h}, client_ca: {h}, client_certificates: {v}, min_version: {min}, hsts: {t}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nfaults: {{admin: {f}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),
                 pick("1", "2"),
@@ -69,6 +70,9 @@ mod tests {
                 pick("A", "B"),
                 pick("8081", "9081"),
                 g = pick("quote", "trade"),
+                tls = pick("8443", "9443"),
+                v = pick("optional", "required"),
+                min = pick("1.2", "1.3"),
                 h = pick("a.example", "b.example"),
                 p = pick("127.0.0.1", "10.0.0.0/8"),
                 x = pick("off", "required"),

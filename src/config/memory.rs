@@ -1,6 +1,7 @@
 //! Memory formula: an upper bound of the memory for clients, queues and histories.
 
 use super::Config;
+use crate::limits::TLS_UNSENT_BYTES_MAX;
 
 /// Maximum number of publish requests decoded concurrently.
 pub const PUBLISHES_AT_ONCE: usize = 4;
@@ -19,6 +20,9 @@ pub const PUBLISH_BODIES: usize = 8;
 const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
 /// Memory of the rates of clients without a connection, in bytes.
 const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * 128;
+/// Memory of a connection's TLS in bytes: ciphertext to be sent, a record before and after its
+/// decryption, and the session.
+const TLS_BYTES: usize = TLS_UNSENT_BYTES_MAX + (40 << 10);
 /// Memory of a response in progress, in bytes: at most 2,000 events of a snapshot.
 const RESPONSE_BYTES: usize = 1 << 20;
 /// Maximum ratio of a published event's size in the queue of the bus to its size in the request.
@@ -47,6 +51,11 @@ impl Config {
         let copies = self.shards + 1;
         let state = self.limits.history.bytes * self.shards + bars * copies;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES + ADDRESSES_BYTES;
+        let tls = if self.tls.is_some() {
+            (self.connections_max + SPARE_SOCKETS) * TLS_BYTES
+        } else {
+            0
+        };
         let responses = (self.http_requests + ADMIN_CONNECTIONS) * RESPONSE_BYTES;
         // The buffer of a body doubles as it grows.
         let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
@@ -56,12 +65,17 @@ impl Config {
             + self.log_bytes
             + state
             + sockets
+            + tls
             + responses
             + bodies
             + publishing;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        let encrypted = match mib(tls) {
+            0 => String::new(),
+            mib => format!(" + {mib} MiB TLS"),
+        };
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),

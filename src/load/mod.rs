@@ -42,6 +42,7 @@ pub mod scan;
 mod scenario;
 mod slo;
 mod stats;
+mod stream;
 mod table;
 mod worker;
 
@@ -63,12 +64,13 @@ pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
 
-use crate::client::{ClientError, FeedUrlError};
+use crate::client::{ClientError, FeedUrlError, server_name};
 use crate::clock::{Clock, PollTimer};
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::topic::TopicError;
 use recorder::TestSettings;
+use stream::TlsSettings;
 use worker::{End, Job, Order, Report, Worker};
 
 /// Max time for all connections to subscribe, beyond the ramp.
@@ -198,6 +200,12 @@ fn run_known(
     watch: &mut dyn FnMut(Update<'_>) -> bool,
 ) -> Result<Outcome, LoadError> {
     check_files(plan)?;
+    let tls = plan.tls.as_ref().map(|tls| {
+        server_name(&plan.host).map(|name| TlsSettings {
+            config: tls.config(),
+            name,
+        })
+    });
     let (server, clock_check, due_is_known) = server
         .map_or((String::new(), None, false), |(name, check, simulated)| {
             (name, Some(check), simulated)
@@ -207,6 +215,7 @@ fn run_known(
         encoding: plan.encoding,
         host: plan.host.clone(),
         path: plan.path.clone(),
+        tls: tls.transpose()?,
         clock_offset_ns: clock_check.map_or(0, |check| check.offset_ns),
         due_is_known,
         ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),

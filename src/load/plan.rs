@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::plan_error::PlanError;
 use super::raw::RawPlan;
-use crate::client::TlsTrust;
+use crate::client::ClientTls;
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 
 /// The random numbers of a plan: the same seed, the same plan.
@@ -69,7 +69,7 @@ pub struct Plan {
     /// Path of the feed; `/v1/feed`, with the prefix of a proxy in front of it.
     pub path: String,
     /// Trusted certificates for connections with TLS; `None`: without TLS.
-    pub tls: Option<TlsTrust>,
+    pub tls: Option<ClientTls>,
     /// Protocol of the server.
     pub dialect: Dialect,
     /// Number of connections.

@@ -2,6 +2,7 @@
 
 use super::plan::Dialect;
 use super::stats::{Latency, Tally};
+use super::stream::TlsSettings;
 use crate::printable::printable;
 use crate::protocol::Encoding;
 
@@ -16,6 +17,7 @@ pub(super) struct TestSettings {
     pub host: String,
     /// Path of the feed, where the server is a tickcast.
     pub path: String,
+    pub tls: Option<TlsSettings>,
     /// Offset added to the local clock to get the server's time.
     pub clock_offset_ns: i64,
     /// True if the times of the events are due times.

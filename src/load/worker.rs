@@ -20,6 +20,7 @@ use super::lateness::WakeUps;
 use super::plan::{Assignment, Plan, PlanRng, Role};
 use super::recorder::{Recorder, TestSettings, add_failure};
 use super::stats::{LedgerSums, Span};
+use super::stream::LoadStream;
 use crate::clock::{Clock, PollTimer, thread_cpu_time};
 use crate::market::UnixNanos;
 use crate::protocol::ResumeFrom;
@@ -391,17 +392,17 @@ impl Worker {
         let from = place.from.take();
         match connect(self.address, &place.assignment, self.sources) {
             Ok(stream) => {
+                let stream = match LoadStream::new(stream, self.settings.tls.as_ref()) {
+                    Ok(stream) => stream,
+                    Err(error) => return self.settle(at, Err(error.into())),
+                };
                 let mut link = LoadConnection::new(
                     place.assignment.clone(),
                     stream,
                     from,
                     self.stage == Stage::Silent,
                 );
-                let registered = self.poll.registry().register(
-                    &mut link.stream,
-                    Token(at),
-                    Interest::READABLE | Interest::WRITABLE,
-                );
+                let registered = link.stream.register(self.poll.registry(), Token(at));
                 place.link = Some(link);
                 self.settle(
                     at,

@@ -25,7 +25,7 @@ pub(super) type ClientStream = MaybeTls<TlsStream<TcpStream>>;
 const HANDSHAKE_RECORD: u8 = 22;
 /// Response to plain HTTP on the TLS port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\nContent-Length: 62\r\n\r\nthis port requires TLS; expected an https:// or wss:// address";
-/// Time for a client to take the response to plain HTTP.
+/// Time for a client without TLS to take the response and to close.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a plain request that are read before the socket is closed.
 const PLAIN_BYTES_MAX: usize = 16 * 1024;
@@ -62,11 +62,12 @@ pub(super) async fn handshake(
 ) -> Option<ClientStream> {
     if first_byte != HANDSHAKE_RECORD {
         server.metrics.count_refused(Refused::NoTls);
-        if first_byte.is_ascii_uppercase() {
-            // Read first: a socket that is closed with unread bytes is reset.
-            let answered = tokio::time::timeout(LINGER, refuse_plain_http(&mut stream));
-            let _late = answered.await;
-        }
+        let response: &[u8] = if first_byte.is_ascii_uppercase() {
+            PLAIN_HTTP
+        } else {
+            b""
+        };
+        let _late = tokio::time::timeout(LINGER, refuse(&mut stream, response)).await;
         return None;
     }
     let timeout = server.settings.load().handshake_timeout;
@@ -90,10 +91,12 @@ pub(super) async fn handshake(
     }
 }
 
-async fn refuse_plain_http(stream: &mut TcpStream) -> std::io::Result<()> {
+/// Sends a response and closes. The request is read first, because a socket that is closed with
+/// unread bytes is reset.
+async fn refuse(stream: &mut TcpStream, response: &[u8]) -> std::io::Result<()> {
     let mut request = vec![0; PLAIN_BYTES_MAX];
     let _request = stream.read(&mut request).await?;
-    stream.write_all(PLAIN_HTTP).await?;
+    stream.write_all(response).await?;
     stream.shutdown().await?;
     // Until the client has read it and closes.
     while stream.read(&mut request).await? > 0 {}

@@ -43,7 +43,6 @@ pub use feed::ShardConfig;
 #[cfg(feature = "internals")]
 pub use reader::{Incoming, MessageReader};
 pub use snapshots::SNAPSHOT_NAMES_MAX;
-pub use tls::TLS_UNSENT_BYTES_MAX;
 pub use transport::Transport;
 
 use std::collections::VecDeque;

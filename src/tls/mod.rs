@@ -16,7 +16,7 @@ pub use fingerprint::{Fingerprint, FingerprintError};
 pub use self_signed::SelfSigned;
 pub use server::{Certificate, ClientCertificates, MinVersion, TlsFiles, server_config};
 pub use stream::MaybeTls;
-pub use trust::{TlsTrust, Trust};
+pub use trust::{ClientTls, Trust};
 
 use rustls::crypto::CryptoProvider;
 

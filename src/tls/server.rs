@@ -137,7 +137,7 @@ pub(super) fn roots_of(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn chain_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn chain_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     certificates("certificate", file)
 }
 
@@ -159,7 +159,7 @@ fn certificates(what: &'static str, file: &Path) -> Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-fn key_of(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn key_of(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     use rustls::pki_types::pem::Error;
 
     let what = "private key";

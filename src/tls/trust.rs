@@ -1,17 +1,17 @@
 //! The client's side: which server certificates it trusts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-use super::server::roots_of;
+use super::server::{chain_of, key_of, roots_of};
 use super::{Fingerprint, HTTP_1_1, TlsError, provider};
 
 /// Server certificates that a client accepts over `wss://` and `https://`.
@@ -28,13 +28,27 @@ pub enum Trust {
     Any,
 }
 
-/// Trust whose files have been read, for any number of connections.
+/// TLS settings of a client whose files have been read, for any number of connections.
 #[derive(Debug, Clone)]
-pub struct TlsTrust(Arc<ClientConfig>);
+pub struct ClientTls(Arc<ClientConfig>);
 
-impl TlsTrust {
+impl ClientTls {
     /// Reads the authorities.
     pub fn new(trust: &Trust) -> Result<Self, TlsError> {
+        Self::build(trust, None)
+    }
+
+    /// Reads the authorities, and a certificate for servers that ask for one.
+    pub fn with_certificate(
+        trust: &Trust,
+        certificate: &Path,
+        key: &Path,
+    ) -> Result<Self, TlsError> {
+        let own = (chain_of(certificate)?, key_of(key)?);
+        Self::build(trust, Some(own))
+    }
+
+    fn build(trust: &Trust, own: Option<Identity>) -> Result<Self, TlsError> {
         let provider = provider();
         let verifier: Arc<dyn ServerCertVerifier> = match trust {
             Trust::System => by_authority(system_roots()?)?,
@@ -53,11 +67,14 @@ impl TlsTrust {
             }
             Trust::Any => Arc::new(Pinned(None, Arc::clone(&provider))),
         };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match own {
+            Some((chain, key)) => config.with_client_auth_cert(chain, key)?,
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         Ok(Self(Arc::new(config)))
     }
@@ -67,6 +84,9 @@ impl TlsTrust {
         Arc::clone(&self.0)
     }
 }
+
+/// Certificate chain with its key.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn by_authority(roots: RootCertStore) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());

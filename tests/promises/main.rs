@@ -2,6 +2,7 @@
 
 mod bad_markets;
 mod bombs;
+mod certificates;
 mod clients;
 mod config_files;
 mod config_keys;
@@ -47,5 +48,6 @@ mod state_dir;
 mod stopping;
 mod terminal;
 mod tls;
+mod tls_commands;
 mod values;
 mod verdict;

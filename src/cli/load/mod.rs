@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::trust::TrustArguments;
 use super::{Exit, print_error};
 use crate::client::FeedUrl;
 use crate::load::{
@@ -34,6 +35,8 @@ pub(super) struct Arguments {
         env = "TICKCAST_CONNECT"
     )]
     connect: FeedUrl,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Number of connections
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
@@ -222,14 +225,18 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
             arguments.churn
         );
     }
-    let (host, dialect) = match &arguments.raw {
+    let (host, is_tls, dialect) = match &arguments.raw {
         Some(url) => raw(url, arguments)?,
-        None => (arguments.connect.host().to_owned(), Dialect::Tickcast),
+        None => {
+            let url = &arguments.connect;
+            (url.host().to_owned(), url.is_tls(), Dialect::Tickcast)
+        }
     };
     let names = arguments.topics.clone();
     Ok(Plan {
         host: host.clone(),
         path: arguments.connect.path().to_owned(),
+        tls: is_tls.then(|| arguments.trust.read()).transpose()?,
         dialect,
         connections: arguments.connections as usize,
         ramp: arguments.ramp,
@@ -272,11 +279,15 @@ fn address(host: &str) -> Result<SocketAddr> {
     })
 }
 
-/// The host and the rest of `ws://host[:port]/path`.
-fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect)> {
-    let rest = url.strip_prefix("ws://").with_context(|| {
-        format!("--raw {url}: expected ws://HOST:PORT/PATH (TLS is not supported)")
-    })?;
+/// Host, TLS and the rest of `ws://host[:port]/path` or `wss://host[:port]/path`.
+fn raw(url: &str, arguments: &Arguments) -> Result<(String, bool, Dialect)> {
+    let (rest, is_tls) = match (url.strip_prefix("ws://"), url.strip_prefix("wss://")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => {
+            bail!("--raw {url}: expected ws://HOST:PORT/PATH or wss://HOST:PORT/PATH")
+        }
+    };
     let (host, path) = rest
         .find('/')
         .map_or((rest, "/"), |slash| rest.split_at(slash));
@@ -293,14 +304,14 @@ fn raw(url: &str, arguments: &Arguments) -> Result<(String, Dialect)> {
     {
         host.to_owned()
     } else {
-        format!("{host}:80")
+        format!("{host}:{}", if is_tls { 443 } else { 80 })
     };
     let plan = RawPlan {
         path: path.to_owned(),
         send: arguments.send.clone(),
         timestamp: arguments.timestamp.clone(),
     };
-    Ok((host, Dialect::Raw(plan)))
+    Ok((host, is_tls, Dialect::Raw(plan)))
 }
 
 fn judge(arguments: &Arguments, outcome: &Outcome) -> Result<Exit> {

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::time::sleep_until;
 
 use super::{Arguments, note};
-use crate::client::{Client, ClientError, Positions};
+use crate::client::{Client, ClientError, ClientTls, Positions};
 use crate::clock::Clock;
 use crate::codec::{decode_server_message, encode_request};
 use crate::market::UnixNanos;
@@ -25,6 +25,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A subscription that outlives its connections.
 pub(super) struct Feed<'a> {
     arguments: &'a Arguments,
+    tls: Option<ClientTls>,
     encoding: Encoding,
     wish: DeliveryWish,
     clock: Clock,
@@ -55,8 +56,10 @@ impl<'a> Feed<'a> {
         wish: DeliveryWish,
     ) -> Result<Self> {
         let clock = Clock::start();
+        let tls = arguments.connect.is_tls().then(|| arguments.trust.read());
         let mut feed = Self {
             arguments,
+            tls: tls.transpose()?,
             encoding,
             wish,
             clock,
@@ -91,7 +94,11 @@ impl<'a> Feed<'a> {
     }
 
     async fn open(&mut self) -> Result<(), ClientError> {
-        let mut client = Client::connect_to(&self.arguments.connect, self.encoding).await?;
+        let url = &self.arguments.connect;
+        let mut client = match &self.tls {
+            Some(tls) => Client::connect_with(url, tls, self.encoding).await?,
+            None => Client::connect_to(url, self.encoding).await?,
+        };
         let subscribe = |from| {
             Op::Subscribe(Subscribe {
                 topics: self.arguments.topics.iter().map(Into::into).collect(),

@@ -10,6 +10,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context, Result};
 
 use super::Exit;
+use super::trust::TrustArguments;
 use crate::client::FeedUrl;
 use crate::load::parse_mode;
 use crate::protocol::{DeliveryWish, Encoding, ServerMessage};
@@ -35,6 +36,8 @@ pub(super) struct Arguments {
         env = "TICKCAST_CONNECT"
     )]
     connect: FeedUrl,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Delivery mode: raw, conflate, or an interval of 10ms, 25ms, 50ms, 100ms, 250ms, 500ms,
     /// 1000ms or 5000ms
     #[arg(long, default_value = "raw")]

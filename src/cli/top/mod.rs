@@ -3,7 +3,6 @@
 mod sample;
 
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,7 +13,9 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table};
 
-use super::{Exit, address};
+use super::Exit;
+use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::trust::TrustArguments;
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::LagLevel;
@@ -25,8 +26,10 @@ use sample::Sample;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Admin address of the server
-    #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:8081", value_parser = address)]
-    server: SocketAddr,
+    #[arg(value_name = "HOST:PORT|URL", default_value = "127.0.0.1:8081", value_parser = http_address)]
+    server: HttpAddress,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Ranking of connections
     #[arg(long, value_name = "RANK", default_value = "age")]
     by: Ranking,
@@ -85,25 +88,27 @@ const TOP: usize = 100;
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let by = arguments.by;
-    let first = Sample::take(arguments.server, by.rank(), TOP)?;
+    let client = HttpClient::new(&arguments.server, &arguments.trust)?;
+    let first = Sample::take(&client, by.rank(), TOP)?;
     if arguments.json {
         std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));
-        let second = Sample::take(arguments.server, by.rank(), TOP)?;
+        let second = Sample::take(&client, by.rank(), TOP)?;
         return print_json(&second, &first);
     }
     if arguments.once || !std::io::stdout().is_terminal() {
         std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));
-        let second = Sample::take(arguments.server, by.rank(), TOP)?;
+        let second = Sample::take(&client, by.rank(), TOP)?;
         return print(&second, &first, by).map(|()| Exit::Ok);
     }
     let mut terminal = ratatui::try_init()?;
-    let ended = watch(arguments, &mut terminal, first);
+    let ended = watch(arguments, &client, &mut terminal, first);
     ratatui::try_restore()?;
     ended.map(|()| Exit::Ok)
 }
 
 fn watch(
     arguments: &Arguments,
+    client: &HttpClient,
     terminal: &mut ratatui::DefaultTerminal,
     first: Sample,
 ) -> Result<()> {
@@ -140,7 +145,7 @@ fn watch(
                 _ => continue,
             }
         }
-        match Sample::take(arguments.server, by.rank(), TOP) {
+        match Sample::take(client, by.rank(), TOP) {
             Ok(sample) => {
                 last_error = None;
                 // A new ranking is shown immediately, with unchanged rates.

@@ -1,11 +1,10 @@
 //! Samples of a server's metrics, and the difference between two.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cli::http_get;
+use crate::cli::http_get::HttpClient;
 use crate::server::ConnectionsResponse;
 use crate::shard::Rank;
 
@@ -35,20 +34,17 @@ fn is_by_interval(labels: &str) -> bool {
 
 impl Sample {
     /// Takes a sample from a server's admin address.
-    pub(super) fn take(server: SocketAddr, by: Rank, top: usize) -> Result<Self> {
-        let (status, text) = http_get::get(server, "/metrics")?;
+    pub(super) fn take(server: &HttpClient, by: Rank, top: usize) -> Result<Self> {
+        let (status, text) = server.get("/metrics")?;
         ensure!(
             status == 200,
             "no /metrics at {server}: expected the admin address of a server, e.g. 127.0.0.1:8081"
         );
         let rank = serde_json::to_value(by)?;
-        let (status, json) = http_get::get(
-            server,
-            &format!(
-                "/v1/admin/connections?by={}&top={top}",
-                rank.as_str().unwrap_or("age")
-            ),
-        )?;
+        let (status, json) = server.get(&format!(
+            "/v1/admin/connections?by={}&top={top}",
+            rank.as_str().unwrap_or("age")
+        ))?;
         ensure!(
             status == 200,
             "no /v1/admin/connections at {server}: expected the admin address of a server, e.g. 127.0.0.1:8081; {}",

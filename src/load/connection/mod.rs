@@ -2,9 +2,8 @@
 
 mod messages;
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use mio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{
     Control as ControlOpcode, Data, OpCode,
 };
@@ -15,6 +14,7 @@ use super::plan::{Assignment, Dialect, Role};
 use super::probe::Probe;
 use super::recorder::{Recorder, TestSettings};
 use super::scan::{Found, FrameError, Scanner, Want};
+use super::stream::LoadStream;
 use crate::codec::{DecodeError, encode_request};
 use crate::market::UnixNanos;
 use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
@@ -68,7 +68,7 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct LoadConnection {
     pub assignment: Assignment,
-    pub stream: TcpStream,
+    pub stream: LoadStream,
     phase: Phase,
     scanner: Scanner,
     out: Vec<u8>,
@@ -88,7 +88,7 @@ impl LoadConnection {
     /// Connection that has begun to connect.
     pub(super) fn new(
         assignment: Assignment,
-        stream: TcpStream,
+        stream: LoadStream,
         from: Option<ResumeFrom>,
         is_silent: bool,
     ) -> Self {
@@ -126,26 +126,33 @@ impl LoadConnection {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Handles a socket that may be writable.
     pub(super) fn on_writable(&mut self, settings: &TestSettings) -> Result<(), ConnectionError> {
         if matches!(self.phase, Phase::Connecting) {
-            if let Some(error) = self.stream.take_error()? {
+            let socket = self.stream.socket();
+            if let Some(error) = socket.take_error()? {
                 return Err(error.into());
             }
-            match self.stream.peer_addr() {
+            match socket.peer_addr() {
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
                 connected => _ = connected?,
             }
-            self.stream.set_nodelay(true)?;
+            socket.set_nodelay(true)?;
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
             let request = handshake::request(settings, &self.key);
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
+        }
+        if matches!(self.phase, Phase::Silent) {
+            return Ok(());
         }
         self.flush()
     }
