@@ -1,7 +1,7 @@
 //! A client with strict accounts that disconnects, stalls, returns and changes its subscriptions.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use tickcast::client::{Accounts, Client, ClientError, Positions};
+use tickcast::client::{Accounts, Client, ClientError, FeedUrl, Positions, TlsTrust, Trust};
 use tickcast::protocol::{
     Control, DeliveryWish, Encoding, Entry, Mode, OnSlow, Op, ResumeFrom, Seq, ServerMessage,
     Subscribe, TopicsAsked,
@@ -17,6 +17,7 @@ use tickcast::protocol::{
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::process::Addresses;
 use crate::truth::Truth;
 
 /// Time limit for a message when heartbeats are due every few hundred milliseconds; pauses of the
@@ -27,6 +28,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) connections: AtomicU64,
+    pub(crate) over_tls: AtomicU64,
     pub(crate) ledgers: AtomicU64,
     pub(crate) recovered: AtomicU64,
     pub(crate) started_over: AtomicU64,
@@ -44,7 +46,7 @@ pub(crate) struct World {
     pub(crate) truth: Arc<Truth>,
     pub(crate) totals: Arc<Totals>,
     /// Address of the server; `None` once the run ends.
-    pub(crate) server: watch::Receiver<Option<SocketAddr>>,
+    pub(crate) server: watch::Receiver<Option<Addresses>>,
 }
 
 /// Connections of one client until the run ends.
@@ -56,7 +58,8 @@ pub(crate) async fn run(number: u64, seed: u64, mut world: World) {
         let Some(server) = *world.server.borrow_and_update() else {
             return;
         };
-        let outcome = Life::live(server, encoding, &mut positions, &mut rng, &world).await;
+        let transport = (server, number % 4 >= 2);
+        let outcome = Life::live(transport, encoding, &mut positions, &mut rng, &world).await;
         if let Err(error) = outcome {
             world.truth.fail(format!("client {number}: {error:#}"));
             return;
@@ -65,6 +68,21 @@ pub(crate) async fn run(number: u64, seed: u64, mut world: World) {
         let pause = Duration::from_millis(rng.random_range(5..200));
         tokio::time::sleep(pause).await;
     }
+}
+
+async fn connect(
+    server: Addresses,
+    is_tls: bool,
+    encoding: Encoding,
+) -> Result<Client, ClientError> {
+    if !is_tls {
+        return Client::connect(server.plain, encoding).await;
+    }
+    // The certificates change during the run.
+    let trust = TlsTrust::new(&Trust::Any)?;
+    let url = format!("wss://{}", server.tls).parse::<FeedUrl>();
+    let url = url.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Client::connect_with(&url, &trust, encoding).await
 }
 
 /// One connection.
@@ -79,15 +97,18 @@ struct Life<'w> {
 impl Life<'_> {
     /// Connects, and reads until the connection ends. An error is a violation of the protocol.
     async fn live(
-        server: SocketAddr,
+        (server, is_tls): (Addresses, bool),
         encoding: Encoding,
         positions: &mut Positions,
         rng: &mut ChaCha8Rng,
         world: &World,
     ) -> Result<()> {
-        let Ok(Ok(client)) = timeout(SILENCE, Client::connect(server, encoding)).await else {
+        let Ok(Ok(client)) = timeout(SILENCE, connect(server, is_tls, encoding)).await else {
             return Ok(());
         };
+        if is_tls {
+            count(&world.totals.over_tls);
+        }
         count(&world.totals.connections);
         let from = positions.resume_from();
         let mut life = Life {

@@ -10,7 +10,6 @@ mod process;
 mod truth;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use client::{Totals, World};
-use process::{Folder, Server};
+use process::{Addresses, Folder, Server};
 use truth::Truth;
 
 const CLIENTS: u64 = 12;
@@ -54,13 +53,17 @@ enum Fault {
     BrokenRecording,
     /// Step of the wall clock.
     ClockStep,
+    /// New certificate.
+    Certificate,
+    /// Certificate file that is none.
+    InvalidCertificate,
     /// Publish requests with invalid bytes.
     Garbage,
     /// Publish requests with valid events.
     Publish,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 13] = [
     Fault::Restart,
     Fault::Crash,
     Fault::DamagedState,
@@ -70,6 +73,8 @@ const FAULTS: [Fault; 11] = [
     Fault::InvalidReload,
     Fault::BrokenRecording,
     Fault::ClockStep,
+    Fault::Certificate,
+    Fault::InvalidCertificate,
     Fault::Garbage,
     Fault::Publish,
 ];
@@ -78,7 +83,7 @@ const FAULTS: [Fault; 11] = [
 struct Conductor {
     folder: Folder,
     server: Option<Server>,
-    address: SocketAddr,
+    addresses: Addresses,
     rng: ChaCha8Rng,
     /// Actions so far, for the report of a failure.
     done: Vec<String>,
@@ -94,9 +99,15 @@ impl Conductor {
         let broken = [recording(5).as_bytes(), &[0xff; 4096]].concat();
         std::fs::write(folder.file("broken.csv"), broken)?;
         std::fs::write(folder.file("feeds.yaml"), config(&folder, 0, "tape.csv"))?;
-        let server = Server::start(&folder, "127.0.0.1:0")?;
+        folder.renew_certificate()?;
+        let any_port = ([127, 0, 0, 1], 0).into();
+        let at = Addresses {
+            plain: any_port,
+            tls: any_port,
+        };
+        let server = Server::start(&folder, at)?;
         Ok(Self {
-            address: server.address,
+            addresses: server.addresses,
             server: Some(server),
             folder,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -155,6 +166,10 @@ impl Conductor {
                 let seconds = self.rng.random_range(-7200..7200);
                 self.folder.step_wall_clock(seconds)?;
             }
+            Fault::Certificate => self.folder.renew_certificate()?,
+            Fault::InvalidCertificate => {
+                std::fs::write(self.folder.file("cert.pem"), "-----BEGIN")?;
+            }
             Fault::Garbage => {
                 let mut body = vec![0; self.rng.random_range(1..20_000)];
                 self.rng.fill(&mut body[..]);
@@ -183,7 +198,8 @@ impl Conductor {
         // An invalid file on disk would keep the server from starting, as it should.
         let text = config(&self.folder, self.version, "tape.csv");
         std::fs::write(self.folder.file("feeds.yaml"), text)?;
-        self.server = Some(Server::start(&self.folder, &self.address.to_string())?);
+        self.folder.renew_certificate()?;
+        self.server = Some(Server::start(&self.folder, self.addresses)?);
         Ok(())
     }
 
@@ -218,7 +234,7 @@ impl Conductor {
         );
         let request = [head.as_bytes(), body].concat();
         let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await?;
+            let mut stream = TcpStream::connect(self.addresses.plain).await?;
             stream.write_all(&request).await?;
             let mut response = Vec::new();
             stream.read_to_end(&mut response).await
@@ -239,6 +255,7 @@ fn config(folder: &Folder, version: u32, tape: &str) -> String {
         "session: {{heartbeat: 250ms}}
 drain: {{deadline: 3s, spread: 200ms}}
 fanout: {{behind: 700ms, outbox: {outbox}KiB}}
+tls: {{listen: 127.0.0.1:0, certificate: {certificate}, key: {key}}}
 limits: {{topics: {topics}, requests_per_s: 50}}
 sources:
   - {{name: sim, kind: sim, seed: 7, stale_after: 1h, history: 1m, instruments: [{{symbol: S1, start: 100, rate: 100/s, stale_after: 1h}}{second}]}}
@@ -248,6 +265,8 @@ sources:
         outbox = 64 + version % 7 * 16,
         topics = 100 + version,
         tape = folder.file(tape).display(),
+        certificate = folder.file("cert.pem").display(),
+        key = folder.file("key.pem").display(),
     )
 }
 
@@ -280,7 +299,7 @@ async fn every_loss_is_named_and_no_number_means_two_events() -> Result<()> {
         _ => DAILY,
     };
     let mut conductor = Conductor::start(seed)?;
-    let (server, watched) = watch::channel(Some(conductor.address));
+    let (server, watched) = watch::channel(Some(conductor.addresses));
     let world = World {
         truth: Arc::new(Truth::default()),
         totals: Arc::new(Totals::default()),
@@ -336,6 +355,7 @@ fn check_totals(world: &World, conductor: &Conductor) -> Result<()> {
     );
     for (name, counter) in [
         ("connections", &totals.connections),
+        ("connections over TLS", &totals.over_tls),
         ("ledgers", &totals.ledgers),
         ("recovered topics", &totals.recovered),
         ("topics that started over", &totals.started_over),

@@ -33,6 +33,14 @@ impl Folder {
         Ok(std::fs::read_to_string(self.file("log"))?)
     }
 
+    /// Writes a new certificate with its key.
+    pub(crate) fn renew_certificate(&self) -> Result<()> {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names)?;
+        std::fs::write(self.file("key.pem"), made.signing_key.serialize_pem())?;
+        Ok(std::fs::write(self.file("cert.pem"), made.cert.pem())?)
+    }
+
     /// True if the wall clock of the server can be stepped.
     pub(crate) fn has_wall_clock() -> bool {
         Path::new(FAKETIME).exists()
@@ -51,7 +59,14 @@ impl Folder {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    pub(crate) address: SocketAddr,
+    pub(crate) addresses: Addresses,
+}
+
+/// Addresses of a server, which keeps them over restarts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
 }
 
 impl Drop for Server {
@@ -64,18 +79,21 @@ impl Drop for Server {
 
 impl Server {
     /// Starts a server with the files of the folder; waits until it listens.
-    pub(crate) fn start(folder: &Folder, listen: &str) -> Result<Self> {
+    pub(crate) fn start(folder: &Folder, at: Addresses) -> Result<Self> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(folder.file("log"))?;
-        Self::start_with(folder, listen, log)
+        Self::start_with(folder, at, log)
     }
 
-    fn start_with(folder: &Folder, listen: &str, log: File) -> Result<Self> {
+    fn start_with(folder: &Folder, at: Addresses, log: File) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tickcast"));
         command
-            .args(["serve", "--admin", "off", "--listen", listen, "--config"])
+            .args(["serve", "--admin", "off"])
+            .args(["--listen", &at.plain.to_string()])
+            .args(["--tls-listen", &at.tls.to_string()])
+            .arg("--config")
             .arg(folder.file("feeds.yaml"))
             .arg("--state-dir")
             .arg(folder.file("state"))
@@ -100,13 +118,11 @@ impl Server {
             banner.push_str(&line?);
             banner.push('\n');
         }
-        let address = banner
-            .split("ws://")
-            .nth(1)
-            .and_then(|rest| rest.split('/').next())
-            .context("missing address")?
-            .parse()?;
-        Ok(Self { child, address })
+        let addresses = Addresses {
+            plain: address(&banner, "ws://")?,
+            tls: address(&banner, "wss://")?,
+        };
+        Ok(Self { child, addresses })
     }
 
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
@@ -132,4 +148,10 @@ impl Server {
         self.child.wait()?;
         Ok(())
     }
+}
+
+fn address(banner: &str, scheme: &str) -> Result<SocketAddr> {
+    let behind = banner.split(scheme).nth(1);
+    let address = behind.and_then(|rest| rest.split('/').next());
+    Ok(address.context("missing address")?.parse()?)
 }
