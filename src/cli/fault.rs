@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// Symbol, or its beginning followed by *
     #[arg(value_name = "SYMBOL", default_value = "*")]
     symbols: String,
-    /// Source of the fault; not needed if the server has only one that takes faults
+    /// Name of the source
     #[arg(long, value_name = "NAME", default_value = "sim")]
     source: String,
     /// Duration, in the time of the source [default: 10s]

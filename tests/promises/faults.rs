@@ -459,3 +459,40 @@ async fn faults_on_command_need_the_permission_of_the_config() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_injects_lists_and_ends_faults() -> Result<()> {
+    let feed = Feed::start(MARKET).await?;
+    let mut client = everything(&feed).await?;
+    let address = feed.app.admin_address().context("an admin address")?;
+    let fault = async |arguments: &[&str]| -> Result<(bool, String)> {
+        let mut command = std::process::Command::new(crate::terminal::TICKCAST);
+        let admin = address.to_string();
+        command
+            .arg("fault")
+            .args(arguments)
+            .args(["--admin", &admin]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8(text)?))
+    };
+    let (ok, text) = fault(&["freeze", "BTC-USD", "--for", "1h"]).await?;
+    assert!(
+        ok && text.starts_with("sim#1 freeze BTC-USD (1 instruments)"),
+        "{text}"
+    );
+    status(&mut client, TradingState::Stale).await?;
+    let (ok, text) = fault(&["list"]).await?;
+    assert!(ok && text.contains("active, 3600000 ms"), "{text}");
+    let (ok, text) = fault(&["end", "--id", "1"]).await?;
+    assert!(ok && text.starts_with("sim#1"), "{text}");
+    status(&mut client, TradingState::Live).await?;
+    let (ok, text) = fault(&["drop", "XRP-*"]).await?;
+    assert!(
+        !ok && text.contains("no instrument of the source matches"),
+        "{text}"
+    );
+    let (ok, text) = fault(&["melt"]).await?;
+    assert!(!ok && text.contains("expected drop, duplicate"), "{text}");
+    Ok(())
+}

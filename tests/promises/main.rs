@@ -47,6 +47,7 @@ mod sources;
 mod state_dir;
 mod stopping;
 mod terminal;
+mod time_steps;
 mod tls;
 mod tls_commands;
 mod values;

@@ -161,7 +161,11 @@ impl FaultBoard {
         if !inner.records.iter().any(|record| record.id == id) {
             return false;
         }
-        inner.commands.push(FaultCommand::End(id));
+        let is_known =
+            |command: &FaultCommand| matches!(command, FaultCommand::End(known) if *known == id);
+        if !inner.commands.iter().any(is_known) {
+            inner.commands.push(FaultCommand::End(id));
+        }
         self.has_commands.store(true, Ordering::Release);
         true
     }

@@ -8,7 +8,7 @@ use super::board::{FaultBoard, FaultCommand, Record};
 use super::random::Random;
 use super::{FaultKind, FaultSpec};
 use crate::bus::{Emit, MissedData, MissedKind};
-use crate::market::{Level, Price, Quote, Symbol, UnixNanos};
+use crate::market::{Level, Price, Quote, Symbol, UnixNanos, VALUE_MAX};
 
 /// Instrument, and kind of its events.
 type Stream = (u32, MissedKind);
@@ -318,7 +318,10 @@ const fn cross(emit: &mut Emit) {
 fn spike(emit: &mut Emit, size: Decimal) {
     let far = |px: &mut Price| {
         let moved = px.0.checked_mul(Decimal::ONE + size);
-        px.0 = moved.map_or(px.0, |moved| moved.round_dp(px.0.scale()));
+        let moved = moved.map(|moved| moved.round_dp(px.0.scale()));
+        // A price that no source could publish would not reach the clients.
+        let is_price = |moved: &Decimal| !moved.is_zero() && moved.abs() <= VALUE_MAX;
+        px.0 = moved.filter(is_price).unwrap_or(px.0);
     };
     match emit {
         Emit::Trade(_, trade) => far(&mut trade.px),
