@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use tickcast::client::{Accounts, Client, ClientError, FeedUrl, Positions, TlsTrust, Trust};
+use tickcast::client::{Accounts, Client, ClientError, ClientTls, FeedUrl, Positions, Trust};
 use tickcast::protocol::{
     Control, DeliveryWish, Encoding, Entry, Mode, OnSlow, Op, ResumeFrom, Seq, ServerMessage,
     Subscribe, TopicsAsked,
@@ -79,7 +79,7 @@ async fn connect(
         return Client::connect(server.plain, encoding).await;
     }
     // The certificates change during the run.
-    let trust = TlsTrust::new(&Trust::Any)?;
+    let trust = ClientTls::new(&Trust::Any)?;
     let url = format!("wss://{}", server.tls).parse::<FeedUrl>();
     let url = url.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Client::connect_with(&url, &trust, encoding).await
