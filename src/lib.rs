@@ -85,7 +85,7 @@
 //! appends batches to the one `log`. Each `shard` owns the sockets of its clients, keeps a replica
 //! of all topics and routes events to the outboxes of its subscribers, which keep the ledger. A
 //! `session` turns the requests of a client into actions, and sees topics through `access` alone;
-//! the `server` hands new sockets to the shards. `ARCHITECTURE.md` lists the invariants with the
+//! `auth` checks credentials; the `server` hands new sockets to the shards. `ARCHITECTURE.md` lists the invariants with the
 //! test of each.
 //!
 //! The feature `internals` makes these modules public for the tests and benches of this package.
@@ -144,6 +144,11 @@ pub mod shard;
 mod access;
 #[cfg(feature = "internals")]
 pub mod access;
+
+#[cfg(not(feature = "internals"))]
+mod auth;
+#[cfg(feature = "internals")]
+pub mod auth;
 
 #[cfg(not(feature = "internals"))]
 mod session;

@@ -144,7 +144,7 @@ impl Rig {
                 outbox.respond_instruments(id, list);
             }
             Action::LimitMessages(bytes) => outbox.frames.limit_messages(bytes),
-            Action::Close(..) => {}
+            Action::Authenticate(_) | Action::Close(..) => {}
         }
     }
 

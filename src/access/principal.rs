@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::role::{Role, Roles};
+use super::role::{ChannelSet, Role, Roles};
 use crate::protocol::Limits;
 
 /// Identity on whose behalf topics are read.
@@ -46,6 +46,15 @@ impl Principal {
         Self::Client(Arc::new(Client {
             name: ANONYMOUS.into(),
             role: Arc::clone(role),
+            is_authenticated: false,
+        }))
+    }
+
+    /// Client that has not presented the credentials that the server requires: sees no topics.
+    pub fn nobody() -> Self {
+        Self::Client(Arc::new(Client {
+            name: ANONYMOUS.into(),
+            role: Arc::new(Role::new(ANONYMOUS, &[], ChannelSet::NONE, None)),
             is_authenticated: false,
         }))
     }

@@ -1,14 +1,14 @@
 //! Reading and watching the config file outside the task that handles signals, because a file
 //! system may hang.
 
-use std::fs::Metadata;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::file_stamp::{Stamp, stamp};
 use crate::config::Config;
 
 /// Timeout for reading the config and probing the files it names.
@@ -86,9 +86,6 @@ impl ConfigReader {
     }
 }
 
-/// Modification time and length; a change of either counts as a change of the file.
-type Stamp = Option<(SystemTime, u64)>;
-
 /// Watcher that reports a change of the config file once the file is stable again.
 #[derive(Debug)]
 pub struct ConfigWatch {
@@ -121,11 +118,6 @@ impl ConfigWatch {
             std::future::pending::<()>().await;
         }
     }
-}
-
-fn stamp(found: io::Result<Metadata>) -> Stamp {
-    let found = found.ok()?;
-    Some((found.modified().ok()?, found.len()))
 }
 
 fn watch_file(

@@ -1,10 +1,13 @@
 //! Wiring of all components: the only module that depends on every other. Shutdown reverses the
 //! order of startup.
 
+mod auth;
 mod bounds;
 mod certificates;
 mod config_file;
 mod cpus;
+mod file_stamp;
+mod jwks;
 mod keep_time;
 mod operate;
 mod reload;
@@ -27,7 +30,7 @@ pub use reload::Reloaded;
 use crate::access::{Entitlements, Principal};
 use crate::bus::{Emitter, SavedState};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{AuthFileError, Config};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::replay::FileReport;
@@ -51,6 +54,9 @@ pub enum StartError {
         /// Cause.
         error: std::io::Error,
     },
+    /// The files of the authentication cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthFileError),
     /// Cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

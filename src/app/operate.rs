@@ -95,7 +95,7 @@ where
             read = reader.read(move || load().map_err(Into::into)) => read,
             () = stops.next() => break Reload::Stopping,
         };
-        let reloading = apply(read, &mut app);
+        let reloading = Box::pin(apply(read, &mut app));
         match unless_stopped(reloading, &mut stops, RELOAD_TIMEOUT).await {
             Reload::Done => {}
             stopping => break stopping,

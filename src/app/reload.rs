@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{App, entitlements_of, settings_of};
+use super::start::read_policy;
+use super::{App, auth, entitlements_of, settings_of};
 use crate::config::{Config, changes};
 use crate::shard::Command;
 
@@ -49,6 +50,10 @@ impl App {
             .extend(self.sources.reload(&next.sources).await);
         if let (Some(service), Some(tls)) = (&self.tls, &next.tls) {
             service.reload(&tls.files);
+        }
+        match read_policy(&next).await {
+            Ok(policy) => auth::apply_reloaded(&self.server, policy).await,
+            Err(error) => tracing::error!(%error, "keys rejected, keeping the previous ones"),
         }
         self.drain = (next.drain_spread, next.drain_deadline);
         let settings = settings_of(&next, &self.sources);

@@ -14,7 +14,8 @@ use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
 use super::sources::{Sources, spec_of};
-use super::{App, START_TIMEOUT, StartError, entitlements_of, settings_of};
+use super::{App, START_TIMEOUT, StartError, auth, entitlements_of, settings_of};
+use crate::auth::{Gate, Policy};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
 use crate::config::{ADMIN_CONNECTIONS, Config, Scheme};
@@ -58,6 +59,7 @@ impl App {
     /// Starts all components; the feed accepts clients when this returns.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let Listeners { feed, tls, admin } = Listeners::bind(config)?;
+        let policy = read_policy(config).await?;
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
         let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
@@ -79,15 +81,23 @@ impl App {
             bus.emitter.clone(),
             config.sources.len(),
         );
-        let shards = start_shards(config, clock, &bus, &metrics, &sources.demand())?;
+        let (gate, jobs) = auth::gate(policy);
+        let shards = start_shards(config, clock, &bus, &metrics, &sources.demand(), &gate)?;
         positions.resize(config.sources.len(), None);
         for (source, position) in config.sources.iter().zip(positions) {
             sources.start(source.clone(), position);
         }
         let settings = settings_of(config, &sources);
         let listener = main_listener(config, feed.as_ref(), endpoint.as_deref())?;
-        let addresses = (listener, endpoint);
-        let server = new_server(config, clock, shards, metrics, settings, addresses);
+        let shared = Shared {
+            clock,
+            metrics,
+            gate,
+            listener,
+            tls: endpoint,
+        };
+        let server = new_server(config, shards, settings, shared);
+        auth::spawn(&server, jobs).map_err(StartError::Thread)?;
         let mut app = Self {
             admin: admin
                 .as_ref()
@@ -148,15 +158,29 @@ impl App {
     }
 }
 
+/// Parts of a server that other components share.
+struct Shared {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
+    listener: Listener,
+    tls: Option<Arc<TlsEndpoint>>,
+}
+
 /// State of a server whose sources are starting.
 fn new_server(
     config: &Config,
-    clock: Clock,
     shards: Vec<ShardHandle>,
-    metrics: Arc<Metrics>,
     settings: Settings,
-    (listener, tls): (Listener, Option<Arc<TlsEndpoint>>),
+    shared: Shared,
 ) -> Arc<Server> {
+    let Shared {
+        clock,
+        metrics,
+        gate,
+        listener,
+        tls,
+    } = shared;
     Arc::new(Server {
         clock,
         shards,
@@ -169,6 +193,7 @@ fn new_server(
         admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
         admission: Arc::default(),
         refusals: Server::new_refusals(),
+        gate,
         listener,
         tls,
         connections: Arc::new(AtomicUsize::new(0)),
@@ -203,6 +228,16 @@ fn main_listener(
     let listener = plain.or_else(|| endpoint.map(|endpoint| endpoint.listener.clone()));
     let listener = listener.ok_or(StartError::NoAddress)?;
     Ok(listener.behind_proxy_protocol(config.proxy_protocol))
+}
+
+/// Reads the keys of the authentication, on a thread that a file system may block.
+pub(super) async fn read_policy(config: &Config) -> Result<Policy, StartError> {
+    let config = config.clone();
+    let read = tokio::task::spawn_blocking(move || config.auth_policy());
+    match read.await {
+        Ok(policy) => Ok(policy?),
+        Err(panicked) => Err(StartError::Thread(panicked.into())),
+    }
 }
 
 fn start_bus(
@@ -251,6 +286,7 @@ fn start_shards(
     bus: &RunningBus,
     metrics: &Arc<Metrics>,
     demand: &Arc<[Arc<DemandSignal>]>,
+    gate: &Arc<Gate>,
 ) -> Result<Vec<ShardHandle>, StartError> {
     let shard_config = ShardConfig {
         clock,
@@ -259,6 +295,7 @@ fn start_shards(
         demand: Arc::clone(demand),
         entitlements: Arc::new(entitlements_of(config)),
         seats: Arc::default(),
+        gate: Arc::clone(gate),
     };
     let spawn = |number| {
         crate::shard::spawn(

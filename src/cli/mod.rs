@@ -3,6 +3,7 @@
 mod check;
 mod fault;
 mod http_get;
+mod key;
 mod load;
 mod log_lines;
 mod ready;
@@ -68,6 +69,8 @@ enum Command {
     Check(check::Arguments),
     /// Query the readiness of a server; exit code 0 if ready
     Ready(ready::Arguments),
+    /// Make keys for clients (`auth.scheme: keys`)
+    Key(key::Arguments),
     /// Print shell completions
     Completions {
         /// Shell
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Some(Command::Fault(fault)) => fault::run(&fault),
         Some(Command::Check(check)) => check::run(&check),
         Some(Command::Ready(ready)) => ready::run(&ready),
+        Some(Command::Key(key)) => key::run(&key),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(
                 shell,

@@ -144,6 +144,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             "open-file limit too low for limits.connections; raise it (ulimit -n, LimitNOFILE) or lower limits.connections"
         );
     }
+    warn_of_open_listeners(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -160,6 +161,27 @@ fn with_own_certificate(arguments: &Arguments) -> Result<Arguments> {
         own_certificate: own_certificate.transpose()?,
         ..arguments.clone()
     })
+}
+
+/// Warns if everybody who reaches a port has access.
+fn warn_of_open_listeners(config: &Config) {
+    if !config.auth.is_open() {
+        return;
+    }
+    let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    let tls = config.tls.as_ref().map(|tls| tls.listen);
+    for listen in config.listen.into_iter().chain(tls).filter(is_exposed) {
+        tracing::warn!(
+            %listen,
+            "no authentication (auth.scheme: none): everybody who reaches this address sees the feed"
+        );
+    }
+    if let Some(admin) = config.admin.filter(is_exposed) {
+        tracing::warn!(
+            %admin,
+            "no authentication (auth.scheme: none): everybody who reaches this address sees metrics and clients"
+        );
+    }
 }
 
 fn start_logging(format: LogFormat) {

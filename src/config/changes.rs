@@ -1,5 +1,14 @@
 use super::table::{Key, keys};
 use super::{Config, TlsConfig};
+use crate::auth::SchemeSettings;
+
+/// Keys for clients that the config itself lists.
+fn keys_of(config: &Config) -> &[crate::auth::Key] {
+    match &config.auth.scheme {
+        SchemeSettings::Keys { keys, .. } => keys,
+        SchemeSettings::None | SchemeSettings::Jwt(_) => &[],
+    }
+}
 
 /// Keys whose values differ between two configs; `sources` and `roles` stand for all keys below
 /// them.
@@ -8,6 +17,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<&'static Key> {
     let differs = |key: &&Key| match key.path {
         "sources" => sources(old) != sources(new),
         "roles" => old.roles != new.roles,
+        "auth.keys" => keys_of(old) != keys_of(new),
+        path if path.starts_with("auth.keys.") => false,
         path if path.starts_with("sources.") || path.starts_with("roles.") => false,
         path => old.values.get(path) != new.values.get(path),
     };
@@ -37,6 +48,10 @@ impl Config {
         self.admin = running.admin;
         self.proxy_protocol = running.proxy_protocol;
         self.http_requests = running.http_requests;
+        if std::mem::discriminant(&self.auth.scheme) != std::mem::discriminant(&running.auth.scheme)
+        {
+            self.auth.clone_from(&running.auth);
+        }
         for key in keys().filter(|key| key.needs_restart) {
             match running.values.get(key.path) {
                 Some(value) => self.values.insert(key.path.to_owned(), value.clone()),
@@ -56,7 +71,9 @@ mod tests {
             let pick = |one: &'static str, two: &'static str| if other { two } else { one };
             format!(
                 "listen: 127.0.0.1:{}\nshards: {}\npin: {m}\nstate_dir: {}\nsources: [{{name: s, kind: push, open: true, instruments: [{{symbol: {}}}]}}]\n\
-                 roles: {{{g}: {{topics: [\"{g}:*\"]}}}}\nauth: {{anonymous: {g}}}\n\
+                 roles: {{{g}: {{topics: [\"{g}:*\"]}}}}\nauth: {{scheme: keys, anonymous: {g}, timeout: {t}, failures_per_minute: {n}, ticket_lifetime: {t}, tickets: {n}, \
+                 keys: [{{id: {r}k, sha256: {z}, role: {g}}}], keys_file: {h}, jwt: {{algorithms: [{a}], key_file: {h}, jwks_file: {h}, jwks_url: {h}, jwks_ca: {h}, \
+                 jwks_refresh: {t}, jwks_cooldown: {t}, issuer: {h}, audience: {h}, leeway: {t}, role_claim: {h}, role: {g}}}}}\n\
                  allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\nproxy_protocol: {x}\n\
                  bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
@@ -73,6 +90,8 @@ mod tests {
                 tls = pick("8443", "9443"),
                 v = pick("optional", "required"),
                 min = pick("1.2", "1.3"),
+                a = pick("RS256", "ES256"),
+                z = "00".repeat(32),
                 h = pick("a.example", "b.example"),
                 p = pick("127.0.0.1", "10.0.0.0/8"),
                 x = pick("off", "required"),
@@ -93,10 +112,10 @@ mod tests {
         let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
         let kept = |key: &&Key| {
             matches!(key.kind, super::super::Kind::Section)
-                && !["sources", "roles"].contains(&key.path)
+                && !["sources", "roles", "auth.keys"].contains(&key.path)
         };
         let all = keys().filter(|key| {
-            !["sources.", "roles."]
+            !["sources.", "roles.", "auth.keys."]
                 .iter()
                 .any(|list| key.path.starts_with(list))
                 && key.path != "auth.scheme"

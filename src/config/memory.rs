@@ -1,6 +1,7 @@
 //! Memory formula: an upper bound of the memory for clients, queues and histories.
 
 use super::Config;
+use crate::auth::{ARGON2_BYTES_MAX, SchemeSettings};
 use crate::limits::TLS_UNSENT_BYTES_MAX;
 
 /// Maximum number of publish requests decoded concurrently.
@@ -60,6 +61,11 @@ impl Config {
         // The buffer of a body doubles as it grows.
         let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
         let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
+        // One Argon2 hash at a time.
+        let hashing = match self.auth.scheme {
+            SchemeSettings::Keys { .. } => ARGON2_BYTES_MAX,
+            SchemeSettings::None | SchemeSettings::Jwt(_) => 0,
+        };
         let total = self.connections_max * a_client
             + self.queue_bytes
             + self.log_bytes
@@ -68,14 +74,15 @@ impl Config {
             + tls
             + responses
             + bodies
-            + publishing;
+            + publishing
+            + hashing;
         let mib = |bytes: usize| bytes.div_ceil(1 << 20);
         let encrypted = match mib(tls) {
             0 => String::new(),
             mib => format!(" + {mib} MiB TLS"),
         };
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) + {} MiB hashing of keys = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -89,6 +96,7 @@ impl Config {
             mib(bodies),
             PUBLISHES_AT_ONCE,
             mib(self.publish_cost()),
+            mib(hashing),
             mib(total),
         );
         (total as u64, text)

@@ -1,6 +1,7 @@
 //! Configuration file `feeds.yaml`, and the validated [`Config`] that the other modules use. Every
 //! `Config` is valid.
 
+mod auth;
 mod changes;
 mod findings;
 mod memory;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use auth::{AuthFileError, auth_files, auth_policy};
 pub use changes::changes;
 pub use memory::{
     ADMIN_CONNECTIONS, HEAD_BYTES_MAX, PUBLISH_BODIES, PUBLISHES_AT_ONCE, SPARE_SOCKETS,
@@ -39,6 +41,7 @@ pub use web::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
 use ipnet::IpNet;
 
 use crate::access::Roles;
+use crate::auth::AuthSettings;
 use crate::files::read_regular;
 use crate::limits::{AdmissionLimits, ShardLimits};
 use crate::printable::{printable, shortened};
@@ -140,6 +143,8 @@ pub struct Config {
     pub metrics_on_feed: bool,
     /// Roles, and the role of clients without credentials.
     pub roles: Roles,
+    /// Authentication of clients.
+    pub auth: AuthSettings,
     /// Number of shards.
     pub shards: usize,
     /// True if each shard's thread stays on one CPU.
@@ -187,15 +192,7 @@ pub struct Config {
 impl Config {
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file = path.display().to_string();
-        let refused = |message: String| ConfigError {
-            file: file.clone(),
-            problems: vec![Problem::new(Mark::default(), "", message)],
-        };
-        let bytes = read_regular(path, FILE_BYTES_MAX)
-            .map_err(|error| refused(format!("cannot read the file: {error}")))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| refused(format!("cannot read the file: invalid UTF-8: {error}")))?;
+        let (text, file) = read_text(path)?;
         Self::parse(&text, &file)
     }
 
@@ -225,39 +222,69 @@ impl Config {
 
     /// Parses and validates a config; `file` is its name in messages.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let mut found = Vec::new();
-        let node = if text.len() > FILE_BYTES_MAX {
-            let message = format!(
-                "file too large: expected at most {} KiB",
-                FILE_BYTES_MAX >> 10
-            );
-            found.push(Problem::new(Mark::default(), "", message));
-            None
-        } else {
-            yaml::parse(text, &mut found)
-        };
-        let findings = Findings::new(found);
-        let config = node.map(|node| {
-            let root = Section::root(&node, &findings);
-            let config = server::read(&root);
-            root.finish();
-            config
-        });
-        let (mut problems, values) = findings.into_parts();
-        problems.sort_by_key(|problem| (problem.line, problem.column));
-        if problems.len() > PROBLEMS_MAX {
-            let more = problems.len() - PROBLEMS_MAX;
-            problems.truncate(PROBLEMS_MAX);
-            let message = format!("{more} more problems not shown");
-            problems.push(Problem::new(Mark::default(), "", message));
-        }
-        match config {
-            Some(config) if problems.is_empty() => Ok(Self { values, ..config }),
-            _ => Err(ConfigError {
-                file: file.to_owned(),
-                problems,
-            }),
-        }
+        let (config, values) = parse_document(text, file, server::read)?;
+        Ok(Self { values, ..config })
+    }
+}
+
+/// Reads a file as text; returns it with its name in messages.
+fn read_text(path: &Path) -> Result<(String, String), ConfigError> {
+    let file = path.display().to_string();
+    let refused = |message: String| ConfigError {
+        file: file.clone(),
+        problems: vec![Problem::new(Mark::default(), "", message)],
+    };
+    let bytes = read_regular(path, FILE_BYTES_MAX)
+        .map_err(|error| refused(format!("cannot read the file: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| refused(format!("cannot read the file: invalid UTF-8: {error}")))?;
+    Ok((text, file))
+}
+
+/// Reads and validates a file other than the config.
+fn read_document<T>(path: &Path, read: impl FnOnce(&Section<'_>) -> T) -> Result<T, ConfigError> {
+    let (text, file) = read_text(path)?;
+    parse_document(&text, &file, read).map(|(value, _)| value)
+}
+
+/// Parses and validates a document; returns its value and the values of all keys.
+fn parse_document<T>(
+    text: &str,
+    file: &str,
+    read: impl FnOnce(&Section<'_>) -> T,
+) -> Result<(T, Values), ConfigError> {
+    let mut found = Vec::new();
+    let node = if text.len() > FILE_BYTES_MAX {
+        let message = format!(
+            "file too large: expected at most {} KiB",
+            FILE_BYTES_MAX >> 10
+        );
+        found.push(Problem::new(Mark::default(), "", message));
+        None
+    } else {
+        yaml::parse(text, &mut found)
+    };
+    let findings = Findings::new(found);
+    let value = node.map(|node| {
+        let root = Section::root(&node, &findings);
+        let value = read(&root);
+        root.finish();
+        value
+    });
+    let (mut problems, values) = findings.into_parts();
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    if problems.len() > PROBLEMS_MAX {
+        let more = problems.len() - PROBLEMS_MAX;
+        problems.truncate(PROBLEMS_MAX);
+        let message = format!("{more} more problems not shown");
+        problems.push(Problem::new(Mark::default(), "", message));
+    }
+    match value {
+        Some(value) if problems.is_empty() => Ok((value, values)),
+        _ => Err(ConfigError {
+            file: file.to_owned(),
+            problems,
+        }),
     }
 }
 

@@ -7,7 +7,7 @@ use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::web::{self, HostRule, OriginRule};
-use super::{Config, SourceDetails, roles, sources, tls};
+use super::{Config, SourceDetails, auth, roles, sources, tls};
 use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
@@ -77,7 +77,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
             SourceDetails::Push { .. } => false,
         };
     }
-    sections.auth.word("scheme");
+    let roles = roles::read(root, &sections.auth);
     let config = Config {
         listen: root.address_or_off("listen"),
         tls: tls::read(&sections.tls),
@@ -99,7 +99,8 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         ),
         proxy_protocol: root.word("proxy_protocol") == "required",
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
-        roles: roles::read(root, &sections.auth),
+        auth: auth::read(&sections.auth, &roles),
+        roles,
         shards,
         pin: root.flag("pin"),
         state_dir: Some(root.text("state_dir"))

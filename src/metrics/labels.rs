@@ -102,6 +102,48 @@ impl Refused {
     }
 }
 
+/// Event in the authentication of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthEvent {
+    /// Credentials were accepted.
+    Ok,
+    /// Credentials were refused.
+    Failed,
+    /// A token had expired, or ended in the session.
+    Expired,
+    /// A client did not authenticate in time.
+    Timeout,
+    /// The key of a connected client was removed.
+    Revoked,
+    /// Credentials were not checked: too many attempts.
+    Limited,
+}
+
+impl AuthEvent {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Expired,
+        Self::Timeout,
+        Self::Revoked,
+        Self::Limited,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Timeout => "timeout",
+            Self::Revoked => "revoked",
+            Self::Limited => "limited",
+        }
+    }
+}
+
+/// Outcomes of reading the keys of the authentication again.
+pub(super) const AUTH_KEYS: [&str; 2] = ["applied", "rejected"];
+
 /// Reasons for which the bus does not publish an event: another source owns the symbol,
 /// `limits.instruments` is reached, the instrument lacks the channel, the source has not announced
 /// it, or a sum of the session would overflow.

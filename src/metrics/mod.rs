@@ -9,12 +9,12 @@ mod histogram;
 mod labels;
 
 pub use histogram::{Histogram, LocalHistogram};
-pub use labels::{REJECTED_STATE, Refused};
+pub use labels::{AuthEvent, REJECTED_STATE, Refused};
 
 pub(crate) use labels::DROPPED;
 
 use catalogue::Catalogue;
-use labels::{FANOUT_CLIENTS, FAULT_KINDS, REJECTED_INPUT, RULES, TLS_VERSIONS};
+use labels::{AUTH_KEYS, FANOUT_CLIENTS, FAULT_KINDS, REJECTED_INPUT, RULES, TLS_VERSIONS};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
@@ -130,6 +130,10 @@ pub struct Metrics {
     pub clock_steps: IntCounterVec,
     /// Number of saved states rejected, by reason.
     pub states_rejected: IntCounterVec,
+    /// Number of authentications, by outcome.
+    authentications: IntCounterVec,
+    /// Number of times the keys of the authentication were read again, by outcome.
+    pub auth_keys: IntCounterVec,
 }
 
 /// Violations of the rules for bad market data, by rule: flagged events, dropped events.
@@ -343,6 +347,18 @@ impl Metrics {
                 "reason",
                 REJECTED_STATE,
             ),
+            authentications: all.counters(
+                "tickcast_authentications_total",
+                "Authentications of clients, by outcome: credentials accepted or refused, and ends of connections by timeout, expiry or revocation.",
+                "outcome",
+                AuthEvent::ALL.map(AuthEvent::name),
+            ),
+            auth_keys: all.counters(
+                "tickcast_auth_keys_reloads_total",
+                "Changed key files and key sets of the authentication, by outcome.",
+                "outcome",
+                AUTH_KEYS,
+            ),
             draining: all.gauge("tickcast_draining", "1 during graceful shutdown."),
             catalogue: all,
         }
@@ -444,6 +460,13 @@ impl Metrics {
     /// Counts a connection closed by the server.
     pub fn count_close(&self, code: Code) {
         self.closed.with_label_values(&[code.name()]).inc();
+    }
+
+    /// Counts an event in the authentication of a client.
+    pub fn count_auth(&self, event: AuthEvent) {
+        self.authentications
+            .with_label_values(&[event.name()])
+            .inc();
     }
 
     /// Counts a rejected or aborted connection or request.

@@ -14,6 +14,7 @@ use super::forwarded;
 use super::response::{HttpResponse, refusal};
 use crate::access::Principal;
 use crate::config::{Authority, HostRule, OriginRule, Scheme, WebOrigin};
+use crate::shard::Credentials;
 
 const X_FORWARDED_HOST: &str = "x-forwarded-host";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -87,6 +88,8 @@ pub(super) struct Caller {
     listens_on_loopback: bool,
     /// Identity on whose behalf topics are read.
     pub principal: Principal,
+    /// Credentials of the request, once they have been checked.
+    pub credentials: Credentials,
 }
 
 impl Caller {
@@ -133,8 +136,14 @@ impl Caller {
             peer,
             address,
             listens_on_loopback: listener.is_loopback(),
-            principal: settings.anonymous.clone(),
+            principal: Principal::nobody(),
+            credentials: Credentials::NotNeeded,
         })
+    }
+
+    /// True for a program on this machine that reached a listener of loopback.
+    pub(super) const fn is_local_on_loopback(&self) -> bool {
+        self.is_local && self.listens_on_loopback
     }
 
     /// True if a page with the request's `Origin` may open the feed. Programs send no `Origin`,

@@ -8,18 +8,19 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION, HeaderMap, HeaderValue, ORIGIN,
-    STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE, VARY,
+    CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::caller::{Caller, Listener};
+use super::cors::{preflight, share};
+use super::identity::{admit_operator, authenticate, require};
 use super::outgoing::Outgoing;
 use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
 use super::snapshot_query::SnapshotQuery;
 use super::upgrade::Granted;
-use super::{Audience, Server, TlsEndpoint, admin, admit, faults, page, publish, upgrade};
+use super::{Audience, Server, TlsEndpoint, admin, admit, faults, page, publish, ticket, upgrade};
 use crate::access::{InstrumentList, Principal};
 use crate::codec::encode_control;
 use crate::metrics::Refused;
@@ -33,6 +34,13 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Path of the feed.
 const FEED: &str = "/v1/feed";
+/// Path of one-use tickets.
+const TICKET: &str = "/v1/ticket";
+
+/// True for routes that show what the caller may see.
+fn is_protected(path: &str) -> bool {
+    matches!(path, TICKET | "/v1/instruments" | "/v1/snapshot")
+}
 
 /// Handles a request on the feed's port.
 pub(super) async fn feed(
@@ -81,23 +89,31 @@ fn identify(
     }
     let settings = server.settings.load();
     let caller = Caller::identify(listener, &settings, peer.ip(), request.headers());
-    caller.inspect_err(|_| server.metrics.count_refused(Refused::Host))
+    let mut caller = caller.inspect_err(|_| server.metrics.count_refused(Refused::Host))?;
+    caller.principal = server.gate.policy().without_credentials();
+    Ok(caller)
 }
 
 async fn route(
     server: Arc<Server>,
     shard: ShardHandle,
-    caller: Caller,
+    mut caller: Caller,
     request: Request<Incoming>,
     granted: Granted,
 ) -> HttpResponse {
     let path = request.uri().path().to_owned();
     #[cfg(feature = "echo")]
     if path == upgrade::ECHO {
-        return upgrade::respond(&server, &caller, request, &granted);
+        return upgrade::respond(&server, caller, request, &granted);
     }
     if path == FEED {
-        return upgrade::respond(&server, &caller, request, &granted);
+        let query = request.uri().query();
+        let headers = request.headers();
+        let identified = authenticate(&server, &mut caller, headers, query).await;
+        return match identified {
+            Ok(()) => upgrade::respond(&server, caller, request, &granted),
+            Err(refused) => refused,
+        };
     }
     if upgrade::is_requested(request.headers()) {
         let message = format!("no WebSocket at {path}; connect to {FEED}");
@@ -105,23 +121,27 @@ async fn route(
     }
     if path == "/v1/publish" {
         return if request.method() == Method::POST {
-            publish::respond(&server, &caller, request).await
+            publish::respond(&server, caller, request).await
         } else {
             not_allowed("POST")
         };
     }
-    let mut response = read(&server, &shard, &caller, &path, &request).await;
+    if *request.method() == Method::OPTIONS && is_protected(&path) {
+        return preflight(&server, &caller, request.headers());
+    }
+    let mut response = if is_protected(&path) {
+        match authenticate(&server, &mut caller, request.headers(), None).await {
+            Ok(()) if path == TICKET => {
+                ticket::respond(&server, &caller, request.method(), request.headers())
+            }
+            Ok(()) => read(&server, &shard, &caller, &path, &request).await,
+            Err(refused) => refused,
+        }
+    } else {
+        read(&server, &shard, &caller, &path, &request).await
+    };
     share(&server, &caller, request.headers(), response.headers_mut());
     response
-}
-
-/// Lets pages of an origin that may open the feed also read a response (CORS).
-fn share(server: &Server, caller: &Caller, request: &HeaderMap, response: &mut HeaderMap) {
-    response.append(VARY, HeaderValue::from_static("Origin"));
-    let may_read = caller.may_use(&server.settings.load().allowed_origins, request);
-    if let Some(origin) = request.get(ORIGIN).filter(|_| may_read) {
-        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
 }
 
 /// Serves the read-only routes, for programs and for pages of origins that may open the feed.
@@ -144,7 +164,7 @@ async fn read(
     if !is_route && file.is_none() {
         return refusal(
             StatusCode::NOT_FOUND,
-            "not found; expected /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /healthz or /readyz",
+            "not found; expected /, /v1/feed, /v1/instruments, /v1/snapshot, /v1/publish, /v1/ticket, /healthz or /readyz",
         );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -164,7 +184,7 @@ async fn read(
     if let Err(refused) = server.charge(caller.address) {
         return admit::response(&refused);
     }
-    let permit = match acquire_permit(server) {
+    let permit = match require(caller).and_then(|()| acquire_permit(server)) {
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
@@ -213,11 +233,14 @@ pub(super) async fn admin(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<HttpResponse, Infallible> {
-    let caller = match identify(&server, &listener, peer, &request) {
+    let mut caller = match identify(&server, &listener, peer, &request) {
         Ok(caller) => caller,
         Err(refused) => return Ok(refused),
     };
-    let path = request.uri().path();
+    let (path, headers) = (request.uri().path(), request.headers());
+    if let Err(refused) = admit_operator(&server, &mut caller, headers, path).await {
+        return Ok(refused);
+    }
     if let Some(right) = missing_right(&caller, path) {
         let message = format!("not entitled: the right `{right}` of the role is required");
         return Ok(refusal(StatusCode::FORBIDDEN, &message));

@@ -7,12 +7,14 @@ mod accept;
 mod admin;
 mod admit;
 mod caller;
+mod cors;
 #[cfg(feature = "internals")]
 pub mod doors;
 mod faults;
 mod forwarded;
 mod guarded;
 mod http;
+mod identity;
 mod incoming;
 mod outgoing;
 mod page;
@@ -23,6 +25,7 @@ mod reserve;
 mod response;
 mod secure;
 mod snapshot_query;
+mod ticket;
 mod upgrade;
 
 use std::sync::Arc;
@@ -41,8 +44,8 @@ use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
-use crate::access::Principal;
 use crate::admission::Admission;
+use crate::auth::Gate;
 use crate::clock::Clock;
 use crate::config::{Config, HostRule, OriginRule};
 use crate::limits::AdmissionLimits;
@@ -72,6 +75,8 @@ pub struct Server {
     pub http_rate: RequestRate,
     /// Permits for concurrent connections to the admin address.
     pub admin_permits: Semaphore,
+    /// Check of credentials.
+    pub gate: Arc<Gate>,
     /// Address of the feed without TLS; if it has none, that with TLS.
     pub listener: Listener,
     /// Connections and request rates by client address.
@@ -116,8 +121,6 @@ pub struct Settings {
     pub allowed_origins: Vec<OriginRule>,
     /// Proxies whose forwarding and PROXY headers are trusted (config `trusted_proxies`).
     pub trusted_proxies: Vec<IpNet>,
-    /// Clients without credentials (config `auth.anonymous`).
-    pub anonymous: Principal,
     /// True if `/metrics` is also served on the feed's port (config `admin.metrics_on_feed`).
     pub metrics_on_feed: bool,
     /// Max generated responses per second over all clients (config `limits.http_requests_per_s`).
@@ -210,7 +213,6 @@ impl Settings {
             allowed_hosts: config.allowed_hosts.clone(),
             allowed_origins: config.allowed_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
-            anonymous: Principal::anonymous(&config.roles),
             metrics_on_feed: config.metrics_on_feed,
             http_requests_per_s: config.http_requests_per_s,
             publishers,

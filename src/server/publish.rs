@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, StatusCode};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 
 use super::Server;
 use super::caller::Caller;
+use super::identity::{authenticate, unauthorized};
 use super::incoming;
 use super::publish_body::{BodyError, BodyFormat, records};
 use super::response::{HttpResponse, busy, refusal, text, with_type};
@@ -93,7 +94,7 @@ const ERRORS_MAX: usize = 1000;
 
 pub(super) async fn respond(
     server: &Arc<Server>,
-    caller: &Caller,
+    mut caller: Caller,
     request: Request<Incoming>,
 ) -> HttpResponse {
     let settings = server.settings.load();
@@ -104,8 +105,17 @@ pub(super) async fn respond(
             "origin not allowed to publish (allowed_origins)",
         );
     }
+    // The token of a source is none of a client.
+    let header = request.headers().get(AUTHORIZATION);
+    let is_of_source =
+        header.is_some_and(|header| of_token(&settings.publishers, header).next().is_some());
     drop(settings);
-    let allowed = match allowed_sources(server, caller, request.headers()) {
+    if !is_of_source
+        && let Err(refused) = authenticate(server, &mut caller, request.headers(), None).await
+    {
+        return refused;
+    }
+    let allowed = match allowed_sources(server, &caller, request.headers()) {
         Ok(allowed) => allowed,
         Err(refused) => return refused,
     };
@@ -246,14 +256,6 @@ fn of_token<'s>(
             .token_sha256
             .is_some_and(|own| own.ct_eq(&hash).into())
     })
-}
-
-fn unauthorized(message: &str) -> HttpResponse {
-    let mut response = refusal(StatusCode::UNAUTHORIZED, message);
-    response
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
 }
 
 /// Rejected records: the first with their errors, all of them by reason.

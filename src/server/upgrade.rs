@@ -27,7 +27,7 @@ use crate::access::Principal;
 use crate::admission::Admitted;
 use crate::metrics::Refused;
 use crate::protocol::{Encoding, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX};
-use crate::shard::{Adopted, Permit};
+use crate::shard::{Adopted, Credentials, Permit};
 
 /// Path whose messages are sent back.
 #[cfg(feature = "echo")]
@@ -49,6 +49,7 @@ pub(super) struct Upgrade {
     principal: Principal,
     #[cfg(feature = "echo")]
     is_echo: bool,
+    credentials: Credentials,
     permit: Option<Permit>,
     /// Address of the client, if proxies have reported it; it counts as connected.
     forwarded: Option<(IpAddr, Option<Admitted>)>,
@@ -76,6 +77,7 @@ pub(super) async fn adopted(
         principal,
         #[cfg(feature = "echo")]
         is_echo,
+        credentials,
         permit,
         forwarded,
     } = taken?;
@@ -100,6 +102,7 @@ pub(super) async fn adopted(
         principal,
         #[cfg(feature = "echo")]
         is_echo,
+        credentials,
         permit,
         admitted,
     })
@@ -108,11 +111,11 @@ pub(super) async fn adopted(
 /// Response to `GET /v1/feed`; with 101 the connection is `granted`.
 pub(super) fn respond(
     server: &Arc<Server>,
-    caller: &Caller,
+    caller: Caller,
     mut request: Request<Incoming>,
     granted: &Granted,
 ) -> HttpResponse {
-    let accepted = match check(server, caller, &request) {
+    let accepted = match check(server, &caller, &request) {
         Ok(accepted) => accepted,
         Err(refused) => {
             let reason = match refused.status() {
@@ -141,7 +144,8 @@ pub(super) fn respond(
         encoding,
         message_max: accepted.message_max,
         agent,
-        principal: caller.principal.clone(),
+        principal: caller.principal,
+        credentials: caller.credentials,
         permit,
         forwarded,
     };

@@ -4,6 +4,7 @@
 //! returns an ordered list of [`Action`]s, which the shard executes.
 
 mod appear;
+mod authentication;
 mod budget;
 mod change;
 mod response;
@@ -20,14 +21,17 @@ pub use review::Review;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use authentication::AuthState;
+
 use crate::access::{Principal, Visible};
 use crate::codec::decode_request;
 use crate::log::{Replica, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{
-    Authenticated, Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError,
-    Request, Seq, Settings,
+    Bye, Code, Control, Encoding, Entry, Id, Limits, Op, Pong, ProtocolError, Request, Seq,
+    Settings,
 };
+use authentication::Authentication;
 use budget::{AbuseCounter, TokenBucket};
 use change::{Listing, Modifying, Resyncing, Unsubscribing};
 use slice::{Budget, SLICE};
@@ -86,6 +90,8 @@ pub enum Action {
     Instruments(Option<Id>, String),
     /// Limit the size of further messages, in bytes.
     LimitMessages(u32),
+    /// Check a token; the session waits for the outcome.
+    Authenticate(String),
     /// Send `bye` and close.
     Close(Bye, Code),
 }
@@ -153,6 +159,8 @@ pub struct Session {
     work: Option<Box<Job>>,
     /// Fault counters; `None` for a client without faults.
     faults: Option<Box<Faults>>,
+    /// `None` for a client that need not authenticate and has not.
+    auth: Option<Box<Authentication>>,
 }
 
 #[derive(Debug, Default)]
@@ -170,6 +178,7 @@ impl Session {
             names: SubscriptionSet::default(),
             work: None,
             faults: None,
+            auth: None,
         }
     }
 
@@ -189,6 +198,12 @@ impl Session {
         self.requests.charge(bytes.len() / BYTES_A_TOKEN, view.now);
         match request {
             Err(bad) => self.refuse(bad.id, bad.message, view.now),
+            Ok(Request { id, op })
+                if self.auth_state() == AuthState::Required
+                    && !matches!(op, Op::Auth { .. } | Op::Ping { .. }) =>
+            {
+                Self::refuse_unauthenticated(id)
+            }
             Ok(Request { id, op }) => {
                 let work = match self.on_op(id, op, view) {
                     Asked::Answered(actions) => return actions,
@@ -252,14 +267,7 @@ impl Session {
                 let pong = Control::Pong(Pong { id, t, ts });
                 Asked::Answered(vec![Action::Respond(pong)])
             }
-            Op::Auth { .. } => {
-                let answer = Control::Authenticated(Authenticated {
-                    id,
-                    expires: None,
-                    limits: *self.limits,
-                });
-                Asked::Answered(vec![Action::Respond(answer)])
-            }
+            Op::Auth { token } => Asked::Answered(self.begin_check(id, token)),
         }
     }
 

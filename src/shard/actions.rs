@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::command::Command;
-use super::connection::{Adopted, Connection, ConnectionKey, Inbox, Peer};
+use super::connection::{Adopted, Connection, ConnectionKey, Credentials, Inbox, Peer};
 use super::lifecycle::{SHUTTING_DOWN, TOO_SLOW};
 use super::registry::Subscriber;
 use super::snapshots::Snapshots;
@@ -46,6 +46,12 @@ impl Shard {
                 _ = done.send(());
             }
             Command::Entitle(entitlements) => self.entitle(entitlements),
+            Command::Authenticated {
+                key,
+                generation,
+                outcome,
+            } => self.on_checked(key, generation, outcome),
+            Command::ReviewCredentials => self.review_credentials(),
             Command::Save(reply) => {
                 while self.take_batches() {}
                 // An overrun shard has no complete state; the next server then begins a new epoch.
@@ -75,6 +81,7 @@ impl Shard {
             principal,
             #[cfg(feature = "echo")]
             is_echo,
+            credentials,
             permit,
             admitted,
         } = adopted;
@@ -83,7 +90,15 @@ impl Shard {
         let feed = &self.feed;
         // The roles may have changed since the handshake.
         let principal = feed.config.entitlements.renew(&principal);
-        let session = Session::new(principal.limits(&self.limits), feed.now);
+        let mut session = Session::new(principal.limits(&self.limits), feed.now);
+        match credentials {
+            Credentials::NotNeeded => {}
+            Credentials::Missing => {
+                let timeout = feed.config.gate.policy().settings.timeout;
+                session.require_authentication(feed.now.plus(timeout));
+            }
+            Credentials::Proven(grant) => session.set_grant(grant),
+        }
         let key = self.connections.insert(|generation| Connection {
             transport,
             outbox,
@@ -177,7 +192,12 @@ impl Shard {
             encoding,
             heartbeat_ms: self.feed.config.limits.heartbeat.as_millis() as u64,
             limits: *self.connections[key].peer.session.limits(),
-            auth: "none".to_owned(),
+            auth: self.connections[key]
+                .peer
+                .session
+                .auth_state()
+                .name()
+                .to_owned(),
             max_message: self.connections[key].outbox.frames.message_max() as u64,
         })
     }
@@ -219,6 +239,7 @@ impl Shard {
                 Action::LimitMessages(bytes) => {
                     self.connections[key].outbox.frames.limit_messages(bytes);
                 }
+                Action::Authenticate(token) => self.authenticate(key, &token),
                 Action::Close(bye, code) => self.close(key, &bye, code),
             }
         }

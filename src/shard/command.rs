@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::access::{Entitlements, Principal};
+use crate::auth;
 use crate::limits::ShardLimits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::Adopted;
+use super::connection::{Adopted, ConnectionKey};
 use crate::log::DemandSignal;
 use crate::log::{Catalog, SavedTopic};
 use crate::outbox::Totals;
@@ -43,6 +44,17 @@ pub enum Command {
     },
     /// Apply other roles.
     Entitle(Arc<Entitlements>),
+    /// Outcome of a check that a connection waits for.
+    Authenticated {
+        /// Connection.
+        key: ConnectionKey,
+        /// Distinguishes it from later connections of the same key.
+        generation: u32,
+        /// Identity, or the refusal.
+        outcome: auth::Outcome,
+    },
+    /// Compare the identities of all connections with the present policy.
+    ReviewCredentials,
     /// All topics as of the end of the log, to be saved for the next server.
     Save(oneshot::Sender<Vec<SavedTopic>>),
     /// Connections of the highest rank.
@@ -230,6 +242,11 @@ impl ShardHandle {
         )
     }
 
+    /// Queue for outcomes that the shard awaits; it does not keep the shard running.
+    pub(super) fn outcomes(&self) -> mpsc::WeakSender<Command> {
+        self.commands.downgrade()
+    }
+
     /// Counter of the connections, written by the shard.
     pub(super) fn counter(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.connections)
@@ -238,6 +255,11 @@ impl ShardHandle {
     /// Sends a command, waiting while the queue is full. Returns false once the shard has stopped.
     pub async fn send(&self, command: Command) -> bool {
         self.commands.send(command).await.is_ok()
+    }
+
+    /// Sends a command from a thread without a runtime, waiting while the queue is full.
+    pub fn send_blocking(&self, command: Command) -> bool {
+        self.commands.blocking_send(command).is_ok()
     }
 
     /// Number of its connections.

@@ -10,6 +10,7 @@ use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
 use crate::access::{Principal, Seat};
 use crate::admission::Admitted;
+use crate::auth::Grant;
 use crate::log::{SourceId, TopicId};
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
@@ -57,10 +58,23 @@ pub struct Adopted {
     /// True for the echo route.
     #[cfg(feature = "echo")]
     pub is_echo: bool,
+    /// Credentials of the handshake.
+    pub credentials: Credentials,
     /// `None` for a connection above the limit, which is notified and closed.
     pub permit: Option<Permit>,
     /// Counts for the client's address; `None` for an exempt one.
     pub admitted: Option<Admitted>,
+}
+
+/// Credentials of a handshake.
+#[derive(Debug)]
+pub enum Credentials {
+    /// None, and none are needed.
+    NotNeeded,
+    /// None: the client must authenticate.
+    Missing,
+    /// Identity that the client has proven.
+    Proven(Grant),
 }
 
 /// Why a connection ends.
@@ -361,6 +375,7 @@ impl Connection {
     /// Extends all deadlines by a pause of the server.
     pub(super) fn excuse_pause(&mut self, pause: Duration) {
         self.excuse(pause);
+        self.peer.session.excuse(pause);
         if let Some(state) = &mut self.peer.backpressure {
             let paused = state.paused_since.iter_mut();
             for since in paused.chain(&mut state.stalled_since) {
@@ -441,6 +456,7 @@ impl Connection {
             .map(|since| since.plus(limits.stall_timeout));
         of_reading
             .chain(stall_ends)
+            .chain(peer.session.auth_deadline())
             .fold(peer.next_heartbeat, UnixNanos::min)
     }
 }

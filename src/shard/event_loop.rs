@@ -56,6 +56,7 @@ pub fn spawn(
         metrics,
         sockets,
         connected: handle.counter(),
+        outcomes: handle.outcomes(),
     });
     let run = move || {
         let _fatal = crate::fatal::FatalPanic("shard");
@@ -89,12 +90,14 @@ impl Shard {
             metrics,
             sockets,
             connected,
+            outcomes,
         } = parts;
         Self {
             number,
             limits: Arc::new(config.limits.requests),
             websocket: websocket_config(config.limits.requests.message_bytes as usize),
             connected,
+            outcomes,
             connections: Connections::default(),
             fan_out: FanOut::default(),
             meters: Meters::new(metrics.add_shard(number)),

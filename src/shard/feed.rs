@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::access::{Entitlements, Seats};
+use crate::auth::Gate;
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::limits::ShardLimits;
@@ -29,6 +30,8 @@ pub struct ShardConfig {
     pub entitlements: Arc<Entitlements>,
     /// Connections by client, shared by all shards.
     pub seats: Arc<Seats>,
+    /// Check of credentials.
+    pub gate: Arc<Gate>,
 }
 
 /// Request for a checkpoint, which the waits of the shard make and continue.

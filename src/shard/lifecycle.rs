@@ -291,6 +291,10 @@ impl Shard {
             };
             return self.close(key, &bye, Code::Timeout);
         }
+        if !self.authentication_holds(key) {
+            return;
+        }
+        let connection = &mut self.connections[key];
         if silent >= self.feed.config.limits.ping_after
             && !std::mem::replace(&mut connection.peer.pinged, true)
         {

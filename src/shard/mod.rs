@@ -8,6 +8,7 @@
 //! [`Command`].
 
 mod actions;
+mod authentication;
 mod command;
 mod connection;
 mod connections;
@@ -37,7 +38,7 @@ mod transport;
 pub mod turn_events;
 
 pub use command::{Command, ConnectionInfo, Rank, ShardHandle, SnapshotAnswer, WaitsFor};
-pub use connection::{Adopted, ConnectionKey, Permit};
+pub use connection::{Adopted, ConnectionKey, Credentials, Permit};
 pub use event_loop::spawn;
 pub use feed::ShardConfig;
 #[cfg(feature = "internals")]
@@ -50,7 +51,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::bus::Emitter;
@@ -81,6 +82,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     sockets: Sockets,
     connected: Arc<AtomicUsize>,
+    /// Own queue of commands, for outcomes that are found elsewhere.
+    outcomes: mpsc::WeakSender<Command>,
 }
 
 /// Thread that owns a share of the connections.
@@ -95,6 +98,8 @@ pub struct Shard {
     limits: Arc<Limits>,
     /// Number of connections, for other threads.
     connected: Arc<AtomicUsize>,
+    /// Own queue of commands, for outcomes that are found elsewhere.
+    outcomes: mpsc::WeakSender<Command>,
     meters: Meters,
     pauses: PauseDetector,
     pacing: Pacing,

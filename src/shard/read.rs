@@ -66,6 +66,9 @@ impl Shard {
                 connection.left_unread = true;
                 return;
             }
+            if connection.peer.session.awaits_check() {
+                return;
+            }
             let view = View {
                 replica: &self.feed.replica,
                 principal: &connection.peer.principal,
@@ -82,7 +85,10 @@ impl Shard {
             self.act(key, actions);
         }
         if self.connections.get(key).is_some_and(|connection| {
-            connection.peer.session.is_busy() || !connection.peer.inbox.is_empty()
+            let session = &connection.peer.session;
+            // A check continues the requests with its outcome.
+            let has_more = session.is_busy() || !connection.peer.inbox.is_empty();
+            has_more && !session.awaits_check()
         }) {
             self.sockets.serve_next(key);
         }

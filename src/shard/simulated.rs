@@ -55,6 +55,7 @@ impl SimulatedShard {
             metrics,
             sockets: Sockets::simulated(),
             connected: Arc::<AtomicUsize>::default(),
+            outcomes: commands.downgrade(),
         });
         Self {
             shard,

@@ -1,5 +1,6 @@
 //! Promises, one module each; `INDEX.md` maps rules and threats to their tests.
 
+mod auth;
 mod bad_markets;
 mod bombs;
 mod certificates;

@@ -1,19 +1,16 @@
 //! Rules of `docs/protocol.md` that need no market of their own.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result};
 use compact_str::CompactString;
 use tickcast::codec::decode_server_message;
 use tickcast::protocol::{
-    Code, Control, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked,
+    Control, Encoding, Mode, OnSlow, Op, ServerMessage, Subscribe, TopicsAsked,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{DEADLINE, Feed, market, subscribe, wish};
-use crate::layers::product_files;
 
 const MANY_REQUESTS: &str = "limits: {requests_per_s: 1000}";
 
@@ -252,32 +249,6 @@ async fn more_than_a_thousand_control_frames_in_ten_seconds_close_with_4400() ->
         let close = response.windows(4).rev().find(|bytes| bytes[0] == 0x88);
         let close = close.context("no close frame received")?;
         assert_eq!(u16::from_be_bytes([close[2], close[3]]), 4400);
-    }
-    Ok(())
-}
-
-/// *Limitations of this version*: the server never sends these.
-#[test]
-fn reserved_codes_and_causes_are_never_sent() -> Result<()> {
-    let limitations = include_str!("../../docs/protocol.md");
-    let reserved = [
-        (Code::AuthRequired, "AuthRequired"),
-        (Code::AuthFailed, "AuthFailed"),
-        (Code::AuthTimeout, "AuthTimeout"),
-    ];
-    let numbers: BTreeSet<u16> = reserved.iter().map(|(code, _)| code.number()).collect();
-    assert_eq!(numbers, BTreeSet::from([401, 402, 404]));
-    assert!(limitations.contains("401, 402 and 404 are not used yet"));
-    let words = reserved.map(|(_, name)| format!("Code::{name}"));
-    for (name, text) in product_files()? {
-        let is_vocabulary = ["src/protocol/", "src/client/", "src/load/", "src/metrics/"];
-        if is_vocabulary.iter().any(|place| name.starts_with(place)) {
-            continue;
-        }
-        // A match over all codes is not a use of one.
-        let mut lines = text.lines().filter(|line| !line.contains(" | Code::"));
-        let found = lines.find(|line| words.iter().any(|word| line.contains(word.as_str())));
-        assert_eq!(found, None, "{name} uses a reserved value");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tickcast::access::{Entitlements, Principal, Roles};
+use tickcast::auth::{AuthSettings, Gate, Policy, Scheme};
 use tickcast::bus::{Bus, Emitter, InputQueue, RestoredState, SavedState, input_queue};
 use tickcast::clock::Clock;
 use tickcast::limits::ShardLimits;
@@ -26,6 +27,15 @@ const READINGS: Duration = Duration::from_micros(100);
 
 /// Rounds after which the server must sleep if nothing reaches it from outside.
 const BUSY_MAX: usize = 3000;
+
+/// Policy without authentication.
+fn open_policy() -> Policy {
+    Policy {
+        settings: AuthSettings::default(),
+        scheme: Scheme::None,
+        roles: Arc::default(),
+    }
+}
 
 /// Parts of a running server.
 #[derive(Debug)]
@@ -97,6 +107,7 @@ impl Server {
                 demand: Arc::clone(&demand),
                 entitlements: Arc::clone(&entitlements),
                 seats: Arc::default(),
+                gate: Gate::new(open_policy()).0,
             };
             let (log, metrics) = (Arc::clone(&log), Arc::clone(&metrics));
             SimulatedShard::new(number, config, log, emitter.clone(), metrics)

@@ -14,7 +14,7 @@ use tickcast::clock::Clock;
 use tickcast::market::UnixNanos;
 use tickcast::protocol::Encoding;
 use tickcast::shard::simulated::socket;
-use tickcast::shard::{Adopted, Command, Permit, Transport};
+use tickcast::shard::{Adopted, Command, Credentials, Permit, Transport};
 
 use crate::Violation;
 use crate::client::Client;
@@ -236,6 +236,7 @@ impl World {
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             agent: "simulation".into(),
             principal: Principal::Everyone,
+            credentials: Credentials::NotNeeded,
             admitted: None,
             permit: (!is_refused).then(|| Permit(Arc::new(AtomicUsize::new(1)))),
         };

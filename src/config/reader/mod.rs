@@ -295,6 +295,18 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// Same entries, with keys looked up below another path of the table.
+    pub(super) fn at(&self, path: &str) -> Self {
+        Self {
+            entries: self.entries,
+            mark: self.mark,
+            shown: self.shown.clone(),
+            path: path.to_owned(),
+            taken: RefCell::default(),
+            findings: self.findings,
+        }
+    }
+
     /// Marks keys as known that are read elsewhere.
     pub(super) fn mark_known(&self, keys: &[&str]) {
         self.taken

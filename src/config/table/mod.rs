@@ -1,6 +1,7 @@
 //! Table of all config keys: meaning, unit, default and bounds. `check`, the errors and the
 //! configuration reference are generated from it.
 
+mod auth;
 mod faults;
 mod roles;
 mod rules;
@@ -88,6 +89,7 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
         rules::RULES,
         faults::FAULTS,
         server::LIMITS,
+        auth::AUTH,
         roles::ROLES,
     ]
     .into_iter()

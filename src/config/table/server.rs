@@ -294,12 +294,6 @@ pub(super) const LIMITS: &[Key] = &[
         "Time for which browsers use TLS only for this host name (Strict-Transport-Security, sent over TLS); 0: not sent. It applies to all ports of the host.",
     ),
     fixed(key(
-        "auth.scheme",
-        Kind::Word(&["none"]),
-        "none",
-        "Authentication scheme for subscribers.",
-    )),
-    fixed(key(
         "admin.listen",
         Kind::Text,
         "127.0.0.1:8081",

@@ -1,0 +1,176 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use super::super::keys::{Checked, Key, KeySet, NewKey, Secret};
+use super::super::{
+    Argon2Hash, AuthSettings, Gate, Job, Outcome, Policy, Presented, Refused, Scheme,
+};
+use super::{NOW, roles};
+
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+fn key(id: &str, secret: &Secret) -> Key {
+    Key {
+        id: id.into(),
+        secret: secret.clone(),
+        role: "reader".into(),
+    }
+}
+
+fn gate(keys: KeySet, failures_per_minute: u32) -> (Arc<Gate>, Receiver<Job>) {
+    Gate::new(Policy {
+        settings: AuthSettings {
+            failures_per_minute,
+            ..AuthSettings::default()
+        },
+        scheme: Scheme::Keys(keys),
+        roles: Arc::new(roles()),
+    })
+}
+
+/// Outcome of a check, executed to its end; and true if it was queued.
+fn checked(gate: &Gate, jobs: &Receiver<Job>, token: &str) -> (Outcome, bool) {
+    let (reply, outcome) = channel();
+    let reply = move |outcome| _ = reply.send(outcome);
+    match gate.present(token, ADDRESS, NOW, reply) {
+        Presented::Decided(outcome) => (outcome, false),
+        Presented::Queued => {
+            gate.execute(jobs.try_recv().expect("a queued check"), NOW, || {});
+            (outcome.recv().expect("an outcome"), true)
+        }
+    }
+}
+
+#[test]
+fn new_keys_are_accepted_and_nothing_else_is() {
+    for with_argon2 in [false, true] {
+        let [one, two] = ["one", "two"].map(|id| NewKey::make(id, with_argon2));
+        assert_eq!(one.token.len(), "one.".len() + 43, "32 bytes in base64url");
+        let keys = [key("one", &one.secret), key("two", &two.secret)];
+        let (gate, jobs) = gate(KeySet::new(keys), 1000);
+        let (outcome, _) = checked(&gate, &jobs, &one.token);
+        let grant = outcome.expect("the key of the set");
+        assert_eq!((&*grant.subject, &*grant.role), ("one", "reader"));
+        assert_eq!(grant.expires, None);
+        let (_, secret) = two.token.split_once('.').expect("a key");
+        for wrong in [
+            format!("one.{secret}"),
+            format!("three.{secret}"),
+            format!("{}x", one.token),
+            format!("{} ", one.token),
+            "one.".to_owned(),
+            format!(".{secret}"),
+        ] {
+            let (outcome, _) = checked(&gate, &jobs, &wrong);
+            assert_eq!(outcome, Err(Refused::WrongKey), "{wrong}");
+        }
+        let (outcome, _) = checked(&gate, &jobs, secret);
+        assert_eq!(outcome, Err(Refused::MalformedKey));
+        let huge = format!("one.{}", "x".repeat(8192));
+        assert_eq!(checked(&gate, &jobs, &huge).0, Err(Refused::TooLarge));
+    }
+}
+
+/// With one Argon2 hash in the set, every failure costs a hash, whatever is wrong; a key that has
+/// been verified costs none.
+#[test]
+fn an_unknown_key_costs_as_much_as_a_wrong_secret() {
+    let (slow, quick) = (NewKey::make("slow", true), NewKey::make("quick", false));
+    let keys = [key("slow", &slow.secret), key("quick", &quick.secret)];
+    let (gate, jobs) = gate(KeySet::new(keys), 1000);
+    for wrong in ["slow.wrong", "quick.wrong", "unknown.wrong"] {
+        let (outcome, was_queued) = checked(&gate, &jobs, wrong);
+        assert_eq!(outcome, Err(Refused::WrongKey));
+        assert!(was_queued, "{wrong}");
+    }
+    assert!(!checked(&gate, &jobs, &quick.token).1);
+    let queued = [(); 3].map(|()| {
+        let (outcome, was_queued) = checked(&gate, &jobs, &slow.token);
+        assert!(outcome.is_ok());
+        was_queued
+    });
+    assert_eq!(queued, [true, false, false]);
+    assert!(checked(&gate, &jobs, "slow.wrong").1);
+}
+
+#[test]
+fn failures_of_an_address_are_bounded_and_valid_keys_still_pass() {
+    let valid = NewKey::make("a", false);
+    let (gate, jobs) = gate(KeySet::new([key("a", &valid.secret)]), 3);
+    let wrong = |_| checked(&gate, &jobs, "a.wrong").0.expect_err("a wrong key");
+    let outcomes: Vec<Refused> = (0..5).map(wrong).collect();
+    let (wrong, busy) = (Refused::WrongKey, Refused::Busy);
+    assert_eq!(outcomes, [wrong, wrong, wrong, busy, busy]);
+    assert!(checked(&gate, &jobs, &valid.token).0.is_ok());
+}
+
+#[test]
+fn expensive_checks_wait_in_a_bounded_queue() {
+    let slow = NewKey::make("slow", true);
+    let (gate, _jobs) = gate(KeySet::new([key("slow", &slow.secret)]), 1000);
+    let present = |number: usize| {
+        let token = format!("id{number}.wrong");
+        matches!(
+            gate.present(&token, ADDRESS, NOW, |_| {}),
+            Presented::Queued
+        )
+    };
+    assert_eq!((0..1000).filter(|number| present(*number)).count(), 256);
+}
+
+#[test]
+fn a_grant_ends_with_its_key() {
+    let (old, new) = (NewKey::make("a", false), NewKey::make("a", false));
+    let policy = |keys: Vec<Key>| Policy {
+        settings: AuthSettings::default(),
+        scheme: Scheme::Keys(KeySet::new(keys)),
+        roles: Arc::new(roles()),
+    };
+    let before = KeySet::new([key("a", &old.secret)]);
+    let Checked::Decided(Ok(grant)) = before.check(&old.token) else {
+        unreachable!("the key is in the set")
+    };
+    let same = policy(vec![key("a", &old.secret)]);
+    assert_eq!(same.review(&grant), Some(grant.clone()));
+    let promoted = Key {
+        role: "operator".into(),
+        ..key("a", &old.secret)
+    };
+    let reviewed = policy(vec![promoted]).review(&grant);
+    assert_eq!(reviewed.map(|grant| grant.role), Some("operator".into()));
+    assert_eq!(policy(vec![key("a", &new.secret)]).review(&grant), None);
+    assert_eq!(policy(vec![key("b", &old.secret)]).review(&grant), None);
+    assert_eq!(policy(Vec::new()).review(&grant), None);
+}
+
+#[test]
+fn parameters_of_argon2_are_bounded() {
+    let hash = |params: &str| {
+        format!("$argon2id$v=19${params}$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObG")
+    };
+    for good in ["m=65536,t=3,p=4", "m=19456,t=2,p=1"] {
+        assert!(Argon2Hash::parse(&hash(good)).is_ok(), "{good}");
+    }
+    for bad in [
+        "m=65537,t=1,p=1",
+        "m=4294967295,t=1,p=1",
+        "m=64,t=11,p=1",
+        "m=64,t=4294967295,p=1",
+        "m=64,t=1,p=5",
+        "m=1,t=1,p=1",
+        "t=x",
+    ] {
+        assert!(Argon2Hash::parse(&hash(bad)).is_err(), "{bad}");
+    }
+    for bad in [
+        "",
+        "argon2",
+        "$2b$10$abcdefghijklmnopqrstuv",
+        "$scrypt$ln=16,r=8,p=1$c29tZXNhbHRzb21lc2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObG",
+        "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA",
+        "$argon2id$v=19$m=64,t=1,p=1$c2FsdA$RdescudvJCsgt3ub+b4dWRWJTmaaJObG",
+    ] {
+        assert!(Argon2Hash::parse(bad).is_err(), "{bad}");
+    }
+}
