@@ -6,12 +6,20 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result};
 use rustls::{ClientConnection, StreamOwned};
 use tickcast::client::{Client, ClientTls, FeedUrl, Trust};
-use tickcast::protocol::{Control, Encoding, LagLevel, Mode, OnSlow, Subscribe};
+use tickcast::protocol::{Control, Encoding, LagLevel, Mode, OnSlow, Op, Subscribe};
 
 use crate::certificates::{Certificates, address, replace};
 use crate::harness::{Feed, Tracked, deadline, exchange, market, subscribe, wish};
 
 const TIGHT: &str = "fanout: {outbox: 64KiB, behind: 1s, unsent: 8KiB, frame: 16KiB}\nlimits: {requests_per_s: 1000}\n";
+
+/// A server that sends nothing by itself.
+const QUIET: &str =
+    "session: {heartbeat: 10m, ping_after: 1h, drop_after: 2h}\nfanout: {unsent: 4KiB}\n";
+
+/// A masked ping with the payload `hi`, and its pong.
+const PING: [u8; 8] = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+const PONG: [u8; 4] = [0x8a, 2, b'h', b'i'];
 
 const ANY: &[&rustls::SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
@@ -331,8 +339,6 @@ async fn pages_of_a_tls_origin_are_told_to_stay_with_tls() -> Result<()> {
 async fn frames_in_the_segment_of_the_handshake_are_answered() -> Result<()> {
     let certificates = Certificates::new()?;
     let feed = certificates.feed(100, "", "").await?;
-    // A masked ping with the payload `hi`, and its pong.
-    let (ping, pong) = ([0x89, 0x82, 0, 0, 0, 0, b'h', b'i'], [0x8a, 2, b'h', b'i']);
     for records in [1, 2] {
         let mut stream = certificates.stream(&feed, ANY)?;
         while stream.conn.is_handshaking() {
@@ -343,10 +349,10 @@ async fn frames_in_the_segment_of_the_handshake_are_answered() -> Result<()> {
             stream
                 .conn
                 .writer()
-                .write_all(&[&request[..], &ping].concat())?;
+                .write_all(&[&request[..], &PING].concat())?;
         } else {
             stream.conn.writer().write_all(&request)?;
-            stream.conn.writer().write_all(&ping)?;
+            stream.conn.writer().write_all(&PING)?;
         }
         let mut segment = Vec::new();
         while stream.conn.wants_write() {
@@ -354,7 +360,7 @@ async fn frames_in_the_segment_of_the_handshake_are_answered() -> Result<()> {
         }
         stream.sock.write_all(&segment)?;
         let mut received = Vec::new();
-        while !received.windows(pong.len()).any(|some| some == pong) {
+        while !received.windows(PONG.len()).any(|some| some == PONG) {
             let mut some = [0; 4096];
             let read = stream.read(&mut some)?;
             assert!(
@@ -364,6 +370,59 @@ async fn frames_in_the_segment_of_the_handshake_are_answered() -> Result<()> {
             );
             received.extend_from_slice(&some[..read]);
         }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_bytes_of_a_long_response_are_sent_over_tls() -> Result<()> {
+    const INSTRUMENTS: usize = 2000;
+    let certificates = Certificates::new()?;
+    let config = market(INSTRUMENTS, 10, &(certificates.section("") + QUIET));
+    let feed = Feed::start(&config).await?;
+    let mut client = connect(&feed, &certificates.tls()?, Encoding::Json).await?;
+    socket2::SockRef::from(client.client.socket()).set_recv_buffer_size(4096)?;
+    let pattern = "*".to_owned();
+    client.ask(Op::Instruments { pattern }).await?;
+    let is_full = |feed: &Feed| feed.metric("tickcast_outbox_bytes") > 0.0;
+    feed.until("a full socket", is_full).await?;
+    let mut listed = 0;
+    let last = |control: &Control| match control {
+        Control::Instruments(part) => {
+            listed += part.instruments.len();
+            (!part.more).then_some(())
+        }
+        _ => None,
+    };
+    client.control("all instruments", last).await?;
+    assert_eq!(listed, INSTRUMENTS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_records_of_a_segment_are_read() -> Result<()> {
+    // More than one read of the socket takes, and less plaintext than a read asks for.
+    const PINGS: usize = 300;
+    let certificates = Certificates::new()?;
+    let feed = certificates.feed(100, "", QUIET).await?;
+    let mut stream = certificates.stream(&feed, ANY)?;
+    stream.write_all(upgrade("").as_bytes())?;
+    let mut received = Vec::new();
+    let mut some = [0; 4096];
+    while !String::from_utf8_lossy(&received).contains("\"op\":\"welcome\"") {
+        let read = stream.read(&mut some)?;
+        received.extend_from_slice(&some[..read]);
+    }
+    let mut segment = Vec::new();
+    for _ in 0..PINGS {
+        stream.conn.writer().write_all(&PING)?;
+        stream.conn.write_tls(&mut segment)?;
+    }
+    stream.sock.write_all(&segment)?;
+    let pongs = |bytes: &[u8]| bytes.windows(4).filter(|some| *some == PONG).count();
+    while pongs(&received) < PINGS {
+        let read = stream.read(&mut some)?;
+        received.extend_from_slice(&some[..read]);
     }
     Ok(())
 }
