@@ -4,7 +4,8 @@
 //! memory and accept any number of bytes or none, and everything runs in one thread without a
 //! runtime. It begins behind the HTTP handshake, where a shard adopts a socket.
 //!
-//! `TICKCAST_SIM_SEED=n` runs one seed and prints its diary.
+//! `TICKCAST_SIM_SEED=n` runs one seed, `TICKCAST_SIM_SEEDS=n` the first n. `TICKCAST_SIM_SHRINK=0`
+//! reports a failure without shrinking it.
 
 mod client;
 mod net;
@@ -50,6 +51,9 @@ fn report(plan: &Plan, outcome: &Outcome) -> String {
     let Some(failure) = &outcome.failure else {
         return String::new();
     };
+    if std::env::var("TICKCAST_SIM_SHRINK").is_ok_and(|shrinks| shrinks == "0") {
+        return format!("seed {}: {}", plan.seed, failure.violation);
+    }
     let (smallest, again) = shrink::shrink(plan, failure.step);
     let (at, text) = again
         .failure
@@ -104,7 +108,11 @@ fn every_promise_holds_on_the_wire_for_every_seed() {
             events + outcome.events,
             messages + outcome.messages,
         );
-        assert!(outcome.failure.is_none(), "{}", report(&plan, &outcome));
+        assert!(
+            outcome.failure.is_none(),
+            "after {steps} steps: {}",
+            report(&plan, &outcome)
+        );
     }
     assert!(events > 0 && messages > 0);
     eprintln!("{seeds} seeds, {steps} steps, {events} events published, {messages} messages read");
