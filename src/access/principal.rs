@@ -1,6 +1,7 @@
 //! Identity of a client, with its rights.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::role::{ChannelSet, Role, Roles};
 use crate::protocol::Limits;
@@ -80,6 +81,11 @@ impl Principal {
     /// True if the client has presented credentials.
     pub fn is_authenticated(&self) -> bool {
         matches!(self, Self::Client(client) if client.is_authenticated)
+    }
+
+    /// Age of the events that the client sees.
+    pub fn delay(&self) -> Duration {
+        self.role().map_or(Duration::ZERO, |role| role.delay)
     }
 
     /// Limits of a connection, derived from those of the server.

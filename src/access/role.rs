@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::grants::{SymbolRule, SymbolRuleError, SymbolSet};
 use crate::protocol::{Limits, Mode};
@@ -126,6 +127,8 @@ pub struct RoleLimits {
 pub struct Role {
     /// Name in the config.
     pub name: Box<str>,
+    /// Age of the events that the role sees; zero: events as they are published.
+    pub delay: Duration,
     /// Max depth of order books.
     pub book_depth: Option<u16>,
     /// Limits that replace those of the server.
@@ -174,6 +177,7 @@ impl Role {
             symbols,
             rule: in_words(name, rules, channels, min_interval_ms).into(),
             name: name.into(),
+            delay: Duration::ZERO,
             book_depth: None,
             limits: RoleLimits::default(),
             publish: Vec::new(),
@@ -312,6 +316,15 @@ impl Roles {
     /// Role of clients without credentials; `None`: they have none.
     pub const fn anonymous(&self) -> Option<&Arc<Role>> {
         self.anonymous.as_ref()
+    }
+
+    /// Distinct delays of the roles, shortest first.
+    pub fn delays(&self) -> Vec<Duration> {
+        let delays = self.iter().map(|role| role.delay);
+        let mut delays: Vec<Duration> = delays.filter(|delay| !delay.is_zero()).collect();
+        delays.sort_unstable();
+        delays.dedup();
+        delays
     }
 
     /// All roles, by name.

@@ -1,6 +1,7 @@
 //! Config reload of a running server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::start::read_policy;
 use super::{App, auth, entitlements_of, settings_of};
@@ -28,6 +29,13 @@ impl App {
             } else if key.path != "sources" {
                 reloaded.applied.push(key.path.to_owned());
             }
+        }
+        let new_delay = |delay: &Duration| {
+            let mut shards = self.server.shards.iter();
+            shards.all(|shard| shard.delay != *delay)
+        };
+        if config.roles.delays().iter().any(new_delay) {
+            reloaded.needs_restart.push("roles.delay");
         }
         let mut next = config.clone();
         next.keep_what_needs_a_restart(&self.config);

@@ -146,7 +146,7 @@ impl App {
         let Some(checkpoint) = self.bus.checkpoint().await else {
             return;
         };
-        for shard in &self.server.shards {
+        for shard in self.server.shards_without_delay() {
             while shard
                 .catalog()
                 .await
@@ -255,7 +255,8 @@ fn start_bus(
         origin,
         generation: 0,
     };
-    let log = Log::new(config.log_bytes, config.shards);
+    let readers = config.shards + config.roles.delays().len();
+    let log = Log::new(config.log_bytes, readers);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
     let specs = config.sources.iter().map(spec_of).collect();
     let bus = Bus::new(
@@ -293,19 +294,26 @@ fn start_shards(
         epoch: bus.epoch,
         limits: config.limits,
         demand: Arc::clone(demand),
+        delay: Duration::ZERO,
+        delay_line_bytes: config.delay_line_bytes,
         entitlements: Arc::new(entitlements_of(config)),
         seats: Arc::default(),
         gate: Arc::clone(gate),
     };
-    let spawn = |number| {
+    let spawn_delayed = |number, delay| {
+        let delayed = ShardConfig {
+            delay,
+            ..shard_config.clone()
+        };
         crate::shard::spawn(
             number,
-            shard_config.clone(),
+            delayed,
             Arc::clone(&bus.log),
             bus.emitter.clone(),
             Arc::clone(metrics),
         )
     };
+    let spawn = |number| spawn_delayed(number, Duration::ZERO);
     let pinning = config.pin.then(|| Pinning::new(config.shards)).transpose();
     let pinning = pinning.map_err(StartError::Thread)?;
     let start = |number| {
@@ -317,5 +325,11 @@ fn start_shards(
             .map(|(handle, _thread)| handle)
             .map_err(StartError::Thread)
     };
-    (0..config.shards).map(start).collect()
+    // The shards of delayed views come last.
+    let delays = (config.shards..).zip(config.roles.delays());
+    let delayed = delays.map(|(number, delay)| {
+        let started = spawn_delayed(number, delay).map_err(StartError::Thread);
+        started.map(|(handle, _thread)| handle)
+    });
+    (0..config.shards).map(start).chain(delayed).collect()
 }

@@ -42,6 +42,7 @@ impl Config {
         self.state_dir.clone_from(&running.state_dir);
         self.queue_bytes = running.queue_bytes;
         self.log_bytes = running.log_bytes;
+        self.delay_line_bytes = running.delay_line_bytes;
         self.limits.outbox.frame_bytes = running.limits.outbox.frame_bytes;
         self.instruments_max = running.instruments_max;
         self.limits.requests.message_bytes = running.limits.requests.message_bytes;
@@ -75,7 +76,7 @@ mod tests {
                  keys: [{{id: {r}k, sha256: {z}, role: {g}}}], keys_file: {h}, jwt: {{algorithms: [{a}], key_file: {h}, jwks_file: {h}, jwks_url: {h}, jwks_ca: {h}, \
                  jwks_refresh: {t}, jwks_cooldown: {t}, issuer: {h}, audience: {h}, leeway: {t}, role_claim: {h}, role: {g}}}}}\n\
                  allowed_hosts: [{h}]\nallowed_origins: [\"https://{h}\"]\ntrusted_proxies: [{p}]\nproxy_protocol: {x}\n\
-                 bus: {{queue: {q}, log: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
+                 bus: {{queue: {q}, log: {q}, delay_line: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
                  limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\

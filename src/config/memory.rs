@@ -49,8 +49,11 @@ impl Config {
             + subscriptions
             + CLIENT_BYTES;
         let bars = topics * 5 / 9 * crate::log::CLOSED_BARS_KEPT * EVENT_BYTES;
-        let copies = self.shards + 1;
-        let state = self.limits.history.bytes * self.shards + bars * copies;
+        let delays = self.roles.delays().len();
+        let shards = self.shards + delays;
+        let copies = shards + 1;
+        let state = self.limits.history.bytes * shards + bars * copies;
+        let delayed = delays * self.delay_line_bytes;
         let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES + ADDRESSES_BYTES;
         let tls = if self.tls.is_some() {
             (self.connections_max + SPARE_SOCKETS) * TLS_BYTES
@@ -69,6 +72,7 @@ impl Config {
         let total = self.connections_max * a_client
             + self.queue_bytes
             + self.log_bytes
+            + delayed
             + state
             + sockets
             + tls
@@ -82,12 +86,13 @@ impl Config {
             mib => format!(" + {mib} MiB TLS"),
         };
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) + {} MiB hashing of keys = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} MiB delay lines + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) + {} MiB hashing of keys = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
             mib(self.log_bytes),
-            self.shards,
+            mib(delayed),
+            shards,
             mib(self.limits.history.bytes),
             copies,
             mib(bars),

@@ -157,6 +157,8 @@ pub struct Config {
     pub queue_bytes: usize,
     /// Maximum memory of the batches kept for the slowest shard, in bytes.
     pub log_bytes: usize,
+    /// Maximum memory of the batches that wait for one delayed view, in bytes.
+    pub delay_line_bytes: usize,
     /// Unsent bytes above which a socket counts as full.
     pub unsent_bytes: u32,
     /// Maximum number of concurrent connections.

@@ -14,6 +14,8 @@ pub(super) const NO_ROLE: &str = "none";
 const ROLES_MAX: usize = 1000;
 /// Max topic rules per role, so that a pattern resolves quickly.
 const RULES_MAX: usize = 1000;
+/// Max number of distinct delays, each of which has a shard of its own.
+const DELAYS_MAX: usize = 8;
 /// Max length of a role's name, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -28,6 +30,13 @@ pub(super) fn read(root: &Section<'_>, auth: &Section<'_>) -> Roles {
         .iter()
         .map(|(name, section)| read_one(name, section))
         .collect();
+    let mut delays: Vec<_> = roles.iter().map(|role| role.delay).collect();
+    delays.sort_unstable();
+    delays.dedup();
+    if delays.iter().filter(|delay| !delay.is_zero()).count() > DELAYS_MAX {
+        let message = format!("too many distinct delays; expected at most {DELAYS_MAX}");
+        root.problem("roles", message);
+    }
     let anonymous = auth.text("anonymous");
     let named = (anonymous != NO_ROLE).then_some(anonymous.as_str());
     let is_missing = |name: &&str| roles.iter().all(|role| *role.name != **name);
@@ -61,6 +70,7 @@ fn read_one(name: &str, section: &Section<'_>) -> Role {
     let interval = min_interval(section);
     let limits = section.section("limits");
     let mut role = Role::new(name, &rules, channels, interval);
+    role.delay = section.duration("delay");
     role.book_depth = section
         .integer_if_any("book_depth")
         .map(|depth| depth as u16);
@@ -165,6 +175,8 @@ pub(super) fn check_sources(root: &Section<'_>, roles: &Roles, push_sources: &[&
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::Config;
 
     const SOURCES: &str =
@@ -178,7 +190,7 @@ mod tests {
 
     #[test]
     fn every_key_of_a_role_is_read() {
-        let text = "roles: {a: {topics: [\"quote:A*\", \"bar:*\"], channels: [quote, \"bar:1m\"], min_interval: 250ms, \
+        let text = "roles: {a: {topics: [\"quote:A*\", \"bar:*\"], channels: [quote, \"bar:1m\"], min_interval: 250ms, delay: 15m, \
                     snapshot_events: 7, book_depth: 10, limits: {connections: 2, topics: 3, requests_per_s: 4}, \
                     publish: {in: [A, \"B*\"]}, admin: true, metrics: true}, b: {}}\nauth: {anonymous: a}\n";
         let config = Config::parse(&format!("{SOURCES}{text}"), "f").expect("a valid config");
@@ -187,6 +199,8 @@ mod tests {
             role.rule(),
             "role \"a\" allows quote:A*, bar:* on channels quote, bar:1m with mode interval of at least 250 ms"
         );
+        assert_eq!(role.delay, Duration::from_secs(900));
+        assert_eq!(config.roles.delays(), [role.delay]);
         let limits = (
             role.limits.connections,
             role.limits.topics,

@@ -109,6 +109,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         sources,
         queue_bytes: sections.bus.size("queue"),
         log_bytes: sections.bus.size("log"),
+        delay_line_bytes: sections.bus.size("delay_line"),
         limits: shard_limits(&sections),
         unsent_bytes: sections.fanout.size("unsent") as u32,
         connections_max: sections.limits.integer("connections") as usize,

@@ -17,6 +17,8 @@ const MODES: usize = Mode::NAMES.len();
 /// client.
 #[derive(Debug)]
 pub struct Counts {
+    /// Time between the publication of an event and its release to the clients of the shard.
+    pub delay: Duration,
     /// Events sent in data arrays.
     pub delivered: u64,
     /// Events replaced by newer ones.
@@ -60,6 +62,7 @@ pub struct Tallies {
 impl Default for Counts {
     fn default() -> Self {
         Self {
+            delay: Duration::ZERO,
             delivered: 0,
             merged: 0,
             lost: [0; GapCause::ALL.len()],
@@ -82,6 +85,14 @@ impl Default for Counts {
 }
 
 impl Counts {
+    /// Counts of a shard that releases events this long after their publication.
+    pub fn delayed(delay: Duration) -> Self {
+        Self {
+            delay,
+            ..Self::default()
+        }
+    }
+
     /// Begins the flush of a connection.
     pub fn begin_flush(&mut self) {
         self.worked = 0;

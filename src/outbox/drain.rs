@@ -122,7 +122,8 @@ impl Outbox {
         self.totals.merged += merged;
         self.totals.delivered += 1;
         view.counts.merged += merged;
-        view.counts.deliver(1, event.tx, state.settings().mode);
+        view.counts
+            .deliver(1, event.released, state.settings().mode);
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
@@ -417,7 +418,8 @@ impl Outbox {
             self.totals.merged += merged;
             self.totals.delivered += 1;
             view.counts.merged += merged;
-            view.counts.deliver(1, event.tx, state.settings().mode);
+            let released = event.tx.plus(view.counts.delay);
+            view.counts.deliver(1, released, state.settings().mode);
         }
         let last = reported.next()..=self.slots[slot.index()].head;
         if let Some(gap) = replica.source_gap_behind(topic, last) {

@@ -347,7 +347,8 @@ impl Outbox {
                 self.count_delivered(slot, event.seq, event.seq, counts);
             } else {
                 self.slots[slot.index()].enqueue(Some(event.seq));
-                self.waiting.queue.push_event(slot, event, bytes);
+                let released = event.tx.plus(counts.delay);
+                self.waiting.queue.push_event(slot, event, released, bytes);
             }
         }
         Admitted::Queued

@@ -17,7 +17,8 @@ pub(super) struct EventEntry {
     pub must_keep: bool,
     pub len: u32,
     pub seq: Seq,
-    pub tx: UnixNanos,
+    /// Time from which its age counts.
+    pub released: UnixNanos,
 }
 
 #[derive(Debug)]
@@ -201,12 +202,19 @@ impl SendQueue {
             .iter()
             .take_while(|entry| !(asked_excuses && entry.is_asked()))
             .find_map(|entry| match entry {
-                Entry::Event(event) => Some(event.tx),
+                Entry::Event(event) => Some(event.released),
                 _ => None,
             })
     }
 
-    pub(super) fn push_event(&mut self, slot: SlotId, event: &Event, bytes: &[u8]) {
+    /// Queues an event; its age counts from `released`.
+    pub(super) fn push_event(
+        &mut self,
+        slot: SlotId,
+        event: &Event,
+        released: UnixNanos,
+        bytes: &[u8],
+    ) {
         self.bytes.push(bytes);
         self.events += 1;
         self.entries.push_back(Entry::Event(EventEntry {
@@ -214,7 +222,7 @@ impl SendQueue {
             must_keep: event.must_keep(),
             len: bytes.len() as u32,
             seq: event.seq,
-            tx: event.tx,
+            released,
         }));
     }
 

@@ -226,6 +226,7 @@ impl Outbox {
             self.waiting.queue.push_event(
                 slot,
                 event,
+                event.tx.plus(view.counts.delay),
                 view.last_values
                     .bytes(view.replica, event, encoding, view.counts),
             );

@@ -198,7 +198,7 @@ impl Outbox {
                 (Entry::Event(event), Fate::Open | Fate::Lose) => {
                     // The gap goes to the place of the event, so that the account passes its
                     // numbers in order.
-                    let is_old = event.tx.max(asked_until) < oldest && !is_excused;
+                    let is_old = event.released.max(asked_until) < oldest && !is_excused;
                     let stays = fate == Fate::Open && cost <= target && !is_old;
                     if !stays {
                         cost += gaps.add(id, event.seq, kept, slot);

@@ -173,8 +173,9 @@ fn assign(
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
     // The starting shard rotates, because a storm arrives faster than its connections are counted.
-    let first = server.assigned.fetch_add(1, Ordering::Relaxed) % server.shards.len();
-    let (before, from) = server.shards.split_at(first);
+    let first =
+        server.assigned.fetch_add(1, Ordering::Relaxed) % server.shards_without_delay().len();
+    let (before, from) = server.shards_without_delay().split_at(first);
     let Some(shard) = from
         .iter()
         .chain(before)
@@ -297,6 +298,10 @@ async fn serve_http(
     match tokio::time::timeout(HTTP_TIME, connection).await {
         Ok(Ok(())) => {
             if let Some(adopted) = upgrade::adopted(&granted, peer, admitted).await {
+                // A shard without the client's delay refuses it.
+                let shard = server
+                    .shard_of(&adopted.principal, &shard)
+                    .unwrap_or(&shard);
                 shard.send(Command::Adopt(Box::new(adopted))).await;
             }
         }

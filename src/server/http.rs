@@ -188,6 +188,9 @@ async fn read(
         Ok(permit) => permit,
         Err(refused) => return refused,
     };
+    let Some(shard) = server.shard_of(&caller.principal, shard) else {
+        return busy("the delayed view of the role requires a restart of the server");
+    };
     let response = match made {
         "/v1/instruments" => instruments(shard, caller).await,
         "/v1/snapshot" => {

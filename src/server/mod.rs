@@ -44,6 +44,7 @@ use hyper::header::HeaderValue;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use crate::access::Principal;
 use crate::admission::Admission;
 use crate::auth::Gate;
 use crate::clock::Clock;
@@ -58,7 +59,7 @@ use crate::source::SourceStatus;
 pub struct Server {
     /// Clock of the server.
     pub clock: Clock,
-    /// Shards, which take over the sockets.
+    /// Shards, which take over the sockets; those of delayed views are the last ones.
     pub shards: Vec<ShardHandle>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
@@ -224,6 +225,26 @@ impl Settings {
 }
 
 impl Server {
+    /// Shards that show events as they are published.
+    pub fn shards_without_delay(&self) -> &[ShardHandle] {
+        let upto = self.shards.partition_point(|shard| shard.delay.is_zero());
+        &self.shards[..upto]
+    }
+
+    /// Shard for the view of a client: the assigned one, or that of its delay. `None` if a reload
+    /// has added the delay.
+    fn shard_of<'s>(
+        &'s self,
+        principal: &Principal,
+        assigned: &'s ShardHandle,
+    ) -> Option<&'s ShardHandle> {
+        let delay = principal.delay();
+        let delayed = self.shards.iter();
+        std::iter::once(assigned)
+            .chain(delayed)
+            .find(|shard| shard.delay == delay)
+    }
+
     /// Permits for refused clients of a new server.
     pub fn new_refusals() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(admit::REFUSALS_AT_ONCE))

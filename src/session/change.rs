@@ -311,10 +311,14 @@ impl Session {
     fn held_name(&self, text: &str, view: View<'_>) -> Result<Name, Refusal> {
         let parsed = TopicName::parse(text)
             .map_err(|error| Refusal::new(text, Code::UnknownTopic, error.to_string()))?;
-        let resolved = view
-            .visible()
-            .resolve(parsed)
-            .map_err(|refused| refused.refusal(text))?;
+        let resolved = match parsed {
+            // A pattern remains held when the right to its topics ends.
+            TopicName::Pattern(pattern) => Name::Pattern(pattern),
+            topic @ TopicName::Topic(_) => view
+                .visible()
+                .resolve(topic)
+                .map_err(|refused| refused.refusal(text))?,
+        };
         let name = Some(resolved).filter(|name| self.names.settings(name).is_some());
         name.ok_or_else(|| {
             Refusal::new(

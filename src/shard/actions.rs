@@ -171,6 +171,10 @@ impl Shard {
             self.arm_checkup(key);
             return self.take_bytes(key, &read_ahead);
         }
+        let principal = self.connections[key].peer.principal.clone();
+        if !self.serves(key, &principal) {
+            return;
+        }
         if let Err(refused) = self.seat(key) {
             return self.refuse_seat(key, &refused);
         }

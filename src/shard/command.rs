@@ -217,6 +217,8 @@ impl Rank {
 pub struct ShardHandle {
     commands: mpsc::Sender<Command>,
     connections: Arc<AtomicUsize>,
+    /// Age of the events that its clients see.
+    pub delay: Duration,
     /// The shard's own runtime: handshakes of its future clients run there.
     pub runtime: tokio::runtime::Handle,
 }
@@ -230,12 +232,16 @@ pub(super) fn commands() -> (mpsc::Sender<Command>, mpsc::Receiver<Command>) {
 }
 
 impl ShardHandle {
-    pub(super) fn new(runtime: tokio::runtime::Handle) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(
+        runtime: tokio::runtime::Handle,
+        delay: Duration,
+    ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = commands();
         (
             Self {
                 commands,
                 connections: Arc::default(),
+                delay,
                 runtime,
             },
             receiver,

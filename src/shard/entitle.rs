@@ -105,11 +105,11 @@ impl Shard {
 
     /// Replaces the identity of a connection, with its limits, and reviews its subscriptions.
     pub(super) fn become_principal(&mut self, key: ConnectionKey, principal: Principal) {
-        let connection = &mut self.connections[key];
-        let peer = &mut connection.peer;
-        if peer.principal == principal {
+        if self.connections[key].peer.principal == principal || !self.serves(key, &principal) {
             return;
         }
+        let connection = &mut self.connections[key];
+        let peer = &mut connection.peer;
         let limits = principal.limits(&self.limits);
         peer.session.set_limits(limits, self.feed.now);
         let is_same_client = peer.principal.is_same_client(&principal);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::command::{Command, ShardHandle};
 use super::connection::READ_BYTES;
 use super::connections::Connections;
+use super::delay::DelayLine;
 use super::entitle::Reviews;
 use super::feed::Feed;
 use super::feed::ShardConfig;
@@ -18,7 +19,7 @@ use super::reader::websocket_config;
 use super::sockets::{Ready, Sockets};
 use super::timers::{Due, Timers};
 use super::turn_events::FanOut;
-use super::{Parts, SERVING_MAX, Shard};
+use super::{ITEMS_A_TURN, Parts, SERVING_MAX, Shard};
 use crate::bus::Emitter;
 use crate::limits::ShardLimits;
 use crate::log::{Checkpoint, DemandSignal, Log, Next, Replica};
@@ -27,8 +28,6 @@ use crate::metrics::Metrics;
 use crate::outbox::{Counts, LastValueCache};
 use crate::protocol::Code;
 
-/// Items of the log after which sockets are served; the last batch of a turn is taken whole.
-const ITEMS_A_TURN: usize = 2048;
 /// Commands taken in one turn.
 const COMMANDS_A_TURN: usize = 64;
 
@@ -43,7 +42,7 @@ pub fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (handle, commands) = ShardHandle::new(runtime.handle().clone());
+    let (handle, commands) = ShardHandle::new(runtime.handle().clone(), config.delay);
     let sockets = {
         let _registers_with_it = runtime.enter();
         Sockets::new()?
@@ -109,6 +108,7 @@ impl Shard {
             read_buffer: vec![0; READ_BYTES].into(),
             draining: false,
             reviews: Reviews::default(),
+            delay_line: DelayLine::new(config.delay, config.delay_line_bytes),
             snapshots: VecDeque::new(),
             drained: None,
             flush_at: UnixNanos::default(),
@@ -119,7 +119,7 @@ impl Shard {
                 restoring: None,
                 replica: Replica::new(config.epoch, config.limits.history),
                 last_values: LastValueCache::default(),
-                counts: Counts::default(),
+                counts: Counts::delayed(config.delay),
                 metrics,
                 intervals: Vec::new(),
                 now: config.clock.now(),
@@ -222,6 +222,7 @@ impl Shard {
             .chain(gathered)
             .chain(self.pacing.due_at())
             .chain(self.leaves_log_until())
+            .chain(self.delay_line.as_ref().and_then(DelayLine::due_at))
             .chain(self.feed.counts.report_at())
             .min()
     }
@@ -278,7 +279,7 @@ impl Shard {
             Woken::Restored(checkpoint) => {
                 self.feed.restoring = None;
                 if let Some(checkpoint) = checkpoint {
-                    self.restore(&checkpoint);
+                    self.take_checkpoint(checkpoint);
                 }
             }
         }
@@ -297,6 +298,9 @@ impl Shard {
 
     /// Routes batches of the log. Returns whether there may be more.
     pub(super) fn take_batches(&mut self) -> bool {
+        if self.delay_line.is_some() {
+            return self.take_delayed();
+        }
         if self.feed.restoring.is_some() {
             return false;
         }

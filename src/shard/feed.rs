@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access::{Entitlements, Seats};
 use crate::auth::Gate;
@@ -26,6 +27,10 @@ pub struct ShardConfig {
     pub limits: ShardLimits,
     /// By source: opened by the first subscription to one of its topics.
     pub demand: Arc<[Arc<DemandSignal>]>,
+    /// Age of the events that its clients see.
+    pub delay: Duration,
+    /// Max memory of the batches that are not old enough, in bytes.
+    pub delay_line_bytes: usize,
     /// Rights of the clients, which a reload can change.
     pub entitlements: Arc<Entitlements>,
     /// Connections by client, shared by all shards.

@@ -12,6 +12,7 @@ mod authentication;
 mod command;
 mod connection;
 mod connections;
+mod delay;
 #[cfg(feature = "echo")]
 mod echo;
 mod entitle;
@@ -60,6 +61,7 @@ use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::Limits;
 use connections::Connections;
+use delay::DelayLine;
 use entitle::Reviews;
 use feed::Feed;
 use meters::Meters;
@@ -72,6 +74,8 @@ use turn_events::FanOut;
 
 /// Time that a turn spends on requests; a single slice of a request is far shorter.
 const SERVING_MAX: Duration = Duration::from_micros(500);
+/// Items of the log after which sockets are served; the last batch of a turn is taken whole.
+const ITEMS_A_TURN: usize = 2048;
 
 /// Surroundings of a new shard.
 struct Parts {
@@ -111,6 +115,8 @@ pub struct Shard {
     read_buffer: Box<[u8]>,
     /// New clients are refused.
     draining: bool,
+    /// Batches that are not old enough for its clients; `None` for a shard without delay.
+    delay_line: Option<DelayLine>,
     /// Connections whose rights have changed.
     reviews: Reviews,
     /// HTTP snapshots in progress.

@@ -169,7 +169,7 @@ impl Shard {
         // batch.
         if let Some(oldest) = oldest {
             counts.serve(connection.waited || outbox.level() != LagLevel::Ok);
-            counts.delivered_raw(counts.delivered - before, oldest);
+            counts.delivered_raw(counts.delivered - before, oldest.plus(counts.delay));
         }
         // Subscriptions that wait for their interval need no flush and no buffer yet.
         let is_due = outbox.is_due();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tickcast::config::Config;
 use tickcast::protocol::{
     Control, DeliveryWish, Encoding, Entry, Mode, Op, Refusal, ResumeFrom, Seq, ServerMessage,
-    SnapshotWish, Subscribe, TopicsChange,
+    SnapshotWish, Subscribe, TopicsAsked, TopicsChange,
 };
 
 use crate::harness::{Feed, Stopwatch, Tracked, exchange, subscribe, wish};
@@ -393,7 +393,12 @@ async fn a_reload_ends_and_adds_topics_of_connected_clients_within_five_seconds(
     for encoding in Encoding::ALL {
         let mut client = feed.client(encoding).await?;
         let answer = client
-            .subscribe(subscribe(&["quote:*", "trade:SECRET1", "trade:OPEN1"]))
+            .subscribe(subscribe(&[
+                "quote:*",
+                "trade:S*",
+                "trade:SECRET1",
+                "trade:OPEN1",
+            ]))
             .await?;
         assert_eq!(answer.count, 5);
         clients.push(client);
@@ -428,6 +433,17 @@ async fn a_reload_ends_and_adds_topics_of_connected_clients_within_five_seconds(
         assert_eq!(held, ["quote:OPEN1", "quote:OPEN2"]);
         let answer = client.subscribe(subscribe(&["trade:OPEN1"])).await?;
         assert_eq!(answer.err, [refusal("trade:OPEN1", 409, &allowed)]);
+        // A pattern of which nothing is visible can be given up.
+        client
+            .ask(Op::Unsubscribe(TopicsAsked::These(vec!["trade:S*".into()])))
+            .await?;
+        let refused = client
+            .control("unsubscribed", |control| match control {
+                Control::Unsubscribed(answer) => Some(answer.err.clone()),
+                _ => None,
+            })
+            .await?;
+        assert_eq!(refused, []);
     }
     // The pattern is still held: its topics return with the right to them. A name does not.
     reload(&mut feed, &wide).await?;

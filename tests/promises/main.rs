@@ -7,6 +7,7 @@ mod certificates;
 mod clients;
 mod config_files;
 mod config_keys;
+mod delayed;
 mod descriptors;
 mod docs_consistency;
 mod entitlements;

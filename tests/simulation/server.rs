@@ -105,6 +105,8 @@ impl Server {
                 epoch,
                 limits,
                 demand: Arc::clone(&demand),
+                delay: Duration::ZERO,
+                delay_line_bytes: 0,
                 entitlements: Arc::clone(&entitlements),
                 seats: Arc::default(),
                 gate: Gate::new(open_policy()).0,

@@ -33,6 +33,12 @@ pub(super) const ROLES: &[Key] = &[
         "0",
         "Shortest delivery interval: 10ms, 25ms, 50ms, 100ms, 250ms, 500ms, 1s or 5s. Other modes and faster intervals are refused, and trade, which has no intervals. 0: any mode.",
     ),
+    key(
+        "roles.delay",
+        Kind::Duration("0", "7d"),
+        "0",
+        "Delayed view: the role sees events of at least this age only. Another value than those of the roles at the start requires a restart.",
+    ),
     without_default(
         "roles.book_depth",
         Kind::Integer(1, 400),

@@ -68,6 +68,12 @@ pub(super) const LIMITS: &[Key] = &[
         "64MiB",
         "Max memory of published batches kept for the slowest shard; a shard that falls further behind loses events (gap with cause bus).",
     )),
+    fixed(key(
+        "bus.delay_line",
+        Kind::Size("1MiB", "64GiB"),
+        "256MiB",
+        "Max memory of the batches that wait for each distinct `delay` of the roles; beyond it, delayed clients lose events (gap with cause bus).",
+    )),
     key(
         "bus.history.events",
         Kind::Integer(50, 1_000_000),
