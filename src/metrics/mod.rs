@@ -5,6 +5,7 @@
 //! ([`LocalHistogram`]).
 
 mod catalogue;
+mod counts;
 mod histogram;
 mod labels;
 
@@ -455,35 +456,6 @@ impl Metrics {
         if let Some(gauge) = gauge(after) {
             gauge.inc();
         }
-    }
-
-    /// Counts a connection closed by the server.
-    pub fn count_close(&self, code: Code) {
-        self.closed.with_label_values(&[code.name()]).inc();
-    }
-
-    /// Counts an event in the authentication of a client.
-    pub fn count_auth(&self, event: AuthEvent) {
-        self.authentications
-            .with_label_values(&[event.name()])
-            .inc();
-    }
-
-    /// Counts a rejected or aborted connection or request.
-    pub fn count_refused(&self, reason: Refused) {
-        let labels = [reason.name()];
-        self.handshakes_rejected.with_label_values(&labels).inc();
-    }
-
-    /// Counts a completed TLS handshake; `is_newest` for TLS 1.3.
-    pub fn count_tls_handshake(&self, is_newest: bool) {
-        let version = TLS_VERSIONS[usize::from(is_newest)];
-        self.tls_handshakes.with_label_values(&[version]).inc();
-    }
-
-    /// Counts a request answered with an error.
-    pub fn count_error(&self, code: Code) {
-        self.request_errors.with_label_values(&[code.name()]).inc();
     }
 
     /// All metrics in the Prometheus text format.
