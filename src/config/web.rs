@@ -33,7 +33,8 @@ impl Authority {
             (host.strip_suffix('.').unwrap_or(host), port)
         };
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        if host.is_empty() || !text.starts_with('[') && !host.bytes().all(is_name) {
+        let is_valid = host.bytes().all(is_name) && !host.split('.').any(str::is_empty);
+        if !text.starts_with('[') && !is_valid {
             return None;
         }
         let port = match port {
@@ -202,6 +203,11 @@ mod tests {
         }
         for text in [
             "",
+            ".",
+            "..",
+            "a..",
+            "a..b",
+            ".a",
             ":80",
             "a b",
             "a@b",
