@@ -1,5 +1,6 @@
 #![no_main]
 
+#[allow(dead_code, reason = "the other driver uses the bounds, and each program one target")]
 #[path = "../../tests/fuzz/harness/mod.rs"]
 mod harness;
 
