@@ -279,14 +279,16 @@ impl Outbox {
             // The newest event follows on its own or in a snapshot.
             if is_open {
                 state.caught_up();
-            } else if !snapshot_replaces_all(state.kind) {
+                return true;
+            }
+            if !snapshot_replaces_all(state.kind) {
                 self.send_merged(slot, to, view);
-            } else {
-                let merged = state.head.next()..=to;
-                let gap = view.replica.source_gap_behind(state.topic, merged);
-                if let Some(gap) = gap {
-                    self.put_source_gap(slot, gap, view);
-                }
+            }
+            // The snapshot replaces the events that are left, but not the source gaps among them.
+            let state = &self.slots[slot.index()];
+            let merged = state.head.next()..=to;
+            if let Some(gap) = view.replica.source_gap_behind(state.topic, merged) {
+                self.put_source_gap(slot, gap, view);
             }
             return true;
         }
