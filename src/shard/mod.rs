@@ -21,6 +21,8 @@ mod feed;
 mod flush;
 mod inspect;
 mod lifecycle;
+#[cfg(feature = "internals")]
+pub mod memory_socket;
 mod meters;
 mod pacing;
 mod pause;

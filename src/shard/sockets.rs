@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::connection::ConnectionKey;
 #[cfg(feature = "internals")]
-use super::simulated::ReadySockets;
+use super::memory_socket::ReadySockets;
 use super::transport::Transport;
 
 /// Events taken from the kernel at once.
@@ -90,7 +90,7 @@ impl Sockets {
             #[cfg(feature = "internals")]
             PollSet::Simulated(ready) => {
                 if let Transport::Simulated(end) = transport {
-                    end.register(key, ready);
+                    end.register(key.0, ready);
                 }
                 Ok(())
             }
@@ -134,7 +134,15 @@ impl Sockets {
         let (poll, events) = match &mut self.poll {
             PollSet::Kernel { poll, events } => (poll, events),
             #[cfg(feature = "internals")]
-            PollSet::Simulated(ready) => return ready.take(into),
+            PollSet::Simulated(ready) => {
+                let found = ready.take().into_iter();
+                into.extend(found.map(|(key, readiness)| Ready {
+                    key: ConnectionKey(key),
+                    is_writable: readiness.is_writable,
+                    ends_short: !readiness.is_over,
+                }));
+                return;
+            }
         };
         let mut is_last = false;
         while !is_last {

@@ -11,7 +11,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use rustls::ServerConnection;
 
 #[cfg(feature = "internals")]
-use super::simulated::ServerEnd;
+use super::memory_socket::ServerEnd;
 use super::tls::TlsStream;
 
 /// Non-blocking byte stream of a client. All waiting is by the shard's poll set; no other file of

@@ -4,7 +4,9 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::arena::{Expected, Target, attack, connect_from, exchange, exchange_over, market, open};
+use crate::arena::{
+    DEADLINE, Expected, Target, attack, connect_from, exchange, exchange_over, market, open,
+};
 
 const REFUSED: &str = "tickcast_handshakes_rejected_total";
 
@@ -149,11 +151,16 @@ async fn a_proxy_header_names_the_client_and_only_trusted_proxies_may_send_it() 
     held.push(stream);
     let request =
         b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let connections = exchange(target.admin, request).await?;
-    ensure!(
-        connections.contains("192.0.2.7:1") && connections.contains("192.0.2.8:4660"),
-        "{connections}"
-    );
+    // A connection is listed once its shard has adopted it.
+    let listed = async {
+        loop {
+            let connections = exchange(target.admin, request).await?;
+            if connections.contains("192.0.2.7:1") && connections.contains("192.0.2.8:4660") {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, listed).await??;
     // A header that names this machine makes nobody local, nor does the proxy's own connection.
     for header in [
         &b"PROXY TCP4 127.0.0.1 127.0.0.1 1 80\r\n"[..],

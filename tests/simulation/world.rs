@@ -13,7 +13,7 @@ use tickcast::bus::RestoredState;
 use tickcast::clock::Clock;
 use tickcast::market::UnixNanos;
 use tickcast::protocol::Encoding;
-use tickcast::shard::simulated::socket;
+use tickcast::shard::memory_socket::socket;
 use tickcast::shard::{Adopted, Command, Credentials, Permit, Transport};
 
 use crate::Violation;

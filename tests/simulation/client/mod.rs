@@ -8,7 +8,7 @@ mod requests;
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
-use tickcast::shard::simulated::ClientEnd;
+use tickcast::shard::memory_socket::ClientEnd;
 
 use crate::Violation;
 use crate::net::{self, Inbound};
