@@ -284,20 +284,22 @@ fn recording(trades: u64) -> String {
     text
 }
 
+fn is_full() -> bool {
+    std::env::var("TICKCAST_FULL").is_ok_and(|full| full == "1")
+}
+
 fn seed() -> Result<u64> {
     match std::env::var("TICKCAST_SEED") {
         Ok(text) => Ok(text.parse()?),
-        Err(_) => Ok(rand::rng().random()),
+        Err(_) if is_full() => Ok(rand::rng().random()),
+        Err(_) => Ok(1),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_loss_is_named_and_no_number_means_two_events() -> Result<()> {
     let seed = seed()?;
-    let duration = match std::env::var("TICKCAST_FULL").as_deref() {
-        Ok("1") => FULL,
-        _ => DAILY,
-    };
+    let duration = if is_full() { FULL } else { DAILY };
     let mut conductor = Conductor::start(seed)?;
     let (server, watched) = watch::channel(Some(conductor.addresses));
     let world = World {

@@ -61,16 +61,19 @@ pub(crate) fn random(target: &Target, corpus: &[(String, Vec<u8>)]) {
     eprintln!("fuzz {}: seed {seed}, {number} inputs", target.name);
 }
 
+fn is_full() -> bool {
+    std::env::var("TICKCAST_FULL").is_ok_and(|full| full == "1")
+}
+
 fn seed() -> u64 {
     std::env::var("TICKCAST_FUZZ_SEED").map_or_else(
-        |_unset| rand::random(),
+        |_unset| if is_full() { rand::random() } else { 1 },
         |text| text.parse().expect("TICKCAST_FUZZ_SEED is a number"),
     )
 }
 
 fn seconds() -> u64 {
-    let is_full = std::env::var("TICKCAST_FULL").is_ok_and(|full| full == "1");
-    std::env::var("TICKCAST_FUZZ_SECONDS").map_or(if is_full { 20 } else { 2 }, |text| {
+    std::env::var("TICKCAST_FUZZ_SECONDS").map_or(if is_full() { 20 } else { 2 }, |text| {
         text.parse().expect("TICKCAST_FUZZ_SECONDS is a number")
     })
 }

@@ -6,7 +6,7 @@
 //!
 //! | variable | effect |
 //! |---|---|
-//! | `TICKCAST_FUZZ_SEED` | seed of a run; by default a random one, which a failure prints |
+//! | `TICKCAST_FUZZ_SEED` | seed of a run, which a failure prints; default 1, with `./check --full` a random one |
 //! | `TICKCAST_FUZZ_SECONDS` | processor time of a target; default 2, with `./check --full` 20 |
 
 mod cases;

@@ -187,17 +187,27 @@ fn a_flood_overruns_a_shard_and_raises_an_alert() -> Result<()> {
 
 /// A config that becomes invalid while the server runs.
 #[test]
-fn a_rejected_config_raises_an_alert() -> Result<()> {
+fn rejected_configs_and_certificates_raise_alerts() -> Result<()> {
     let _alone = exclusive();
     if !is_installed("prometheus")? {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("feeds.yaml");
-    std::fs::write(
-        &file,
-        "sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]",
-    )?;
+    let (certificate, key) = (
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem"),
+    );
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    std::fs::write(&certificate, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    let config = format!(
+        "sources: [{{name: sim, kind: sim, instruments: [{{symbol: A, start: 100}}]}}]
+tls: {{listen: 127.0.0.1:0, certificate: {}, key: {}}}",
+        certificate.display(),
+        key.display()
+    );
+    std::fs::write(&file, config)?;
     let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_tickcast"))
         .args([
             "serve",
@@ -225,6 +235,8 @@ fn a_rejected_config_raises_an_alert() -> Result<()> {
             .trim_end_matches("/metrics")
             .parse()?;
         let prometheus = Prometheus::start(admin)?;
+        std::fs::write(&certificate, "no certificate")?;
+        prometheus.alert("TickcastCertificateReloadFailed")?;
         std::fs::write(&file, "sources: []")?;
         prometheus
             .alert("TickcastConfigReloadFailed")

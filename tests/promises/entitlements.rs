@@ -11,7 +11,7 @@ use tickcast::protocol::{
     SnapshotWish, Subscribe, TopicsAsked, TopicsChange,
 };
 
-use crate::harness::{Feed, Stopwatch, Tracked, exchange, subscribe, wish};
+use crate::harness::{DEADLINE, Feed, Stopwatch, Tracked, exchange, subscribe, wish};
 use crate::publish::post;
 
 /// Config with a role for clients without credentials and a push source of these symbols.
@@ -267,6 +267,13 @@ async fn atomic_requests_and_resumes_are_refused_by_the_rule() -> Result<()> {
     codes.sort_unstable();
     assert_eq!(codes, [("quote:OPEN1", 424), ("quote:SECRET1", 409)]);
     assert_eq!((answer.ok.len(), answer.count), (0, 0));
+    // The position exists once the shard has read the published quote.
+    let route = "/v1/snapshot?topics=quote:OPEN1";
+    let published = async {
+        while !feed.get(route).await?.contains("\"seq\":1") {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, published).await??;
     // A resume names topics that a pattern of the request covers, but the role does not.
     let resume = |seqs: &[&str]| Subscribe {
         from: Some(ResumeFrom {

@@ -55,8 +55,9 @@ const OF_A_MESSAGE: Memory = Memory {
 /// Time of an input that does not unpack to a longer one.
 const MILLIS: u64 = 20;
 
-/// Maximum number of characters of an error message.
-const ERROR_CHARS_MAX: usize = 1000;
+/// Maximum number of characters of an error message: a path, the expected formats, and a hundred
+/// characters of the input, each escaped.
+const ERROR_CHARS_MAX: usize = 2000;
 
 /// Asserts that an error message can be printed: bounded, without control characters.
 fn assert_printable(error: &str) {
