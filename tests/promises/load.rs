@@ -503,7 +503,7 @@ fn invalid_load_arguments_name_the_expected_form() -> Result<()> {
             "uniform, zipf",
         ),
         (&["--topics", "nonsense"], "invalid topic"),
-        (&["--raw", "wss://x"], "ws://HOST:PORT/PATH"),
+        (&["--raw", "ftp://x"], "ws://HOST:PORT/PATH"),
         (
             &["--raw", "ws://x:1", "--timestamp", "a..b"],
             "keys and indices",
