@@ -73,11 +73,6 @@ impl SymbolSet {
         self.0.is_empty()
     }
 
-    /// Number of rules.
-    pub fn rules(&self) -> usize {
-        self.0.len()
-    }
-
     /// True if the symbol is in the set.
     pub fn has(&self, symbol: &str) -> bool {
         let after = self.0.partition_point(|rule| *rule.text <= *symbol);

@@ -66,6 +66,13 @@ impl Transport {
     }
 
     /// The socket itself; `None` if it is in memory.
+    #[cfg_attr(
+        not(feature = "internals"),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "sockets in memory are of simulations"
+        )
+    )]
     fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
