@@ -16,8 +16,6 @@ pub enum Refused {
     AddressLimit,
     /// Too many handshakes per second, of an address or over all.
     HandshakeRate,
-    /// The memory limit is near.
-    Memory,
     /// The PROXY header is missing or invalid, or from an untrusted address.
     ProxyHeader,
     /// No data was received before the timeout.
@@ -53,11 +51,10 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Sockets,
         Self::AddressLimit,
         Self::HandshakeRate,
-        Self::Memory,
         Self::ProxyHeader,
         Self::Silent,
         Self::Slow,
@@ -81,7 +78,6 @@ impl Refused {
             Self::Sockets => "sockets",
             Self::AddressLimit => "address_limit",
             Self::HandshakeRate => "handshake_rate",
-            Self::Memory => "memory",
             Self::ProxyHeader => "proxy_header",
             Self::Silent => "silent",
             Self::Slow => "slow",

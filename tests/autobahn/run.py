@@ -134,9 +134,14 @@ async def mute(port, server):
         await proxy.serve_forever()
 
 
-def judge(name, folder, tolerated, expected):
-    """Prints the outcome of a run; returns whether it passed."""
+def results(folder):
+    """Result of each case of a run."""
     (cases,) = json.loads((folder / "index.json").read_text()).values()
+    return cases
+
+
+def judge(name, cases, tolerated, expected):
+    """Prints the outcome of a run; returns whether it passed."""
     behaviors = [case["behavior"] for case in cases.values()]
     failed = sorted(case for case, result in cases.items() if result["behavior"] not in PASSED and not (result["behavior"] == "NON-STRICT" and case in tolerated))
     counts = ", ".join(f"{behaviors.count(kind)} {kind}" for kind in ("OK", "INFORMATIONAL", "NON-STRICT", "FAILED"))
@@ -147,11 +152,18 @@ def judge(name, folder, tolerated, expected):
 
 def fuzz_server(wstest, name, url, cases, tolerated, expected, folder):
     """Runs the fuzzing client against a server; repeats failed cases once, alone."""
-    out = folder / name.replace(" ", "-")
-    spec = {"options": {"failByDrop": False}, "outdir": str(out), "servers": [{"agent": "tickcast", "url": url, "options": {"version": 18}}], "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
-    (folder / "spec.json").write_text(json.dumps(spec))
-    subprocess.run([wstest, "-m", "fuzzingclient", "-s", folder / "spec.json"], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return judge(name, out, tolerated, expected)
+
+    def run(out, cases):
+        spec = {"options": {"failByDrop": False}, "outdir": str(out), "servers": [{"agent": "tickcast", "url": url, "options": {"version": 18}}], "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
+        (folder / "spec.json").write_text(json.dumps(spec))
+        subprocess.run([wstest, "-m", "fuzzingclient", "-s", folder / "spec.json"], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return results(out)
+
+    outcome = run(folder / name.replace(" ", "-"), cases)
+    # The suite's time limits are absolute, and machines are shared.
+    if failed := [case for case, result in outcome.items() if result["behavior"] == "FAILED"]:
+        outcome |= run(folder / f"{name} again".replace(" ", "-"), failed)
+    return judge(name, outcome, tolerated, expected)
 
 
 def fuzz_client(wstest, client, folder):
@@ -163,7 +175,7 @@ def fuzz_client(wstest, client, folder):
     script = f'ip link set lo up 2>/dev/null; "$1" -m fuzzingserver -s spec.json >server.log 2>&1 & server=$!; for _ in $(seq 200); do (: <>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && break; sleep 0.1; done; "$2" 127.0.0.1:{port}; result=$?; kill $server; exit $result'
     apart = ["unshare", "-n"] if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode == 0 else []
     subprocess.run([*apart, "bash", "-c", script, "bash", str(wstest), client], cwd=folder, check=True, timeout=1200)
-    return judge("client", out, NON_STRICT, 301)
+    return judge("client", results(out), NON_STRICT, 301)
 
 
 def main():
