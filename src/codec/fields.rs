@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 
 use super::request_fault::RequestFault;
-use super::value::{Any, Fault, Keys, Plain, Shape, Value};
+use super::value::{Any, Fault, Keys, NameLengths, Plain, Shape, Value};
 use crate::protocol::Seq;
 
 /// Largest integer that every client can represent exactly: 2^53.
@@ -113,12 +113,15 @@ impl<'de> Shape<'de> for TopicsShape {
     }
 
     fn list<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Out, A::Error> {
-        let mut texts = Ok(Vec::new());
+        let (mut texts, mut lengths) = (Ok(Vec::new()), NameLengths::default());
         while let Some(item) = access.next_element_seed(Any(Plain))? {
             let Ok(list) = &mut texts else {
                 continue;
             };
             match item {
+                Value::Text(text) if !lengths.add(&text) => {
+                    texts = Err(RequestFault::ShortNames("topics"));
+                }
                 Value::Text(text) if text.len() <= TOPIC_BYTES_MAX => list.push(text.into()),
                 Value::Text(_) => {
                     texts = Err(too_long("topics", "contain strings"));

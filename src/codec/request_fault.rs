@@ -48,6 +48,10 @@ pub(super) enum RequestFault {
         key: &'static str,
         rule: &'static str,
     },
+    #[error(
+        "too many short {0}: more than 1024 must have at least 6 bytes on average, e.g. trade:A"
+    )]
+    ShortNames(&'static str),
     #[error("`topics` must contain strings, not {0}")]
     TopicKind(&'static str),
     #[error("`{key}` must {what} of up to {most} bytes")]

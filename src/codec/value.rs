@@ -22,6 +22,28 @@ const DEPTH_MAX: usize = 16;
 /// Maximum number of keys of a map for which each is compared with all others.
 const KEYS_COMPARED: usize = 16;
 
+/// Number of names or keys from which on their average length is checked.
+const NAMES_UNCHECKED: usize = 1024;
+/// Minimum average length of many names or keys, in bytes; no topic is shorter. A name takes tens
+/// of bytes in memory, so that shorter ones would multiply the memory of a message.
+const NAME_BYTES_MIN: usize = 6;
+
+/// Length of the names or keys of a message.
+#[derive(Debug, Default)]
+pub(super) struct NameLengths {
+    names: usize,
+    bytes: usize,
+}
+
+impl NameLengths {
+    /// Adds a name; returns false if there are many that are too short.
+    pub(super) const fn add(&mut self, name: &str) -> bool {
+        self.names = self.names.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(name.len());
+        self.names <= NAMES_UNCHECKED || self.bytes / NAME_BYTES_MIN >= self.names
+    }
+}
+
 /// A single value; for a list or map only its kind.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value<'de> {
@@ -160,14 +182,16 @@ impl<'de> Shape<'de> for Behind {
 
 /// Keys of a map; each key must be a string and unique.
 pub(super) struct Keys<'a, 'de> {
-    keys: Vec<Cow<'de, str>>,
+    seen: Vec<Cow<'de, str>>,
+    lengths: NameLengths,
     fault: &'a Fault,
 }
 
 impl<'a, 'de> Keys<'a, 'de> {
     pub(super) const fn new(fault: &'a Fault) -> Self {
         Self {
-            keys: Vec::new(),
+            seen: Vec::new(),
+            lengths: NameLengths { names: 0, bytes: 0 },
             fault,
         }
     }
@@ -179,8 +203,14 @@ impl<'a, 'de> Keys<'a, 'de> {
     ) -> Result<Option<&Cow<'de, str>>, A::Error> {
         while let Some(key) = access.next_key_seed(Any(Plain))? {
             if let Value::Text(key) = key {
-                self.keys.push(key);
-                return Ok(self.keys.last());
+                if !self.lengths.add(&key) {
+                    self.fault.note(|| RequestFault::ShortNames("keys"));
+                    access.next_value::<IgnoredAny>()?;
+                    while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(None);
+                }
+                self.seen.push(key);
+                return Ok(self.seen.last());
             }
             let kind = key.kind();
             self.fault.note(|| RequestFault::KeyKind(kind));
@@ -191,7 +221,7 @@ impl<'a, 'de> Keys<'a, 'de> {
 
     /// Ends the map and records the first duplicate key.
     pub(super) fn end(self) {
-        if let Some(key) = repeated(&self.keys) {
+        if let Some(key) = repeated(&self.seen) {
             self.fault.note(|| RequestFault::KeyTwice(key.to_owned()));
         }
     }
@@ -205,17 +235,21 @@ fn repeated<'a>(keys: &'a [Cow<'_, str>]) -> Option<&'a str> {
     }
     // A secret hash key, so that clients cannot construct colliding keys.
     let state = RandomState::new();
-    let mut hashes: Vec<(u64, usize)> = keys
-        .iter()
-        .enumerate()
-        .map(|(at, key)| (state.hash_one(&**key), at))
+    // 8 bytes for each key, because a request has many.
+    let mut hashes: Vec<(u32, u32)> = (0..)
+        .zip(keys)
+        .map(|(at, key)| (state.hash_one(&**key) as u32, at))
         .collect();
-    hashes.sort_unstable();
+    let key = |at: u32| &*keys[at as usize];
+    hashes.sort_unstable_by(|one, other| {
+        let hashes = one.0.cmp(&other.0);
+        hashes.then_with(|| (key(one.1), one.1).cmp(&(key(other.1), other.1)))
+    });
     let later = hashes.windows(2).filter(|two| two[0].0 == two[1].0);
     let later = later
-        .filter(|two| keys[two[0].1] == keys[two[1].1])
+        .filter(|two| key(two[0].1) == key(two[1].1))
         .map(|two| two[1].1);
-    later.min().map(|at| &*keys[at])
+    later.min().map(key)
 }
 
 /// Decodes a whole message into a shape; trailing bytes are an error.
