@@ -1,8 +1,8 @@
 //! The reverse proxies of docs/proxies.md with their documented configuration: TLS, WebSocket, path
 //! prefix, and blocked routes.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -107,8 +107,8 @@ fn ask(port: u16, host: &str, path: &str, more: &[&str]) -> Result<(u16, String)
     Ok((status.unwrap_or(0), response))
 }
 
-/// Start of a WebSocket response, up to an expected text or its end.
-fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String> {
+/// Handshake with the feed through the proxy.
+fn handshake(port: u16, path: &str, origin: &str) -> Command {
     let headers = [
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -121,7 +121,13 @@ fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String
         command.args(["--header", header]);
     }
     command.arg(format!("https://{NAME}:{port}{path}?encoding=json"));
-    let mut running = Running(command.stdout(Stdio::piped()).spawn()?);
+    command.stdout(Stdio::piped());
+    command
+}
+
+/// Start of a WebSocket response, up to an expected text or its end.
+fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String> {
+    let mut running = Running(handshake(port, path, origin).spawn()?);
     let mut output = running.0.stdout.take().context("stdout is piped")?;
     let (mut response, mut buffer) = (String::new(), [0; 4096]);
     while !response.contains(wanted) {
@@ -144,8 +150,30 @@ async fn feed() -> Result<Feed> {
     Feed::start(&config.replace("sources: [", push)).await
 }
 
+/// The server knows the address of a client behind the proxy, and not the one that it claims.
+fn check_address(port: u16, admin: SocketAddr) -> Result<()> {
+    let mut client = handshake(port, "/v1/feed", &format!("https://{NAME}:{port}"));
+    client.args(["--interface", "127.0.0.7"]);
+    client.args(["--header", "X-Forwarded-For: 198.51.100.1"]);
+    let _client = Running(client.spawn()?);
+    let patience = Stopwatch::start();
+    loop {
+        ensure!(patience.elapsed() < DEADLINE, "the client did not connect");
+        let mut stream = TcpStream::connect(admin)?;
+        stream.write_all(
+            b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )?;
+        let mut connections = String::new();
+        stream.read_to_string(&mut connections)?;
+        ensure!(!connections.contains("198.51.100.1"), "{connections}");
+        if connections.contains("127.0.0.7") {
+            return Ok(());
+        }
+    }
+}
+
 /// Properties of both proxies.
-fn check(port: u16) -> Result<()> {
+fn check(port: u16, admin: Option<SocketAddr>) -> Result<()> {
     let patience = Stopwatch::start();
     while ask(port, NAME, "/healthz", &[])?.0 != 200 {
         ensure!(
@@ -197,7 +225,7 @@ fn check(port: u16) -> Result<()> {
     );
     let (status, response) = ask(port, "evil.example", "/v1/instruments", &[])?;
     ensure!(status == 421, "another host: {response}");
-    Ok(())
+    check_address(port, admin.context("no admin address")?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +248,8 @@ async fn nginx_configured_by_the_guide_proxies_the_feed() -> Result<()> {
     nginx.env("PATH", "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin");
     nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
     let _nginx = Running(nginx.stderr(Stdio::null()).spawn()?);
-    tokio::task::spawn_blocking(move || check(port)).await?
+    let admin = feed.app.admin_address();
+    tokio::task::spawn_blocking(move || check(port, admin)).await?
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,5 +270,6 @@ async fn haproxy_configured_by_the_guide_proxies_the_feed() -> Result<()> {
             .stderr(Stdio::null())
             .spawn()?,
     );
-    tokio::task::spawn_blocking(move || check(port)).await?
+    let admin = feed.app.admin_address();
+    tokio::task::spawn_blocking(move || check(port, admin)).await?
 }
