@@ -53,6 +53,8 @@ pub struct ShardLimits {
     pub history: HistoryLimits,
     /// Limits of a client's requests.
     pub requests: Limits,
+    /// Maximum rate of control frames and fragments of a connection.
+    pub control_frames_per_s: u32,
     /// Interval between heartbeats.
     pub heartbeat: Duration,
     /// Silence after which a client is pinged.

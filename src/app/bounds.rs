@@ -16,7 +16,9 @@ impl App {
             .connections_limit
             .set(self.config.connections_max as i64);
         let memory = tokio::task::spawn_blocking(|| memory_limit(Path::new("/"))).await;
-        let bytes = memory.ok().flatten().unwrap_or(0);
+        let available = memory.ok().flatten().unwrap_or(0);
+        let bytes = self.config.memory_max.unwrap_or(available);
+        self.server.memory.set_limit(bytes);
         metrics
             .memory_limit
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));

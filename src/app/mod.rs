@@ -15,6 +15,7 @@ mod saved;
 mod sources;
 mod start;
 mod stop;
+mod watch_memory;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -93,6 +94,7 @@ pub struct App {
     admin_task: Option<JoinHandle<()>>,
     /// Task that synchronizes the clock with the wall clock.
     time_keeper: JoinHandle<()>,
+    memory_watch: JoinHandle<()>,
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
 }

@@ -14,6 +14,7 @@ use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
 use super::sources::{Sources, spec_of};
+use super::watch_memory::watch_memory;
 use super::{App, START_TIMEOUT, StartError, auth, entitlements_of, settings_of};
 use crate::auth::{Gate, Policy};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
@@ -23,7 +24,8 @@ use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{
-    Listener, RequestRate, Server, Settings, TlsEndpoint, accept_loop, admin_loop, bind,
+    Listener, MemoryPressure, RequestRate, Server, Settings, TlsEndpoint, accept_loop, admin_loop,
+    bind,
 };
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
@@ -113,6 +115,7 @@ impl App {
             admin_task: admin
                 .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
             time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
+            memory_watch: tokio::spawn(watch_memory(Arc::clone(&server), config.queue_bytes)),
             drain: (config.drain_spread, config.drain_deadline),
             state_dir,
         };
@@ -188,10 +191,12 @@ fn new_server(
         settings: ArcSwap::from_pointee(settings),
         publish_permits: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
         body_bytes: Arc::default(),
+        http_requests: config.http_requests,
         http_permits: Arc::new(Semaphore::new(config.http_requests)),
         http_rate: RequestRate::default(),
         admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
         admission: Arc::default(),
+        memory: MemoryPressure::default(),
         refusals: Server::new_refusals(),
         gate,
         listener,

@@ -33,6 +33,7 @@ impl App {
         let sources = self.sources.stop().await;
         self.bus.stop().await;
         self.time_keeper.abort();
+        self.memory_watch.abort();
         let bus_thread = self.bus_thread;
         let bus_state = tokio::task::spawn_blocking(move || bus_thread.join()).await;
         if let Some(admin) = self.admin_task {

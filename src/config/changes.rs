@@ -48,6 +48,7 @@ impl Config {
         self.limits.requests.message_bytes = running.limits.requests.message_bytes;
         self.admin = running.admin;
         self.proxy_protocol = running.proxy_protocol;
+        self.head_bytes_max = running.head_bytes_max;
         self.http_requests = running.http_requests;
         if std::mem::discriminant(&self.auth.scheme) != std::mem::discriminant(&running.auth.scheme)
         {
@@ -79,7 +80,7 @@ mod tests {
                  bus: {{queue: {q}, log: {q}, delay_line: {q}, history: {{events: {n}, bytes: {q}, age: {t}}}}}\n\
                  fanout: {{flush_window: {w}, outbox: {q}, control: {c}, frame: {c}, behind: {t}, unsent: {c}, stall_timeout: {t}}}\n\
                  session: {{heartbeat: {t}, ping_after: {t}, drop_after: {d}, message_timeout: {t}, close_timeout: {t}}}\n\
-                 limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
+                 limits: {{connections: {n}, connections_per_address: {n}, connections_per_network: {n}, handshakes_per_s_per_address: {n}, handshakes_per_s: {n}, exempt: [{p}], memory: {q}, head: {c}, control_frames_per_s: {n}, instruments: {n}, topics: {n}, requests_per_s: {n}, message: {c}, snapshot_events: {n}, handshake: {t}, publish: {c}, publish_events: {n}, http_requests: {n}, http_requests_per_s: {n}}}\n\
                  tls: {{listen: 127.0.0.1:{tls}, certificate: {h}, key: {h}, client_ca: {h}, client_certificates: {v}, min_version: {min}, hsts: {t}}}\n\
                  admin: {{listen: 127.0.0.1:{}, metrics_on_feed: {m}}}\nfaults: {{admin: {f}}}\nready: {{require: [{r}]}}\ndrain: {{deadline: {t}, spread: {t}}}\n",
                 pick("8080", "9080"),

@@ -12,24 +12,21 @@ const PUBLISH_ERRORS_BYTES: usize = 2 << 20;
 pub const SPARE_SOCKETS: usize = 1024;
 /// Maximum number of concurrent connections to the admin address.
 pub const ADMIN_CONNECTIONS: usize = 64;
-/// Maximum size of a request head, in bytes, and hence of the read buffer of an HTTP socket.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Maximum size of a request head on the admin address, in bytes.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Number of maximum-size publish bodies that may be in memory at once.
 pub const PUBLISH_BODIES: usize = 8;
-/// Memory of a socket in a handshake or serving HTTP, in bytes: a request head and a chunk to be
-/// written.
-const SOCKET_BYTES: usize = 2 * HEAD_BYTES_MAX;
 /// Memory of the rates of clients without a connection, in bytes.
 const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * 128;
 /// Memory of a connection's TLS in bytes: ciphertext to be sent, a record before and after its
 /// decryption, and the session.
 const TLS_BYTES: usize = TLS_UNSENT_BYTES_MAX + (40 << 10);
 /// Memory of a response in progress, in bytes: at most 2,000 events of a snapshot.
-const RESPONSE_BYTES: usize = 1 << 20;
+pub const RESPONSE_BYTES: usize = 1 << 20;
 /// Maximum ratio of a published event's size in the queue of the bus to its size in the request.
 pub(super) const PUBLISH_SHARE: usize = 8;
 /// Memory of a client in addition to its queues, in bytes: session, subscriptions, socket.
-const CLIENT_BYTES: usize = 4 << 10;
+pub const CLIENT_BYTES: usize = 4 << 10;
 /// Memory of a subscribed topic, in bytes, including its share of a pending response.
 const SUBSCRIPTION_BYTES: usize = 512;
 /// Memory of one event in a history, in bytes.
@@ -54,7 +51,8 @@ impl Config {
         let copies = shards + 1;
         let state = self.limits.history.bytes * shards + bars * copies;
         let delayed = delays * self.delay_line_bytes;
-        let sockets = (self.connections_max + SPARE_SOCKETS) * SOCKET_BYTES + ADDRESSES_BYTES;
+        let sockets =
+            (self.connections_max + SPARE_SOCKETS) * self.socket_bytes() + ADDRESSES_BYTES;
         let tls = if self.tls.is_some() {
             (self.connections_max + SPARE_SOCKETS) * TLS_BYTES
         } else {
@@ -105,6 +103,12 @@ impl Config {
             mib(total),
         );
         (total as u64, text)
+    }
+
+    /// Maximum memory of a socket in a handshake or serving HTTP, in bytes: a request head and a
+    /// chunk to be written.
+    const fn socket_bytes(&self) -> usize {
+        2 * self.head_bytes_max
     }
 
     /// Maximum memory of one publish request, in bytes, in addition to its body: its events and the

@@ -26,7 +26,8 @@ use std::time::Duration;
 pub use auth::{AuthFileError, auth_files, auth_policy};
 pub use changes::changes;
 pub use memory::{
-    ADMIN_CONNECTIONS, HEAD_BYTES_MAX, PUBLISH_BODIES, PUBLISHES_AT_ONCE, SPARE_SOCKETS,
+    ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES_MAX, CLIENT_BYTES, PUBLISH_BODIES, PUBLISHES_AT_ONCE,
+    RESPONSE_BYTES, SPARE_SOCKETS,
 };
 pub use probe::FilesError;
 pub use reference::reference;
@@ -167,6 +168,10 @@ pub struct Config {
     pub admission: AdmissionLimits,
     /// Addresses without limits of their own.
     pub exempt: Vec<IpNet>,
+    /// Memory limit of the process, in bytes; `None`: that of the machine or container.
+    pub memory_max: Option<u64>,
+    /// Maximum size of a request head, in bytes.
+    pub head_bytes_max: usize,
     /// Limits and timeouts of the shards.
     pub limits: ShardLimits,
     /// Maximum number of instruments over all sources.

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use super::findings::Values;
 use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
+use super::units;
 use super::web::{self, HostRule, OriginRule};
 use super::{Config, SourceDetails, auth, roles, sources, tls};
 use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
+
+/// Smallest memory limit, in bytes.
+const MEMORY_MIN: usize = 16 << 20;
 
 /// Top-level sections of the file.
 struct Sections<'c> {
@@ -119,6 +123,8 @@ pub(super) fn read(root: &Section<'_>) -> Config {
             "an address or a network, e.g. 127.0.0.1 or 10.0.0.0/8",
             web::parse_proxy,
         ),
+        memory_max: memory_max(&sections.limits),
+        head_bytes_max: sections.limits.size("head"),
         instruments_max: sections.limits.integer("instruments") as usize,
         handshake_timeout: sections.limits.duration("handshake"),
         publish_bytes_max: sections.limits.size("publish"),
@@ -134,6 +140,23 @@ pub(super) fn read(root: &Section<'_>) -> Config {
     roles::check_sources(root, &config.roles, &config.push_sources());
     sections.finish();
     config
+}
+
+/// Memory limit; `None` for `auto`.
+fn memory_max(limits: &Section<'_>) -> Option<u64> {
+    let text = limits.text("memory");
+    if text == "auto" {
+        return None;
+    }
+    let bytes = units::size(&text).filter(|bytes| *bytes >= MEMORY_MIN);
+    if bytes.is_none() {
+        let found = text.escape_debug();
+        let message = format!(
+            "invalid value \"{found}\": expected auto, or a size of at least 16MiB, e.g. 4GiB"
+        );
+        limits.problem("memory", message);
+    }
+    bytes.map(|bytes| bytes as u64)
 }
 
 fn admission_limits(limits: &Section<'_>) -> AdmissionLimits {
@@ -165,6 +188,7 @@ fn shard_limits(sections: &Sections<'_>) -> ShardLimits {
             message_bytes: sections.limits.size("message") as u64,
             snapshot_events: sections.limits.integer("snapshot_events"),
         },
+        control_frames_per_s: sections.limits.integer("control_frames_per_s") as u32,
         heartbeat: sections.session.duration("heartbeat"),
         ping_after: sections.session.duration("ping_after"),
         drop_after: sections.session.duration("drop_after"),

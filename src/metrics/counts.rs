@@ -1,7 +1,7 @@
 //! Counts of events by a label.
 
 use super::Metrics;
-use super::labels::{AuthEvent, Refused, TLS_VERSIONS};
+use super::labels::{AuthEvent, PanicIn, Refused, TLS_VERSIONS};
 use crate::protocol::Code;
 
 impl Metrics {
@@ -32,5 +32,10 @@ impl Metrics {
     /// Counts a request answered with an error.
     pub fn count_error(&self, code: Code) {
         self.request_errors.with_label_values(&[code.name()]).inc();
+    }
+
+    /// Counts a panic while serving one connection.
+    pub fn count_panic(&self, part: PanicIn) {
+        self.panics.with_label_values(&[part.name()]).inc();
     }
 }

@@ -16,6 +16,8 @@ pub enum Refused {
     AddressLimit,
     /// Too many handshakes per second, of an address or over all.
     HandshakeRate,
+    /// The memory limit is near.
+    Memory,
     /// The PROXY header is missing or invalid, or from an untrusted address.
     ProxyHeader,
     /// No data was received before the timeout.
@@ -51,10 +53,11 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Sockets,
         Self::AddressLimit,
         Self::HandshakeRate,
+        Self::Memory,
         Self::ProxyHeader,
         Self::Silent,
         Self::Slow,
@@ -78,6 +81,7 @@ impl Refused {
             Self::Sockets => "sockets",
             Self::AddressLimit => "address_limit",
             Self::HandshakeRate => "handshake_rate",
+            Self::Memory => "memory",
             Self::ProxyHeader => "proxy_header",
             Self::Silent => "silent",
             Self::Slow => "slow",
@@ -133,6 +137,40 @@ impl AuthEvent {
             Self::Timeout => "timeout",
             Self::Revoked => "revoked",
             Self::Limited => "limited",
+        }
+    }
+}
+
+/// Holders of memory.
+pub const MEMORY_HOLDERS: [&str; 7] = [
+    "connections",
+    "outboxes",
+    "log",
+    "bus_queue",
+    "handshakes",
+    "http_responses",
+    "publish_bodies",
+];
+
+/// Part of the server in which a panic ended one connection only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PanicIn {
+    /// Parsing of received frames.
+    Frames,
+    /// Decoding or execution of a request.
+    Request,
+    /// Handshake or HTTP.
+    Http,
+}
+
+impl PanicIn {
+    pub(super) const ALL: [Self; 3] = [Self::Frames, Self::Request, Self::Http];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Request => "request",
+            Self::Http => "http",
         }
     }
 }

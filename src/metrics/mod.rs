@@ -8,9 +8,11 @@ mod catalogue;
 mod counts;
 mod histogram;
 mod labels;
+mod meters;
 
 pub use histogram::{Histogram, LocalHistogram};
-pub use labels::{AuthEvent, REJECTED_STATE, Refused};
+pub use labels::{AuthEvent, MEMORY_HOLDERS, PanicIn, REJECTED_STATE, Refused};
+pub use meters::{ShardMeters, SourceMeters};
 
 pub(crate) use labels::DROPPED;
 
@@ -79,6 +81,10 @@ pub struct Metrics {
     pub memory_bound: IntGauge,
     /// Memory of the machine or limit of the container, in bytes.
     pub memory_limit: IntGauge,
+    /// Memory by holder, in bytes, as far as it is counted.
+    pub memory_held: IntGaugeVec,
+    /// Number of panics while serving one connection, by part.
+    panics: IntCounterVec,
     /// Maximum number of connections in the config.
     pub connections_limit: IntGauge,
     /// Number of changes of lag level, by new level: ok, warn, degraded.
@@ -139,30 +145,6 @@ pub struct Metrics {
 
 /// Violations of the rules for bad market data, by rule: flagged events, dropped events.
 pub type RuleCounters = [[IntCounter; 2]; RULES.len()];
-
-/// Metrics of a source.
-#[derive(Debug)]
-pub struct SourceMeters {
-    /// Latency from event time to receipt, for real-time sources.
-    pub lag: LocalHistogram,
-    /// Number of trades emitted.
-    pub trades: IntCounter,
-    /// Number of quotes emitted.
-    pub quotes: IntCounter,
-    /// Number of trades and quotes that the source missed.
-    pub missed: [IntCounter; 2],
-}
-
-/// Metrics of a shard.
-#[derive(Debug)]
-pub struct ShardMeters {
-    /// Duration of the turns of the event loop.
-    pub turn: LocalHistogram,
-    /// Longest recent turn.
-    pub longest_turn: Gauge,
-    /// Total time by which turns were late.
-    pub paused: prometheus::Counter,
-}
 
 const FANOUT_HELP: &str = "Fan-out latency from publication to the client's socket, by delivery mode and by whether the client keeps up or lags. Includes interval waits, excludes resumed events.";
 
@@ -289,13 +271,20 @@ impl Metrics {
                 "tickcast_connections_closed_total",
                 "Connections closed, by code: the name of a protocol code, client for a close by the client, or a number for a violation of RFC 6455.",
                 "code",
-                codes().into_iter().chain(["client", "1002", "1007", "1009"]),
+                codes().into_iter().chain(["client", "1002", "1007", "1009", "1011"]),
             ),
             queued_bytes: all.gauge("tickcast_outbox_bytes", "Bytes queued in outboxes."),
             memory_bound: all.gauge("tickcast_memory_bound_bytes", "Upper bound of memory by the memory formula."),
             memory_limit: all.gauge(
                 "tickcast_memory_limit_bytes",
-                "Memory of the machine, or the container limit if lower; 0 if unknown.",
+                "Memory limit: `limits.memory`, or with auto that of the machine or container; 0 if unknown.",
+            ),
+            memory_held: all.gauges("tickcast_memory_held_bytes", "Memory by holder, as far as it is counted.", &["holder"]),
+            panics: all.counters(
+                "tickcast_panics_total",
+                "Panics while serving one connection, which was closed, by part. Anything but 0 is a bug.",
+                "part",
+                PanicIn::ALL.map(PanicIn::name),
             ),
             connections_limit: all.gauge("tickcast_connections_limit", "Connection limit (`limits.connections`)."),
             request_errors: all.counters("tickcast_request_errors_total", "Requests answered with an error, by code.", "code", codes()),

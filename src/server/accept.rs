@@ -1,10 +1,12 @@
 //! Accept loops and the time limits of sockets before the handshake.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,14 +15,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::forwarded::is_trusted;
 use super::guarded::Guarded;
+use super::memory::MemoryLevel;
 use super::proxy_header::{self, HeaderError};
 use super::reserve::{BUSY, Reserve, is_exhausted, refuse};
 use super::secure::{self, ClientStream};
 use super::upgrade::{self, Granted};
 use super::{Listener, Server, TlsEndpoint, admit, http};
 use crate::admission::Admitted;
-use crate::config::{HEAD_BYTES_MAX, SPARE_SOCKETS, Scheme};
-use crate::metrics::Refused;
+use crate::config::{ADMIN_HEAD_BYTES_MAX, SPARE_SOCKETS, Scheme};
+use crate::metrics::{PanicIn, Refused};
 use crate::shard::{Command, ShardHandle};
 use crate::tls::MaybeTls;
 
@@ -126,7 +129,7 @@ async fn serve_admin(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, o
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ADMIN_HEADER_TIME)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(ADMIN_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service);
     match tokio::time::timeout(HTTP_TIME, connection).await {
         Ok(Ok(())) => {}
@@ -156,6 +159,14 @@ fn assign(
     server: &Arc<Server>,
     endpoint: Option<Arc<TlsEndpoint>>,
 ) {
+    if server.memory.level() == MemoryLevel::Exhausted {
+        server.metrics.count_refused(Refused::Memory);
+        // A client that begins with TLS can read no response.
+        if endpoint.is_none() {
+            admit::refuse_with(server, stream, BUSY.to_vec());
+        }
+        return;
+    }
     let admitted = match server.admit_peer(peer.ip()) {
         Ok(admitted) => admitted,
         // A client that begins with TLS can read no response.
@@ -189,7 +200,12 @@ fn assign(
     let (server, handle) = (Arc::clone(server), shard.clone());
     let runtime = endpoint.as_ref().map_or(&shard.runtime, |tls| &tls.runtime);
     runtime.clone().spawn(async move {
-        serve(stream, peer, admitted, server, handle, endpoint).await;
+        let metrics = Arc::clone(&server.metrics);
+        let served = AssertUnwindSafe(serve(stream, peer, admitted, server, handle, endpoint));
+        if served.catch_unwind().await.is_err() {
+            metrics.count_panic(PanicIn::Http);
+            tracing::error!(%peer, "panic while serving HTTP; this is a bug, the connection is closed");
+        }
         drop(guard);
     });
 }
@@ -271,12 +287,17 @@ async fn serve_http(
     shard: ShardHandle,
     endpoint: Option<Arc<TlsEndpoint>>,
 ) {
-    let timeout = server.settings.load().handshake_timeout;
+    let (timeout, head_bytes_max) = {
+        let settings = server.settings.load();
+        (settings.handshake_timeout, settings.head_bytes_max)
+    };
     let (granted, served) = (Granted::default(), Arc::new(AtomicBool::new(false)));
     let (requested, handle) = (Arc::clone(&granted), shard.clone());
     let (for_service, any) = (Arc::clone(&server), Arc::clone(&served));
     let service = service_fn(move |request| {
         any.store(true, Ordering::Relaxed);
+        #[cfg(feature = "internals")]
+        failpoint(&request);
         http::feed(
             Arc::clone(&for_service),
             handle.clone(),
@@ -290,7 +311,7 @@ async fn serve_http(
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)
         .max_headers(100)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(head_bytes_max)
         .serve_connection(TokioIo::new(Guarded::new(stream, WRITE_TIME)), service)
         .with_upgrades();
     // An upgraded connection has left hyper by then; a client that does not read its response must
@@ -313,6 +334,13 @@ async fn serve_http(
         }
         Err(_) => tracing::debug!(%peer, "HTTP connection timed out"),
     }
+}
+
+/// Panics by request of a test of its isolation.
+#[cfg(feature = "internals")]
+fn failpoint(request: &hyper::Request<hyper::body::Incoming>) {
+    let is_requested = request.headers().contains_key("x-tickcast-failpoint");
+    assert!(!is_requested, "requested by a test");
 }
 
 /// Reason why hyper rejected a request head; `None` for other errors, and for a keep-alive

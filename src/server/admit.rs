@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -10,10 +11,12 @@ use tokio::net::TcpStream;
 
 use super::Server;
 use super::forwarded::is_trusted;
+use super::memory::MemoryLevel;
 use super::reserve;
 use super::response::{HttpResponse, refusal};
 use crate::admission::{Admitted, NotAdmitted};
-use crate::metrics::Refused;
+use crate::config::{CLIENT_BYTES, RESPONSE_BYTES};
+use crate::metrics::{MEMORY_HOLDERS, Refused};
 
 /// Max number of refused clients whose request is read before the response.
 pub(super) const REFUSALS_AT_ONCE: usize = 64;
@@ -58,6 +61,36 @@ impl Server {
         let limits = self.settings.load().admission;
         let charged = self.admission.charge(address, &limits, self.clock.now());
         charged.inspect_err(|_| self.metrics.count_refused(Refused::Rate))
+    }
+
+    /// True if memory is scarce, so that generated responses and publishing are refused.
+    pub(super) fn is_memory_scarce(&self) -> bool {
+        let is_scarce = self.memory.level() >= MemoryLevel::Scarce;
+        if is_scarce {
+            self.metrics.count_refused(Refused::Memory);
+        }
+        is_scarce
+    }
+
+    /// Reports the memory of each holder, as far as it is counted.
+    pub fn report_memory(&self, queue_bytes: usize) {
+        let metrics = &self.metrics;
+        let connections = self.connections.load(Ordering::Relaxed) * CLIENT_BYTES;
+        let handshakes = self.sockets.load(Ordering::Relaxed) * self.settings.load().head_bytes_max;
+        let responses =
+            (self.http_requests - self.http_permits.available_permits()) * RESPONSE_BYTES;
+        let queue = (metrics.queue_fill.get() * queue_bytes as f64) as i64;
+        for (holder, bytes) in MEMORY_HOLDERS.into_iter().zip([
+            connections as i64,
+            metrics.queued_bytes.get(),
+            metrics.log_bytes.get(),
+            queue,
+            handshakes as i64,
+            responses as i64,
+            self.body_bytes.load(Ordering::Relaxed) as i64,
+        ]) {
+            metrics.memory_held.with_label_values(&[holder]).set(bytes);
+        }
     }
 
     /// Admits an accepted connection. The clients of proxies are admitted once they are known.

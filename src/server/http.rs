@@ -120,7 +120,9 @@ async fn route(
         return refusal(StatusCode::NOT_FOUND, &message);
     }
     if path == "/v1/publish" {
-        return if request.method() == Method::POST {
+        return if server.is_memory_scarce() {
+            scarce()
+        } else if request.method() == Method::POST {
             publish::respond(&server, caller, request).await
         } else {
             not_allowed("POST")
@@ -181,6 +183,9 @@ async fn read(
         }
         (None, made) => made,
     };
+    if server.is_memory_scarce() {
+        return scarce();
+    }
     if let Err(refused) = server.charge(caller.address) {
         return admit::response(&refused);
     }
@@ -211,6 +216,11 @@ fn serves_metrics(server: &Server, caller: &Caller) -> bool {
         caller.is_local
     };
     may_read && server.settings.load().metrics_on_feed
+}
+
+/// Response while memory is scarce.
+fn scarce() -> HttpResponse {
+    busy("the server is short of memory (limits.memory); retry later")
 }
 
 /// Acquires a permit for a generated response: limited in concurrency and in rate.

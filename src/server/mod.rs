@@ -16,6 +16,7 @@ mod guarded;
 mod http;
 mod identity;
 mod incoming;
+mod memory;
 mod outgoing;
 mod page;
 mod proxy_header;
@@ -35,6 +36,7 @@ use std::time::Duration;
 pub use accept::{accept_loop, admin_loop, bind};
 pub use admin::ConnectionsResponse;
 pub use caller::Listener;
+pub use memory::{MemoryLevel, MemoryPressure};
 pub use outgoing::RequestRate;
 pub use publish::PushSource;
 pub use secure::TlsEndpoint;
@@ -70,6 +72,8 @@ pub struct Server {
     pub publish_permits: Semaphore,
     /// Bytes of publish request bodies currently in memory.
     pub body_bytes: Arc<AtomicUsize>,
+    /// Max number of concurrent generated responses.
+    pub http_requests: usize,
     /// Permits for concurrent generated responses.
     pub http_permits: Arc<Semaphore>,
     /// Rate limit of generated responses.
@@ -82,6 +86,8 @@ pub struct Server {
     pub listener: Listener,
     /// Connections and request rates by client address.
     pub admission: Arc<Admission>,
+    /// Memory of the process compared with its limit.
+    pub memory: MemoryPressure,
     /// Permits for refused clients whose request is read before the response.
     pub refusals: Arc<Semaphore>,
     /// Endpoint of the feed with TLS.
@@ -107,6 +113,8 @@ pub struct Settings {
     pub admission: AdmissionLimits,
     /// Addresses without limits of their own (config `limits.exempt`).
     pub exempt: Vec<IpNet>,
+    /// Max bytes of a request head (config `limits.head`).
+    pub head_bytes_max: usize,
     /// Handshake timeout, for the first byte and again for the complete request head (config
     /// `limits.handshake`).
     pub handshake_timeout: Duration,
@@ -207,6 +215,7 @@ impl Settings {
             connections_max: config.connections_max,
             admission: config.admission,
             exempt: config.exempt.clone(),
+            head_bytes_max: config.head_bytes_max,
             handshake_timeout: config.handshake_timeout,
             notsent_bytes: config.unsent_bytes,
             publish_bytes_max: config.publish_bytes_max,

@@ -9,6 +9,7 @@ use super::timers::{Due, Timer};
 use crate::admission::Admitted;
 use crate::log::TopicId;
 use crate::market::UnixNanos;
+use crate::metrics::PanicIn;
 use crate::outbox::{Opcode, Outbox, SlotId};
 use crate::protocol::{Bye, Code, Control, LagLevel};
 
@@ -62,6 +63,27 @@ impl Shard {
         connection.outbox.put(&Control::Bye(bye));
         self.count_close(Some(code));
         self.close_frame(key, code.close_code(), code.name());
+    }
+
+    /// Closes with 1011 a connection whose session or parser has panicked, and uses neither again.
+    pub(super) fn close_after_panic(&mut self, key: ConnectionKey, part: PanicIn) {
+        self.feed.metrics.count_panic(part);
+        let connection = &mut self.connections[key];
+        tracing::error!(
+            shard = self.number,
+            connection = key.0,
+            peer = %connection.peer.ip,
+            ?part,
+            "panic while serving a connection; this is a bug, the connection is closed"
+        );
+        connection.peer.inbox.clear();
+        connection.peer.partial = None;
+        if connection.closing.is_none() {
+            self.feed.metrics.closed.with_label_values(&["1011"]).inc();
+            self.close_frame(key, 1011, "internal error");
+        } else {
+            self.remove(key);
+        }
     }
 
     /// Sends the close frame and waits briefly for that of the client.

@@ -45,6 +45,8 @@ pub use connection::{Adopted, ConnectionKey, Credentials, Permit};
 pub use event_loop::spawn;
 pub use feed::ShardConfig;
 #[cfg(feature = "internals")]
+pub use read::FAILPOINT;
+#[cfg(feature = "internals")]
 pub use reader::{Incoming, MessageReader};
 pub use snapshots::SNAPSHOT_NAMES_MAX;
 pub use transport::Transport;

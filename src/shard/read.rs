@@ -1,19 +1,29 @@
 //! Reading: from ready sockets to sessions.
 
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::connection::{Closing, ConnectionKey};
-use super::reader::{Incoming, SMALL_FRAMES_MAX, SMALL_FRAMES_SPAN, read_messages};
+use super::reader::{Incoming, SMALL_FRAMES_SPAN, SmallFrames, read_messages};
 use super::sockets::Ready;
 use super::{SERVING_MAX, Shard};
 use crate::market::UnixNanos;
+use crate::metrics::PanicIn;
 use crate::protocol::{Bye, Code};
-use crate::session::View;
+use crate::session::{Action, View};
 
 /// Maximum number of requests of one connection per turn.
 const REQUESTS_A_TURN: usize = 4;
 /// Maximum number of reads of one connection per turn.
 const READS_A_TURN: usize = 2;
+
+/// Request that makes a server with the feature `internals` panic, for the test of its isolation.
+#[cfg(feature = "internals")]
+pub const FAILPOINT: &[u8] = b"failpoint: panic";
+
+/// A panic while serving one connection, which has been logged by the panic hook.
+#[derive(Debug)]
+struct Panicked;
 
 impl Shard {
     /// Serves a connection whose socket is ready, or that has requests left.
@@ -69,20 +79,11 @@ impl Shard {
             if connection.peer.session.awaits_check() {
                 return;
             }
-            let view = View {
-                replica: &self.feed.replica,
-                principal: &connection.peer.principal,
-                held: &connection.outbox,
-                now: self.feed.now,
-            };
-            let actions = if connection.peer.session.is_busy() {
-                connection.peer.session.go_on(view)
-            } else if let Some((bytes, encoding)) = connection.peer.inbox.pop() {
-                connection.peer.session.on_request(&bytes, encoding, view)
-            } else {
-                return;
-            };
-            self.act(key, actions);
+            match self.answer(key) {
+                Ok(Some(actions)) => self.act(key, actions),
+                Ok(None) => return,
+                Err(Panicked) => return self.close_after_panic(key, PanicIn::Request),
+            }
         }
         if self.connections.get(key).is_some_and(|connection| {
             let session = &connection.peer.session;
@@ -92,6 +93,30 @@ impl Shard {
         }) {
             self.sockets.serve_next(key);
         }
+    }
+
+    /// Executes the next request, or the next slice of one; `None` if there is none. A session
+    /// only reads the state that it shares with others, so a panic leaves that intact.
+    fn answer(&mut self, key: ConnectionKey) -> Result<Option<Vec<Action>>, Panicked> {
+        let connection = &mut self.connections[key];
+        let (outbox, peer) = (&connection.outbox, &mut *connection.peer);
+        let view = View {
+            replica: &self.feed.replica,
+            principal: &peer.principal,
+            held: outbox,
+            now: self.feed.now,
+        };
+        let (session, inbox) = (&mut peer.session, &mut peer.inbox);
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            if session.is_busy() {
+                return Some(session.go_on(view));
+            }
+            let (bytes, encoding) = inbox.pop()?;
+            #[cfg(feature = "internals")]
+            assert!(bytes != FAILPOINT, "requested by a test");
+            Some(session.on_request(&bytes, encoding, view))
+        }));
+        answered.map_err(|_logged| Panicked)
     }
 
     /// Reads a socket up to one turn's share. Returns false if there may be more.
@@ -148,14 +173,18 @@ impl Shard {
         connection.peer.pinged = false;
         let had_partial = connection.peer.partial.is_some();
         let mut replies = Vec::new();
-        let found = read_messages(
-            bytes,
-            &mut connection.peer.partial,
-            self.websocket,
-            &mut connection.peer.guard,
-            self.feed.now,
-            &mut replies,
-        );
+        let limit = SmallFrames {
+            per_second: self.feed.config.limits.control_frames_per_s,
+            now: self.feed.now,
+        };
+        let (websocket, peer) = (self.websocket, &mut *connection.peer);
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let (partial, guard) = (&mut peer.partial, &mut peer.guard);
+            read_messages(bytes, partial, websocket, guard, limit, &mut replies)
+        }));
+        let Ok(found) = read else {
+            return self.close_after_panic(key, PanicIn::Frames);
+        };
         #[cfg(feature = "echo")]
         let found = self.echo(key, found, &mut replies);
         let connection = &mut self.connections[key];
@@ -209,7 +238,8 @@ impl Shard {
             }
             Incoming::Flood => {
                 let message = format!(
-                    "too many control frames and fragments; expected at most {SMALL_FRAMES_MAX} in {} s",
+                    "too many control frames and fragments; expected at most {} per second over {} s (limits.control_frames_per_s)",
+                    self.feed.config.limits.control_frames_per_s,
                     SMALL_FRAMES_SPAN.as_secs()
                 );
                 let bye = Bye {

@@ -18,9 +18,7 @@ use crate::protocol::Encoding;
 const READ_BUFFER_BYTES: usize = 4096;
 /// The longest frame header of a client: 2 bytes, 8 of length, 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
-/// Maximum number of control frames and fragments within [`SMALL_FRAMES_SPAN`], far above that of
-/// any honest client.
-pub(super) const SMALL_FRAMES_MAX: u32 = 1000;
+/// Span over which control frames and fragments are counted.
 pub(super) const SMALL_FRAMES_SPAN: Duration = Duration::from_secs(10);
 
 /// Result of parsing received bytes.
@@ -35,7 +33,7 @@ pub enum Incoming {
     Closed,
     /// Violation of RFC 6455, with the close code.
     Violation(u16, String),
-    /// More small frames than `SMALL_FRAMES_MAX` within the span.
+    /// More small frames than allowed within the span.
     Flood,
 }
 
@@ -130,7 +128,7 @@ pub(super) struct FrameRateLimit {
 }
 
 impl FrameRateLimit {
-    fn count(&mut self, frames: u32, now: UnixNanos) -> bool {
+    fn count(&mut self, frames: u32, SmallFrames { per_second, now }: SmallFrames) -> bool {
         if now.since(self.since) > SMALL_FRAMES_SPAN {
             *self = Self {
                 since: now,
@@ -139,13 +137,21 @@ impl FrameRateLimit {
         }
         self.frames += frames;
         // The test suites of the echo route send more than honest clients.
-        self.frames > SMALL_FRAMES_MAX && !cfg!(feature = "echo")
+        u64::from(self.frames) > u64::from(per_second) * SMALL_FRAMES_SPAN.as_secs()
+            && !cfg!(feature = "echo")
     }
 
     /// Removes one frame from the count, because the server requested it.
     pub(super) const fn forgive(&mut self) {
         self.frames = self.frames.saturating_sub(1);
     }
+}
+
+/// Limit of control frames and fragments, and the current time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SmallFrames {
+    pub per_second: u32,
+    pub now: UnixNanos,
 }
 
 struct InMemoryStream<'a> {
@@ -187,21 +193,21 @@ pub(super) fn read_messages(
     partial: &mut Option<Box<Partial>>,
     config: WebSocketConfig,
     guard: &mut FrameRateLimit,
-    now: UnixNanos,
+    small_frames: SmallFrames,
     replies: &mut Vec<u8>,
 ) -> Vec<Incoming> {
     let mut reading = partial.take().unwrap_or_else(|| {
         Box::new(Partial {
             context: WebSocketContext::new(Role::Server, Some(config)),
             walk: FrameBoundary::default(),
-            since: now,
+            since: small_frames.now,
         })
     });
     let fed = reading.walk.feed(bytes);
     let bytes = fed
         .as_ref()
         .map_or_else(|padded| &bytes[..padded.at], |()| bytes);
-    if guard.count(std::mem::take(&mut reading.walk.small_frames), now) {
+    if guard.count(std::mem::take(&mut reading.walk.small_frames), small_frames) {
         return vec![Incoming::Flood];
     }
     let mut stream = InMemoryStream {
@@ -237,7 +243,7 @@ pub(super) fn read_messages(
     }
     if !reading.walk.is_idle() {
         if !found.is_empty() {
-            reading.since = now;
+            reading.since = small_frames.now;
         }
         *partial = Some(reading);
     }
@@ -269,8 +275,12 @@ impl MessageReader {
     /// Parses the next bytes of the socket.
     pub fn read(&mut self, bytes: &[u8]) -> Vec<Incoming> {
         let (partial, limit) = (&mut self.partial, &mut self.limit);
-        let now = UnixNanos::default();
-        read_messages(bytes, partial, self.config, limit, now, &mut self.replies)
+        let small_frames = SmallFrames {
+            per_second: 100,
+            now: UnixNanos::default(),
+        };
+        let (config, replies) = (self.config, &mut self.replies);
+        read_messages(bytes, partial, config, limit, small_frames, replies)
     }
 
     /// True if a message is incomplete.
@@ -318,7 +328,10 @@ mod tests {
                 &mut partial,
                 websocket_config(1000),
                 &mut guard,
-                UnixNanos(1),
+                SmallFrames {
+                    per_second: 100,
+                    now: UnixNanos(1),
+                },
                 &mut replies,
             ));
         }

@@ -5,10 +5,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::arena::{
-    DEADLINE, Expected, Target, attack, connect_from, exchange, exchange_over, market, open,
+    DEADLINE, Expected, REFUSED, Target, attack, connect_from, exchange, exchange_over, frame,
+    is_full, market, open, websocket,
 };
-
-const REFUSED: &str = "tickcast_handshakes_rejected_total";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_can_neither_take_all_connections_nor_all_handshakes() -> Result<()> {
@@ -81,6 +80,24 @@ async fn handshakes_of_all_clients_have_a_rate() -> Result<()> {
     attack(&target, expected, flood).await
 }
 
+/// Connections as operators see them, once these addresses are among them.
+async fn listed(target: &Target, addresses: &[&str]) -> Result<String> {
+    let request =
+        b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let waiting = async {
+        loop {
+            let connections = exchange(target.admin, request).await?;
+            if addresses
+                .iter()
+                .all(|address| connections.contains(address))
+            {
+                return anyhow::Ok(connections);
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await?
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_trusted_proxy_are_limited_by_their_own_address() -> Result<()> {
     let target = Target::start(&market(
@@ -110,11 +127,7 @@ async fn clients_of_a_trusted_proxy_are_limited_by_their_own_address() -> Result
             ensure!(from(4, spoofed).await? == 101);
         }
         ensure!(from(4, "203.0.113.4").await? == 429);
-        let request =
-            b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        let connections = exchange(target.admin, request).await?;
-        ensure!(connections.contains("192.0.2.7"), "{connections}");
-        ensure!(connections.contains("127.0.0.4"), "{connections}");
+        let connections = listed(&target, &["192.0.2.7", "127.0.0.4"]).await?;
         ensure!(!connections.contains("203.0.113."), "{connections}");
         Ok(())
     };
@@ -149,18 +162,7 @@ async fn a_proxy_header_names_the_client_and_only_trusted_proxies_may_send_it() 
     let (stream, status) = open(via(9, &binary_header(8)).await?, "").await?;
     ensure!(status == 101, "version 2: {status}");
     held.push(stream);
-    let request =
-        b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    // A connection is listed once its shard has adopted it.
-    let listed = async {
-        loop {
-            let connections = exchange(target.admin, request).await?;
-            if connections.contains("192.0.2.7:1") && connections.contains("192.0.2.8:4660") {
-                return anyhow::Ok(());
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, listed).await??;
+    listed(&target, &["192.0.2.7:1", "192.0.2.8:4660"]).await?;
     // A header that names this machine makes nobody local, nor does the proxy's own connection.
     for header in [
         &b"PROXY TCP4 127.0.0.1 127.0.0.1 1 80\r\n"[..],
@@ -189,4 +191,63 @@ async fn a_proxy_header_names_the_client_and_only_trusted_proxies_may_send_it() 
         );
     }
     target.until(REFUSED, "proxy_header", 4.0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_reset_at_once_do_not_stop_the_accept_loop() -> Result<()> {
+    let target = Target::start(&market(""))?;
+    let expected = Expected {
+        name: "connections reset at once",
+        metric: (REFUSED, "silent"),
+    };
+    let flood = async || {
+        for _ in 0..if is_full() { 20_000 } else { 500 } {
+            let stream = connect_from(2, target.feed).await?;
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
+        }
+        let (_stream, status) = open(connect_from(2, target.feed).await?, "").await?;
+        ensure!(status == 101, "{status}");
+        Ok(())
+    };
+    attack(&target, expected, flood).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_of_ended_connections_is_released() -> Result<()> {
+    let target = Target::start(&market("limits: {exempt: [127.0.0.0/8]}"))?;
+    let expected = Expected {
+        name: "connections that subscribe and leave",
+        metric: ("tickcast_connections_opened_total", ""),
+    };
+    let series = async || -> Result<usize> { Ok(target.metrics().await?.lines().count()) };
+    let before = series().await?;
+    let churn = async || {
+        for round in 0..if is_full() { 20_000 } else { 200 } {
+            let mut stream = websocket(&target, 2).await?;
+            let request = format!(
+                "{{\"op\":\"subscribe\",\"id\":{round},\"topics\":[\"quote:*\",\"trade:S1\",\"trade:NO{round}\"]}}"
+            );
+            stream.write_all(&frame(0x81, request.as_bytes())).await?;
+        }
+        Ok(())
+    };
+    attack(&target, expected, churn).await?;
+    let waiting = async {
+        while target.metric("tickcast_connections", "").await? > 0.0 {
+            tokio::task::yield_now().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(DEADLINE, waiting).await??;
+    for gauge in [
+        "tickcast_subscriptions",
+        "tickcast_outbox_bytes",
+        "tickcast_slow_consumers",
+    ] {
+        let value = target.metric(gauge, "").await?;
+        ensure!(value.abs() < 0.5, "{gauge}: {value}");
+    }
+    let after = series().await?;
+    ensure!(after == before, "{before} series before, {after} after");
+    Ok(())
 }

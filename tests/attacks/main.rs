@@ -3,3 +3,10 @@
 
 mod arena;
 mod connections;
+mod frames;
+mod heads;
+mod kills;
+mod panics;
+mod peers;
+mod shortage;
+mod texts;

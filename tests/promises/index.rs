@@ -13,13 +13,13 @@ const INDEX: &str = include_str!("INDEX.md");
 const PROTOCOL: &str = include_str!("../../docs/protocol.md");
 
 /// Numbers of the threats that the server has to withstand. The others belong to features that it
-/// does not have: recording (36), live venues (44, 45) and several
-/// servers (49 to 51, 53); 32 is part of 31, and a panic (34) ends the process.
-const THREATS: [&str; 57] = [
+/// does not have: recording (36), live venues (44, 45) and several servers (49 to
+/// 51, 53). `SECURITY.md` names them.
+const THREATS: [&str; 59] = [
     "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17",
-    "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "33", "35",
-    "37", "38", "39", "40", "41", "42", "43", "46", "47", "48", "52", "54", "55", "56", "57", "58",
-    "59", "60", "61", "62", "63", "64", "65", "66",
+    "18", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33",
+    "34", "35", "37", "38", "39", "40", "41", "42", "43", "46", "47", "48", "52", "54", "55", "56",
+    "57", "58", "59", "60", "61", "62", "63", "64", "65", "66",
 ];
 
 /// Rows of a section of the index, as cells without the header.

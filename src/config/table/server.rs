@@ -200,6 +200,24 @@ pub(super) const LIMITS: &[Key] = &[
         "127.0.0.0/8, ::1",
         "Addresses or networks without limits per address and rates of handshakes, e.g. of load testers. Remove loopback if an untrusted proxy runs on this machine.",
     ),
+    key(
+        "limits.memory",
+        Kind::Text,
+        "auto",
+        "Memory limit of the process: a size, or auto for that of the machine or container. Above 80 % of it, publishing and generated HTTP responses get 503; above 90 %, new connections too.",
+    ),
+    fixed(key(
+        "limits.head",
+        Kind::Size("8KiB", "1MiB"),
+        "16KiB",
+        "Max size of an HTTP request head, including that of a WebSocket handshake; longer ones get 431.",
+    )),
+    key(
+        "limits.control_frames_per_s",
+        Kind::Integer(1, 100_000),
+        "100",
+        "Max WebSocket control frames and message fragments per second and connection, over ten seconds; more close it with 4400.",
+    ),
     fixed(key(
         "limits.instruments",
         Kind::Integer(1, 1_000_000),
