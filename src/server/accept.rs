@@ -17,7 +17,7 @@ use super::forwarded::is_trusted;
 use super::guarded::Guarded;
 use super::memory::MemoryLevel;
 use super::proxy_header::{self, HeaderError};
-use super::reserve::{BUSY, Reserve, is_exhausted, refuse};
+use super::reserve::{BUSY, Reserve, is_exhausted};
 use super::secure::{self, ClientStream};
 use super::upgrade::{self, Granted};
 use super::{Listener, Server, TlsEndpoint, admit, http};
@@ -74,7 +74,7 @@ pub async fn accept_loop(
             Ok((stream, peer)) => {
                 if reserve.note_accepted(server.clock.now()) {
                     server.metrics.count_refused(Refused::Sockets);
-                    refuse(stream, BUSY).await;
+                    reserve.refuse(stream, endpoint.is_some()).await;
                 } else {
                     assign(stream, peer, &server, endpoint.clone());
                 }
@@ -82,9 +82,9 @@ pub async fn accept_loop(
             Err(error) if is_exhausted(&error) => {
                 if let Some((stream, _)) = reserve.accept(&listener, server.clock.now()).await {
                     server.metrics.count_refused(Refused::Sockets);
-                    refuse(stream, BUSY).await;
+                    reserve.refuse(stream, endpoint.is_some()).await;
                 }
-                reserve.take_back();
+                reserve.hold();
             }
             Err(error) => pause_after(&error).await,
         }
@@ -110,7 +110,7 @@ pub async fn admin_loop(listener: TcpListener, server: Arc<Server>) {
                     let served = serve_admin(stream, peer, Arc::clone(&server), Arc::clone(&own));
                     let _cut_off = tokio::time::timeout(ADMIN_HEADER_TIME, served).await;
                 }
-                reserve.take_back();
+                reserve.hold();
             }
             Err(error) => pause_after(&error).await,
         }
@@ -159,19 +159,14 @@ fn assign(
     server: &Arc<Server>,
     endpoint: Option<Arc<TlsEndpoint>>,
 ) {
+    let is_tls = endpoint.is_some();
     if server.memory.level() == MemoryLevel::Exhausted {
         server.metrics.count_refused(Refused::Memory);
-        // A client that begins with TLS can read no response.
-        if endpoint.is_none() {
-            admit::refuse_with(server, stream, BUSY.to_vec());
-        }
-        return;
+        return admit::refuse_with(server, stream, BUSY.to_vec(), is_tls);
     }
     let admitted = match server.admit_peer(peer.ip()) {
         Ok(admitted) => admitted,
-        // A client that begins with TLS can read no response.
-        Err(_) if endpoint.is_some() => return,
-        Err(refused) => return admit::refuse(server, stream, &refused),
+        Err(refused) => return admit::refuse(server, stream, &refused, is_tls),
     };
     // Connections count too: each uses a descriptor, and their sum is compared with the open-file
     // limit at startup.
@@ -180,7 +175,7 @@ fn assign(
     if all >= SPARE_SOCKETS + server.settings.load().connections_max {
         server.sockets.fetch_sub(1, Ordering::Relaxed);
         server.metrics.count_refused(Refused::Sockets);
-        return admit::refuse_with(server, stream, BUSY.to_vec());
+        return admit::refuse_with(server, stream, BUSY.to_vec(), is_tls);
     }
     let guard = SocketGuard(Arc::clone(&server.sockets));
     // The starting shard rotates, because a storm arrives faster than its connections are counted.
@@ -236,7 +231,9 @@ async fn serve(
             Ok(None) => {}
             Ok(Some(client)) => match server.admit(client.ip()) {
                 Ok(counted) => (peer, admitted) = (client, counted),
-                Err(refused) => return admit::refuse(&server, stream, &refused),
+                Err(refused) => {
+                    return admit::refuse(&server, stream, &refused, endpoint.is_some());
+                }
             },
             Err(error) => {
                 server.metrics.count_refused(Refused::ProxyHeader);

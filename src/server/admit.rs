@@ -150,14 +150,23 @@ fn raw_response(refused: &NotAdmitted) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Refuses a new connection with a response. Under a flood, the response is sent without reading
-/// the request first, and some clients see a reset instead.
-pub(super) fn refuse(server: &Arc<Server>, stream: TcpStream, refused: &NotAdmitted) {
-    refuse_with(server, stream, raw_response(refused));
+/// Refuses a new connection with a response, as [`refuse_with`] does.
+pub(super) fn refuse(server: &Arc<Server>, stream: TcpStream, refused: &NotAdmitted, is_tls: bool) {
+    refuse_with(server, stream, raw_response(refused), is_tls);
 }
 
-/// As [`refuse`], with a response of its own.
-pub(super) fn refuse_with(server: &Arc<Server>, stream: TcpStream, response: Vec<u8>) {
+/// Refuses a new connection with a response, unless its client begins with TLS and could not read
+/// one. Under a flood, the response is sent without reading the request first, and some clients see
+/// a reset instead.
+pub(super) fn refuse_with(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    response: Vec<u8>,
+    is_tls: bool,
+) {
+    if is_tls {
+        return;
+    }
     let Ok(permit) = Arc::clone(&server.refusals).try_acquire_owned() else {
         // The empty send buffer of a new socket takes this immediately.
         let _left = stream.try_write(&response);

@@ -14,6 +14,8 @@ use crate::market::UnixNanos;
 const REFUSE_FOR: Duration = Duration::from_secs(1);
 /// Time without a shortage after which it counts as over.
 const OVER_AFTER: Duration = Duration::from_secs(60);
+/// Interval between the reports of a shortage that continues.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// Time for a rejected client to send its request, which must be read before the response, or the
 /// client may miss it.
 const REQUEST_TIME: Duration = Duration::from_millis(50);
@@ -22,11 +24,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\nthe server cannot accept connections\n";
 
 /// Reserved descriptor of a listener, and whether it was needed recently.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Reserve {
     held: Option<File>,
     /// Time at which descriptors last ran out.
     exhausted: Option<UnixNanos>,
+    /// Time of the last report.
+    reported: Option<UnixNanos>,
+    /// Clients rejected since the last report.
     refused: u64,
 }
 
@@ -40,16 +45,13 @@ pub(super) fn is_exhausted(error: &std::io::Error) -> bool {
 
 impl Reserve {
     pub(super) fn new() -> Self {
-        let mut reserve = Self {
-            held: None,
-            exhausted: None,
-            refused: 0,
-        };
+        let mut reserve = Self::default();
         reserve.hold();
         reserve
     }
 
-    fn hold(&mut self) {
+    /// Reopens the reserved descriptor if it is in use.
+    pub(super) fn hold(&mut self) {
         if self.held.is_none() {
             self.held = File::open("/dev/null").ok();
         }
@@ -62,25 +64,38 @@ impl Reserve {
         let Some(exhausted) = self.exhausted else {
             return false;
         };
-        if now.since(exhausted) >= OVER_AFTER {
+        let since = now.since(exhausted);
+        if since >= OVER_AFTER {
             tracing::info!(
                 refused = self.refused,
                 "file descriptors are available again"
             );
-            (self.exhausted, self.refused) = (None, 0);
+            (self.exhausted, self.reported, self.refused) = (None, None, 0);
         }
-        now.since(exhausted) < REFUSE_FOR
+        since < REFUSE_FOR
     }
 
-    /// Accepts one client on the reserved descriptor. Logs the start of the shortage, not each
-    /// client.
+    /// Records that descriptors have run out; returns the number of clients rejected since the last
+    /// report if the next one is due.
+    fn note_exhausted(&mut self, now: UnixNanos) -> Option<u64> {
+        self.exhausted = Some(now);
+        let is_due = |reported| now.since(reported) >= REPORT_EVERY;
+        if !self.reported.is_none_or(is_due) {
+            return None;
+        }
+        self.reported = Some(now);
+        Some(std::mem::take(&mut self.refused))
+    }
+
+    /// Accepts one client on the reserved descriptor, which must be held again once it is gone.
     pub(super) async fn accept(
         &mut self,
         listener: &TcpListener,
         now: UnixNanos,
     ) -> Option<(TcpStream, SocketAddr)> {
-        if self.exhausted.replace(now).is_none() {
+        if let Some(refused) = self.note_exhausted(now) {
             tracing::warn!(
+                refused,
                 "out of file descriptors, rejecting new clients with 503; raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections"
             );
         }
@@ -95,10 +110,13 @@ impl Reserve {
         }
     }
 
-    /// Reopens the reserved descriptor once its client is gone.
-    pub(super) fn take_back(&mut self) {
+    /// Rejects a client for the lack of descriptors; without a response if it begins with TLS and
+    /// could not read one.
+    pub(super) async fn refuse(&mut self, stream: TcpStream, is_tls: bool) {
         self.refused += 1;
-        self.hold();
+        if !is_tls {
+            refuse(stream, BUSY).await;
+        }
     }
 }
 
@@ -127,5 +145,23 @@ mod tests {
             .split_once("Content-Length: ")
             .map(|(_, length)| length);
         assert_eq!(length, Some(body.len().to_string().as_str()));
+    }
+    #[test]
+    fn a_shortage_is_reported_once_a_minute_with_the_number_of_rejected_clients() {
+        let at = |seconds: u64| UnixNanos(seconds * 1_000_000_000);
+        let mut reserve = Reserve::new();
+        assert!(!reserve.note_accepted(at(1)), "no shortage yet");
+        assert_eq!(reserve.note_exhausted(at(10)), Some(0));
+        reserve.refused = 3;
+        for second in 10..70 {
+            assert_eq!(reserve.note_exhausted(at(second)), None, "{second}");
+        }
+        assert_eq!(reserve.note_exhausted(at(70)), Some(3));
+        assert!(reserve.note_accepted(at(70)), "the last ones stay free");
+        assert!(!reserve.note_accepted(at(71)), "descriptors are free again");
+        assert_eq!(reserve.note_exhausted(at(75)), None);
+        // The next shortage begins a minute after the end of this one.
+        assert!(!reserve.note_accepted(at(135)));
+        assert_eq!(reserve.note_exhausted(at(136)), Some(0));
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Target {
     child: Child,
     pub(crate) feed: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Feed with TLS, of a server that has one.
+    pub(crate) secure: Option<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -61,17 +63,23 @@ pub(crate) fn market(rest: &str) -> String {
 
 impl Target {
     pub(crate) fn start(config: &str) -> Result<Self> {
-        Self::start_with(config, "")
+        Self::start_with(config, "", "")
     }
 
-    /// Starts a server; `before` is run by its shell first, e.g. `ulimit -n 100`.
-    pub(crate) fn start_with(config: &str, before: &str) -> Result<Self> {
+    /// Starts a server that also listens with TLS.
+    pub(crate) fn start_secure(config: &str, before: &str) -> Result<Self> {
+        Self::start_with(config, before, "--self-signed --tls-listen 127.0.0.1:0")
+    }
+
+    /// Starts a server with further arguments; `before` is run by its shell first, e.g. `ulimit -n
+    /// 100`.
+    pub(crate) fn start_with(config: &str, before: &str, arguments: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("feeds.yaml");
         std::fs::write(&file, config)?;
         let before = if before.is_empty() { ":" } else { before };
         let script = format!(
-            "{before}; exec {} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --config {}",
+            "{before}; exec {} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --config {} {arguments}",
             env!("CARGO_BIN_EXE_tickcast"),
             file.display()
         );
@@ -81,26 +89,33 @@ impl Target {
             .stderr(std::fs::File::create(folder.path().join("log"))?)
             .spawn()?;
         let stdout = child.stdout.take().context("stdout is piped")?;
-        let mut addresses = [None, None];
+        let [mut feed, mut secure, mut admin] = [None, None, None];
         for line in BufReader::new(stdout).lines() {
             let line = line?;
-            for (at, start) in ["feed     ws://", "metrics  http://"].iter().enumerate() {
+            for (address, start) in [
+                (&mut feed, "feed     ws://"),
+                (&mut secure, "feed     wss://"),
+                (&mut admin, "metrics  http://"),
+            ] {
                 if let Some(rest) = line.trim().strip_prefix(start) {
-                    addresses[at] = rest.split('/').next().map(str::to_owned);
+                    let text = rest.split('/').next().context("an address")?;
+                    *address = Some(text.parse()?);
                 }
             }
-            if addresses.iter().all(Option::is_some) {
+            // The addresses of feeds come first.
+            if admin.is_some() {
                 break;
             }
         }
-        let [Some(feed), Some(admin)] = addresses else {
+        let (Some(feed), Some(admin)) = (feed, admin) else {
             let log = std::fs::read_to_string(folder.path().join("log"))?;
             anyhow::bail!("the server did not start: {log}");
         };
         Ok(Self {
             child,
-            feed: feed.parse()?,
-            admin: admin.parse()?,
+            feed,
+            admin,
+            secure,
             folder,
         })
     }

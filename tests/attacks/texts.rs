@@ -8,7 +8,7 @@ use crate::arena::{Target, close_code, connect_from, exchange, frame, market, op
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_of_clients_forge_no_log_line_and_no_series() -> Result<()> {
-    let target = Target::start_with(&market(""), "export RUST_LOG=debug")?;
+    let target = Target::start_with(&market(""), "export RUST_LOG=debug", "")?;
     let series = async || -> Result<usize> { Ok(target.metrics().await?.lines().count()) };
     let before = series().await?;
     let canary = "secret-canary-4711";
