@@ -1,6 +1,7 @@
 //! Attacks over real sockets, each beside healthy clients whose ledgers must balance. A separate
 //! binary, because an attack takes the machine's processor time from other tests.
 
+mod ambiguous;
 mod arena;
 mod connections;
 mod frames;

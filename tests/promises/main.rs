@@ -45,6 +45,7 @@ mod restart;
 mod resume;
 mod sizes;
 mod slow;
+mod smuggling;
 mod sources;
 mod state_dir;
 mod stopping;

@@ -14,7 +14,7 @@ const GUIDE: &str = include_str!("../../docs/proxies.md");
 const NAME: &str = "feed.example.com";
 
 /// True if all of these programs are installed; `./check` installs them.
-fn are_installed(programs: &[&str]) -> Result<bool> {
+pub(crate) fn are_installed(programs: &[&str]) -> Result<bool> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path)
         .chain(["/usr/sbin".into()])
@@ -32,7 +32,12 @@ fn are_installed(programs: &[&str]) -> Result<bool> {
 }
 
 /// Configuration of the guide in a language, for this feed and port, with a new certificate.
-fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Result<String> {
+pub(crate) fn configuration(
+    language: &str,
+    feed: &Feed,
+    port: u16,
+    folder: &Path,
+) -> Result<String> {
     let (key, certificate) = (folder.join("key"), folder.join("certificate"));
     let made = Command::new("openssl")
         .args([
@@ -63,7 +68,7 @@ fn configuration(language: &str, feed: &Feed, port: u16, folder: &Path) -> Resul
 }
 
 /// Process that ends with its test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -73,7 +78,7 @@ impl Drop for Running {
 }
 
 /// Port that was free a moment ago.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -140,7 +145,7 @@ fn open_feed(port: u16, path: &str, origin: &str, wanted: &str) -> Result<String
     Ok(response)
 }
 
-async fn feed() -> Result<Feed> {
+pub(crate) async fn feed() -> Result<Feed> {
     let config = market(
         1,
         10,
@@ -235,21 +240,26 @@ async fn nginx_configured_by_the_guide_proxies_the_feed() -> Result<()> {
     }
     let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);
     let block = configuration("nginx", &feed, port, folder.path())?;
-    let at = folder.path().display();
+    let _nginx = start_nginx(folder.path(), &block)?;
+    let admin = feed.app.admin_address();
+    tokio::task::spawn_blocking(move || check(port, admin)).await?
+}
+
+/// Starts nginx with a server block.
+pub(crate) fn start_nginx(folder: &Path, block: &str) -> Result<Running> {
+    let at = folder.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {at}/{kind};\n"))
         .concat();
     let text = format!(
         "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{block}}}\n"
     );
-    let file = folder.path().join("nginx.conf");
+    let file = folder.join("nginx.conf");
     std::fs::write(&file, text)?;
     let mut nginx = Command::new("nginx");
     nginx.env("PATH", "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin");
-    nginx.arg("-p").arg(folder.path()).arg("-c").arg(&file);
-    let _nginx = Running(nginx.stderr(Stdio::null()).spawn()?);
-    let admin = feed.app.admin_address();
-    tokio::task::spawn_blocking(move || check(port, admin)).await?
+    nginx.arg("-p").arg(folder).arg("-c").arg(&file);
+    Ok(Running(nginx.stderr(Stdio::null()).spawn()?))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,17 +269,18 @@ async fn haproxy_configured_by_the_guide_proxies_the_feed() -> Result<()> {
     }
     let (feed, folder, port) = (feed().await?, tempfile::tempdir()?, free_port()?);
     let block = configuration("haproxy", &feed, port, folder.path())?;
-    let file = folder.path().join("haproxy.cfg");
+    let _haproxy = start_haproxy(folder.path(), &block)?;
+    let admin = feed.app.admin_address();
+    tokio::task::spawn_blocking(move || check(port, admin)).await?
+}
+
+/// Starts haproxy with a frontend and a backend.
+pub(crate) fn start_haproxy(folder: &Path, block: &str) -> Result<Running> {
+    let file = folder.join("haproxy.cfg");
     std::fs::write(&file, format!("global\n    maxconn 100\n\n{block}"))?;
     let mut haproxy = Command::new("haproxy");
     haproxy.env("PATH", "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin");
     haproxy.args(["-db", "-f"]).arg(&file);
-    let _haproxy = Running(
-        haproxy
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?,
-    );
-    let admin = feed.app.admin_address();
-    tokio::task::spawn_blocking(move || check(port, admin)).await?
+    haproxy.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(Running(haproxy.spawn()?))
 }
