@@ -5,6 +5,7 @@ mod ambiguous;
 mod arena;
 mod connections;
 mod frames;
+mod half_open;
 mod heads;
 mod kills;
 mod panics;
