@@ -6,12 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tickcast::client::{Accounts, Client};
 use tickcast::clock::Clock;
+use tickcast::market::UnixNanos;
 use tickcast::protocol::{Control, Encoding, Op, ServerMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -22,10 +23,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Clock ticks per second in `/proc`.
 const TICKS: f64 = 100.0;
 /// Memory of a process without clients, which the memory formula does not contain.
-const BASE_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+pub(crate) const BASE_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// Longest turn of a shard, in seconds, on a machine of its own.
-const TURN_MAX: f64 = 0.02;
+pub(crate) const TURN_MAX: f64 = 0.02;
 
 /// True for the long versions of the attacks (`./check --full`).
 pub(crate) fn is_full() -> bool {
@@ -313,44 +314,69 @@ pub(crate) async fn close_code(stream: &mut TcpStream) -> Result<u16> {
     Ok(tokio::time::timeout(DEADLINE, reading).await?)
 }
 
+/// Latency of an event in nanoseconds, with the phase in which it was received.
+pub(crate) type Latency = (usize, u64);
+
 /// Healthy clients beside an attack.
 pub(crate) struct Healthy {
     is_over: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Result<Vec<u64>>>>,
+    phase: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<Result<Vec<Latency>>>>,
 }
 
 impl Healthy {
     /// Connects clients from addresses of their own and subscribes them to everything.
     pub(crate) async fn start(target: &Target) -> Result<Self> {
-        let is_over = Arc::new(AtomicBool::new(false));
+        let (is_over, phase) = (Arc::default(), Arc::default());
         let mut clients = Vec::new();
         for (host, encoding) in [(201, Encoding::Json), (202, Encoding::Msgpack)] {
             let stream = connect_from(host, target.feed).await?;
             let mut client = Client::over(stream, encoding).await?;
             client.subscribe(&["trade:*", "quote:*"]).await?;
-            let is_over = Arc::clone(&is_over);
-            clients.push(tokio::spawn(async move { serve(client, &is_over).await }));
+            let (is_over, phase) = (Arc::clone(&is_over), Arc::clone(&phase));
+            clients.push(tokio::spawn(async move {
+                serve(client, &is_over, &phase).await
+            }));
         }
-        Ok(Self { is_over, clients })
+        Ok(Self {
+            is_over,
+            phase,
+            clients,
+        })
     }
 
-    /// Ends the clients; returns the 99th percentile of their latencies. Fails if a ledger does
-    /// not balance or an event was lost.
-    pub(crate) async fn end(self) -> Result<Duration> {
+    /// Begins a phase, with which latencies are marked from now on.
+    pub(crate) fn begin(&self, phase: usize) {
+        self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// Ends the clients; returns their latencies. Fails if a ledger does not balance or an event was
+    /// lost.
+    pub(crate) async fn end(self) -> Result<Vec<Latency>> {
         self.is_over.store(true, Ordering::Relaxed);
         let mut latencies = Vec::new();
         for client in self.clients {
             latencies.extend(tokio::time::timeout(DEADLINE, client).await???);
         }
         ensure!(!latencies.is_empty(), "no event was delivered");
-        latencies.sort_unstable();
-        let p99 = latencies[latencies.len() * 99 / 100];
-        Ok(Duration::from_nanos(p99))
+        Ok(latencies)
     }
 }
 
+/// The 99th percentile of latencies.
+pub(crate) fn p99(latencies: impl Iterator<Item = u64>) -> Result<Duration> {
+    let mut latencies: Vec<u64> = latencies.collect();
+    latencies.sort_unstable();
+    let p99 = latencies.get(latencies.len() * 99 / 100);
+    Ok(Duration::from_nanos(*p99.context("no latencies")?))
+}
+
 /// Reads until the attack is over, then compares the ledgers; returns the latencies.
-async fn serve(mut client: Client, is_over: &AtomicBool) -> Result<Vec<u64>> {
+async fn serve(
+    mut client: Client,
+    is_over: &AtomicBool,
+    phase: &AtomicUsize,
+) -> Result<Vec<Latency>> {
     let (clock, mut accounts, mut latencies) = (Clock::start(), Accounts::default(), Vec::new());
     let mut is_asked = false;
     loop {
@@ -359,7 +385,9 @@ async fn serve(mut client: Client, is_over: &AtomicBool) -> Result<Vec<u64>> {
         match &message {
             ServerMessage::Events(events) => {
                 let now = clock.now();
-                latencies.extend(events.iter().map(|event| now.0.saturating_sub(event.tx.0)));
+                let phase = phase.load(Ordering::Relaxed);
+                let latency = |tx: UnixNanos| (phase, now.0.saturating_sub(tx.0));
+                latencies.extend(events.iter().map(|event| latency(event.tx)));
             }
             ServerMessage::Control(Control::Ledger(ledger)) => {
                 let lost: u64 = ledger.topics.iter().map(|topic| topic.lost).sum();
@@ -403,10 +431,9 @@ pub(crate) async fn attack<F: Future<Output = Result<()>>>(
     let begun = clock.now();
     run().await.with_context(|| expected.name.to_owned())?;
     let (time, cpu) = (clock.now().since(begun), target.cpu()?.saturating_sub(cpu));
-    let p99 = healthy
-        .end()
-        .await
-        .with_context(|| expected.name.to_owned())?;
+    let latencies = healthy.end().await;
+    let latencies = latencies.with_context(|| expected.name.to_owned())?;
+    let p99 = p99(latencies.into_iter().map(|(_, latency)| latency))?;
     let after = target.metric(metric, label).await?;
     ensure!(
         after > before,

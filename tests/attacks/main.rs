@@ -3,11 +3,13 @@
 
 mod ambiguous;
 mod arena;
+mod attackers;
 mod connections;
 mod frames;
 mod half_open;
 mod heads;
 mod kills;
+mod pairs;
 mod panics;
 mod peers;
 mod shortage;

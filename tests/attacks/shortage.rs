@@ -84,7 +84,8 @@ async fn without_descriptors_healthy_clients_are_served_at_little_cost() -> Resu
             let response = exchange(target.admin, get("/healthz").as_bytes()).await?;
             ensure!(response.starts_with("HTTP/1.1 200 "), "{response}");
         }
-        let share = (target.cpu()? - cpu).as_secs_f64() / clock.now().since(begun).as_secs_f64();
+        let share = target.cpu()?.saturating_sub(cpu).as_secs_f64()
+            / clock.now().since(begun).as_secs_f64();
         ensure!(
             share < 0.3,
             "{share} of a processor, healthy clients included"
