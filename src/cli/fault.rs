@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::token::TokenArguments;
 use super::trust::TrustArguments;
 use super::{Exit, print};
 use crate::printable::printable;
@@ -55,10 +56,12 @@ pub(super) struct Arguments {
     admin: HttpAddress,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let client = HttpClient::new(&arguments.admin, &arguments.trust)?;
+    let client = HttpClient::new(&arguments.admin, &arguments.trust, &arguments.token)?;
     let (status, body) = match arguments.action.as_str() {
         "list" => client.get(ROUTE)?,
         "end" => {

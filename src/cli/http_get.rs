@@ -5,12 +5,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustls::{ClientConnection, StreamOwned};
 
 use super::address;
+use super::token::{Refusal, TokenArguments};
 use super::trust::TrustArguments;
-use crate::client::{ClientTls, server_name};
+use crate::client::{Bearer, ClientTls, Token, server_name};
+use crate::printable::printable;
 
 /// Time limit for connecting, and for each read.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -51,6 +53,9 @@ pub(super) fn http_address(text: &str) -> Result<HttpAddress> {
 pub(super) struct HttpClient {
     server: HttpAddress,
     tls: Option<ClientTls>,
+    /// Token of each request, with the options that name it.
+    token: Option<Token>,
+    token_arguments: TokenArguments,
 }
 
 impl fmt::Display for HttpClient {
@@ -60,10 +65,17 @@ impl fmt::Display for HttpClient {
 }
 
 impl HttpClient {
-    pub(super) fn new(server: &HttpAddress, trust: &TrustArguments) -> Result<Self> {
-        let tls = server.is_tls.then(|| trust.read()).transpose()?;
-        let server = server.clone();
-        Ok(Self { server, tls })
+    pub(super) fn new(
+        server: &HttpAddress,
+        trust: &TrustArguments,
+        token: &TokenArguments,
+    ) -> Result<Self> {
+        Ok(Self {
+            tls: server.is_tls.then(|| trust.read()).transpose()?,
+            server: server.clone(),
+            token: token.token(),
+            token_arguments: token.clone(),
+        })
     }
 
     /// Status and body of the response to a GET request.
@@ -71,10 +83,13 @@ impl HttpClient {
         self.send("GET", target, "")
     }
 
-    /// Status and body of the response to a request with a JSON body, which may be empty.
+    /// Status and body of the response to a request with a JSON body, which may be empty. A refusal
+    /// of the credentials is an error.
     pub(super) fn send(&self, method: &str, target: &str, body: &str) -> Result<(u16, String)> {
         let host = &self.server.host;
-        let head = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\n");
+        let bearer = self.token.as_ref().map(Token::read).transpose()?;
+        let authorization = bearer.as_ref().map_or_else(String::new, authorization);
+        let head = format!("{method} {target} HTTP/1.0\r\nHost: {host}\r\n{authorization}");
         let head = if body.is_empty() {
             head
         } else {
@@ -93,12 +108,12 @@ impl HttpClient {
             .nth(1)
             .and_then(|status| status.parse().ok())
             .with_context(|| format!("{host} did not send an HTTP response"))?;
-        Ok((
-            status,
-            response
-                .split_once("\r\n\r\n")
-                .map_or_else(String::new, |(_, body)| body.to_owned()),
-        ))
+        let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        if let Some(refusal) = Refusal::of_response(status, body) {
+            let (reason, remedy) = (printable(body.trim()), self.token_arguments.remedy(refusal));
+            bail!("{host} refused the request with HTTP {status}: {reason}{remedy}");
+        }
+        Ok((status, body.to_owned()))
     }
 
     fn request(&self, text: &str) -> io::Result<String> {
@@ -111,6 +126,11 @@ impl HttpClient {
         let session = ClientConnection::new(tls.config(), name).map_err(io::Error::other)?;
         exchange(StreamOwned::new(session, stream), text)
     }
+}
+
+/// Header line with a token.
+fn authorization(token: &Bearer) -> String {
+    format!("Authorization: Bearer {}\r\n", token.text())
 }
 
 fn exchange(mut stream: impl Read + Write, text: &str) -> io::Result<String> {

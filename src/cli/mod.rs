@@ -9,6 +9,7 @@ mod log_lines;
 mod ready;
 mod serve;
 mod tail;
+mod token;
 mod top;
 mod trust;
 
@@ -23,6 +24,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::ClientError;
 use crate::config::{parse_address, parse_duration, parse_shards};
+use token::{Refusal, TokenArguments};
 
 /// Exit codes for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,10 +207,11 @@ fn cant_connect(host: &str, error: &std::io::Error) -> anyhow::Error {
 }
 
 /// Error of a failed feed connection, with a hint.
-fn connect_error(host: &str, error: ClientError) -> anyhow::Error {
+fn connect_error(host: &str, error: ClientError, token: &TokenArguments) -> anyhow::Error {
+    let remedy = Refusal::of_error(&error).map(|refusal| token.remedy(refusal));
     match error {
         ClientError::Connect(error) => cant_connect(host, &error),
-        other => anyhow::anyhow!("{host}: {other}"),
+        other => anyhow::anyhow!("{host}: {other}{}", remedy.unwrap_or_default()),
     }
 }
 

@@ -1,6 +1,7 @@
 use anyhow::Result;
 
 use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::token::TokenArguments;
 use super::trust::TrustArguments;
 use super::{Exit, print_error};
 
@@ -11,11 +12,14 @@ pub(super) struct Arguments {
     server: HttpAddress,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    token: TokenArguments,
 }
 
 /// Requests `/readyz`; for health checks in images without other programs.
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let (status, body) = HttpClient::new(&arguments.server, &arguments.trust)?.get("/readyz")?;
+    let (status, body) =
+        HttpClient::new(&arguments.server, &arguments.trust, &arguments.token)?.get("/readyz")?;
     if status == 200 {
         return Ok(Exit::Ok);
     }

@@ -71,6 +71,32 @@
 //! # }
 //! ```
 //!
+//! # Authentication
+//!
+//! A [`Token`] is presented in the handshake. When the server announces its end, [`Client::next`]
+//! reads it again, from its file or by its hook, and renews it without a new connection:
+//!
+//! ```no_run
+//! use tickcast::client::{Client, ClientError, ConnectOptions, FeedUrl, Token, TokenError};
+//! use tickcast::protocol::Encoding;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let feed: FeedUrl = "wss://feed.example.com:8443".parse()?;
+//! let options = ConnectOptions {
+//!     token: Some(Token::file("/run/feed/token")),
+//!     ..ConnectOptions::new(Encoding::Json)
+//! };
+//! let mut client = match Client::connect_by(&feed, &options).await {
+//!     Err(ClientError::Token(TokenError::File { file, error })) => {
+//!         return Err(format!("{}: {error}", file.display()).into());
+//!     }
+//!     Err(ClientError::Refused { status: 401, reason }) => return Err(reason.into()),
+//!     connected => connected?,
+//! };
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Resuming
 //!
 //! [`Positions`] keeps the last sequence number of each topic; `examples/subscribe.rs` reconnects
@@ -80,8 +106,11 @@ mod account;
 mod accounts;
 #[cfg(feature = "echo")]
 mod echo;
+mod error;
 mod held;
 mod positions;
+mod renewal;
+mod token;
 mod url;
 
 use std::io;
@@ -94,9 +123,12 @@ use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use tokio_tungstenite::tungstenite::http::header::{
+    AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, USER_AGENT,
+};
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
+use crate::codec::is_event_array;
 pub use crate::codec::{
     DecodeError, EventRef, decode_server_message, encode_request, visit_events,
 };
@@ -104,44 +136,19 @@ pub use account::{Account, AccountError};
 pub use accounts::Accounts;
 #[cfg(feature = "echo")]
 pub use echo::echo;
+pub use error::ClientError;
 pub use positions::Positions;
+pub(crate) use renewal::is_expiry_warning;
+pub(crate) use token::Bearer;
+pub use token::{Token, TokenError};
 pub use url::{FeedUrl, FeedUrlError};
+
+use renewal::Renewal;
 
 use crate::tls::MaybeTls;
 pub use crate::tls::{ClientTls, Fingerprint, FingerprintError, TlsError, Trust};
 
 use crate::protocol::{Encoding, Id, Op, Request, ServerMessage, Subscribe};
-
-/// Reason why a connection failed or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// No TCP connection to the server.
-    #[error("cannot connect to the server: {0}")]
-    Connect(#[from] io::Error),
-    /// The trusted certificates cannot be read.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The handshake or the WebSocket itself failed.
-    #[error("WebSocket error: {0}")]
-    WebSocket(Box<tokio_tungstenite::tungstenite::Error>),
-    /// A message does not conform to the protocol.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The server closed the connection.
-    #[error("the server closed the connection with code {code}: {reason}")]
-    Closed {
-        /// The close frame's code; 1006 without one.
-        code: u16,
-        /// The close frame's text.
-        reason: String,
-    },
-}
-
-impl From<tokio_tungstenite::tungstenite::Error> for ClientError {
-    fn from(error: tokio_tungstenite::tungstenite::Error) -> Self {
-        Self::WebSocket(Box::new(error))
-    }
-}
 
 /// Name that the certificate of the server at `HOST:PORT` must have.
 pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
@@ -154,9 +161,34 @@ pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
 /// User agent sent in the handshake, for operators.
 const AGENT: &str = concat!("tickcast-client/", env!("CARGO_PKG_VERSION"));
 
+/// Maximum size of the messages about a token, in bytes.
+const TOKEN_MESSAGE_BYTES_MAX: usize = 2048;
+
 /// Settings of every connection.
 fn config() -> WebSocketConfig {
     WebSocketConfig::default().read_buffer_size(64 * 1024)
+}
+
+/// Settings of a connection.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Encoding of the messages.
+    pub encoding: Encoding,
+    /// Trusted certificates over `wss://`; `None`: the certificate authorities of the system.
+    pub tls: Option<ClientTls>,
+    /// Token to present in the handshake, and to renew before it ends.
+    pub token: Option<Token>,
+}
+
+impl ConnectOptions {
+    /// Settings without a token, with the certificate authorities of the system.
+    pub const fn new(encoding: Encoding) -> Self {
+        Self {
+            encoding,
+            tls: None,
+            token: None,
+        }
+    }
 }
 
 /// One connection to a feed.
@@ -165,6 +197,9 @@ pub struct Client {
     stream: WebSocketStream<MaybeTls<TlsStream<TcpStream>>>,
     encoding: Encoding,
     next_id: u64,
+    renewal: Option<Renewal>,
+    /// A request waits in the buffer of the stream.
+    is_unflushed: bool,
 }
 
 impl Client {
@@ -180,9 +215,7 @@ impl Client {
     /// Connects to a URL, which may have a path prefix. Over `wss://` the system's certificate
     /// authorities are trusted.
     pub async fn connect_to(url: &FeedUrl, encoding: Encoding) -> Result<Self, ClientError> {
-        let trust = url.is_tls().then(|| ClientTls::new(&Trust::System));
-        let stream = TcpStream::connect(url.host()).await?;
-        Self::open(stream, url, trust.transpose()?.as_ref(), encoding).await
+        Self::connect_by(url, &ConnectOptions::new(encoding)).await
     }
 
     /// Connects to a URL; over `wss://` the server's certificate must be trusted by `trust`.
@@ -191,28 +224,36 @@ impl Client {
         trust: &ClientTls,
         encoding: Encoding,
     ) -> Result<Self, ClientError> {
-        let stream = TcpStream::connect(url.host()).await?;
-        Self::open(stream, url, url.is_tls().then_some(trust), encoding).await
+        let options = ConnectOptions {
+            tls: Some(trust.clone()),
+            ..ConnectOptions::new(encoding)
+        };
+        Self::connect_by(url, &options).await
     }
 
-    /// Finishes all handshakes for `url` over a socket that is connected already; with TLS if
-    /// there is a `trust`.
+    /// Connects to a URL by these settings. With a token that renews, the runtime needs its timer.
+    pub async fn connect_by(url: &FeedUrl, options: &ConnectOptions) -> Result<Self, ClientError> {
+        let stream = TcpStream::connect(url.host()).await?;
+        Self::open(stream, url, options).await
+    }
+
+    /// Finishes all handshakes for `url` over a socket that is connected already.
     pub(crate) async fn open(
         stream: TcpStream,
         url: &FeedUrl,
-        trust: Option<&ClientTls>,
-        encoding: Encoding,
+        options: &ConnectOptions,
     ) -> Result<Self, ClientError> {
         stream.set_nodelay(true)?;
-        let stream = match trust {
-            None => MaybeTls::Plain(stream),
-            Some(trust) => {
-                let connector = TlsConnector::from(trust.config());
-                let name = server_name(url.host())?;
-                MaybeTls::Tls(Box::new(connector.connect(name, stream).await?))
-            }
+        let stream = if url.is_tls() {
+            let system = || ClientTls::new(&Trust::System);
+            let trust = options.tls.clone().map_or_else(system, Ok)?;
+            let connector = TlsConnector::from(trust.config());
+            let name = server_name(url.host())?;
+            MaybeTls::Tls(Box::new(connector.connect(name, stream).await?))
+        } else {
+            MaybeTls::Plain(stream)
         };
-        Self::handshake(stream, &url.to_string(), encoding).await
+        Self::handshake(stream, &url.to_string(), options).await
     }
 
     /// Finishes the handshake over a socket that is connected already.
@@ -220,29 +261,37 @@ impl Client {
         let host = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         let url = format!("ws://{host}/v1/feed");
-        Self::handshake(MaybeTls::Plain(stream), &url, encoding).await
+        let options = ConnectOptions::new(encoding);
+        Self::handshake(MaybeTls::Plain(stream), &url, &options).await
     }
 
     /// Finishes the handshake for `url` over a stream that is connected already.
     async fn handshake(
         stream: MaybeTls<TlsStream<TcpStream>>,
         url: &str,
-        encoding: Encoding,
+        options: &ConnectOptions,
     ) -> Result<Self, ClientError> {
         let mut request = url.into_client_request()?;
-        request.headers_mut().insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(encoding.subprotocol()),
-        );
-        request
-            .headers_mut()
-            .insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let headers = request.headers_mut();
+        let subprotocol = HeaderValue::from_static(options.encoding.subprotocol());
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let renewal = match &options.token {
+            None => None,
+            Some(token) => {
+                let bearer = token.read()?;
+                headers.insert(AUTHORIZATION, bearer.header());
+                Some(Renewal::new(token.clone(), bearer))
+            }
+        };
         let (stream, _) =
             tokio_tungstenite::client_async_with_config(request, stream, Some(config())).await?;
         Ok(Self {
             stream,
-            encoding,
+            encoding: options.encoding,
             next_id: 1,
+            renewal,
+            is_unflushed: false,
         })
     }
 
@@ -261,27 +310,41 @@ impl Client {
 
     /// Sends a request with the next id, which is returned.
     pub async fn request(&mut self, op: Op) -> Result<Id, ClientError> {
+        let (id, message) = self.encode(op);
+        self.send_message(message).await?;
+        Ok(id)
+    }
+
+    /// Presents a token in the session: as the first request, or instead of one that ends.
+    pub async fn authenticate(&mut self, token: &Token) -> Result<Id, ClientError> {
+        let token = token.read()?.text().to_owned();
+        self.request(Op::Auth { token }).await
+    }
+
+    /// Message of a request, and its id.
+    fn encode(&mut self, op: Op) -> (Id, Message) {
         let id = Id::Number(self.next_id);
         self.next_id += 1;
-        let payload = encode_request(
-            &Request {
-                id: Some(id.clone()),
-                op,
-            },
-            self.encoding,
-        );
-        self.send_raw(payload).await?;
-        Ok(id)
+        let request = Request {
+            id: Some(id.clone()),
+            op,
+        };
+        let payload = encode_request(&request, self.encoding);
+        (id, self.message(payload))
     }
 
     /// Sends a payload as it is, in a frame of the connection's encoding.
     pub async fn send_raw(&mut self, payload: Vec<u8>) -> Result<(), ClientError> {
-        let message = if self.encoding.is_text() {
+        let message = self.message(payload);
+        self.send_message(message).await
+    }
+
+    fn message(&self, payload: Vec<u8>) -> Message {
+        if self.encoding.is_text() {
             Message::text(String::from_utf8_lossy(&payload).into_owned())
         } else {
             Message::binary(payload)
-        };
-        self.send_message(message).await
+        }
     }
 
     /// Sends any WebSocket message.
@@ -299,32 +362,64 @@ impl Client {
         .await
     }
 
-    /// The next message's payload.
+    /// The next message's payload. Cancel-safe.
     pub async fn next_payload(&mut self) -> Result<Vec<u8>, ClientError> {
         loop {
-            match self.stream.next().await.transpose()? {
-                Some(Message::Binary(bytes)) => return Ok(bytes.to_vec()),
-                Some(Message::Text(text)) => return Ok(text.as_bytes().to_vec()),
-                Some(Message::Close(Some(frame))) => {
-                    return Err(ClientError::Closed {
-                        code: frame.code.into(),
-                        reason: frame.reason.to_string(),
-                    });
+            let closed = match self.receive().await? {
+                Some(Message::Binary(bytes)) => {
+                    self.watch_token(&bytes);
+                    return Ok(bytes.to_vec());
                 }
-                Some(Message::Close(None)) => {
-                    return Err(ClientError::Closed {
-                        code: 1005,
-                        reason: "no status code received".to_owned(),
-                    });
+                Some(Message::Text(text)) => {
+                    self.watch_token(text.as_bytes());
+                    return Ok(text.as_bytes().to_vec());
                 }
-                Some(_) => {}
-                None => {
-                    return Err(ClientError::Closed {
-                        code: 1006,
-                        reason: "no close frame received".to_owned(),
-                    });
-                }
+                Some(Message::Close(Some(frame))) => (frame.code.into(), frame.reason.to_string()),
+                Some(Message::Close(None)) => (1005, "no status code received".to_owned()),
+                Some(_) => continue,
+                None => (1006, "no close frame received".to_owned()),
+            };
+            let (code, reason) = closed;
+            return Err(ClientError::Closed { code, reason });
+        }
+    }
+
+    /// The next WebSocket message. Meanwhile a token that ends is renewed.
+    async fn receive(&mut self) -> Result<Option<Message>, ClientError> {
+        loop {
+            if self.is_unflushed {
+                self.stream.flush().await?;
+                self.is_unflushed = false;
             }
+            let Some(renewal) = self.renewal.as_mut().filter(|renewal| renewal.is_due()) else {
+                return Ok(self.stream.next().await.transpose()?);
+            };
+            let token = tokio::select! {
+                received = self.stream.next() => return Ok(received.transpose()?),
+                token = renewal.next_token() => token,
+            };
+            let op = Op::Auth {
+                token: token.text().to_owned(),
+            };
+            let (id, message) = self.encode(op);
+            self.stream.feed(message).await?;
+            if let Some(renewal) = &mut self.renewal {
+                renewal.sent(token, id);
+            }
+            self.is_unflushed = true;
+        }
+    }
+
+    /// Looks for messages about the token of this connection.
+    fn watch_token(&mut self, payload: &[u8]) {
+        let Some(renewal) = &mut self.renewal else {
+            return;
+        };
+        if payload.len() > TOKEN_MESSAGE_BYTES_MAX || is_event_array(payload, self.encoding) {
+            return;
+        }
+        if let Ok(ServerMessage::Control(control)) = decode_server_message(payload, self.encoding) {
+            renewal.take(&control);
         }
     }
 

@@ -163,13 +163,7 @@ pub fn decode_server_message(
     bytes: &[u8],
     encoding: Encoding,
 ) -> Result<ServerMessage, DecodeError> {
-    let is_array = match encoding {
-        Encoding::Msgpack => bytes
-            .first()
-            .is_some_and(|marker| matches!(marker, 0x90..=0x9f | 0xdc | 0xdd)),
-        Encoding::Json => bytes.first() == Some(&b'['),
-    };
-    if is_array {
+    if is_event_array(bytes, encoding) {
         let events = match encoding {
             Encoding::Msgpack => read::events(bytes)?,
             Encoding::Json => deserialize::<Events>(bytes, encoding)?.0,
@@ -181,6 +175,15 @@ pub fn decode_server_message(
         read::check_complete(bytes)?;
     }
     Ok(ServerMessage::Control(deserialize(bytes, encoding)?))
+}
+
+/// True if a server message is an array of events, not a control message.
+pub(crate) fn is_event_array(bytes: &[u8], encoding: Encoding) -> bool {
+    match (encoding, bytes.first()) {
+        (Encoding::Msgpack, Some(marker)) => matches!(marker, 0x90..=0x9f | 0xdc | 0xdd),
+        (Encoding::Json, Some(first)) => *first == b'[',
+        (_, None) => false,
+    }
 }
 
 /// Error of a parser, which may quote the message.

@@ -27,6 +27,7 @@ pub use decode::{BadRequest, decode_request};
 pub use decode_error::DecodeError;
 pub use event::{EventHead, encode_event};
 pub use event_ref::{EventRef, visit_events};
+pub(crate) use message::is_event_array;
 pub use message::{
     SnapshotHead, decode_server_message, encode_control, encode_parts, encode_request,
     write_snapshot,

@@ -4,12 +4,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::plan::Dialect;
 use super::recorder::TestSettings;
+use crate::client::Bearer;
 
 /// User agent of the tester, for operators.
 const AGENT: &str = concat!("tickcast-load/", env!("CARGO_PKG_VERSION"));
 
 /// Handshake request.
-pub(super) fn request(settings: &TestSettings, key: &str) -> String {
+pub(super) fn request(settings: &TestSettings, key: &str, token: Option<&Bearer>) -> String {
     let host = &settings.host;
     let (path, protocol) = match &settings.dialect {
         Dialect::Tickcast => (
@@ -21,8 +22,11 @@ pub(super) fn request(settings: &TestSettings, key: &str) -> String {
         ),
         Dialect::Raw(raw) => (raw.path.as_str(), String::new()),
     };
+    let authorization = token.map_or_else(String::new, |token| {
+        format!("Authorization: Bearer {}\r\n", token.text())
+    });
     format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}{authorization}\r\n"
     )
 }
 

@@ -21,6 +21,7 @@
 //! runs, and [`RawPlan`] how to test other WebSocket servers.
 
 mod connection;
+mod error;
 mod figures;
 mod handshake;
 mod hdr;
@@ -44,14 +45,15 @@ mod slo;
 mod stats;
 mod stream;
 mod table;
+mod token;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
+pub use error::LoadError;
 pub use hdr::{write_hgrm, write_hlog};
 pub use html::write_html;
 pub use machine::Machine;
@@ -64,13 +66,13 @@ pub use slo::{Slo, Verdict};
 pub use stats::{Latency, LedgerSums, Span, Tally};
 pub use table::write_table;
 
-use crate::client::{ClientError, FeedUrlError, server_name};
+use crate::client::server_name;
 use crate::clock::{Clock, PollTimer};
 use crate::market::UnixNanos;
 use crate::printable::printable;
-use crate::topic::TopicError;
 use recorder::TestSettings;
 use stream::TlsSettings;
+use token::SharedToken;
 use worker::{End, Job, Order, Report, Worker};
 
 /// Max time for all connections to subscribe, beyond the ramp.
@@ -79,60 +81,6 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 const LEDGER_PATIENCE: Duration = Duration::from_secs(60);
 /// Maximum number of queued reports of a worker.
 const REPORTS_MAX: usize = 64;
-
-/// Reason why a test cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The system refused a thread, a poll or a socket.
-    #[error("the tester failed: {0}")]
-    Io(#[from] io::Error),
-    /// The server does not answer like a tickcast server.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The host and the path of the plan form no address.
-    #[error(transparent)]
-    Address(#[from] FeedUrlError),
-    /// Invalid topic.
-    #[error(transparent)]
-    Topic(#[from] TopicError),
-    /// Timeout.
-    #[error("{0} accepted the connection but sent no welcome; for non-tickcast servers use --raw")]
-    Silent(SocketAddr),
-    /// The server rejected a request of the preflight.
-    #[error("request rejected by the server: {0}")]
-    Refused(String),
-    /// No topic of the server matches the names.
-    #[error(
-        "no topic matches {0}; list the instruments with `tickcast tail --json --topics 'status:*'`"
-    )]
-    NoTopics(String),
-    /// More topics per connection than the server has.
-    #[error(
-        "requested {asked} topics per connection, but only {there} match; lower --topics-per-connection"
-    )]
-    TooFewTopics {
-        /// Requested number.
-        asked: usize,
-        /// Available number.
-        there: usize,
-    },
-    /// Too many connections for the limit of open files.
-    #[error(
-        "{asked} connections exceed the open-file limit of {limit}; raise it (ulimit -n) or use fewer --connections"
-    )]
-    Files {
-        /// Requested number.
-        asked: usize,
-        /// Limit.
-        limit: u64,
-    },
-    /// Not all connections subscribed in time.
-    #[error("not all of {0} connections subscribed within 60 s; use a longer --ramp")]
-    NotJoined(usize),
-    /// A thread of the tester failed.
-    #[error("a thread of the tester ended unexpectedly")]
-    Worker,
-}
 
 /// Progress of a running test.
 #[derive(Debug)]
@@ -206,6 +154,8 @@ fn run_known(
             name,
         })
     });
+    let token = plan.token.clone();
+    let token = token.map(|token| SharedToken::read(token, clock.now()));
     let (server, clock_check, due_is_known) = server
         .map_or((String::new(), None, false), |(name, check, simulated)| {
             (name, Some(check), simulated)
@@ -216,6 +166,7 @@ fn run_known(
         host: plan.host.clone(),
         path: plan.path.clone(),
         tls: tls.transpose()?,
+        token: token.transpose()?,
         clock_offset_ns: clock_check.map_or(0, |check| check.offset_ns),
         due_is_known,
         ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),

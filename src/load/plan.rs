@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::plan_error::PlanError;
 use super::raw::RawPlan;
-use crate::client::ClientTls;
+use crate::client::{ClientTls, Token};
 use crate::protocol::{DeliveryWish, Encoding, INTERVALS_MS, Mode, OnSlow};
 
 /// The random numbers of a plan: the same seed, the same plan.
@@ -70,6 +70,8 @@ pub struct Plan {
     pub path: String,
     /// Trusted certificates for connections with TLS; `None`: without TLS.
     pub tls: Option<ClientTls>,
+    /// Token of a server with authentication, which all connections present and renew.
+    pub token: Option<Token>,
     /// Protocol of the server.
     pub dialect: Dialect,
     /// Number of connections.
@@ -124,6 +126,7 @@ impl Plan {
             host: address.to_string(),
             path: "/v1/feed".to_owned(),
             tls: None,
+            token: None,
             dialect: Dialect::Tickcast,
             connections: 10,
             ramp: Duration::ZERO,

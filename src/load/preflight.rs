@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::LoadError;
 use super::plan::{Plan, TopicChoice};
-use crate::client::{Client, ClientError, FeedUrl};
+use crate::client::{Client, ClientError, ConnectOptions, FeedUrl, is_expiry_warning};
 use crate::clock::Clock;
 use crate::market::SourceKind;
 use crate::protocol::{Control, Encoding, InstrumentEntry, Op, ServerMessage};
@@ -15,6 +15,8 @@ use crate::topic::TopicName;
 
 /// Number of pings that compare the clocks; the shortest round trip is the most precise.
 const PINGS: usize = 8;
+/// State in `welcome` of a client that must authenticate.
+const AUTH_REQUIRED: &str = "required";
 /// Max time for any response of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,6 +63,9 @@ async fn control<T>(
 ) -> Result<T, LoadError> {
     loop {
         if let ServerMessage::Control(control) = client.next().await? {
+            if is_expiry_warning(&control) {
+                continue;
+            }
             if let Control::Error(error) = control {
                 return Err(LoadError::Refused(error.message));
             }
@@ -77,13 +82,21 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
         .map_err(ClientError::from)?;
     let scheme = if plan.tls.is_some() { "wss" } else { "ws" };
     let url: FeedUrl = format!("{scheme}://{}{}", plan.host, plan.path).parse()?;
-    let mut client = Client::open(stream, &url, plan.tls.as_ref(), Encoding::Msgpack).await?;
-    let server = control(&mut client, |control| match control {
-        Control::Welcome(welcome) => Some(welcome.server),
-        Control::Bye(bye) => Some(bye.message),
+    let options = ConnectOptions {
+        tls: plan.tls.clone(),
+        token: plan.token.clone(),
+        ..ConnectOptions::new(Encoding::Msgpack)
+    };
+    let mut client = Client::open(stream, &url, &options).await?;
+    let welcome = control(&mut client, |control| match control {
+        Control::Welcome(welcome) => Some(Ok(welcome)),
+        Control::Bye(bye) => Some(Err(LoadError::Refused(bye.message))),
         _ => None,
     });
-    let server = server.await?;
+    let welcome = welcome.await??;
+    if welcome.auth == AUTH_REQUIRED {
+        return Err(LoadError::AuthRequired);
+    }
     client
         .request(Op::Instruments {
             pattern: "*".to_owned(),
@@ -114,7 +127,7 @@ async fn look(plan: &Plan, clock: Clock) -> Result<Scouted, LoadError> {
         });
     }
     Ok(Scouted {
-        server,
+        server: welcome.server,
         clock,
         topics,
         is_simulated,

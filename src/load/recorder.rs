@@ -3,6 +3,7 @@
 use super::plan::Dialect;
 use super::stats::{Latency, Tally};
 use super::stream::TlsSettings;
+use super::token::SharedToken;
 use crate::printable::printable;
 use crate::protocol::Encoding;
 
@@ -18,6 +19,8 @@ pub(super) struct TestSettings {
     /// Path of the feed, where the server is a tickcast.
     pub path: String,
     pub tls: Option<TlsSettings>,
+    /// Token that each connection presents.
+    pub token: Option<SharedToken>,
     /// Offset added to the local clock to get the server's time.
     pub clock_offset_ns: i64,
     /// True if the times of the events are due times.

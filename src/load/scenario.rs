@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::connection::{ConnectionError, LoadConnection, Turn};
 use super::plan::{Plan, Role};
 use super::recorder::add_failure;
+use super::token::READ_EVERY;
 use super::worker::{
     DisconnectReason, Due, Order, Place, READ_BYTES, Report, SLOW_READ, SPAN, Stage, Worker,
 };
@@ -277,6 +278,7 @@ impl Worker {
                     }
                 }
                 Due::SlowRead(_) | Due::LifeSign(_) => {}
+                Due::Renew(place) => self.renew(place, now),
                 Due::Pause => {
                     self.pause_all(now);
                     self.due.push(Reverse((at.plus(self.pause_every), due)));
@@ -294,6 +296,27 @@ impl Worker {
                     self.due.push(Reverse((at.plus(SPAN), due)));
                 }
             }
+        }
+    }
+
+    /// Renews the token of a connection whose server has announced its end.
+    pub(super) fn renew_if_due(&mut self, at: usize) {
+        let link = self.places[at].link.as_mut();
+        if link.is_some_and(LoadConnection::must_renew) {
+            self.renew(at, self.clock.now());
+        }
+    }
+
+    fn renew(&mut self, at: usize, now: UnixNanos) {
+        let Some(link) = &mut self.places[at].link else {
+            return;
+        };
+        match link.renew(now, &self.settings) {
+            Ok(false) => {}
+            Ok(true) => self
+                .due
+                .push(Reverse((now.plus(READ_EVERY), Due::Renew(at)))),
+            Err(error) => self.settle(at, Err(error)),
         }
     }
 

@@ -98,6 +98,8 @@ pub(super) enum Due {
     Speak,
     SlowRead(usize),
     LifeSign(usize),
+    /// Renewal of a token.
+    Renew(usize),
     /// All reading connections pause.
     Pause,
     /// The pause of a connection ends.
@@ -382,6 +384,7 @@ impl Worker {
         };
         *has_measured |= span.latency.published.len() > measured;
         self.settle(at, taken);
+        self.renew_if_due(at);
         self.places[at].link.as_ref().map(|_| read)
     }
 
@@ -396,10 +399,12 @@ impl Worker {
                     Ok(stream) => stream,
                     Err(error) => return self.settle(at, Err(error.into())),
                 };
+                let token = self.settings.token.as_ref();
                 let mut link = LoadConnection::new(
                     place.assignment.clone(),
                     stream,
                     from,
+                    token.map(|token| token.at(self.clock.now())),
                     self.stage == Stage::Silent,
                 );
                 let registered = link.stream.register(self.poll.registry(), Token(at));

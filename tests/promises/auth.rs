@@ -235,7 +235,7 @@ async fn a_key_in_the_header_opens_the_feed_and_the_routes() -> Result<()> {
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// Token of a subject that ends at this time, in seconds since 1970.
-fn jwt(subject: &str, role: &str, exp: f64) -> String {
+pub(crate) fn jwt(subject: &str, role: &str, exp: f64) -> String {
     let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let header = part(json!({"alg": "HS256", "typ": "JWT"}));
     let claims =
@@ -247,7 +247,7 @@ fn jwt(subject: &str, role: &str, exp: f64) -> String {
 }
 
 /// Config with the scheme `jwt`; the secret is in a file of the folder.
-fn with_jwt(folder: &Path, rest: &str) -> Result<String> {
+pub(crate) fn with_jwt(folder: &Path, rest: &str) -> Result<String> {
     let file = folder.join("secret");
     std::fs::write(&file, SECRET)?;
     Ok(market(
@@ -262,7 +262,7 @@ fn with_jwt(folder: &Path, rest: &str) -> Result<String> {
 }
 
 /// Time in seconds since 1970, by the clock of the server.
-fn seconds(feed: &Feed) -> f64 {
+pub(crate) fn seconds(feed: &Feed) -> f64 {
     feed.app.clock().now().0 as f64 / 1e9
 }
 

@@ -97,7 +97,7 @@ const ALLOWED: [(&str, &str); 31] = [
         "access auth bus clock config fatal files log market metrics protocol replay server shard source state tls",
     ),
     // Clients of a server.
-    ("client", "codec market protocol tls topic"),
+    ("client", "codec files market printable protocol tls topic"),
     (
         "load",
         "client clock codec market printable protocol tls topic",

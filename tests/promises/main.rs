@@ -53,5 +53,6 @@ mod terminal;
 mod time_steps;
 mod tls;
 mod tls_commands;
+mod tokens;
 mod values;
 mod verdict;

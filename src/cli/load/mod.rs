@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::token::{Refusal, TokenArguments};
 use super::trust::TrustArguments;
 use super::{Exit, print_error};
 use crate::client::FeedUrl;
@@ -37,6 +38,8 @@ pub(super) struct Arguments {
     connect: FeedUrl,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    token: TokenArguments,
     /// Number of connections
     #[arg(long, short = 'c', value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
@@ -180,7 +183,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         Err(error) => {
             outputs.discard();
             return Err(match error {
-                LoadError::Client(error) => super::connect_error(&plan.host, error),
+                LoadError::Client(error) => {
+                    super::connect_error(&plan.host, error, &arguments.token)
+                }
+                LoadError::AuthRequired => {
+                    let remedy = arguments.token.remedy(Refusal::Rejected);
+                    anyhow::anyhow!("{}: {error}{remedy}", plan.host)
+                }
                 other => other.into(),
             });
         }
@@ -237,6 +246,14 @@ fn plan(arguments: &Arguments) -> Result<Plan> {
         host: host.clone(),
         path: arguments.connect.path().to_owned(),
         tls: is_tls.then(|| arguments.trust.read()).transpose()?,
+        token: match dialect {
+            Dialect::Tickcast => arguments.token.token(),
+            Dialect::Raw(_) if arguments.token.is_given() => {
+                bail!("--raw presents no token: expected neither --token nor --token-file")
+            }
+            // The token of the environment is for servers of tickcast alone.
+            Dialect::Raw(_) => None,
+        },
         dialect,
         connections: arguments.connections as usize,
         ramp: arguments.ramp,

@@ -7,14 +7,15 @@ use rand::RngExt;
 use tokio::time::sleep_until;
 
 use super::{Arguments, note};
-use crate::client::{Client, ClientError, ClientTls, Positions};
+use crate::cli::token::Refusal;
+use crate::client::{Client, ClientError, ConnectOptions, Positions, Token, is_expiry_warning};
 use crate::clock::Clock;
 use crate::codec::{decode_server_message, encode_request};
 use crate::market::UnixNanos;
 use crate::printable::printable;
 use crate::protocol::{
-    Bye, Control, DeliveryWish, Encoding, Id, Op, Request, ServerMessage, SnapshotWish, Subscribe,
-    Subscribed,
+    Bye, Code, Control, DeliveryWish, Encoding, Id, Op, Request, ServerMessage, SnapshotWish,
+    Subscribe, Subscribed,
 };
 
 /// Longest wait before the second attempt to reconnect; it doubles with each attempt.
@@ -25,8 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A subscription that outlives its connections.
 pub(super) struct Feed<'a> {
     arguments: &'a Arguments,
-    tls: Option<ClientTls>,
-    encoding: Encoding,
+    options: ConnectOptions,
     wish: DeliveryWish,
     clock: Clock,
     client: Option<Client>,
@@ -41,6 +41,11 @@ pub(super) struct Feed<'a> {
     request_bytes_max: usize,
     last_message: UnixNanos,
 }
+
+/// Id of the only request of `tail` itself: the first one of a client.
+const SUBSCRIBE_ID: Id = Id::Number(1);
+/// State in `welcome` of a client that must authenticate.
+const AUTH_REQUIRED: &str = "required";
 
 /// True for close codes after which reconnecting cannot succeed (protocol, *Errors and close
 /// codes*).
@@ -59,8 +64,11 @@ impl<'a> Feed<'a> {
         let tls = arguments.connect.is_tls().then(|| arguments.trust.read());
         let mut feed = Self {
             arguments,
-            tls: tls.transpose()?,
-            encoding,
+            options: ConnectOptions {
+                tls: tls.transpose()?,
+                token: arguments.token.token(),
+                encoding,
+            },
             wish,
             clock,
             client: None,
@@ -71,9 +79,8 @@ impl<'a> Feed<'a> {
             request_bytes_max: usize::MAX,
             last_message: clock.now(),
         };
-        feed.open()
-            .await
-            .map_err(|error| crate::cli::connect_error(arguments.connect.host(), error))?;
+        let opened = feed.open().await;
+        opened.map_err(|error| feed.connect_error(error))?;
         Ok(feed)
     }
 
@@ -93,12 +100,18 @@ impl<'a> Feed<'a> {
         self.clock.now().since(self.last_message)
     }
 
+    fn connect_error(&self, error: ClientError) -> anyhow::Error {
+        let Arguments { connect, token, .. } = self.arguments;
+        crate::cli::connect_error(connect.host(), error, token)
+    }
+
+    /// True if the next connection may present another token.
+    fn token_renews(&self) -> bool {
+        self.options.token.as_ref().is_some_and(Token::renews)
+    }
+
     async fn open(&mut self) -> Result<(), ClientError> {
-        let url = &self.arguments.connect;
-        let mut client = match &self.tls {
-            Some(tls) => Client::connect_with(url, tls, self.encoding).await?,
-            None => Client::connect_to(url, self.encoding).await?,
-        };
+        let mut client = Client::connect_by(&self.arguments.connect, &self.options).await?;
         let subscribe = |from| {
             Op::Subscribe(Subscribe {
                 topics: self.arguments.topics.iter().map(Into::into).collect(),
@@ -109,9 +122,9 @@ impl<'a> Feed<'a> {
             })
         };
         let mut op = subscribe(self.positions.resume_from());
-        let id = Some(Id::Number(1));
+        let id = Some(SUBSCRIBE_ID);
         let request = Request { id, op };
-        if encode_request(&request, self.encoding).len() > self.request_bytes_max {
+        if encode_request(&request, self.options.encoding).len() > self.request_bytes_max {
             note("too many topics to resume in one request; subscribing without resume");
             self.positions = Positions::default();
             op = subscribe(None);
@@ -136,7 +149,7 @@ impl<'a> Feed<'a> {
         };
         match client.next_payload().await {
             Ok(payload) => {
-                let message = decode_server_message(&payload, self.encoding)?;
+                let message = decode_server_message(&payload, self.options.encoding)?;
                 self.on_message(&message)?;
                 Ok(Some((message, payload)))
             }
@@ -151,7 +164,11 @@ impl<'a> Feed<'a> {
         match self.open().await {
             Ok(()) => note("reconnected"),
             Err(error) => {
-                let why = crate::cli::connect_error(self.arguments.connect.host(), error);
+                let is_refused = Refusal::of_error(&error).is_some();
+                let why = self.connect_error(error);
+                if is_refused && !self.token_renews() {
+                    return Err(why);
+                }
                 let wait = self.back_off();
                 note(&format!("{why}; retrying in {:.1} s", wait.as_secs_f64()));
             }
@@ -166,6 +183,10 @@ impl<'a> Feed<'a> {
         match message {
             ServerMessage::Control(Control::Welcome(welcome)) => {
                 self.request_bytes_max = welcome.limits.message_bytes as usize;
+                if welcome.auth == AUTH_REQUIRED {
+                    let remedy = self.arguments.token.remedy(Refusal::Rejected);
+                    bail!("the server requires authentication{remedy}");
+                }
             }
             ServerMessage::Control(Control::Subscribed(answer)) => {
                 note_refusals(answer);
@@ -173,6 +194,20 @@ impl<'a> Feed<'a> {
                     bail!("the server rejected all topics");
                 }
             }
+            ServerMessage::Control(control) if is_expiry_warning(control) => {
+                if !self.token_renews() {
+                    note("the token expires within a minute; use --token-file to renew it");
+                }
+            }
+            // The close that follows decides whether to reconnect.
+            ServerMessage::Control(Control::Error(error))
+                if error.code == Code::AuthFailed.number() =>
+            {
+                note(&printable(&error.message));
+            }
+            // The client repeats a renewal that was refused for now.
+            ServerMessage::Control(Control::Error(error))
+                if error.retry_ms.is_some() && error.id != Some(SUBSCRIBE_ID) => {}
             ServerMessage::Control(Control::Error(error)) => {
                 bail!(
                     "request rejected by the server: {}",
@@ -197,10 +232,18 @@ impl<'a> Feed<'a> {
             (None, ClientError::Closed { code, .. }) => (error.to_string(), !is_final(*code), None),
             (None, _) => (error.to_string(), true, None),
         };
+        let refusal = match &self.bye {
+            Some(bye) => Refusal::of_code(bye.code),
+            None => Refusal::of_error(error),
+        };
+        let remedy = refusal.map(|refusal| self.arguments.token.remedy(refusal));
         let why = printable(&why);
-        if !reconnects || self.arguments.no_reconnect {
-            bail!("disconnected: {why}");
+        // The file may have another token by now; if not, the handshake is refused.
+        let renews = refusal.is_some() && self.token_renews();
+        if !(reconnects || renews) || self.arguments.no_reconnect {
+            bail!("disconnected: {why}{}", remedy.unwrap_or_default());
         }
+        let after = after.filter(|_| !renews);
         let wait = match after {
             Some(slot) => {
                 self.retry_at = Some(self.clock.now().plus(slot));

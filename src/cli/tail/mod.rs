@@ -10,6 +10,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::{Context, Result};
 
 use super::Exit;
+use super::token::TokenArguments;
 use super::trust::TrustArguments;
 use crate::client::FeedUrl;
 use crate::load::parse_mode;
@@ -38,6 +39,8 @@ pub(super) struct Arguments {
     connect: FeedUrl,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    token: TokenArguments,
     /// Delivery mode: raw, conflate, or an interval of 10ms, 25ms, 50ms, 100ms, 250ms, 500ms,
     /// 1000ms or 5000ms
     #[arg(long, default_value = "raw")]

@@ -15,6 +15,7 @@ use ratatui::widgets::{Paragraph, Row, Table};
 
 use super::Exit;
 use super::http_get::{HttpAddress, HttpClient, http_address};
+use super::token::TokenArguments;
 use super::trust::TrustArguments;
 use crate::market::UnixNanos;
 use crate::printable::printable;
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
     server: HttpAddress,
     #[command(flatten)]
     trust: TrustArguments,
+    #[command(flatten)]
+    token: TokenArguments,
     /// Ranking of connections
     #[arg(long, value_name = "RANK", default_value = "age")]
     by: Ranking,
@@ -88,7 +91,7 @@ const TOP: usize = 100;
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
     let by = arguments.by;
-    let client = HttpClient::new(&arguments.server, &arguments.trust)?;
+    let client = HttpClient::new(&arguments.server, &arguments.trust, &arguments.token)?;
     let first = Sample::take(&client, by.rank(), TOP)?;
     if arguments.json {
         std::thread::park_timeout(arguments.every.min(Duration::from_secs(1)));

@@ -50,6 +50,9 @@ impl LoadConnection {
         settings: &TestSettings,
         recorder: &mut Recorder<'_>,
     ) -> Turn {
+        if self.take_token_message(&control) {
+            return Turn::On;
+        }
         match control {
             Control::Welcome(welcome) => {
                 self.epoch = welcome.epoch;

@@ -1,6 +1,7 @@
 //! One connection of a load test: from the handshake to the ledger at its end.
 
 mod messages;
+mod renewal;
 
 use std::io;
 
@@ -15,9 +16,11 @@ use super::probe::Probe;
 use super::recorder::{Recorder, TestSettings};
 use super::scan::{Found, FrameError, Scanner, Want};
 use super::stream::LoadStream;
+use crate::client::Bearer;
 use crate::codec::{DecodeError, encode_request};
 use crate::market::UnixNanos;
 use crate::protocol::{Encoding, Id, LedgerEntry, Op, Request, ResumeFrom};
+use renewal::TokenState;
 
 /// Maximum length of a handshake response in bytes.
 const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
@@ -82,6 +85,7 @@ pub(super) struct LoadConnection {
     is_silent: bool,
     epoch: String,
     close_code: u16,
+    renewal: TokenState,
 }
 
 impl LoadConnection {
@@ -90,6 +94,7 @@ impl LoadConnection {
         assignment: Assignment,
         stream: LoadStream,
         from: Option<ResumeFrom>,
+        token: Option<Bearer>,
         is_silent: bool,
     ) -> Self {
         let probe = (assignment.role == Role::Probe).then(Box::default);
@@ -106,6 +111,7 @@ impl LoadConnection {
             is_silent,
             epoch: String::new(),
             close_code: 1006,
+            renewal: TokenState::new(token),
         }
     }
 
@@ -147,7 +153,7 @@ impl LoadConnection {
             self.phase = Phase::Silent;
         }
         if matches!(self.phase, Phase::Silent) && !self.is_silent {
-            let request = handshake::request(settings, &self.key);
+            let request = handshake::request(settings, &self.key, self.renewal.token());
             self.out.extend_from_slice(request.as_bytes());
             self.phase = Phase::Handshaking(Vec::new());
         }
