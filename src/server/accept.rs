@@ -194,14 +194,18 @@ fn assign(
     };
     let (server, handle) = (Arc::clone(server), shard.clone());
     let runtime = endpoint.as_ref().map_or(&shard.runtime, |tls| &tls.runtime);
+    // Spawned by the thread that ends it: the allocator keeps memory that one thread allocates and
+    // another one frees.
     runtime.clone().spawn(async move {
-        let metrics = Arc::clone(&server.metrics);
-        let served = AssertUnwindSafe(serve(stream, peer, admitted, server, handle, endpoint));
-        if served.catch_unwind().await.is_err() {
-            metrics.count_panic(PanicIn::Http);
-            tracing::error!(%peer, "panic while serving HTTP; this is a bug, the connection is closed");
-        }
-        drop(guard);
+        tokio::spawn(async move {
+            let metrics = Arc::clone(&server.metrics);
+            let served = AssertUnwindSafe(serve(stream, peer, admitted, server, handle, endpoint));
+            if served.catch_unwind().await.is_err() {
+                metrics.count_panic(PanicIn::Http);
+                tracing::error!(%peer, "panic while serving HTTP; this is a bug, the connection is closed");
+            }
+            drop(guard);
+        });
     });
 }
 
