@@ -98,7 +98,7 @@ impl Outbox {
     /// Removes one queued entry of a slot. Conflated events may follow once there are none.
     fn entry_left(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         match state.dequeue() {
             Left::Entries => return,
             Left::Freed => return self.free.push(slot),
@@ -113,7 +113,7 @@ impl Outbox {
 
     fn send_event(&mut self, event: &EventEntry, view: &mut View<'_>) {
         let bytes = self.waiting.queue.take_bytes(event.len);
-        let state = &mut self.slots[event.slot.index()];
+        let mut state = self.slots.get_mut(event.slot);
         if state.is_released() {
             return;
         }
@@ -127,12 +127,12 @@ impl Outbox {
     }
 
     fn send_gap(&mut self, gap: &GapEntry, view: &mut View<'_>) {
-        let state = &self.slots[gap.slot.index()];
+        let state = self.slots.get(gap.slot);
         if state.is_released() {
             return;
         }
         self.put_gap(gap, view);
-        let state = &self.slots[gap.slot.index()];
+        let state = self.slots.get(gap.slot);
         let is_last =
             state.queued() == 1 && !state.is_pending() && view.replica.head(state.topic) == gap.to;
         // A state after a gap is unknown until its next event, which may be hours away.
@@ -154,7 +154,7 @@ impl Outbox {
             cause,
             missing,
         } = *gap;
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         let merged = state.merge_to(from.previous());
         let lost = to.next().since(from);
         state.lose_to(to);
@@ -178,7 +178,7 @@ impl Outbox {
     }
 
     fn send_snapshot(&mut self, entry: SnapshotEntry, view: &mut View<'_>) {
-        let state = &mut self.slots[entry.slot.index()];
+        let mut state = self.slots.get_mut(entry.slot);
         if state.is_released() {
             return;
         }
@@ -206,7 +206,7 @@ impl Outbox {
         last: Option<Event>,
         view: &mut View<'_>,
     ) {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let (topic, encoding) = (state.topic, self.frames.encoding());
         let epoch = view.replica.epoch_of_generation(state.generation);
         let is_current = view.replica.epoch(topic) == epoch;
@@ -270,7 +270,7 @@ impl Outbox {
         let degraded = self.degraded();
         let ResumeEntry { slot, to } = resume;
         let is_open = to == ResumeEntry::OPEN;
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if state.is_released() || state.head >= to {
             return true;
         }
@@ -285,7 +285,7 @@ impl Outbox {
                 self.send_merged(slot, to, view);
             }
             // The snapshot replaces the events that are left, but not the source gaps among them.
-            let state = &self.slots[slot.index()];
+            let state = &self.slots[slot];
             let merged = state.head.next()..=to;
             if let Some(gap) = view.replica.source_gap_behind(state.topic, merged) {
                 self.put_source_gap(slot, gap, view);
@@ -294,7 +294,7 @@ impl Outbox {
         }
         // The replica has the history of the current epoch only: the rest of an ended one is lost.
         if !is_current {
-            let (from, overran) = (state.head.next(), state.overran());
+            let (from, overran) = (state.head.next(), state.read().overran());
             self.put_hole(slot, from, to, overran, view);
             return true;
         }
@@ -304,12 +304,12 @@ impl Outbox {
     /// Sends events of the current epoch from the history, and a gap for those that the history has
     /// dropped.
     fn send_history(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) -> bool {
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         let topic = state.topic;
         let first_kept = view.replica.first_kept(topic);
         // Events were published, and dropped from the history, faster than the socket took them.
         if state.head.next() < first_kept {
-            let (from, overran) = (state.head.next(), state.overran());
+            let (from, overran) = (state.head.next(), state.read().overran());
             state.set_overran(overran && to < first_kept.previous());
             self.put_hole(slot, from, to.min(first_kept.previous()), overran, view);
         }
@@ -320,7 +320,7 @@ impl Outbox {
             waiting,
             ..
         } = self;
-        let state = &mut slots[slot.index()];
+        let mut state = slots.get_mut(slot);
         let replica = view.replica;
         let missed = replica.after(topic, state.head).into_iter().flatten();
         let mut source_gap = None;
@@ -352,7 +352,7 @@ impl Outbox {
             self.put_source_gap(slot, gap, view);
             return self.send_history(slot, to, view);
         }
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if to == ResumeEntry::OPEN {
             state.caught_up();
         }
@@ -379,14 +379,14 @@ impl Outbox {
     }
 
     fn send_last_value(&mut self, slot: SlotId, view: &mut View<'_>) {
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if state.state() != State::Pending {
             // It was queued, sent or released since it was put on the list.
             return;
         }
         if let Mode::Interval(ms) = state.settings().mode {
-            if view.now < state.next_due() {
-                view.timers.push((state.next_due(), slot));
+            if view.now < state.read().next_due() {
+                view.timers.push((state.read().next_due(), slot));
                 return;
             }
             state.set_next_due(view.now.plus(Duration::from_millis(ms.into())));
@@ -397,13 +397,13 @@ impl Outbox {
 
     /// Sends the conflated events after the account's head, up to `to`.
     fn send_merged(&mut self, slot: SlotId, to: Seq, view: &mut View<'_>) {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let (from, replica) = (state.head.next(), view.replica);
         let CatchUp { evicted, events } = replica.catch_up(state.topic, state.head);
         if let Some(evicted) = evicted {
             self.put_hole(slot, from, evicted.min(to), false, view);
         }
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let (topic, mut reported) = (state.topic, state.head);
         for event in events.take_while(|event| event.seq <= to) {
             let before = reported.next()..=event.seq.previous();
@@ -415,7 +415,7 @@ impl Outbox {
                 .last_values
                 .bytes(replica, event, self.frames.encoding(), view.counts);
             self.frames.events(bytes, 1);
-            let state = &mut self.slots[slot.index()];
+            let mut state = self.slots.get_mut(slot);
             let merged = state.deliver(event.seq);
             self.totals.merged += merged;
             self.totals.delivered += 1;
@@ -423,7 +423,7 @@ impl Outbox {
             let released = event.tx.plus(view.counts.delay);
             view.counts.deliver(1, released, state.settings().mode);
         }
-        let last = reported.next()..=self.slots[slot.index()].head;
+        let last = reported.next()..=self.slots[slot].head;
         if let Some(gap) = replica.source_gap_behind(topic, last) {
             self.send_gap(&GapEntry::of_source(slot, gap), view);
         }

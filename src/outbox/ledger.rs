@@ -32,7 +32,7 @@ impl Outbox {
         queued: Seq,
         view: &View<'_>,
     ) -> LedgerEntry {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let epoch = view.replica.epoch_of_generation(state.generation);
         let is_current = view.replica.epoch(topic) == epoch;
         let newest = if is_current {

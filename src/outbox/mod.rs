@@ -10,7 +10,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `slot`, `state` | a subscription: account, and state of its delivery |
+//! | `slot`, `backlog`, `state` | a subscription: account, numbers of what waits, and state of its delivery |
+//! | `slots`, `slot_id` | all subscriptions of a connection, by slot and by topic |
 //! | `subscribe` | subscriptions begin, change and end; epochs and overruns |
 //! | `queue`, `control`, `waiting`, `blocks` | entries that wait for the socket |
 //! | `drain`, `ledger` | from the queues to the frame buffer |
@@ -124,6 +125,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod backlog;
 mod blocks;
 mod control;
 mod counts;
@@ -137,6 +139,8 @@ mod pings;
 mod queue;
 mod read_window;
 mod slot;
+mod slot_id;
+mod slots;
 mod state;
 mod subscribe;
 #[cfg(test)]
@@ -150,7 +154,8 @@ pub use event_range::{EventRange, EventRef};
 pub use frame_buffer::{FrameBuffer, Opcode};
 pub use last_value::LastValueCache;
 pub use overflow::OverflowAction;
-pub use slot::{Slot, SlotId};
+pub use slot::{Slot, SlotRef};
+pub use slot_id::SlotId;
 pub use state::State;
 
 use std::time::Duration;
@@ -161,6 +166,7 @@ use crate::market::UnixNanos;
 use crate::protocol::{Encoding, Id, LagLevel, Mode, Seq};
 use queue::Entry;
 use read_window::ReadWindow;
+use slots::{SlotList, Slots};
 use waiting::Queues;
 
 /// State of the shard that an outbox uses to fill the frame buffer.
@@ -205,10 +211,8 @@ pub struct Totals {
 pub struct Outbox {
     /// Bytes for the socket, in wire order.
     pub frames: FrameBuffer,
-    slots: Vec<Slot>,
-    free: Vec<SlotId>,
-    /// Slots of the subscribed topics, in the order of the topics.
-    index: Vec<SlotId>,
+    slots: Slots,
+    free: SlotList,
     waiting: Queues,
     level: LagLevel,
     totals: Totals,
@@ -229,9 +233,8 @@ impl Outbox {
     pub const fn new(encoding: Encoding, frame: usize) -> Self {
         Self {
             frames: FrameBuffer::new(encoding, frame),
-            slots: Vec::new(),
-            free: Vec::new(),
-            index: Vec::new(),
+            slots: Slots::EMPTY,
+            free: SlotList::EMPTY,
             waiting: Queues::EMPTY,
             level: LagLevel::Ok,
             totals: Totals {
@@ -253,37 +256,28 @@ impl Outbox {
 
     /// Subscribed topics in order, each with its slot.
     pub fn subscribed_topics(&self) -> impl ExactSizeIterator<Item = (TopicId, SlotId)> {
-        self.index.iter().map(|slot| (self.topic_of(*slot), *slot))
-    }
-
-    fn topic_of(&self, slot: SlotId) -> TopicId {
-        self.slots[slot.index()].topic
+        self.slots.subscribed_topics()
     }
 
     /// Slot of a subscribed topic.
     pub fn slot_of(&self, topic: TopicId) -> Option<SlotId> {
-        let place = self
-            .index
-            .binary_search_by_key(&topic, |slot| self.topic_of(*slot))
-            .ok()?;
-        Some(self.index[place])
+        self.slots.slot_of(topic)
     }
 
     /// Subscription of a slot.
-    pub fn slot(&self, slot: SlotId) -> &Slot {
-        &self.slots[slot.index()]
+    pub fn slot(&self, slot: SlotId) -> SlotRef<'_> {
+        self.slots.get(slot)
     }
 
     /// Reserves room for exactly this number of further subscriptions.
     pub fn reserve(&mut self, slots: usize) {
         self.slots
             .reserve_exact(slots.saturating_sub(self.free.len()));
-        self.index.reserve_exact(slots);
     }
 
     /// Sets the index of a subscription in the registry.
     pub fn set_place(&mut self, slot: SlotId, place: u32) {
-        self.slots[slot.index()].place = place;
+        self.slots[slot].place = place;
     }
 
     /// Sums over all accounts.
@@ -294,11 +288,7 @@ impl Outbox {
     /// Difference between the events that the accounts cover and those counted as delivered, merged
     /// or lost. Always 0 in a correct server.
     pub fn unaccounted(&self) -> u64 {
-        let held = self
-            .index
-            .iter()
-            .map(|slot| self.slots[slot.index()].accounted())
-            .sum::<u64>();
+        let held = self.slots.accounted();
         let Totals {
             delivered,
             merged,
@@ -323,7 +313,7 @@ impl Outbox {
         counts: &mut Counts,
         timers: &mut Vec<(UnixNanos, SlotId)>,
     ) -> Admitted {
-        let state = &mut self.slots[slot.index()];
+        let state = &self.slots[slot];
         // Conflated events are not queued: memory then depends on the number of subscriptions, not
         // on the event rate.
         if state.merges(self.level == LagLevel::Degraded) {
@@ -346,7 +336,7 @@ impl Outbox {
                 self.frames.events(bytes, 1);
                 self.count_delivered(slot, event.seq, event.seq, counts);
             } else {
-                self.slots[slot.index()].enqueue(Some(event.seq));
+                self.slots.get_mut(slot).enqueue(Some(event.seq));
                 let released = event.tx.plus(counts.delay);
                 self.waiting.queue.push_event(slot, event, released, bytes);
             }
@@ -360,23 +350,23 @@ impl Outbox {
         let is_free = !self.is_waiting()
             && self.frames.len() <= limits.frame_bytes
             && self.waiting.control.is_empty();
-        is_free && self.slots[slot.index()].state() == State::Live
+        is_free && self.slots[slot].state() == State::Live
     }
 
     fn count_delivered(&mut self, slot: SlotId, first: Seq, last: Seq, counts: &mut Counts) {
-        self.slots[slot.index()].deliver_run(first, last);
+        self.slots[slot].deliver_run(first, last);
         let delivered = last.since(first) + 1;
         self.totals.delivered += delivered;
         counts.delivered += delivered;
     }
 
     fn set_pending(&mut self, slot: SlotId, now: UnixNanos, timers: &mut Vec<(UnixNanos, SlotId)>) {
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if !state.mark_pending() {
             return;
         }
-        if matches!(state.settings().mode, Mode::Interval(_)) && now < state.next_due() {
-            timers.push((state.next_due(), slot));
+        if matches!(state.settings().mode, Mode::Interval(_)) && now < state.read().next_due() {
+            timers.push((state.read().next_due(), slot));
         } else {
             self.waiting.pending.push_back((slot, now));
         }
@@ -384,9 +374,10 @@ impl Outbox {
 
     /// Marks a slot as ready whose interval has passed.
     pub fn on_due(&mut self, slot: SlotId, now: UnixNanos) {
-        let Some(state) = self.slots.get(slot.index()) else {
+        if slot.index() >= self.slots.len() {
             return;
-        };
+        }
+        let state = self.slots.get(slot);
         if state.state() == State::Pending && now >= state.next_due() {
             self.waiting.pending.push_back((slot, now));
         }
@@ -451,9 +442,8 @@ impl Outbox {
     /// Releases unused memory.
     pub fn shrink(&mut self) {
         self.waiting.shrink(false);
-        self.slots.shrink_to_fit();
-        self.free.shrink_to_fit();
-        self.index.shrink_to_fit();
+        self.slots.shrink();
+        self.free.shrink();
     }
 
     /// Releases memory that is not needed soon, once everything is sent.

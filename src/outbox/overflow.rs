@@ -67,7 +67,7 @@ impl Outbox {
     }
 
     fn reduce(&mut self, view: &mut View<'_>) -> OverflowAction {
-        let waiting = |slot: SlotId| &self.slots[slot.index()];
+        let waiting = |slot: SlotId| &self.slots[slot];
         let raw = self
             .waiting
             .queue

@@ -14,7 +14,7 @@
 //!
 //! A state is one byte in the [`Slot`](super::Slot); its numbers (entries, tail, place of the
 //! catch-up) are in the slot's `Backlog`, which a subscription that is up to date does not have.
-//! Only the methods of `Slot` change the state, together with the number of entries.
+//! Only the methods of `Slot` and `SlotMut` change the state, together with the number of entries.
 
 /// Place of the events that a client has not received, and the way of the next ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

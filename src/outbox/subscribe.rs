@@ -27,21 +27,9 @@ impl Outbox {
         };
         let kind = view.replica.catalog().topic(topic).topic.channel.kind();
         let fresh = Slot::new(topic, kind, settings, epoch, start);
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                debug_assert_eq!(self.slots[slot.index()].state(), State::Free);
-                self.slots[slot.index()] = fresh;
-                slot
-            }
-            None => {
-                self.slots.push(fresh);
-                SlotId((self.slots.len() - 1) as u32)
-            }
-        };
-        let place = self
-            .index
-            .partition_point(|held| self.topic_of(*held) < topic);
-        self.index.insert(place, slot);
+        let free = self.free.pop();
+        debug_assert!(free.is_none_or(|slot| self.slots[slot].state() == State::Free));
+        let slot = self.slots.add(free, fresh);
         match join {
             Join::Live => {}
             Join::Snapshot(events) | Join::Anew(events) => self.snapshot(slot, events, view),
@@ -56,7 +44,7 @@ impl Outbox {
     }
 
     fn resume(&mut self, slot: SlotId, view: &mut View<'_>) {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let (topic, seq, merges) = (state.topic, state.head, state.merges(false));
         // A source gap directly behind the client's position may be known to it or not.
         let gap = view.replica.source_gap_behind(topic, seq..=seq);
@@ -75,7 +63,7 @@ impl Outbox {
         }
         self.queue_resume(slot);
         if gap.is_some() {
-            self.slots[slot.index()].enqueue(None);
+            self.slots.get_mut(slot).enqueue(None);
         }
     }
 
@@ -84,7 +72,7 @@ impl Outbox {
             slot,
             to: ResumeEntry::OPEN,
         }));
-        self.slots[slot.index()].begin_catch_up(place);
+        self.slots.get_mut(slot).begin_catch_up(place);
     }
 
     /// Queues a snapshot of at most `events` events at this position of the stream.
@@ -93,16 +81,16 @@ impl Outbox {
     }
 
     fn queue_snapshot(&mut self, slot: SlotId, events: usize, offered: bool, view: &mut View<'_>) {
-        if snapshot_replaces_all(self.slots[slot.index()].kind) {
+        if snapshot_replaces_all(self.slots[slot].kind) {
             self.queue_pending_source_gap(slot, view);
         } else {
             // The snapshot must not swallow closed bars that wait.
             self.materialize(slot, view);
         }
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         let seq = view.replica.head(state.topic);
         state.enqueue(Some(seq));
-        let catch_up_place = state.catch_up_place();
+        let catch_up_place = state.read().catch_up_place();
         if let Some(place) = catch_up_place {
             // The entry before the snapshot reads up to it; another one behind it goes on.
             self.waiting.queue.end_resume(place, seq);
@@ -110,7 +98,7 @@ impl Outbox {
         let entry = SnapshotEntry {
             slot,
             seq,
-            last: view.replica.last(self.slots[slot.index()].topic).cloned(),
+            last: view.replica.last(self.slots[slot].topic).cloned(),
             events,
             since: view.now,
             offered,
@@ -137,13 +125,13 @@ impl Outbox {
     }
 
     fn queue_gap_entry(&mut self, gap: GapEntry) {
-        self.slots[gap.slot.index()].enqueue(Some(gap.to));
+        self.slots.get_mut(gap.slot).enqueue(Some(gap.to));
         self.waiting.queue.push(Entry::Gap(Box::new(gap)));
     }
 
     /// Queues the source gap among pending events, which a snapshot is about to replace.
     fn queue_pending_source_gap(&mut self, slot: SlotId, view: &View<'_>) {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         if state.state() == State::CatchingUp {
             // The entry that reads the history reports it.
             return;
@@ -159,7 +147,7 @@ impl Outbox {
     /// already. Those behind pending events, or behind events that are yet to be read from the
     /// history, are reported with these events.
     pub fn on_source_gaps(&mut self, slot: SlotId, gaps: &[SourceGap]) {
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let catches_up = state.state() == State::CatchingUp;
         let reached = if catches_up { state.head } else { state.tail() };
         let due = gaps.iter().copied().filter(|gap| gap.after <= reached);
@@ -175,7 +163,7 @@ impl Outbox {
             // All events before it are in the frame buffer, those after it are in the history.
             let entry = GapEntry::of_source(slot, gap);
             self.waiting.queue.push_front(Entry::Gap(Box::new(entry)));
-            self.slots[slot.index()].enqueue(None);
+            self.slots.get_mut(slot).enqueue(None);
         } else {
             self.queue_source_gap(slot, gap);
         }
@@ -184,14 +172,14 @@ impl Outbox {
     /// Changes the settings of a subscription; queued entries keep the old ones.
     pub fn modify(&mut self, slot: SlotId, settings: Settings, view: &mut View<'_>) {
         let degraded = self.degraded();
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         let merged_before = state.merges(degraded);
         self.merging -= u32::from(state.settings().mode != Mode::Raw);
         self.merging += u32::from(settings.mode != Mode::Raw);
         state.set_settings(settings);
         if let Mode::Interval(ms) = settings.mode {
             let soonest = view.now.plus(Duration::from_millis(ms.into()));
-            if state.next_due() > soonest {
+            if state.read().next_due() > soonest {
                 state.set_next_due(soonest);
             }
         }
@@ -204,18 +192,18 @@ impl Outbox {
 
     /// Queues the pending conflated events, so that raw events or a new epoch can follow.
     fn materialize(&mut self, slot: SlotId, view: &mut View<'_>) {
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if !state.take_pending() {
             return;
         }
-        let (from, replica) = (state.tail().next(), view.replica);
-        let CatchUp { evicted, events } = replica.catch_up(state.topic, state.tail());
+        let (from, replica) = (state.read().tail().next(), view.replica);
+        let CatchUp { evicted, events } = replica.catch_up(state.topic, state.read().tail());
         if let Some(evicted) = evicted {
             self.warn(view);
             self.queue_gap(slot, from, evicted, GapCause::Slow);
         }
         let encoding = self.frames.encoding();
-        let state = &self.slots[slot.index()];
+        let state = self.slots.get(slot);
         let (topic, mut reported) = (state.topic, state.tail());
         for event in events {
             let before = reported.next()..=event.seq.previous();
@@ -230,9 +218,9 @@ impl Outbox {
                 view.last_values
                     .bytes(view.replica, event, encoding, view.counts),
             );
-            self.slots[slot.index()].enqueue(Some(event.seq));
+            self.slots.get_mut(slot).enqueue(Some(event.seq));
         }
-        let last = reported.next()..=self.slots[slot.index()].tail();
+        let last = reported.next()..=self.slots.get(slot).tail();
         if let Some(gap) = replica.source_gap_behind(topic, last) {
             self.queue_source_gap(slot, gap);
         }
@@ -240,16 +228,12 @@ impl Outbox {
 
     /// Ends the subscription to a topic; its queued entries are dropped.
     pub fn unsubscribe(&mut self, topic: TopicId) -> Option<SlotId> {
-        let place = self
-            .index
-            .binary_search_by_key(&topic, |slot| self.topic_of(*slot))
-            .ok()?;
-        let slot = self.index.remove(place);
-        let state = &mut self.slots[slot.index()];
+        let slot = self.slots.slot_of(topic)?;
+        let state = &self.slots[slot];
         // The account ends here; its sums stay in the totals, which are compared with them.
         self.ended += state.accounted();
         self.merging -= u32::from(state.settings().mode != Mode::Raw);
-        if state.release() {
+        if self.slots.release(slot) {
             self.free.push(slot);
         }
         Some(slot)
@@ -265,11 +249,14 @@ impl Outbox {
         view: &mut View<'_>,
     ) {
         let degraded = self.degraded();
-        let state = &mut self.slots[slot.index()];
-        let reads_history = state.catch_up_place().filter(|_| !state.merges(degraded));
+        let state = self.slots.get_mut(slot);
+        let reads_history = state
+            .read()
+            .catch_up_place()
+            .filter(|_| !state.merges(degraded));
         self.before_epoch(slot, view);
-        let state = &mut self.slots[slot.index()];
-        let missed = ended_at.filter(|ended_at| *ended_at > state.tail());
+        let mut state = self.slots.get_mut(slot);
+        let missed = ended_at.filter(|ended_at| *ended_at > state.read().tail());
         if reads_history.is_some() {
             state.set_overran(true);
         }
@@ -281,7 +268,7 @@ impl Outbox {
                 self.waiting.queue.end_resume(place, ended_at);
             }
             (Some(ended_at), None) => {
-                let from = state.tail().next();
+                let from = state.read().tail().next();
                 self.queue_gap(slot, from, ended_at, GapCause::Bus);
             }
             (None, _) => {}
@@ -292,14 +279,14 @@ impl Outbox {
     /// one. Called before the replica applies the new epoch.
     pub fn before_epoch(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
-        let state = &mut self.slots[slot.index()];
-        if let Some(place) = state.catch_up_place() {
+        let mut state = self.slots.get_mut(slot);
+        if let Some(place) = state.read().catch_up_place() {
             let merges = state.merges(degraded);
             let head = view.replica.head(state.topic);
             // A raw catch-up reads the epoch to its end. A conflated one reads nothing: the rest is
             // pending, and queued below.
             let to = if merges {
-                state.tail().max(state.head)
+                state.read().tail().max(state.head)
             } else {
                 head
             };
@@ -321,7 +308,7 @@ impl Outbox {
         last: Option<Event>,
         now: UnixNanos,
     ) {
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         state.enqueue_epoch(epoch, seq);
         let events = snapshot_events(state.kind, None);
         let entry = SnapshotEntry {
@@ -339,9 +326,9 @@ impl Outbox {
     /// Continues after an overrun: missed events are counted as merged or reported in a gap.
     pub fn on_overrun(&mut self, slot: SlotId, view: &mut View<'_>) {
         let degraded = self.degraded();
-        let topic = self.slots[slot.index()].topic;
+        let topic = self.slots[slot].topic;
         let (head, epoch) = (view.replica.head(topic), view.replica.epoch(topic));
-        if self.slots[slot.index()].queued_generation() != epoch.generation {
+        if self.slots.get(slot).queued_generation() != epoch.generation {
             self.begin_epoch(
                 slot,
                 epoch,
@@ -351,13 +338,13 @@ impl Outbox {
             );
             return;
         }
-        let state = &mut self.slots[slot.index()];
+        let mut state = self.slots.get_mut(slot);
         if state.state() == State::CatchingUp {
             state.set_overran(true);
             return;
         }
         // Not the account's head: events up to the tail are queued, and will be delivered.
-        let newest = state.tail();
+        let newest = state.read().tail();
         if head == newest {
             return;
         }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::blocks::BlockDeque;
 use super::queue::{Entry, GapEntry, ResumeEntry, Verdict};
-use super::slot::Left;
+use super::slot::{Left, SlotMut};
 use super::{Outbox, Slot, SlotId, State, View};
 use crate::protocol::{GapCause, Seq};
 
@@ -91,7 +91,7 @@ impl Gaps {
         id: SlotId,
         seq: Seq,
         kept: &mut BlockDeque<Entry>,
-        slot: &mut Slot,
+        slot: &mut SlotMut<'_>,
     ) -> usize {
         if let Some(gap) = self
             .last(id, kept)
@@ -157,7 +157,7 @@ impl Outbox {
             if let Entry::Resume(ResumeEntry { slot, to }) = entry
                 && *to == ResumeEntry::OPEN
             {
-                let slot = &mut self.slots[slot.index()];
+                let mut slot = self.slots.get_mut(*slot);
                 if slot.state() == State::CatchingUp {
                     slot.move_catch_up(place as u32);
                 }
@@ -192,7 +192,7 @@ impl Outbox {
                 kept.push_back(entry);
                 return Verdict::Kept;
             };
-            let slot = &mut slots[id.index()];
+            let mut slot = slots.get_mut(id);
             let stays = match (&entry, fate) {
                 (_, Fate::Merge) => false,
                 (Entry::Event(event), Fate::Open | Fate::Lose) => {
@@ -201,7 +201,7 @@ impl Outbox {
                     let is_old = event.released.max(asked_until) < oldest && !is_excused;
                     let stays = fate == Fate::Open && cost <= target && !is_old;
                     if !stays {
-                        cost += gaps.add(id, event.seq, kept, slot);
+                        cost += gaps.add(id, event.seq, kept, &mut slot);
                     }
                     stays
                 }
@@ -244,7 +244,7 @@ impl Outbox {
                 let Some(id) = entry.slot() else {
                     return Fate::Keep;
                 };
-                let slot = &self.slots[id.index()];
+                let slot = self.slots.get(id);
                 if slot.is_released() {
                     return Fate::Merge;
                 }
@@ -281,10 +281,7 @@ impl Outbox {
         open.resize_with(self.slots.len(), Skippable::default);
         let mut skipped = HashSet::new();
         for (place, entry) in self.waiting.queue.entries().enumerate() {
-            let Some(id) = entry
-                .slot()
-                .filter(|id| !self.slots[id.index()].is_released())
-            else {
+            let Some(id) = entry.slot().filter(|id| !self.slots[*id].is_released()) else {
                 continue;
             };
             let Skippable(since) = &mut open[id.index()];
@@ -293,7 +290,7 @@ impl Outbox {
                 continue;
             }
             let is_event = matches!(entry, Entry::Event(_));
-            if entry.is_asked() || (is_event && !merges(&self.slots[id.index()])) {
+            if entry.is_asked() || (is_event && !merges(&self.slots[id])) {
                 *since = None;
             } else if let Some(since) = since {
                 since.push(place);
@@ -308,7 +305,7 @@ impl Outbox {
             let place = places.next().unwrap_or(usize::MAX);
             match entry.slot().filter(|_| skipped.contains(&place)) {
                 Some(id) => {
-                    let left = slots[id.index()].dequeue();
+                    let left = slots.get_mut(id).dequeue();
                     debug_assert_eq!(left, Left::Entries, "the epoch after it is queued");
                     Verdict::Dropped
                 }
@@ -325,7 +322,7 @@ impl Outbox {
         let degraded = self.degraded();
         let tails = self.queued_tails();
         for slot in thinned {
-            let state = &mut self.slots[slot.index()];
+            let mut state = self.slots.get_mut(slot);
             if state.merges(degraded) {
                 // The events that were taken out are behind the tail again, from where the last
                 // value accounts for them.
