@@ -74,8 +74,8 @@ struct Ping {
     sent: UnixNanos,
     /// Position of the ping.
     at: u64,
-    /// Time since the ping before, in nanoseconds.
-    gap_ns: u64,
+    /// Time since the ping before, in microseconds.
+    gap_us: u32,
     /// Most of that data was asked for by the client, so the ping ages later.
     is_asked: bool,
 }
@@ -112,8 +112,8 @@ pub(super) struct ReadWindow {
 }
 
 const _: () = assert!(
-    size_of::<ReadWindow>() == 72,
-    "a read window takes 72 bytes"
+    size_of::<ReadWindow>() == 64,
+    "a read window takes 64 bytes"
 );
 
 impl ReadWindow {
@@ -143,7 +143,7 @@ impl ReadWindow {
         self.ping = Some(Ping {
             sent: now,
             at,
-            gap_ns: gap.as_nanos() as u64,
+            gap_us: u32::try_from(gap.as_micros()).unwrap_or(u32::MAX),
             is_asked,
         });
         Some(self.number.to_be_bytes())
@@ -191,7 +191,7 @@ impl ReadWindow {
         } else if lag < pace.target() / 2 && in_flight >= window / 2 {
             // Enough for two pings, so that a client that keeps up never waits for a pong.
             let time = 2 * (pace.busy_spacing() + round_trip);
-            let sent = scaled(in_flight, time, Duration::from_nanos(ping.gap_ns));
+            let sent = scaled(in_flight, time, Duration::from_micros(ping.gap_us.into()));
             let window_max = WINDOW_MAX.min(window * GROWTH_MAX);
             self.window = sent.clamp(window, window_max) as u32;
         }
