@@ -1,6 +1,8 @@
 //! The bytes that go to the socket, in their final order: frames, and the array that is still open
 //! at their end.
 
+use std::num::NonZeroU32;
+
 use crate::protocol::{Encoding, MESSAGE_BYTES_MAX};
 
 /// Room in front of an array for what is known only when it is sealed: 10 bytes of frame header, 5
@@ -52,9 +54,16 @@ pub enum Opcode {
 
 #[derive(Debug)]
 struct OpenArray {
-    /// Start of the front array.
-    at: u32,
+    /// Start of its first event, behind the front.
+    start: NonZeroU32,
     events: u32,
+}
+
+impl OpenArray {
+    /// Start of the front.
+    const fn at(&self) -> usize {
+        self.start.get() as usize - FRONT
+    }
 }
 
 /// Output in its final order. What is in here is on its way: it counts as delivered.
@@ -66,7 +75,8 @@ pub struct FrameBuffer {
     /// Bytes of a message that the client takes.
     message_max: u32,
     buf: Vec<u8>,
-    sent: usize,
+    /// Length of the sent part of `buf`.
+    sent: u32,
     /// Bytes that the socket has taken since the connection began.
     taken: u64,
     open: Option<OpenArray>,
@@ -122,7 +132,7 @@ impl FrameBuffer {
 
     /// Bytes that the socket hasn't taken.
     pub const fn len(&self) -> usize {
-        self.buf.len() - self.sent
+        self.buf.len() - self.sent as usize
     }
 
     /// Bytes that the socket has taken since the connection began.
@@ -220,7 +230,7 @@ impl FrameBuffer {
         if !self.is_empty() && self.buf.capacity() < 2 * self.len() + KEPT_MIN {
             return None;
         }
-        let unsent = self.buf[self.sent..].to_vec();
+        let unsent = self.buf[self.sent as usize..].to_vec();
         self.sent = 0;
         let mut buffer = std::mem::replace(&mut self.buf, unsent);
         buffer.clear();
@@ -239,9 +249,11 @@ impl FrameBuffer {
     /// Puts events into the open array, as they stand in one: `count` of them, in all no longer
     /// than a frame.
     pub fn events(&mut self, bytes: &[u8], count: u32) {
-        if self.open.as_ref().is_some_and(|open| {
-            self.buf.len() - open.at as usize + bytes.len() > self.frame as usize
-        }) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| self.buf.len() - open.at() + bytes.len() > self.frame as usize)
+        {
             self.seal();
         }
         match &mut self.open {
@@ -250,11 +262,12 @@ impl FrameBuffer {
                 self.buf.extend(self.encoding.separator());
             }
             None => {
-                self.open = Some(OpenArray {
-                    at: self.buf.len() as u32,
+                self.buf.extend_from_slice(&[0; FRONT]);
+                let start = NonZeroU32::new(self.buf.len() as u32);
+                self.open = start.map(|start| OpenArray {
+                    start,
                     events: count,
                 });
-                self.buf.extend_from_slice(&[0; FRONT]);
             }
         }
         self.buf.extend_from_slice(bytes);
@@ -262,11 +275,11 @@ impl FrameBuffer {
 
     /// Ends the open array: what follows is a message of its own.
     pub fn seal(&mut self) {
-        let Some(OpenArray { at, events }) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return;
         };
         self.message_costs += MESSAGE_COST;
-        let at = at as usize;
+        let (at, events) = (open.at(), open.events);
         let mut front = [0; FRONT];
         let array = match self.encoding {
             Encoding::Json => {
@@ -281,9 +294,9 @@ impl FrameBuffer {
         let frame = frame_header(&mut header, data_opcode(self.encoding), payload);
         let from = FRONT - array - frame;
         front[from..from + frame].copy_from_slice(&header[..frame]);
-        if self.sent == at {
+        if self.sent as usize == at {
             self.buf[at..at + FRONT].copy_from_slice(&front);
-            self.sent += from;
+            self.sent += from as u32;
             return;
         }
         self.buf[at..at + FRONT - from].copy_from_slice(&front[from..]);
@@ -315,23 +328,24 @@ impl FrameBuffer {
     /// Bytes to send; the array must be sealed.
     pub fn unsent(&self) -> &[u8] {
         debug_assert!(self.open.is_none(), "only sealed arrays are written");
-        &self.buf[self.sent..]
+        &self.buf[self.sent as usize..]
     }
 
     /// Records the number of bytes that the socket accepted.
     pub fn advance(&mut self, bytes: usize) {
-        self.sent += bytes;
+        let sent = self.sent as usize + bytes;
+        self.sent = sent as u32;
         self.taken += bytes as u64;
         debug_assert!(
-            self.sent <= self.buf.len(),
+            sent <= self.buf.len(),
             "a socket takes no more than it is given"
         );
         debug_assert!(self.open.is_none(), "only sealed arrays are written");
-        if self.sent == self.buf.len() {
+        if sent == self.buf.len() {
             self.buf.clear();
             self.sent = 0;
-        } else if self.sent > COMPACT_AT && self.sent * 2 > self.buf.len() {
-            self.buf.drain(..self.sent);
+        } else if sent > COMPACT_AT && sent * 2 > self.buf.len() {
+            self.buf.drain(..sent);
             self.sent = 0;
         }
     }

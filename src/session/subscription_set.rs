@@ -104,13 +104,15 @@ impl<T> PatternMap<T> {
 pub(super) struct SubscriptionSet {
     /// Sorted by topic.
     topics: Vec<(TopicId, PackedSettings)>,
-    patterns: PatternMap<Settings>,
+    /// Most clients have none.
+    patterns: Option<Box<PatternMap<Settings>>>,
 }
 
 impl SubscriptionSet {
     /// Number of patterns.
     pub(super) fn patterns(&self) -> usize {
-        self.patterns.sorted.len()
+        let patterns = self.patterns.as_ref();
+        patterns.map_or(0, |patterns| patterns.sorted.len())
     }
 
     pub(super) fn has_patterns(&self) -> bool {
@@ -125,7 +127,7 @@ impl SubscriptionSet {
     pub(super) fn settings(&self, name: &Name) -> Option<Settings> {
         match name {
             Name::Topic(topic) => self.place(*topic).ok().map(|at| self.topics[at].1.into()),
-            Name::Pattern(pattern) => self.patterns.get(pattern).copied(),
+            Name::Pattern(pattern) => self.patterns.as_ref()?.get(pattern).copied(),
         }
     }
 
@@ -147,22 +149,30 @@ impl SubscriptionSet {
         self.topics.extend(topics);
         self.topics.sort_by_key(|(topic, _)| *topic);
         self.topics.dedup_by_key(|(topic, _)| *topic);
-        self.patterns.extend(patterns);
+        if !patterns.is_empty() {
+            self.patterns.get_or_insert_default().extend(patterns);
+        }
     }
 
     pub(super) fn remove(&mut self, name: &Name) -> bool {
         match name {
             Name::Topic(topic) => self.place(*topic).map(|at| self.topics.remove(at)).is_ok(),
             Name::Pattern(pattern) => {
-                let place = self.patterns.place(pattern);
-                place.map(|at| self.patterns.sorted.remove(at)).is_ok()
+                let Some(patterns) = &mut self.patterns else {
+                    return false;
+                };
+                let place = patterns.place(pattern);
+                place.map(|at| patterns.sorted.remove(at)).is_ok()
             }
         }
     }
 
     pub(super) fn rest(&mut self) {
         self.topics.shrink_to_fit();
-        self.patterns.sorted.shrink_to_fit();
+        self.patterns.take_if(|patterns| patterns.sorted.is_empty());
+        if let Some(patterns) = &mut self.patterns {
+            patterns.sorted.shrink_to_fit();
+        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -172,7 +182,7 @@ impl SubscriptionSet {
     /// All names, topics first.
     pub(super) fn all(&self) -> Vec<Name> {
         let topics = self.topics.iter().map(|(topic, _)| Name::Topic(*topic));
-        let patterns = self.patterns.sorted.iter();
+        let patterns = self.patterns.iter().flat_map(|patterns| &patterns.sorted);
         topics
             .chain(patterns.map(|(pattern, _)| Name::Pattern(pattern.clone())))
             .collect()
@@ -183,10 +193,8 @@ impl SubscriptionSet {
         if let Ok(at) = self.place(topic) {
             return Some(self.topics[at].1.into());
         }
-        if !self.has_patterns() {
-            return None;
-        }
-        self.patterns.longest(&visible.topic(topic).topic).copied()
+        let patterns = self.patterns.as_ref().filter(|_| self.has_patterns())?;
+        patterns.longest(&visible.topic(topic).topic).copied()
     }
 
     /// Entry of a name in `ok`: a topic with its effective settings, a pattern with some of its

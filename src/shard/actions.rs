@@ -99,6 +99,7 @@ impl Shard {
             }
             Credentials::Proven(grant) => session.set_grant(grant),
         }
+        let agent = self.agents.of(agent);
         let key = self.connections.insert(|generation| Connection {
             transport,
             outbox,
@@ -133,7 +134,7 @@ impl Shard {
                 agent,
                 connected: feed.now,
                 unaccounted: 0,
-                known_sources: Box::default(),
+                known_sources: None,
             }),
         });
         (key, read_ahead)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::agents::Agent;
 use super::reader::{FrameRateLimit, Partial};
 use super::transport::Transport;
 use crate::access::{Principal, Seat};
@@ -146,13 +147,22 @@ pub(super) struct Peer {
     pub seat: Option<Box<Seat>>,
     pub ip: IpAddr,
     pub port: u16,
-    pub agent: Box<str>,
+    pub agent: Agent,
     pub connected: UnixNanos,
     /// Events of this connection included in the counter of unaccounted events.
-    pub unaccounted: u64,
+    pub unaccounted: u32,
     /// Sources that are not live, of which the client was notified, with the time of the change.
-    pub known_sources: Box<[(SourceId, UnixNanos)]>,
+    #[expect(clippy::box_collection, reason = "a pointer; most clients have none")]
+    pub known_sources: Option<Box<Vec<(SourceId, UnixNanos)>>>,
 }
+
+// Very many of each: a connection fills four lines of the cache, a peer a block of the allocator.
+// Sockets of debug builds are larger.
+const _: () = assert!(
+    size_of::<Connection>() <= 256 || cfg!(debug_assertions),
+    "a connection takes 256 bytes"
+);
+const _: () = assert!(size_of::<Peer>() <= 256, "a peer takes 256 bytes");
 
 /// State of a client that is not read from or that does not read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -422,7 +432,7 @@ impl Connection {
 
     /// Adds newly unaccounted events to the metric, once.
     pub(super) fn check_accounts(&mut self, metrics: &Metrics) {
-        let unaccounted = self.outbox.unaccounted();
+        let unaccounted = u32::try_from(self.outbox.unaccounted()).unwrap_or(u32::MAX);
         if unaccounted > self.peer.unaccounted {
             tracing::error!(
                 events = unaccounted - self.peer.unaccounted,
@@ -430,7 +440,7 @@ impl Connection {
             );
             metrics
                 .unaccounted
-                .inc_by(unaccounted - self.peer.unaccounted);
+                .inc_by(u64::from(unaccounted - self.peer.unaccounted));
             self.peer.unaccounted = unaccounted;
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::agents::Agents;
 use super::command::{Command, ShardHandle};
 use super::connection::READ_BYTES;
 use super::connections::Connections;
@@ -98,6 +99,7 @@ impl Shard {
             connected,
             outcomes,
             connections: Connections::default(),
+            agents: Agents::default(),
             fan_out: FanOut::default(),
             meters: Meters::new(metrics.add_shard(number)),
             pauses: PauseDetector::default(),

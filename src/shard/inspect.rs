@@ -53,7 +53,7 @@ impl Shard {
         ConnectionInfo {
             session: self.session_of(key, peer.generation.0),
             address: SocketAddr::new(peer.ip, peer.port),
-            agent: peer.agent.to_string(),
+            agent: peer.agent.text().to_owned(),
             encoding: outbox.frames.encoding(),
             since: peer.connected.0,
             topics: outbox.subscribed_topics().len(),

@@ -8,6 +8,7 @@
 //! [`Command`].
 
 mod actions;
+mod agents;
 mod authentication;
 mod command;
 mod connection;
@@ -64,6 +65,7 @@ use crate::log::Log;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::Limits;
+use agents::Agents;
 use connections::Connections;
 use delay::DelayLine;
 use entitle::Reviews;
@@ -100,6 +102,7 @@ pub struct Shard {
     number: usize,
     feed: Feed,
     connections: Connections,
+    agents: Agents,
     fan_out: FanOut,
     websocket: WebSocketConfig,
     /// Limits of a client's requests.

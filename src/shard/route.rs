@@ -337,7 +337,10 @@ impl Shard {
             return;
         };
         let known = &self.connections[key].peer.known_sources;
-        if known.contains(&(source, condition.since)) {
+        let known = known
+            .iter()
+            .any(|known| known.contains(&(source, condition.since)));
+        if known {
             return;
         }
         let condition = condition.clone();
@@ -353,12 +356,15 @@ impl Shard {
         condition: &SourceCondition,
     ) {
         let peer = &mut self.connections[key].peer;
-        let others = peer.known_sources.iter().copied();
+        let others = peer.known_sources.take();
         let is_down = condition.state != SourceState::Live;
-        peer.known_sources = others
+        let known: Vec<_> = others
+            .into_iter()
+            .flat_map(|others| *others)
             .filter(|(known, _)| *known != source)
             .chain(is_down.then_some((source, condition.since)))
             .collect();
+        peer.known_sources = (!known.is_empty()).then(|| Box::new(known));
         let visible = Visible::new(catalog, &peer.principal);
         let change = Control::Source(SourceChange {
             name: visible.source(source).to_owned(),
