@@ -7,16 +7,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::server::Acceptor;
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Listener, Server};
 use crate::metrics::Refused;
 use crate::shard::Transport;
-use crate::tls::MaybeTls;
+use crate::tls::{self, MaybeTls};
 
 /// Stream of a client that HTTP is served on.
 pub(super) type ClientStream = MaybeTls<TlsStream<TcpStream>>;
@@ -71,8 +72,13 @@ pub(super) async fn handshake(
         return None;
     }
     let timeout = server.settings.load().handshake_timeout;
-    let acceptor = TlsAcceptor::from(endpoint.config.load_full());
-    match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+    let accepting = async {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let offered = hello.client_hello();
+        let config = tls::config_for(&endpoint.config.load(), offered.cipher_suites());
+        hello.into_stream(config).await
+    };
+    match tokio::time::timeout(timeout, accepting).await {
         Ok(Ok(stream)) => {
             let (_, session) = stream.get_ref();
             let is_newest = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);

@@ -2,6 +2,7 @@
 //!
 //! rustls with the cryptography of ring. TLS 1.2 and 1.3; older versions do not exist here.
 
+mod ciphers;
 mod fingerprint;
 mod self_signed;
 mod server;
@@ -12,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use ciphers::config_for;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use self_signed::SelfSigned;
 pub use server::{Certificate, ClientCertificates, MinVersion, TlsFiles, server_config};
@@ -94,7 +96,9 @@ pub enum TlsError {
 
 /// The cryptography of all connections.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    ciphers::order(&mut provider.cipher_suites);
+    Arc::new(provider)
 }
 
 /// Reads a bounded regular file.

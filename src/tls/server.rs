@@ -98,6 +98,7 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     config.ticketer = Ticketer::new()?;
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
