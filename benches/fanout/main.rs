@@ -91,6 +91,7 @@ struct Arguments {
 const BOTH: &[Kind] = &[Kind::Tickcast, Kind::Bare];
 const ALL: &[Kind] = &[Kind::Tickcast, Kind::Bare, Kind::Naive];
 const WITH_TLS: &[Kind] = &[Kind::Tickcast, Kind::Tls, Kind::Bare, Kind::Naive];
+const OWN_AND_TLS: &[Kind] = &[Kind::Tickcast, Kind::Tls];
 const OWN: &[Kind] = &[Kind::Tickcast];
 /// What 9,500 connections need of the config.
 const MANY: &str = "limits: {connections: 20000}";
@@ -128,7 +129,12 @@ fn cases() -> Vec<Case> {
         Case::new("calm", 500.0, ALL).quick(2),
         Case::new("busy", 2_000.0, WITH_TLS).quick(3),
         Case::new("dense", 10_000.0, BOTH),
-        Case::new("fast", 80_000.0, WITH_TLS).quick(3),
+        Case::new("fast", 80_000.0, ALL).quick(3),
+        // As much for each client as in `fast`, and few enough clients for a tester that decrypts.
+        Case {
+            connections: 400,
+            ..Case::new("encrypted", 80_000.0, OWN_AND_TLS).quick(2)
+        },
         Case::new("flat_out", 320_000.0, BOTH),
         Case {
             mode: "conflate",
