@@ -38,7 +38,8 @@ impl Rate {
         Ok(())
     }
 
-    fn is_unused(self, now: UnixNanos) -> bool {
+    /// True if nothing of the rate is used any more.
+    pub fn is_unused(self, now: UnixNanos) -> bool {
         self.0 <= now
     }
 }

@@ -116,7 +116,7 @@ pub struct RoleLimits {
     pub connections: Option<usize>,
     /// Max subscribed topics per connection.
     pub topics: Option<u64>,
-    /// Max requests per second and connection.
+    /// Max requests per second and connection, and HTTP requests per second of a client.
     pub requests_per_s: Option<u64>,
     /// Max events per snapshot.
     pub snapshot_events: Option<u64>,

@@ -24,8 +24,8 @@ use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{
-    Listener, MemoryPressure, RequestRate, Server, Settings, TlsEndpoint, accept_loop, admin_loop,
-    bind,
+    ClientRates, Listener, MemoryPressure, RequestRate, Server, Settings, TlsEndpoint, accept_loop,
+    admin_loop, bind,
 };
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
@@ -194,6 +194,7 @@ fn new_server(
         http_requests: config.http_requests,
         http_permits: Arc::new(Semaphore::new(config.http_requests)),
         http_rate: RequestRate::default(),
+        client_rates: ClientRates::default(),
         admin_permits: Semaphore::new(ADMIN_CONNECTIONS),
         admission: Arc::default(),
         memory: MemoryPressure::default(),

@@ -16,8 +16,8 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Number of maximum-size publish bodies that may be in memory at once.
 pub const PUBLISH_BODIES: usize = 8;
-/// Memory of the rates of clients without a connection, in bytes.
-const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * 128;
+/// Memory of the rates of clients without a connection, by address and by name, in bytes.
+const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * (128 + 32);
 /// Memory of a connection's TLS in bytes: ciphertext to be sent, a record before and after its
 /// decryption, and the session.
 const TLS_BYTES: usize = TLS_UNSENT_BYTES_MAX + (40 << 10);

@@ -133,7 +133,15 @@ fn seconds(wait: Duration) -> u64 {
 /// Response to a request of a client that is not admitted.
 pub(super) fn response(refused: &NotAdmitted) -> HttpResponse {
     let (status, wait) = status(refused);
-    let mut response = refusal(status, &refused.to_string());
+    with_retry_after(refusal(status, &refused.to_string()), wait)
+}
+
+/// Response to a client above its rate, which may try again after `wait`.
+pub(super) fn too_many_requests(message: &str, wait: Duration) -> HttpResponse {
+    with_retry_after(refusal(StatusCode::TOO_MANY_REQUESTS, message), wait)
+}
+
+fn with_retry_after(mut response: HttpResponse, wait: Duration) -> HttpResponse {
     let headers = response.headers_mut();
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
     response

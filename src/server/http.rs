@@ -132,7 +132,8 @@ async fn route(
         return preflight(&server, &caller, request.headers());
     }
     let mut response = if is_protected(&path) {
-        match authenticate(&server, &mut caller, request.headers(), None).await {
+        let admitted = authenticate(&server, &mut caller, request.headers(), None).await;
+        match admitted.and_then(|()| charge_client(&server, &caller)) {
             Ok(()) if path == TICKET => {
                 ticket::respond(&server, &caller, request.method(), request.headers())
             }
@@ -144,6 +145,19 @@ async fn route(
     };
     share(&server, &caller, request.headers(), response.headers_mut());
     response
+}
+
+/// Charges a request to the rate of its client.
+fn charge_client(server: &Server, caller: &Caller) -> Result<(), HttpResponse> {
+    let (principal, now) = (&caller.principal, server.clock.now());
+    let charged = server.client_rates.charge(principal, caller.address, now);
+    charged.map_err(|wait| {
+        server.metrics.count_refused(Refused::Rate);
+        let role = principal.role().map_or("", |role| &role.name);
+        let message =
+            format!("too many requests per second (limits.requests_per_s of role \"{role}\")");
+        admit::too_many_requests(&message, wait)
+    })
 }
 
 /// Serves the read-only routes, for programs and for pages of origins that may open the feed.

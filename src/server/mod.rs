@@ -7,6 +7,7 @@ mod accept;
 mod admin;
 mod admit;
 mod caller;
+mod client_rates;
 mod cors;
 #[cfg(feature = "internals")]
 pub mod doors;
@@ -36,6 +37,7 @@ use std::time::Duration;
 pub use accept::{accept_loop, admin_loop, bind};
 pub use admin::ConnectionsResponse;
 pub use caller::Listener;
+pub use client_rates::ClientRates;
 pub use memory::{MemoryLevel, MemoryPressure};
 pub use outgoing::RequestRate;
 pub use publish::PushSource;
@@ -78,6 +80,8 @@ pub struct Server {
     pub http_permits: Arc<Semaphore>,
     /// Rate limit of generated responses.
     pub http_rate: RequestRate,
+    /// Rates of HTTP requests by client (config `roles.limits.requests_per_s`).
+    pub client_rates: ClientRates,
     /// Permits for concurrent connections to the admin address.
     pub admin_permits: Semaphore,
     /// Check of credentials.

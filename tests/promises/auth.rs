@@ -195,6 +195,40 @@ async fn upgrade(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn http_requests_of_a_client_have_the_rate_of_its_role() -> Result<()> {
+    let slow = "quotes: {topics: [\"quote:*\"], limits: {requests_per_s: 1}}";
+    let config = with_keys("").replace("quotes: {topics: [\"quote:*\"]}", slow);
+    let feed = Feed::start(&config).await?;
+    let bob = "Authorization: Bearer bob.secret-b\r\n";
+    let paths = ["/v1/instruments", "/v1/snapshot?topics=quote:S1"];
+    for number in 0..5 {
+        let (status, head) = get(&feed, paths[number % 2], bob).await?;
+        assert_eq!(status, 200, "a burst of five seconds: {head}");
+    }
+    let mut refused = None;
+    for _ in 0..100 {
+        let (status, head) = get(&feed, paths[0], bob).await?;
+        if status != 200 {
+            refused = Some((status, head));
+            break;
+        }
+    }
+    let (status, head) = refused.context("no request was refused")?;
+    assert_eq!(status, 429, "{head}");
+    assert!(head.contains("\r\nretry-after: "), "{head}");
+    assert!(
+        head.contains("limits.requests_per_s of role \"quotes\""),
+        "{head}"
+    );
+    assert_eq!(get(&feed, "/healthz", bob).await?.0, 200);
+    let alice = "Authorization: Bearer alice.secret-a\r\n";
+    for _ in 0..10 {
+        assert_eq!(get(&feed, paths[0], alice).await?.0, 200, "another client");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_the_header_opens_the_feed_and_the_routes() -> Result<()> {
     let feed = Feed::start(&with_keys("")).await?;
     let bearer = "Authorization: Bearer alice.secret-a\r\n";

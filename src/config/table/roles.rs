@@ -62,7 +62,7 @@ pub(super) const ROLES: &[Key] = &[
     without_default(
         "roles.limits.requests_per_s",
         Kind::Integer(1, 100_000),
-        "Max requests per second and connection; `limits.requests_per_s` if absent.",
+        "Max requests per second and connection; `limits.requests_per_s` if absent. If given, also the max HTTP requests per second of each client besides publishing; without credentials, of each address or IPv6 network.",
     ),
     without_default(
         "roles.publish",
