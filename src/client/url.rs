@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::market::excerpt;
+
 /// Path of the feed on a server without a path prefix.
 const FEED_PATH: &str = "/v1/feed";
 /// Other routes of a server; an address that ends in one means the feed beside it.
@@ -46,9 +48,10 @@ pub struct FeedUrl {
 /// An address that names no feed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FeedUrlError {
-    /// Neither a host with a port nor a URL.
+    /// Neither a host with a port nor a URL. Contains the beginning of the address, without a query,
+    /// which may hold a secret.
     #[error(
-        "invalid feed address {0:?}: expected HOST:PORT, ws://HOST:PORT/v1/feed or wss://HOST:PORT/v1/feed"
+        "invalid feed address \"{0}\": expected HOST:PORT, ws://HOST:PORT/v1/feed or wss://HOST:PORT/v1/feed"
     )]
     Form(String),
 }
@@ -85,7 +88,10 @@ fn has_port(host: &str) -> bool {
 impl FromStr for FeedUrl {
     type Err = FeedUrlError;
     fn from_str(text: &str) -> Result<Self, FeedUrlError> {
-        let invalid = || FeedUrlError::Form(text.to_owned());
+        let invalid = || {
+            let shown = text.split(['?', '#']).next().unwrap_or_default();
+            FeedUrlError::Form(excerpt(shown))
+        };
         let url = SCHEMES
             .into_iter()
             .find_map(|(scheme, is_tls)| Some((text.strip_prefix(scheme)?, is_tls)));
@@ -165,5 +171,12 @@ mod tests {
             let refused = text.parse::<FeedUrl>().expect_err(text);
             assert!(refused.to_string().contains("HOST:PORT"), "{refused}");
         }
+        let long = format!("ws://\u{1b}[31m{}?ticket=secret", "a".repeat(100_000));
+        let refused = long.parse::<FeedUrl>().expect_err("an invalid address");
+        assert!(refused.to_string().len() < 250, "{refused}");
+        assert!(!refused.to_string().contains('\u{1b}'), "{refused:?}");
+        let secret = "ws://h:1/x?ticket=secret".parse::<FeedUrl>();
+        let refused = secret.expect_err("a query is no part of an address");
+        assert!(!refused.to_string().contains("secret"), "{refused}");
     }
 }
