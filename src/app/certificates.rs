@@ -44,6 +44,7 @@ impl TlsService {
         // Read first, so that a later change is noticed.
         let first = stamps(&config.files);
         let now = server_config(&config.files)?;
+        report_expiry(metrics, now.expires_s);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores.div_ceil(CORES_PER_THREAD))
@@ -53,7 +54,7 @@ impl TlsService {
             .map_err(StartError::Thread)?;
         let endpoint = Arc::new(TlsEndpoint {
             listener,
-            config: ArcSwap::new(now),
+            config: ArcSwap::new(now.config),
             runtime: runtime.handle().clone(),
         });
         let files = Arc::new(ArcSwap::from_pointee(config.files.clone()));
@@ -106,6 +107,10 @@ impl Drop for TlsService {
     }
 }
 
+fn report_expiry(metrics: &Metrics, expires_s: Option<i64>) {
+    metrics.tls_certificate_expiry.set(expires_s.unwrap_or(0));
+}
+
 /// Modification time, length and number of a file; a change of any counts as a change of the file.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
@@ -154,8 +159,9 @@ impl Watcher {
                 "rejected"
             }
         };
-        if let Ok(config) = read {
-            self.endpoint.config.store(config);
+        if let Ok(new) = read {
+            self.endpoint.config.store(new.config);
+            report_expiry(&self.metrics, new.expires_s);
             tracing::info!("certificates reloaded");
         }
         self.metrics

@@ -113,6 +113,8 @@ pub struct Metrics {
     tls_handshakes: IntCounterVec,
     /// Number of reloads of certificates and keys, by outcome.
     pub tls_reloads: IntCounterVec,
+    /// End of the validity of the certificate, Unix seconds; 0 without TLS.
+    pub tls_certificate_expiry: IntGauge,
     /// 1 if the last reload of the certificates was rejected.
     pub tls_reload_failed: IntGauge,
     /// 1 while the task of a source runs.
@@ -306,6 +308,10 @@ impl Metrics {
             ),
             tls_handshakes: all.counters("tickcast_tls_handshakes_total", "TLS handshakes completed, by protocol version.", "version", TLS_VERSIONS),
             tls_reloads: all.counters("tickcast_tls_reloads_total", "Reloads of certificates and keys, by outcome.", "outcome", ["applied", "rejected"]),
+            tls_certificate_expiry: all.gauge(
+                "tickcast_tls_certificate_expiry_timestamp_seconds",
+                "End of the validity of the TLS certificate, or of the first of its chain that expires; Unix seconds, 0 without TLS.",
+            ),
             tls_reload_failed: all.gauge("tickcast_tls_reload_failed", "1 while the current certificate files are rejected and the previous certificate is in use."),
             source_up: all.gauges("tickcast_source_up", "1 while the source runs.", &["source"]),
             source_state: all.gauges("tickcast_source_state", "1 for the current state of a source, 0 for the others.", &["source", "state"]),

@@ -149,7 +149,7 @@ mod tests {
             client_certificates: ClientCertificates::Off,
             min_version,
         };
-        let config = server_config(&files).expect("a valid certificate");
+        let config = server_config(&files).expect("a valid certificate").config;
         let tls = ClientTls::new(&Trust::Any).expect("no files");
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(tls.config(), name).expect("valid settings");

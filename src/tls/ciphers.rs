@@ -90,7 +90,7 @@ mod tests {
             client_certificates: ClientCertificates::Off,
             min_version: MinVersion::Tls12,
         };
-        let config = server_config(&files).expect("a valid certificate");
+        let config = server_config(&files).expect("a valid certificate").config;
         let chosen = |suites: &[SupportedCipherSuite]| negotiated(&config, suites);
         let (aes_128, aes_256, chacha) = (
             TLS13_AES_128_GCM_SHA256,

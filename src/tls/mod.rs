@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use ciphers::config_for;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use self_signed::SelfSigned;
-pub use server::{Certificate, ClientCertificates, MinVersion, TlsFiles, server_config};
+pub use server::{Certificate, ClientCertificates, MinVersion, ServerTls, TlsFiles, server_config};
 pub use stream::MaybeTls;
 pub use trust::{ClientTls, Trust};
 

@@ -76,14 +76,34 @@ const ALL_VERSIONS: &[&SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
 const NEWEST_VERSION: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
+/// Handshakes of a server, by its files.
+#[derive(Debug)]
+pub struct ServerTls {
+    /// Configuration of the next handshakes.
+    pub config: Arc<ServerConfig>,
+    /// End of the validity of the certificate, or of the first of its chain that expires, in Unix
+    /// seconds; `None` if it cannot be read.
+    pub expires_s: Option<i64>,
+}
+
+/// End of the validity of the first certificate of a chain that expires.
+fn expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let ends = chain.iter().filter_map(|certificate| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    });
+    ends.min()
+}
+
 /// Reads the files and makes the configuration of handshakes. Sessions of clients are resumed by
 /// tickets only within one configuration, so that a new one also ends the trust in old client
 /// certificates.
-pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(files: &TlsFiles) -> Result<ServerTls, TlsError> {
     let (chain, key) = match &files.certificate {
         Certificate::Files { certificate, key } => (chain_of(certificate)?, key_of(key)?),
         Certificate::SelfSigned(own) => own.parts(),
     };
+    let expires_s = expiry(&chain);
     let provider = provider();
     // Checks that the key belongs to the certificate, of which rustls would complain only later.
     let certified = CertifiedKey::from_der(chain, key, &provider)
@@ -99,7 +119,10 @@ pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     config.ticketer = Ticketer::new()?;
     config.ignore_client_order = true;
-    Ok(Arc::new(config))
+    Ok(ServerTls {
+        config: Arc::new(config),
+        expires_s,
+    })
 }
 
 fn identity_error(certificate: &Certificate, error: rustls::Error) -> TlsError {
@@ -176,4 +199,29 @@ pub(super) fn key_of(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             error,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn a_chain_expires_with_the_first_of_its_certificates() {
+        let certificate = |year| {
+            let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+            params.not_after = date_time_ymd(year, 1, 1);
+            let key = KeyPair::generate().expect("a key");
+            let signed = params.self_signed(&key).expect("a certificate");
+            signed.der().clone()
+        };
+        let (early, late) = (certificate(2030), certificate(2040));
+        let start_of_2030 = 1_893_456_000;
+        for chain in [&[early.clone(), late.clone()][..], &[late.clone(), early]] {
+            assert_eq!(expiry(chain), Some(start_of_2030));
+        }
+        assert_eq!(expiry(&[late]), Some(2_208_988_800));
+        assert_eq!(expiry(&[CertificateDer::from(vec![0x30, 0x82])]), None);
+    }
 }

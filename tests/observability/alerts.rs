@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tickcast::clock::Clock;
 use tickcast::load::{Plan, TopicChoice, run};
 
 use crate::prometheus::{Feed, Prometheus, exclusive, is_installed, path};
@@ -198,9 +199,13 @@ fn rejected_configs_and_certificates_raise_alerts() -> Result<()> {
         folder.path().join("cert.pem"),
         folder.path().join("key.pem"),
     );
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    std::fs::write(&certificate, made.cert.pem())?;
-    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?;
+    let now = Clock::start().now();
+    let tomorrow = Duration::from_nanos(now.0) + Duration::from_secs(86_400);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + tomorrow;
+    let own = rcgen::KeyPair::generate()?;
+    std::fs::write(&certificate, params.self_signed(&own)?.pem())?;
+    std::fs::write(&key, own.serialize_pem())?;
     let config = format!(
         "sources: [{{name: sim, kind: sim, instruments: [{{symbol: A, start: 100}}]}}]
 tls: {{listen: 127.0.0.1:0, certificate: {}, key: {}}}",
@@ -235,6 +240,7 @@ tls: {{listen: 127.0.0.1:0, certificate: {}, key: {}}}",
             .trim_end_matches("/metrics")
             .parse()?;
         let prometheus = Prometheus::start(admin)?;
+        prometheus.alert("TickcastCertificateExpiresSoon")?;
         std::fs::write(&certificate, "no certificate")?;
         prometheus.alert("TickcastCertificateReloadFailed")?;
         std::fs::write(&file, "sources: []")?;

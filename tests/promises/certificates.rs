@@ -40,11 +40,17 @@ impl Certificates {
 
     /// Signs a new certificate for `localhost` and writes it to `NAME.key` and `NAME.pem`.
     pub(crate) fn renew(&self, name: &str) -> Result<Fingerprint> {
+        self.renew_until(name, 4096)
+    }
+
+    /// As `renew`, valid until the start of a year.
+    pub(crate) fn renew_until(&self, name: &str, year: i32) -> Result<Fingerprint> {
         let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.authority)?;
         replace(&self.path(&format!("{name}.key")), &key.serialize_pem())?;

@@ -178,12 +178,18 @@ async fn certificates_are_replaced_without_disconnecting_anybody() -> Result<()>
     before.subscribe(subscribe(&["trade:*"])).await?;
     before.events(10).await?;
 
-    let new = certificates.renew("server")?;
+    let expires = |feed: &Feed| feed.metric("tickcast_tls_certificate_expiry_timestamp_seconds");
+    let start_of_4096 = 67_090_118_400.0;
+    assert!((expires(&feed) - start_of_4096).abs() < 1.0);
+
+    let new = certificates.renew_until("server", 2100)?;
     let pinned = ClientTls::new(&Trust::Fingerprint(new))?;
     feed.until("the new certificate", |feed| {
         feed.counted("tls_reloads", "applied") >= 1
     })
     .await?;
+    let start_of_2100 = 4_102_444_800.0;
+    assert!((expires(&feed) - start_of_2100).abs() < 1.0);
     connect(&feed, &pinned, Encoding::Json).await?;
 
     replace(&certificates.path("server.pem"), "no certificate")?;
