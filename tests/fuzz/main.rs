@@ -82,3 +82,8 @@ fn derived_events_are_consistent_for_extreme_values() {
 fn sessions_act_on_subscribed_topics_only_in_linear_time() {
     fuzz(&harness::session::TARGET);
 }
+
+#[test]
+fn only_the_right_key_and_signed_tokens_with_valid_claims_are_accepted() {
+    fuzz(&harness::tokens::TARGET);
+}

@@ -15,6 +15,7 @@ pub(crate) mod scan;
 pub(crate) mod server_message;
 pub(crate) mod session;
 pub(crate) mod state;
+pub(crate) mod tokens;
 pub(crate) mod values;
 pub(crate) mod web;
 
