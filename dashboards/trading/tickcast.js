@@ -124,13 +124,16 @@ import { Decoder, Encoder } from "./vendor/msgpack.js";
  * @typedef {object} Options
  * @property {"msgpack" | "json"} [encoding] default `msgpack`
  * @property {any} [WebSocket] a constructor like the browser's; needed where there is none (Node 20: of the package `ws`)
+ * @property {string | (() => string | Promise<string>)} [token] key or JSON Web Token for a server with authentication. A function is called for each
+ *     connection and before the token ends; "": none, for what the server shows to everybody
  * @property {boolean} [hiddenTab] whether a hidden tab falls back to one event a second and topic, and no trades; default: where there is a document
  */
 
 /**
  * Events of the connection, by name.
  * @typedef {object} FeedEvents
- * @property {{state: State, reason: string, retryMs: number | null}} state the connection's state changed; `reason`: as far as it is known
+ * @property {{state: State, reason: string, retryMs: number | null, code: number | null}} state the connection's state changed; `reason`: as far as
+ *     it is known; `code`: of the protocol, 401 or 402 for a missing or refused token
  * @property {any} welcome the server's first message of a connection
  * @property {{level: "ok" | "warn" | "degraded", queued_bytes: number, behind_ms: number}} lag this client is late, or no longer
  * @property {{delivered: number, merged: number, lost: number, queued_bytes: number, agrees: boolean}} heartbeat the server's account of the
@@ -145,8 +148,14 @@ const PING_EVERY_MS = 5000;
 const FIRST_PINGS = 4;
 const RETRY_FIRST_MS = 1000;
 const RETRY_LONGEST_MS = 30000;
+/** The token is read again at this interval until it is another one. */
+const RENEW_EVERY_MS = 1000;
 /** Silence of so many heartbeats means that the connection is dead. */
 const HEARTBEATS_MISSED = 4;
+/** Codes of the protocol for a missing token, and for one that is wrong or has ended. */
+const AUTH_REQUIRED = 401, AUTH_FAILED = 402;
+/** @param {string} reason */
+const refusal = (reason) => Object.assign(new Error(reason), { code: 4000 + AUTH_REQUIRED });
 /** Final without a `bye`: the protocol's own list. */
 const isFinal = (/** @type {number} */ code) => (code >= 4400 && code <= 4404) || code === 1002 || code === 1007 || code === 1009;
 
@@ -435,6 +444,11 @@ export class Feed {
   #latencies = new Latencies();
   #isHidden = false;
   #wasClosed = false;
+  /** @type {Options["token"]} */ #token;
+  /** Token of this connection. */ #presented = "";
+  /** Token that the server refused, or that has ended. */ #refused = "";
+  /** Number of attempts to connect. */ #opening = 0;
+  /** @type {any} */ #renewTimer = null;
   /** @type {(() => void) | null} */ #unwatch = null;
   /** Calls of handlers, in order: made once the whole message is accounted for, so that no handler can disturb the account.
    * @type {(() => void)[]} */ #calls = [];
@@ -460,6 +474,7 @@ export class Feed {
     this.connection = { delivered: 0, merged: 0, lost: 0 };
     /** While true, silence is not taken for a dead connection: for those who slow themselves down. */
     this.isPatient = false;
+    this.#token = options.token;
     if (options.hiddenTab ?? typeof document !== "undefined") this.#watchTab();
     this.#open();
   }
@@ -504,7 +519,7 @@ export class Feed {
     const query = `topics=${topics.map(encodeURIComponent).join(",")}${events === undefined ? "" : `&events=${events}`}`;
     // Beside the feed, so that both may lie under a proxy's path prefix.
     const address = new URL(`snapshot?${query}`, this.url.replace(/^ws/, "http"));
-    const answer = await fetch(address);
+    const answer = await fetch(address, this.#presented ? { headers: { authorization: `Bearer ${this.#presented}` } } : {});
     if (!answer.ok) throw new Error(`${address.pathname}: ${answer.status} ${await answer.text()}`);
     return answer.json();
   }
@@ -543,9 +558,9 @@ export class Feed {
     return this.welcome === null ? null : clockMs() - this.#heardAt;
   }
 
-  /** Tries at once, while it waits for the next attempt. */
+  /** Tries at once, while it waits for the next attempt, or after the server has closed for good: with another token, say. */
   retry() {
-    if (this.state !== "waiting") return;
+    if (this.#wasClosed || (this.state !== "waiting" && this.state !== "closed")) return;
     clearTimeout(this.#retryTimer);
     this.#open();
   }
@@ -554,6 +569,7 @@ export class Feed {
   close() {
     this.#wasClosed = true;
     this.#unwatch?.();
+    this.#opening += 1;
     clearTimeout(this.#retryTimer);
     if (this.#socket) this.#socket.close(1000);
     else this.#turn("closed", "closed by this client");
@@ -563,13 +579,72 @@ export class Feed {
 
   #open() {
     this.#turn("connecting", "");
-    const socket = new this.#makeSocket(this.url, [`tickcast.v1.${this.encoding}`]);
+    this.#bye = null;
+    this.#opening += 1;
+    if (this.#token === undefined) return this.#openSocket(this.url);
+    const attempt = this.#opening;
+    const isCurrent = () => attempt === this.#opening;
+    this.#admittedUrl().then(
+      (url) => { if (isCurrent()) this.#openSocket(url); },
+      (error) => { if (isCurrent()) this.#ended(error.code ?? 1006, error.message); },
+    );
+  }
+
+  /** @param {string} url */
+  #openSocket(url) {
+    const socket = new this.#makeSocket(url, [`tickcast.v1.${this.encoding}`]);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
-    this.#bye = null;
     socket.onmessage = (/** @type {any} */ message) => { if (socket === this.#socket) this.#receive(message.data); };
     socket.onerror = () => {};
     socket.onclose = (/** @type {any} */ close) => { if (socket === this.#socket) this.#ended(close.code, String(close.reason ?? "")); };
+  }
+
+  // --- The token ---
+
+  /** The feed's address with a one-use ticket: browsers can set no header on a handshake, and proxies log the token of an address. */
+  async #admittedUrl() {
+    this.#presented = "";
+    const token = await this.#readToken();
+    if (token === "") return this.url;
+    if (token === this.#refused) throw refusal("the token has ended or was refused; give another one");
+    const answer = await fetch(new URL("ticket", this.url.replace(/^ws/, "http")), { method: "POST", headers: { authorization: `Bearer ${token}` } });
+    // A server without authentication has no tickets.
+    if (answer.status === 404) return this.url;
+    if (!answer.ok) {
+      const reason = (await answer.text()).trim();
+      if (answer.status !== 401) throw new Error(`no ticket: ${answer.status} ${reason}`);
+      this.#refused = token;
+      throw refusal(reason);
+    }
+    this.#presented = token;
+    const url = new URL(this.url);
+    url.searchParams.set("ticket", (await answer.json()).ticket);
+    return url.href;
+  }
+
+  async #readToken() {
+    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+    return token ?? "";
+  }
+
+  /** Presents another token before this connection's own one ends, as soon as there is one. */
+  async #renew() {
+    if (typeof this.#token !== "function") return;
+    const attempt = this.#opening;
+    let token = "";
+    try {
+      token = await this.#readToken();
+    } catch (error) {
+      report(error);
+    }
+    if (this.state !== "open" || attempt !== this.#opening) return;
+    if (token === "" || token === this.#presented) {
+      this.#renewTimer = setTimeout(() => this.#renew(), RENEW_EVERY_MS);
+      return;
+    }
+    this.#presented = token;
+    this.#ask({ op: "auth", token }).catch(() => {});
   }
 
   /** @param {number} code @param {string} reason */
@@ -577,6 +652,7 @@ export class Feed {
     this.#socket = null;
     clearInterval(this.#beat);
     clearTimeout(this.#queueTimer);
+    clearTimeout(this.#renewTimer);
     for (const [topic, { epoch, head }] of this.#accounts) this.#places.set(topic, { epoch, seq: head });
     this.#accounts.clear();
     this.#queue = [];
@@ -587,13 +663,18 @@ export class Feed {
     const bye = this.#bye;
     const why = this.#why(this.state === "open", bye?.message ?? reason);
     if (this.#wasClosed) return this.#turn("closed", "closed by this client");
-    if (bye ? !bye.reconnect : isFinal(code)) return this.#turn("closed", why);
+    const reasonCode = bye?.code ?? (code >= 4400 && code < 4500 ? code - 4000 : null);
+    const isUnauthenticated = reasonCode === AUTH_FAILED;
+    if (isUnauthenticated) this.#refused = this.#presented;
+    // The function may return another token; the same one is not presented again.
+    const renews = isUnauthenticated && typeof this.#token === "function" && this.#presented !== "";
+    if (!renews && (bye ? !bye.reconnect : isFinal(code))) return this.#turn("closed", why, null, reasonCode);
     const cap = Math.min(RETRY_LONGEST_MS, RETRY_FIRST_MS * 2 ** this.#attempt);
     // A slot that the server gave is this client's own; a little is added lest two who share it meet.
-    const wait = bye?.after_ms !== undefined ? bye.after_ms + Math.random() * 50 : Math.random() * cap;
+    const wait = renews ? 0 : bye?.after_ms !== undefined ? bye.after_ms + Math.random() * 50 : Math.random() * cap;
     this.#attempt += 1;
     this.#retryTimer = setTimeout(() => this.#open(), wait);
-    this.#turn("waiting", why, Math.round(wait));
+    this.#turn("waiting", why, Math.round(wait), reasonCode);
   }
 
   /** The reason of a lost connection; that of an open one holds while attempts to open another fail for no known reason.
@@ -604,10 +685,10 @@ export class Feed {
     return this.#lostBecause ? `${this.#lostBecause}; server unreachable` : "server unreachable";
   }
 
-  /** @param {State} state @param {string} reason @param {number | null} [retryMs] */
-  #turn(state, reason, retryMs = null) {
+  /** @param {State} state @param {string} reason @param {number | null} [retryMs] @param {number | null} [code] */
+  #turn(state, reason, retryMs = null, code = null) {
     this.state = state;
-    this.#tell("state", { state, reason, retryMs });
+    this.#tell("state", { state, reason, retryMs, code });
   }
 
   /** @template {keyof FeedEvents} K @param {K} name @param {FeedEvents[K]} told */
@@ -652,6 +733,11 @@ export class Feed {
 
   /** @param {any} welcome */
   #begin(welcome) {
+    if (welcome.auth === "required") {
+      const socket = this.#socket;
+      this.#ended(4000 + AUTH_REQUIRED, "the server requires a token");
+      return socket.close(1000);
+    }
     this.welcome = welcome;
     this.counts.connections += 1;
     this.#lostBecause = "";
@@ -1038,6 +1124,8 @@ export class Feed {
       }, error.retry_ms ?? 1000);
       return;
     }
+    // The token ends in a minute.
+    if (error.code === AUTH_FAILED && (error.id ?? null) === null) this.#renew();
     this.#asked.delete(error.id);
     asked?.failed?.(Object.assign(new Error(error.message), { code: error.code }));
     this.#tell("error", error);

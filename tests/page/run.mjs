@@ -2,6 +2,7 @@
 
 import "./screen.mjs";
 import "./connection.mjs";
+import "./token.mjs";
 import "./honest.mjs";
 import "./looks.mjs";
 import "./examples.mjs";

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::harness::Stopwatch;
-use crate::terminal::serve;
+use crate::terminal::{Served, serve};
 
 /// Code block of the README in a language, with the feed's address.
 fn block(language: &str) -> Result<String> {
@@ -156,6 +156,11 @@ fn the_client_of_the_rust_guide_resumes_after_a_disconnect() -> Result<()> {
 
 /// Runs a program of `tests/page/` in Node against a market, once in each encoding.
 fn runs_in_node(program: &str, serving: &[&str]) -> Result<()> {
+    runs_in_node_with(program, serving, &[])
+}
+
+/// Like [`runs_in_node`], with further arguments for the program.
+fn runs_in_node_with(program: &str, serving: &[&str], more: &[&str]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !root.join("tests/.deps/node_modules/ws").exists() {
         anyhow::ensure!(
@@ -171,6 +176,7 @@ fn runs_in_node(program: &str, serving: &[&str]) -> Result<()> {
         let ran = node
             .arg(root.join("tests/page").join(program))
             .args([served.address.as_str(), encoding])
+            .args(more)
             .output()?;
         assert_eq!(
             String::from_utf8_lossy(&ran.stdout),
@@ -195,6 +201,97 @@ fn a_throwing_handler_affects_neither_the_account_nor_other_handlers() -> Result
         "handlers.mjs",
         &["--sim-instruments", "50", "--sim-every", "200ms"],
     )
+}
+
+/// Renews its token, resumes after its end, and reports the reasons of refusals, in both encodings.
+#[test]
+fn the_browser_client_presents_and_renews_its_token() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("feeds.yaml");
+    let text = crate::auth::with_jwt(folder.path(), ", failures_per_minute: 1000")?;
+    std::fs::write(&config, text)?;
+    let config = config.display().to_string();
+    let secret = std::fs::read_to_string(folder.path().join("secret"))?;
+    runs_in_node_with("token_client.mjs", &["--config", &config], &[&secret])
+}
+
+/// Code block of a guide that presents a token.
+fn block_with_token(page: &str, language: &str) -> Result<String> {
+    let blocks = page.split("```").skip(1).step_by(2);
+    let mut found = blocks.filter_map(|block| block.strip_prefix(language));
+    let found = found.find(|block| block.contains("TICKCAST_TOKEN"));
+    Ok(found.context("a block with a token")?.trim().to_owned())
+}
+
+/// Server whose clients present the key `desk.canary`, and its folder.
+fn serve_with_key() -> Result<(Served, tempfile::TempDir)> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("feeds.yaml");
+    let hash = crate::auth::sha256("canary");
+    let auth = format!(
+        "roles: {{reader: {{topics: [\"*\"]}}}}\n\
+         auth: {{scheme: keys, keys: [{{id: desk, sha256: {hash}, role: reader}}]}}"
+    );
+    std::fs::write(&config, crate::harness::market(2, 200, &auth))?;
+    let served = serve(&["--config", &config.display().to_string()])?;
+    Ok((served, folder))
+}
+
+/// Output of a client with some data of the first instrument.
+fn has_data(lines: &str) -> bool {
+    lines.lines().count() >= 10 && lines.contains("S1")
+}
+
+#[test]
+fn the_clients_of_the_guides_present_their_token() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (python, deps) = (
+        root.join("tests/.deps/python/bin/python"),
+        root.join("tests/.deps/node_modules"),
+    );
+    if !is_installed(&python)? || !is_installed(&deps.join("ws"))? {
+        return Ok(());
+    }
+    let (served, folder) = serve_with_key()?;
+    let write = |name: &str, page: &str, language: &str| -> Result<()> {
+        let code = block_with_token(page, language)?.replace("127.0.0.1:8080", &served.address);
+        Ok(std::fs::write(folder.path().join(name), code)?)
+    };
+    write(
+        "client.py",
+        include_str!("../../docs/clients/python.md"),
+        "python",
+    )?;
+    write(
+        "client.mjs",
+        include_str!("../../docs/client.md"),
+        "javascript",
+    )?;
+    let module = root.join("dashboards/trading");
+    for name in ["tickcast.js", "vendor"] {
+        std::os::unix::fs::symlink(module.join(name), folder.path().join(name))?;
+    }
+    std::fs::write(folder.path().join("package.json"), r#"{"type": "module"}"#)?;
+    std::os::unix::fs::symlink(deps, folder.path().join("node_modules"))?;
+    for (program, file) in [
+        (python.as_path(), "client.py"),
+        (Path::new("node"), "client.mjs"),
+    ] {
+        let mut client = Command::new(program);
+        client.arg(file).current_dir(folder.path());
+        client.env("TICKCAST_TOKEN", "desk.canary");
+        run_until(&mut client, has_data)?;
+    }
+    let example = Path::new(env!("CARGO_BIN_EXE_tickcast")).with_file_name("examples");
+    let example = example.join("subscribe");
+    if example.exists() {
+        let token = folder.path().join("token");
+        std::fs::write(&token, "desk.canary\n")?;
+        let mut client = Command::new(example);
+        client.arg(&served.address).arg(token);
+        run_until(&mut client, has_data)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@ import { Market } from "./market.js";
 import { Note, show } from "./notes.js";
 import { INTERVALS, keepList, load, ownList, save } from "./prefs.js";
 import { PausableSocket } from "./socket.js";
+import { askForToken, token } from "./token.js";
 import { Watchlist } from "./watchlist.js";
 
 const REFRESH_EVERY_MS = 500;
@@ -17,7 +18,8 @@ const MODE_TITLES = { raw: "raw", conflate: "conflated", "100ms": "100 ms" };
 const prefs = load();
 const encoding = new URL(location.href).searchParams.get("encoding") === "json" ? "json" : "msgpack";
 // The feed is served next to the page, also under a proxy's path prefix.
-const feed = connect(new URL("../v1/feed", import.meta.url).href.replace(/^http/, "ws"), { encoding, WebSocket: PausableSocket });
+const feed = connect(new URL("../v1/feed", import.meta.url).href.replace(/^http/, "ws"), { encoding, token, WebSocket: PausableSocket });
+askForToken(feed);
 const note = new Note(byId("watch-note"));
 const market = new Market(feed, prefs.symbols, prefs.modes, (text) => note.say(text));
 const instrument = new InstrumentPanel(feed, market, prefs);
@@ -173,7 +175,7 @@ byId("help-toggle").addEventListener("click", () => help.showModal());
 
 document.addEventListener("keydown", (key) => {
   const isTyping = key.target instanceof HTMLInputElement;
-  if (isTyping || key.ctrlKey || key.metaKey || key.altKey || help.open) return;
+  if (isTyping || key.ctrlKey || key.metaKey || key.altKey || help.open || byId("token").hasAttribute("open")) return;
   const chosen = INTERVALS[Number(key.key) - 1];
   /** @type {Record<string, () => void>} */
   const does = {
