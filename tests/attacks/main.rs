@@ -8,6 +8,7 @@ mod connections;
 mod frames;
 mod half_open;
 mod heads;
+mod herd;
 mod kills;
 mod pairs;
 mod panics;
