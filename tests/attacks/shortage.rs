@@ -19,6 +19,21 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 }
 
+/// Connects until the feed's port answers with a status.
+async fn until_status(target: &Target, status: &str) -> Result<()> {
+    let asking = async {
+        loop {
+            // A reset is a refusal that has overtaken its response.
+            let response = exchange(target.feed, get("/healthz").as_bytes()).await;
+            if response.is_ok_and(|response| response.get(9..12) == Some(status)) {
+                return;
+            }
+        }
+    };
+    let asked = tokio::time::timeout(DEADLINE, asking).await;
+    asked.with_context(|| format!("no response {status}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn near_the_memory_limit_new_clients_are_refused_and_others_served() -> Result<()> {
     let target = Target::start(&market("limits: {memory: auto}"))?;
@@ -35,13 +50,7 @@ async fn near_the_memory_limit_new_clients_are_refused_and_others_served() -> Re
             .await?;
         let limit = target.metric("tickcast_memory_limit_bytes", "").await?;
         ensure!((limit - 16.0 * 1024.0 * 1024.0).abs() < 1.0, "{limit}");
-        let mut status = 200;
-        while status != 503 {
-            // A reset is a refusal that has overtaken its response.
-            let response = exchange(target.feed, get("/healthz").as_bytes()).await;
-            let response = response.unwrap_or_default();
-            status = response.get(9..12).unwrap_or("0").parse()?;
-        }
+        until_status(&target, "503").await?;
         let response = exchange(target.admin, get("/healthz").as_bytes()).await?;
         ensure!(response.starts_with("HTTP/1.1 200 "), "{response}");
         ensure!(target.metric("tickcast_connections", "").await? >= 3.0);
@@ -51,11 +60,7 @@ async fn near_the_memory_limit_new_clients_are_refused_and_others_served() -> Re
         ensure!(holders > 0.0, "{holders}");
         // With the limit as before, clients are accepted again.
         target.reconfigure(&market("limits: {memory: auto}"))?;
-        while status != 200 {
-            let response = exchange(target.feed, get("/healthz").as_bytes()).await;
-            let response = response.unwrap_or_default();
-            status = response.get(9..12).unwrap_or("0").parse()?;
-        }
+        until_status(&target, "200").await?;
         drop(held);
         Ok(())
     };
