@@ -224,6 +224,7 @@ fn outbox(criterion: &mut Criterion) {
     replica.apply(
         &LogItem::Topics {
             new: 0..catalog.len() as u32,
+            instruments: Vec::new(),
             restored: Vec::new(),
         },
         &catalog,

@@ -66,6 +66,7 @@ impl Rig {
         );
         let topics = LogItem::Topics {
             new: 0..catalog.len() as u32,
+            instruments: Vec::new(),
             restored: Vec::new(),
         };
         replica.apply(&topics, catalog);

@@ -35,7 +35,7 @@ impl Bus {
             self.sources.push(spec);
             // Readers must know the name of the source before its first event.
             let none = self.out.catalog.len() as u32;
-            self.out.announce(none..none, Vec::new());
+            self.out.announce(none..none, Vec::new(), Vec::new());
             return;
         }
         self.sources[at] = spec;
@@ -68,6 +68,10 @@ impl Bus {
         for id in &moved {
             self.out.catalog().move_to(*id, source);
         }
+        self.out.push(LogItem::Moved {
+            instruments: moved.iter().copied().collect(),
+            source,
+        });
         let topics = self.derive.move_to(&moved, source.0 as usize);
         self.begin_epochs(topics);
     }
@@ -149,8 +153,9 @@ impl Bus {
         let restored = self.heritage.take(&self.out.catalog, &added);
         self.log_refused(source, &symbols, &added);
         claimed.extend(added.iter().flatten());
+        let announced = added.iter().flatten().copied().collect();
         self.instruments[at].extend(added);
-        self.out.announce(topics, restored);
+        self.out.announce(topics, announced, restored);
         returned.retain(|id| self.out.catalog.is_there(*id));
         if !returned.is_empty() {
             self.out.push(LogItem::Returned(returned));

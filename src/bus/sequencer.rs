@@ -85,19 +85,30 @@ impl Sequencer {
     pub(super) fn announce(
         &mut self,
         new: Range<u32>,
+        instruments: Vec<InstrumentId>,
         restored: Vec<(TopicId, Arc<RestoredTopic>)>,
     ) {
-        let item = LogItem::Topics { new, restored };
+        let item = LogItem::Topics {
+            instruments,
+            new,
+            restored,
+        };
         self.replica.apply(&item, &self.catalog);
         let known = self.topics_at.and_then(|at| self.items.get_mut(at));
         match (known, item) {
             (
                 Some(LogItem::Topics {
+                    instruments: announced,
                     new: known,
                     restored: before,
                 }),
-                LogItem::Topics { new, restored },
+                LogItem::Topics {
+                    instruments,
+                    new,
+                    restored,
+                },
             ) => {
+                announced.extend(instruments);
                 known.end = new.end;
                 before.extend(restored);
             }

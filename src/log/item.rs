@@ -21,8 +21,10 @@ pub struct SourceCondition {
 pub enum LogItem {
     /// An event of a topic.
     Event(Event),
-    /// New topics, which the catalog of the batch contains.
+    /// Announced instruments and their new topics, which the catalog of the batch contains.
     Topics {
+        /// Announced instruments, whether new, described again or listed again.
+        instruments: Vec<InstrumentId>,
         /// Range of topic numbers.
         new: Range<u32>,
         /// New topics with state restored from a previous run of the server.
@@ -34,6 +36,13 @@ pub enum LogItem {
     Removed(Vec<InstrumentId>),
     /// Previously removed instruments that are listed again.
     Returned(Vec<InstrumentId>),
+    /// Instruments move to another source; their topics begin new epochs.
+    Moved {
+        /// Numbers of the instruments.
+        instruments: Vec<InstrumentId>,
+        /// Source of the instruments from this item on.
+        source: SourceId,
+    },
     /// A topic begins a new epoch at sequence number 0.
     Epoch {
         /// Number of the topic.

@@ -100,7 +100,7 @@ impl Replica {
     pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
         match item {
             LogItem::Event(event) => self.take(event),
-            LogItem::Topics { new, restored } => {
+            LogItem::Topics { new, restored, .. } => {
                 self.catalog = Arc::clone(catalog);
                 let fresh = new.clone().map(|id| {
                     TopicState::new(self.origin, catalog.topic(TopicId(id)).topic.channel)
@@ -118,7 +118,10 @@ impl Replica {
                 }
                 self.sources.resize(catalog.sources().len(), None);
             }
-            LogItem::Instruments(_) | LogItem::Removed(_) | LogItem::Returned(_) => {
+            LogItem::Instruments(_)
+            | LogItem::Removed(_)
+            | LogItem::Returned(_)
+            | LogItem::Moved { .. } => {
                 self.catalog = Arc::clone(catalog);
             }
             LogItem::Epoch { topic, epoch } => {
@@ -367,8 +370,15 @@ mod tests {
         let (a, b) = (quote("A"), quote("B"));
         let new = 0..catalog.len() as u32;
         let catalog = Arc::new(catalog);
-        let restored = Vec::new();
-        replica.apply(&LogItem::Topics { new, restored }, &catalog);
+        let (instruments, restored) = (Vec::new(), Vec::new());
+        replica.apply(
+            &LogItem::Topics {
+                instruments,
+                new,
+                restored,
+            },
+            &catalog,
+        );
         let mut publish = |topic, seq, second: u64| {
             let tx = UnixNanos(second * 1_000_000_000);
             let (bid, ask) = (None, None);

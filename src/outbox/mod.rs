@@ -57,7 +57,7 @@
 //! # let catalog = Arc::new(catalog);
 //! # let history = HistoryLimits { events: 1000, bytes: 1 << 20, age: Duration::from_secs(60) };
 //! # let mut replica = Replica::new(Epoch { origin: 7, generation: 0 }, history);
-//! # replica.apply(&LogItem::Topics { new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
+//! # replica.apply(&LogItem::Topics { instruments: Vec::new(), new: 0..catalog.len() as u32, restored: Vec::new() }, &catalog);
 //! # let topic = catalog.find(&tickcast::topic::Topic {
 //! #     channel: tickcast::topic::Channel::Trade, symbol: Symbol::new("BTC-USD")?,
 //! # }).ok_or("a topic")?;

@@ -83,6 +83,7 @@ impl Rig {
         let new = first..catalog.len() as u32;
         let item = LogItem::Topics {
             new: new.clone(),
+            instruments: Vec::new(),
             restored: Vec::new(),
         };
         self.replica.apply(&item, &Arc::new(catalog));

@@ -57,6 +57,7 @@ impl Shard {
                     self.feed.replica.apply(item, &batch.catalog);
                     self.notify_of_instruments(&batch.catalog, ids);
                 }
+                LogItem::Moved { .. } => self.feed.replica.apply(item, &batch.catalog),
                 LogItem::Epoch { topic, epoch } => self.route_epoch(batch, item, *topic, *epoch),
                 LogItem::Missed { topic, .. } => self.route_source_gap(batch, item, *topic),
                 LogItem::Source { source, condition } => {

@@ -199,8 +199,15 @@ mod tests {
             history,
         );
         let new = 0..catalog.len() as u32;
-        let restored = Vec::new();
-        replica.apply(&LogItem::Topics { new, restored }, &Arc::new(catalog));
+        let (instruments, restored) = (Vec::new(), Vec::new());
+        replica.apply(
+            &LogItem::Topics {
+                instruments,
+                new,
+                restored,
+            },
+            &Arc::new(catalog),
+        );
         replica
     }
 

@@ -91,6 +91,7 @@ impl TruthReader {
                 LogItem::Instruments(_)
                 | LogItem::Removed(_)
                 | LogItem::Returned(_)
+                | LogItem::Moved { .. }
                 | LogItem::Missed { .. }
                 | LogItem::Source { .. } => {}
             }

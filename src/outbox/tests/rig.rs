@@ -98,6 +98,7 @@ impl Rig {
         };
         let topics = LogItem::Topics {
             new: 0..catalog.len() as u32,
+            instruments: Vec::new(),
             restored: Vec::new(),
         };
         let (mut bus, mut replica) = (Replica::new(origin, history), Replica::new(origin, history));

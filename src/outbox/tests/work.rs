@@ -56,8 +56,15 @@ fn flushes(instruments: usize, ask: impl Fn(&mut Outbox, &mut View<'_>)) -> Vec<
         history,
     );
     let new = 0..catalog.len() as u32;
-    let restored = Vec::new();
-    replica.apply(&LogItem::Topics { new, restored }, &catalog);
+    let (instruments, restored) = (Vec::new(), Vec::new());
+    replica.apply(
+        &LogItem::Topics {
+            instruments,
+            new,
+            restored,
+        },
+        &catalog,
+    );
     let (mut newest, mut timers) = (LastValueCache::default(), Vec::new());
     let mut counts = Counts::default();
     let mut view = View {

@@ -88,6 +88,7 @@ fn replica() -> Replica {
     let mut replica = Replica::new(epoch, history);
     let topics = LogItem::Topics {
         new: 0..catalog.len() as u32,
+        instruments: Vec::new(),
         restored: Vec::new(),
     };
     replica.apply(&topics, &Arc::new(catalog));
