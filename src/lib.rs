@@ -172,6 +172,11 @@ mod app;
 pub mod app;
 
 #[cfg(not(feature = "internals"))]
+mod cluster;
+#[cfg(feature = "internals")]
+pub mod cluster;
+
+#[cfg(not(feature = "internals"))]
 mod config;
 #[cfg(feature = "internals")]
 pub mod config;

@@ -4,6 +4,7 @@
 mod auth;
 mod bounds;
 mod certificates;
+mod cluster;
 mod config_file;
 mod cpus;
 mod file_stamp;
@@ -31,7 +32,9 @@ pub use reload::Reloaded;
 use crate::access::{Entitlements, Principal};
 use crate::bus::{Emitter, SavedState};
 use crate::clock::Clock;
+use crate::cluster::{FollowError, StoreError};
 use crate::config::{AuthFileError, Config};
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::replay::FileReport;
@@ -39,6 +42,8 @@ use crate::server::{Server, Settings};
 use crate::state::StateDir;
 use crate::tls::TlsError;
 use certificates::TlsService;
+pub use cluster::ClusterFailure;
+use cluster::Membership;
 use sources::Sources;
 
 /// Max wait, at a start or a reload, for sources to announce their instruments.
@@ -58,6 +63,15 @@ pub enum StartError {
     /// The files of the authentication cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthFileError),
+    /// Cannot use the NATS servers of the cluster.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Cannot follow the shared log.
+    #[error("cannot follow the shared log: {0}")]
+    Follow(#[from] FollowError),
+    /// A gateway found no record.
+    #[error("the shared log is empty: start a publisher of the cluster first")]
+    EmptyLog,
     /// Cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -97,6 +111,8 @@ pub struct App {
     memory_watch: JoinHandle<()>,
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
+    log: Arc<Log>,
+    cluster: Option<Membership>,
 }
 
 /// Outcome of a server's run.
@@ -106,6 +122,8 @@ pub enum Stopped {
     Complete,
     /// Shutdown without the saved state that `state_dir` requests.
     WithoutState,
+    /// Graceful shutdown, because the server could not be a part of its cluster any more.
+    OutOfCluster,
 }
 
 impl App {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::cluster::Turn;
 use super::config_file::{ConfigReader, ConfigWatch, ReloadError};
 use super::{App, Reloaded, Stopped};
 use crate::config::Config;
@@ -89,6 +90,19 @@ where
             () = stops.next() => break Reload::Stopping,
             _ = hangup.recv() => {}
             () = watch.changed() => {}
+            turn = app.next_turn() => match turn {
+                Turn::Lead(claimed) => {
+                    let leading = Box::pin(app.lead(&claimed));
+                    match unless_stopped(leading, &mut stops, RELOAD_TIMEOUT).await {
+                        Reload::Done => continue,
+                        stopping => break stopping,
+                    }
+                }
+                Turn::Failed(failure) => {
+                    tracing::error!(%failure, "this server can no longer be a part of its cluster");
+                    break Reload::Failed;
+                }
+            },
         }
         let load = load.clone();
         let read = tokio::select! {
@@ -105,6 +119,10 @@ where
     tracing::info!("shutting down; a second signal exits immediately");
     let stopped = match last {
         Reload::Aborted => Stopped::WithoutState,
+        Reload::Failed => {
+            app.stop().await;
+            Stopped::OutOfCluster
+        }
         Reload::Done | Reload::Stopping => tokio::select! {
             stopped = app.stop() => stopped,
             () = stops.next() => Stopped::WithoutState,
@@ -122,6 +140,8 @@ enum Reload {
     Stopping,
     /// The server must stop immediately.
     Aborted,
+    /// The server cannot be a part of its cluster any more.
+    Failed,
 }
 
 /// Completes a reload, so that no source is left half-started: after a stop signal within

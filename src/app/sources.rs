@@ -27,7 +27,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A running or ended source.
 #[derive(Debug)]
 struct RunningSource {
-    config: SourceConfig,
+    name: Arc<str>,
+    /// Checksum of its config.
+    checksum: Bytes,
+    /// False once its instruments have been removed.
+    is_listed: bool,
     stop: watch::Sender<bool>,
     task: Option<JoinHandle<Option<Vec<u8>>>>,
     status: Arc<SourceStatus>,
@@ -93,7 +97,7 @@ impl Sources {
         self.runs
             .iter()
             .filter(|run| run.task.is_some())
-            .map(|run| (Arc::clone(&run.config.name), Arc::clone(&run.status)))
+            .map(|run| (Arc::clone(&run.name), Arc::clone(&run.status)))
             .collect()
     }
 
@@ -112,6 +116,23 @@ impl Sources {
     pub(super) fn start(&mut self, config: SourceConfig, position: Option<Vec<u8>>) {
         let run = self.run(self.runs.len(), config, position);
         self.runs.push(run);
+    }
+
+    /// Takes over the sources of a log that another server has written; they do not run until
+    /// [`Self::reload`] starts or removes them.
+    pub(super) fn adopt(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            self.demand.push(Arc::default());
+            self.runs.push(RunningSource {
+                name: Arc::clone(name),
+                checksum: Bytes::new(),
+                is_listed: true,
+                stop: watch::Sender::new(false),
+                task: None,
+                status: Arc::new(SourceStatus::new(false, self.metrics.rule_counters(name))),
+                push: None,
+            });
+        }
     }
 
     fn run(&self, at: usize, config: SourceConfig, position: Option<Vec<u8>>) -> RunningSource {
@@ -158,7 +179,9 @@ impl Sources {
             seed: config.seed(),
         };
         RunningSource {
-            config,
+            name: Arc::clone(&config.name),
+            checksum: checksum_of(&config),
+            is_listed: true,
             stop,
             task: Some(tokio::spawn(supervise(task, source))),
             status,
@@ -178,7 +201,7 @@ impl Sources {
     }
 
     fn index_of(&self, name: &str) -> Option<usize> {
-        self.runs.iter().position(|run| *run.config.name == *name)
+        self.runs.iter().position(|run| *run.name == *name)
     }
 
     /// Applies a new config: restarts changed sources, starts new ones and stops removed ones.
@@ -193,10 +216,11 @@ impl Sources {
             .emit(&mut vec![Emit::Expect(Arc::new(expected))])
             .await;
         for at in 0..self.runs.len() {
-            let name = Arc::clone(&self.runs[at].config.name);
-            if self.runs[at].task.is_some() && !config.iter().any(|source| source.name == name) {
+            let name = Arc::clone(&self.runs[at].name);
+            if self.runs[at].is_listed && !config.iter().any(|source| source.name == name) {
                 self.runs[at].stop().await;
                 self.runs[at].push = None;
+                self.runs[at].is_listed = false;
                 self.bus
                     .of(SourceId(at as u16))
                     .emit(&mut vec![Emit::Retire])
@@ -210,9 +234,7 @@ impl Sources {
             if let Some(run) = before {
                 run.status.faults.set_open(source.takes_faults);
             }
-            if before.is_some_and(|run| {
-                run.task.is_some() && checksum_of(&run.config) == checksum_of(source)
-            }) {
+            if before.is_some_and(|run| run.task.is_some() && run.checksum == checksum_of(source)) {
                 continue;
             }
             if let Some(at) = at {
@@ -243,8 +265,8 @@ impl Sources {
         let stop = async |mut run: RunningSource| {
             let position = run.stop().await;
             (
-                run.config.name.to_string(),
-                checksum_of(&run.config),
+                run.name.to_string(),
+                run.checksum,
                 position.map(Bytes::from),
             )
         };

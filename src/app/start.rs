@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::certificates::TlsService;
+use super::cluster::Membership;
 use super::cpus::Pinning;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
@@ -19,7 +20,8 @@ use super::{App, START_TIMEOUT, StartError, auth, entitlements_of, settings_of};
 use crate::auth::{Gate, Policy};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
-use crate::config::{ADMIN_CONNECTIONS, Config, Scheme};
+use crate::cluster::{ClusterSettings, ClusterStatus, Role};
+use crate::config::{ADMIN_CONNECTIONS, Config, Scheme, SourceConfig};
 use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
@@ -29,6 +31,7 @@ use crate::server::{
 };
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
+use crate::state::StateDir;
 
 /// Running bus with the handles that its readers need.
 struct RunningBus {
@@ -66,37 +69,35 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
         let endpoint = tls_service.as_ref().map(|tls| Arc::clone(&tls.endpoint));
-        let state_dir = config
-            .state_dir
-            .as_deref()
-            .map(|folder| open_state_dir(folder, clock, &metrics))
-            .transpose()?;
-        let (state_dir, saved) = state_dir.map_or((None, None), |(dir, saved)| (Some(dir), saved));
-        let (restored, mut positions) = saved.map_or_else(
-            || (RestoredState::default(), Vec::new()),
-            |saved| restored_state(*saved, config),
-        );
-        let bus = start_bus(config, clock, &metrics, restored)?;
-        let mut sources = Sources::new(
-            clock,
-            Arc::clone(&metrics),
-            bus.emitter.clone(),
-            config.sources.len(),
-        );
+        let mut inherited = inherit(config, clock, &metrics)?;
+        let mut cluster = Membership::open(config.cluster.as_ref()).await?;
+        if let Some(cluster) = &cluster {
+            inherited.restored.origin = cluster.origin;
+        }
+        let bus = start_bus(config, clock, &metrics, inherited.restored)?;
+        let own_sources = sources_at_start(config);
+        let emitter = bus.emitter.clone();
+        let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter, own_sources.len());
         let (gate, jobs) = auth::gate(policy);
         let shards = start_shards(config, clock, &bus, &metrics, &sources.demand(), &gate)?;
-        positions.resize(config.sources.len(), None);
-        for (source, position) in config.sources.iter().zip(positions) {
+        if let Some(cluster) = &mut cluster {
+            cluster.follow(clock, &bus.emitter).await?;
+        }
+        let positions = inherited
+            .positions
+            .into_iter()
+            .chain(std::iter::repeat(None));
+        for (source, position) in own_sources.iter().zip(positions) {
             sources.start(source.clone(), position);
         }
         let settings = settings_of(config, &sources);
-        let listener = main_listener(config, feed.as_ref(), endpoint.as_deref())?;
         let shared = Shared {
             clock,
             metrics,
             gate,
-            listener,
+            listener: main_listener(config, feed.as_ref(), endpoint.as_deref())?,
             tls: endpoint,
+            cluster: cluster.as_ref().map(Membership::shared),
         };
         let server = new_server(config, shards, settings, shared);
         auth::spawn(&server, jobs).map_err(StartError::Thread)?;
@@ -117,7 +118,9 @@ impl App {
             time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
             memory_watch: tokio::spawn(watch_memory(Arc::clone(&server), config.queue_bytes)),
             drain: (config.drain_spread, config.drain_deadline),
-            state_dir,
+            state_dir: inherited.state_dir,
+            log: bus.log,
+            cluster,
         };
         app.wait_until_ready(clock).await;
         // Clients that connect earlier wait in the listen backlog: a client that resumes after a
@@ -161,6 +164,40 @@ impl App {
     }
 }
 
+/// Sources that start with the server; those of a cluster start once the server leads it.
+fn sources_at_start(config: &Config) -> &[SourceConfig] {
+    if config.cluster.is_some() {
+        &[]
+    } else {
+        &config.sources
+    }
+}
+
+/// State of the last server.
+#[derive(Default)]
+struct Inherited {
+    state_dir: Option<StateDir>,
+    restored: RestoredState,
+    /// Resume position of each source.
+    positions: Vec<Option<Vec<u8>>>,
+}
+
+fn inherit(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Inherited, StartError> {
+    let Some(folder) = config.state_dir.as_deref() else {
+        return Ok(Inherited::default());
+    };
+    let (dir, saved) = open_state_dir(folder, clock, metrics)?;
+    let (restored, positions) = saved.map_or_else(
+        || (RestoredState::default(), Vec::new()),
+        |saved| restored_state(*saved, config),
+    );
+    Ok(Inherited {
+        state_dir: Some(dir),
+        restored,
+        positions,
+    })
+}
+
 /// Parts of a server that other components share.
 struct Shared {
     clock: Clock,
@@ -168,6 +205,7 @@ struct Shared {
     gate: Arc<Gate>,
     listener: Listener,
     tls: Option<Arc<TlsEndpoint>>,
+    cluster: Option<(Role, Arc<ClusterStatus>)>,
 }
 
 /// State of a server whose sources are starting.
@@ -183,6 +221,7 @@ fn new_server(
         gate,
         listener,
         tls,
+        cluster,
     } = shared;
     Arc::new(Server {
         clock,
@@ -202,6 +241,7 @@ fn new_server(
         gate,
         listener,
         tls,
+        cluster,
         connections: Arc::new(AtomicUsize::new(0)),
         sockets: Arc::new(AtomicUsize::new(0)),
         assigned: AtomicUsize::new(0),
@@ -261,10 +301,12 @@ fn start_bus(
         origin,
         generation: 0,
     };
-    let readers = config.shards + config.roles.delays().len();
+    let is_publisher = |cluster: &ClusterSettings| cluster.role == Role::Publisher;
+    let uplinks = usize::from(config.cluster.as_ref().is_some_and(is_publisher));
+    let readers = config.shards + config.roles.delays().len() + uplinks;
     let log = Log::new(config.log_bytes, readers);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
-    let specs = config.sources.iter().map(spec_of).collect();
+    let specs = sources_at_start(config).iter().map(spec_of).collect();
     let bus = Bus::new(
         clock,
         Arc::clone(&log),

@@ -31,11 +31,18 @@ impl App {
             tracing::warn!("drain.deadline exceeded; disconnecting the remaining clients");
         }
         let sources = self.sources.stop().await;
-        self.bus.stop().await;
+        let cluster = self.cluster;
+        match &cluster {
+            Some(cluster) => cluster.release_late(self.bus.stop()).await,
+            None => self.bus.stop().await,
+        }
         self.time_keeper.abort();
         self.memory_watch.abort();
         let bus_thread = self.bus_thread;
         let bus_state = tokio::task::spawn_blocking(move || bus_thread.join()).await;
+        if let Some(mut cluster) = cluster {
+            cluster.stop().await;
+        }
         if let Some(admin) = self.admin_task {
             admin.abort();
         }

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::SourceSpec;
 use super::derive::SessionSoFar;
 use crate::clock::Clock;
-use crate::log::{Checkpoint, SourceId};
+use crate::log::{Catalog, Checkpoint, LogItem, Pace, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
 use crate::protocol::SourceState;
 use crate::topic::Channel;
@@ -81,8 +81,24 @@ impl MissedKind {
 pub(super) enum Input {
     /// Emitted values, with their source and receive time.
     Emitted(SourceId, Vec<Emit>, UnixNanos),
+    /// Items that another server has numbered.
+    Followed(Followed),
+    /// Start of leading, within the bound; the answer is the number of the first batch of this
+    /// server.
+    Lead(Arc<Pace>, oneshot::Sender<u64>),
     Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
     Stop,
+}
+
+/// Items of a shared log that another server wrote.
+#[derive(Debug)]
+pub(super) struct Followed {
+    /// Items, in order.
+    pub items: Vec<LogItem>,
+    /// Catalog behind the items.
+    pub catalog: Arc<Catalog>,
+    /// Answer: true if the items were published, false if they contradict the state of a topic.
+    pub done: oneshot::Sender<bool>,
 }
 
 /// Maximum number of items per input, which, together with the number of queue entries, bounds the
@@ -199,6 +215,28 @@ impl Emitter {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Input::Checkpoint(reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Publishes items that another server has numbered; returns false if they contradict the
+    /// state of a topic, and `None` once the bus has stopped.
+    pub async fn follow(&self, items: Vec<LogItem>, catalog: Arc<Catalog>) -> Option<bool> {
+        let (done, published) = oneshot::channel();
+        let followed = Followed {
+            items,
+            catalog,
+            done,
+        };
+        self.queue.send(Input::Followed(followed)).await.ok()?;
+        published.await.ok()
+    }
+
+    /// Makes the bus the writer of all topics that it has followed; it waits while `pace` has no
+    /// room. Returns the number of its first batch in the log of this server, or `None` once the
+    /// bus has stopped.
+    pub async fn lead(&self, pace: Arc<Pace>) -> Option<u64> {
+        let (reply, first) = oneshot::channel();
+        self.queue.send(Input::Lead(pace, reply)).await.ok()?;
+        first.await.ok()
     }
 
     /// Stops the bus once it has published what is queued.

@@ -8,6 +8,7 @@
 
 pub mod derive;
 mod emit;
+mod follow;
 mod meters;
 mod ownership;
 mod saved;
@@ -31,7 +32,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::log::{
-    Batch, Checkpoint, InstrumentId, Log, LogItem, NotAdded, SourceCondition, SourceId,
+    Batch, Checkpoint, InstrumentId, Log, LogItem, NotAdded, Pace, SourceCondition, SourceId,
 };
 use crate::market::{Body, Symbol, UnixNanos};
 use crate::metrics::Metrics;
@@ -76,6 +77,10 @@ pub struct Bus {
     free: HashSet<InstrumentId>,
     /// Symbols listed in the config.
     expected: Arc<HashSet<Symbol>>,
+    /// Maximum number of instruments, once this server leads a cluster.
+    instruments_max: Option<usize>,
+    /// Bound of the batches that the log of a cluster does not contain yet.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Bus {
@@ -121,6 +126,8 @@ impl Bus {
             carried_over: HashMap::new(),
             free: HashSet::new(),
             expected: Arc::default(),
+            instruments_max: None,
+            pace: None,
         }
     }
 
@@ -128,6 +135,7 @@ impl Bus {
     /// logged by name.
     pub fn limit_instruments(mut self, instruments_max: usize) -> Self {
         Arc::make_mut(&mut self.out.catalog).limit(instruments_max);
+        self.instruments_max = Some(instruments_max);
         self
     }
 
@@ -181,6 +189,12 @@ impl Bus {
                         self.take(source, emit, received);
                     }
                 }
+                Input::Followed(followed) => self.follow(followed),
+                Input::Lead(pace, reply) => {
+                    self.lead(pace);
+                    // A send error means that the server is stopping.
+                    let _stopping = reply.send(self.log.head());
+                }
                 Input::Checkpoint(reply) => self.answer_checkpoint(reply),
                 Input::Stop => {
                     self.publish();
@@ -220,8 +234,11 @@ impl Bus {
         for (channel, count) in self.out.published.iter_mut().enumerate() {
             self.metrics.published[channel].inc_by(std::mem::take(count));
         }
-        self.log
-            .publish(Batch::new(items, Arc::clone(&self.out.catalog)));
+        let batch = Batch::new(items, Arc::clone(&self.out.catalog));
+        if let Some(pace) = &self.pace {
+            pace.add(batch.footprint());
+        }
+        self.log.publish(batch);
         self.metrics.log_bytes.set(self.log.bytes() as i64);
         self.metrics.stale.set(self.out.stale.len() as i64);
     }

@@ -323,11 +323,16 @@ async fn serve(
     let app = App::start(config).await?;
     announce(config, &app, files).await?;
     let again = arguments.clone();
-    let Operated { stopped, failed } = operate(app, signals, watch, move || load(&again)).await;
+    let Operated { stopped, failed } =
+        Box::pin(operate(app, signals, watch, move || load(&again))).await;
     for (name, error) in &failed {
         tracing::error!(source = &**name, %error, "source failed");
     }
-    let is_complete = stopped == Stopped::Complete || config.state_dir.is_none();
+    let is_complete = match stopped {
+        Stopped::Complete => true,
+        Stopped::WithoutState => config.state_dir.is_none(),
+        Stopped::OutOfCluster => false,
+    };
     Ok(if is_complete && failed.is_empty() {
         Exit::Ok
     } else {

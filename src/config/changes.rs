@@ -37,6 +37,7 @@ impl Config {
             }),
             (_, running) => running.clone(),
         };
+        self.cluster.clone_from(&running.cluster);
         self.shards = running.shards;
         self.pin = running.pin;
         self.state_dir.clone_from(&running.state_dir);
@@ -117,7 +118,7 @@ mod tests {
                 && !["sources", "roles", "auth.keys"].contains(&key.path)
         };
         let all = keys().filter(|key| {
-            !["sources.", "roles.", "auth.keys."]
+            !["sources.", "roles.", "auth.keys.", "cluster."]
                 .iter()
                 .any(|list| key.path.starts_with(list))
                 && key.path != "auth.scheme"

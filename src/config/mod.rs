@@ -3,6 +3,7 @@
 
 mod auth;
 mod changes;
+mod cluster;
 mod findings;
 mod memory;
 mod probe;
@@ -43,6 +44,7 @@ use ipnet::IpNet;
 
 use crate::access::Roles;
 use crate::auth::AuthSettings;
+use crate::cluster::ClusterSettings;
 use crate::files::read_regular;
 use crate::limits::{AdmissionLimits, ShardLimits};
 use crate::printable::{printable, shortened};
@@ -146,6 +148,8 @@ pub struct Config {
     pub roles: Roles,
     /// Authentication of clients.
     pub auth: AuthSettings,
+    /// Part of the server in a cluster; `None`: standalone.
+    pub cluster: Option<ClusterSettings>,
     /// Number of shards.
     pub shards: usize,
     /// True if each shard's thread stays on one CPU.

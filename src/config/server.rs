@@ -8,7 +8,8 @@ use super::memory::PUBLISH_SHARE;
 use super::reader::Section;
 use super::units;
 use super::web::{self, HostRule, OriginRule};
-use super::{Config, SourceDetails, auth, roles, sources, tls};
+use super::{Config, SourceConfig, SourceDetails, auth, cluster, roles, sources, tls};
+use crate::cluster::{ClusterSettings, Role};
 use crate::limits::{AdmissionLimits, HistoryLimits, OutboxLimits, ShardLimits};
 use crate::protocol::Limits;
 
@@ -24,6 +25,7 @@ struct Sections<'c> {
     limits: Section<'c>,
     tls: Section<'c>,
     auth: Section<'c>,
+    cluster: Section<'c>,
     admin: Section<'c>,
     faults: Section<'c>,
     drain: Section<'c>,
@@ -41,6 +43,7 @@ impl<'c> Sections<'c> {
             limits: root.section("limits"),
             tls: root.section("tls"),
             auth: root.section("auth"),
+            cluster: root.section("cluster"),
             admin: root.section("admin"),
             faults: root.section("faults"),
             drain: root.section("drain"),
@@ -58,6 +61,7 @@ impl<'c> Sections<'c> {
             &self.limits,
             &self.tls,
             &self.auth,
+            &self.cluster,
             &self.admin,
             &self.faults,
             &self.drain,
@@ -71,16 +75,10 @@ impl<'c> Sections<'c> {
 /// Reads the whole config.
 pub(super) fn read(root: &Section<'_>) -> Config {
     let shards = shards(root);
-    let mut sources = sources::read(root);
     let sections = Sections::of(root);
-    let admin = sections.faults.word("admin");
-    for source in &mut sources {
-        source.takes_faults = match source.details {
-            SourceDetails::Sim(_) => admin != "off",
-            SourceDetails::Replay(_) => admin == "all",
-            SourceDetails::Push { .. } => false,
-        };
-    }
+    let cluster = cluster::read(&sections.cluster);
+    let mut sources = sources_of(root, cluster.as_ref());
+    open_for_faults(&mut sources, &sections.faults);
     let roles = roles::read(root, &sections.auth);
     let config = Config {
         listen: root.address_or_off("listen"),
@@ -105,6 +103,7 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         metrics_on_feed: sections.admin.flag("metrics_on_feed"),
         auth: auth::read(&sections.auth, &roles),
         roles,
+        cluster,
         shards,
         pin: root.flag("pin"),
         state_dir: Some(root.text("state_dir"))
@@ -159,6 +158,46 @@ fn memory_max(limits: &Section<'_>) -> Option<u64> {
     bytes.map(|bytes| bytes as u64)
 }
 
+/// Lets operators inject faults into the sources that section `faults` names.
+fn open_for_faults(sources: &mut [SourceConfig], faults: &Section<'_>) {
+    let admin = faults.word("admin");
+    for source in sources {
+        source.takes_faults = match source.details {
+            SourceDetails::Sim(_) => admin != "off",
+            SourceDetails::Replay(_) => admin == "all",
+            SourceDetails::Push { .. } => false,
+        };
+    }
+}
+
+/// Sources of the file; a gateway has none.
+fn sources_of(root: &Section<'_>, cluster: Option<&ClusterSettings>) -> Vec<SourceConfig> {
+    if cluster.is_none_or(|cluster| cluster.role == Role::Publisher) {
+        return sources::read(root);
+    }
+    if root.has("sources") {
+        let message = "a gateway has no sources; they belong to the publishers of the cluster";
+        root.problem("sources", message);
+    }
+    root.mark_known(&["sources"]);
+    Vec::new()
+}
+
+/// Reports keys that contradict the part of the server in a cluster.
+fn check_cluster(config: &Config, root: &Section<'_>, sections: &Sections<'_>) {
+    let Some(cluster) = &config.cluster else {
+        return;
+    };
+    if cluster.buffer > config.log_bytes {
+        let message = "must be at most bus.log, which contains the batches that are not sent";
+        sections.cluster.problem("buffer", message);
+    }
+    if config.state_dir.is_some() {
+        let message = "not with a cluster, whose state is in the shared log";
+        root.problem("state_dir", message);
+    }
+}
+
 fn admission_limits(limits: &Section<'_>) -> AdmissionLimits {
     let number = |key| limits.integer(key) as u32;
     AdmissionLimits {
@@ -208,6 +247,7 @@ fn check(config: &Config, root: &Section<'_>, sections: &Sections<'_>) {
         );
     }
     check_addresses(config, sections);
+    check_cluster(config, root, sections);
     if config.publish_bytes_max > config.queue_bytes / PUBLISH_SHARE {
         sections.limits.problem(
             "publish",

@@ -79,8 +79,8 @@ pub struct Catalog {
 
 /// Instruments and topics that [`Catalog::add`] has to merge into the sorted lists.
 #[derive(Default)]
-struct Unsorted {
-    instruments: HashMap<Symbol, InstrumentId>,
+pub(super) struct Unsorted {
+    pub(super) instruments: HashMap<Symbol, InstrumentId>,
     /// Topics of instruments that were removed before.
     topics: Vec<TopicId>,
 }
@@ -111,6 +111,12 @@ impl Catalog {
             .into_iter()
             .map(|instrument| self.add_one(source, instrument, &mut unsorted))
             .collect();
+        self.list(first_topic, unsorted);
+        added
+    }
+
+    /// Merges new and returned entries into the sorted lists.
+    pub(super) fn list(&mut self, first_topic: u32, unsorted: Unsorted) {
         let Self {
             instruments,
             topics,
@@ -138,7 +144,6 @@ impl Catalog {
             new.sort_unstable_by(by_name);
             merge(list, &new, by_name);
         }
-        added
     }
 
     /// Adds a source, which gets the next source number.
@@ -146,7 +151,7 @@ impl Catalog {
         self.sources.push(name);
     }
 
-    /// Instruments of a source.
+    /// Listed instruments of a source.
     pub fn of_source(&self, source: SourceId) -> Vec<InstrumentId> {
         let is_of = |id: &InstrumentId| self.instrument(*id).source == source;
         self.by_symbol.iter().copied().filter(is_of).collect()
@@ -167,13 +172,7 @@ impl Catalog {
         if known.is_none() && is_full {
             return Err(NotAdded::Limit);
         }
-        let returned = self.removed.remove(&instrument.symbol);
-        if let Some(id) = returned {
-            unsorted.instruments.insert(instrument.symbol.clone(), id);
-            let topics = self.instrument(id).topics;
-            unsorted.topics.extend(topics.into_iter().flatten());
-        }
-        let known = known.or(returned);
+        let known = known.or_else(|| self.relist(&instrument.symbol, unsorted));
         if let Some(id) = known {
             let known = self.instrument(id);
             if known.source != source {
@@ -190,15 +189,49 @@ impl Catalog {
             self.instruments.set(id.0 as usize, info);
             return Ok(id);
         }
-        let id = InstrumentId(self.instruments.len as u32);
         let topics = self.add_topics(&instrument, [None; Channel::COUNT], source);
-        unsorted.instruments.insert(instrument.symbol.clone(), id);
-        self.instruments.push(InstrumentInfo {
+        let info = InstrumentInfo {
             instrument,
             source,
             topics,
-        });
-        Ok(id)
+        };
+        Ok(self.push_instrument(info, unsorted))
+    }
+
+    pub(super) fn push_instrument(
+        &mut self,
+        info: InstrumentInfo,
+        unsorted: &mut Unsorted,
+    ) -> InstrumentId {
+        let id = InstrumentId(self.instruments.len as u32);
+        unsorted
+            .instruments
+            .insert(info.instrument.symbol.clone(), id);
+        self.instruments.push(info);
+        id
+    }
+
+    /// Replaces the entry of an instrument.
+    pub(super) fn set_instrument(&mut self, id: InstrumentId, info: InstrumentInfo) {
+        self.instruments.set(id.0 as usize, info);
+    }
+
+    /// Number of instruments, including removed ones.
+    pub fn instruments_len(&self) -> usize {
+        self.instruments.len
+    }
+
+    /// Lists a removed instrument again.
+    pub(super) fn relist(
+        &mut self,
+        symbol: &Symbol,
+        unsorted: &mut Unsorted,
+    ) -> Option<InstrumentId> {
+        let id = self.removed.remove(symbol)?;
+        unsorted.instruments.insert(symbol.clone(), id);
+        let topics = self.instrument(id).topics;
+        unsorted.topics.extend(topics.into_iter().flatten());
+        Some(id)
     }
 
     /// Topics of an instrument, including new ones for missing channels.
@@ -214,21 +247,30 @@ impl Catalog {
             .filter(|channel| topics[channel.index()].is_none())
             .collect::<Vec<_>>()
         {
-            let topic = Topic {
-                channel,
-                symbol: instrument.symbol.clone(),
-            };
-            let topic_id = TopicId(self.topics.len as u32);
-            topics[channel.index()] = Some(topic_id);
-            self.topics.push(TopicInfo {
-                id: topic_id,
-                text: topic.to_string().into(),
-                head: EventHead::new(&topic),
-                topic,
-                source,
-            });
+            topics[channel.index()] = Some(self.add_topic(channel, &instrument.symbol, source));
         }
         topics
+    }
+
+    pub(super) fn add_topic(
+        &mut self,
+        channel: Channel,
+        symbol: &Symbol,
+        source: SourceId,
+    ) -> TopicId {
+        let topic = Topic {
+            channel,
+            symbol: symbol.clone(),
+        };
+        let id = TopicId(self.topics.len as u32);
+        self.topics.push(TopicInfo {
+            id,
+            text: topic.to_string().into(),
+            head: EventHead::new(&topic),
+            topic,
+            source,
+        });
+        id
     }
 
     /// Raises the number of decimals of an instrument's prices and quantities to at least these

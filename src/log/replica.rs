@@ -96,6 +96,28 @@ impl Replica {
         self.limits = limits;
     }
 
+    /// True if the item continues this state: an event has the next sequence number of its topic,
+    /// and the item refers only to known topics. For items of another server.
+    pub fn continues(&self, item: &LogItem, catalog: &Catalog) -> bool {
+        let is_known = |topic: &TopicId| topic.index() < self.topics.len();
+        match item {
+            LogItem::Event(event) => {
+                is_known(&event.topic)
+                    && event.seq == self.head(event.topic).next()
+                    && event.body.fits(catalog.topic(event.topic).topic.channel)
+            }
+            LogItem::Topics { new, .. } => {
+                new.start as usize == self.topics.len() && new.end as usize <= catalog.len()
+            }
+            LogItem::Epoch { topic, .. } | LogItem::Missed { topic, .. } => is_known(topic),
+            LogItem::Instruments(_)
+            | LogItem::Removed(_)
+            | LogItem::Returned(_)
+            | LogItem::Moved { .. }
+            | LogItem::Source { .. } => true,
+        }
+    }
+
     /// Applies one item of the log; `catalog` is that of its batch.
     pub fn apply(&mut self, item: &LogItem, catalog: &Arc<Catalog>) {
         match item {

@@ -105,6 +105,8 @@ pub use ticker::Ticker;
 pub use time::{TimeError, TimeUnit, UnixNanos};
 pub use trade::{Aggressor, Trade, TradeId};
 
+use crate::topic::Channel;
+
 /// Content of an event, by channel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
@@ -121,6 +123,18 @@ pub enum Body {
 }
 
 impl Body {
+    /// True if events of the channel have this content.
+    pub const fn fits(&self, channel: Channel) -> bool {
+        matches!(
+            (self, channel),
+            (Self::Trade(_), Channel::Trade)
+                | (Self::Quote(_), Channel::Quote)
+                | (Self::Ticker(_), Channel::Ticker)
+                | (Self::Bar(_), Channel::Bar(_))
+                | (Self::Status(_), Channel::Status)
+        )
+    }
+
     /// Event time at the source.
     pub const fn ts(&self) -> UnixNanos {
         match self {

@@ -106,6 +106,14 @@ async fn route(
     if path == upgrade::ECHO {
         return upgrade::respond(&server, caller, request, &granted);
     }
+    if !server.serves_clients()
+        && !matches!(&*path, "/v1/publish" | "/healthz" | "/readyz" | "/metrics")
+    {
+        return refusal(
+            StatusCode::NOT_FOUND,
+            "this server publishes to a cluster; connect to a gateway",
+        );
+    }
     if path == FEED {
         let query = request.uri().query();
         let headers = request.headers();

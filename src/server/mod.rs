@@ -52,6 +52,7 @@ use crate::access::Principal;
 use crate::admission::Admission;
 use crate::auth::Gate;
 use crate::clock::Clock;
+use crate::cluster::{ClusterStatus, Role};
 use crate::config::{Config, HostRule, OriginRule};
 use crate::limits::AdmissionLimits;
 use crate::metrics::Metrics;
@@ -104,6 +105,8 @@ pub struct Server {
     pub assigned: AtomicUsize,
     /// True once the server is stopping.
     pub is_draining: AtomicBool,
+    /// Part of the server in a cluster, with its state.
+    pub cluster: Option<(Role, Arc<ClusterStatus>)>,
 }
 
 /// Settings that a reload can change.
@@ -153,6 +156,8 @@ pub struct Settings {
 pub struct Readiness {
     /// True if every source has started or failed, and all required sources have started.
     pub is_ready: bool,
+    /// Reason for which the server is not ready as a part of its cluster.
+    pub cluster: Option<&'static str>,
     /// Sources that have not started, with the reason if one has failed.
     pub not_started: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
@@ -164,6 +169,9 @@ impl Readiness {
         let mut text = if self.is_ready { "ok\n" } else { "not ready\n" }.to_owned();
         if audience == Audience::Clients {
             return text;
+        }
+        if let Some(reason) = self.cluster {
+            text.extend(["cluster: ", reason, "\n"]);
         }
         let with_reasons = audience == Audience::Operators;
         for (name, error) in &self.not_started {
@@ -268,8 +276,10 @@ impl Server {
         let settings = self.settings.load();
         let mut readiness = Readiness {
             is_ready: true,
+            cluster: self.cluster_trouble(),
             not_started: Vec::new(),
         };
+        readiness.is_ready &= readiness.cluster.is_none();
         for (name, status) in &settings.sources {
             let is_required = settings
                 .required
@@ -284,6 +294,22 @@ impl Server {
             }
         }
         readiness
+    }
+
+    /// Reason for which the server is not ready as a part of its cluster.
+    fn cluster_trouble(&self) -> Option<&'static str> {
+        match self.cluster.as_ref()? {
+            (Role::Publisher, status) if !status.is_leading() => {
+                Some("standing by; another publisher leads")
+            }
+            (Role::Gateway, status) if status.is_silent() => Some("no records of the shared log"),
+            _ => None,
+        }
+    }
+
+    /// True if the server has clients; the publishers of a cluster have none.
+    fn serves_clients(&self) -> bool {
+        !matches!(self.cluster, Some((Role::Publisher, _)))
     }
 
     /// True if every push source accepts events; other sources are irrelevant to publishers.

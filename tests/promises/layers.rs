@@ -48,7 +48,7 @@ const CLAUSE_WORDS: [&str; 6] = ["What", "Where", "Whether", "Who", "How", "When
 const CLAUSES_PERCENT_MAX: usize = 3;
 
 /// The modules that each module at the top level may use.
-const ALLOWED: [(&str, &str); 31] = [
+const ALLOWED: [(&str, &str); 32] = [
     // Vocabulary, and tools without knowledge of the product.
     ("fatal", ""),
     ("files", ""),
@@ -66,6 +66,7 @@ const ALLOWED: [(&str, &str); 31] = [
     ("admission", "limits market"),
     ("log", "codec limits market protocol topic"),
     ("bus", "clock limits log market metrics protocol topic"),
+    ("cluster", "bus clock codec files log market protocol topic"),
     (
         "source",
         "bus clock files log market metrics printable protocol",
@@ -85,16 +86,16 @@ const ALLOWED: [(&str, &str); 31] = [
     // Surroundings of the event path.
     (
         "config",
-        "access admission auth files limits log market printable protocol replay source tls",
+        "access admission auth cluster files limits log market printable protocol replay source tls",
     ),
     ("state", "bus clock files log market printable"),
     (
         "server",
-        "access admission auth clock codec config limits log market metrics outbox printable protocol replay shard source tls",
+        "access admission auth clock cluster codec config limits log market metrics outbox printable protocol replay shard source tls",
     ),
     (
         "app",
-        "access auth bus clock config fatal files log market metrics protocol replay server shard source state tls",
+        "access auth bus clock cluster config fatal files log market metrics protocol replay server shard source state tls",
     ),
     // Clients of a server.
     ("client", "codec files market printable protocol tls topic"),

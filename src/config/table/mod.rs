@@ -2,6 +2,7 @@
 //! configuration reference are generated from it.
 
 mod auth;
+mod cluster;
 mod faults;
 mod roles;
 mod rules;
@@ -91,6 +92,7 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
         server::LIMITS,
         auth::AUTH,
         roles::ROLES,
+        cluster::CLUSTER,
     ]
     .into_iter()
     .flatten()

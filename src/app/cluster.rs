@@ -1,0 +1,207 @@
+//! Part of a server in a cluster: a gateway follows the shared log, a publisher follows it until
+//! it takes over, and then appends what its bus publishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{App, StartError, settings_of};
+use crate::bus::Emitter;
+use crate::clock::Clock;
+use crate::cluster::{
+    Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, Role, Store, Uplink,
+    UplinkParts, origin_of,
+};
+use crate::log::Pace;
+
+/// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
+const UNSENT_BATCHES_MAX: usize = 8192;
+
+/// Time for the last batches to reach the shared log when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval of the checks for it.
+const DRAINED_POLL: Duration = Duration::from_millis(5);
+
+/// Reason for which a server cannot stay in its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterFailure {
+    /// The shared log cannot be followed.
+    #[error("cannot follow the shared log: {0}")]
+    Follow(#[from] FollowError),
+    /// The server no longer leads.
+    #[error("no longer leading the cluster: {0}")]
+    Lead(#[from] LeadError),
+}
+
+/// Change of the part that a server has.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The server has claimed the log and must start its sources.
+    Lead(Box<Claimed>),
+    /// The server must stop.
+    Failed(ClusterFailure),
+}
+
+/// Connection of a server to its cluster.
+#[derive(Debug)]
+pub(super) struct Membership {
+    settings: ClusterSettings,
+    store: Store,
+    /// Origin of all epochs of the cluster.
+    pub(super) origin: u64,
+    status: Arc<ClusterStatus>,
+    pace: Arc<Pace>,
+    turn: Option<oneshot::Receiver<Turn>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Membership {
+    /// Connects to the shared log; `None` for a standalone server.
+    pub(super) async fn open(
+        settings: Option<&ClusterSettings>,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(settings) = settings else {
+            return Ok(None);
+        };
+        let store = Store::open(settings, settings.role == Role::Publisher).await?;
+        let origin = match (origin_of(&store).await?, settings.role) {
+            (Some(origin), _) => origin,
+            (None, Role::Publisher) => rand::random(),
+            (None, Role::Gateway) => return Err(StartError::EmptyLog),
+        };
+        Ok(Some(Self {
+            settings: settings.clone(),
+            store,
+            origin,
+            status: Arc::default(),
+            pace: Arc::new(Pace::new(settings.buffer, UNSENT_BATCHES_MAX)),
+            turn: None,
+            task: None,
+        }))
+    }
+
+    /// Reads the log up to its end, and follows it from then on.
+    pub(super) async fn follow(&mut self, clock: Clock, bus: &Emitter) -> Result<(), StartError> {
+        let (bus, status) = (bus.clone(), Arc::clone(&self.status));
+        let mut follower = Follower::new(self.store.clone(), clock, bus, status, self.origin);
+        let mut live = follower.start().await?;
+        let settings = self.settings.clone();
+        let (report, turn) = oneshot::channel();
+        let run = async move {
+            let turn = match settings.role {
+                Role::Gateway => {
+                    let ended = follower.follow(&mut live, settings.stale_after).await;
+                    ended.err().map(|error| Turn::Failed(error.into()))
+                }
+                Role::Publisher => Some(match follower.stand_by(&mut live, &settings).await {
+                    Ok(claimed) => Turn::Lead(Box::new(claimed)),
+                    Err(error) => Turn::Failed(error.into()),
+                }),
+            };
+            // A send error means that the server is stopping.
+            let _stopping = turn.map(|turn| report.send(turn));
+        };
+        (self.turn, self.task) = (Some(turn), Some(tokio::spawn(run)));
+        Ok(())
+    }
+
+    /// Appends what the bus publishes from batch `first` on.
+    fn lead(&mut self, parts: UplinkParts, claimed: &Claimed, first: u64) {
+        let uplink = Uplink::new(parts, &self.settings, claimed, first);
+        let (report, turn) = oneshot::channel();
+        let run = async move {
+            let error = uplink.run().await;
+            // A send error means that the server is stopping.
+            let _stopping = report.send(Turn::Failed(error.into()));
+        };
+        (self.turn, self.task) = (Some(turn), Some(tokio::spawn(run)));
+    }
+
+    /// Part and state, for the server.
+    pub(super) fn shared(&self) -> (Role, Arc<ClusterStatus>) {
+        (self.settings.role, Arc::clone(&self.status))
+    }
+
+    /// Waits for the next change of the part of this server.
+    pub(super) async fn next_turn(&mut self) -> Turn {
+        let ended = match &mut self.turn {
+            Some(turn) => turn.await.ok(),
+            None => None,
+        };
+        self.turn = None;
+        match ended {
+            Some(turn) => turn,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the bus has stopped, for which it must not wait for NATS for long.
+    pub(super) async fn release_late(&self, stopping: impl Future<Output = ()>) {
+        tokio::pin!(stopping);
+        if tokio::time::timeout(STOP_TIMEOUT, &mut stopping)
+            .await
+            .is_err()
+        {
+            self.pace.release();
+            stopping.await;
+        }
+    }
+
+    /// Ends the part of this server, once the log contains what its bus has published.
+    pub(super) async fn stop(&mut self) {
+        let Some(task) = &mut self.task else {
+            return;
+        };
+        let drained = async {
+            while !self.pace.is_empty() {
+                tokio::time::sleep(DRAINED_POLL).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("NATS does not answer; the last events are not in the shared log");
+        }
+        task.abort();
+    }
+}
+
+impl App {
+    /// Waits for the next change of the part of this server in its cluster.
+    pub(super) async fn next_turn(&mut self) -> Turn {
+        match &mut self.cluster {
+            Some(cluster) => cluster.next_turn().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Becomes the writer of the shared log and starts the sources.
+    pub(super) async fn lead(&mut self, claimed: &Claimed) {
+        let Some(cluster) = &mut self.cluster else {
+            return;
+        };
+        let Some(first) = self.bus.lead(Arc::clone(&cluster.pace)).await else {
+            return;
+        };
+        tracing::info!(term = claimed.author.term, "leading the cluster");
+        let parts = UplinkParts {
+            store: cluster.store.clone(),
+            clock: self.server.clock,
+            log: Arc::clone(&self.log),
+            reader: self.server.shards.len(),
+            pace: Arc::clone(&cluster.pace),
+            status: Arc::clone(&cluster.status),
+        };
+        cluster.lead(parts, claimed, first);
+        self.sources.adopt(claimed.catalog.sources());
+        self.sources.prepare(&self.config.sources);
+        // Clients are at the gateways, so a publisher does not wait for the first one.
+        for demand in self.sources.demand().iter() {
+            demand.raise();
+        }
+        self.sources.reload(&self.config.sources).await;
+        let settings = settings_of(&self.config, &self.sources);
+        self.wait_for(&settings.sources).await;
+        self.server.settings.store(Arc::new(settings));
+    }
+}

@@ -1,0 +1,408 @@
+//! Follower: reads the shared log and publishes its items on this server. A gateway follows for
+//! ever; a publisher follows until it takes over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::{StreamExt, stream};
+
+use super::items::{ItemFault, Lead, Unpacker, lead_body, read_lead};
+use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault, short_sum};
+use super::settings::ClusterSettings;
+use super::status::ClusterStatus;
+use super::store::{AppendFault, Store, StoreError};
+use crate::bus::Emitter;
+use crate::clock::Clock;
+use crate::log::{Catalog, LogItem, SourceCondition, SourceId};
+use crate::market::UnixNanos;
+use crate::protocol::SourceState;
+
+/// Records read from the stream at once.
+const FETCHED_AT_ONCE: usize = 256;
+/// Pause before a failed request to NATS is repeated.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Reason for which a server cannot follow the log any more.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// A request to NATS failed for good.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record follows another record than the one that was read: the log was replaced.
+    #[error(transparent)]
+    Chain(#[from] ChainFault),
+    /// The body of a record cannot be applied.
+    #[error("record {0}: {1}")]
+    Item(u64, ItemFault),
+    /// A record contradicts the state of a topic.
+    #[error("record {0} contradicts the sequence numbers of the records before it")]
+    Contradiction(u64),
+    /// The epochs of the log start over.
+    #[error("record {0} begins the log anew, with other epochs")]
+    Origin(u64),
+    /// The connection to NATS ended.
+    #[error("the connection to NATS is closed")]
+    Closed,
+    /// The bus has stopped.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// Reader of the shared log.
+#[derive(Debug)]
+pub struct Follower {
+    store: Store,
+    clock: Clock,
+    bus: Emitter,
+    status: Arc<ClusterStatus>,
+    /// Origin of all epochs.
+    origin: u64,
+    position: Position,
+    /// Author of the last record.
+    author: Author,
+    unpacker: Unpacker,
+    /// By source: condition according to the log.
+    conditions: Vec<Option<SourceCondition>>,
+    /// True while the sources are reported as reconnecting because the log is silent.
+    is_silent: bool,
+}
+
+/// End of following: this server may write.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Author of the records of this server.
+    pub author: Author,
+    /// Position behind the record that starts the term.
+    pub position: Position,
+    /// Catalog as of this position.
+    pub catalog: Arc<Catalog>,
+}
+
+/// Number of a node.
+fn node_number(name: &str) -> u64 {
+    short_sum(&[name.as_bytes()])
+}
+
+/// Origin of the epochs of the log; `None` if the log is empty.
+pub async fn origin_of(store: &Store) -> Result<Option<u64>, FollowError> {
+    if store.last().await? == 0 {
+        return Ok(None);
+    }
+    let first = store.get(1).await?;
+    let lead = read_lead(&first.body).map_err(|fault| FollowError::Item(1, fault))?;
+    Ok(Some(lead.origin))
+}
+
+impl Follower {
+    /// Creates a reader at the start of the log.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        bus: Emitter,
+        status: Arc<ClusterStatus>,
+        origin: u64,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            bus,
+            status,
+            origin,
+            position: Position::default(),
+            author: Author { term: 0, node: 0 },
+            unpacker: Unpacker::default(),
+            conditions: Vec::new(),
+            is_silent: false,
+        }
+    }
+
+    /// Reads the log up to its present end; returns the subscription to what follows.
+    pub async fn start(&mut self) -> Result<Subscriber, FollowError> {
+        let live = self.store.subscribe().await?;
+        let last = self.store.last().await?;
+        self.read_up_to(last).await?;
+        Ok(live)
+    }
+
+    /// Follows the log for ever. While the log is silent for longer than `stale_after`, the
+    /// sources are reported as reconnecting.
+    pub async fn follow(
+        &mut self,
+        live: &mut Subscriber,
+        stale_after: Duration,
+    ) -> Result<(), FollowError> {
+        let mut heard = self.clock.now();
+        loop {
+            match self.next(live, heard.plus(stale_after)).await? {
+                Heard::Record(record) => {
+                    self.take_live(*record).await?;
+                    self.end_silence().await?;
+                }
+                Heard::Silence => self.on_silence().await?,
+            }
+            heard = self.clock.now();
+        }
+    }
+
+    /// Follows the log until it is silent for the lease and this server has taken over.
+    pub async fn stand_by(
+        &mut self,
+        live: &mut Subscriber,
+        settings: &ClusterSettings,
+    ) -> Result<Claimed, FollowError> {
+        let node = node_number(&settings.node);
+        loop {
+            let is_free = self.position.number == 0 || self.author.node == node;
+            if !is_free {
+                let due = self.clock.now().plus(settings.lease);
+                if let Heard::Record(record) = self.next(live, due).await? {
+                    self.take_live(*record).await?;
+                    continue;
+                }
+            }
+            if let Some(claimed) = self.claim(node, &settings.node).await? {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    /// Next record, or silence until `due`.
+    async fn next(&self, live: &mut Subscriber, due: UnixNanos) -> Result<Heard, FollowError> {
+        loop {
+            tokio::select! {
+                message = live.next() => {
+                    let message = message.ok_or(FollowError::Closed)?;
+                    match Record::read(&message.payload) {
+                        Ok(record) => return Ok(Heard::Record(Box::new(record))),
+                        // The stream contains the record whose copy is damaged.
+                        Err(fault) => ignore(fault),
+                    }
+                }
+                () = self.clock.sleep_until(due) => return Ok(Heard::Silence),
+            }
+        }
+    }
+
+    /// Starts the next term if the log has not moved on; `None` if it has.
+    async fn claim(&mut self, node: u64, name: &str) -> Result<Option<Claimed>, FollowError> {
+        let Ok(last) = self.store.last().await else {
+            // Nobody can write while the stream has no leader.
+            self.clock
+                .sleep_until(self.clock.now().plus(RETRY_AFTER))
+                .await;
+            return Ok(None);
+        };
+        if last > self.position.number {
+            self.read_up_to(last).await?;
+            return Ok(None);
+        }
+        let author = Author {
+            term: self.author.term + 1,
+            node,
+        };
+        let lead = Lead {
+            origin: self.origin,
+            node: name.to_owned(),
+        };
+        let (bytes, behind) = author.write(Kind::Lead, self.position, &lead_body(&lead));
+        let sent = match self.store.append(bytes, self.position.number).await {
+            Ok(pending) => pending.accepted().await,
+            Err(fault) => Err(fault),
+        };
+        let is_accepted = match sent {
+            Ok(()) => true,
+            Err(AppendFault::Refused) => false,
+            // A repeated claim has the same bytes.
+            Err(AppendFault::Unknown) => match self.store.get(behind.number).await {
+                Ok(record) => record.sum == behind.sum,
+                Err(_) => return Ok(None),
+            },
+        };
+        if !is_accepted {
+            return Ok(None);
+        }
+        (self.position, self.author) = (behind, author);
+        self.status.set_term(author.term);
+        self.status.advance(behind.number, self.clock.now());
+        Ok(Some(Claimed {
+            author,
+            position: behind,
+            catalog: Arc::clone(self.unpacker.catalog()),
+        }))
+    }
+
+    /// Takes a record of the subscription, after those that the subscription has lost.
+    async fn take_live(&mut self, record: Record) -> Result<(), FollowError> {
+        if let Err(ChainFault::Hole(from, to)) = self.position.check(&record) {
+            tracing::debug!(from, to, "reading missing records from the stream");
+            self.read_up_to(to).await?;
+        }
+        self.take(&record).await
+    }
+
+    /// Reads records from the stream up to `last`.
+    async fn read_up_to(&mut self, last: u64) -> Result<(), FollowError> {
+        let (store, clock) = (self.store.clone(), self.clock);
+        let numbers = stream::iter(self.position.number + 1..=last);
+        let mut records = std::pin::pin!(
+            numbers
+                .map(|number| get_repeatedly(&store, clock, number))
+                .buffered(FETCHED_AT_ONCE)
+        );
+        while let Some(record) = records.next().await {
+            self.take(&record?).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies the next record; one that was applied before is skipped.
+    async fn take(&mut self, record: &Record) -> Result<(), FollowError> {
+        match self.position.check(record) {
+            Ok(()) => {}
+            Err(ChainFault::Known(_)) => return Ok(()),
+            Err(fault) => return Err(fault.into()),
+        }
+        let number = record.number;
+        let fault = |fault| FollowError::Item(number, fault);
+        match record.kind {
+            Kind::Lead => {
+                let lead = read_lead(&record.body).map_err(fault)?;
+                if lead.origin != self.origin {
+                    return Err(FollowError::Origin(number));
+                }
+                tracing::info!(
+                    term = record.term,
+                    node = lead.node,
+                    "node leads the cluster"
+                );
+                self.status.set_term(record.term);
+            }
+            Kind::Tick => {}
+            Kind::Items => {
+                let items = self.unpacker.unpack(&record.body).map_err(fault)?;
+                self.note_conditions(&items);
+                self.publish(items, number).await?;
+            }
+        }
+        self.author = Author {
+            term: record.term,
+            node: record.node,
+        };
+        self.position = Position::behind(record);
+        self.status.advance(number, self.clock.now());
+        Ok(())
+    }
+
+    async fn publish(&self, items: Vec<LogItem>, record: u64) -> Result<(), FollowError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let catalog = Arc::clone(self.unpacker.catalog());
+        match self.bus.follow(items, catalog).await {
+            Some(true) => Ok(()),
+            Some(false) => Err(FollowError::Contradiction(record)),
+            None => Err(FollowError::Stopping),
+        }
+    }
+
+    fn note_conditions(&mut self, items: &[LogItem]) {
+        for item in items {
+            if let LogItem::Source { source, condition } = item {
+                let at = source.0 as usize;
+                self.conditions
+                    .resize(self.conditions.len().max(at + 1), None);
+                self.conditions[at] = Some(condition.clone());
+            }
+        }
+    }
+
+    /// Reports the silence, and reads what the subscription may have lost.
+    async fn on_silence(&mut self) -> Result<(), FollowError> {
+        self.report_silence().await?;
+        match self.store.last().await {
+            Ok(last) if last > self.position.number => {
+                self.read_up_to(last).await?;
+                self.end_silence().await
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Reports all sources as reconnecting: this server does not know their state.
+    async fn report_silence(&mut self) -> Result<(), FollowError> {
+        if std::mem::replace(&mut self.is_silent, true) {
+            return Ok(());
+        }
+        self.status.set_silent(true);
+        tracing::warn!("no record of the shared log; reporting its sources as reconnecting");
+        let since = self.clock.now();
+        self.publish_conditions(|known| match known.map(|known| known.state) {
+            Some(SourceState::Ended) => None,
+            _ => Some(condition(SourceState::Reconnecting, since)),
+        })
+        .await
+    }
+
+    /// Reports the sources as the log describes them.
+    async fn end_silence(&mut self) -> Result<(), FollowError> {
+        if !std::mem::replace(&mut self.is_silent, false) {
+            return Ok(());
+        }
+        self.status.set_silent(false);
+        tracing::info!("records of the shared log arrive again");
+        let since = self.clock.now();
+        // A source that has reported nothing is live.
+        self.publish_conditions(|known| {
+            let known = known.cloned();
+            Some(known.unwrap_or_else(|| condition(SourceState::Live, since)))
+        })
+        .await
+    }
+
+    /// Publishes the condition of each source, as a function of that of the log.
+    async fn publish_conditions(
+        &self,
+        of: impl Fn(Option<&SourceCondition>) -> Option<SourceCondition>,
+    ) -> Result<(), FollowError> {
+        let item = |at: usize| {
+            let condition = of(self.conditions.get(at).and_then(Option::as_ref))?;
+            let source = SourceId(at as u16);
+            Some(LogItem::Source { source, condition })
+        };
+        let sources = 0..self.unpacker.catalog().sources().len();
+        let items = sources.filter_map(item).collect();
+        self.publish(items, self.position.number).await
+    }
+}
+
+const fn condition(state: SourceState, since: UnixNanos) -> SourceCondition {
+    SourceCondition {
+        state,
+        since,
+        error: None,
+    }
+}
+
+/// Outcome of a wait for the next record.
+enum Heard {
+    Record(Box<Record>),
+    Silence,
+}
+
+fn ignore(fault: RecordFault) {
+    tracing::warn!(%fault, "damaged copy of a record; reading it from the stream");
+}
+
+/// Reads a record; repeats the request while NATS has no answer.
+async fn get_repeatedly(store: &Store, clock: Clock, number: u64) -> Result<Record, StoreError> {
+    loop {
+        match store.get(number).await {
+            Err(StoreError::Request(error)) => {
+                tracing::debug!(number, error, "cannot read a record; trying again");
+                clock.sleep_until(clock.now().plus(RETRY_AFTER)).await;
+            }
+            answer => return answer,
+        }
+    }
+}

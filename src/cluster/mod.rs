@@ -1,0 +1,27 @@
+//! Several servers with one log: a publisher appends its batches to a stream of NATS,
+//! and gateways read it and serve clients. Clients see only records that the stream has committed,
+//! with the same epochs and sequence numbers on every gateway.
+//!
+//! Each [`record`] contains the checksum of the one before it, so that a log that was replaced or
+//! rolled back is noticed. Each append names the record that it follows: of two publishers only
+//! one can go on.
+
+mod follower;
+mod items;
+mod record;
+mod settings;
+mod status;
+mod store;
+#[cfg(test)]
+mod tests;
+mod uplink;
+
+pub use follower::{Claimed, FollowError, Follower, origin_of};
+pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
+pub use record::{
+    Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,
+};
+pub use settings::{ClusterSettings, Role};
+pub use status::ClusterStatus;
+pub use store::{AppendFault, PendingAppend, Store, StoreError};
+pub use uplink::{LeadError, Uplink, UplinkParts};

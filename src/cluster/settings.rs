@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Part of a server in a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs the sources and writes the shared log, or stands by to do so.
+    Publisher,
+    /// Reads the shared log and serves clients.
+    Gateway,
+}
+
+/// Settings of a server in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Part of the server.
+    pub role: Role,
+    /// Name of the cluster, which is part of the subjects in NATS.
+    pub name: String,
+    /// Name of this server, unique in the cluster.
+    pub node: String,
+    /// Addresses of the NATS servers.
+    pub urls: Vec<String>,
+    /// File with the credentials for NATS.
+    pub credentials: Option<PathBuf>,
+    /// File with the authorities whose certificates the NATS servers present.
+    pub tls_ca: Option<PathBuf>,
+    /// Number of NATS servers that keep the log.
+    pub replicas: usize,
+    /// Maximum size of the log, in bytes.
+    pub log_bytes: u64,
+    /// Maximum age of records in the log.
+    pub log_age: Duration,
+    /// Maximum memory of batches that NATS has not acknowledged, in bytes.
+    pub buffer: usize,
+    /// Maximum number of records sent and not acknowledged.
+    pub window: usize,
+    /// Silence of the log after which a publisher that stands by takes over.
+    pub lease: Duration,
+    /// Interval of the records of a publisher that has nothing to publish.
+    pub tick: Duration,
+    /// Silence of the log after which a gateway reports its sources as reconnecting.
+    pub stale_after: Duration,
+}

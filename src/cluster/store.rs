@@ -1,0 +1,227 @@
+//! The shared log in NATS: a stream whose messages are the records. Committed records
+//! are republished on a plain subject, from which all servers of the cluster read them.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{
+    Config, DirectGetErrorKind, DiscardPolicy, Republish, StorageType, Stream,
+};
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, Subscriber};
+use bytes::Bytes;
+
+use super::record::{Record, RecordFault};
+use super::settings::ClusterSettings;
+
+/// Time limit of a request to NATS.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Capacity of the subscription to new records. Records beyond it are read from the stream.
+const LIVE_RECORDS_MAX: usize = 4096;
+/// Records that are sent and not acknowledged, over all windows.
+const INFLIGHT_MAX: usize = 8192;
+
+/// Failure of a request to NATS.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection at the start.
+    #[error("cannot connect to NATS at {urls}: {error}")]
+    Connect {
+        /// Configured addresses.
+        urls: String,
+        /// Cause.
+        error: String,
+    },
+    /// A file named in section `cluster` cannot be read.
+    #[error("cannot read the NATS credentials {path}: {error}")]
+    Credentials {
+        /// Path of the file.
+        path: String,
+        /// Cause.
+        error: std::io::Error,
+    },
+    /// The stream cannot be created or opened.
+    #[error("cannot open stream {stream} in NATS: {error}")]
+    Stream {
+        /// Name of the stream.
+        stream: String,
+        /// Cause.
+        error: String,
+    },
+    /// A request failed or timed out.
+    #[error("request to NATS failed: {0}")]
+    Request(String),
+    /// The log no longer contains the record.
+    #[error("the log no longer contains record {0}")]
+    Gone(u64),
+    /// A message of the stream is not a record.
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+}
+
+/// Outcome of an append that was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendFault {
+    /// The log contains another record at this place.
+    Refused,
+    /// Unknown whether the log contains the record.
+    Unknown,
+}
+
+/// Connection to the shared log.
+#[derive(Clone)]
+pub struct Store {
+    client: Client,
+    jetstream: Context,
+    stream: Stream,
+    subject: String,
+    live: String,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Name of the stream of a cluster.
+fn stream_name(cluster: &str) -> String {
+    format!("TC_LOG_{cluster}")
+}
+
+fn stream_config(settings: &ClusterSettings, subject: &str, live: &str) -> Config {
+    Config {
+        name: stream_name(&settings.name),
+        subjects: vec![subject.to_owned()],
+        max_bytes: i64::try_from(settings.log_bytes).unwrap_or(i64::MAX),
+        max_age: settings.log_age,
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        num_replicas: settings.replicas,
+        deny_delete: true,
+        deny_purge: true,
+        allow_direct: true,
+        republish: Some(Republish {
+            source: subject.to_owned(),
+            destination: live.to_owned(),
+            headers_only: false,
+        }),
+        ..Config::default()
+    }
+}
+
+async fn connect(settings: &ClusterSettings) -> Result<Client, StoreError> {
+    let mut options = ConnectOptions::new()
+        .name(format!("tickcast {}", settings.node))
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .subscription_capacity(LIVE_RECORDS_MAX);
+    if let Some(path) = &settings.credentials {
+        let with_credentials = options.credentials_file(path).await;
+        options = with_credentials.map_err(|error| StoreError::Credentials {
+            path: path.display().to_string(),
+            error,
+        })?;
+    }
+    if let Some(path) = &settings.tls_ca {
+        options = options.add_root_certificates(path.clone());
+    }
+    let connected = options.connect(&settings.urls).await;
+    connected.map_err(|error| StoreError::Connect {
+        urls: settings.urls.join(", "),
+        error: error.to_string(),
+    })
+}
+
+impl Store {
+    /// Connects to NATS and opens the stream; a publisher creates it if it does not exist.
+    pub async fn open(settings: &ClusterSettings, creates: bool) -> Result<Self, StoreError> {
+        let client = connect(settings).await?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(INFLIGHT_MAX)
+            .build(client.clone());
+        let subject = format!("tc.log.{}", settings.name);
+        let live = format!("tc.live.{}", settings.name);
+        let name = stream_name(&settings.name);
+        let config = stream_config(settings, &subject, &live);
+        let opened = if creates {
+            let opened = jetstream.get_or_create_stream(config).await;
+            opened.map_err(|error| error.to_string())
+        } else {
+            let opened = jetstream.get_stream(&name).await;
+            opened.map_err(|error| error.to_string())
+        };
+        Ok(Self {
+            client,
+            jetstream,
+            stream: opened.map_err(|error| StoreError::Stream {
+                stream: name,
+                error,
+            })?,
+            subject,
+            live,
+        })
+    }
+
+    /// Number of the last record, asked from the NATS server that leads the stream; 0 if the log
+    /// is empty.
+    pub async fn last(&self) -> Result<u64, StoreError> {
+        let info = self.stream.get_info().await;
+        let info = info.map_err(|error| StoreError::Request(error.to_string()))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Subscribes to new records. Records are lost if the reader is slow, and must then be read
+    /// from the stream.
+    pub async fn subscribe(&self) -> Result<Subscriber, StoreError> {
+        let subscribed = self.client.subscribe(self.live.clone()).await;
+        subscribed.map_err(|error| StoreError::Request(error.to_string()))
+    }
+
+    /// Reads a record from any replica of the stream.
+    pub async fn get(&self, number: u64) -> Result<Record, StoreError> {
+        match self.stream.direct_get(number).await {
+            Ok(message) => Ok(Record::read(&message.payload)?),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
+                Err(StoreError::Gone(number))
+            }
+            Err(error) => Err(StoreError::Request(error.to_string())),
+        }
+    }
+
+    /// Sends a record, which the log accepts only directly behind record `last`.
+    pub async fn append(&self, record: Bytes, last: u64) -> Result<PendingAppend, AppendFault> {
+        let message = PublishMessage::build()
+            .payload(record)
+            .expected_last_sequence(last);
+        let sent = self.jetstream.send_publish(self.subject.clone(), message);
+        let pending = sent.await.map_err(|_not_sent| AppendFault::Unknown)?;
+        Ok(PendingAppend(pending))
+    }
+}
+
+/// Record that was sent and not acknowledged yet.
+pub struct PendingAppend(PublishAckFuture);
+
+impl fmt::Debug for PendingAppend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingAppend")
+    }
+}
+
+impl PendingAppend {
+    /// Waits until the log has accepted the record.
+    pub async fn accepted(self) -> Result<(), AppendFault> {
+        match self.0.await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                Err(AppendFault::Refused)
+            }
+            Err(_) => Err(AppendFault::Unknown),
+        }
+    }
+}

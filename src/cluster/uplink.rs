@@ -1,0 +1,271 @@
+//! Uplink: appends the batches of the leading publisher to the shared log, several records at a
+//! time without waiting for each acknowledgement.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+
+use super::follower::Claimed;
+use super::items::Packer;
+use super::record::{Author, Kind, Position};
+use super::settings::ClusterSettings;
+use super::status::ClusterStatus;
+use super::store::{AppendFault, Store};
+use crate::clock::Clock;
+use crate::log::{Log, Next, Pace};
+
+/// Pause before a failed request to NATS is repeated.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Reason for which a publisher no longer leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LeadError {
+    /// Another node has appended to the log.
+    #[error("another publisher leads the cluster since record {0}")]
+    Fenced(u64),
+    /// The log of this process no longer contains a batch that was not sent.
+    #[error("a batch was dropped before it was appended to the shared log")]
+    Overrun,
+}
+
+/// Sent record whose acknowledgement is pending.
+#[derive(Debug)]
+struct Sent {
+    position: Position,
+    bytes: Bytes,
+    /// Memory of the batch that ends with this record; `None` if more records of it follow.
+    batch: Option<usize>,
+}
+
+type Pending = FuturesOrdered<futures_util::future::BoxFuture<'static, Result<(), AppendFault>>>;
+
+/// Writer of the shared log.
+#[derive(Debug)]
+pub struct Uplink {
+    store: Store,
+    clock: Clock,
+    log: Arc<Log>,
+    /// Number of this reader of the log.
+    reader: usize,
+    pace: Arc<Pace>,
+    status: Arc<ClusterStatus>,
+    window: usize,
+    tick: Duration,
+    author: Author,
+    /// Position behind the last sent record.
+    position: Position,
+    packer: Packer,
+    /// Number of the next batch.
+    next: u64,
+    sent: VecDeque<Sent>,
+    pending: Pending,
+}
+
+/// Parts of the server that an uplink uses.
+#[derive(Debug)]
+pub struct UplinkParts {
+    /// The shared log.
+    pub store: Store,
+    /// The clock of the server.
+    pub clock: Clock,
+    /// The log of this server.
+    pub log: Arc<Log>,
+    /// Number of the uplink among the readers of the log.
+    pub reader: usize,
+    /// Bound of the batches that are not acknowledged.
+    pub pace: Arc<Pace>,
+    /// State of the server in the cluster.
+    pub status: Arc<ClusterStatus>,
+}
+
+impl Uplink {
+    /// Creates a writer behind a claimed position; `first` is the number of the first batch to
+    /// append.
+    pub fn new(
+        parts: UplinkParts,
+        settings: &ClusterSettings,
+        claimed: &Claimed,
+        first: u64,
+    ) -> Self {
+        let UplinkParts {
+            store,
+            clock,
+            log,
+            reader,
+            pace,
+            status,
+        } = parts;
+        Self {
+            store,
+            clock,
+            log,
+            reader,
+            pace,
+            status,
+            window: settings.window,
+            tick: settings.tick,
+            author: claimed.author,
+            position: claimed.position,
+            packer: Packer::new(claimed.catalog.sources().len()),
+            next: first,
+            sent: VecDeque::new(),
+            pending: Pending::new(),
+        }
+    }
+
+    /// Appends batches until another node leads.
+    pub async fn run(mut self) -> LeadError {
+        self.status.set_leading();
+        match self.lead().await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn lead(&mut self) -> Result<std::convert::Infallible, LeadError> {
+        let mut tick_due = self.clock.now().plus(self.tick);
+        loop {
+            while self.sent.len() < self.window {
+                match self.log.read(self.next) {
+                    Next::Batch(batch) => {
+                        self.next += 1;
+                        let bodies = self.packer.pack(&batch);
+                        self.send_batch(&bodies, batch.footprint()).await?;
+                        tick_due = self.clock.now().plus(self.tick);
+                    }
+                    Next::Empty => break,
+                    Next::Overrun => return Err(LeadError::Overrun),
+                }
+            }
+            let log = Arc::clone(&self.log);
+            let new_batch = log.reader(self.reader).notified();
+            tokio::select! {
+                acknowledged = self.pending.next(), if !self.pending.is_empty() => {
+                    self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
+                }
+                () = new_batch, if self.sent.len() < self.window => {}
+                () = self.clock.sleep_until(tick_due) => {
+                    if self.sent.is_empty() {
+                        self.send(Kind::Tick, &[], None).await?;
+                    }
+                    tick_due = self.clock.now().plus(self.tick);
+                }
+            }
+        }
+    }
+
+    async fn send_batch(&mut self, bodies: &[Bytes], footprint: usize) -> Result<(), LeadError> {
+        if bodies.is_empty() {
+            self.pace.done(footprint);
+        }
+        for (at, body) in bodies.iter().enumerate() {
+            let is_last = at + 1 == bodies.len();
+            self.send(Kind::Items, body, is_last.then_some(footprint))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        kind: Kind,
+        body: &[u8],
+        batch: Option<usize>,
+    ) -> Result<(), LeadError> {
+        let last = self.position.number;
+        let (bytes, behind) = self.author.write(kind, self.position, body);
+        self.position = behind;
+        self.sent.push_back(Sent {
+            position: behind,
+            bytes: bytes.clone(),
+            batch,
+        });
+        match self.store.append(bytes, last).await {
+            Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
+            Err(fault) => self.resolve(fault).await?,
+        }
+        Ok(())
+    }
+
+    async fn on_acknowledged(&mut self, outcome: Result<(), AppendFault>) -> Result<(), LeadError> {
+        match outcome {
+            Ok(()) => {
+                self.accept_first();
+                Ok(())
+            }
+            Err(fault) => self.resolve(fault).await,
+        }
+    }
+
+    /// Removes the first sent record, which the log contains.
+    fn accept_first(&mut self) {
+        if let Some(sent) = self.sent.pop_front() {
+            self.status.advance(sent.position.number, self.clock.now());
+            if let Some(footprint) = sent.batch {
+                self.pace.done(footprint);
+            }
+        }
+    }
+
+    /// After a refusal or a missing answer: waits for the answers to all sent records, reads what
+    /// the log really contains, and sends the rest again.
+    async fn resolve(&mut self, fault: AppendFault) -> Result<(), LeadError> {
+        tracing::warn!(
+            ?fault,
+            records = self.sent.len(),
+            "append to the shared log failed; reading what it contains"
+        );
+        // The answers behind a failed append say nothing about the order.
+        while self.pending.next().await.is_some() {}
+        while !self.take_accepted().await? {
+            let again = self.clock.now().plus(RETRY_AFTER);
+            self.clock.sleep_until(again).await;
+        }
+        self.send_again().await
+    }
+
+    /// Removes the sent records that the log contains; returns false if NATS does not answer.
+    async fn take_accepted(&mut self) -> Result<bool, LeadError> {
+        let Ok(last) = self.store.last().await else {
+            return Ok(false);
+        };
+        while let Some(first) = self.sent.front() {
+            let Position { number, sum } = first.position;
+            if number > last {
+                return Ok(true);
+            }
+            match self.store.get(number).await {
+                Ok(record) if record.sum == sum => self.accept_first(),
+                Ok(_) => return Err(LeadError::Fenced(number)),
+                Err(_) => return Ok(false),
+            }
+        }
+        if last > self.position.number {
+            return Err(LeadError::Fenced(self.position.number + 1));
+        }
+        Ok(true)
+    }
+
+    async fn send_again(&mut self) -> Result<(), LeadError> {
+        let mut failed = false;
+        for sent in &self.sent {
+            let last = sent.position.number - 1;
+            let outcome = self.store.append(sent.bytes.clone(), last).await;
+            match outcome {
+                Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        if failed {
+            Box::pin(self.resolve(AppendFault::Unknown)).await?;
+        }
+        Ok(())
+    }
+}

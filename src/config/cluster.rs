@@ -1,0 +1,134 @@
+//! Section `cluster`: the part of this server in a cluster, and its NATS servers.
+
+use std::path::PathBuf;
+
+use super::reader::Section;
+use crate::cluster::{ClusterSettings, Role};
+
+/// Reads the section; `None` for a standalone server.
+pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
+    let (nats, log) = (section.section("nats"), section.section("log"));
+    let path = |key: &str| Some(nats.text(key)).filter(|path| !path.is_empty());
+    let role = match section.word("role") {
+        "publisher" => Some(Role::Publisher),
+        "gateway" => Some(Role::Gateway),
+        _ => None,
+    };
+    let settings = ClusterSettings {
+        role: role.unwrap_or(Role::Gateway),
+        name: section.text("name"),
+        node: Some(section.text("node"))
+            .filter(|node| !node.is_empty())
+            .unwrap_or_else(host_name),
+        urls: nats.texts("urls"),
+        credentials: path("credentials").map(PathBuf::from),
+        tls_ca: path("tls_ca").map(PathBuf::from),
+        replicas: log.integer("replicas") as usize,
+        log_bytes: log.size("bytes") as u64,
+        log_age: log.duration("age"),
+        buffer: section.size("buffer"),
+        window: section.integer("window") as usize,
+        lease: section.duration("lease"),
+        tick: section.duration("tick"),
+        stale_after: section.duration("stale_after"),
+    };
+    for section in [&nats, &log] {
+        section.finish();
+    }
+    role?;
+    let is_token = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if !is_token(&settings.name) {
+        section.problem("name", "expected letters, digits, - and _, e.g. main");
+    }
+    if settings.urls.is_empty() {
+        nats.problem(
+            "urls",
+            "missing; expected the NATS servers, e.g. nats://nats-0:4222",
+        );
+    }
+    if settings.tick >= settings.lease || settings.tick >= settings.stale_after {
+        section.problem("tick", "must be shorter than lease and stale_after");
+    }
+    Some(settings)
+}
+
+fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, changes, keys};
+
+    fn text(other: bool) -> String {
+        let pick = |one: &'static str, two: &'static str| if other { two } else { one };
+        format!(
+            "sources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]\n\
+             cluster: {{role: publisher, name: {t}, node: {t}, nats: {{urls: [{t}], credentials: {t}, tls_ca: {t}}}, \
+             log: {{replicas: {n}, bytes: {q}, age: {d}}}, buffer: {q}, window: {n}, lease: {d}, tick: {ms}, stale_after: {d}}}\n",
+            t = pick("a", "b"),
+            n = pick("1", "5"),
+            q = pick("16MiB", "32MiB"),
+            d = pick("60s", "61s"),
+            ms = pick("20ms", "30ms"),
+        )
+    }
+
+    fn problems(text: &str) -> String {
+        Config::parse(text, "f")
+            .expect_err("an invalid config")
+            .to_string()
+    }
+
+    #[test]
+    fn a_reload_reports_and_keeps_every_key_of_the_cluster() {
+        let [old, new] =
+            [false, true].map(|other| Config::parse(&text(other), "f").expect("a valid config"));
+        let changed: Vec<_> = changes(&old, &new).iter().map(|key| key.path).collect();
+        let all = keys().map(|key| key.path);
+        let all = all.filter(|path| path.starts_with("cluster.") && *path != "cluster.role");
+        assert_eq!(changed, all.collect::<Vec<_>>());
+        let mut next = new;
+        next.keep_what_needs_a_restart(&old);
+        assert_eq!(next.cluster, old.cluster);
+    }
+
+    #[test]
+    fn contradictions_of_a_cluster_are_reported() {
+        let gateway = "cluster: {role: gateway, nats: {urls: [a]}}\n";
+        assert!(Config::parse(gateway, "f").is_ok_and(|config| config.sources.is_empty()));
+        let sources = format!(
+            "{gateway}{}",
+            "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 1}]}]\n"
+        );
+        assert!(problems(&sources).contains("a gateway has no sources"));
+        let cases = [
+            (
+                "name: \"a b\", nats: {urls: [a]}",
+                "cluster.name: expected letters",
+            ),
+            ("node: x", "cluster.nats.urls: missing"),
+            (
+                "tick: 1s, lease: 500ms, nats: {urls: [a]}",
+                "cluster.tick: must be shorter",
+            ),
+            (
+                "buffer: 1GiB, nats: {urls: [a]}",
+                "cluster.buffer: must be at most bus.log",
+            ),
+        ];
+        for (keys, problem) in cases {
+            let found = problems(&format!("cluster: {{role: gateway, {keys}}}\n"));
+            assert!(found.contains(problem), "{found}");
+        }
+        assert!(problems(&format!("{gateway}state_dir: a\n")).contains("not with a cluster"));
+    }
+}

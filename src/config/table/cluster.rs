@@ -1,0 +1,91 @@
+//! Keys of a cluster: several servers with one log.
+
+use super::{Key, Kind, fixed, key};
+
+/// `cluster` and everything below it.
+pub(super) const CLUSTER: &[Key] = &[
+    fixed(key(
+        "cluster.role",
+        Kind::Word(&["standalone", "publisher", "gateway"]),
+        "standalone",
+        "Part of this server: standalone (no cluster), publisher (runs the sources and writes the shared log, or stands by), or gateway (reads the shared log and serves clients).",
+    )),
+    fixed(key(
+        "cluster.name",
+        Kind::Text,
+        "main",
+        "Name of the cluster in NATS: its stream is TC_LOG_NAME. Letters, digits, - and _.",
+    )),
+    fixed(key(
+        "cluster.node",
+        Kind::Text,
+        "",
+        "Name of this server, unique in the cluster. Empty: the host name.",
+    )),
+    fixed(key(
+        "cluster.nats.urls",
+        Kind::Texts,
+        "",
+        "Addresses of the NATS servers, e.g. nats://nats-0:4222 or tls://nats-0:4222. Required in a cluster.",
+    )),
+    fixed(key(
+        "cluster.nats.credentials",
+        Kind::Text,
+        "",
+        "File with NATS credentials (.creds). Empty: none.",
+    )),
+    fixed(key(
+        "cluster.nats.tls_ca",
+        Kind::Text,
+        "",
+        "PEM file with the authorities that signed the certificates of the NATS servers. Empty: those of the system.",
+    )),
+    fixed(key(
+        "cluster.log.replicas",
+        Kind::Integer(1, 5),
+        "3",
+        "Number of NATS servers that keep the log; used when the stream is created.",
+    )),
+    fixed(key(
+        "cluster.log.bytes",
+        Kind::Size("16MiB", "16TiB"),
+        "8GiB",
+        "Max size of the log; used when the stream is created.",
+    )),
+    fixed(key(
+        "cluster.log.age",
+        Kind::Duration("1m", "30d"),
+        "24h",
+        "Max age of records in the log; used when the stream is created. A server that starts reads the log from its first record.",
+    )),
+    fixed(key(
+        "cluster.buffer",
+        Kind::Size("1MiB", "4GiB"),
+        "32MiB",
+        "Max memory of published batches that NATS has not acknowledged; when full, sim and replay block and pushes get 503. At most bus.log.",
+    )),
+    fixed(key(
+        "cluster.window",
+        Kind::Integer(1, 4096),
+        "256",
+        "Max records sent to NATS and not acknowledged.",
+    )),
+    fixed(key(
+        "cluster.lease",
+        Kind::Duration("200ms", "1m"),
+        "2s",
+        "Silence of the log after which a publisher that stands by takes over.",
+    )),
+    fixed(key(
+        "cluster.tick",
+        Kind::Duration("10ms", "1s"),
+        "100ms",
+        "Interval of the records of a publisher that has nothing to publish.",
+    )),
+    fixed(key(
+        "cluster.stale_after",
+        Kind::Duration("200ms", "1m"),
+        "1s",
+        "Silence of the log after which a gateway reports its sources as reconnecting.",
+    )),
+];

@@ -1,0 +1,209 @@
+//! Processes of a cluster on this machine: NATS servers, publishers and gateways.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Maximum wait for anything that a process does.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Pause between two looks at a file or a process.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until `look` finds something.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < until, "no {what} within {DEADLINE:?}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A child process, which ends with this value.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Sends a signal, e.g. `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        let id = self.child.id().to_string();
+        ensure!(Command::new("kill").args([signal, &id]).status()?.success());
+        Ok(())
+    }
+
+    /// Ends the process without warning.
+    pub(crate) fn crash(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Stops the process gracefully.
+    pub(crate) fn stop(mut self) -> Result<ExitStatus> {
+        self.signal("-TERM")?;
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits until the process ends by itself.
+    pub(crate) fn ended(&mut self) -> Result<ExitStatus> {
+        wait_for("end of the process", || Ok(self.child.try_wait()?))
+    }
+
+    /// Log of the process so far.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    pub(crate) fn logs(&self, text: &str) -> Result<()> {
+        let found = wait_for(text, || {
+            let log = std::fs::read_to_string(&self.log)?;
+            Ok(log.contains(text).then_some(()))
+        });
+        found.with_context(|| std::fs::read_to_string(&self.log).unwrap_or_default())
+    }
+}
+
+/// Folder and NATS server of a cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    nats: Option<Process>,
+    nats_address: SocketAddr,
+}
+
+/// The NATS server, where `./check` has installed it.
+fn nats_server() -> Option<PathBuf> {
+    let installed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps/python/bin/nats-server");
+    installed.exists().then_some(installed)
+}
+
+impl Cluster {
+    /// Starts a NATS server; `None` where there is none.
+    pub(crate) fn start() -> Result<Option<Self>> {
+        let Some(program) = nats_server() else {
+            ensure!(
+                std::env::var_os("TICKCAST_CHECK").is_none(),
+                "nats-server is not installed"
+            );
+            eprintln!("skipped: nats-server is not installed; ./check installs it");
+            return Ok(None);
+        };
+        let folder = tempfile::tempdir()?;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let nats = start_nats(&program, folder.path(), any)?;
+        Ok(Some(Self {
+            nats_address: nats.address,
+            nats: Some(nats),
+            folder,
+        }))
+    }
+
+    /// Ends the NATS server without warning.
+    pub(crate) fn crash_nats(&mut self) -> Result<()> {
+        self.nats.take().context("NATS is running")?.crash()
+    }
+
+    /// Starts the NATS server again, at its address and with its files.
+    pub(crate) fn restart_nats(&mut self) -> Result<()> {
+        let program = nats_server().context("it was there")?;
+        self.nats = Some(start_nats(&program, self.folder.path(), self.nats_address)?);
+        Ok(())
+    }
+
+    /// Starts a publisher with these sources.
+    pub(crate) fn publisher(&self, node: &str, sources: &str) -> Result<Process> {
+        self.server(node, &format!("role: publisher, lease: 500ms, stale_after: 500ms, log: {{replicas: 1, bytes: 64MiB}}"), &format!("sources: {sources}\n"))
+    }
+
+    /// Starts a gateway.
+    pub(crate) fn gateway(&self, node: &str) -> Result<Process> {
+        self.server(node, "role: gateway, stale_after: 500ms", "")
+    }
+
+    fn server(&self, node: &str, cluster: &str, rest: &str) -> Result<Process> {
+        let file = self.folder.path().join(format!("{node}.yaml"));
+        let config = format!(
+            "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n\
+             cluster: {{{cluster}, node: {node}, nats: {{urls: [\"nats://{}\"]}}}}\n{rest}",
+            self.nats_address
+        );
+        std::fs::write(&file, config)?;
+        let log = self.folder.path().join(format!("{node}.log"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tickcast"))
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .spawn()?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            if let Some(rest) = line.split("http://").nth(1) {
+                let address = rest.split('/').next().unwrap_or_default();
+                let address = address.parse()?;
+                return Ok(Process {
+                    child,
+                    address,
+                    log,
+                });
+            }
+        }
+        child.wait()?;
+        bail!("{node} ended: {}", std::fs::read_to_string(&log)?)
+    }
+}
+
+fn start_nats(program: &Path, folder: &Path, at: SocketAddr) -> Result<Process> {
+    let ports = folder.join("ports");
+    std::fs::create_dir_all(&ports)?;
+    let port = if at.port() == 0 {
+        "-1".to_owned()
+    } else {
+        at.port().to_string()
+    };
+    let log = folder.join("nats.log");
+    let child = Command::new(program)
+        .args(["-a", "127.0.0.1", "-p", &port, "-js"])
+        .arg("--store_dir")
+        .arg(folder.join("jetstream"))
+        .arg("--ports_file_dir")
+        .arg(&ports)
+        .stdout(Stdio::null())
+        .stderr(File::create(&log)?)
+        .spawn()?;
+    let file = ports.join(format!("nats-server_{}.ports", child.id()));
+    let mut nats = Process {
+        child,
+        address: at,
+        log,
+    };
+    nats.address = wait_for("address of NATS", || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let address = text.split("nats://").nth(1);
+        Ok(address.and_then(|rest| rest.split('"').next()?.parse().ok()))
+    })?;
+    nats.logs("Server is ready")?;
+    Ok(nats)
+}
