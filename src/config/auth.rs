@@ -118,7 +118,11 @@ fn read_key(section: &Section<'_>, roles: &Roles) -> Option<Key> {
     if section.has("id") && !is_key_id(&id) {
         let message = format!(
             "invalid id \"{}\": expected 1 to 64 letters, digits, - or _",
-            id.escape_debug()
+            // The rest may be the secret of a key (ID.SECRET) that was entered by mistake.
+            id.split_inclusive('.')
+                .next()
+                .unwrap_or_default()
+                .escape_debug()
         );
         section.problem("id", message);
     }
@@ -428,7 +432,7 @@ mod tests {
                 "auth.scheme: no keys: expected auth.keys or auth.keys_file",
             ),
             (key("role: r"), "auth.keys[0].id: missing"),
-            (key("id: a.b, role: r"), "invalid id \"a.b\""),
+            (key("id: a.b, role: r"), "invalid id \"a.\""),
             (
                 key("id: a, role: r"),
                 "auth.keys[0].sha256: missing: expected sha256 or argon2",

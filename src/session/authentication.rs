@@ -201,6 +201,12 @@ impl Session {
         }
     }
 
+    /// Ends a session without credentials once they are required.
+    pub fn on_closed_to_anonymous() -> Vec<Action> {
+        let message = "authentication required: clients without credentials are no longer admitted; connect with a token";
+        vec![close(Code::AuthRequired, message.to_owned())]
+    }
+
     /// Extends the time for authentication by a pause of the server.
     pub fn excuse(&mut self, pause: Duration) {
         let until = self.auth.as_mut().and_then(|auth| auth.until.as_mut());

@@ -46,11 +46,6 @@ impl Shard {
                 _ = done.send(());
             }
             Command::Entitle(entitlements) => self.entitle(entitlements),
-            Command::Authenticated {
-                key,
-                generation,
-                outcome,
-            } => self.on_checked(key, generation, outcome),
             Command::ReviewCredentials => self.review_credentials(),
             Command::Save(reply) => {
                 while self.take_batches() {}

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::access::{Entitlements, Principal};
-use crate::auth;
 use crate::limits::ShardLimits;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::{Adopted, ConnectionKey};
+use super::connection::Adopted;
 use crate::log::DemandSignal;
 use crate::log::{Catalog, SavedTopic};
 use crate::outbox::Totals;
@@ -44,15 +43,6 @@ pub enum Command {
     },
     /// Apply other roles.
     Entitle(Arc<Entitlements>),
-    /// Outcome of a check that a connection waits for.
-    Authenticated {
-        /// Connection.
-        key: ConnectionKey,
-        /// Distinguishes it from later connections of the same key.
-        generation: u32,
-        /// Identity, or the refusal.
-        outcome: auth::Outcome,
-    },
     /// Compare the identities of all connections with the present policy.
     ReviewCredentials,
     /// All topics as of the end of the log, to be saved for the next server.
@@ -246,11 +236,6 @@ impl ShardHandle {
             },
             receiver,
         )
-    }
-
-    /// Queue for outcomes that the shard awaits; it does not keep the shard running.
-    pub(super) fn outcomes(&self) -> mpsc::WeakSender<Command> {
-        self.commands.downgrade()
     }
 
     /// Counter of the connections, written by the shard.

@@ -155,21 +155,27 @@ impl Shard {
         line.push(Part::Checkpoint(checkpoint), bytes, now);
     }
 
-    /// Closes a connection that belongs to a view with another delay; true if it stays open.
+    /// Closes a connection that belongs to a view with another delay; true if it stays open. A client
+    /// that presents its credentials after the handshake would come back to the same shard.
     pub(super) fn serves(&mut self, key: ConnectionKey, principal: &Principal) -> bool {
         let delay = principal.delay();
         if delay == self.feed.config.delay {
             return true;
         }
         let role = principal.role().map_or("", |role| &role.name);
-        let message = format!(
-            "not entitled: the view of role \"{role}\" is delayed by {delay:?}; reconnect with the credentials in the \
-             handshake. A delay that a reload adds requires a restart of the server"
-        );
+        let session = &self.connections[key].peer.session;
+        let is_first_auth = session.awaits_check() && session.grant().is_none();
+        let remedy = if is_first_auth {
+            "present the token in the handshake (`Authorization: Bearer TOKEN` or `?ticket=`), not by `auth`"
+        } else {
+            "reconnect with the credentials in the handshake. A delay that a reload adds requires a restart of the server"
+        };
+        let message =
+            format!("not entitled: the view of role \"{role}\" is delayed by {delay:?}; {remedy}");
         let bye = Bye {
             code: Code::NotEntitled.number(),
             message,
-            reconnect: true,
+            reconnect: !is_first_auth,
             after_ms: RECONNECT_MS,
         };
         self.close(key, &bye, Code::NotEntitled);

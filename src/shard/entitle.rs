@@ -12,9 +12,11 @@ use crate::session::{Review, View};
 /// Time after which a client above the connection limit of its role may try again.
 const RECONNECT_MS: u64 = 5000;
 
-/// Connections whose rights have changed and whose subscriptions are not yet reviewed.
+/// Connections whose credentials or rights have changed and whose subscriptions are not yet reviewed.
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
+    /// Connections whose credentials are to be compared with the present policy.
+    credentials: VecDeque<(ConnectionKey, Generation)>,
     /// Connections to be compared with the present roles.
     unchecked: VecDeque<(ConnectionKey, Generation)>,
     /// Reviews in progress.
@@ -26,7 +28,7 @@ pub(super) struct Reviews {
 
 impl Reviews {
     fn is_empty(&self) -> bool {
-        self.unchecked.is_empty() && self.begun.is_empty()
+        self.credentials.is_empty() && self.unchecked.is_empty() && self.begun.is_empty()
     }
 }
 
@@ -35,10 +37,18 @@ impl Shard {
     pub(super) fn entitle(&mut self, entitlements: Arc<Entitlements>) {
         self.feed.config.entitlements = entitlements;
         self.reviews.renewed.clear();
+        self.reviews.unchecked = self.all_connections();
+    }
+
+    /// Compares the credentials of all connections with the present policy, in the next turns.
+    pub(super) fn review_credentials(&mut self) {
+        self.reviews.credentials = self.all_connections();
+    }
+
+    fn all_connections(&self) -> VecDeque<(ConnectionKey, Generation)> {
         let connections = self.connections.iter();
-        self.reviews.unchecked = connections
-            .map(|(key, connection)| (key, connection.peer.generation))
-            .collect();
+        let named = connections.map(|(key, connection)| (key, connection.peer.generation));
+        named.collect()
     }
 
     /// Reviews connections for a part of a turn. Returns true if there are more.
@@ -55,7 +65,8 @@ impl Shard {
         !self.reviews.is_empty()
     }
 
-    /// Executes a slice of the oldest review, or compares one connection with the present roles.
+    /// Executes a slice of the oldest review, or compares one connection with the present policy or
+    /// roles.
     fn review_one(&mut self) {
         if let Some((key, generation, mut review)) = self.reviews.begun.pop_front() {
             if !self.is_open(key, generation) {
@@ -73,6 +84,12 @@ impl Shard {
                 self.reviews.begun.push_front((key, generation, review));
             }
             return self.act(key, actions);
+        }
+        if let Some((key, generation)) = self.reviews.credentials.pop_front() {
+            if self.is_open(key, generation) {
+                self.review_credential(key);
+            }
+            return;
         }
         if let Some((key, generation)) = self.reviews.unchecked.pop_front()
             && self.is_open(key, generation)

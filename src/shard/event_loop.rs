@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::agents::Agents;
+use super::authentication::{CheckedToken, Checks};
 use super::command::{Command, ShardHandle};
 use super::connection::READ_BYTES;
 use super::connections::Connections;
@@ -56,7 +57,6 @@ pub fn spawn(
         metrics,
         sockets,
         connected: handle.counter(),
-        outcomes: handle.outcomes(),
     });
     let run = move || {
         let _fatal = crate::fatal::FatalPanic("shard");
@@ -75,6 +75,8 @@ pub(super) enum Woken {
     Due,
     /// A command; `None` once all handles are dropped.
     Command(Option<Command>),
+    /// Outcome of a check of a token.
+    Checked(CheckedToken),
     /// Answer to a request for a checkpoint; `None` if the bus has stopped.
     Restored(Option<Arc<Checkpoint>>),
 }
@@ -90,14 +92,13 @@ impl Shard {
             metrics,
             sockets,
             connected,
-            outcomes,
         } = parts;
         Self {
             number,
             limits: Arc::new(config.limits.requests),
             websocket: websocket_config(config.limits.requests.message_bytes as usize),
             connected,
-            outcomes,
+            checks: Checks::default(),
             connections: Connections::default(),
             agents: Agents::default(),
             fan_out: FanOut::default(),
@@ -166,6 +167,7 @@ impl Shard {
             self.excuse_pause(pause);
         }
         self.feed.counts.settle(self.feed.now);
+        self.take_checked();
         let mut busy = self.take_commands(commands);
         busy |= self.make_snapshots();
         busy |= self.review_some();
@@ -253,6 +255,7 @@ impl Shard {
                     () = self.feed.log.reader(self.number).notified(), if !leaves_log => Woken::Due,
                     () = self.sockets.ready() => Woken::Due,
                     command = commands.recv() => Woken::Command(command),
+                    checked = self.checks.next() => Woken::Checked(checked),
                     checkpoint = restored => Woken::Restored(checkpoint),
                     () = timer => Woken::Due,
                 }
@@ -278,6 +281,7 @@ impl Shard {
             Woken::Due => {}
             Woken::Command(None) => return false,
             Woken::Command(Some(command)) => self.on_command(command),
+            Woken::Checked(checked) => self.on_checked(checked),
             Woken::Restored(checkpoint) => {
                 self.feed.restoring = None;
                 if let Some(checkpoint) = checkpoint {

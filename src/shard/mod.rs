@@ -57,7 +57,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::bus::Emitter;
@@ -66,6 +66,7 @@ use crate::market::UnixNanos;
 use crate::metrics::Metrics;
 use crate::protocol::Limits;
 use agents::Agents;
+use authentication::Checks;
 use connections::Connections;
 use delay::DelayLine;
 use entitle::Reviews;
@@ -92,8 +93,6 @@ struct Parts {
     metrics: Arc<Metrics>,
     sockets: Sockets,
     connected: Arc<AtomicUsize>,
-    /// Own queue of commands, for outcomes that are found elsewhere.
-    outcomes: mpsc::WeakSender<Command>,
 }
 
 /// Thread that owns a share of the connections.
@@ -109,8 +108,8 @@ pub struct Shard {
     limits: Arc<Limits>,
     /// Number of connections, for other threads.
     connected: Arc<AtomicUsize>,
-    /// Own queue of commands, for outcomes that are found elsewhere.
-    outcomes: mpsc::WeakSender<Command>,
+    /// Tokens that are checked elsewhere.
+    checks: Checks,
     meters: Meters,
     pauses: PauseDetector,
     pacing: Pacing,

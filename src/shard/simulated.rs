@@ -52,7 +52,6 @@ impl SimulatedShard {
             metrics,
             sockets: Sockets::simulated(),
             connected: Arc::<AtomicUsize>::default(),
-            outcomes: commands.downgrade(),
         });
         Self {
             shard,

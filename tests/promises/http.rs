@@ -212,12 +212,24 @@ async fn the_page_is_served_compressed_with_an_etag_and_a_strict_policy() -> Res
             .starts_with("http/1.1 200")
     );
     let page = get("/", "").await?;
-    assert!(
-        page.contains(
-            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'"
-        ),
-        "{page}"
-    );
+    let module = get("/tickcast.js", "").await?;
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    for response in [&page, &module] {
+        for (header, value) in [
+            ("content-security-policy", policy),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-embedder-policy", "require-corp"),
+        ] {
+            let prefix = format!("{header}: ");
+            let values = response
+                .lines()
+                .filter_map(|line| line.strip_prefix(&prefix));
+            assert_eq!(values.collect::<Vec<_>>(), [value], "{header}");
+        }
+    }
     assert!(
         !page.contains(" style=") && !page.contains("onclick") && !page.contains("<script>"),
         "the page has inline scripts or styles"

@@ -3,10 +3,12 @@
 mod auth;
 mod bad_markets;
 mod bombs;
+mod canary;
 mod certificates;
 mod clients;
 mod config_files;
 mod config_keys;
+mod credentials;
 mod delayed;
 mod descriptors;
 mod docs_consistency;

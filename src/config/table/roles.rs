@@ -42,7 +42,7 @@ pub(super) const ROLES: &[Key] = &[
     without_default(
         "roles.book_depth",
         Kind::Integer(1, 400),
-        "Max depth of order books, for versions with the channel book.",
+        "Max depth of order books. Without effect in this version, which has no channel `book`; checked, so that a config for later versions is accepted.",
     ),
     without_default(
         "roles.snapshot_events",
