@@ -16,8 +16,9 @@ const PAIRS: usize = 5;
 const SPAN: Duration = Duration::from_millis(2_500);
 /// Time for an attack to begin, and for its connections to end.
 const RAMP: Duration = Duration::from_millis(400);
-/// Maximum ratio of the latencies, for the median of the pairs, on a machine of its own.
-const RATIO_MAX: f64 = 1.2;
+/// Maximum latency under attack, in milliseconds; on a shared machine a ratio to the calm spans says
+/// little, so it is printed only.
+const P99_MAX_MS: f64 = 100.0;
 /// Variable with the attack that this process makes: name, feed, feed with TLS.
 const ATTACK: &str = "TICKCAST_TEST_ATTACK";
 
@@ -177,8 +178,8 @@ async fn healthy_clients_keep_their_latency_under_attack() -> Result<()> {
             "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {turn:.1} |",
             row.rounds_per_s, row.calm, row.attacked, row.ratio, row.calm_cpu, row.attacked_cpu,
         );
-        // Machines are shared: fails only where a figure is missed by a factor of two.
-        if row.ratio > 2.0 * RATIO_MAX || row.longest_turn > 2.0 * TURN_MAX {
+        // A shared machine interrupts turns, too.
+        if row.attacked > P99_MAX_MS || row.longest_turn > 2.0 * TURN_MAX {
             missed.push(name);
         }
     }
