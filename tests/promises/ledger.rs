@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use crate::harness::{Feed, Tracked, exchange, market, subscribe, wish};
 
-const LIMITS: &str = "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000, connections: 200, topics: 64, message: 4KiB}\nsession: {heartbeat: 500ms}";
+/// A client that reads nothing sends nothing either, and must last as long as a busy machine needs.
+const LIMITS: &str = "shards: 2\nfanout: {outbox: 128KiB, behind: 2s, unsent: 16KiB}\nlimits: {requests_per_s: 1000, connections: 200, topics: 64, message: 4KiB}\nsession: {heartbeat: 500ms, drop_after: 10m}";
 
 /// Reading behaviour of a client.
 #[derive(Clone, Copy, PartialEq)]
