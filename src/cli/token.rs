@@ -14,7 +14,7 @@ const VARIABLE: &str = "TICKCAST_TOKEN";
 pub(super) struct TokenArguments {
     /// Token for a server with authentication: a key (ID.SECRET) or a JSON Web Token. Other users
     /// of the machine see it in the list of processes; prefer --token-file, or the environment
-    /// variable TICKCAST_TOKEN
+    /// variable `TICKCAST_TOKEN`
     #[arg(long, value_name = "TOKEN", value_parser = token, conflicts_with = "token_file")]
     token: Option<Token>,
     /// File with the token; read for each connection, and again before the token expires

@@ -69,7 +69,6 @@ pub fn spawn(
 }
 
 /// Reasons for the end of a wait.
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(super) enum Woken {
     /// A batch, a socket or a timer.
     Due,

@@ -195,9 +195,7 @@ impl<'a> Feed<'a> {
                 }
             }
             ServerMessage::Control(control) if is_expiry_warning(control) => {
-                if !self.token_renews() {
-                    note("the token expires within a minute; use --token-file to renew it");
-                }
+                self.on_expiry_warning();
             }
             // The close that follows decides whether to reconnect.
             ServerMessage::Control(Control::Error(error))
@@ -218,6 +216,13 @@ impl<'a> Feed<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A token that cannot be renewed ends within a minute; others are renewed by the client.
+    fn on_expiry_warning(&self) {
+        if !self.token_renews() {
+            note("the token expires within a minute; use --token-file to renew it");
+        }
     }
 
     /// Schedules a reconnect, or fails, by `bye` or by the close code.
