@@ -96,6 +96,15 @@ const OWN: &[Kind] = &[Kind::Tickcast];
 /// What 9,500 connections need of the config.
 const MANY: &str = "limits: {connections: 20000}";
 
+/// With 9,500 connections.
+fn with_many_connections(case: Case) -> Case {
+    Case {
+        connections: 9_500,
+        config: MANY,
+        ..case
+    }
+}
+
 fn cases() -> Vec<Case> {
     // 500 events/s to 100 subscribers each, whoever and whatever else there is.
     let growth = |name, connections, instruments, topics_each, servers| Case {
@@ -113,10 +122,8 @@ fn cases() -> Vec<Case> {
         ..Case::new(name, 80_000.0, OWN).quick(1)
     };
     let all_at_once = |name, silence_ms| Case {
-        connections: 9_500,
-        config: MANY,
         silence_ms,
-        ..Case::new(name, 10.0, OWN).quick(1)
+        ..with_many_connections(Case::new(name, 10.0, OWN).quick(1))
     };
     vec![
         Case {
@@ -147,11 +154,7 @@ fn cases() -> Vec<Case> {
         },
         growth("few", 100, 10, 10, BOTH),
         growth("many", 9_500, 950, 10, BOTH).quick(2),
-        Case {
-            connections: 9_500,
-            config: MANY,
-            ..Case::new("wide", 50_000.0 * 100.0 / 95_000.0, BOTH)
-        },
+        with_many_connections(Case::new("wide", 50_000.0 * 100.0 / 95_000.0, BOTH)),
         growth("10_topics", 1_000, 10, 1, OWN),
         growth("10000_topics", 1_000, 10_000, 1_000, OWN),
         Case {

@@ -70,7 +70,7 @@ impl App {
         let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
         let endpoint = tls_service.as_ref().map(|tls| Arc::clone(&tls.endpoint));
         let mut inherited = inherit(config, clock, &metrics)?;
-        let mut cluster = Membership::open(config.cluster.as_ref()).await?;
+        let mut cluster = Box::pin(Membership::open(config.cluster.as_ref())).await?;
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }
@@ -81,7 +81,7 @@ impl App {
         let (gate, jobs) = auth::gate(policy);
         let shards = start_shards(config, clock, &bus, &metrics, &sources.demand(), &gate)?;
         if let Some(cluster) = &mut cluster {
-            cluster.follow(clock, &bus.emitter).await?;
+            Box::pin(cluster.follow(clock, &bus.emitter)).await?;
         }
         let positions = inherited
             .positions

@@ -152,7 +152,7 @@ async fn published(inputs: Vec<(u16, Vec<Emit>)>) -> Vec<Arc<Batch>> {
     }
     let batch = |number| match log.read(number) {
         Next::Batch(batch) => batch,
-        Next::Empty | Next::Overrun => panic!("the log keeps everything"),
+        Next::Empty | Next::Overrun => unreachable!("the log keeps everything"),
     };
     (0..log.head()).map(batch).collect()
 }

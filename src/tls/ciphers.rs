@@ -11,8 +11,8 @@ fn name(suite: CipherSuite) -> &'static str {
     suite.as_str().unwrap_or_default()
 }
 
-/// Sorts the suites: AES with 128 bits is as safe as with 256 in practice, and takes two thirds of
-/// the time. TLS 1.3 precedes TLS 1.2, as before.
+/// Sorts the suites: AES with 128 bits is as safe as with 256 in practice, and has 10 rounds per
+/// block instead of 14. TLS 1.3 precedes TLS 1.2.
 pub(super) fn order(suites: &mut [SupportedCipherSuite]) {
     suites.sort_by_key(|suite| {
         let name = name(suite.suite());
@@ -22,7 +22,7 @@ pub(super) fn order(suites: &mut [SupportedCipherSuite]) {
 }
 
 /// Configuration for a client that offers these cipher suites, its first choice first. The order of
-/// the server decides, except for a client that puts ChaCha20 first: it has no AES in hardware.
+/// the server decides, except for a client that puts `ChaCha20` first: it has no AES in hardware.
 pub fn config_for(config: &Arc<ServerConfig>, offered: &[CipherSuite]) -> Arc<ServerConfig> {
     let known = |suite: &&CipherSuite| {
         CHEAPEST_FIRST

@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tickcast::clock::Clock;
 
 /// Maximum wait for anything that a process does.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -15,13 +16,18 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until `look` finds something.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process and its files give no event to wait for"
+)]
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let until = Instant::now() + DEADLINE;
+    let clock = Clock::start();
+    let until = clock.now().plus(DEADLINE);
     loop {
         if let Some(found) = look()? {
             return Ok(found);
         }
-        ensure!(Instant::now() < until, "no {what} within {DEADLINE:?}");
+        ensure!(clock.now() < until, "no {what} within {DEADLINE:?}");
         std::thread::sleep(POLL);
     }
 }
@@ -133,7 +139,11 @@ impl Cluster {
 
     /// Starts a publisher with these sources.
     pub(crate) fn publisher(&self, node: &str, sources: &str) -> Result<Process> {
-        self.server(node, &format!("role: publisher, lease: 500ms, stale_after: 500ms, log: {{replicas: 1, bytes: 64MiB}}"), &format!("sources: {sources}\n"))
+        self.server(
+            node,
+            "role: publisher, lease: 500ms, stale_after: 500ms, log: {replicas: 1, bytes: 64MiB}",
+            &format!("sources: {sources}\n"),
+        )
     }
 
     /// Starts a gateway.
