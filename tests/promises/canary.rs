@@ -152,7 +152,7 @@ impl Server {
                     options.token = Some(Token::new(token.as_str()));
                     match deadline(Client::connect_by(&url, &options)).await? {
                         Ok(mut client) => _ = deadline(client.next()).await??,
-                        Err(error) => self.received.push_str(&format!("{error} {error:?}")),
+                        Err(error) => write!(self.received, "{error} {error:?}")?,
                     }
                 }
             }
