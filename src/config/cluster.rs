@@ -73,11 +73,12 @@ mod tests {
         format!(
             "sources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]\n\
              cluster: {{role: publisher, name: {t}, node: {t}, nats: {{urls: [{t}], credentials: {t}, tls_ca: {t}}}, \
-             log: {{replicas: {n}, bytes: {q}, age: {d}}}, buffer: {q}, window: {n}, lease: {d}, tick: {ms}, stale_after: {d}}}\n",
+             log: {{replicas: {n}, bytes: {q}, age: {d}}}, buffer: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
             t = pick("a", "b"),
             n = pick("1", "5"),
             q = pick("16MiB", "32MiB"),
             d = pick("60s", "61s"),
+            l = pick("5s", "6s"),
             ms = pick("20ms", "30ms"),
         )
     }

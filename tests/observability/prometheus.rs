@@ -13,6 +13,7 @@ use serde_json::Value;
 use tickcast::app::App;
 use tickcast::clock::Clock;
 use tickcast::config::Config;
+use tickcast::tls::SelfSigned;
 
 /// Maximum time for any step on a shared machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -82,7 +83,10 @@ pub(crate) struct Feed {
 impl Feed {
     pub(crate) fn start(config: &str) -> Result<Self> {
         let text = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{config}");
-        let config = Config::parse(&text, "test").with_context(|| text.clone())?;
+        let mut config = Config::parse(&text, "test").with_context(|| text.clone())?;
+        // Panels on certificates have data.
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.use_self_signed(any, SelfSigned::new());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
