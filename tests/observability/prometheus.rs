@@ -86,7 +86,7 @@ impl Feed {
         let mut config = Config::parse(&text, "test").with_context(|| text.clone())?;
         // Panels on certificates have data.
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        config.use_self_signed(any, SelfSigned::new());
+        config.use_self_signed(any, SelfSigned::new()?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
