@@ -175,6 +175,13 @@ impl App {
         }
     }
 
+    /// True if the sources of the config run on this server: a gateway and a publisher that stands
+    /// by publish what another server has numbered.
+    pub(super) fn runs_sources(&self) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_none_or(|cluster| cluster.status.is_leading())
+    }
+
     /// Becomes the writer of the shared log and starts the sources.
     pub(super) async fn lead(&mut self, claimed: &Claimed) {
         let Some(cluster) = &mut self.cluster else {
@@ -193,6 +200,7 @@ impl App {
             status: Arc::clone(&cluster.status),
         };
         cluster.lead(parts, claimed, first);
+        cluster.status.set_leading();
         self.sources.adopt(claimed.catalog.sources());
         self.sources.prepare(&self.config.sources);
         // Clients are at the gateways, so a publisher does not wait for the first one.

@@ -39,7 +39,10 @@ impl App {
         }
         let mut next = config.clone();
         next.keep_what_needs_a_restart(&self.config);
-        self.sources.prepare(&next.sources);
+        let runs_sources = self.runs_sources();
+        if runs_sources {
+            self.sources.prepare(&next.sources);
+        }
         let (limits, demand) = (next.limits, self.sources.demand());
         for shard in &self.server.shards {
             let (done, applied) = tokio::sync::oneshot::channel();
@@ -53,9 +56,10 @@ impl App {
             // A shard that has ended needs no update.
             let _ended = applied.await;
         }
-        reloaded
-            .applied
-            .extend(self.sources.reload(&next.sources).await);
+        if runs_sources {
+            let changed = self.sources.reload(&next.sources).await;
+            reloaded.applied.extend(changed);
+        }
         if let (Some(service), Some(tls)) = (&self.tls, &next.tls) {
             service.reload(&tls.files);
         }

@@ -48,6 +48,8 @@ impl Bus {
     /// log have no instruments until they begin.
     pub(super) fn lead(&mut self, pace: Arc<Pace>) {
         self.publish();
+        // Not earlier than the newest followed event.
+        self.out.tx = self.now();
         self.pace = Some(pace);
         if let Some(max) = self.instruments_max {
             self.out.catalog().limit(max);

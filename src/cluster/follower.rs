@@ -66,6 +66,8 @@ pub struct Follower {
     conditions: Vec<Option<SourceCondition>>,
     /// True while the sources are reported as reconnecting because the log is silent.
     is_silent: bool,
+    /// Silence after which the sources are reported as reconnecting; `None`: never.
+    stale_after: Option<Duration>,
 }
 
 /// End of following: this server may write.
@@ -114,6 +116,7 @@ impl Follower {
             unpacker: Unpacker::default(),
             conditions: Vec::new(),
             is_silent: false,
+            stale_after: None,
         }
     }
 
@@ -132,6 +135,7 @@ impl Follower {
         live: &mut Subscriber,
         stale_after: Duration,
     ) -> Result<(), FollowError> {
+        self.stale_after = Some(stale_after);
         let mut heard = self.clock.now();
         loop {
             match self.next(live, heard.plus(stale_after)).await? {
@@ -250,10 +254,19 @@ impl Follower {
                 .map(|number| get_repeatedly(&store, clock, number))
                 .buffered(FETCHED_AT_ONCE)
         );
-        while let Some(record) = records.next().await {
-            self.take(&record?).await?;
+        loop {
+            let stale_after = self.stale_after.filter(|_| !self.is_silent);
+            let silent_at = self.clock.now().plus(stale_after.unwrap_or_default());
+            tokio::select! {
+                record = records.next() => match record {
+                    Some(record) => self.take(&record?).await?,
+                    None => return Ok(()),
+                },
+                () = self.clock.sleep_until(silent_at), if stale_after.is_some() => {
+                    self.report_silence().await?;
+                }
+            }
         }
-        Ok(())
     }
 
     /// Applies the next record; one that was applied before is skipped.

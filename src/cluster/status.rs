@@ -27,7 +27,8 @@ impl ClusterStatus {
         self.is_silent.store(is_silent, Ordering::Relaxed);
     }
 
-    pub(super) fn set_leading(&self) {
+    /// Marks this server as the writer of the log.
+    pub fn set_leading(&self) {
         self.is_leading.store(true, Ordering::Relaxed);
     }
 

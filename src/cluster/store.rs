@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{
-    Config, DirectGetErrorKind, DiscardPolicy, Republish, StorageType, Stream,
+    Config, DirectGetErrorKind, DiscardPolicy, Republish, State, StorageType, Stream,
 };
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Subscriber};
@@ -170,9 +170,7 @@ impl Store {
     /// Number of the last record, asked from the NATS server that leads the stream; 0 if the log
     /// is empty.
     pub async fn last(&self) -> Result<u64, StoreError> {
-        let info = self.stream.get_info().await;
-        let info = info.map_err(|error| StoreError::Request(error.to_string()))?;
-        Ok(info.state.last_sequence)
+        Ok(self.state().await?.last_sequence)
     }
 
     /// Subscribes to new records. Records are lost if the reader is slow, and must then be read
@@ -187,10 +185,28 @@ impl Store {
         match self.stream.direct_get(number).await {
             Ok(message) => Ok(Record::read(&message.payload)?),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
-                Err(StoreError::Gone(number))
+                Err(self.missing(number).await?)
             }
             Err(error) => Err(StoreError::Request(error.to_string())),
         }
+    }
+
+    /// Reason for which a replica does not have a record: the log has dropped it, or the replica is
+    /// behind the others.
+    async fn missing(&self, number: u64) -> Result<StoreError, StoreError> {
+        let first = self.state().await?.first_sequence;
+        Ok(if number < first {
+            StoreError::Gone(number)
+        } else {
+            StoreError::Request(format!("a replica does not have record {number} yet"))
+        })
+    }
+
+    /// State of the stream, according to the NATS server that leads it.
+    async fn state(&self) -> Result<State, StoreError> {
+        let info = self.stream.get_info().await;
+        let info = info.map_err(|error| StoreError::Request(error.to_string()))?;
+        Ok(info.state)
     }
 
     /// Sends a record, which the log accepts only directly behind record `last`.

@@ -119,7 +119,6 @@ impl Uplink {
 
     /// Appends batches until another node leads.
     pub async fn run(mut self) -> LeadError {
-        self.status.set_leading();
         match self.lead().await {
             Ok(never) => match never {},
             Err(error) => error,

@@ -202,6 +202,38 @@ async fn two_publishers_never_both_go_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_standby_applies_a_reload_only_when_it_leads() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let first = cluster.publisher("a", MARKET)?;
+    first.logs("leading the cluster")?;
+    let second = cluster.publisher("b", MARKET)?;
+    let gateway = cluster.gateway("one")?;
+    let mut reader = Reader::connect(&gateway).await?;
+    reader.subscribe(None).await?;
+    reader.events(200).await?;
+    let more = MARKET.replace(
+        "instruments: [",
+        "instruments: [{symbol: SOL-USD, start: 150, rate: 200/s}, ",
+    );
+    cluster.replace_sources("b", &more)?;
+    second.signal("-HUP")?;
+    second.logs("config reloaded")?;
+    let before = reader.events(500).await?;
+    let is_new = |(topic, _): &(String, u64)| topic.ends_with("SOL-USD");
+    ensure!(!before.keys().any(is_new), "a standby has published");
+    first.crash()?;
+    second.logs("leading the cluster")?;
+    let after = reader.events(2000).await?;
+    ensure!(
+        after.keys().any(is_new),
+        "the reloaded config is not in force"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_gateway_that_can_not_hear_says_so_within_a_second() -> Result<()> {
     let Some(mut cluster) = Cluster::start()? else {
         return Ok(());

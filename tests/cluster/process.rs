@@ -89,6 +89,9 @@ impl Process {
     }
 }
 
+const PUBLISHER: &str =
+    "role: publisher, lease: 500ms, stale_after: 500ms, log: {replicas: 1, bytes: 64MiB}";
+
 /// Folder and NATS server of a cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -139,31 +142,40 @@ impl Cluster {
 
     /// Starts a publisher with these sources.
     pub(crate) fn publisher(&self, node: &str, sources: &str) -> Result<Process> {
-        self.server(
-            node,
-            "role: publisher, lease: 500ms, stale_after: 500ms, log: {replicas: 1, bytes: 64MiB}",
-            &format!("sources: {sources}\n"),
-        )
+        self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))?;
+        self.server(node)
+    }
+
+    /// Replaces the sources in the config of a publisher.
+    pub(crate) fn replace_sources(&self, node: &str, sources: &str) -> Result<()> {
+        self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))
     }
 
     /// Starts a gateway.
     pub(crate) fn gateway(&self, node: &str) -> Result<Process> {
-        self.server(node, "role: gateway, stale_after: 500ms", "")
+        self.configure(node, "role: gateway, stale_after: 500ms", "")?;
+        self.server(node)
     }
 
-    fn server(&self, node: &str, cluster: &str, rest: &str) -> Result<Process> {
-        let file = self.folder.path().join(format!("{node}.yaml"));
+    fn config_file(&self, node: &str) -> PathBuf {
+        self.folder.path().join(format!("{node}.yaml"))
+    }
+
+    fn configure(&self, node: &str, cluster: &str, rest: &str) -> Result<()> {
         let config = format!(
             "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n\
              cluster: {{{cluster}, node: {node}, nats: {{urls: [\"nats://{}\"]}}}}\n{rest}",
             self.nats_address
         );
-        std::fs::write(&file, config)?;
+        Ok(std::fs::write(self.config_file(node), config)?)
+    }
+
+    fn server(&self, node: &str) -> Result<Process> {
         let log = self.folder.path().join(format!("{node}.log"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_tickcast"))
             .arg("serve")
             .arg("--config")
-            .arg(&file)
+            .arg(self.config_file(node))
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
             .spawn()?;
