@@ -2,13 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Screen, Server, browserWithHiddenTabs, withScreen } from "./harness.mjs";
+import { AWAY, Screen, Server, browserWithHiddenTabs, withScreen } from "./harness.mjs";
 
 /** Waits until a condition holds in a hidden tab, which gets no frames. */
 const poll = (screen, holds) => screen.page.waitForFunction(holds, null, { polling: 50 });
-
-/** Console messages of a browser about an unreachable server. */
-const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
 
 test("a killed server is reported, its successor is found, and the ledger balances", () => withScreen({ allowedErrors: AWAY }, async (screen, server) => {
   await screen.untilHealth("ledger", /^0 ✓$/);

@@ -34,6 +34,9 @@ export function config(text) {
   return ["--config", file];
 }
 
+/** Console messages of a browser about an unreachable server. */
+export const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
+
 export const MARKET = ["--config", join(ROOT, "feeds.yaml")];
 
 /** Running server, which can be killed and restarted at the same address. */

@@ -6,10 +6,9 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
 import { violations } from "./axe.mjs";
-import { Screen, Server, config, scratch, withBrowser, withScreen } from "./harness.mjs";
+import { AWAY, Screen, Server, config, scratch, withBrowser, withScreen } from "./harness.mjs";
 import { writeFileSync } from "node:fs";
 
-const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|WebSocket connection|Failed to load resource/;
 const TOKEN = "a publisher's token";
 
 /** Arguments for a server whose prices the test publishes. @param {string[]} instruments in YAML @param {string} [more] of the source */

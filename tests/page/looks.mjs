@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { violations } from "./axe.mjs";
-import { withScreen } from "./harness.mjs";
+import { AWAY, withScreen } from "./harness.mjs";
 
 const WIDTHS = { wide: [1440, 900], laptop: [1280, 720], tablet: [820, 1180], phone: [390, 844] };
 
@@ -51,3 +51,16 @@ test("figures keep their positions, and nothing moves with reduced motion", () =
   await screen.until((old) => [...document.querySelectorAll(".lines .line:not([hidden]) .last")].filter((cell) => !old.includes(cell.textContent)).length > 10, texts);
   assert.deepEqual(await places(), before);
 }));
+
+for (const theme of ["dark", "light"]) {
+  test(`${theme}: prices that are not current stay readable`, () => withScreen({ colorScheme: theme, query: "?symbol=BTC-USD", allowedErrors: AWAY }, async (screen, server) => {
+    await ready(screen);
+    await screen.until(() => document.querySelector('.lines .cell.last[data-flash="up"]'));
+    await server.kill();
+    await screen.untilState("waiting");
+    // The last flash remains for the time of the check, as it does when the browser itself is slow.
+    await screen.ask(() => document.querySelectorAll(".lines .cell.last").forEach((cell, at) => { cell.dataset.flash = at % 2 ? "up" : "down"; }));
+    await screen.shot(`${theme}-not-current`);
+    assert.deepEqual(await violations(screen), []);
+  }));
+}
