@@ -142,24 +142,24 @@ impl Worker {
         }
     }
 
+    /// Requests the ledger of a connection if it is open. The end also waits for connections that
+    /// churn cuts, and for those that churn is opening again: they are asked once they have joined.
     fn ask_ledger(&mut self, at: usize, cut: DisconnectReason) {
         let place = &mut self.places[at];
         let Some(link) = &mut place.link else { return };
-        if place.cut.is_some() {
-            // On its way out already; the end counts it all the same.
-            if cut == DisconnectReason::End && place.cut == Some(DisconnectReason::Churn) {
-                place.cut = Some(DisconnectReason::End);
-                self.awaited += 1;
-            }
-            return;
-        }
-        match link.ask_ledger(&self.settings) {
-            Ok(false) => {}
-            Ok(true) => {
-                place.cut = Some(cut);
-                self.awaited += usize::from(cut != DisconnectReason::Churn);
-            }
-            Err(error) => self.settle(at, Err(error)),
+        let is_asked = match link.ask_ledger(&self.settings) {
+            Ok(is_asked) => is_asked,
+            Err(error) => return self.settle(at, Err(error)),
+        };
+        let is_end = cut == DisconnectReason::End;
+        let is_new = match place.cut {
+            None => is_asked || is_end && place.has_joined && !link.is_over(),
+            Some(DisconnectReason::Churn) => is_end,
+            Some(_) => false,
+        };
+        if is_new {
+            place.cut = Some(cut);
+            self.awaited += usize::from(cut != DisconnectReason::Churn);
         }
     }
 

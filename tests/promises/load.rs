@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +17,8 @@ use tickcast::protocol::{
     Control, Encoding, Entry, LedgerAnswer, LedgerEntry, Limits, Mode, OnSlow, Op, Seq, Settings,
     Subscribed, Welcome,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, market};
@@ -34,6 +37,54 @@ fn plan(address: SocketAddr, names: &[&str]) -> Plan {
 
 async fn run_test(plan: Plan) -> Result<Outcome> {
     Ok(tokio::task::spawn_blocking(move || run(&plan, &mut |_| false)).await??)
+}
+
+/// Address of a proxy of a feed; the fourth connection to it reaches the feed once three have ended.
+async fn proxy_that_holds_back_the_fourth(feed: SocketAddr) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (subscribers, ended) = (AtomicUsize::new(0), Semaphore::new(0));
+    let counts = Arc::new((subscribers, ended));
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let counts = Arc::clone(&counts);
+            tokio::spawn(async move {
+                let (subscribers, ended) = &*counts;
+                let mut head = [0; 12];
+                let read = near.peek(&mut head).await.unwrap_or(0);
+                let subscribes = head[..read] == *b"GET /v1/feed";
+                if subscribes && subscribers.fetch_add(1, Ordering::Relaxed) == 3 {
+                    let _three = ended.acquire_many(3).await;
+                }
+                if let Ok(mut far) = TcpStream::connect(feed).await {
+                    let _over = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                }
+                ended.add_permits(usize::from(subscribes));
+            });
+        }
+    });
+    Ok(address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_load_test_waits_for_a_connection_that_churn_opens_again() -> Result<()> {
+    let feed = Feed::start(&market(1, 10, "")).await?;
+    // Besides the two connections, one asks for the topics before the test, and churn opens one.
+    let plan = Plan {
+        connections: 2,
+        workers: 1,
+        churn_per_s: 1.0,
+        duration: Duration::from_millis(1_500),
+        ..plan(
+            proxy_that_holds_back_the_fourth(feed.address).await?,
+            &["quote:*"],
+        )
+    };
+    let outcome = run_test(plan).await?;
+    assert!(outcome.is_sound(), "{:#?}", outcome.failures);
+    let ledger = outcome.ledger.context("missing ledger sums")?;
+    assert_eq!((ledger.connections, outcome.tally.opened), (2, 3));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
