@@ -70,9 +70,6 @@ session: {heartbeat: 200ms}
 fanout: {unsent: 16KiB, outbox: 64KiB, control: 8KiB, frame: 8KiB, behind: 500ms}
 ";
 
-/// More than the memory bound of [`SMALL`], 119 MiB.
-const BALLAST_BYTES: usize = 128 << 20;
-
 #[test]
 fn stalled_clients_churn_and_reached_limits_raise_alerts() -> Result<()> {
     let _alone = exclusive();
@@ -99,7 +96,9 @@ fn stalled_clients_churn_and_reached_limits_raise_alerts() -> Result<()> {
     let testing = std::thread::spawn(move || run(&gap, &mut |_| false));
     prometheus.alert("TickcastEventLoss")?;
     // The bound exceeds the share of these clients: the process itself holds the rest.
-    let ballast = std::hint::black_box(vec![1_u8; BALLAST_BYTES]);
+    let bound = prometheus.query("tickcast_memory_bound_bytes")?.pop();
+    let (_, bound) = bound.context("the memory bound is scraped")?;
+    let ballast = std::hint::black_box(vec![1_u8; bound as usize]);
     prometheus.alert("TickcastMemoryNearLimit")?;
     drop(ballast);
     prometheus.alert("TickcastSlowConsumers")?;
