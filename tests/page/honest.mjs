@@ -56,7 +56,7 @@ test("stale prices make the page stale, and their areas are dimmed and dated", (
   more: "stale_after: 400ms", query: "?symbol=QUIET", beside: '  - {name: busy, kind: sim, stale_after: 1m, instruments: [{symbol: BUSY, start: "100", rate: 50/s}]}',
 }, async (screen) => {
   await untilConnection(screen, "stale", /^Stale · 1 of 2$/);
-  const dimmed = () => screen.ask(() => ["session", "chart", "bbo", "trades"].map((id) => Number(getComputedStyle(document.getElementById(id)).opacity) < 1));
+  const dimmed = () => screen.ask(() => ["session", "chart", "bbo", "trades"].map((id) => getComputedStyle(document.getElementById(id)).filter === "grayscale(1)"));
   await screen.until(() => ["instrument", "book", "tape"].every((id) => /^as of \d\d:\d\d:\d\d$/.test(document.querySelector(`#${id} .as-of:not([hidden])`)?.textContent ?? "")));
   assert.deepEqual(await dimmed(), [true, true, true, true]);
   await screen.shot("stale");
@@ -103,10 +103,12 @@ test("a server without a price is not live", async () => {
 });
 
 test("a slow client is delayed instead of live, and live again once it has caught up", () => withScreen({ serverArguments: ["--sim-instruments", "100", "--sim-rate", "10000"] }, async (screen) => {
+  const ink = () => screen.ask(() => getComputedStyle(document.querySelector("#grid .lines .last")).color);
   await untilConnection(screen, "live", /^Live$/);
+  const current = await ink();
   await screen.page.keyboard.press("s");
   await untilConnection(screen, "delayed", /^Delayed \d/);
-  assert.equal(await screen.ask(() => Number(getComputedStyle(document.querySelector("#grid .lines")).opacity) < 1), true);
+  assert.notEqual(await ink(), current, "delayed prices are muted");
   await screen.until(() => document.querySelector("#book .as-of:not([hidden])"));
   await screen.page.keyboard.press("s");
   await untilConnection(screen, "live", /^Live$/);
