@@ -187,6 +187,15 @@ impl Metrics {
             "Connections currently lagging, by level.",
             &["level"],
         );
+        let memory_held = all.gauges(
+            "tickcast_memory_held_bytes",
+            "Memory by holder, as far as it is counted.",
+            &["holder"],
+        );
+        // Present before the first count.
+        for holder in MEMORY_HOLDERS {
+            memory_held.with_label_values(&[holder]);
+        }
         let build = all.gauges(
             "tickcast_build_info",
             "Constant 1, labelled with the version.",
@@ -281,7 +290,7 @@ impl Metrics {
                 "tickcast_memory_limit_bytes",
                 "Memory limit: `limits.memory`, or with auto that of the machine or container; 0 if unknown.",
             ),
-            memory_held: all.gauges("tickcast_memory_held_bytes", "Memory by holder, as far as it is counted.", &["holder"]),
+            memory_held,
             panics: all.counters(
                 "tickcast_panics_total",
                 "Panics while serving one connection, which was closed, by part. Anything but 0 is a bug.",
@@ -465,5 +474,19 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_has_a_series_per_holder_before_the_first_count() {
+        let text = String::from_utf8(Metrics::new().render()).expect("text");
+        for holder in MEMORY_HOLDERS {
+            let line = format!("tickcast_memory_held_bytes{{holder=\"{holder}\"}} 0\n");
+            assert!(text.contains(&line), "{holder}");
+        }
     }
 }
