@@ -121,6 +121,11 @@ impl Figure {
         };
         if reached.is_nan() { 0.0 } else { reached }
     }
+
+    /// Missed by a factor of two.
+    pub(crate) fn is_far_off(&self) -> bool {
+        self.reached() < 0.5
+    }
 }
 
 /// The cases measured, and the figures made of them so far.

@@ -23,18 +23,17 @@ sources:
 ${Array.from({ length: SYMBOLS }, (_, at) => `      - {symbol: S${String(at).padStart(3, "0")}, start: "${100 + at}", rate: ${EVENTS_PER_S / SYMBOLS}/s}`).join("\n")}
 `;
 
-/** Takes a measurement, and once more where it misses its bound: other programs can slow a shared machine for a whole run. */
-async function measured(context, measurement) {
-  try {
-    await measurement();
-  } catch (error) {
-    if (!(error instanceof assert.AssertionError)) throw error;
-    context.diagnostic(`measured again: ${error.message}`);
-    await measurement();
+/** Asserts that a figure reaches its bound, and measures once more if not: other programs can slow a shared machine for a whole run. */
+async function assertReached(context, isReached, measure) {
+  let figure = await measure();
+  if (!isReached(figure)) {
+    context.diagnostic(`measured again, because of ${figure}`);
+    figure = await measure();
   }
+  assert.ok(isReached(figure), `${figure}`);
 }
 
-test("the first prices appear soon, and the page is small", (context) => measured(context, async () => {
+test("the first prices appear soon, and the page is small", (context) => assertReached(context, (ms) => ms <= 500 * SLACK, async () => {
   const times = [];
   for (let round = 0; round < 5; round += 1) {
     await withScreen({}, async (screen) => {
@@ -51,34 +50,38 @@ test("the first prices appear soon, and the page is small", (context) => measure
   }
   times.sort((a, b) => a - b);
   context.diagnostic(`first prices ${times.map((ms) => ms.toFixed(0)).join(", ")} ms after navigation`);
-  assert.ok(times[2] <= 500 * SLACK, `${times}`);
+  return times[2];
 }));
 
 for (const mode of ["100ms", "raw"]) {
-  test(`${SYMBOLS} symbols at ${EVENTS_PER_S} events/s, ${mode}: the frame rate holds and memory does not grow`, (context) => measured(context, () => withScreen({ serverArguments: config(LARGE), query: `?quotes=${mode}&tickers=${mode}` }, async (screen) => {
-    await screen.until((symbols) => document.getElementById("watch-count").textContent === `${symbols} symbols`, SYMBOLS);
-    await screen.untilHealth("ledger", /^0 ✓$/);
-    const session = await screen.page.context().newCDPSession(screen.page);
-    const heap = async () => {
-      await session.send("HeapProfiler.collectGarbage");
-      return screen.ask(() => performance.memory.usedJSHeapSize / 1e6);
-    };
-    const rounds = Math.max(4, SECONDS / 20), heaps = [], rates = [], events = [];
-    for (let round = 0; round < rounds; round += 1) {
-      rates.push(await screen.ask((ms) => new Promise((done) => {
-        let frames = 0;
-        const begun = performance.now();
-        const frame = (now) => (now - begun >= ms ? done(frames / (now - begun) * 1000) : requestAnimationFrame(frame, frames += 1));
-        requestAnimationFrame(frame);
-      }), SECONDS / rounds * 1000));
-      events.push(Number((await screen.health("events")).replaceAll(",", "")));
-      heaps.push(await heap());
-    }
-    const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
-    context.diagnostic(`${mode}: ${median(rates).toFixed(1)} frames/s (${Math.min(...rates).toFixed(1)} at worst), ${median(events)} events/s reach the page, heap ${heaps.slice(0, 3).concat(heaps.slice(-3)).map((one) => one.toFixed(1)).join(", ")} MB in ${SECONDS} s`);
-    assert.ok(median(rates) >= FRAMES_PER_S, `${rates}`);
-    // Memory filled by the first rounds (bars, rows, pools) remains; nothing is added.
-    assert.ok(median(heaps.slice(-3)) < median(heaps.slice(0, 3)) * 1.25 + 1, `${heaps}`);
-    await screen.untilHealth("ledger", /^0 ✓$/);
-  })));
+  test(`${SYMBOLS} symbols at ${EVENTS_PER_S} events/s, ${mode}: the frame rate holds and memory does not grow`, (context) => assertReached(context, (rate) => rate >= FRAMES_PER_S, async () => {
+    let frameRate = 0;
+    await withScreen({ serverArguments: config(LARGE), query: `?quotes=${mode}&tickers=${mode}` }, async (screen) => {
+      await screen.until((symbols) => document.getElementById("watch-count").textContent === `${symbols} symbols`, SYMBOLS);
+      await screen.untilHealth("ledger", /^0 ✓$/);
+      const session = await screen.page.context().newCDPSession(screen.page);
+      const heap = async () => {
+        await session.send("HeapProfiler.collectGarbage");
+        return screen.ask(() => performance.memory.usedJSHeapSize / 1e6);
+      };
+      const rounds = Math.max(4, SECONDS / 20), heaps = [], rates = [], events = [];
+      for (let round = 0; round < rounds; round += 1) {
+        rates.push(await screen.ask((ms) => new Promise((done) => {
+          let frames = 0;
+          const begun = performance.now();
+          const frame = (now) => (now - begun >= ms ? done(frames / (now - begun) * 1000) : requestAnimationFrame(frame, frames += 1));
+          requestAnimationFrame(frame);
+        }), SECONDS / rounds * 1000));
+        events.push(Number((await screen.health("events")).replaceAll(",", "")));
+        heaps.push(await heap());
+      }
+      const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1];
+      context.diagnostic(`${mode}: ${median(rates).toFixed(1)} frames/s (${Math.min(...rates).toFixed(1)} at worst), ${median(events)} events/s reach the page, heap ${heaps.slice(0, 3).concat(heaps.slice(-3)).map((one) => one.toFixed(1)).join(", ")} MB in ${SECONDS} s`);
+      // Memory filled by the first rounds (bars, rows, pools) remains; nothing is added.
+      assert.ok(median(heaps.slice(-3)) < median(heaps.slice(0, 3)) * 1.25 + 1, `${heaps}`);
+      await screen.untilHealth("ledger", /^0 ✓$/);
+      frameRate = median(rates);
+    });
+    return frameRate;
+  }));
 }
