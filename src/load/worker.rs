@@ -447,11 +447,16 @@ impl Worker {
 
     fn finish(mut self) {
         for place in &self.places {
-            if place.link.as_ref().is_some_and(|link| !link.is_over()) {
+            if let Some(link) = place.link.as_ref().filter(|link| !link.is_over()) {
                 let number = place.assignment.number;
+                let failure = if link.awaits_ledger() {
+                    "no ledger received within 60 s"
+                } else {
+                    "not subscribed when the test ended"
+                };
                 add_failure(
                     &mut self.end.failures,
-                    format!("connection {number}: no ledger received within 60 s"),
+                    format!("connection {number}: {failure}"),
                 );
             }
         }

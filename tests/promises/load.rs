@@ -39,7 +39,7 @@ async fn run_test(plan: Plan) -> Result<Outcome> {
     Ok(tokio::task::spawn_blocking(move || run(&plan, &mut |_| false)).await??)
 }
 
-/// Address of a proxy of a feed; the fourth connection to it reaches the feed once three have ended.
+/// Address of a proxy of a feed; its fourth connection reaches the feed once three have ended.
 async fn proxy_that_holds_back_the_fourth(feed: SocketAddr) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;

@@ -119,6 +119,10 @@ impl LoadConnection {
         matches!(self.phase, Phase::Open)
     }
 
+    pub(super) fn awaits_ledger(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
     }
