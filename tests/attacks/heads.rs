@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ambiguous::{AMBIGUOUS, SMUGGLED};
@@ -149,7 +149,8 @@ async fn pages_of_other_sites_cannot_open_the_feed() -> Result<()> {
 async fn paths_reach_no_files_and_make_no_series() -> Result<()> {
     let target = Target::start(&market(""))?;
     let series = async || -> Result<BTreeSet<String>> {
-        let text = target.metrics().await?;
+        let response = target.metrics().await?;
+        let (_head, text) = response.split_once("\r\n\r\n").context("no body")?;
         let names = text.lines().filter_map(|line| line.rsplit_once(' '));
         Ok(names.map(|(name, _)| name.to_owned()).collect())
     };
