@@ -97,6 +97,8 @@ pub(super) struct Followed {
     pub items: Vec<LogItem>,
     /// Catalog behind the items.
     pub catalog: Arc<Catalog>,
+    /// Publication time that no later event may precede, besides those of the events.
+    pub tx: UnixNanos,
     /// Answer: true if the items were published, false if they contradict the state of a topic.
     pub done: oneshot::Sender<bool>,
 }
@@ -220,10 +222,22 @@ impl Emitter {
     /// Publishes items that another server has numbered; returns false if they contradict the
     /// state of a topic, and `None` once the bus has stopped.
     pub async fn follow(&self, items: Vec<LogItem>, catalog: Arc<Catalog>) -> Option<bool> {
+        self.restore(items, catalog, UnixNanos::default()).await
+    }
+
+    /// Publishes the items that describe a checkpoint of another server, like
+    /// [`Emitter::follow`]; `tx` is the latest publication time before the checkpoint.
+    pub async fn restore(
+        &self,
+        items: Vec<LogItem>,
+        catalog: Arc<Catalog>,
+        tx: UnixNanos,
+    ) -> Option<bool> {
         let (done, published) = oneshot::channel();
         let followed = Followed {
             items,
             catalog,
+            tx,
             done,
         };
         self.queue.send(Input::Followed(followed)).await.ok()?;

@@ -18,6 +18,7 @@ impl Bus {
         let Followed {
             items,
             catalog,
+            tx,
             done,
         } = followed;
         let is_continuous = items.iter().all(|item| {
@@ -28,6 +29,7 @@ impl Bus {
             continues
         });
         if is_continuous {
+            self.heritage.tx = self.heritage.tx.max(tx);
             for item in &items {
                 if let LogItem::Event(event) = item {
                     let channel = catalog.topic(event.topic).topic.channel;

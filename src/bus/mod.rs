@@ -215,7 +215,14 @@ impl Bus {
     fn answer_checkpoint(&mut self, reply: oneshot::Sender<Arc<Checkpoint>>) {
         self.publish();
         // A send error means that the shard has stopped and no longer needs the checkpoint.
-        let _nobody = reply.send(Arc::new(self.out.replica.checkpoint(self.log.head())));
+        let _nobody = reply.send(Arc::new(self.checkpoint()));
+    }
+
+    /// State behind the last published batch. The replica may have released its catalog.
+    fn checkpoint(&self) -> Checkpoint {
+        let (head, catalog) = (self.log.head(), Arc::clone(&self.out.catalog));
+        let tx = self.out.tx.max(self.heritage.tx);
+        self.out.replica.checkpoint(head, tx, catalog)
     }
 
     fn publish(&mut self) {

@@ -32,12 +32,24 @@ const AGED_EVERY: Duration = Duration::from_millis(10);
 pub struct Checkpoint {
     /// Number of the next batch of the log.
     pub next: u64,
-    catalog: Arc<Catalog>,
-    topics: Vec<TopicState>,
+    /// Latest publication time so far.
+    pub tx: UnixNanos,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) topics: Vec<TopicState>,
     sources: Vec<Option<SourceCondition>>,
 }
 
 impl Checkpoint {
+    /// Instruments and topics.
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Condition of each source; `None` for sources that have not reported one.
+    pub fn sources(&self) -> &[Option<SourceCondition>] {
+        &self.sources
+    }
+
     /// Number of topics.
     pub fn topics(&self) -> usize {
         self.topics.len()
@@ -323,11 +335,13 @@ impl Replica {
         self.topics[topic.index()].snapshot(seq, events)
     }
 
-    /// State from which an overrun reader resumes; `next` is the number of the batch that follows.
-    pub fn checkpoint(&self, next: u64) -> Checkpoint {
+    /// State from which an overrun reader resumes; `next` is the number of the batch that follows,
+    /// `tx` the latest publication time so far, and `catalog` that of the last batch.
+    pub fn checkpoint(&self, next: u64, tx: UnixNanos, catalog: Arc<Catalog>) -> Checkpoint {
         Checkpoint {
             next,
-            catalog: Arc::clone(&self.catalog),
+            tx,
+            catalog,
             topics: self.topics.iter().map(TopicState::trimmed).collect(),
             sources: self.sources.clone(),
         }

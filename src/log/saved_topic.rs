@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Replica;
-use super::source_gap::{SourceGap, SourceGaps};
+use super::source_gap::{SOURCE_GAPS_KEPT, SourceGap, SourceGaps};
 use super::topic_state::{RestoredTopic, TopicState};
+use super::{Checkpoint, Replica};
 use crate::codec::{decode_server_message, encode_event};
-use crate::log::{Event, TopicId, TopicInfo};
+use crate::log::{CLOSED_BARS_KEPT, ENDED_EPOCHS_KEPT, Event, TopicId, TopicInfo};
 use crate::protocol::{DataEvent, Encoding, Epoch, Seq, ServerMessage};
 
 /// Saved state of one topic.
@@ -28,6 +28,20 @@ pub struct SavedTopic {
     closed: Bytes,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     source_gaps: Vec<SourceGap>,
+    /// Number of source gaps, including joined ones; 0: that of `source_gaps`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    source_gap_count: u64,
+    /// Most recent ended epochs, newest last; empty: only the last one, with `ended_at`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ended: Vec<(u32, Seq)>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde requires"
+)]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Encodes events as a MessagePack array.
@@ -69,19 +83,79 @@ impl Replica {
             .enumerate()
             .filter(|(_, state)| state.head > Seq::START || state.epoch.generation > 0);
         let save = |(at, state): (usize, &TopicState)| {
-            let info = self.catalog.topic(TopicId(at as u32));
-            SavedTopic {
-                topic: info.text.to_string(),
-                generation: state.epoch.generation,
-                head: state.head,
-                ended_at: state.ended.back().map_or(Seq::START, |(_, seq)| *seq),
-                closed_evicted: state.closed_evicted,
-                recent: write(info, &state.recent),
-                closed: write(info, &state.closed),
-                source_gaps: state.source_gaps.recent().to_vec(),
-            }
+            SavedTopic::of(state, self.catalog.topic(TopicId(at as u32)))
         };
         with_events.map(save).collect()
+    }
+}
+
+impl Checkpoint {
+    /// Saved state of all topics, in the order of their numbers.
+    pub fn save(&self) -> Vec<SavedTopic> {
+        let topics = self.topics.iter().enumerate();
+        topics
+            .map(|(at, state)| SavedTopic::of(state, self.catalog.topic(TopicId(at as u32))))
+            .collect()
+    }
+}
+
+impl SavedTopic {
+    fn of(state: &TopicState, info: &TopicInfo) -> Self {
+        let recent_gaps = state.source_gaps.recent();
+        let joined = state.source_gaps.count() > recent_gaps.len() as u64;
+        Self {
+            topic: info.text.to_string(),
+            generation: state.epoch.generation,
+            head: state.head,
+            ended_at: state.ended.back().map_or(Seq::START, |(_, seq)| *seq),
+            closed_evicted: state.closed_evicted,
+            recent: write(info, &state.recent),
+            closed: write(info, &state.closed),
+            source_gaps: recent_gaps.to_vec(),
+            source_gap_count: if joined { state.source_gaps.count() } else { 0 },
+            ended: if state.ended.len() > 1 {
+                state.ended.iter().copied().collect()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Ended epochs, newest last.
+    fn ended_epochs(&self) -> VecDeque<(u32, Seq)> {
+        if !self.ended.is_empty() {
+            return self.ended.iter().copied().collect();
+        }
+        let last = self.generation.checked_sub(1);
+        last.map(|generation| (generation, self.ended_at))
+            .into_iter()
+            .collect()
+    }
+
+    /// True if the saved events can be those of the topic.
+    fn is_consistent(
+        &self,
+        recent: &VecDeque<Event>,
+        closed: &VecDeque<Event>,
+        info: &TopicInfo,
+    ) -> bool {
+        let is_whole = recent
+            .iter()
+            .rev()
+            .zip((1..=self.head.0).rev().map(Seq))
+            .all(|(event, seq)| event.seq == seq);
+        let channel = info.topic.channel;
+        let fits = |event: &Event| event.body.fits(channel);
+        is_whole
+            && (self.head == Seq::START || !recent.is_empty())
+            && recent.len() as u64 <= self.head.0
+            && recent.iter().all(fits)
+            && closed
+                .iter()
+                .all(|event| fits(event) && event.seq <= self.head)
+            && closed.len() <= CLOSED_BARS_KEPT
+            && self.ended.len() <= ENDED_EPOCHS_KEPT
+            && self.source_gaps.len() <= SOURCE_GAPS_KEPT
     }
 }
 
@@ -89,15 +163,7 @@ impl RestoredTopic {
     /// Resumes from the saved state; `None` if it is inconsistent.
     pub fn goes_on(saved: &SavedTopic, info: &TopicInfo, origin: u64) -> Option<Self> {
         let (recent, closed) = (read(info.id, &saved.recent)?, read(info.id, &saved.closed)?);
-        let is_whole = recent
-            .iter()
-            .rev()
-            .zip((1..=saved.head.0).rev().map(Seq))
-            .all(|(event, seq)| event.seq == seq);
-        if !is_whole
-            || (saved.head > Seq::START && recent.is_empty())
-            || recent.len() as u64 > saved.head.0
-        {
+        if !saved.is_consistent(&recent, &closed, info) {
             return None;
         }
         Some(Self(TopicState {
@@ -109,13 +175,8 @@ impl RestoredTopic {
             recent,
             closed,
             closed_evicted: saved.closed_evicted,
-            ended: saved
-                .generation
-                .checked_sub(1)
-                .map(|generation| (generation, saved.ended_at))
-                .into_iter()
-                .collect(),
-            source_gaps: SourceGaps::restored(saved.source_gaps.clone()),
+            ended: saved.ended_epochs(),
+            source_gaps: SourceGaps::restored(saved.source_gap_count, saved.source_gaps.clone()),
             kind: info.topic.channel.kind(),
         }))
     }

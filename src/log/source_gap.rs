@@ -45,9 +45,9 @@ struct Kept {
 }
 
 impl SourceGaps {
-    /// Gaps restored from a previous run of the server.
-    pub(super) fn restored(recent: Vec<SourceGap>) -> Self {
-        let count = recent.len() as u64;
+    /// Gaps restored from a saved state; `count` is the number of all gaps if some were joined.
+    pub(super) fn restored(count: u64, recent: Vec<SourceGap>) -> Self {
+        let count = count.max(recent.len() as u64);
         Self((count > 0).then(|| Box::new(Kept { count, recent })))
     }
 

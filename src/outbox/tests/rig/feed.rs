@@ -147,7 +147,8 @@ impl Rig {
 
     /// The shard goes on from a checkpoint, as `Shard::restore` does.
     pub(in crate::outbox::tests) fn restore(&mut self) {
-        let checkpoint = self.bus.checkpoint(0);
+        let catalog = Arc::clone(&self.catalog);
+        let checkpoint = self.bus.checkpoint(0, self.now, catalog);
         let held: Vec<_> = self.outbox.subscribed_topics().collect();
         for &(topic, slot) in &held {
             let known = self.replica.epoch(topic);
