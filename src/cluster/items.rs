@@ -6,16 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::forms::{Described, SourceChange, Topics, value};
 use super::record::BODY_BYTES_MAX;
 use crate::codec::decode_server_message;
 use crate::files::decode_saved;
-use crate::log::{
-    Announcement, Batch, Catalog, Event, ForeignFault, InstrumentId, LogItem, SourceCondition,
-    SourceId, TopicId,
-};
-use crate::market::{Instrument, UnixNanos};
-use crate::protocol::{DataEvent, Encoding, Epoch, ServerMessage, SourceState};
-use crate::topic::{Channel, Topic};
+use crate::log::{Batch, Catalog, Event, ForeignFault, InstrumentId, LogItem, SourceId, TopicId};
+use crate::protocol::{DataEvent, Encoding, Epoch, ServerMessage};
 
 /// Size from which the items of a batch continue in a further record, in bytes. With one more item
 /// a record stays below the message limit of NATS, 1 MiB.
@@ -39,20 +35,6 @@ struct Events {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Topics {
-    instruments: Vec<Described>,
-    /// Instrument and channel of each new topic.
-    topics: Vec<(u32, String)>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Described {
-    id: u32,
-    source: u16,
-    instrument: Instrument,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
 struct Moved {
     instruments: Vec<u32>,
     source: u16,
@@ -71,22 +53,8 @@ struct Missed {
     missing: Option<u64>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct SourceChange {
-    source: u16,
-    state: SourceState,
-    since: u64,
-    error: Option<String>,
-}
-
 /// Name and value of an item.
 type Named = (String, Bytes);
-
-/// Serializes a value whose fields are named. Only values without maps of unknown length and
-/// without floats of foreign types are serialized, so this does not fail.
-fn value(value: &impl Serialize) -> Bytes {
-    rmp_serde::to_vec_named(value).unwrap_or_default().into()
-}
 
 /// Body of a record that starts a term.
 pub fn lead_body(lead: &Lead) -> Bytes {
@@ -187,31 +155,17 @@ impl Bodies {
 
     fn add_change(&mut self, item: &LogItem, catalog: &Catalog) {
         let numbers = |ids: &[InstrumentId]| ids.iter().map(|id| id.0).collect::<Vec<u32>>();
-        let described = |id: &InstrumentId| {
-            let info = catalog.instrument(*id);
-            Described {
-                id: id.0,
-                source: info.source.0,
-                instrument: info.instrument.clone(),
-            }
-        };
         match item {
             LogItem::Event(_) => {}
             LogItem::Topics {
                 instruments, new, ..
             } => {
-                let instruments = instruments.iter().map(described).collect();
-                let topics = new.clone().map(|id| new_topic(catalog, TopicId(id)));
-                let topics = topics.collect();
-                let item = Topics {
-                    instruments,
-                    topics,
-                };
+                let item = Topics::of(catalog, instruments.iter().copied(), new.clone());
                 self.add("topics", value(&item));
             }
             LogItem::Instruments(ids) => {
-                let all: Vec<Described> = ids.iter().map(described).collect();
-                self.add("instruments", value(&all));
+                let all = ids.iter().map(|id| Described::of(catalog, *id));
+                self.add("instruments", value(&all.collect::<Vec<Described>>()));
             }
             LogItem::Removed(ids) => self.add("removed", value(&numbers(ids))),
             LogItem::Returned(ids) => self.add("returned", value(&numbers(ids))),
@@ -242,24 +196,11 @@ impl Bodies {
                 self.add("missed", value(&Missed { topic, missing }));
             }
             LogItem::Source { source, condition } => {
-                let item = SourceChange {
-                    source: source.0,
-                    state: condition.state,
-                    since: condition.since.0,
-                    error: condition.error.as_deref().map(str::to_owned),
-                };
+                let item = SourceChange::of(*source, condition);
                 self.add("source", value(&item));
             }
         }
     }
-}
-
-/// Instrument and channel of a topic.
-fn new_topic(catalog: &Catalog, id: TopicId) -> (u32, String) {
-    let Topic { channel, symbol } = &catalog.topic(id).topic;
-    // A topic belongs to an instrument, which may have been removed since.
-    let instrument = catalog.known(symbol).map_or(u32::MAX, |id| id.0);
-    (instrument, channel.full_name().to_owned())
 }
 
 /// Reason for which the body of a record cannot be applied.
@@ -376,20 +317,11 @@ impl Unpacker {
     }
 
     fn topics(&mut self, item: Topics) -> Result<LogItem, ItemFault> {
-        let described = item.instruments.into_iter();
-        let instruments: Vec<(InstrumentId, SourceId, Instrument)> = described
-            .map(|one| (InstrumentId(one.id), SourceId(one.source), one.instrument))
-            .collect();
-        let mut topics = Vec::with_capacity(item.topics.len());
-        for (instrument, channel) in item.topics {
-            let channel = parse_channel(&channel).ok_or(ItemFault::Malformed("topics"))?;
-            topics.push((InstrumentId(instrument), channel));
-        }
-        let announced = instruments.iter().map(|(id, ..)| *id).collect();
-        let new = Arc::make_mut(&mut self.catalog).announce(Announcement {
-            instruments,
-            topics,
-        });
+        let malformed = ItemFault::Malformed("topics");
+        let announcement = item.announcement().ok_or(malformed)?;
+        let announced = announcement.instruments.iter().map(|(id, ..)| *id);
+        let announced = announced.collect();
+        let new = Arc::make_mut(&mut self.catalog).announce(announcement);
         Ok(LogItem::Topics {
             instruments: announced,
             new: new.map_err(|fault| ItemFault::Catalog("topics", fault))?,
@@ -423,14 +355,10 @@ impl Unpacker {
     }
 
     fn source_change(&self, item: SourceChange) -> Result<LogItem, ItemFault> {
-        let source = SourceId(item.source);
+        let source = item.source();
         let known = self.catalog.check_source(source);
         known.map_err(|fault| ItemFault::Catalog("source", fault))?;
-        let condition = SourceCondition {
-            state: item.state,
-            since: UnixNanos(item.since),
-            error: item.error.map(Into::into),
-        };
+        let condition = item.condition();
         Ok(LogItem::Source { source, condition })
     }
 
@@ -456,10 +384,4 @@ impl Unpacker {
 
 fn read<T: for<'de> Deserialize<'de>>(name: &'static str, bytes: &[u8]) -> Result<T, ItemFault> {
     decode_saved(bytes).map_err(|_malformed| ItemFault::Malformed(name))
-}
-
-fn parse_channel(text: &str) -> Option<Channel> {
-    Channel::ALL
-        .into_iter()
-        .find(|channel| channel.full_name() == text)
 }

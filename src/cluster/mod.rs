@@ -7,6 +7,7 @@
 //! one can go on.
 
 mod follower;
+mod forms;
 mod items;
 mod record;
 mod settings;
