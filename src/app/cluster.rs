@@ -11,10 +11,12 @@ use super::{App, StartError, settings_of};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::cluster::{
-    Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, Role, Store, Uplink,
-    UplinkParts, origin_of,
+    Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, LogCheckpoint, Role,
+    Store, Uplink, UplinkParts, find_start,
 };
+use crate::config::Config;
 use crate::log::Pace;
+use crate::market::UnixNanos;
 
 /// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
 const UNSENT_BATCHES_MAX: usize = 8192;
@@ -49,6 +51,8 @@ pub(super) enum Turn {
 pub(super) struct Membership {
     settings: ClusterSettings,
     store: Store,
+    /// State to go on from.
+    checkpoint: Option<Box<LogCheckpoint>>,
     /// Origin of all epochs of the cluster.
     pub(super) origin: u64,
     status: Arc<ClusterStatus>,
@@ -58,22 +62,28 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Connects to the shared log; `None` for a standalone server.
-    pub(super) async fn open(
-        settings: Option<&ClusterSettings>,
-    ) -> Result<Option<Self>, StartError> {
-        let Some(settings) = settings else {
+    /// Connects to the shared log and finds the start from which to read it; `None` for a
+    /// standalone server.
+    pub(super) async fn open(config: &Config, now: UnixNanos) -> Result<Option<Self>, StartError> {
+        let Some(settings) = &config.cluster else {
             return Ok(None);
         };
         let store = Store::open(settings, settings.role == Role::Publisher).await?;
-        let origin = match (origin_of(&store).await?, settings.role) {
-            (Some(origin), _) => origin,
-            (None, Role::Publisher) => rand::random(),
+        // A publisher has no clients that resume.
+        let history = match settings.role {
+            Role::Publisher => Duration::ZERO,
+            Role::Gateway => config.limits.history.age,
+        };
+        let start = find_start(&store, settings, now, history).await?;
+        let (origin, checkpoint) = match (start, settings.role) {
+            (Some(start), _) => (start.origin, start.checkpoint),
+            (None, Role::Publisher) => (rand::random(), None),
             (None, Role::Gateway) => return Err(StartError::EmptyLog),
         };
         Ok(Some(Self {
             settings: settings.clone(),
             store,
+            checkpoint,
             origin,
             status: Arc::default(),
             pace: Arc::new(Pace::new(settings.buffer, UNSENT_BATCHES_MAX)),
@@ -86,6 +96,9 @@ impl Membership {
     pub(super) async fn follow(&mut self, clock: Clock, bus: &Emitter) -> Result<(), StartError> {
         let (bus, status) = (bus.clone(), Arc::clone(&self.status));
         let mut follower = Follower::new(self.store.clone(), clock, bus, status, self.origin);
+        if let Some(checkpoint) = self.checkpoint.take() {
+            follower.restore(*checkpoint).await?;
+        }
         let mut live = follower.start().await?;
         let settings = self.settings.clone();
         let (report, turn) = oneshot::channel();
@@ -194,6 +207,8 @@ impl App {
         let parts = UplinkParts {
             store: cluster.store.clone(),
             clock: self.server.clock,
+            bus: self.bus.clone(),
+            origin: cluster.origin,
             log: Arc::clone(&self.log),
             reader: self.server.shards.len(),
             pace: Arc::clone(&cluster.pace),

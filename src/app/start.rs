@@ -70,7 +70,7 @@ impl App {
         let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
         let endpoint = tls_service.as_ref().map(|tls| Arc::clone(&tls.endpoint));
         let mut inherited = inherit(config, clock, &metrics)?;
-        let mut cluster = Box::pin(Membership::open(config.cluster.as_ref())).await?;
+        let mut cluster = Box::pin(Membership::open(config, clock.now())).await?;
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }

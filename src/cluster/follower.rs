@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use futures_util::{StreamExt, stream};
 
+use super::checkpoint::LogCheckpoint;
 use super::items::{ItemFault, Lead, Unpacker, lead_body, read_lead};
 use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault, short_sum};
 use super::settings::ClusterSettings;
@@ -38,6 +39,11 @@ pub enum FollowError {
     /// A record contradicts the state of a topic.
     #[error("record {0} contradicts the sequence numbers of the records before it")]
     Contradiction(u64),
+    /// The log no longer begins with record 1, and no checkpoint can be used.
+    #[error(
+        "the shared log begins with record {0}, and no checkpoint leads to it. Lower cluster.checkpoints.interval or raise cluster.log.bytes and cluster.log.age; to begin a new log, stop all servers and delete its stream in NATS"
+    )]
+    NoStart(u64),
     /// The epochs of the log start over.
     #[error("record {0} begins the log anew, with other epochs")]
     Origin(u64),
@@ -86,16 +92,6 @@ fn node_number(name: &str) -> u64 {
     short_sum(&[name.as_bytes()])
 }
 
-/// Origin of the epochs of the log; `None` if the log is empty.
-pub async fn origin_of(store: &Store) -> Result<Option<u64>, FollowError> {
-    if store.last().await? == 0 {
-        return Ok(None);
-    }
-    let first = store.get(1).await?;
-    let lead = read_lead(&first.body).map_err(|fault| FollowError::Item(1, fault))?;
-    Ok(Some(lead.origin))
-}
-
 impl Follower {
     /// Creates a reader at the start of the log.
     pub fn new(
@@ -118,6 +114,23 @@ impl Follower {
             is_silent: false,
             stale_after: None,
         }
+    }
+
+    /// Goes on from a checkpoint instead of the start of the log.
+    pub async fn restore(&mut self, checkpoint: LogCheckpoint) -> Result<(), FollowError> {
+        let (items, place) = (checkpoint.items(), checkpoint.place);
+        let catalog = Arc::clone(&checkpoint.catalog);
+        match self.bus.restore(items, catalog, checkpoint.tx).await {
+            Some(true) => {}
+            Some(false) => return Err(FollowError::Contradiction(place.position.number)),
+            None => return Err(FollowError::Stopping),
+        }
+        self.unpacker = Unpacker::behind(checkpoint.catalog);
+        self.conditions = checkpoint.conditions;
+        (self.position, self.author) = (place.position, place.author);
+        self.status.set_term(place.author.term);
+        self.status.advance(place.position.number, self.clock.now());
+        Ok(())
     }
 
     /// Reads the log up to its present end; returns the subscription to what follows.

@@ -226,6 +226,14 @@ pub struct Unpacker {
 }
 
 impl Unpacker {
+    /// Creates a reader that goes on from a catalog.
+    pub const fn behind(catalog: Arc<Catalog>) -> Self {
+        Self {
+            catalog,
+            skipped: 0,
+        }
+    }
+
     /// Catalog as of the last body.
     pub const fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog

@@ -6,23 +6,30 @@
 //! rolled back is noticed. Each append names the record that it follows: of two publishers only
 //! one can go on.
 
+mod bucket;
+mod checkpoint;
+mod checkpoints;
 mod follower;
 mod forms;
 mod items;
 mod record;
 mod settings;
+mod start;
 mod status;
 mod store;
 #[cfg(test)]
 mod tests;
 mod uplink;
 
-pub use follower::{Claimed, FollowError, Follower, origin_of};
+pub use bucket::{Bucket, Stored};
+pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, encode_checkpoint};
+pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
 pub use record::{
     Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,
 };
-pub use settings::{ClusterSettings, Role};
+pub use settings::{CheckpointSettings, ClusterSettings, Role};
+pub use start::{Start, find_start};
 pub use status::ClusterStatus;
-pub use store::{AppendFault, PendingAppend, Store, StoreError};
+pub use store::{AppendFault, Extent, PendingAppend, Store, StoreError};
 pub use uplink::{LeadError, Uplink, UplinkParts};

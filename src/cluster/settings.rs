@@ -10,6 +10,17 @@ pub enum Role {
     Gateway,
 }
 
+/// Checkpoints of the shared log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// Interval between two checkpoints.
+    pub interval: Duration,
+    /// Number of checkpoints that are kept.
+    pub kept: usize,
+    /// Maximum size of a checkpoint, in bytes.
+    pub bytes: usize,
+}
+
 /// Settings of a server in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
@@ -31,6 +42,8 @@ pub struct ClusterSettings {
     pub log_bytes: u64,
     /// Maximum age of records in the log.
     pub log_age: Duration,
+    /// Checkpoints of the log.
+    pub checkpoints: CheckpointSettings,
     /// Maximum memory of batches that NATS has not acknowledged, in bytes.
     pub buffer: usize,
     /// Maximum number of records sent and not acknowledged.

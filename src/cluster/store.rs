@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::record::{Record, RecordFault};
 use super::settings::ClusterSettings;
+use crate::market::UnixNanos;
 
 /// Time limit of a request to NATS.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +60,17 @@ pub enum StoreError {
     /// A message of the stream is not a record.
     #[error(transparent)]
     Record(#[from] RecordFault),
+}
+
+/// Records of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Number of the first record.
+    pub first: u64,
+    /// Time of the first record.
+    pub first_time: UnixNanos,
+    /// Number of the last record; 0 if the log is empty.
+    pub last: u64,
 }
 
 /// Outcome of an append that was not accepted.
@@ -164,6 +176,22 @@ impl Store {
             })?,
             subject,
             live,
+        })
+    }
+
+    /// Streams of the connection.
+    pub(super) const fn context(&self) -> &Context {
+        &self.jetstream
+    }
+
+    /// Records that the log contains, asked from the NATS server that leads the stream.
+    pub async fn extent(&self) -> Result<Extent, StoreError> {
+        let state = self.state().await?;
+        let first_time = state.first_timestamp.unix_timestamp_nanos();
+        Ok(Extent {
+            first: state.first_sequence,
+            first_time: UnixNanos(u64::try_from(first_time).unwrap_or_default()),
+            last: state.last_sequence,
         })
     }
 

@@ -1,5 +1,7 @@
 //! A reader of records alone rebuilds the log of the server that wrote them.
 
+mod checkpoints;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

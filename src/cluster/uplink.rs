@@ -9,12 +9,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
+use super::checkpoints::{BatchEnd, Checkpoints};
 use super::follower::Claimed;
 use super::items::Packer;
 use super::record::{Author, Kind, Position};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
 use super::store::{AppendFault, Store};
+use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
 
@@ -37,8 +39,16 @@ pub enum LeadError {
 struct Sent {
     position: Position,
     bytes: Bytes,
-    /// Memory of the batch that ends with this record; `None` if more records of it follow.
-    batch: Option<usize>,
+    /// Batch that ends with this record; `None` if more records of it follow.
+    batch: Option<SentBatch>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SentBatch {
+    /// Number of the batch behind it.
+    next: u64,
+    /// Memory, in bytes.
+    footprint: usize,
 }
 
 type Pending = FuturesOrdered<futures_util::future::BoxFuture<'static, Result<(), AppendFault>>>;
@@ -63,6 +73,7 @@ pub struct Uplink {
     next: u64,
     sent: VecDeque<Sent>,
     pending: Pending,
+    checkpoints: Checkpoints,
 }
 
 /// Parts of the server that an uplink uses.
@@ -72,6 +83,10 @@ pub struct UplinkParts {
     pub store: Store,
     /// The clock of the server.
     pub clock: Clock,
+    /// The bus of the server.
+    pub bus: Emitter,
+    /// Origin of all epochs.
+    pub origin: u64,
     /// The log of this server.
     pub log: Arc<Log>,
     /// Number of the uplink among the readers of the log.
@@ -94,11 +109,23 @@ impl Uplink {
         let UplinkParts {
             store,
             clock,
+            bus,
+            origin,
             log,
             reader,
             pace,
             status,
         } = parts;
+        let end = BatchEnd {
+            next: first,
+            position: claimed.position,
+        };
+        let checkpoints = Checkpoints::new(
+            (clock, bus, store.clone()),
+            settings,
+            (origin, claimed.author),
+            end,
+        );
         Self {
             store,
             clock,
@@ -114,6 +141,7 @@ impl Uplink {
             next: first,
             sent: VecDeque::new(),
             pending: Pending::new(),
+            checkpoints,
         }
     }
 
@@ -146,6 +174,7 @@ impl Uplink {
                 acknowledged = self.pending.next(), if !self.pending.is_empty() => {
                     self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
                 }
+                () = self.checkpoints.step() => {}
                 () = new_batch, if self.sent.len() < self.window => {}
                 () = self.clock.sleep_until(tick_due) => {
                     if self.sent.is_empty() {
@@ -161,10 +190,11 @@ impl Uplink {
         if bodies.is_empty() {
             self.pace.done(footprint);
         }
+        let next = self.next;
         for (at, body) in bodies.iter().enumerate() {
             let is_last = at + 1 == bodies.len();
-            self.send(Kind::Items, body, is_last.then_some(footprint))
-                .await?;
+            let batch = is_last.then_some(SentBatch { next, footprint });
+            self.send(Kind::Items, body, batch).await?;
         }
         Ok(())
     }
@@ -173,7 +203,7 @@ impl Uplink {
         &mut self,
         kind: Kind,
         body: &[u8],
-        batch: Option<usize>,
+        batch: Option<SentBatch>,
     ) -> Result<(), LeadError> {
         let last = self.position.number;
         let (bytes, behind) = self.author.write(kind, self.position, body);
@@ -204,8 +234,10 @@ impl Uplink {
     fn accept_first(&mut self) {
         if let Some(sent) = self.sent.pop_front() {
             self.status.advance(sent.position.number, self.clock.now());
-            if let Some(footprint) = sent.batch {
+            if let Some(SentBatch { next, footprint }) = sent.batch {
                 self.pace.done(footprint);
+                let position = sent.position;
+                self.checkpoints.accept(BatchEnd { next, position });
             }
         }
     }

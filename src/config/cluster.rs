@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::reader::Section;
-use crate::cluster::{ClusterSettings, Role};
+use crate::cluster::{CheckpointSettings, ClusterSettings, Role};
 
 /// Reads the section; `None` for a standalone server.
 pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
     let (nats, log) = (section.section("nats"), section.section("log"));
+    let checkpoints = section.section("checkpoints");
     let path = |key: &str| Some(nats.text(key)).filter(|path| !path.is_empty());
     let role = match section.word("role") {
         "publisher" => Some(Role::Publisher),
@@ -26,13 +27,18 @@ pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
         replicas: log.integer("replicas") as usize,
         log_bytes: log.size("bytes") as u64,
         log_age: log.duration("age"),
+        checkpoints: CheckpointSettings {
+            interval: checkpoints.duration("interval"),
+            kept: checkpoints.integer("kept") as usize,
+            bytes: checkpoints.size("bytes"),
+        },
         buffer: section.size("buffer"),
         window: section.integer("window") as usize,
         lease: section.duration("lease"),
         tick: section.duration("tick"),
         stale_after: section.duration("stale_after"),
     };
-    for section in [&nats, &log] {
+    for section in [&nats, &log, &checkpoints] {
         section.finish();
     }
     role?;
@@ -54,6 +60,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
     if settings.tick >= settings.lease || settings.tick >= settings.stale_after {
         section.problem("tick", "must be shorter than lease and stale_after");
     }
+    if settings.log_age <= settings.checkpoints.interval {
+        log.problem("age", "must be longer than checkpoints.interval");
+    }
     Some(settings)
 }
 
@@ -73,7 +82,7 @@ mod tests {
         format!(
             "sources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]\n\
              cluster: {{role: publisher, name: {t}, node: {t}, nats: {{urls: [{t}], credentials: {t}, tls_ca: {t}}}, \
-             log: {{replicas: {n}, bytes: {q}, age: {d}}}, buffer: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
+             log: {{replicas: {n}, bytes: {q}, age: {d}}}, checkpoints: {{interval: {l}, kept: {n}, bytes: {q}}}, buffer: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
             t = pick("a", "b"),
             n = pick("1", "5"),
             q = pick("16MiB", "32MiB"),
@@ -120,6 +129,10 @@ mod tests {
             (
                 "tick: 1s, lease: 500ms, nats: {urls: [a]}",
                 "cluster.tick: must be shorter",
+            ),
+            (
+                "log: {age: 1m}, checkpoints: {interval: 1m}, nats: {urls: [a]}",
+                "cluster.log.age: must be longer than checkpoints.interval",
             ),
             (
                 "buffer: 1GiB, nats: {urls: [a]}",

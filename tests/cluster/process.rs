@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use async_nats::jetstream::{self, Context};
 use tickcast::clock::Clock;
 
 /// Maximum wait for anything that a process does.
@@ -91,6 +92,7 @@ impl Process {
 
 const PUBLISHER: &str =
     "role: publisher, lease: 500ms, stale_after: 500ms, log: {replicas: 1, bytes: 64MiB}";
+const GATEWAY: &str = "role: gateway, stale_after: 500ms";
 
 /// Folder and NATS server of a cluster.
 #[derive(Debug)]
@@ -146,6 +148,18 @@ impl Cluster {
         self.server(node)
     }
 
+    /// Starts a publisher with these sources and checkpoints.
+    pub(crate) fn checkpointing(
+        &self,
+        node: &str,
+        sources: &str,
+        checkpoints: &str,
+    ) -> Result<Process> {
+        let cluster = format!("{PUBLISHER}, checkpoints: {{{checkpoints}}}");
+        self.configure(node, &cluster, &format!("sources: {sources}\n"))?;
+        self.server(node)
+    }
+
     /// Replaces the sources in the config of a publisher.
     pub(crate) fn replace_sources(&self, node: &str, sources: &str) -> Result<()> {
         self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))
@@ -153,8 +167,24 @@ impl Cluster {
 
     /// Starts a gateway.
     pub(crate) fn gateway(&self, node: &str) -> Result<Process> {
-        self.configure(node, "role: gateway, stale_after: 500ms", "")?;
+        self.configure(node, GATEWAY, "")?;
         self.server(node)
+    }
+
+    /// Starts a gateway whose history has an age.
+    pub(crate) fn gateway_with_history(&self, node: &str, age: &str) -> Result<Process> {
+        self.configure(
+            node,
+            GATEWAY,
+            &format!("bus: {{history: {{age: {age}}}}}\n"),
+        )?;
+        self.server(node)
+    }
+
+    /// Streams of the NATS server.
+    pub(crate) async fn jetstream(&self) -> Result<Context> {
+        let client = async_nats::connect(self.nats_address.to_string()).await?;
+        Ok(jetstream::new(client))
     }
 
     fn config_file(&self, node: &str) -> PathBuf {

@@ -56,7 +56,25 @@ pub(super) const CLUSTER: &[Key] = &[
         "cluster.log.age",
         Kind::Duration("1m", "30d"),
         "24h",
-        "Max age of records in the log; used when the stream is created. A server that starts reads the log from its first record.",
+        "Max age of records in the log; used when the stream is created. Longer than checkpoints.interval: a server that starts reads the log from a checkpoint on.",
+    )),
+    fixed(key(
+        "cluster.checkpoints.interval",
+        Kind::Duration("1s", "1h"),
+        "60s",
+        "Interval of the checkpoints that the leading publisher stores in NATS, in bucket TC_CHECKPOINTS_NAME.",
+    )),
+    fixed(key(
+        "cluster.checkpoints.kept",
+        Kind::Integer(1, 1000),
+        "8",
+        "Number of checkpoints kept. With the interval it should cover bus.history.age of the gateways: a gateway starts from a checkpoint of that age, so that clients can resume there.",
+    )),
+    fixed(key(
+        "cluster.checkpoints.bytes",
+        Kind::Size("1MiB", "4GiB"),
+        "256MiB",
+        "Max size of a checkpoint before compression; larger ones are neither stored nor read.",
     )),
     fixed(key(
         "cluster.buffer",

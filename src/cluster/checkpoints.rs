@@ -1,0 +1,192 @@
+//! Checkpoints of the leading publisher: it takes one at each interval and stores it once the
+//! shared log contains its last record. Encoding and storing happen in a task of their own, so that
+//! the log is never delayed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::bucket::{Bucket, Stored};
+use super::checkpoint::{Place, encode_checkpoint};
+use super::record::{Author, Position};
+use super::settings::{CheckpointSettings, ClusterSettings};
+use super::store::{Store, StoreError};
+use crate::bus::Emitter;
+use crate::clock::Clock;
+use crate::log::Checkpoint;
+
+/// Position in the shared log behind a batch of this process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchEnd {
+    /// Number of the next batch.
+    pub(super) next: u64,
+    pub(super) position: Position,
+}
+
+/// Checkpoint whose last record is in the log.
+type Ready = (Arc<Checkpoint>, Place);
+
+/// State of the checkpoint that is taken.
+enum Stage {
+    /// None is due.
+    Waiting,
+    /// The bus has been asked for it.
+    Asked(BoxFuture<'static, Option<Arc<Checkpoint>>>),
+    /// The log does not contain its last record yet.
+    Taken(Arc<Checkpoint>),
+}
+
+/// Checkpoints of a leading publisher.
+pub(super) struct Checkpoints {
+    clock: Clock,
+    bus: Emitter,
+    interval: Duration,
+    due: crate::market::UnixNanos,
+    origin: u64,
+    author: Author,
+    stage: Stage,
+    /// Ends of the batches that the log contains: those since the request, or the last one.
+    ends: VecDeque<BatchEnd>,
+    writer: mpsc::Sender<Ready>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoints")
+            .field("due", &self.due)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Checkpoints {
+    /// Starts behind a batch.
+    pub(super) fn new(
+        (clock, bus, store): (Clock, Emitter, Store),
+        settings: &ClusterSettings,
+        (origin, author): (u64, Author),
+        end: BatchEnd,
+    ) -> Self {
+        let (writer, ready) = mpsc::channel(1);
+        let interval = settings.checkpoints.interval;
+        Self {
+            clock,
+            bus,
+            interval,
+            due: clock.now().plus(interval),
+            origin,
+            author,
+            stage: Stage::Waiting,
+            ends: VecDeque::from([end]),
+            writer,
+            task: tokio::spawn(write_all(ready, store, settings.clone())),
+        }
+    }
+
+    /// Notes that the log contains a batch.
+    pub(super) fn accept(&mut self, end: BatchEnd) {
+        if matches!(self.stage, Stage::Waiting) {
+            self.ends.clear();
+        }
+        self.ends.push_back(end);
+        self.store_taken();
+    }
+
+    /// Waits for the next change. Cancel safe.
+    pub(super) async fn step(&mut self) {
+        match &mut self.stage {
+            Stage::Asked(answer) => {
+                let answer = answer.await;
+                self.stage = answer.map_or(Stage::Waiting, Stage::Taken);
+                self.store_taken();
+            }
+            Stage::Waiting | Stage::Taken(_) => {
+                self.clock.sleep_until(self.due).await;
+                self.due = self.clock.now().plus(self.interval);
+                let bus = self.bus.clone();
+                self.stage = Stage::Asked(async move { bus.checkpoint().await }.boxed());
+            }
+        }
+    }
+
+    /// Hands the checkpoint to the writer if the log contains its last batch.
+    fn store_taken(&mut self) {
+        let Stage::Taken(checkpoint) = &self.stage else {
+            return;
+        };
+        let is_before = |end: &BatchEnd| end.next < checkpoint.next;
+        while self.ends.len() > 1 && self.ends.front().is_some_and(is_before) {
+            self.ends.pop_front();
+        }
+        let Some(end) = self.ends.front().filter(|end| !is_before(end)) else {
+            return;
+        };
+        if end.next == checkpoint.next {
+            let place = Place {
+                origin: self.origin,
+                position: end.position,
+                author: self.author,
+            };
+            let ready = (Arc::clone(checkpoint), place);
+            if self.writer.try_send(ready).is_err() {
+                tracing::warn!("checkpoint skipped: the last one is still being stored");
+            }
+        }
+        self.stage = Stage::Waiting;
+    }
+}
+
+/// Stores checkpoints, one after the other.
+async fn write_all(mut ready: mpsc::Receiver<Ready>, store: Store, settings: ClusterSettings) {
+    while let Some((checkpoint, place)) = ready.recv().await {
+        let number = place.position.number;
+        match write(checkpoint, place, &store, &settings).await {
+            Ok(bytes) => tracing::debug!(record = number, bytes, "checkpoint stored"),
+            Err(error) => tracing::warn!(record = number, error, "cannot store a checkpoint"),
+        }
+    }
+}
+
+/// Stores a checkpoint and deletes old ones; returns its size in bytes.
+async fn write(
+    checkpoint: Arc<Checkpoint>,
+    place: Place,
+    store: &Store,
+    settings: &ClusterSettings,
+) -> Result<usize, String> {
+    let CheckpointSettings { kept, bytes, .. } = settings.checkpoints;
+    let encode = move || encode_checkpoint(&checkpoint, place, bytes);
+    let encoded = tokio::task::spawn_blocking(encode).await;
+    let encoded = encoded.map_err(|panicked| panicked.to_string())?;
+    let encoded = encoded.map_err(|fault| fault.to_string())?;
+    let stored = async {
+        let bucket = Bucket::open(store, settings).await?;
+        bucket.write(&place, &encoded).await?;
+        for old in superseded(bucket.list().await?, place.origin, kept) {
+            bucket.delete(&old).await?;
+        }
+        Ok::<(), StoreError>(())
+    };
+    stored.await.map_err(|error| error.to_string())?;
+    Ok(encoded.len())
+}
+
+/// Checkpoints that are not among the newest `kept` ones of the log, and those of other logs.
+fn superseded(mut stored: Vec<Stored>, origin: u64, kept: usize) -> Vec<Stored> {
+    let is_own = |one: &Stored| one.origin == origin;
+    stored.sort_by_key(|one| std::cmp::Reverse((is_own(one), one.number)));
+    let own = stored.iter().filter(|one| is_own(one)).count();
+    stored.split_off(own.min(kept))
+}

@@ -1,0 +1,186 @@
+//! Start of a reader of the shared log: at a checkpoint, or at the first record.
+
+use std::time::Duration;
+
+use super::bucket::{Bucket, Stored};
+use super::checkpoint::{CheckpointFault, LogCheckpoint, decode_checkpoint};
+use super::follower::FollowError;
+use super::items::read_lead;
+use super::settings::ClusterSettings;
+use super::store::{Extent, Store, StoreError};
+use crate::market::UnixNanos;
+
+/// Point from which the log is read.
+#[derive(Debug)]
+pub struct Start {
+    /// Origin of all epochs.
+    pub origin: u64,
+    /// State to go on from; `None`: the first record.
+    pub checkpoint: Option<Box<LogCheckpoint>>,
+}
+
+/// Reason for which a checkpoint is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Form(#[from] CheckpointFault),
+    #[error("the log is another one")]
+    OtherLog,
+    #[error("cannot be decoded: {0}")]
+    Panic(String),
+}
+
+/// Possible start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Candidate<'s> {
+    Checkpoint(&'s Stored),
+    FirstRecord,
+}
+
+/// Possible starts, best first: the newest checkpoint before `from`, so that the records behind it
+/// fill the history; otherwise the start that is the longest ago, but not a long log.
+fn candidates(stored: &[Stored], log: Extent, from: UnixNanos) -> Vec<Candidate<'_>> {
+    let usable = stored
+        .iter()
+        .filter(|one| (log.first..=log.last + 1).contains(&(one.number + 1)));
+    let mut newest_first: Vec<&Stored> = usable.collect();
+    newest_first.sort_by_key(|one| std::cmp::Reverse(one.number));
+    let (old, mut young): (Vec<_>, Vec<_>) =
+        newest_first.into_iter().partition(|one| one.time <= from);
+    young.reverse();
+    let has_first = log.first == 1;
+    let is_short = has_first && log.first_time > from;
+    let first = |is_there: bool| is_there.then_some(Candidate::FirstRecord);
+    let old = old.into_iter().map(Candidate::Checkpoint);
+    let young = young.into_iter().map(Candidate::Checkpoint);
+    old.chain(first(is_short))
+        .chain(young)
+        .chain(first(has_first && !is_short))
+        .collect()
+}
+
+/// Finds the start of a reader whose history reaches back for `history`; `None` if the log is
+/// empty.
+pub async fn find_start(
+    store: &Store,
+    settings: &ClusterSettings,
+    now: UnixNanos,
+    history: Duration,
+) -> Result<Option<Start>, FollowError> {
+    let log = store.extent().await?;
+    if log.last == 0 {
+        return Ok(None);
+    }
+    let bucket = Bucket::find(store, &settings.name).await;
+    let bucket = bucket.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot read the checkpoints of the shared log");
+        None
+    });
+    let stored = list(bucket.as_ref()).await;
+    for candidate in candidates(&stored, log, now.minus(history)) {
+        let (Candidate::Checkpoint(one), Some(bucket)) = (candidate, &bucket) else {
+            return from_first(store).await.map(Some);
+        };
+        match load(store, bucket, one, log, settings.checkpoints.bytes).await {
+            Ok(checkpoint) => {
+                tracing::info!(record = one.number, "starting from a checkpoint");
+                return Ok(Some(Start {
+                    origin: checkpoint.place.origin,
+                    checkpoint: Some(Box::new(checkpoint)),
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(record = one.number, %error, "cannot use a checkpoint; trying another start");
+            }
+        }
+    }
+    Err(FollowError::NoStart(log.first))
+}
+
+async fn list(bucket: Option<&Bucket>) -> Vec<Stored> {
+    let Some(bucket) = bucket else {
+        return Vec::new();
+    };
+    bucket.list().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the checkpoints of the shared log");
+        Vec::new()
+    })
+}
+
+async fn from_first(store: &Store) -> Result<Start, FollowError> {
+    let first = store.get(1).await?;
+    let lead = read_lead(&first.body).map_err(|fault| FollowError::Item(1, fault))?;
+    Ok(Start {
+        origin: lead.origin,
+        checkpoint: None,
+    })
+}
+
+/// Reads a checkpoint and checks that the log continues it.
+async fn load(
+    store: &Store,
+    bucket: &Bucket,
+    stored: &Stored,
+    log: Extent,
+    bytes_max: usize,
+) -> Result<LogCheckpoint, Unusable> {
+    let bytes = bucket.read(stored, bytes_max).await?;
+    let decoded = tokio::task::spawn_blocking(move || decode_checkpoint(&bytes, bytes_max)).await;
+    let checkpoint = decoded.map_err(|panicked| Unusable::Panic(panicked.to_string()))??;
+    if !stored.is_of(&checkpoint.place) {
+        return Err(CheckpointFault::Place.into());
+    }
+    let position = checkpoint.place.position;
+    let is_same = if position.number == log.last {
+        store.get(log.last).await?.sum == position.sum
+    } else {
+        let next = store.get(position.number + 1).await?;
+        position.check(&next).is_ok()
+    };
+    if is_same {
+        Ok(checkpoint)
+    } else {
+        Err(Unusable::OtherLog)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(number: u64, second: u64) -> Stored {
+        Stored::for_tests(number, UnixNanos(second * 1_000_000_000))
+    }
+
+    /// Numbers of the starts, 0 for the first record.
+    fn starts(stored: &[Stored], first: (u64, u64), from: u64) -> Vec<u64> {
+        let log = Extent {
+            first: first.0,
+            first_time: UnixNanos(first.1 * 1_000_000_000),
+            last: 500,
+        };
+        let from = UnixNanos(from * 1_000_000_000);
+        let candidates = candidates(stored, log, from).into_iter();
+        let number = |candidate| match candidate {
+            Candidate::Checkpoint(stored) => stored.number,
+            Candidate::FirstRecord => 0,
+        };
+        candidates.map(number).collect()
+    }
+
+    #[test]
+    fn a_reader_starts_where_the_rest_of_the_log_fills_its_history() {
+        let all = [stored(300, 300), stored(100, 100), stored(200, 200)];
+        assert_eq!(starts(&all, (1, 1), 250), [200, 100, 300, 0]);
+        assert_eq!(starts(&all, (1, 1), 400), [300, 200, 100, 0]);
+        assert_eq!(starts(&all, (1, 1), 0), [0, 100, 200, 300], "a short log");
+        assert_eq!(starts(&all, (1, 1), 50), [100, 200, 300, 0], "a long log");
+        assert_eq!(starts(&all, (101, 101), 50), [100, 200, 300]);
+        assert_eq!(starts(&all, (102, 102), 50), [200, 300]);
+        assert_eq!(starts(&all, (302, 302), 50), [0; 0]);
+        let beyond = [stored(501, 300), stored(500, 300)];
+        assert_eq!(starts(&beyond, (400, 100), 400), [500]);
+    }
+}
