@@ -1,19 +1,12 @@
 //! Authentication: keys, tokens, tickets, and the states of a session.
 
-use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::{SinkExt, StreamExt};
 use ring::hmac;
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tickcast::client::decode_server_message;
@@ -44,7 +37,7 @@ fn with_keys(rest: &str) -> String {
     )
 }
 
-async fn authenticate(client: &mut Tracked, token: &str) -> Result<()> {
+pub(crate) async fn authenticate(client: &mut Tracked, token: &str) -> Result<()> {
     client
         .ask(Op::Auth {
             token: token.to_owned(),
@@ -545,7 +538,10 @@ async fn clients_without_credentials_have_the_anonymous_role() -> Result<()> {
         .subscribe(subscribe(&["quote:S1", "trade:S1"]))
         .await?;
     assert_eq!((subscribed.count, subscribed.err[0].code), (1, 409));
-    assert_eq!(get(&feed, "/v1/instruments", "").await?.0, 200);
+    let (status, response) = get(&feed, "/v1/snapshot?topics=quote:S1,trade:S1", "").await?;
+    assert_eq!(status, 200, "{response}");
+    assert!(response.contains("\"topic\":\"quote:S1\""), "{response}");
+    assert!(response.contains("\"code\":409"), "{response}");
     let wrong = "Authorization: Bearer alice.wrong\r\n";
     assert_eq!(get(&feed, "/v1/instruments", wrong).await?.0, 401);
     authenticate(&mut client, "alice.secret-a").await?;
@@ -652,172 +648,5 @@ async fn rights_of_roles_open_publishing_and_the_admin_address() -> Result<()> {
         }
     }
     assert_eq!(status("/healthz", "", "admin.example").await?, 200);
-    Ok(())
-}
-
-/// HTTPS server on its own port that answers each request with the present text.
-struct KeyServer {
-    address: std::net::SocketAddr,
-    ca: String,
-    /// Status line and body of the responses.
-    response: Arc<Mutex<(&'static str, String)>>,
-    requests: Arc<AtomicUsize>,
-}
-
-impl KeyServer {
-    fn start(body: String) -> Result<Self> {
-        let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der())
-            .map_err(|error| anyhow::anyhow!(error))?;
-        let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(ring)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let server = Self {
-            address: listener.local_addr()?,
-            ca: certified.cert.pem(),
-            response: Arc::new(Mutex::new(("200 OK", body))),
-            requests: Arc::default(),
-        };
-        let (response, requests) = (Arc::clone(&server.response), Arc::clone(&server.requests));
-        let config = Arc::new(config);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                // A client that gives up ends its connection only.
-                let _ended = Self::serve(stream, &config, &response, &requests);
-            }
-        });
-        Ok(server)
-    }
-
-    fn serve(
-        stream: std::io::Result<std::net::TcpStream>,
-        config: &Arc<ServerConfig>,
-        response: &Mutex<(&'static str, String)>,
-        requests: &AtomicUsize,
-    ) -> Result<()> {
-        let connection = rustls::ServerConnection::new(Arc::clone(config))?;
-        let mut tls = rustls::StreamOwned::new(connection, stream?);
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            tls.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
-        requests.fetch_add(1, Ordering::SeqCst);
-        let (status, body) = response
-            .lock()
-            .map_err(|error| anyhow::anyhow!("{error}"))?
-            .clone();
-        let length = body.len();
-        write!(
-            tls,
-            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )?;
-        tls.conn.send_close_notify();
-        Ok(tls.flush()?)
-    }
-
-    fn answer(&self, status: &'static str, body: String) -> Result<()> {
-        *self
-            .response
-            .lock()
-            .map_err(|error| anyhow::anyhow!("{error}"))? = (status, body);
-        Ok(())
-    }
-}
-
-/// Issuer with an Ed25519 key.
-struct Issuer {
-    kid: &'static str,
-    pair: Ed25519KeyPair,
-}
-
-impl Issuer {
-    fn new(kid: &'static str) -> Result<Self> {
-        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
-        let key = key.map_err(|error| anyhow::anyhow!("{error}"))?;
-        let pair = Ed25519KeyPair::from_pkcs8(key.as_ref());
-        let pair = pair.map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Self { kid, pair })
-    }
-
-    fn jwk(&self) -> Value {
-        let point = BASE64URL_NOPAD.encode(self.pair.public_key().as_ref());
-        json!({"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": point})
-    }
-
-    fn token(&self, feed: &Feed) -> String {
-        let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-        let claims = json!({"sub": "user", "exp": seconds(feed) + 600.0});
-        let header = part(json!({"alg": "EdDSA", "kid": self.kid}));
-        let message = format!("{header}.{}", part(claims));
-        let signed = self.pair.sign(message.as_bytes());
-        format!("{message}.{}", BASE64URL_NOPAD.encode(signed.as_ref()))
-    }
-}
-
-fn key_set(issuers: &[&Issuer]) -> String {
-    json!({ "keys": issuers.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>() }).to_string()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_set_at_an_address_is_requested_again_and_kept_on_failure() -> Result<()> {
-    let (old, new, unknown) = (Issuer::new("old")?, Issuer::new("new")?, Issuer::new("x")?);
-    let keys = KeyServer::start(key_set(&[&old]))?;
-    let folder = tempfile::tempdir()?;
-    let ca = folder.path().join("ca.pem");
-    std::fs::write(&ca, &keys.ca)?;
-    let config = market(
-        1,
-        50,
-        &format!(
-            "roles: {{reader: {{topics: [\"*\"]}}}}\n\
-             auth: {{scheme: jwt, failures_per_minute: 100000, jwt: {{algorithms: [EdDSA], jwks_url: \"https://localhost:{}/keys\", jwks_ca: {}, jwks_cooldown: 1s, \
-             issuer: any, audience: any, role: reader}}}}",
-            keys.address.port(),
-            ca.display()
-        ),
-    );
-    let feed = Feed::start(&config).await?;
-    let outcome = async |issuer: &Issuer| -> Result<(Tracked, bool)> {
-        let mut client = feed.client(Encoding::Json).await?;
-        authenticate(&mut client, &issuer.token(&feed)).await?;
-        let is_ok = client
-            .control("an outcome", |control| match control {
-                Control::Authenticated(_) => Some(true),
-                Control::Error(_) => Some(false),
-                _ => None,
-            })
-            .await?;
-        Ok((client, is_ok))
-    };
-    let (mut first, is_ok) = outcome(&old).await?;
-    assert!(is_ok, "the key of the set");
-    // A failure and a response that is no key set keep the keys.
-    for (status, body) in [("500 Oops", key_set(&[])), ("200 OK", "{}".to_owned())] {
-        keys.answer(status, body)?;
-        let rejected = feed.counted("auth_keys_reloads", "rejected");
-        // Each unknown key asks again, at most once per cooldown.
-        while feed.counted("auth_keys_reloads", "rejected") == rejected {
-            assert!(!outcome(&unknown).await?.1);
-        }
-        assert!(outcome(&old).await?.1, "{status}");
-    }
-    let before = keys.requests.load(Ordering::SeqCst);
-    let begun = Stopwatch::start();
-    for _ in 0..20 {
-        assert!(!outcome(&unknown).await?.1);
-    }
-    let asked = keys.requests.load(Ordering::SeqCst) - before;
-    let allowed = begun.elapsed().as_secs() as usize + 1;
-    assert!(asked <= allowed, "{asked} requests, {allowed} allowed");
-    // A new key is found by the first token that names it; the old one ends its sessions.
-    keys.answer("200 OK", key_set(&[&new]))?;
-    while !outcome(&new).await?.1 {}
-    assert_eq!(first.closed().await?.1, 4402);
-    assert!(!outcome(&old).await?.1);
     Ok(())
 }

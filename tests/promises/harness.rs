@@ -324,15 +324,21 @@ impl Tracked {
 
     /// Reads until the server closes; returns the `bye` before it and the close code.
     pub(crate) async fn closed(&mut self) -> Result<(Option<tickcast::protocol::Bye>, u16)> {
-        let mut bye = None;
-        loop {
-            match deadline(self.client.next()).await? {
-                Ok(ServerMessage::Control(Control::Bye(last))) => bye = Some(last),
-                Ok(message) => self.accounts.take(&message)?,
-                Err(ClientError::Closed { code, .. }) => return Ok((bye, code)),
-                Err(error) => return Err(error.into()),
+        // Heartbeats of a connection that is not closed do not extend the deadline.
+        let closing = async {
+            let mut bye = None;
+            loop {
+                match self.client.next().await {
+                    Ok(ServerMessage::Control(Control::Bye(last))) => bye = Some(last),
+                    Ok(message) => self.accounts.take(&message)?,
+                    Err(ClientError::Closed { code, .. }) => return Ok((bye, code)),
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
+        };
+        tokio::time::timeout(DEADLINE, closing)
+            .await
+            .context("timeout waiting for the close")?
     }
 }
 

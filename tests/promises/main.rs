@@ -26,6 +26,7 @@ mod index;
 mod invariants;
 mod isolation;
 mod join;
+mod key_sets;
 mod lag;
 mod layers;
 mod ledger;

@@ -277,6 +277,11 @@ fn keys_of_other_kinds_are_refused() {
         set(json!({"keys": [secret]}), false),
         Some(KeyRingError::NoKey)
     );
+    let guessable = Signer::Hmac(b"short".to_vec()).jwk("k");
+    assert_eq!(
+        set(json!({"keys": [guessable]}), true),
+        Some(KeyRingError::NoKey)
+    );
     let mut encryption = Signer::new(Algorithm::Rs256).jwk("k");
     encryption["use"] = json!("enc");
     assert_eq!(

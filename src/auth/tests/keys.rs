@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use super::super::keys::{Checked, Key, KeySet, NewKey, Secret};
 use super::super::{
@@ -18,15 +19,21 @@ fn key(id: &str, secret: &Secret) -> Key {
     }
 }
 
-fn gate(keys: KeySet, failures_per_minute: u32) -> (Arc<Gate>, Receiver<Job>) {
-    Gate::new(Policy {
+fn policy(keys: KeySet, failures_per_minute: u32) -> Policy {
+    Policy {
         settings: AuthSettings {
             failures_per_minute,
+            ticket_lifetime: Duration::from_secs(30),
+            tickets_max: 10,
             ..AuthSettings::default()
         },
         scheme: Scheme::Keys(keys),
         roles: Arc::new(roles()),
-    })
+    }
+}
+
+fn gate(keys: KeySet, failures_per_minute: u32) -> (Arc<Gate>, Receiver<Job>) {
+    Gate::new(policy(keys, failures_per_minute))
 }
 
 /// Outcome of a check, executed to its end; and true if it was queued.
@@ -105,6 +112,59 @@ fn failures_of_an_address_are_bounded_and_valid_keys_still_pass() {
     assert!(checked(&gate, &jobs, &valid.token).0.is_ok());
 }
 
+/// Failures of expensive checks count too, and an address with too many gets no further one.
+#[test]
+fn failures_of_expensive_checks_are_bounded() {
+    let slow = NewKey::make("slow", true);
+    let (gate, jobs) = gate(KeySet::new([key("slow", &slow.secret)]), 2);
+    let wrong = |_| checked(&gate, &jobs, "slow.wrong");
+    let outcomes: Vec<(Outcome, bool)> = (0..4).map(wrong).collect();
+    let (wrong, busy) = (Err(Refused::WrongKey), Err(Refused::Busy));
+    let expected = [
+        (wrong.clone(), true),
+        (wrong, true),
+        (busy.clone(), false),
+        (busy, false),
+    ];
+    assert_eq!(outcomes, expected);
+}
+
+#[test]
+fn a_key_that_is_replaced_or_removed_during_its_check_is_refused() {
+    let (old, new) = (NewKey::make("a", true), NewKey::make("a", true));
+    for keys in [vec![key("a", &new.secret)], Vec::new()] {
+        let (gate, jobs) = gate(KeySet::new([key("a", &old.secret)]), 1000);
+        let (reply, outcome) = channel();
+        let presented = gate.present(&old.token, ADDRESS, NOW, move |outcome| {
+            reply.send(outcome).expect("the test waits for it");
+        });
+        assert!(matches!(presented, Presented::Queued));
+        gate.replace(policy(KeySet::new(keys), 1000));
+        gate.execute(jobs.try_recv().expect("a queued check"), NOW, || {});
+        assert_eq!(outcome.recv(), Ok(Err(Refused::WrongKey)));
+    }
+}
+
+#[test]
+fn a_ticket_ends_with_the_key_of_its_client_and_wrong_ones_are_failures() {
+    let valid = NewKey::make("a", false);
+    let keys = || KeySet::new([key("a", &valid.secret)]);
+    let (gate, jobs) = gate(keys(), 2);
+    let grant = checked(&gate, &jobs, &valid.token)
+        .0
+        .expect("the key of the set");
+    let ticket = || gate.issue_ticket(grant.clone(), None, NOW).expect("room").0;
+    let redeem = |text: &str| gate.redeem_ticket(text, None, ADDRESS, NOW);
+    assert_eq!(redeem(&ticket()), Ok(grant.clone()));
+    let late = ticket();
+    gate.replace(policy(KeySet::new([]), 2));
+    assert_eq!(redeem(&late), Err(Refused::Revoked));
+    gate.replace(policy(keys(), 2));
+    let outcomes = [(); 3].map(|()| redeem("wrong"));
+    let refused = [Refused::Ticket, Refused::Ticket, Refused::Busy];
+    assert_eq!(outcomes, refused.map(Err));
+}
+
 #[test]
 fn expensive_checks_wait_in_a_bounded_queue() {
     let slow = NewKey::make("slow", true);
@@ -122,11 +182,7 @@ fn expensive_checks_wait_in_a_bounded_queue() {
 #[test]
 fn a_grant_ends_with_its_key() {
     let (old, new) = (NewKey::make("a", false), NewKey::make("a", false));
-    let policy = |keys: Vec<Key>| Policy {
-        settings: AuthSettings::default(),
-        scheme: Scheme::Keys(KeySet::new(keys)),
-        roles: Arc::new(roles()),
-    };
+    let policy = |keys: Vec<Key>| policy(KeySet::new(keys), 1000);
     let before = KeySet::new([key("a", &old.secret)]);
     let Checked::Decided(Ok(grant)) = before.check(&old.token) else {
         unreachable!("the key is in the set")
