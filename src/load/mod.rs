@@ -169,7 +169,7 @@ fn run_known(
         token: token.transpose()?,
         clock_offset_ns: clock_check.map_or(0, |check| check.offset_ns),
         due_is_known,
-        ledger: plan.ledger && matches!(plan.dialect, Dialect::Tickcast),
+        ledger: plan.ledger && !plan.dialect.is_raw(),
     });
     let mut workers = Workers::start(plan, topics, &settings, clock)?;
     let totals = workers.run_scenario(plan, watch)?;

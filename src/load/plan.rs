@@ -162,6 +162,13 @@ pub enum Dialect {
     Raw(RawPlan),
 }
 
+impl Dialect {
+    /// True for a server of another protocol, which has no ledgers.
+    pub(super) const fn is_raw(&self) -> bool {
+        matches!(self, Self::Raw(_))
+    }
+}
+
 /// Topics that each connection subscribes to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TopicChoice {

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use super::plan_error::PlanError;
 
-/// Settings for servers other than tickcast.
+/// Settings for servers other than tickcast. They get no message beside `send`, so connections that
+/// are cut ([`Plan::churn_per_s`](super::Plan::churn_per_s), [`Plan::storm`](super::Plan::storm))
+/// reconnect without resuming, and there are no ledgers.
 ///
 /// ```
 /// use tickcast::load::{Dialect, Plan, PlanError, RawPlan, TimePath};

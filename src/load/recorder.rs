@@ -28,6 +28,13 @@ pub(super) struct TestSettings {
     pub ledger: bool,
 }
 
+impl TestSettings {
+    /// Token of the connections, if another one may follow it.
+    pub(super) fn renewed_token(&self) -> Option<&SharedToken> {
+        self.token.as_ref().filter(|token| token.renews())
+    }
+}
+
 /// Recorder of a connection's results.
 #[derive(Debug)]
 pub(super) struct Recorder<'a> {

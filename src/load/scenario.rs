@@ -18,6 +18,9 @@ use crate::market::UnixNanos;
 
 /// Interval of pings from a connection that reads nothing.
 const LIFE_SIGN: Duration = Duration::from_secs(15);
+/// Interval at which a connection that reads the announcement of its token's end late, or never,
+/// presents a new token if there is one.
+const RENEWAL_UNASKED: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Schedule of a plan before anything happens.
@@ -77,6 +80,10 @@ impl Worker {
             self.places[at].is_held_back = true;
             self.due
                 .push(Reverse((now.plus(LIFE_SIGN), Due::LifeSign(at))));
+            if self.settings.renewed_token().is_some() {
+                let due = Due::RenewUnasked(at);
+                self.due.push(Reverse((now.plus(RENEWAL_UNASKED), due)));
+            }
         }
         match role {
             Role::Slow => {
@@ -145,6 +152,9 @@ impl Worker {
     /// Requests the ledger of a connection if it is open. The end also waits for connections that
     /// churn cuts, and for those that churn is opening again: they are asked once they have joined.
     fn ask_ledger(&mut self, at: usize, cut: DisconnectReason) {
+        if self.settings.dialect.is_raw() {
+            return self.cut_without_ledger(at, cut);
+        }
         let place = &mut self.places[at];
         let Some(link) = &mut place.link else { return };
         let is_asked = match link.ask_ledger(&self.settings) {
@@ -160,6 +170,28 @@ impl Worker {
         if is_new {
             place.cut = Some(cut);
             self.awaited += usize::from(cut != DisconnectReason::Churn);
+        }
+    }
+
+    /// Cuts a connection to a server that has no ledgers, unless it has never joined.
+    fn cut_without_ledger(&mut self, at: usize, cut: DisconnectReason) {
+        let place = &mut self.places[at];
+        let Some(link) = place.link.as_mut().filter(|_| place.has_joined) else {
+            return;
+        };
+        match cut {
+            DisconnectReason::End => {
+                link.close();
+                place.link = None;
+            }
+            DisconnectReason::Storm => {
+                place.comes_back = true;
+                place.is_held_back = true;
+            }
+            DisconnectReason::Churn => {
+                link.close();
+                self.open(at);
+            }
         }
     }
 
@@ -183,6 +215,7 @@ impl Worker {
             }
             Some(DisconnectReason::Storm) => {
                 place.from = from;
+                place.comes_back = true;
                 place.is_held_back = true;
                 self.count_awaited();
             }
@@ -218,7 +251,7 @@ impl Worker {
             }
             Order::ComeBack => {
                 let all: Vec<usize> = (0..self.places.len())
-                    .filter(|at| self.places[*at].from.is_some())
+                    .filter(|at| std::mem::take(&mut self.places[*at].comes_back))
                     .collect();
                 for at in &all {
                     self.places[*at].link = None;
@@ -277,7 +310,14 @@ impl Worker {
                         self.due.push(Reverse((at.plus(LIFE_SIGN), due)));
                     }
                 }
-                Due::SlowRead(_) | Due::LifeSign(_) => {}
+                Due::RenewUnasked(place) if self.places[place].is_held_back => {
+                    if let Some(link) = &mut self.places[place].link {
+                        let renewed = link.renew_unasked(now, &self.settings);
+                        self.settle(place, renewed.map(|()| Turn::On));
+                        self.due.push(Reverse((at.plus(RENEWAL_UNASKED), due)));
+                    }
+                }
+                Due::SlowRead(_) | Due::LifeSign(_) | Due::RenewUnasked(_) => {}
                 Due::Renew(place) => self.renew(place, now),
                 Due::Pause => {
                     self.pause_all(now);

@@ -1,15 +1,21 @@
 //! Socket of a connection of the load tester, with or without TLS.
 
 use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::plan::{Assignment, Role};
 
 /// Ciphertext read at once: about one record.
 const CHUNK: usize = 16 * 1024;
+/// Receive buffer of connections that read slowly or not at all.
+const SMALL_RECEIVE_BUFFER: usize = 4096;
 
 /// TLS settings of a test.
 #[derive(Debug, Clone)]
@@ -148,4 +154,35 @@ impl TlsSocket {
             processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
     }
+}
+
+/// Begins to connect; each group of connections has its own loopback address, because ports run
+/// out.
+pub(super) fn connect(
+    address: SocketAddr,
+    assignment: &Assignment,
+    sources: usize,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    if matches!(assignment.role, Role::Slow | Role::Stalled) {
+        socket.set_recv_buffer_size(SMALL_RECEIVE_BUFFER)?;
+    }
+    if let (IpAddr::V4(ip), true) = (address.ip(), sources > 1)
+        && ip.is_loopback()
+    {
+        let source = IpAddr::from([127, 0, 0, 2 + (assignment.number % sources) as u8]);
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match socket.connect(&address.into()) {
+        // The poll reports the end of the connect.
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        connected => connected?,
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }

@@ -3,24 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::connection::{ConnectionError, LoadConnection, Turn};
 use super::lateness::WakeUps;
-use super::plan::{Assignment, Plan, PlanRng, Role};
+use super::plan::{Assignment, Plan, PlanRng};
 use super::recorder::{Recorder, TestSettings, add_failure};
 use super::stats::{LedgerSums, Span};
-use super::stream::LoadStream;
+use super::stream::{LoadStream, connect};
 use crate::clock::{Clock, PollTimer, thread_cpu_time};
 use crate::market::UnixNanos;
 use crate::protocol::ResumeFrom;
@@ -34,8 +32,6 @@ pub(super) const READ_BYTES: usize = 256 * 1024;
 /// Maximum number of full reads of one connection before the others are served.
 const READS_A_TURN: usize = 4;
 const EVENTS_A_TURN: usize = 1024;
-/// Receive buffer of connections that read slowly or not at all.
-const SMALL_RECEIVE_BUFFER: usize = 4096;
 /// Connections from one loopback address: fewer than there are ports.
 const CONNECTIONS_A_SOURCE: usize = 20_000;
 /// The token of the waker, behind all connections.
@@ -98,8 +94,10 @@ pub(super) enum Due {
     Speak,
     SlowRead(usize),
     LifeSign(usize),
-    /// Renewal of a token.
+    /// Renewal of a token whose end the server has announced.
     Renew(usize),
+    /// Renewal of the token of a connection that does not read such announcements in time.
+    RenewUnasked(usize),
     /// All reading connections pause.
     Pause,
     /// The pause of a connection ends.
@@ -121,6 +119,7 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Place {
     pub assignment: Assignment,
     pub link: Option<LoadConnection>,
@@ -130,6 +129,8 @@ pub(super) struct Place {
     /// End of its pause.
     pub paused_until: Option<UnixNanos>,
     pub from: Option<ResumeFrom>,
+    /// True if it waits to be cut and to reconnect with all others.
+    pub comes_back: bool,
     pub has_joined: bool,
     /// True once a latency of its events was recorded.
     pub has_measured: bool,
@@ -144,6 +145,7 @@ impl Place {
             is_held_back: false,
             paused_until: None,
             from: None,
+            comes_back: false,
             has_joined: false,
             has_measured: false,
         }
@@ -469,31 +471,4 @@ impl Worker {
         end.span = std::mem::take(&mut self.span);
         self.report(Report::Over(Box::new(end)));
     }
-}
-
-/// Begins to connect; each group of connections has its own loopback address, because ports run
-/// out.
-fn connect(address: SocketAddr, assignment: &Assignment, sources: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    if matches!(assignment.role, Role::Slow | Role::Stalled) {
-        socket.set_recv_buffer_size(SMALL_RECEIVE_BUFFER)?;
-    }
-    if let (IpAddr::V4(ip), true) = (address.ip(), sources > 1)
-        && ip.is_loopback()
-    {
-        let source = IpAddr::from([127, 0, 0, 2 + (assignment.number % sources) as u8]);
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
-    match socket.connect(&address.into()) {
-        // The poll reports the end of the connect.
-        Err(error)
-            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        connected => connected?,
-    }
-    Ok(TcpStream::from_std(socket.into()))
 }

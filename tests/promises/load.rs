@@ -18,7 +18,7 @@ use tickcast::protocol::{
     Subscribed, Welcome,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Feed, market};
@@ -357,27 +357,34 @@ async fn a_load_test_detects_silent_loss() -> Result<()> {
     Ok(())
 }
 
-/// Server of another protocol: pushes its time as JSON after a request.
-async fn foreign_server(listener: TcpListener) -> Result<()> {
+/// Server of another protocol: pushes its time as JSON after a request. All data messages that it
+/// receives are sent to `received`.
+async fn foreign_server(listener: TcpListener, received: mpsc::Sender<Message>) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
+        let received = received.clone();
         tokio::spawn(async move {
-            let mut socket = tokio_tungstenite::accept_async(stream).await?;
-            let asked = socket
-                .next()
-                .await
-                .context("no subscription received")??
-                .into_text()?
-                .to_string();
+            let socket = tokio_tungstenite::accept_async(stream).await?;
+            let (mut writes, mut reads) = socket.split();
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
             let clock = tickcast::clock::Clock::start();
+            let mut asked = None;
             loop {
-                ticks.tick().await;
-                let text = format!(
-                    r#"{{"asked":{asked:?},"data":[{{"E":{}}}]}}"#,
-                    clock.now().0 / 1000
-                );
-                socket.send(Message::text(text)).await?;
+                tokio::select! {
+                    message = reads.next() => match message.context("the end")?? {
+                        Message::Close(_) => return Ok(()),
+                        message if message.is_text() || message.is_binary() => {
+                            asked = Some(message.to_string());
+                            received.try_send(message)?;
+                        }
+                        _ => {}
+                    },
+                    _ = ticks.tick() => if let Some(asked) = &asked {
+                        let now = clock.now().0 / 1000;
+                        let text = format!(r#"{{"asked":{asked:?},"data":[{{"E":{now}}}]}}"#);
+                        writes.send(Message::text(text)).await?;
+                    },
+                }
             }
             #[expect(unreachable_code, reason = "defines the type of the block")]
             anyhow::Ok(())
@@ -385,8 +392,8 @@ async fn foreign_server(listener: TcpListener) -> Result<()> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn other_websocket_servers_can_be_tested() -> Result<()> {
+/// Starts a server of another protocol; returns a plan of it, and the messages that it receives.
+async fn foreign() -> Result<(Plan, mpsc::Receiver<Message>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let raw = RawPlan {
         path: "/ws".into(),
@@ -398,7 +405,35 @@ async fn other_websocket_servers_can_be_tested() -> Result<()> {
         dialect: Dialect::Raw(raw),
         ..plan(listener.local_addr()?, &[])
     };
-    tokio::spawn(foreign_server(listener));
+    let (sender, received) = mpsc::channel(1_000);
+    tokio::spawn(foreign_server(listener, sender));
+    Ok((plan, received))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_servers_get_no_request_of_this_protocol_when_connections_are_cut() -> Result<()> {
+    let (plan, mut received) = foreign().await?;
+    let outcome = run_test(Plan {
+        churn_per_s: 20.0,
+        storm: true,
+        ..plan
+    })
+    .await?;
+    assert!(outcome.is_sound(), "{:?}", outcome.failures);
+    assert!(outcome.tally.opened > 2 * 5 + 10, "{:?}", outcome.tally);
+    assert!(outcome.storm_s.is_some() && outcome.ledger.is_none());
+    let mut requests = 0;
+    while let Ok(message) = received.try_recv() {
+        assert_eq!(message, Message::text("begin"));
+        requests += 1;
+    }
+    assert!(requests >= outcome.tally.opened, "each connection asks");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_websocket_servers_can_be_tested() -> Result<()> {
+    let (plan, _received) = foreign().await?;
     let outcome = run_test(plan).await?;
     assert!(outcome.is_sound(), "{:?}", outcome.failures);
     let latency = outcome

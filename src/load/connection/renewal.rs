@@ -63,23 +63,38 @@ impl LoadConnection {
         now: UnixNanos,
         settings: &TestSettings,
     ) -> Result<bool, ConnectionError> {
-        let Some(shared) = settings.token.as_ref().filter(|token| token.renews()) else {
+        let Some(shared) = settings.renewed_token().filter(|_| self.renewal.ends) else {
             return Ok(false);
         };
-        if !self.renewal.ends {
-            return Ok(false);
-        }
         let token = shared.at(now);
         if self.renewal.presented.as_ref() == Some(&token) {
             return Ok(true);
         }
+        self.present(token, settings)?;
+        Ok(false)
+    }
+
+    /// Presents another token, if there is one, although the server has not announced the end of
+    /// the present one.
+    pub(in crate::load) fn renew_unasked(
+        &mut self,
+        now: UnixNanos,
+        settings: &TestSettings,
+    ) -> Result<(), ConnectionError> {
+        let token = settings.renewed_token().map(|shared| shared.at(now));
+        match token.filter(|token| self.renewal.presented.as_ref() != Some(token)) {
+            Some(token) if self.is_open() => self.present(token, settings),
+            _ => Ok(()),
+        }
+    }
+
+    fn present(&mut self, token: Bearer, settings: &TestSettings) -> Result<(), ConnectionError> {
         let op = Op::Auth {
             token: token.text().to_owned(),
         };
         self.renewal.presented = Some(token);
         self.renewal.ends = false;
         self.ask(op, RENEWAL, settings.encoding);
-        self.flush()?;
-        Ok(false)
+        self.flush()
     }
 }
