@@ -134,6 +134,22 @@ pub trait Held {
     fn topics(&self) -> Vec<TopicId>;
 }
 
+/// Subscribed topics of a session without a shard.
+#[cfg(any(test, feature = "internals"))]
+impl Held for std::collections::BTreeSet<TopicId> {
+    fn holds(&self, topic: TopicId) -> bool {
+        self.contains(&topic)
+    }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn topics(&self) -> Vec<TopicId> {
+        self.iter().copied().collect()
+    }
+}
+
 /// Result of reading a request.
 #[expect(clippy::large_enum_variant, reason = "it lives for one call")]
 enum Asked {

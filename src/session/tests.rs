@@ -21,26 +21,10 @@ const LIMITS: Limits = Limits {
     snapshot_events: 1000,
 };
 
-/// Subscribed topics of a client, maintained as by the shard.
-#[derive(Default)]
-struct Holding(BTreeSet<TopicId>);
-
-impl Held for Holding {
-    fn holds(&self, topic: TopicId) -> bool {
-        self.0.contains(&topic)
-    }
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-    fn topics(&self) -> Vec<TopicId> {
-        self.0.iter().copied().collect()
-    }
-}
-
 struct Rig {
     session: Session,
     replica: Replica,
-    held: Holding,
+    held: BTreeSet<TopicId>,
     now: UnixNanos,
 }
 
@@ -62,7 +46,7 @@ impl Rig {
                 },
                 history,
             ),
-            held: Holding::default(),
+            held: BTreeSet::new(),
             now,
         };
         rig.announce((0..1_500).map(|n| format!("{}{n:04}", "A".repeat(n % 28))));
@@ -93,8 +77,8 @@ impl Rig {
     fn hold(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Subscribe(topic, ..) => assert!(self.held.0.insert(*topic)),
-                Action::Unsubscribe(topic) => assert!(self.held.0.remove(topic)),
+                Action::Subscribe(topic, ..) => assert!(self.held.insert(*topic)),
+                Action::Unsubscribe(topic) => assert!(self.held.remove(topic)),
                 _ => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Recorded files: CSV forms, compression and archives, through the reader of replays.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rust_decimal::Decimal;
@@ -62,18 +62,50 @@ const NAMES: [&str; 4] = [
 /// Clock of the server while it reads.
 const NOW: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 
-/// Folder of this process in which the inputs are files.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+/// Start of the names of the folders in which inputs are files; the process that reads them follows.
+const FOLDER: &str = "tickcast-fuzz-";
+
+/// Place for folders: memory, if the system has it.
+static PLACE: LazyLock<PathBuf> = LazyLock::new(|| {
     let memory = PathBuf::from("/dev/shm");
-    let folder = if memory.is_dir() {
+    let place = if memory.is_dir() {
         memory
     } else {
         std::env::temp_dir()
     };
-    let folder = folder.join(format!("tickcast-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
-    folder
+    remove_abandoned(&place);
+    place
 });
+
+/// Removes the folders of processes that were killed.
+fn remove_abandoned(place: &Path) {
+    let process_of = |name: &str| name.strip_prefix(FOLDER)?.split('-').next()?.parse().ok();
+    for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        let process: Option<u32> = entry.file_name().to_str().and_then(process_of);
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // Another process may remove it, too.
+            let _removed = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Folder with an input, removed when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let folder = PLACE.join(format!("{FOLDER}{process}-{thread:?}"));
+        std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).expect("the folder is writable");
+    }
+}
 
 /// Every row is an event or is skipped for a reason, every event is within the bounds of its
 /// values, and the same text gives the same events in every wrapper.
@@ -147,10 +179,8 @@ fn is_text(content: &[u8]) -> bool {
 }
 
 fn read(name: &str, content: &[u8], on_event: &mut dyn FnMut(Recorded)) -> Option<ReadRecording> {
-    let thread = std::thread::current();
-    let folder = FOLDER.join(format!("{:?}", thread.id()));
-    std::fs::create_dir_all(&folder).expect("the folder is writable");
-    let path = folder.join(name);
+    let folder = Folder::new();
+    let path = folder.0.join(name);
     std::fs::write(&path, content).expect("the folder is writable");
     let mut config = ReplayConfig::of(vec![path]);
     config.max_bad = u64::MAX;

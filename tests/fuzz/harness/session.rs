@@ -49,22 +49,6 @@ const LIMITS: Limits = Limits {
 };
 const START: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 
-/// Subscribed topics, maintained as by the shard.
-#[derive(Default)]
-struct Holding(BTreeSet<TopicId>);
-
-impl Held for Holding {
-    fn holds(&self, topic: TopicId) -> bool {
-        self.0.contains(&topic)
-    }
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-    fn topics(&self) -> Vec<TopicId> {
-        self.0.iter().copied().collect()
-    }
-}
-
 thread_local! {
     static REPLICA: Replica = replica();
 }
@@ -121,13 +105,13 @@ pub(crate) fn work(bytes: &[u8]) {
 }
 
 /// Executes the requests of an input: one in MessagePack, or one in JSON per line.
-fn run(bytes: &[u8], on_action: &mut dyn FnMut(&Action, &Holding)) {
+fn run(bytes: &[u8], on_action: &mut dyn FnMut(&Action, &BTreeSet<TopicId>)) {
     let (encoding, requests): (_, Vec<&[u8]>) = match bytes.first() {
         Some(0x80..) => (Encoding::Msgpack, vec![bytes]),
         _ => (Encoding::Json, bytes.split(|byte| *byte == b'\n').collect()),
     };
     REPLICA.with(|replica| {
-        let (mut session, mut held) = (Session::new(Arc::new(LIMITS), START), Holding::default());
+        let (mut session, mut held) = (Session::new(Arc::new(LIMITS), START), BTreeSet::new());
         let mut now = START;
         for request in requests {
             now = now.plus(Duration::from_secs(60));
@@ -148,8 +132,8 @@ fn run(bytes: &[u8], on_action: &mut dyn FnMut(&Action, &Holding)) {
                 for action in &actions {
                     on_action(action, &held);
                     match action {
-                        Action::Subscribe(topic, ..) => _ = held.0.insert(*topic),
-                        Action::Unsubscribe(topic) => _ = held.0.remove(topic),
+                        Action::Subscribe(topic, ..) => _ = held.insert(*topic),
+                        Action::Unsubscribe(topic) => _ = held.remove(topic),
                         Action::Close(..) => return,
                         _ => {}
                     }
