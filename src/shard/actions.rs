@@ -167,6 +167,11 @@ impl Shard {
             self.arm_checkup(key);
             return self.take_bytes(key, &read_ahead);
         }
+        // The policy may have changed since the handshake.
+        self.review_credential(key);
+        if self.connections[key].closing.is_some() {
+            return;
+        }
         let principal = self.connections[key].peer.principal.clone();
         if !self.serves(key, &principal) {
             return;

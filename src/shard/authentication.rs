@@ -106,10 +106,10 @@ impl Shard {
         self.sockets.serve_next(key);
     }
 
-    fn take_outcome(&mut self, key: ConnectionKey, outcome: Outcome) {
+    pub(super) fn take_outcome(&mut self, key: ConnectionKey, outcome: Outcome) {
         let session = &self.connections[key].peer.session;
         let outcome = outcome.and_then(|grant| session.accepts(&grant).map(|()| grant));
-        let outcome = outcome.and_then(|grant| self.enter(key, grant));
+        let outcome = outcome.and_then(|grant| self.enter(key, &grant));
         let event = event_of(&outcome);
         self.feed.metrics.count_auth(event);
         let session = &mut self.connections[key].peer.session;
@@ -121,9 +121,12 @@ impl Shard {
         self.arm_checkup(key);
     }
 
-    /// Gives a connection the identity of a grant.
-    fn enter(&mut self, key: ConnectionKey, grant: Grant) -> Result<Grant, Refused> {
-        let principal = self.feed.config.gate.policy().principal(&grant);
+    /// Gives a connection the identity of a grant, as of the present policy, which may be another
+    /// one than that of its check.
+    fn enter(&mut self, key: ConnectionKey, grant: &Grant) -> Result<Grant, Refused> {
+        let policy = std::sync::Arc::clone(&self.feed.config.gate.policy());
+        let grant = policy.review(grant).ok_or(Refused::Revoked)?;
+        let principal = policy.principal(&grant);
         self.become_principal(key, principal.ok_or(Refused::NoRole)?);
         Ok(grant)
     }
@@ -163,11 +166,11 @@ impl Shard {
             }
             return;
         };
-        let reviewed = policy.review(held);
-        if reviewed.as_ref() == Some(held) {
+        if policy.review(held).as_ref() == Some(held) {
             return;
         }
-        let entered = reviewed.and_then(|grant| self.enter(key, grant).ok());
+        let held = held.clone();
+        let entered = self.enter(key, &held).ok();
         if entered.is_none() {
             self.feed.metrics.count_auth(AuthEvent::Revoked);
         }

@@ -1,6 +1,6 @@
 //! Connections of a shard, those with data due, and the pool of write buffers.
 
-use std::ops::{Index, IndexMut};
+use std::ops::{Index, IndexMut, Range};
 
 use slab::Slab;
 
@@ -47,6 +47,11 @@ impl Connections {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.slab.iter_mut().map(|(_, connection)| connection)
+    }
+
+    /// Range of the keys of all connections; there may be keys without a connection among them.
+    pub(super) fn all_keys(&self) -> Range<u32> {
+        0..self.slab.capacity() as u32
     }
 
     pub(super) fn keys(&self) -> Vec<ConnectionKey> {

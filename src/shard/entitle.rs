@@ -1,9 +1,10 @@
 //! Changes of the rights of connected clients.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::connection::{ConnectionKey, Generation};
+use super::connection::{Connection, ConnectionKey, Generation};
 use super::{SERVING_MAX, Shard};
 use crate::access::{Entitlements, NoSeat, Principal};
 use crate::protocol::{Bye, Code};
@@ -12,13 +13,18 @@ use crate::session::{Review, View};
 /// Time after which a client above the connection limit of its role may try again.
 const RECONNECT_MS: u64 = 5000;
 
+/// Maximum number of reviews in a turn: each can close a connection, and its last bytes are written
+/// in the same turn.
+const REVIEWS_A_TURN: usize = 64;
+
 /// Connections whose credentials or rights have changed and whose subscriptions are not yet reviewed.
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
-    /// Connections whose credentials are to be compared with the present policy.
-    credentials: VecDeque<(ConnectionKey, Generation)>,
-    /// Connections to be compared with the present roles.
-    unchecked: VecDeque<(ConnectionKey, Generation)>,
+    /// Keys of connections whose credentials are to be compared with the present policy. A connection
+    /// that has come since was compared when it came.
+    credentials: Range<u32>,
+    /// Keys of connections to be compared with the present roles.
+    unchecked: Range<u32>,
     /// Reviews in progress.
     begun: VecDeque<(ConnectionKey, Generation, Review)>,
     /// Clients before and after the change, by the address of the shared value before, so that they
@@ -37,23 +43,20 @@ impl Shard {
     pub(super) fn entitle(&mut self, entitlements: Arc<Entitlements>) {
         self.feed.config.entitlements = entitlements;
         self.reviews.renewed.clear();
-        self.reviews.unchecked = self.all_connections();
+        self.reviews.unchecked = self.connections.all_keys();
     }
 
     /// Compares the credentials of all connections with the present policy, in the next turns.
     pub(super) fn review_credentials(&mut self) {
-        self.reviews.credentials = self.all_connections();
-    }
-
-    fn all_connections(&self) -> VecDeque<(ConnectionKey, Generation)> {
-        let connections = self.connections.iter();
-        let named = connections.map(|(key, connection)| (key, connection.peer.generation));
-        named.collect()
+        self.reviews.credentials = self.connections.all_keys();
     }
 
     /// Reviews connections for a part of a turn. Returns true if there are more.
     pub(super) fn review_some(&mut self) -> bool {
-        while !self.reviews.is_empty() {
+        for _ in 0..REVIEWS_A_TURN {
+            if self.reviews.is_empty() {
+                break;
+            }
             self.review_one();
             if self.feed.config.clock.now().since(self.feed.now) >= SERVING_MAX {
                 break;
@@ -69,7 +72,8 @@ impl Shard {
     /// roles.
     fn review_one(&mut self) {
         if let Some((key, generation, mut review)) = self.reviews.begun.pop_front() {
-            if !self.is_open(key, generation) {
+            let is_same = |connection: &Connection| connection.peer.generation == generation;
+            if !self.is_open(key) || !is_same(&self.connections[key]) {
                 return;
             }
             let connection = &mut self.connections[key];
@@ -85,24 +89,23 @@ impl Shard {
             }
             return self.act(key, actions);
         }
-        if let Some((key, generation)) = self.reviews.credentials.pop_front() {
-            if self.is_open(key, generation) {
+        if let Some(key) = self.reviews.credentials.next().map(ConnectionKey) {
+            if self.is_open(key) {
                 self.review_credential(key);
             }
             return;
         }
-        if let Some((key, generation)) = self.reviews.unchecked.pop_front()
-            && self.is_open(key, generation)
+        if let Some(key) = self.reviews.unchecked.next().map(ConnectionKey)
+            && self.is_open(key)
         {
             let renewed = self.renewed(key);
             self.become_principal(key, renewed);
         }
     }
 
-    fn is_open(&self, key: ConnectionKey, generation: Generation) -> bool {
-        self.connections.get(key).is_some_and(|connection| {
-            connection.peer.generation == generation && connection.closing.is_none()
-        })
+    fn is_open(&self, key: ConnectionKey) -> bool {
+        let connection = self.connections.get(key);
+        connection.is_some_and(|connection| connection.closing.is_none())
     }
 
     /// Identity of a connection under the present roles.
@@ -167,3 +170,6 @@ impl Shard {
         self.close(key, &bye, Code::ConnectionLimit);
     }
 }
+
+#[cfg(test)]
+mod tests;
