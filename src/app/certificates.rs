@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::http_threads::HttpThreads;
 use crate::config::TlsConfig;
 use crate::metrics::Metrics;
 use crate::server::{Listener, Server, TlsEndpoint, accept_loop};
@@ -19,15 +19,13 @@ use crate::tls::{TlsFiles, server_config};
 
 /// Interval at which the files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Cores per thread for handshakes and HTTP over TLS.
-const CORES_PER_THREAD: usize = 4;
 
 /// TLS of a running server.
 #[derive(Debug)]
 pub(super) struct TlsService {
     pub(super) endpoint: Arc<TlsEndpoint>,
-    /// Threads of handshakes and of HTTP over TLS.
-    runtime: Option<Runtime>,
+    /// Threads of handshakes, and of connections until they are on the feed.
+    _threads: HttpThreads,
     files: Arc<ArcSwap<TlsFiles>>,
     /// Makes the watcher read the files now; the watcher ends when it is dropped.
     read_again: mpsc::SyncSender<()>,
@@ -45,17 +43,11 @@ impl TlsService {
         let first = stamps(&config.files);
         let now = server_config(&config.files)?;
         report_expiry(metrics, now.expires_s);
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.div_ceil(CORES_PER_THREAD))
-            .thread_name("tls")
-            .enable_all()
-            .build()
-            .map_err(StartError::Thread)?;
+        let threads = HttpThreads::start("tls")?;
         let endpoint = Arc::new(TlsEndpoint {
             listener,
             config: ArcSwap::new(now.config),
-            runtime: runtime.handle().clone(),
+            runtime: threads.handle().clone(),
         });
         let files = Arc::new(ArcSwap::from_pointee(config.files.clone()));
         let (read_again, asked) = mpsc::sync_channel(1);
@@ -70,7 +62,7 @@ impl TlsService {
             .map_err(StartError::Thread)?;
         Ok(Self {
             endpoint,
-            runtime: Some(runtime),
+            _threads: threads,
             files,
             read_again,
             accepting: None,
@@ -80,7 +72,8 @@ impl TlsService {
     /// Begins to accept clients.
     pub(super) fn accept(&mut self, listener: TcpListener, server: Arc<Server>) {
         let endpoint = Some(Arc::clone(&self.endpoint));
-        self.accepting = Some(tokio::spawn(accept_loop(listener, server, endpoint)));
+        let accepting = accept_loop(listener, Arc::clone(&server), endpoint);
+        self.accepting = Some(server.http.spawn(accepting));
     }
 
     /// Reads the files again, which may be others than before.
@@ -94,15 +87,6 @@ impl TlsService {
     pub(super) fn stop_accepting(&self) {
         if let Some(accepting) = &self.accepting {
             accepting.abort();
-        }
-    }
-}
-
-impl Drop for TlsService {
-    fn drop(&mut self) {
-        // A runtime must not wait for its threads within another one.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod config_file;
 mod cpus;
 mod file_stamp;
+mod http_threads;
 mod jwks;
 mod keep_time;
 mod operate;
@@ -44,6 +45,7 @@ use crate::tls::TlsError;
 use certificates::TlsService;
 pub use cluster::ClusterFailure;
 use cluster::Membership;
+use http_threads::HttpThreads;
 use sources::Sources;
 
 /// Max wait, at a start or a reload, for sources to announce their instruments.
@@ -113,6 +115,8 @@ pub struct App {
     state_dir: Option<StateDir>,
     log: Arc<Log>,
     cluster: Option<Membership>,
+    /// Threads that accept connections and serve HTTP.
+    _http: HttpThreads,
 }
 
 /// Outcome of a server's run.

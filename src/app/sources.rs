@@ -112,10 +112,13 @@ impl Sources {
         checksum_of(source)
     }
 
-    /// Starts the next source, from its resume position if it has one.
-    pub(super) fn start(&mut self, config: SourceConfig, position: Option<Vec<u8>>) {
-        let run = self.run(self.runs.len(), config, position);
-        self.runs.push(run);
+    /// Starts sources in the order of the config, each from its resume position if it has one.
+    pub(super) fn start(&mut self, config: &[SourceConfig], positions: Vec<Option<Vec<u8>>>) {
+        let positions = positions.into_iter().chain(std::iter::repeat(None));
+        for (source, position) in config.iter().zip(positions) {
+            let run = self.run(self.runs.len(), source.clone(), position);
+            self.runs.push(run);
+        }
     }
 
     /// Takes over the sources of a log that another server has written; they do not run until

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::certificates::TlsService;
 use super::cluster::Membership;
 use super::cpus::Pinning;
+use super::http_threads::HttpThreads;
 use super::keep_time::keep_time;
 use super::saved::{open_state_dir, restored_state};
 use super::sources::{Sources, spec_of};
@@ -49,7 +51,9 @@ struct Listeners {
 }
 
 impl Listeners {
-    fn bind(config: &Config) -> Result<Self, StartError> {
+    /// Binds all listeners; the tasks of `runtime` will accept their connections.
+    fn bind(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+        let _registers_with_it = runtime.enter();
         let listen = |address| bind(address).map_err(|error| StartError::Listen { address, error });
         let with_tls = config.tls.as_ref().map(|tls| tls.listen);
         Ok(Self {
@@ -63,7 +67,8 @@ impl Listeners {
 impl App {
     /// Starts all components; the feed accepts clients when this returns.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let Listeners { feed, tls, admin } = Listeners::bind(config)?;
+        let http = HttpThreads::start("http")?;
+        let Listeners { feed, tls, admin } = Listeners::bind(config, http.handle())?;
         let policy = read_policy(config).await?;
         let clock = Clock::start();
         let metrics = Arc::new(Metrics::new());
@@ -83,13 +88,7 @@ impl App {
         if let Some(cluster) = &mut cluster {
             Box::pin(cluster.follow(clock, &bus.emitter)).await?;
         }
-        let positions = inherited
-            .positions
-            .into_iter()
-            .chain(std::iter::repeat(None));
-        for (source, position) in own_sources.iter().zip(positions) {
-            sources.start(source.clone(), position);
-        }
+        sources.start(own_sources, inherited.positions);
         let settings = settings_of(config, &sources);
         let shared = Shared {
             clock,
@@ -97,6 +96,7 @@ impl App {
             gate,
             listener: main_listener(config, feed.as_ref(), endpoint.as_deref())?,
             tls: endpoint,
+            http: http.handle().clone(),
             cluster: cluster.as_ref().map(Membership::shared),
         };
         let server = new_server(config, shards, settings, shared);
@@ -114,13 +114,14 @@ impl App {
             accepting: None,
             tls: tls_service,
             admin_task: admin
-                .map(|listener| tokio::spawn(admin_loop(listener, Arc::clone(&server)))),
+                .map(|listener| server.http.spawn(admin_loop(listener, Arc::clone(&server)))),
             time_keeper: tokio::spawn(keep_time(clock, Arc::clone(&server.metrics))),
             memory_watch: tokio::spawn(watch_memory(Arc::clone(&server), config.queue_bytes)),
             drain: (config.drain_spread, config.drain_deadline),
             state_dir: inherited.state_dir,
             log: bus.log,
             cluster,
+            _http: http,
         };
         app.wait_until_ready(clock).await;
         // Clients that connect earlier wait in the listen backlog: a client that resumes after a
@@ -128,7 +129,7 @@ impl App {
         if let Some((service, listener)) = app.tls.as_mut().zip(tls) {
             service.accept(listener, Arc::clone(&server));
         }
-        app.accepting = feed.map(|feed| tokio::spawn(accept_loop(feed, server, None)));
+        app.accepting = feed.map(|feed| app.server.http.spawn(accept_loop(feed, server, None)));
         app.export_bounds().await;
         Ok(app)
     }
@@ -205,6 +206,7 @@ struct Shared {
     gate: Arc<Gate>,
     listener: Listener,
     tls: Option<Arc<TlsEndpoint>>,
+    http: Handle,
     cluster: Option<(Role, Arc<ClusterStatus>)>,
 }
 
@@ -221,6 +223,7 @@ fn new_server(
         gate,
         listener,
         tls,
+        http,
         cluster,
     } = shared;
     Arc::new(Server {
@@ -241,6 +244,7 @@ fn new_server(
         gate,
         listener,
         tls,
+        http,
         cluster,
         connections: Arc::new(AtomicUsize::new(0)),
         sockets: Arc::new(AtomicUsize::new(0)),

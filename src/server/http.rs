@@ -12,6 +12,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::JoinSet;
 
 use super::caller::{Caller, Listener};
 use super::cors::{preflight, share};
@@ -60,7 +61,10 @@ pub(super) async fn feed(
     };
     let hsts = endpoint.as_ref().and(server.settings.load().hsts.clone());
     let mut response = match identify(&server, listener, peer, &request) {
-        Ok(caller) => route(server, shard, caller, request, granted).await,
+        Ok(caller) if is_endpoint(request.uri().path()) => {
+            open(&server, caller, request, &granted).await
+        }
+        Ok(caller) => respond(server, shard, caller, request).await,
         Err(refused) => refused,
     };
     if let Some(hsts) = hsts {
@@ -94,34 +98,72 @@ fn identify(
     Ok(caller)
 }
 
+/// True for a path of the feed itself.
+fn is_endpoint(path: &str) -> bool {
+    #[cfg(feature = "echo")]
+    if path == upgrade::ECHO {
+        return true;
+    }
+    path == FEED
+}
+
+/// Opens a WebSocket, on the thread of the shard that will own it.
+async fn open(
+    server: &Arc<Server>,
+    mut caller: Caller,
+    request: Request<Incoming>,
+    granted: &Granted,
+) -> HttpResponse {
+    if !server.serves_clients() {
+        return no_clients();
+    }
+    if request.uri().path() == FEED {
+        let (query, headers) = (request.uri().query(), request.headers());
+        if let Err(refused) = authenticate(server, &mut caller, headers, query).await {
+            return refused;
+        }
+    }
+    upgrade::respond(server, caller, request, granted)
+}
+
+/// Response of a server without clients of its own.
+fn no_clients() -> HttpResponse {
+    refusal(
+        StatusCode::NOT_FOUND,
+        "this server publishes to a cluster; connect to a gateway",
+    )
+}
+
+/// Responds to a request on the threads of HTTP: what it takes to read a body or to make a response
+/// must not delay the events of the shard whose thread serves the connection.
+async fn respond(
+    server: Arc<Server>,
+    shard: ShardHandle,
+    caller: Caller,
+    request: Request<Incoming>,
+) -> HttpResponse {
+    let threads = server.http.clone();
+    // Cancels the request if its client leaves.
+    let mut response = JoinSet::new();
+    response.spawn_on(route(server, shard, caller, request), &threads);
+    match response.join_next().await {
+        Some(Ok(response)) => response,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Some(Err(_)) | None => stopping(),
+    }
+}
+
 async fn route(
     server: Arc<Server>,
     shard: ShardHandle,
     mut caller: Caller,
     request: Request<Incoming>,
-    granted: Granted,
 ) -> HttpResponse {
     let path = request.uri().path().to_owned();
-    #[cfg(feature = "echo")]
-    if path == upgrade::ECHO {
-        return upgrade::respond(&server, caller, request, &granted);
-    }
     if !server.serves_clients()
         && !matches!(&*path, "/v1/publish" | "/healthz" | "/readyz" | "/metrics")
     {
-        return refusal(
-            StatusCode::NOT_FOUND,
-            "this server publishes to a cluster; connect to a gateway",
-        );
-    }
-    if path == FEED {
-        let query = request.uri().query();
-        let headers = request.headers();
-        let identified = authenticate(&server, &mut caller, headers, query).await;
-        return match identified {
-            Ok(()) => upgrade::respond(&server, caller, request, &granted),
-            Err(refused) => refused,
-        };
+        return no_clients();
     }
     if upgrade::is_requested(request.headers()) {
         let message = format!("no WebSocket at {path}; connect to {FEED}");

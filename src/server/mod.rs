@@ -46,6 +46,7 @@ pub use secure::TlsEndpoint;
 use arc_swap::ArcSwap;
 use hyper::header::HeaderValue;
 use ipnet::IpNet;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::access::Principal;
@@ -97,6 +98,8 @@ pub struct Server {
     pub refusals: Arc<Semaphore>,
     /// Endpoint of the feed with TLS.
     pub tls: Option<Arc<TlsEndpoint>>,
+    /// Runtime that accepts connections and responds to HTTP requests.
+    pub http: Handle,
     /// Number of open WebSocket connections.
     pub connections: Arc<AtomicUsize>,
     /// Number of open sockets in a handshake or serving HTTP.

@@ -66,7 +66,7 @@ impl File {
         if let Some(files) = FILES.get() {
             return files.get(&path);
         }
-        // Runs off the shard's thread, because the first request compresses all files.
+        // Not on a thread of the runtime, because the first request compresses all files.
         tokio::task::spawn_blocking(move || FILES.get_or_init(files).get(&path))
             .await
             .ok()

@@ -125,6 +125,11 @@ impl Target {
         Ok(std::fs::read_to_string(self.log_file())?)
     }
 
+    /// Number of the process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the process at once.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;

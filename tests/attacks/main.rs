@@ -15,3 +15,4 @@ mod panics;
 mod peers;
 mod shortage;
 mod texts;
+mod threads;
