@@ -17,6 +17,7 @@ use crate::cluster::{
 use crate::config::Config;
 use crate::log::Pace;
 use crate::market::UnixNanos;
+use crate::metrics::Metrics;
 
 /// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
 const UNSENT_BATCHES_MAX: usize = 8192;
@@ -64,11 +65,18 @@ pub(super) struct Membership {
 impl Membership {
     /// Connects to the shared log and finds the start from which to read it; `None` for a
     /// standalone server.
-    pub(super) async fn open(config: &Config, now: UnixNanos) -> Result<Option<Self>, StartError> {
+    pub(super) async fn open(
+        config: &Config,
+        now: UnixNanos,
+        metrics: &Metrics,
+    ) -> Result<Option<Self>, StartError> {
         let Some(settings) = &config.cluster else {
             return Ok(None);
         };
-        let store = Store::open(settings, settings.role == Role::Publisher).await?;
+        let metrics = metrics.add_cluster(settings.role.name());
+        let status = Arc::new(ClusterStatus::new(metrics));
+        let creates = settings.role == Role::Publisher;
+        let store = Store::open(settings, Arc::clone(&status), creates).await?;
         // A publisher has no clients that resume.
         let history = match settings.role {
             Role::Publisher => Duration::ZERO,
@@ -85,7 +93,7 @@ impl Membership {
             store,
             checkpoint,
             origin,
-            status: Arc::default(),
+            status,
             pace: Arc::new(Pace::new(settings.buffer, UNSENT_BATCHES_MAX)),
             turn: None,
             task: None,
@@ -215,7 +223,7 @@ impl App {
             status: Arc::clone(&cluster.status),
         };
         cluster.lead(parts, claimed, first);
-        cluster.status.set_leading();
+        cluster.status.set_leading(cluster.settings.buffer);
         self.sources.adopt(claimed.catalog.sources());
         self.sources.prepare(&self.config.sources);
         // Clients are at the gateways, so a publisher does not wait for the first one.

@@ -75,7 +75,8 @@ impl App {
         let tls_service = start_tls(config, tls.as_ref(), &metrics)?;
         let endpoint = tls_service.as_ref().map(|tls| Arc::clone(&tls.endpoint));
         let mut inherited = inherit(config, clock, &metrics)?;
-        let mut cluster = Box::pin(Membership::open(config, clock.now())).await?;
+        let membership = Membership::open(config, clock.now(), &metrics);
+        let mut cluster = Box::pin(membership).await?;
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }

@@ -253,6 +253,7 @@ impl Follower {
     async fn take_live(&mut self, record: Record) -> Result<(), FollowError> {
         if let Err(ChainFault::Hole(from, to)) = self.position.check(&record) {
             tracing::debug!(from, to, "reading missing records from the stream");
+            self.status.count_hole();
             self.read_up_to(to).await?;
         }
         self.take(&record).await
@@ -272,7 +273,10 @@ impl Follower {
             let silent_at = self.clock.now().plus(stale_after.unwrap_or_default());
             tokio::select! {
                 record = records.next() => match record {
-                    Some(record) => self.take(&record?).await?,
+                    Some(record) => {
+                        self.status.count_fetched();
+                        self.take(&record?).await?;
+                    }
                     None => return Ok(()),
                 },
                 () = self.clock.sleep_until(silent_at), if stale_after.is_some() => {

@@ -10,6 +10,19 @@ pub enum Role {
     Gateway,
 }
 
+impl Role {
+    /// All roles.
+    pub const ALL: [Self; 2] = [Self::Publisher, Self::Gateway];
+
+    /// Name in the config.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
 /// Checkpoints of the shared log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointSettings {

@@ -1,43 +1,98 @@
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use async_nats::Event;
 
+use super::store::AppendFault;
 use crate::market::UnixNanos;
+use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 
 /// State of a server in its cluster, as readiness and metrics show it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ClusterStatus {
-    is_leading: AtomicBool,
-    is_silent: AtomicBool,
-    term: AtomicU64,
-    record: AtomicU64,
-    heard: AtomicU64,
+    metrics: ClusterMetrics,
 }
 
 impl ClusterStatus {
+    /// State of a server that has neither read nor written a record.
+    pub const fn new(metrics: ClusterMetrics) -> Self {
+        Self { metrics }
+    }
+
     /// True while a gateway receives no records.
     pub fn is_silent(&self) -> bool {
-        self.is_silent.load(Ordering::Relaxed)
+        self.metrics.silent.get() == 1
     }
 
     /// True while this server writes the log.
     pub fn is_leading(&self) -> bool {
-        self.is_leading.load(Ordering::Relaxed)
+        self.metrics.leading.get() == 1
     }
 
     pub(super) fn set_silent(&self, is_silent: bool) {
-        self.is_silent.store(is_silent, Ordering::Relaxed);
+        self.metrics.silent.set(is_silent.into());
     }
 
-    /// Marks this server as the writer of the log.
-    pub fn set_leading(&self) {
-        self.is_leading.store(true, Ordering::Relaxed);
+    /// Marks this server as the writer of the log, which buffers at most this many bytes.
+    pub fn set_leading(&self, buffer_max: usize) {
+        self.metrics.leading.set(1);
+        self.metrics.buffer_limit.set(as_gauge(buffer_max));
     }
 
     pub(super) fn set_term(&self, term: u64) {
-        self.term.store(term, Ordering::Relaxed);
+        self.metrics.term.set(term.cast_signed());
     }
 
     pub(super) fn advance(&self, record: u64, now: UnixNanos) {
-        self.record.store(record, Ordering::Relaxed);
-        self.heard.store(now.0, Ordering::Relaxed);
+        self.metrics.record.set(record.cast_signed());
+        self.metrics.record_time.set(now.0 as f64 / 1e9);
     }
+
+    /// Recorder of the latency of appends.
+    pub(super) fn append_times(&self) -> LocalHistogram {
+        self.metrics.append_time.local()
+    }
+
+    /// Reports what the log does not contain yet.
+    pub(super) fn report_unsent(&self, records: usize, bytes: usize) {
+        self.metrics.unacknowledged.set(as_gauge(records));
+        self.metrics.buffered_bytes.set(as_gauge(bytes));
+    }
+
+    pub(super) fn count_failed_append(&self, fault: AppendFault) {
+        let [refused, unknown] = FAILED_APPENDS;
+        let outcome = match fault {
+            AppendFault::Refused => refused,
+            AppendFault::Unknown => unknown,
+        };
+        let counter = self.metrics.failed_appends.with_label_values(&[outcome]);
+        counter.inc();
+    }
+
+    pub(super) fn count_hole(&self) {
+        self.metrics.holes.inc();
+    }
+
+    pub(super) fn count_fetched(&self) {
+        self.metrics.fetched.inc();
+    }
+
+    /// Notes a change of the connection to NATS.
+    pub(super) fn note(&self, event: &Event, is_first: bool) {
+        match event {
+            Event::Connected => {
+                self.metrics.connected.set(1);
+                if !is_first {
+                    self.metrics.reconnects.inc();
+                }
+            }
+            Event::Disconnected | Event::Closed => self.metrics.connected.set(0),
+            Event::LameDuckMode
+            | Event::Draining
+            | Event::SlowConsumer(_)
+            | Event::ServerError(_)
+            | Event::ClientError(_) => {}
+        }
+    }
+}
+
+fn as_gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

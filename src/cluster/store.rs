@@ -2,6 +2,8 @@
 //! are republished on a plain subject, from which all servers of the cluster read them.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
@@ -10,11 +12,12 @@ use async_nats::jetstream::stream::{
     Config, DirectGetErrorKind, DiscardPolicy, Republish, State, StorageType, Stream,
 };
 use async_nats::jetstream::{self, Context};
-use async_nats::{Client, ConnectOptions, Subscriber};
+use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use bytes::Bytes;
 
 use super::record::{Record, RecordFault};
 use super::settings::ClusterSettings;
+use super::status::ClusterStatus;
 use crate::market::UnixNanos;
 
 /// Time limit of a request to NATS.
@@ -126,8 +129,18 @@ fn stream_config(settings: &ClusterSettings, subject: &str, live: &str) -> Confi
     }
 }
 
-async fn connect(settings: &ClusterSettings) -> Result<Client, StoreError> {
+async fn connect(
+    settings: &ClusterSettings,
+    status: Arc<ClusterStatus>,
+) -> Result<Client, StoreError> {
+    let has_connected = Arc::new(AtomicBool::new(false));
     let mut options = ConnectOptions::new()
+        .event_callback(move |event| {
+            let is_first =
+                event == Event::Connected && !has_connected.swap(true, Ordering::Relaxed);
+            status.note(&event, is_first);
+            async {}
+        })
         .name(format!("tickcast {}", settings.node))
         .request_timeout(Some(REQUEST_TIMEOUT))
         .subscription_capacity(LIVE_RECORDS_MAX);
@@ -150,8 +163,12 @@ async fn connect(settings: &ClusterSettings) -> Result<Client, StoreError> {
 
 impl Store {
     /// Connects to NATS and opens the stream; a publisher creates it if it does not exist.
-    pub async fn open(settings: &ClusterSettings, creates: bool) -> Result<Self, StoreError> {
-        let client = connect(settings).await?;
+    pub async fn open(
+        settings: &ClusterSettings,
+        status: Arc<ClusterStatus>,
+        creates: bool,
+    ) -> Result<Self, StoreError> {
+        let client = connect(settings, status).await?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(INFLIGHT_MAX)

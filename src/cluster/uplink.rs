@@ -19,6 +19,8 @@ use super::store::{AppendFault, Store};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
+use crate::market::UnixNanos;
+use crate::metrics::LocalHistogram;
 
 /// Pause before a failed request to NATS is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -39,6 +41,7 @@ pub enum LeadError {
 struct Sent {
     position: Position,
     bytes: Bytes,
+    at: UnixNanos,
     /// Batch that ends with this record; `None` if more records of it follow.
     batch: Option<SentBatch>,
 }
@@ -69,6 +72,7 @@ pub struct Uplink {
     /// Position behind the last sent record.
     position: Position,
     packer: Packer,
+    append_times: LocalHistogram,
     /// Number of the next batch.
     next: u64,
     sent: VecDeque<Sent>,
@@ -132,6 +136,7 @@ impl Uplink {
             log,
             reader,
             pace,
+            append_times: status.append_times(),
             status,
             window: settings.window,
             tick: settings.tick,
@@ -156,6 +161,7 @@ impl Uplink {
     async fn lead(&mut self) -> Result<std::convert::Infallible, LeadError> {
         let mut tick_due = self.clock.now().plus(self.tick);
         loop {
+            self.report();
             while self.sent.len() < self.window {
                 match self.log.read(self.next) {
                     Next::Batch(batch) => {
@@ -211,6 +217,7 @@ impl Uplink {
         self.sent.push_back(Sent {
             position: behind,
             bytes: bytes.clone(),
+            at: self.clock.now(),
             batch,
         });
         match self.store.append(bytes, last).await {
@@ -233,13 +240,21 @@ impl Uplink {
     /// Removes the first sent record, which the log contains.
     fn accept_first(&mut self) {
         if let Some(sent) = self.sent.pop_front() {
-            self.status.advance(sent.position.number, self.clock.now());
+            let now = self.clock.now();
+            self.append_times.time(now.since(sent.at));
+            self.append_times.hand_over();
+            self.status.advance(sent.position.number, now);
             if let Some(SentBatch { next, footprint }) = sent.batch {
                 self.pace.done(footprint);
                 let position = sent.position;
                 self.checkpoints.accept(BatchEnd { next, position });
             }
         }
+    }
+
+    fn report(&self) {
+        let (records, bytes) = (self.sent.len(), self.pace.bytes());
+        self.status.report_unsent(records, bytes);
     }
 
     /// After a refusal or a missing answer: waits for the answers to all sent records, reads what
@@ -250,9 +265,11 @@ impl Uplink {
             records = self.sent.len(),
             "append to the shared log failed; reading what it contains"
         );
+        self.status.count_failed_append(fault);
         // The answers behind a failed append say nothing about the order.
         while self.pending.next().await.is_some() {}
         while !self.take_accepted().await? {
+            self.report();
             let again = self.clock.now().plus(RETRY_AFTER);
             self.clock.sleep_until(again).await;
         }

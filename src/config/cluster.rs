@@ -10,11 +10,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
     let (nats, log) = (section.section("nats"), section.section("log"));
     let checkpoints = section.section("checkpoints");
     let path = |key: &str| Some(nats.text(key)).filter(|path| !path.is_empty());
-    let role = match section.word("role") {
-        "publisher" => Some(Role::Publisher),
-        "gateway" => Some(Role::Gateway),
-        _ => None,
-    };
+    let word = section.word("role");
+    let role = Role::ALL.into_iter().find(|role| role.name() == word);
     let settings = ClusterSettings {
         role: role.unwrap_or(Role::Gateway),
         name: section.text("name"),

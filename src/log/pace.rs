@@ -51,6 +51,12 @@ impl Pace {
         self.room.notify_one();
     }
 
+    /// Bytes of the added batches that were not delivered.
+    pub fn bytes(&self) -> usize {
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.bytes
+    }
+
     /// True if every added batch was delivered.
     pub fn is_empty(&self) -> bool {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,15 +5,18 @@
 //! ([`LocalHistogram`]).
 
 mod catalogue;
+mod cluster;
 mod counts;
 mod histogram;
 mod labels;
 mod meters;
 
+pub use cluster::ClusterMetrics;
 pub use histogram::{Histogram, LocalHistogram};
 pub use labels::{AuthEvent, MEMORY_HOLDERS, PanicIn, REJECTED_STATE, Refused};
 pub use meters::{ShardMeters, SourceMeters};
 
+pub(crate) use cluster::FAILED_APPENDS;
 pub(crate) use labels::DROPPED;
 
 use catalogue::Catalogue;

@@ -1,6 +1,7 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
 mod checkpoints;
+#[expect(dead_code, reason = "the tests of the metrics read them")]
 mod process;
 
 use std::collections::HashMap;

@@ -38,6 +38,8 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Address of the metrics; of NATS, that of its clients.
+    pub(crate) admin: SocketAddr,
     log: PathBuf,
 }
 
@@ -90,8 +92,7 @@ impl Process {
     }
 }
 
-const PUBLISHER: &str =
-    "role: publisher, lease: 500ms, stale_after: 500ms, log: {replicas: 1, bytes: 64MiB}";
+const PUBLISHER: &str = "role: publisher, lease: 500ms, stale_after: 500ms, buffer: 4MiB, log: {replicas: 1, bytes: 64MiB}";
 const GATEWAY: &str = "role: gateway, stale_after: 500ms";
 
 /// Folder and NATS server of a cluster.
@@ -193,7 +194,7 @@ impl Cluster {
 
     fn configure(&self, node: &str, cluster: &str, rest: &str) -> Result<()> {
         let config = format!(
-            "listen: 127.0.0.1:0\nadmin: {{listen: off}}\nshards: 1\n\
+            "listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\nshards: 1\n\
              cluster: {{{cluster}, node: {node}, nats: {{urls: [\"nats://{}\"]}}}}\n{rest}",
             self.nats_address
         );
@@ -210,14 +211,24 @@ impl Cluster {
             .stderr(File::create(&log)?)
             .spawn()?;
         let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut feed = None;
         for line in BufReader::new(stdout).lines() {
             let line = line?;
-            if let Some(rest) = line.split("http://").nth(1) {
-                let address = rest.split('/').next().unwrap_or_default();
-                let address = address.parse()?;
+            let Some(rest) = line.split("http://").nth(1) else {
+                continue;
+            };
+            let address = rest.split('/').next().unwrap_or_default();
+            let address = address.parse()?;
+            // The address of the metrics comes last.
+            let Some(feed) = feed else {
+                feed = Some(address);
+                continue;
+            };
+            if line.contains("/metrics") {
                 return Ok(Process {
                     child,
-                    address,
+                    address: feed,
+                    admin: address,
                     log,
                 });
             }
@@ -249,6 +260,7 @@ fn start_nats(program: &Path, folder: &Path, at: SocketAddr) -> Result<Process> 
     let mut nats = Process {
         child,
         address: at,
+        admin: at,
         log,
     };
     nats.address = wait_for("address of NATS", || {

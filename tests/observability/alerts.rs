@@ -270,20 +270,23 @@ fn a_running_source_without_events_raises_an_alert() -> Result<()> {
 
 /// Alerts that are provoked above. Tested by rule tests only: the alert on a bug, the alert on a
 /// bus slower than its sources, which one simulation cannot cause, and those that need many
-/// restarts, ten minutes, or nearly all file descriptors of the test process.
+/// restarts, ten minutes, nearly all file descriptors of the test process, or a cluster that breaks
+/// its invariants.
 #[test]
 fn every_alert_is_provoked_or_listed_as_an_exception() -> Result<()> {
     let alerts = std::fs::read_to_string(path("dashboards/prometheus/alerts.yml"))?;
     let tests = std::fs::read_to_string(path("dashboards/prometheus/tests.yml"))?;
     let guide = std::fs::read_to_string(path("docs/operations.md"))?;
     let (here, rules_alone) = (
-        include_str!("alerts.rs"),
+        concat!(include_str!("alerts.rs"), include_str!("cluster.rs")),
         [
             "TickcastUnaccountedEvents",
             "TickcastBusQueueNearLimit",
             "TickcastCrashLoop",
             "TickcastConnectionsHalved",
             "TickcastFileDescriptorsNearLimit",
+            "TickcastClusterTwoLeaders",
+            "TickcastClusterServerBehind",
         ],
     );
     for name in alerts

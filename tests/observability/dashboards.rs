@@ -8,10 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tickcast::load::{Plan, Probes, run};
+use tickcast::metrics::Metrics;
 
 use crate::prometheus::{Feed, Prometheus, exclusive, get, is_installed, path, until};
 
-const DASHBOARDS: [&str; 3] = ["overview", "sources", "load"];
+const DASHBOARDS: [&str; 4] = ["overview", "sources", "load", CLUSTER];
+/// Dashboard of servers with section `cluster`.
+pub(crate) const CLUSTER: &str = "cluster";
 
 fn dashboard(name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&std::fs::read_to_string(
@@ -25,14 +28,14 @@ fn prometheus_file(name: &str) -> Result<String> {
     )?)
 }
 
-struct Panel {
-    dashboard: &'static str,
-    title: String,
+pub(crate) struct Panel {
+    pub(crate) dashboard: &'static str,
+    pub(crate) title: String,
     json: Value,
 }
 
 impl Panel {
-    fn queries(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn queries(&self) -> impl Iterator<Item = &str> {
         self.json["targets"]
             .as_array()
             .into_iter()
@@ -41,7 +44,7 @@ impl Panel {
     }
 }
 
-fn panels() -> Result<Vec<Panel>> {
+pub(crate) fn panels() -> Result<Vec<Panel>> {
     let mut panels = Vec::new();
     for name in DASHBOARDS {
         for json in dashboard(name)?["panels"]
@@ -72,13 +75,17 @@ fn named(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Catalogue: names and types, as exported by a server.
+/// Catalogue: names and types, as exported by a server, and by one in a cluster.
 fn catalogue() -> Result<BTreeMap<String, String>> {
     let feed =
         Feed::start("sources: [{name: sim, kind: sim, instruments: [{symbol: A, start: 100}]}]")?;
     let scraped = get(feed.admin, "/metrics")?;
+    let clustered = Metrics::new();
+    clustered.add_cluster("gateway");
+    let clustered = String::from_utf8(clustered.render())?;
     let types = scraped
         .lines()
+        .chain(clustered.lines())
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     Ok(types
         .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
@@ -417,7 +424,8 @@ fn every_panel_and_rule_has_data_under_load() -> Result<()> {
     };
     let testing = std::thread::spawn(move || run(&trouble, &mut |_| false));
     let mut empty: Vec<(String, String)> = Vec::new();
-    for panel in panels()? {
+    let standalone = |panel: &Panel| panel.dashboard != CLUSTER;
+    for panel in panels()?.into_iter().filter(standalone) {
         let queries = panel.queries().map(|query| {
             (
                 format!("{}: {}", panel.dashboard, panel.title),

@@ -2,6 +2,10 @@
 //! all of them. A separate binary, so that nothing else runs during the measurements.
 
 mod alerts;
+mod cluster;
 mod dashboards;
 mod packaging;
+#[expect(dead_code, reason = "a part of it serves the tests of the cluster")]
+#[path = "../cluster/process.rs"]
+mod process;
 mod prometheus;

@@ -149,10 +149,16 @@ pub(crate) fn scaled_down(rules: &str) -> String {
 impl Prometheus {
     /// Scrapes twice a second with the project's own config and scaled-down rules.
     pub(crate) fn start(admin: SocketAddr) -> Result<Self> {
+        Self::start_with(&[admin])
+    }
+
+    /// Scrapes several servers.
+    pub(crate) fn start_with(servers: &[SocketAddr]) -> Result<Self> {
+        let servers: Vec<_> = servers.iter().map(SocketAddr::to_string).collect();
         let folder = tempfile::tempdir()?;
         let file = |name: &str| std::fs::read_to_string(path("dashboards/prometheus").join(name));
         let config = file("prometheus.yml")?
-            .replace("tickcast:8081", &admin.to_string())
+            .replace("tickcast:8081", &servers.join("\", \""))
             .replace("scrape_interval: 5s", "scrape_interval: 500ms")
             .replace("evaluation_interval: 15s", "evaluation_interval: 500ms")
             .replace("scrape_timeout: 4s", "scrape_timeout: 500ms");
