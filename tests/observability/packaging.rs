@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::prometheus::{is_installed, path};
 
@@ -30,24 +30,15 @@ fn python(name: &str) -> String {
 #[test]
 fn image_compose_file_and_manifests_pass_their_linters() -> Result<()> {
     passes(&python("hadolint"), &["deploy/Dockerfile"])?;
-    passes(
-        &python("check-jsonschema"),
-        &[
-            "--builtin-schema",
-            "vendor.compose-spec",
-            "deploy/compose.yaml",
-        ],
-    )?;
-    passes(
-        &python("kubernetes-validate"),
-        &[
-            "-k",
-            "1.31",
-            "--strict",
-            "--quiet",
-            "deploy/kubernetes.yaml",
-        ],
-    )
+    for file in ["deploy/compose.yaml", "deploy/compose.cluster.yaml"] {
+        let schema = ["--builtin-schema", "vendor.compose-spec", file];
+        passes(&python("check-jsonschema"), &schema)?;
+    }
+    for file in ["deploy/kubernetes.yaml", "deploy/kubernetes-cluster.yaml"] {
+        let strictly = ["-k", "1.31", "--strict", "--quiet", file];
+        passes(&python("kubernetes-validate"), &strictly)?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -87,9 +78,15 @@ fn deployment_files_use_existing_arguments() -> Result<()> {
         "deploy/Dockerfile",
         "deploy/tickcast.service",
         "deploy/kubernetes.yaml",
+        "deploy/kubernetes-cluster.yaml",
+        "deploy/compose.cluster.yaml",
     ] {
         let text = std::fs::read_to_string(path(file))?;
-        let own = text.lines().filter(|line| line.contains("serve"));
+        let is_own = |line: &&str| {
+            let mut words = line.split(|letter: char| !letter.is_ascii_alphanumeric());
+            words.any(|word| word == "serve")
+        };
+        let own = text.lines().filter(is_own);
         let words = own.flat_map(|line| {
             line.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-'))
         });
@@ -108,28 +105,82 @@ fn deployment_files_use_existing_arguments() -> Result<()> {
     for file in [
         "deploy/Dockerfile",
         "deploy/kubernetes.yaml",
+        "deploy/kubernetes-cluster.yaml",
         "deploy/tickcast.service",
         "feeds.yaml",
     ] {
         assert!(!of(file)?.contains("0.0.0.0:8081"), "{file}");
     }
-    assert!(of("deploy/kubernetes.yaml")?.contains("kind: NetworkPolicy"));
-    let composition = of("deploy/compose.yaml")?;
+    for manifest in ["deploy/kubernetes.yaml", "deploy/kubernetes-cluster.yaml"] {
+        assert!(of(manifest)?.contains("kind: NetworkPolicy"), "{manifest}");
+    }
     let is_published = |line: &str| line.contains("ports:") && line.contains("8081");
-    assert!(!composition.lines().any(is_published), "{composition}");
-    // The config in the manifest is valid.
-    let manifest = std::fs::read_to_string(path("deploy/kubernetes.yaml"))?;
-    let config = manifest
-        .split("feeds.yaml: |\n")
-        .nth(1)
-        .unwrap_or_default()
-        .split("\n---")
-        .next()
-        .unwrap_or_default();
-    let config: String = config
-        .lines()
-        .map(|line| line.strip_prefix("    ").unwrap_or(line).to_owned() + "\n")
-        .collect();
-    tickcast::config::Config::parse(&config, "kubernetes.yaml")?;
+    for file in ["deploy/compose.yaml", "deploy/compose.cluster.yaml"] {
+        assert!(!of(file)?.lines().any(is_published), "{file}");
+    }
     Ok(())
+}
+
+/// Text of a key with a literal block, without its indent.
+fn block(file: &str, key: &str) -> Result<String> {
+    let text = std::fs::read_to_string(path(file))?;
+    let (before, rest) = text
+        .split_once(&format!("{key}: |\n"))
+        .with_context(|| format!("{file} has no {key}"))?;
+    let indent = before.len() - before.trim_end_matches(' ').len();
+    let is_inside = |line: &&str| line.is_empty() || line.len() - line.trim_start().len() > indent;
+    let lines = rest.lines().take_while(is_inside);
+    let inside: Vec<_> = lines.map(str::trim_end).collect();
+    let least = inside.iter().filter(|line| !line.is_empty());
+    let least = least.map(|line| line.len() - line.trim_start().len()).min();
+    let least = least.context("an empty block")?;
+    let lines = inside
+        .iter()
+        .map(|line| line.get(least..).unwrap_or_default());
+    Ok(lines.collect::<Vec<_>>().join("\n") + "\n")
+}
+
+#[test]
+fn configs_inside_deployment_files_are_valid() -> Result<()> {
+    for (file, keys) in [
+        ("deploy/kubernetes.yaml", &["feeds.yaml"][..]),
+        (
+            "deploy/kubernetes-cluster.yaml",
+            &["publisher.yaml", "gateway.yaml"],
+        ),
+        (
+            "deploy/compose.cluster.yaml",
+            &[
+                "publisher-a:\n    content",
+                "publisher-b:\n    content",
+                "gateway-a:\n    content",
+                "gateway-b:\n    content",
+            ],
+        ),
+    ] {
+        for key in keys {
+            let config = tickcast::config::Config::parse(&block(file, key)?, file)
+                .with_context(|| format!("{file}: {key}"))?;
+            assert_eq!(config.cluster.is_some(), file.contains("cluster"), "{file}");
+        }
+    }
+    let servers = [
+        ("deploy/kubernetes-cluster.yaml", "nats.conf"),
+        ("deploy/compose.cluster.yaml", "nats:\n    content"),
+    ];
+    for (file, key) in servers {
+        let folder = tempfile::tempdir()?;
+        let config = folder.path().join("nats.conf");
+        std::fs::write(&config, block(file, key)?)?;
+        let config = config.display().to_string();
+        passes(&python("nats-server"), &["-t", "-c", &config])?;
+    }
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("haproxy.cfg");
+    let balancer = block("deploy/compose.cluster.yaml", "balancer:\n    content")?;
+    let balancer = balancer
+        .replace("gateway-a:8080", "127.0.0.1:8080")
+        .replace("gateway-b:8080", "127.0.0.1:8080");
+    std::fs::write(&config, balancer)?;
+    passes("haproxy", &["-c", "-f", &config.display().to_string()])
 }
