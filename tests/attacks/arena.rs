@@ -224,6 +224,20 @@ impl Target {
             .await
             .with_context(|| format!("timeout waiting for {name} {label} >= {least}"))?
     }
+
+    /// Waits until a metric has at most a value.
+    pub(crate) async fn until_at_most(&self, name: &str, label: &str, most: f64) -> Result<()> {
+        let waiting = async {
+            let mut looks = tokio::time::interval(Duration::from_millis(20));
+            while self.metric(name, label).await? > most {
+                looks.tick().await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(DEADLINE, waiting)
+            .await
+            .with_context(|| format!("timeout waiting for {name} {label} <= {most}"))?
+    }
 }
 
 /// Sends bytes and reads until the other side closes.

@@ -80,8 +80,38 @@ async fn handshakes_of_all_clients_have_a_rate() -> Result<()> {
     attack(&target, expected, flood).await
 }
 
-/// Connections as operators see them, once these addresses are among them.
-async fn listed(target: &Target, addresses: &[&str]) -> Result<String> {
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_one_connection_have_the_rate_of_their_address() -> Result<()> {
+    let target = Target::start(&market(
+        "limits: {exempt: [127.0.0.1], handshakes_per_s_per_address: 10}",
+    ))?;
+    let expected = Expected {
+        name: "requests on one connection",
+        metric: (REFUSED, "\"rate\""),
+    };
+    let flood = async || {
+        let request = "GET /v1/instruments HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let last = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        // A burst of five seconds is allowed.
+        let requests = request.repeat(199) + &last;
+        let stream = connect_from(2, target.feed).await?;
+        let responses = exchange_over(stream, requests.as_bytes()).await?;
+        let (allowed, refused) = (
+            responses.matches("HTTP/1.1 200 ").count(),
+            responses.matches("HTTP/1.1 429 ").count(),
+        );
+        ensure!(allowed >= 40, "{allowed}");
+        ensure!(refused > 50, "{refused}");
+        ensure!(responses.contains("limits.handshakes_per_s_per_address"));
+        let other = exchange_over(connect_from(3, target.feed).await?, last.as_bytes()).await?;
+        ensure!(other.starts_with("HTTP/1.1 200 "), "{other}");
+        Ok(())
+    };
+    attack(&target, expected, flood).await
+}
+
+/// Connections as operators see them, once these addresses or other texts are among them.
+pub(crate) async fn listed(target: &Target, addresses: &[&str]) -> Result<String> {
     let request =
         b"GET /v1/admin/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let waiting = async {
@@ -232,13 +262,9 @@ async fn state_of_ended_connections_is_released() -> Result<()> {
         Ok(())
     };
     attack(&target, expected, churn).await?;
-    let waiting = async {
-        while target.metric("tickcast_connections", "").await? > 0.0 {
-            tokio::task::yield_now().await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(DEADLINE, waiting).await??;
+    target
+        .until_at_most("tickcast_connections", "", 0.0)
+        .await?;
     for gauge in [
         "tickcast_subscriptions",
         "tickcast_outbox_bytes",

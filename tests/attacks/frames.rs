@@ -42,6 +42,11 @@ async fn frames_that_violate_rfc_6455_are_closed_with_its_codes() -> Result<()> 
             ("reserved control opcode", frame(0x8b, b"a"), 1002),
             ("fragmented ping", frame(0x09, b"a"), 1002),
             ("long ping", frame(0x89, &[0; 126]), 1002),
+            (
+                "length in more bytes than it needs",
+                vec![0x81, 0xfe, 0, 1, 0, 0, 0, 0, b'a'],
+                1002,
+            ),
             ("continuation without a start", frame(0x80, b"a"), 1002),
             (
                 "start within a message",
@@ -96,10 +101,17 @@ async fn control_frames_have_a_rate() -> Result<()> {
             let _closed = writes.write_all(&bytes).await;
             let _all = tokio::io::AsyncReadExt::read_u8(&mut reads).await;
         }
-        let mut stream = websocket(&target, 2).await?;
-        stream.write_all(&frame(0x89, b"a").repeat(201)).await?;
-        let code = close_code(&mut stream).await?;
-        ensure!(code == 4400, "{code}");
+        // One more than ten seconds allow.
+        for (name, bytes) in [
+            ("pings", frame(0x89, b"a").repeat(201)),
+            ("pongs", frame(0x8a, b"").repeat(201)),
+            ("fragments", [frame(0x01, b""), empty.repeat(200)].concat()),
+        ] {
+            let mut stream = websocket(&target, 2).await?;
+            stream.write_all(&bytes).await?;
+            let code = close_code(&mut stream).await?;
+            ensure!(code == 4400, "{name}: {code}");
+        }
         Ok(())
     };
     attack(&target, expected, flood).await

@@ -44,8 +44,13 @@ async fn clients_that_never_read_are_dropped_by_their_policy() -> Result<()> {
                 stalled.push(stream);
             }
         }
-        // All of them end by the stall timeout, whatever their policy.
-        target.until(CLOSED, "slow_consumer", 30.0).await
+        // All of them end by the stall timeout, whatever their policy, and their sockets are closed
+        // although they do not read the close.
+        target.until(CLOSED, "slow_consumer", 30.0).await?;
+        let healthy = 2.0;
+        target
+            .until_at_most("tickcast_connections", "", healthy)
+            .await
     };
     attack(&target, expected, stall).await
 }
@@ -90,7 +95,8 @@ async fn unread_and_slowly_read_responses_are_bounded() -> Result<()> {
             let response = exchange(target.feed, request.as_bytes()).await?;
             ensure!(response.starts_with("HTTP/1.1 200 "), "{response}");
         }
-        Ok(())
+        // Those that read nothing are closed in the end, and others get the permits.
+        target.until(REFUSED, "unread", 4.0).await
     };
     attack(&target, expected, flood).await
 }

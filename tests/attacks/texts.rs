@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use tokio::io::AsyncWriteExt;
 
 use crate::arena::{Target, close_code, connect_from, exchange, frame, market, open, websocket};
+use crate::connections::listed;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_of_clients_forge_no_log_line_and_no_series() -> Result<()> {
@@ -18,6 +19,14 @@ async fn texts_of_clients_forge_no_log_line_and_no_series() -> Result<()> {
     )
     .await?;
     ensure!(status == 101 || status == 400 || status == 401, "{status}");
+    // HTTP allows this control character.
+    let (_listed, status) = open(
+        connect_from(2, target.feed).await?,
+        "User-Agent: b\u{9b}31m\r\n",
+    )
+    .await?;
+    ensure!(status == 101, "{status}");
+    listed(&target, &["b?31m"]).await?;
     let mut stream = websocket(&target, 2).await?;
     for text in [
         "{\"op\":\"subscribe\",\"topics\":[\"trade:A\\r\\n2026-11-26T05:00:00Z  INFO forged\",\"trade:\\u001b[31m\"]}",

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Feed, exchange, market, subscribe};
+use crate::harness::{Feed, deadline, exchange, market, subscribe};
 
 pub(crate) const GOOD: &str = "GET /v1/feed HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -300,15 +300,17 @@ async fn bytes_sent_with_the_handshake_are_not_lost() -> Result<()> {
     bytes.extend_from_slice(&[0x81, 0x80 | request.len() as u8, 0, 0, 0, 0]);
     bytes.extend_from_slice(request);
     stream.write_all(&bytes).await?;
-    let mut response = Vec::new();
-    let mut buffer = [0; 4096];
-    while !String::from_utf8_lossy(&response).contains(r#""t":7"#) {
-        let read =
-            tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await??;
-        anyhow::ensure!(read > 0, "closed before the pong");
-        response.extend_from_slice(&buffer[..read]);
-    }
-    Ok(())
+    // Heartbeats do not extend the deadline.
+    let pong = async {
+        let (mut response, mut buffer) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&response).contains(r#""t":7"#) {
+            let read = stream.read(&mut buffer).await?;
+            anyhow::ensure!(read > 0, "closed before the pong");
+            response.extend_from_slice(&buffer[..read]);
+        }
+        Ok(())
+    };
+    deadline(pong).await?
 }
 
 #[tokio::test(flavor = "multi_thread")]

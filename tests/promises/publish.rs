@@ -178,6 +178,13 @@ async fn a_source_with_a_token_accepts_only_its_publishers() -> Result<()> {
         .0,
         413
     );
+    // A body of unknown length counts as it arrives.
+    let request = format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nAuthorization: Bearer secret\r\nTransfer-Encoding: chunked\r\n\r\nfa0\r\n{}\r\n0\r\n\r\n",
+        " ".repeat(4000)
+    );
+    let response = feed.http(&request).await?;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
     Ok(())
 }
 
