@@ -173,14 +173,24 @@ impl Outbox {
         true
     }
 
-    /// Puts the answers that wait on the wire, because nothing comes after.
+    /// Puts the messages that wait on the wire, because nothing comes after. A list of instruments
+    /// is not made to its end, and neither a response nor a change of the subscriptions behind it
+    /// is sent.
     pub fn frame_responses(&mut self) {
         if self.waiting.are_unused() {
             return;
         }
+        let mut is_cut = false;
         for entry in std::mem::take(&mut self.waiting.control) {
-            if let ControlEntry::Message(message) = entry {
-                self.put_parts(&message.control, message.bytes_max);
+            match entry {
+                ControlEntry::Instruments(_) => is_cut = true,
+                // Responses are in order, and changes may belong to one of them.
+                ControlEntry::Message(message)
+                    if is_cut && message.reason != Reason::Notification => {}
+                ControlEntry::Message(message) => {
+                    self.put_parts(&message.control, message.bytes_max);
+                }
+                ControlEntry::Heartbeat => {}
             }
         }
         let waiting = &mut *self.waiting;
@@ -242,6 +252,9 @@ pub fn instrument_entry(listed: ListedInstrument<'_>) -> InstrumentEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Principal;
+    use crate::log::{Catalog, SourceId};
+    use crate::market::{Instrument, SourceKind, Symbol};
     use crate::protocol::{
         Code, Encoding, Entry, MESSAGE_BYTES_LEAST, MESSAGE_BYTES_MAX, Pong, ProtocolError,
         Refusal, Seq, Settings, SourceChange, SourceState, Subscribed, Subscriptions, TopicsChange,
@@ -345,6 +358,44 @@ mod tests {
         outbox.frame_responses();
         assert!(!outbox.frames.is_empty());
         assert_eq!(outbox.queued_bytes(), outbox.frames.len());
+    }
+
+    #[test]
+    fn no_response_overtakes_a_list_of_instruments_that_a_close_cuts_short() {
+        let symbol = Symbol::new("A").expect("a symbol");
+        let mut catalog = Catalog::default();
+        let instrument = Instrument::new(symbol, SourceKind::Sim);
+        catalog.add(SourceId(0), vec![instrument]);
+        let mut outbox = Outbox::new(Encoding::Json, LIMITS.frame_bytes);
+        outbox.respond(Control::Error(ProtocolError::new(
+            None,
+            Code::BadRequest,
+            "before",
+        )));
+        let list = InstrumentList::new(Arc::new(catalog), &Principal::Everyone, "*");
+        outbox.respond_instruments(None, list);
+        outbox.respond(subscriptions(1));
+        outbox.notify_change(Control::Topics(TopicsChange {
+            added: vec![entry()],
+            removed: Vec::new(),
+            err: Vec::new(),
+            more: false,
+        }));
+        let source = Control::Source(SourceChange {
+            name: "sim".to_owned(),
+            state: SourceState::Ended,
+            since: 1,
+            error: None,
+        });
+        assert!(outbox.notify(Arc::new(source), &LIMITS));
+        outbox.frame_responses();
+        let written = String::from_utf8_lossy(outbox.frames.unsent()).into_owned();
+        let ops: Vec<&str> = written
+            .split("\"op\":\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        assert_eq!(ops, ["error", "source"]);
     }
 
     #[test]
