@@ -146,12 +146,13 @@ impl Outbox {
             None => return false,
             Some(ControlEntry::Message(message)) => {
                 *self.waiting.bytes_of(message.reason) -= message.cost;
+                let before = self.frames.position();
                 let bytes = self.put_parts(&message.control, message.bytes_max);
                 // Many short messages of a client that was blocked would else be encoded in one
                 // turn.
                 view.counts.work(bytes);
                 if message.reason == Reason::Response {
-                    self.frames.count_asked(bytes);
+                    self.note_asked_since(before);
                 }
             }
             Some(ControlEntry::Heartbeat) => {
@@ -216,8 +217,9 @@ impl Outbox {
             instruments,
             more,
         });
-        let bytes = self.put_parts(&part, self.frames.message_max());
-        self.frames.count_asked(bytes);
+        let before = self.frames.position();
+        self.put_parts(&part, self.frames.message_max());
+        self.note_asked_since(before);
         if more {
             self.waiting.response_bytes += InstrumentsLeft::COST;
             self.waiting

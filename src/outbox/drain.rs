@@ -77,7 +77,7 @@ impl Outbox {
 
     fn send(&mut self, entry: Entry, view: &mut View<'_>) {
         let (slot, is_asked) = (entry.slot(), entry.is_asked());
-        let (mut is_whole, before) = (true, self.frames.len());
+        let (mut is_whole, before) = (true, self.frames.position());
         match entry {
             Entry::Event(event) => self.send_event(&event, view),
             Entry::Gap(gap) => self.send_gap(&gap, view),
@@ -86,13 +86,17 @@ impl Outbox {
             Entry::Ledger(id) => self.send_ledger(*id, view),
         }
         if is_asked {
-            let sent = self.frames.len().saturating_sub(before);
-            self.frames.count_asked(sent);
-            self.waiting.asked_ends_at = Some(self.frames.taken() + self.frames.len() as u64);
+            self.note_asked_since(before);
         }
         if let Some(slot) = slot.filter(|_| is_whole) {
             self.entry_left(slot, view);
         }
+    }
+
+    /// Notes that the client asked for all that was written since this position.
+    pub(super) fn note_asked_since(&mut self, position: u64) {
+        self.frames.count_asked_since(position);
+        self.waiting.asked_ends_at = Some(self.frames.taken() + self.frames.len() as u64);
     }
 
     /// Removes one queued entry of a slot. Conflated events may follow once there are none.

@@ -85,7 +85,7 @@ pub struct FrameBuffer {
     limits: SendLimits,
     /// Costs of the messages so far.
     message_costs: u64,
-    /// Bytes so far that the client asked for.
+    /// Part of the position that the client asked for.
     asked: u64,
 }
 
@@ -199,12 +199,12 @@ impl FrameBuffer {
         self.limits.step = u64::MAX;
     }
 
-    /// Counts bytes that the client asked for.
-    pub const fn count_asked(&mut self, bytes: usize) {
-        self.asked += bytes as u64;
+    /// Counts what was added since this position as asked for by the client.
+    pub const fn count_asked_since(&mut self, position: u64) {
+        self.asked += self.position() - position;
     }
 
-    /// Bytes so far that the client asked for.
+    /// Part of the position that the client asked for.
     pub const fn asked(&self) -> u64 {
         self.asked
     }

@@ -441,7 +441,10 @@ impl Outbox {
 
     /// Releases unused memory.
     pub fn shrink(&mut self) {
-        self.waiting.shrink(false);
+        // While requested data is in the frame buffer, the next events do not age.
+        if self.frames.is_empty() || self.waiting.asked_ends_at.is_none() {
+            self.waiting.shrink(false);
+        }
         self.slots.shrink();
         self.free.shrink();
     }

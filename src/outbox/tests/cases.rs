@@ -404,6 +404,27 @@ fn events_behind_requested_data_do_not_age_while_the_client_reads() {
 }
 
 #[test]
+fn events_behind_responses_do_not_age_while_the_client_reads() {
+    let mut rig = holding(&[TRADE], Mode::Raw, None);
+    block(&mut rig);
+    for _ in 0..40 {
+        rig.request(Op::Subscriptions);
+    }
+    publish(&mut rig, TRADE, 2);
+    for round in 0..40 {
+        rig.tick(Duration::from_millis(100));
+        rig.unblock(200);
+        if round % 10 == 9 {
+            rig.outbox.shrink();
+            rig.outbox.heartbeat();
+        }
+        assert_eq!(level(&rig), LagLevel::Ok, "in round {round}");
+    }
+    let rig = settled(rig);
+    assert_eq!(rig.gaps, []);
+}
+
+#[test]
 fn a_client_that_stops_reading_requested_data_is_behind() {
     let mut rig = holding(&[TRADE], Mode::Raw, None);
     publish(&mut rig, TRADE, 50);
