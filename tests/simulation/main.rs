@@ -10,7 +10,9 @@
 mod client;
 mod net;
 mod plan;
+mod rest;
 mod rng;
+mod scenarios;
 mod schedule;
 mod server;
 mod shrink;

@@ -37,10 +37,16 @@ pub(crate) enum Fault {
     Deaf,
     /// Clients are refused at the handshake.
     Refuse,
+    /// Clients ask for more than their sockets take at once.
+    AskForMuch,
+    /// Sources start over again and again while a client reads nothing.
+    EpochsPileUp,
+    /// Sources miss data.
+    SourceGap,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Stall,
         Self::Disconnect,
         Self::SourceFails,
@@ -53,6 +59,9 @@ impl Fault {
         Self::Pause,
         Self::Deaf,
         Self::Refuse,
+        Self::AskForMuch,
+        Self::EpochsPileUp,
+        Self::SourceGap,
     ];
 }
 

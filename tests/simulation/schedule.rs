@@ -13,7 +13,7 @@ use crate::sources::{SYMBOLS, Source, emit, expected};
 use crate::world::World;
 
 /// Actions with their weights. Those of a fault are skipped where the plan lacks it.
-const ACTIONS: [(Action, usize); 21] = [
+const ACTIONS: [(Action, usize); 25] = [
     (Action::Emit, 240),
     (Action::Bus, 140),
     (Action::Shard, 160),
@@ -26,6 +26,7 @@ const ACTIONS: [(Action, usize); 21] = [
     (Action::NextDue, 60),
     (Action::LongTime, 6),
     (Action::Settle, 2),
+    (Action::KeepUp, 2),
     (Action::Of(Fault::Stall), 12),
     (Action::Of(Fault::Disconnect), 8),
     (Action::Of(Fault::SourceFails), 5),
@@ -34,6 +35,9 @@ const ACTIONS: [(Action, usize); 21] = [
     (Action::Of(Fault::Tune), 3),
     (Action::Of(Fault::Overrun), 5),
     (Action::Of(Fault::Deaf), 3),
+    (Action::Of(Fault::AskForMuch), 2),
+    (Action::Of(Fault::EpochsPileUp), 1),
+    (Action::Of(Fault::SourceGap), 10),
     (Action::Rare, 6),
 ];
 
@@ -53,6 +57,8 @@ enum Action {
     NextDue,
     LongTime,
     Settle,
+    /// Quotes are published while clients read at once.
+    KeepUp,
     Of(Fault),
     /// A restart, a kill, a pause or a refusal.
     Rare,
@@ -127,6 +133,10 @@ impl World {
             Action::NextDue => self.advance_to_due()?,
             Action::LongTime => self.advance(Duration::from_millis(rng.below(900) as u64)),
             Action::Settle => self.settle(rng)?,
+            Action::KeepUp => {
+                let at = rng.below(self.clients.len());
+                self.keep_up(at, rng)?;
+            }
             Action::Of(fault) => self.fault(fault, rng)?,
             Action::Rare => {}
         }
@@ -217,6 +227,7 @@ impl World {
             Fault::Reload => self.reload(rng)?,
             Fault::Tune => {
                 self.setup.limits = limits(rng, default_limits()?);
+                self.truth.limit_history(self.setup.limits.history);
                 if let Some(server) = &self.server {
                     server.tune(self.setup.limits, self.sources.len());
                 }
@@ -243,6 +254,9 @@ impl World {
                 self.advance(Duration::from_millis(1200 + rng.below(4000) as u64));
             }
             Fault::Refuse => self.connect_one(rng, true),
+            Fault::SourceGap => self.miss(rng),
+            Fault::AskForMuch => self.ask_for_much(at, rng)?,
+            Fault::EpochsPileUp => self.pile_up_epochs(at, rng)?,
         }
         Ok(())
     }
@@ -283,6 +297,18 @@ impl World {
         let goes_down = values.len() == 1 && values[0] != Emit::StartOver;
         if emit(&server.emitter, at, values) {
             source.is_down = goes_down;
+        }
+    }
+
+    /// A source has missed data of an instrument.
+    fn miss(&mut self, rng: &mut Rng) {
+        let at = rng.below(self.sources.len());
+        let source = &self.sources[at];
+        if let Some(server) = &self.server
+            && !source.is_down
+            && !source.is_retired
+        {
+            emit(&server.emitter, at, source.missed(rng));
         }
     }
 

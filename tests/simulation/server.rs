@@ -214,6 +214,11 @@ impl Server {
             || (self.draining.is_some() && self.shards.iter().all(|shard| shard.connections() == 0))
     }
 
+    /// True if a shard was overrun.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.metrics.overruns.get() > 0
+    }
+
     /// Events that are missing from the ledgers, by the server's own count.
     pub(crate) fn unaccounted(&self) -> u64 {
         self.metrics.unaccounted.get()

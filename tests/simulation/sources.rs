@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
-use tickcast::bus::{Emit, Emitter, SourceSpec};
+use tickcast::bus::{Emit, Emitter, MissedData, MissedKind, SourceSpec};
 use tickcast::log::SourceId;
 use tickcast::market::{
     Aggressor, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId, UnixNanos,
@@ -109,6 +109,26 @@ impl Source {
             emits.push(Emit::Watermark(now));
         }
         emits
+    }
+
+    /// A hole in the numbering of its own input.
+    pub(crate) fn missed(&self, rng: &mut Rng) -> Vec<Emit> {
+        let missed = |rng: &mut Rng| {
+            let local = rng.below(self.announced) as u32;
+            let kind = *rng.pick(&[MissedKind::Trades, MissedKind::Quotes]);
+            let count = rng.chance(80).then(|| 1 + rng.below(9) as u64);
+            Emit::Missed(local, MissedData { kind, count })
+        };
+        Vec::from_iter((self.announced > 0).then(|| missed(rng)))
+    }
+
+    /// One quote of one instrument.
+    pub(crate) fn one_quote(&self, rng: &mut Rng, now: UnixNanos) -> Vec<Emit> {
+        let quote = |rng: &mut Rng| {
+            let local = rng.below(self.announced) as u32;
+            Emit::Quote(local, Self::quote(rng, now))
+        };
+        Vec::from_iter((self.announced > 0).then(|| quote(rng)))
     }
 
     fn trade(&mut self, rng: &mut Rng, now: UnixNanos) -> Trade {

@@ -11,6 +11,9 @@ use tickcast::protocol::Epoch;
 
 use crate::Violation;
 
+/// Most memory of an event in a history.
+const EVENT_BYTES_MAX: u64 = 500;
+
 /// Published event.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -28,6 +31,8 @@ pub(crate) struct Record {
 struct Run {
     epoch: String,
     records: Vec<Record>,
+    /// Gaps of the source: the last event before each, and the number of missing ones, if known.
+    source_gaps: Vec<(u64, Option<u64>)>,
 }
 
 /// All that was published, over all runs of the server.
@@ -35,6 +40,9 @@ struct Run {
 pub(crate) struct Truth {
     topics: HashMap<String, Vec<Run>>,
     pub(crate) events: u64,
+    /// Tightest limits of the server's history since it began; `None` if it may have lost parts of
+    /// it in an overrun.
+    history: Option<HistoryLimits>,
 }
 
 /// Reader of the log of one run of the server.
@@ -92,8 +100,10 @@ impl TruthReader {
                 | LogItem::Removed(_)
                 | LogItem::Returned(_)
                 | LogItem::Moved { .. }
-                | LogItem::Missed { .. }
                 | LogItem::Source { .. } => {}
+                LogItem::Missed { topic, missing } => {
+                    truth.miss(&self.names[topic.0 as usize], *missing);
+                }
             }
         }
         Ok(())
@@ -110,6 +120,45 @@ impl TruthReader {
 }
 
 impl Truth {
+    /// Notes the beginning of a history.
+    pub(crate) fn begin_history(&mut self, limits: HistoryLimits) {
+        self.history = Some(limits);
+    }
+
+    /// Notes other limits of the history.
+    pub(crate) fn limit_history(&mut self, limits: HistoryLimits) {
+        if let Some(history) = &mut self.history {
+            *history = HistoryLimits {
+                events: history.events.min(limits.events),
+                bytes: history.bytes.min(limits.bytes),
+                age: history.age.min(limits.age),
+            };
+        }
+    }
+
+    /// Notes that a shard may have lost its history.
+    pub(crate) fn lose_history(&mut self) {
+        self.history = None;
+    }
+
+    /// True if the history has all events after `from`, up to `to`, until `now` or longer.
+    pub(crate) fn must_have_kept(
+        &self,
+        topic: &str,
+        epoch: &str,
+        (from, to): (u64, u64),
+        now: u64,
+    ) -> bool {
+        let (Some(history), Some(oldest)) = (self.history, self.record(topic, epoch, from + 1))
+        else {
+            return false;
+        };
+        let kept_until = UnixNanos(oldest.tx).plus(history.age);
+        to - from <= history.events as u64
+            && kept_until > UnixNanos(now)
+            && self.events * EVENT_BYTES_MAX < history.bytes as u64
+    }
+
     /// Begins an epoch, or continues the newest one at `head`.
     fn begin(&mut self, topic: &str, epoch: String, head: u64) -> Result<(), Violation> {
         let runs = self.topics.entry(topic.to_owned()).or_default();
@@ -119,6 +168,7 @@ impl Truth {
                 runs.push(Run {
                     epoch,
                     records: Vec::new(),
+                    source_gaps: Vec::new(),
                 });
                 Ok(())
             }
@@ -150,6 +200,19 @@ impl Truth {
         });
         self.events += 1;
         Ok(())
+    }
+
+    fn miss(&mut self, topic: &str, missing: Option<u64>) {
+        let run = self.topics.get_mut(topic).and_then(|runs| runs.last_mut());
+        if let Some(run) = run {
+            run.source_gaps.push((run.records.len() as u64, missing));
+        }
+    }
+
+    /// Gaps of the source in an epoch.
+    pub(crate) fn source_gaps(&self, topic: &str, epoch: &str) -> &[(u64, Option<u64>)] {
+        self.run(topic, epoch)
+            .map_or(&[], |run| run.source_gaps.as_slice())
     }
 
     fn run(&self, topic: &str, epoch: &str) -> Option<&Run> {

@@ -28,8 +28,6 @@ use crate::truth::Truth;
 const BEGINNING: UnixNanos = UnixNanos(1_767_225_599_000_000_000);
 /// Number of the newest entries of the diary that are kept.
 const DIARY_MAX: usize = 80;
-/// Rounds of a settlement after which the server must have nothing left to send.
-const SETTLE_ROUNDS: usize = 400;
 
 /// A failed simulation.
 #[derive(Debug, Clone)]
@@ -180,10 +178,15 @@ impl World {
 
     /// Starts a server, from the state that the last one left.
     pub(crate) fn start(&mut self) {
-        let (origin, restored) = self.left.take().unwrap_or_else(|| {
+        let history = self.setup.limits.history;
+        let (origin, restored) = if let Some(left) = self.left.take() {
+            self.truth.limit_history(history);
+            left
+        } else {
             self.origins += 1;
+            self.truth.begin_history(history);
             (self.origins, RestoredState::default())
-        });
+        };
         self.server = Some(Server::start(
             self.clock,
             self.setup.sizes,
@@ -243,9 +246,17 @@ impl World {
         server.shards[shard].send(Command::Adopt(Box::new(adopted)));
     }
 
-    /// Reads of a client, and answers to its pings.
-    pub(crate) fn read(&mut self, at: usize, bytes: usize, rng: &mut Rng) -> Result<(), Violation> {
+    /// Reads of a client, and answers to its pings. Returns the number of bytes that it read.
+    pub(crate) fn read(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        rng: &mut Rng,
+    ) -> Result<usize, Violation> {
         let now = self.now();
+        if self.server.as_ref().is_some_and(Server::is_overrun) {
+            self.truth.lose_history();
+        }
         let client = &mut self.clients[at];
         let result = client.read(bytes, &mut self.truth, now);
         let received = client.received.as_mut().map(std::mem::take);
@@ -253,12 +264,11 @@ impl World {
             self.note(|_| format!("client {at} reads {message}"));
         }
         let client = &mut self.clients[at];
-        if let Err(violation) = result {
-            let text = format!("client {at}: {violation}");
-            return Err(Violation::new(text));
-        }
+        let read =
+            result.map_err(|violation| Violation::new(format!("client {at}: {violation}")))?;
         client.answer_pings(rng, now);
-        self.reap(at)
+        self.reap(at)?;
+        Ok(read)
     }
 
     /// Notes that the server has closed the connection of a client.
@@ -275,95 +285,6 @@ impl World {
                     .map_err(|violation| Violation::new(format!("client {at}: {violation}")))?;
             }
             client.forget();
-        }
-        Ok(())
-    }
-
-    /// Lets everything come to rest: clients read and answer all, time passes, and in the end every
-    /// client has everything.
-    pub(crate) fn settle(&mut self, rng: &mut Rng) -> Result<(), Violation> {
-        if self.server.as_ref().is_none_or(Server::is_draining) {
-            return Ok(());
-        }
-        self.note(|_| "settle".to_owned());
-        for client in &mut self.clients {
-            (client.is_stalled, client.is_deaf) = (false, false);
-        }
-        let behind = self.setup.limits.outbox.behind_max;
-        let until = self.clock.now().plus(behind * 2 + Duration::from_secs(3));
-        self.come_to_rest(until, rng)?;
-        let now = self.now();
-        for client in self.clients.iter_mut().filter(|client| client.is_open()) {
-            client.request(serde_json::json!({"op": "subscriptions"}), rng, now);
-            client.request(serde_json::json!({"op": "ledger"}), rng, now);
-        }
-        let until = self.clock.now().plus(Duration::from_millis(200));
-        self.come_to_rest(until, rng)?;
-        self.check_rest()
-    }
-
-    fn come_to_rest(&mut self, until: UnixNanos, rng: &mut Rng) -> Result<(), Violation> {
-        for _ in 0..SETTLE_ROUNDS {
-            let mut is_idle = true;
-            for at in 0..self.clients.len() {
-                self.clients[at].write(usize::MAX);
-                self.read(at, usize::MAX, rng)?;
-                self.clients[at].write(usize::MAX);
-                is_idle &= self.clients[at].is_idle();
-            }
-            let Some(server) = &mut self.server else {
-                return Ok(());
-            };
-            let due = server.run(&mut self.truth)?;
-            let now = self.clock.now();
-            if is_idle && now >= until {
-                return Ok(());
-            }
-            // To the time at which a shard is due next, however soon.
-            let next = due.unwrap_or(until).max(now.plus(Duration::from_micros(1)));
-            self.advance_to(next.min(until.max(now.plus(Duration::from_millis(50)))));
-        }
-        let missing = self.clients.iter().find_map(Client::missing_answer);
-        match missing {
-            Some(missing) => Err(Violation::new(missing)),
-            None => Ok(()),
-        }
-    }
-
-    /// Every open client has everything that was published, and the server has counted all.
-    fn check_rest(&self) -> Result<(), Violation> {
-        for client in self.clients.iter().filter(|client| client.is_open()) {
-            let fail = |text: String| {
-                let number = client.number;
-                Err(Violation::new(format!("client {number} at rest: {text}")))
-            };
-            if let Some(missing) = client.missing_answer() {
-                return fail(missing);
-            }
-            for (topic, own) in &client.accounts {
-                let Some((epoch, end)) = self.truth.current(topic) else {
-                    return fail(format!("{topic} was never published"));
-                };
-                if (own.epoch.as_str(), own.head) != (epoch, end) {
-                    return fail(format!(
-                        "{topic} at {} of {}; published {end} of {epoch}; {:?}",
-                        own.head, own.epoch, own.settings
-                    ));
-                }
-                if let Some(missing) = own.missing_snapshot() {
-                    return fail(format!("{topic}: no snapshot at {missing:?}"));
-                }
-                if own.after_gap && own.kind != crate::client::account::Kind::Event {
-                    return fail(format!("{topic}: the state behind a gap is unknown"));
-                }
-            }
-            if client.lag != crate::client::account::Lag::Ok {
-                return fail(format!("lag is {:?}", client.lag));
-            }
-        }
-        let unaccounted = self.server.as_ref().map_or(0, Server::unaccounted);
-        if unaccounted > 0 {
-            return Err(Violation::new(format!("{unaccounted} events unaccounted")));
         }
         Ok(())
     }

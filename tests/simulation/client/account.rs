@@ -6,69 +6,9 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
+use super::settings::{Kind, Position, Settings};
 use crate::Violation;
 use crate::truth::Truth;
-
-/// Kind of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Event,
-    State,
-    Bar,
-}
-
-impl Kind {
-    pub(crate) fn of(topic: &str) -> Self {
-        match topic.split(':').next() {
-            Some("trade") => Self::Event,
-            Some("bar") => Self::Bar,
-            _ => Self::State,
-        }
-    }
-}
-
-/// Settings as they are on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) mode: String,
-    pub(crate) interval_ms: Option<u64>,
-    pub(crate) on_slow: String,
-}
-
-impl Settings {
-    fn merges(&self) -> bool {
-        self.mode != "raw"
-    }
-
-    fn degrades(&self) -> bool {
-        self.on_slow == "conflate"
-    }
-
-    /// Settings of an entry of a response.
-    pub(crate) fn of_entry(entry: &Value) -> Result<Self, Violation> {
-        let text = |field: &str| {
-            let value = entry[field].as_str().map(str::to_owned);
-            value.ok_or_else(|| Violation::new(format!("no `{field}` in {entry}")))
-        };
-        let settings = Self {
-            mode: text("mode")?,
-            interval_ms: entry["interval_ms"].as_u64(),
-            on_slow: text("on_slow")?,
-        };
-        if settings.interval_ms.is_some() == (settings.mode == "interval") {
-            Ok(settings)
-        } else {
-            Err(Violation::new(format!("mode and interval of {entry}")))
-        }
-    }
-}
-
-/// Number within an epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) epoch: String,
-    pub(crate) seq: u64,
-}
 
 /// A snapshot that an acknowledgement has announced.
 #[derive(Debug, Clone)]
@@ -127,7 +67,12 @@ pub(crate) struct Account {
     announced: VecDeque<Announced>,
     begins: Begins,
     /// A gap ends at `head`, and nothing has followed it.
-    pub(crate) after_gap: bool,
+    after_gap: bool,
+    /// The event at `head` has not come, nor a snapshot in its place.
+    pub(crate) is_stale: bool,
+    /// Gaps of the source directly behind `head` need not be reported: a snapshot or a gap ends
+    /// there, or they have been reported.
+    knows_source: bool,
 }
 
 /// The way in which a subscription begins.
@@ -142,6 +87,9 @@ pub(crate) enum Start {
     /// After the client's own position; the missed events are lost.
     Expired(u64, u64),
 }
+
+/// Gaps of a source that a server keeps for an epoch of a topic.
+const SOURCE_GAPS_KEPT: usize = 32;
 
 fn fail<T>(text: String) -> Result<T, Violation> {
     Err(Violation::new(text))
@@ -171,6 +119,8 @@ impl Account {
             announced: announced.into_iter().collect(),
             begins,
             after_gap: false,
+            is_stale: false,
+            knows_source: !matches!(start, Start::Recovered(_)),
         }
     }
 
@@ -256,10 +206,12 @@ impl Account {
                 next.at.seq
             ));
         }
+        self.check_source_gaps(seq, around.truth)?;
         let merged = self.check_merged(seq - 1, around)?;
         self.merged += merged;
         self.delivered += 1;
-        (self.head, self.after_gap) = (seq, false);
+        (self.head, self.after_gap, self.knows_source) = (seq, false, false);
+        self.is_stale = false;
         Ok(merged)
     }
 
@@ -271,6 +223,9 @@ impl Account {
         let cause = gap["cause"].as_str().unwrap_or_default();
         if gap["epoch"].as_str() != Some(&self.epoch) {
             return fail(format!("{gap} in epoch {}", self.epoch));
+        }
+        if cause == "source" {
+            return self.source_gap(gap, around);
         }
         match (self.begins, cause) {
             (Begins::WithGap { to: expected }, "expired")
@@ -293,8 +248,61 @@ impl Account {
         let merged = self.check_merged(from - 1, around)?;
         self.merged += merged;
         self.lost += count;
-        (self.head, self.after_gap) = (to, true);
+        (self.head, self.after_gap, self.knows_source) = (to, true, true);
+        self.is_stale = true;
         Ok(merged)
+    }
+
+    /// Takes in a gap of the source, which names no events of the server.
+    fn source_gap(&mut self, gap: &Value, around: Around<'_>) -> Result<u64, Violation> {
+        let topic = self.topic.clone();
+        let number = |field: &str| gap[field].as_u64();
+        let (Some(from), Some(to), Some(0)) = (number("from"), number("to"), number("n")) else {
+            return fail(format!("{gap}: not the gap of a source"));
+        };
+        if self.begins != Begins::Already || from != to + 1 || to < self.head {
+            return fail(format!(
+                "{gap}: the head is {}, {:?}",
+                self.head, self.begins
+            ));
+        }
+        let known = around.truth.source_gaps(&topic, &self.epoch);
+        let mut between = known.iter().filter(|(at, _)| (self.head..=to).contains(at));
+        let is_right = match (between.next(), between.next()) {
+            // A gap of another cause may have passed its place.
+            (None, _) => known.iter().any(|(at, _)| *at <= to) && self.lost > 0,
+            (Some((at, missing)), None) if *at == to && self.lost == 0 => {
+                number("missing") == *missing
+            }
+            (Some(_), _) => true,
+        };
+        if !is_right {
+            return fail(format!("{gap}: the source has missed {known:?}"));
+        }
+        let merged = self.check_merged(to, around)?;
+        self.merged += merged;
+        (self.head, self.after_gap, self.knows_source) = (to, true, true);
+        self.is_stale |= merged > 0;
+        Ok(merged)
+    }
+
+    /// Gaps of the source before an event are reported in their place.
+    fn check_source_gaps(&self, seq: u64, truth: &Truth) -> Result<(), Violation> {
+        let from = if self.knows_source {
+            self.head + 1
+        } else {
+            self.head
+        };
+        let known = truth.source_gaps(&self.topic, &self.epoch);
+        let missing = known.iter().find(|(at, _)| (from..seq).contains(at));
+        match missing {
+            // The server joins the oldest of very many.
+            Some((at, _)) if known.len() <= SOURCE_GAPS_KEPT => fail(format!(
+                "{}: event {seq} without the gap of the source after {at}",
+                self.topic
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Takes a snapshot in. Returns the number of events that it replaced.
@@ -339,7 +347,8 @@ impl Account {
         self.begins = Begins::Already;
         let merged = self.check_merged(seq, around)?;
         self.merged += merged;
-        (self.head, self.after_gap) = (seq, false);
+        (self.head, self.after_gap, self.knows_source) = (seq, false, true);
+        self.is_stale = false;
         Ok(merged)
     }
 
@@ -366,7 +375,7 @@ impl Account {
         (self.start, self.head) = (seq, seq);
         (self.delivered, self.merged, self.lost) = (0, 0, 0);
         self.begins = Begins::Already;
-        self.after_gap = false;
+        (self.after_gap, self.is_stale, self.knows_source) = (false, false, true);
         self.announced.retain(|one| {
             truth
                 .order(topic, &one.at.epoch)

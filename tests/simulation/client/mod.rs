@@ -2,8 +2,10 @@
 //! knows the protocol from its page alone.
 
 pub(crate) mod account;
+mod answers;
 mod messages;
 mod requests;
+pub(crate) mod settings;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,8 +16,17 @@ use crate::Violation;
 use crate::net::{self, Inbound};
 use crate::rng::Rng;
 use crate::truth::Truth;
-use account::{Account, Lag, Position, Settings};
+use account::{Account, Lag};
 use requests::Pending;
+use settings::{Position, Settings};
+
+/// Nanoseconds of a millisecond.
+const MILLISECOND: u64 = 1_000_000;
+/// Time in nanoseconds by which a heartbeat may be late: the longest advance of time, and the
+/// turns of the server.
+const HEARTBEAT_LATE_MAX: u64 = 100 * MILLISECOND;
+/// Time in nanoseconds by which a message may be gathered, and its event read later than another.
+const JITTER_MAX: u64 = 6 * MILLISECOND;
 
 /// Sums over all accounts of a connection.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +83,12 @@ pub(crate) struct Client {
     pub(crate) known_epoch: String,
     /// Entries of a ledger that comes in several parts.
     listed: usize,
-    /// Time of the latest heartbeat, or of the beginning.
+    /// Bound of the bytes that the server reports as queued, while it is known.
+    pub(crate) queued_max: Option<u64>,
+    /// Server's time of the latest heartbeat, or the time of the beginning.
     pub(crate) heartbeat_at: u64,
+    /// Time since when it reads and answers everything at once, while it does.
+    pub(crate) calm_since: Option<u64>,
     pub(crate) heartbeat_ms: u64,
     /// Time of the last bytes that it sent.
     pub(crate) sent_at: u64,
@@ -82,7 +97,7 @@ pub(crate) struct Client {
     pub(crate) messages: u64,
     /// Messages received since the diary has last taken them, if somebody reads it.
     pub(crate) received: Option<Vec<String>>,
-    /// Time and topic of the latest event, for the spacing of intervals.
+    /// By topic, the time of its latest event since the client is calm.
     event_times: BTreeMap<String, u64>,
 }
 
@@ -111,7 +126,9 @@ impl Client {
             remembered: Vec::new(),
             known_epoch: String::new(),
             listed: 0,
+            queued_max: None,
             heartbeat_at: 0,
+            calm_since: None,
             heartbeat_ms: 0,
             sent_at: 0,
             digest: 0,
@@ -144,13 +161,13 @@ impl Client {
         self.socket.is_some() && self.is_welcome && self.end.is_none() && !self.has_left
     }
 
-    /// True if nothing it has sent or received is left, and no answer is missing.
+    /// True if it has read all that its socket has, and sent all that it has to send.
     pub(crate) fn is_idle(&self) -> bool {
-        let is_read = |socket: &ClientEnd| socket.received() == 0 && socket.unread() == 0;
-        self.socket.as_ref().is_none_or(is_read)
-            && self.outgoing.is_empty()
-            && self.pongs.is_empty()
-            && self.pending.is_empty()
+        self.socket.as_ref().is_none_or(|socket| {
+            socket.received() == 0
+                && self.outgoing.is_empty()
+                && (self.pongs.is_empty() || self.is_deaf)
+        })
     }
 
     pub(crate) fn missing_answer(&self) -> Option<String> {
@@ -160,6 +177,33 @@ impl Client {
 
     pub(crate) fn last_request(&self) -> Option<&Pending> {
         self.pending.back()
+    }
+
+    /// Notes that from now on it reads and answers everything at once, or no longer does.
+    pub(crate) fn be_calm(&mut self, now: Option<u64>) {
+        self.calm_since = now.filter(|_| self.is_open() && !self.is_stalled && !self.is_deaf);
+        self.event_times.clear();
+    }
+
+    /// Checks that the latest heartbeat of a calm client is not too old.
+    pub(crate) fn check_heartbeat(&self, now: u64) -> Result<(), Violation> {
+        let Some(since) = self.calm_since.filter(|_| self.is_open()) else {
+            return Ok(());
+        };
+        let silent = now.saturating_sub(since.max(self.heartbeat_at));
+        if silent > self.heartbeat_ms * MILLISECOND + HEARTBEAT_LATE_MAX {
+            return Err(Violation::new(format!(
+                "client {}: no heartbeat for {silent} ns; expected one every {} ms",
+                self.number, self.heartbeat_ms
+            )));
+        }
+        Ok(())
+    }
+
+    /// Sends a pong that answers no ping.
+    pub(crate) fn show_life(&mut self, rng: &mut Rng, now: u64) {
+        let mask = (rng.next() as u32).to_be_bytes();
+        self.send(&net::client_frame(net::PONG, b"alive", mask), now);
     }
 
     /// Begins to close the connection.
@@ -202,21 +246,30 @@ impl Client {
         self.sent_at = now;
     }
 
+    /// Lets its socket accept at most so many bytes from now on.
+    pub(crate) fn narrow(&mut self, bytes: usize) {
+        self.capacity = bytes;
+        if let Some(socket) = &self.socket {
+            socket.limit_room(bytes);
+        }
+    }
+
     /// Takes what is queued for the server, as bytes that came with the handshake.
     pub(crate) fn take_outgoing(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Sends at most `bytes_max` of the queued bytes, cut wherever that is.
-    pub(crate) fn write(&mut self, bytes_max: usize) {
+    /// Sends at most `bytes_max` of the queued bytes, cut wherever that is. Returns their number.
+    pub(crate) fn write(&mut self, bytes_max: usize) -> usize {
         let Some(socket) = &self.socket else {
-            return;
+            return 0;
         };
         let len = self.outgoing.len().min(bytes_max);
         if len > 0 {
             let sent: Vec<u8> = self.outgoing.drain(..len).collect();
             socket.send(&sent);
         }
+        len
     }
 
     /// Answers pings that it has read, in order.
@@ -230,15 +283,16 @@ impl Client {
         }
     }
 
-    /// Reads at most `bytes_max` bytes, which makes room in the kernels' buffers.
+    /// Reads at most `bytes_max` bytes, which makes room in the kernels' buffers. Returns their
+    /// number.
     pub(crate) fn read(
         &mut self,
         bytes_max: usize,
         truth: &mut Truth,
         now: u64,
-    ) -> Result<(), Violation> {
+    ) -> Result<usize, Violation> {
         let Some(socket) = &self.socket else {
-            return Ok(());
+            return Ok(0);
         };
         let bytes = socket.receive(bytes_max);
         let room = self
@@ -247,14 +301,11 @@ impl Client {
         if room > 0 {
             socket.give_room(room);
         }
-        if bytes.is_empty() {
-            return Ok(());
-        }
         self.inbound.extend(&bytes);
         while let Some(frame) = self.inbound.next()? {
             self.frame(frame, truth, now)?;
         }
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn frame(&mut self, frame: net::Frame, truth: &mut Truth, now: u64) -> Result<(), Violation> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Client;
-use super::account::Position;
+use super::settings::Position;
 use crate::net;
 use crate::rng::Rng;
 
