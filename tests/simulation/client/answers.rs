@@ -63,7 +63,12 @@ impl Client {
         now: u64,
     ) -> Result<(), Violation> {
         let at = self.pending.iter().position(|one| one.op != "ledger");
-        let at = at.filter(|at| Some(self.pending[*at].id) == message["id"].as_u64());
+        let at = at.filter(|at| {
+            let request = &self.pending[*at];
+            // The id of a malformed request may be illegible.
+            Some(request.id) == message["id"].as_u64()
+                || (request.op == "malformed" && message["id"].is_null())
+        });
         let Some(at) = at else {
             // A ledger can be refused too.
             let refused = self.pending.iter().position(|one| one.op == "ledger");
@@ -97,7 +102,9 @@ impl Client {
             // Of the requests of a model client only those above the rate are refused, and a
             // `modify` without the interval that it needs.
             ("error", _) if message["code"].as_u64() == Some(429) => return Ok(()),
-            ("error", "modify") if message["code"].as_u64() == Some(400) => return Ok(()),
+            ("error", "modify" | "malformed") if message["code"].as_u64() == Some(400) => {
+                return Ok(());
+            }
             _ => return Err(Violation::new(format!("{message} answers {request:?}"))),
         }
         if !is_last {

@@ -10,6 +10,9 @@ use crate::Violation;
 use crate::net;
 use crate::truth::Truth;
 
+/// Number of requests refused with 400 that does not close a connection.
+const REFUSED_MAX: usize = 20;
+
 impl Client {
     pub(super) fn message(
         &mut self,
@@ -63,7 +66,7 @@ impl Client {
         if code == 407 && self.lag == Lag::Ok {
             return Err(Violation::new(format!("{message} without a `lag` before")));
         }
-        if self.is_refused != (code == 406) {
+        if self.is_refused != (code == 406) || (code == 400 && self.refused <= REFUSED_MAX) {
             return Err(Violation::new(format!("unexpected {message}")));
         }
         self.end = Some(End::Bye(code));

@@ -59,6 +59,8 @@ pub(crate) struct Client {
     names: BTreeMap<String, Settings>,
     pending: VecDeque<Pending>,
     next_id: u64,
+    /// Number of requests of the connection that may be refused with 400.
+    refused: usize,
     pub(crate) lag: Lag,
     totals: Totals,
     is_welcome: bool,
@@ -112,6 +114,7 @@ impl Client {
             names: BTreeMap::new(),
             pending: VecDeque::new(),
             next_id: 0,
+            refused: 0,
             lag: Lag::Ok,
             totals: Totals::default(),
             is_welcome: false,

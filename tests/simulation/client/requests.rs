@@ -84,7 +84,8 @@ impl Client {
 
     /// Sends a request of a random kind.
     pub(crate) fn request_anything(&mut self, rng: &mut Rng, symbols: &[String], now: u64) {
-        match rng.below(16) {
+        match rng.below(17) {
+            16 => self.request_malformed(rng, now),
             0..=5 => self.request_subscribe(rng, symbols, now),
             6..=7 => {
                 let names = self.held_names(rng, symbols);
@@ -146,6 +147,39 @@ impl Client {
             request["max_message"] = json!(*rng.pick(&[4096, 20_000, 524_288]));
         }
         self.request(request, rng, now);
+    }
+
+    /// Sends a request that is refused as a whole, and changes nothing.
+    fn request_malformed(&mut self, rng: &mut Rng, now: u64) {
+        self.next_id += 1;
+        let id = self.next_id;
+        let text = match rng.below(9) {
+            0 => "[1, 2]".to_owned(),
+            1 => format!(r#"{{"op": "ping", "id": {id}"#),
+            2 => format!(r#"{{"id": {id}, "topics": ["quote:*"]}}"#),
+            3 => format!(r#"{{"op": "publish", "id": {id}}}"#),
+            4 => format!(r#"{{"op": "unsubscribe", "id": {id}, "topics": "quote:*"}}"#),
+            5 => format!(r#"{{"op": "ping", "id": {id}, "t": 1.0}}"#),
+            6 => format!(r#"{{"op": "ping", "id": {id}, "t": 1, "t": 1}}"#),
+            7 => {
+                format!(r#"{{"op": "subscribe", "id": {id}, "topics": ["quote:*"], "mode": "x"}}"#)
+            }
+            _ => format!(
+                r#"{{"op": "modify", "id": {id}, "topics": ["quote:*"], "mode": "interval", "interval_ms": 7}}"#
+            ),
+        };
+        self.refused += 1;
+        self.pending.push_back(Pending {
+            id,
+            op: "malformed",
+            names: Vec::new(),
+            from: BTreeMap::new(),
+            snapshot: None,
+            t: 0,
+            seen: Vec::new(),
+        });
+        let mask = (rng.next() as u32).to_be_bytes();
+        self.send(&net::client_frame(net::TEXT, text.as_bytes(), mask), now);
     }
 
     /// Asks to continue where an earlier connection broke off.
@@ -214,6 +248,8 @@ impl Client {
             t: request["t"].as_i64().unwrap_or_default(),
         };
         self.pending.push_back(pending);
+        // It may lack an interval.
+        self.refused += usize::from(op == "modify");
         // In either encoding, whichever the connection has.
         let opcode = if rng.chance(50) {
             net::TEXT
