@@ -63,9 +63,9 @@ impl Stored {
     }
 
     #[cfg(test)]
-    pub(super) const fn for_tests(number: u64, time: UnixNanos) -> Self {
+    pub(super) const fn for_tests(origin: u64, number: u64, time: UnixNanos) -> Self {
         Self {
-            origin: 7,
+            origin,
             number,
             time,
             bytes: 0,

@@ -29,6 +29,35 @@ pub(super) struct BatchEnd {
     pub(super) position: Position,
 }
 
+/// Ends of the batches that the log contains: those since a request for a checkpoint, or the last
+/// one.
+#[derive(Debug)]
+struct Ends(VecDeque<BatchEnd>);
+
+/// Place of a checkpoint in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Position(Position),
+    /// The log does not contain its last batch yet.
+    Later,
+    /// The end of its last batch is not known.
+    Missed,
+}
+
+impl Ends {
+    /// Position behind the batches before number `next`. The ends before it are forgotten.
+    fn find(&mut self, next: u64) -> Found {
+        while self.0.len() > 1 && self.0.front().is_some_and(|end| end.next < next) {
+            self.0.pop_front();
+        }
+        match self.0.front() {
+            Some(end) if end.next == next => Found::Position(end.position),
+            Some(end) if end.next > next => Found::Missed,
+            _ => Found::Later,
+        }
+    }
+}
+
 /// Checkpoint whose last record is in the log.
 type Ready = (Arc<Checkpoint>, Place);
 
@@ -51,8 +80,7 @@ pub(super) struct Checkpoints {
     origin: u64,
     author: Author,
     stage: Stage,
-    /// Ends of the batches that the log contains: those since the request, or the last one.
-    ends: VecDeque<BatchEnd>,
+    ends: Ends,
     writer: mpsc::Sender<Ready>,
     task: JoinHandle<()>,
 }
@@ -89,7 +117,7 @@ impl Checkpoints {
             origin,
             author,
             stage: Stage::Waiting,
-            ends: VecDeque::from([end]),
+            ends: Ends(VecDeque::from([end])),
             writer,
             task: tokio::spawn(write_all(ready, store, settings.clone())),
         }
@@ -98,9 +126,9 @@ impl Checkpoints {
     /// Notes that the log contains a batch.
     pub(super) fn accept(&mut self, end: BatchEnd) {
         if matches!(self.stage, Stage::Waiting) {
-            self.ends.clear();
+            self.ends.0.clear();
         }
-        self.ends.push_back(end);
+        self.ends.0.push_back(end);
         self.store_taken();
     }
 
@@ -126,22 +154,19 @@ impl Checkpoints {
         let Stage::Taken(checkpoint) = &self.stage else {
             return;
         };
-        let is_before = |end: &BatchEnd| end.next < checkpoint.next;
-        while self.ends.len() > 1 && self.ends.front().is_some_and(is_before) {
-            self.ends.pop_front();
-        }
-        let Some(end) = self.ends.front().filter(|end| !is_before(end)) else {
-            return;
-        };
-        if end.next == checkpoint.next {
-            let place = Place {
-                origin: self.origin,
-                position: end.position,
-                author: self.author,
-            };
-            let ready = (Arc::clone(checkpoint), place);
-            if self.writer.try_send(ready).is_err() {
-                tracing::warn!("checkpoint skipped: the last one is still being stored");
+        match self.ends.find(checkpoint.next) {
+            Found::Later => return,
+            Found::Missed => {}
+            Found::Position(position) => {
+                let place = Place {
+                    origin: self.origin,
+                    position,
+                    author: self.author,
+                };
+                let ready = (Arc::clone(checkpoint), place);
+                if self.writer.try_send(ready).is_err() {
+                    tracing::warn!("checkpoint skipped: the last one is still being stored");
+                }
             }
         }
         self.stage = Stage::Waiting;
@@ -189,4 +214,42 @@ fn superseded(mut stored: Vec<Stored>, origin: u64, kept: usize) -> Vec<Stored> 
     stored.sort_by_key(|one| std::cmp::Reverse((is_own(one), one.number)));
     let own = stored.iter().filter(|one| is_own(one)).count();
     stored.split_off(own.min(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::UnixNanos;
+
+    #[test]
+    fn a_checkpoint_is_behind_the_last_record_of_its_last_batch() {
+        let position = |number| Position { number, sum: 0 };
+        let end = |next| BatchEnd {
+            next,
+            position: position(next * 10),
+        };
+        let mut ends = Ends(VecDeque::from([end(4)]));
+        assert_eq!(ends.find(4), Found::Position(position(40)));
+        assert_eq!(ends.find(6), Found::Later);
+        ends.0.extend([end(5), end(6), end(7)]);
+        assert_eq!(ends.find(6), Found::Position(position(60)));
+        assert_eq!(ends.find(5), Found::Missed, "it was forgotten");
+        assert_eq!(ends.find(9), Found::Later);
+        assert_eq!(ends.0.len(), 1, "only the last end is kept");
+    }
+
+    #[test]
+    fn the_oldest_checkpoints_and_those_of_other_logs_are_superseded() {
+        let stored = |origin, number| Stored::for_tests(origin, number, UnixNanos(0));
+        let all = || vec![stored(7, 1), stored(8, 9), stored(7, 3), stored(7, 2)];
+        let left = |origin, kept| {
+            let superseded = superseded(all(), origin, kept).into_iter();
+            superseded
+                .map(|one| (one.origin, one.number))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(left(7, 2), [(7, 1), (8, 9)]);
+        assert_eq!(left(7, 8), [(8, 9)]);
+        assert_eq!(left(8, 2), [(7, 3), (7, 2), (7, 1)]);
+    }
 }

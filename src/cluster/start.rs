@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn stored(number: u64, second: u64) -> Stored {
-        Stored::for_tests(number, UnixNanos(second * 1_000_000_000))
+        Stored::for_tests(7, number, UnixNanos(second * 1_000_000_000))
     }
 
     /// Numbers of the starts, 0 for the first record.

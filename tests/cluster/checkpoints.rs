@@ -314,3 +314,37 @@ async fn old_checkpoints_are_deleted() -> Result<()> {
     ensure!(subjects <= 2 * (KEPT as u64 + 1) + 1, "{subjects} subjects");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn checkpoints_of_another_log_are_not_used() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let jetstream = cluster.jetstream().await?;
+    let first = cluster.checkpointing("a", MARKET, "interval: 1s")?;
+    let old = checkpoint_behind(&jetstream, 10).await?;
+    ensure!(first.stop()?.success());
+    jetstream.delete_stream("TC_LOG_main").await?;
+    let second = cluster.publisher("b", MARKET)?;
+    second.logs("leading the cluster")?;
+    let number = record(&old)?;
+    wait_for("as many records", async || {
+        Ok((last_record(&jetstream).await? > number).then_some(()))
+    })
+    .await?;
+    let third = cluster.checkpointing("c", MARKET, "interval: 1s")?;
+    third.logs("the log is another one")?;
+    let gateway = cluster.gateway("one")?;
+    let mut reader = Reader::connect(&gateway).await?;
+    reader.subscribe(None).await?;
+    reader.events(200).await?;
+    second.crash()?;
+    third.logs("leading the cluster")?;
+    wait_for("only checkpoints of the new log", async || {
+        let names = names(&jetstream).await?;
+        let is_old = |name: &String| name.split('-').next() == old.split('-').next();
+        Ok((!names.is_empty() && !names.iter().any(is_old)).then_some(()))
+    })
+    .await?;
+    Ok(())
+}
