@@ -120,7 +120,7 @@ pub fn encode_checkpoint(
 }
 
 /// Compresses a body and adds the head.
-pub(super) fn seal(body: &[u8]) -> Result<Bytes, CheckpointFault> {
+pub fn seal(body: &[u8]) -> Result<Bytes, CheckpointFault> {
     let compressed = zstd::bulk::compress(body, COMPRESSION_LEVEL);
     let compressed = compressed.map_err(|_impossible| CheckpointFault::Body)?;
     let mut bytes = Vec::with_capacity(HEAD_BYTES + compressed.len());
@@ -185,6 +185,9 @@ pub(super) fn open(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, Checkpoint
 pub fn decode_checkpoint(bytes: &[u8], bytes_max: usize) -> Result<LogCheckpoint, CheckpointFault> {
     let body = open(bytes, bytes_max)?;
     let body: Body = decode_saved(&body).map_err(|_malformed| CheckpointFault::Body)?;
+    if body.sources.len() > usize::from(u16::MAX) {
+        return Err(CheckpointFault::Body);
+    }
     let names = body.sources.into_iter().map(Into::into);
     let mut catalog = Catalog::new(names.collect());
     let announcement = body.catalog.announcement().ok_or(CheckpointFault::Body)?;

@@ -22,6 +22,8 @@ mod tests;
 mod uplink;
 
 pub use bucket::{Bucket, Stored};
+#[cfg(feature = "internals")]
+pub use checkpoint::seal as seal_checkpoint;
 pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, encode_checkpoint};
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};

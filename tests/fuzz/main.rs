@@ -64,6 +64,11 @@ fn recordings_account_for_every_row_in_constant_memory() {
 }
 
 #[test]
+fn checkpoints_are_stored_as_they_were_read_and_damaged_ones_refused() {
+    fuzz(&harness::checkpoint::TARGET);
+}
+
+#[test]
 fn states_are_read_as_written_and_damaged_ones_rejected() {
     fuzz(&harness::state::TARGET);
 }

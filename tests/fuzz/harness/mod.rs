@@ -5,6 +5,7 @@
 //! panic. `work` is the processing whose memory and processor time are bounded; it does what the
 //! product does with the input, once.
 
+pub(crate) mod checkpoint;
 pub(crate) mod config;
 pub(crate) mod derive;
 pub(crate) mod frames;
