@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod check;
+mod cluster;
 mod fault;
 mod http_get;
 mod key;
@@ -71,6 +72,8 @@ enum Command {
     Check(check::Arguments),
     /// Query the readiness of a server; exit code 0 if ready
     Ready(ready::Arguments),
+    /// Inspect a cluster of servers
+    Cluster(cluster::Arguments),
     /// Make keys for clients (`auth.scheme: keys`)
     Key(key::Arguments),
     /// Print shell completions
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Some(Command::Fault(fault)) => fault::run(&fault),
         Some(Command::Check(check)) => check::run(&check),
         Some(Command::Ready(ready)) => ready::run(&ready),
+        Some(Command::Cluster(cluster)) => cluster::run(&cluster),
         Some(Command::Key(key)) => key::run(&key),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(

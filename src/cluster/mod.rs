@@ -17,6 +17,7 @@ mod settings;
 mod start;
 mod status;
 mod store;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod uplink;
@@ -34,4 +35,5 @@ pub use settings::{CheckpointSettings, ClusterSettings, Role};
 pub use start::{Start, find_start};
 pub use status::ClusterStatus;
 pub use store::{AppendFault, Extent, PendingAppend, Store, StoreError};
+pub use survey::{Leader, Survey, survey};
 pub use uplink::{LeadError, Uplink, UplinkParts};

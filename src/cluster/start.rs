@@ -44,7 +44,7 @@ enum Candidate<'s> {
 fn candidates(stored: &[Stored], log: Extent, from: UnixNanos) -> Vec<Candidate<'_>> {
     let usable = stored
         .iter()
-        .filter(|one| (log.first..=log.last + 1).contains(&(one.number + 1)));
+        .filter(|one| (log.first.saturating_sub(1)..=log.last).contains(&one.number));
     let mut newest_first: Vec<&Stored> = usable.collect();
     newest_first.sort_by_key(|one| std::cmp::Reverse(one.number));
     let (old, mut young): (Vec<_>, Vec<_>) =
@@ -160,6 +160,7 @@ mod tests {
             first: first.0,
             first_time: UnixNanos(first.1 * 1_000_000_000),
             last: 500,
+            last_time: UnixNanos(500_000_000_000),
         };
         let from = UnixNanos(from * 1_000_000_000);
         let candidates = candidates(stored, log, from).into_iter();
@@ -180,7 +181,7 @@ mod tests {
         assert_eq!(starts(&all, (101, 101), 50), [100, 200, 300]);
         assert_eq!(starts(&all, (102, 102), 50), [200, 300]);
         assert_eq!(starts(&all, (302, 302), 50), [0; 0]);
-        let beyond = [stored(501, 300), stored(500, 300)];
-        assert_eq!(starts(&beyond, (400, 100), 400), [500]);
+        let others = [501, 500, 0, u64::MAX].map(|number| stored(number, 300));
+        assert_eq!(starts(&others, (400, 100), 400), [500]);
     }
 }

@@ -74,6 +74,8 @@ pub struct Extent {
     pub first_time: UnixNanos,
     /// Number of the last record; 0 if the log is empty.
     pub last: u64,
+    /// Time of the last record.
+    pub last_time: UnixNanos,
 }
 
 /// Outcome of an append that was not accepted.
@@ -204,11 +206,12 @@ impl Store {
     /// Records that the log contains, asked from the NATS server that leads the stream.
     pub async fn extent(&self) -> Result<Extent, StoreError> {
         let state = self.state().await?;
-        let first_time = state.first_timestamp.unix_timestamp_nanos();
+        let nanos = |nanos: i128| UnixNanos(u64::try_from(nanos).unwrap_or_default());
         Ok(Extent {
             first: state.first_sequence,
-            first_time: UnixNanos(u64::try_from(first_time).unwrap_or_default()),
+            first_time: nanos(state.first_timestamp.unix_timestamp_nanos()),
             last: state.last_sequence,
+            last_time: nanos(state.last_timestamp.unix_timestamp_nanos()),
         })
     }
 

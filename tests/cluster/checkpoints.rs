@@ -223,9 +223,8 @@ async fn a_damaged_checkpoint_is_skipped_with_a_warning() -> Result<()> {
         .put(damaged.as_str(), &mut &b"TCC1 and then nothing of use"[..])
         .await?;
     bucket.put("zz", &mut &b"foreign"[..]).await?;
-    bucket
-        .put("0-99999999999999999999999", &mut &b""[..])
-        .await?;
+    let last = format!("{:016x}-{}", 0, u64::MAX);
+    bucket.put(last.as_str(), &mut &b""[..]).await?;
     let second = cluster.publisher("b", MARKET)?;
     second.logs("leading the cluster")?;
     let log = second.log()?;
@@ -266,6 +265,9 @@ async fn a_cut_log_without_checkpoints_is_refused_by_name() -> Result<()> {
             "{error}"
         ),
     }
+    let (code, status) = cluster.status("a")?;
+    ensure!(code == Some(1), "{status}");
+    ensure!(status.contains("no server can start"), "{status}");
     Ok(())
 }
 
@@ -288,6 +290,41 @@ async fn servers_start_and_take_over_without_the_first_record() -> Result<()> {
     first.crash()?;
     second.logs("leading the cluster")?;
     reader.events(200).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_status_of_a_cluster_names_leader_checkpoints_and_problems() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let jetstream = cluster.jetstream().await?;
+    let first = cluster.checkpointing("a", MARKET, "interval: 5s")?;
+    first.logs("leading the cluster")?;
+    let (code, status) = cluster.status("a")?;
+    ensure!(
+        code == Some(0) && status.contains("leader       a, term 1\n"),
+        "{status}"
+    );
+    ensure!(status.contains("checkpoints  0\n"), "{status}");
+    first.crash()?;
+    wait_for("report of the silence", async || {
+        let (code, status) = cluster.status("a")?;
+        Ok((code == Some(1) && status.contains("no publisher leads")).then_some(()))
+    })
+    .await?;
+    let second = cluster.checkpointing("b", MARKET, "interval: 1s")?;
+    let name = checkpoint_behind(&jetstream, 10).await?;
+    second.logs("leading the cluster")?;
+    let (code, status) = cluster.status("b")?;
+    ensure!(
+        code == Some(0) && status.contains("leader       b, term 2\n"),
+        "{status}"
+    );
+    ensure!(
+        status.contains(&format!("record {},", record(&name)?)),
+        "{status}"
+    );
     Ok(())
 }
 

@@ -172,6 +172,16 @@ impl Cluster {
         self.server(node)
     }
 
+    /// Exit code and output of `tickcast cluster status` with the config of a node.
+    pub(crate) fn status(&self, node: &str) -> Result<(Option<i32>, String)> {
+        let output = Command::new(env!("CARGO_BIN_EXE_tickcast"))
+            .args(["cluster", "status", "--config"])
+            .arg(self.config_file(node))
+            .output()?;
+        let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
+        Ok((output.status.code(), text))
+    }
+
     /// Starts a gateway whose history has an age.
     pub(crate) fn gateway_with_history(&self, node: &str, age: &str) -> Result<Process> {
         self.configure(

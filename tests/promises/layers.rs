@@ -105,7 +105,7 @@ const ALLOWED: [(&str, &str); 32] = [
     ),
     (
         "cli",
-        "app auth client clock codec config load market printable protocol replay server shard source tls topic",
+        "app auth client clock cluster codec config load market printable protocol replay server shard source tls topic",
     ),
     ("lib", "cli"),
     ("main", "cli"),

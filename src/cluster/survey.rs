@@ -1,0 +1,81 @@
+//! State of a cluster for operators, as its log and its checkpoints show it.
+
+use std::sync::Arc;
+
+use super::bucket::{Bucket, Stored};
+use super::items::read_lead;
+use super::record::{Kind, Record};
+use super::settings::ClusterSettings;
+use super::status::ClusterStatus;
+use super::store::{Extent, Store, StoreError};
+use crate::metrics::Metrics;
+
+/// Publisher that leads a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// Number of changes of the leading node so far.
+    pub term: u64,
+    /// Name of the node; `None` if the log no longer contains the record that starts the term.
+    pub node: Option<String>,
+}
+
+/// State of a cluster.
+#[derive(Debug)]
+pub struct Survey {
+    /// Records of the log.
+    pub log: Extent,
+    /// Author of the last record; `None` if the log is empty.
+    pub leader: Option<Leader>,
+    /// Checkpoints, newest first.
+    pub checkpoints: Vec<Stored>,
+}
+
+/// Reads the state of a cluster; it changes nothing.
+pub async fn survey(settings: &ClusterSettings) -> Result<Survey, StoreError> {
+    // The metrics of this connection are not exported.
+    let metrics = Metrics::new().add_cluster(settings.role.name());
+    let status = Arc::new(ClusterStatus::new(metrics));
+    let store = Store::open(settings, status, false).await?;
+    let log = store.extent().await?;
+    let mut checkpoints = match Bucket::find(&store, &settings.name).await? {
+        Some(bucket) => bucket.list().await?,
+        None => Vec::new(),
+    };
+    checkpoints.sort_by_key(|one| std::cmp::Reverse(one.time));
+    let leader = if log.last < log.first.max(1) {
+        None
+    } else {
+        Some(leader(&store, log).await?)
+    };
+    Ok(Survey {
+        log,
+        leader,
+        checkpoints,
+    })
+}
+
+/// Author of the last record. Terms never decrease, so the first record of the term is found by
+/// bisection.
+async fn leader(store: &Store, log: Extent) -> Result<Leader, StoreError> {
+    let last = store.get(log.last).await?;
+    let term = last.term;
+    let (mut from, mut first) = (log.first, last);
+    while from < first.number {
+        let middle = from + (first.number - from) / 2;
+        match store.get(middle).await {
+            Ok(record) if record.term == term => first = record,
+            // Records before the log are of no interest.
+            Ok(_) | Err(StoreError::Gone(_)) => from = middle + 1,
+            Err(error) => return Err(error),
+        }
+    }
+    let node = name_of(&first);
+    Ok(Leader { term, node })
+}
+
+/// Name of the node that starts a term with this record.
+fn name_of(record: &Record) -> Option<String> {
+    let starts = record.kind == Kind::Lead;
+    let lead = starts.then(|| read_lead(&record.body).ok()).flatten();
+    lead.map(|lead| lead.node)
+}
