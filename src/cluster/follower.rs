@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use futures_util::{StreamExt, stream};
 
+use super::append_fault::AppendFault;
 use super::checkpoint::LogCheckpoint;
 use super::items::{ItemFault, Lead, Unpacker, lead_body, read_lead};
 use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault, short_sum};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
-use super::store::{AppendFault, Store, StoreError};
+use super::store::{Store, StoreError};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Catalog, LogItem, SourceCondition, SourceId};

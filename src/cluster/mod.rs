@@ -6,6 +6,7 @@
 //! rolled back is noticed. Each append names the record that it follows: of two publishers only
 //! one can go on.
 
+mod append_fault;
 mod bucket;
 mod checkpoint;
 mod checkpoints;
@@ -22,6 +23,7 @@ mod survey;
 mod tests;
 mod uplink;
 
+pub use append_fault::AppendFault;
 pub use bucket::{Bucket, Stored};
 #[cfg(feature = "internals")]
 pub use checkpoint::seal as seal_checkpoint;
@@ -34,6 +36,6 @@ pub use record::{
 pub use settings::{CheckpointSettings, ClusterSettings, Role};
 pub use start::{Start, find_start};
 pub use status::ClusterStatus;
-pub use store::{AppendFault, Extent, PendingAppend, Store, StoreError};
+pub use store::{Extent, PendingAppend, Store, StoreError};
 pub use survey::{Leader, Survey, survey};
 pub use uplink::{LeadError, Uplink, UplinkParts};

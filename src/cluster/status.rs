@@ -1,6 +1,6 @@
 use async_nats::Event;
 
-use super::store::AppendFault;
+use super::append_fault::AppendFault;
 use crate::market::UnixNanos;
 use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 

@@ -15,6 +15,7 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use bytes::Bytes;
 
+use super::append_fault::AppendFault;
 use super::record::{Record, RecordFault};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
@@ -76,15 +77,6 @@ pub struct Extent {
     pub last: u64,
     /// Time of the last record.
     pub last_time: UnixNanos,
-}
-
-/// Outcome of an append that was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AppendFault {
-    /// The log contains another record at this place.
-    Refused,
-    /// Unknown whether the log contains the record.
-    Unknown,
 }
 
 /// Connection to the shared log.

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
+use super::append_fault::AppendFault;
 use super::checkpoints::{BatchEnd, Checkpoints};
 use super::follower::Claimed;
 use super::items::Packer;
 use super::record::{Author, Kind, Position};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
-use super::store::{AppendFault, Store};
+use super::store::Store;
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};

@@ -66,7 +66,10 @@ const ALLOWED: [(&str, &str); 32] = [
     ("admission", "limits market"),
     ("log", "codec limits market protocol topic"),
     ("bus", "clock limits log market metrics protocol topic"),
-    ("cluster", "bus clock codec files log market protocol topic"),
+    (
+        "cluster",
+        "bus clock codec files log market metrics protocol topic",
+    ),
     (
         "source",
         "bus clock files log market metrics printable protocol",
