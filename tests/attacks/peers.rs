@@ -77,12 +77,12 @@ async fn unread_and_slowly_read_responses_are_bounded() -> Result<()> {
             many.join(",")
         );
         let mut held = Vec::new();
-        // Pipelined, so that the socket buffers fill.
+        // Pipelined, and so many that even short refusals fill the socket buffers.
         for _ in 0..20 {
             let mut stream = small(&target).await?;
             let _full = tokio::time::timeout(
                 Duration::from_millis(200),
-                stream.write_all(request.repeat(50).as_bytes()),
+                stream.write_all(request.repeat(1_000).as_bytes()),
             )
             .await;
             held.push(stream);
