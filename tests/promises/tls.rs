@@ -129,16 +129,20 @@ async fn slow_consumers_over_tls_lose_nothing_without_notice() -> Result<()> {
     let mut skipped = stalled(&feed, &tls, "trade:*", OnSlow::Gap).await?;
     let published = feed.metric("tickcast_events_published_total");
     feed.until("more than an outbox holds", |feed| {
-        feed.metric("tickcast_slow_consumers") >= 2.0
+        feed.counted("lag_changes", "degraded") >= 1
+            && feed.metric("tickcast_slow_consumers") >= 2.0
             && feed.metric("tickcast_events_published_total") > published + 40_000.0
     })
     .await?;
-    for client in [&mut conflated, &mut skipped] {
-        let caught_up = |control: &Control| {
-            matches!(control, Control::Lag(lag) if lag.level == LagLevel::Ok).then_some(())
+    // A pause of the machine can make a client late and catch up before its socket is full.
+    for level in [LagLevel::Degraded, LagLevel::Ok] {
+        let reached = |control: &Control| {
+            matches!(control, Control::Lag(lag) if lag.level == level).then_some(())
         };
-        client.control("lag ok", caught_up).await?;
+        conflated.control(level.name(), reached).await?;
     }
+    let is_gap = |control: &Control| matches!(control, Control::Gap(_)).then_some(());
+    skipped.control("a gap", is_gap).await?;
     let entries = conflated.ledger().await?;
     assert!(entries.iter().any(|entry| entry.merged > 0), "{entries:?}");
     assert!(entries.iter().all(|entry| entry.lost == 0), "{entries:?}");
