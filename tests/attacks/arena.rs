@@ -86,6 +86,9 @@ impl Target {
         );
         let mut child = Command::new("sh")
             .args(["-c", &script])
+            // As by default. The first trace of a panic reads the symbols of the program, for a third
+            // of a second.
+            .env_remove("RUST_BACKTRACE")
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(folder.path().join("log"))?)
             .spawn()?;
