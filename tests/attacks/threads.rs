@@ -65,15 +65,15 @@ async fn bodies_are_decoded_by_threads_of_lower_priority_than_the_shards() -> Re
     let http = cpu(&target, "http")?.saturating_sub(http_before);
     eprintln!("shard {shard:?}, http {http:?}");
     ensure!(http > 3 * shard, "shard {shard:?}, http {http:?}");
-    let nice = |name| -> Result<i64> {
-        let of_name = threads(&target, name)?;
-        of_name
-            .iter()
-            .map(|thread| thread.nice)
-            .min()
-            .context("a thread")
-    };
-    let (feed, http) = (nice("shard-")?.max(nice("bus")?), nice("http")?);
-    ensure!(http == feed + NICENESS, "nice values {feed} and {http}");
+    let feed = threads(&target, "shard-0")?.remove(0).nice;
+    for name in ["shard-", "bus", "http"] {
+        let expected = feed + if name == "http" { NICENESS } else { 0 };
+        for Thread { name, nice, .. } in threads(&target, name)? {
+            ensure!(
+                nice == expected,
+                "{name}: nice value {nice}, not {expected}"
+            );
+        }
+    }
     Ok(())
 }
