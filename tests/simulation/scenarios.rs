@@ -11,7 +11,6 @@ use crate::client::account::Lag;
 use crate::rest::Rest;
 use crate::rng::Rng;
 use crate::server::Server;
-use crate::sources::emit;
 use crate::world::World;
 
 /// Reads in the time that a client may be behind.
@@ -124,28 +123,16 @@ impl World {
 
     /// An epoch ends only if it has events.
     fn emit_and_start_over(&mut self, at: usize, rng: &mut Rng) {
-        let now = self.clock.now();
-        let source = &mut self.sources[at];
-        if let Some(server) = &self.server
-            && !source.is_down
-            && !source.is_retired
-        {
+        self.emit_from(at, |source, now| {
             let mut values = source.values(rng, 3, now);
             values.push(Emit::StartOver);
-            emit(&server.emitter, at, values);
-        }
+            values
+        });
     }
 
     fn emit_quote(&mut self, rng: &mut Rng) {
-        let now = self.clock.now();
         let at = rng.below(self.sources.len());
-        let source = &mut self.sources[at];
-        if let Some(server) = &self.server
-            && !source.is_down
-            && !source.is_retired
-        {
-            emit(&server.emitter, at, source.one_quote(rng, now));
-        }
+        self.emit_from(at, |source, now| source.one_quote(rng, now));
     }
 
     /// Quotes are published while clients read at once: events of mode `interval` keep their

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tickcast::bus::Emit;
+use tickcast::market::UnixNanos;
 use tickcast::protocol::SourceState;
 
 use crate::Violation;
@@ -144,15 +145,23 @@ impl World {
     }
 
     fn emit(&mut self, rng: &mut Rng, events: usize) {
-        let now = self.clock.now();
         let at = rng.below(self.sources.len());
+        self.emit_from(at, |source, now| source.values(rng, events, now));
+    }
+
+    /// Emits values of a source, if it runs.
+    pub(crate) fn emit_from(
+        &mut self,
+        at: usize,
+        values: impl FnOnce(&mut Source, UnixNanos) -> Vec<Emit>,
+    ) {
+        let now = self.clock.now();
         let source = &mut self.sources[at];
         if let Some(server) = &self.server
             && !source.is_down
             && !source.is_retired
         {
-            let values = source.values(rng, events, now);
-            emit(&server.emitter, at, values);
+            emit(&server.emitter, at, values(source, now));
         }
     }
 
