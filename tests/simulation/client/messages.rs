@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::account::{Around, Lag, Start};
 use super::answers::events_by_default;
-use super::settings::Kind;
-use super::{Client, End, JITTER_MAX, MILLISECOND, Totals, list, number, text};
+use super::{Client, End, JITTER_MAX, MILLISECOND, Sent, Totals, list, number, text};
 use crate::Violation;
 use crate::net;
 use crate::truth::Truth;
@@ -98,7 +97,11 @@ impl Client {
         self.totals.merged += merged;
         self.totals.delivered += 1;
         let interval = account.settings.interval_ms;
-        self.check_interval(topic, interval, now)
+        let sent = Sent {
+            at: now,
+            closes_bar: event["done"] == true,
+        };
+        self.check_interval(topic, interval, sent)
     }
 
     fn snapshot(&mut self, message: &Value, truth: &mut Truth) -> Result<(), Violation> {
@@ -167,25 +170,26 @@ impl Client {
     }
 
     /// Events of mode `interval` keep their distance, as far as a client can see it that reads at
-    /// once. Closed bars come together with the next one.
+    /// once. A closed bar comes together with the event that follows it, though a source gap may
+    /// stand between them.
     fn check_interval(
         &mut self,
         topic: String,
         interval_ms: Option<u64>,
-        now: u64,
+        sent: Sent,
     ) -> Result<(), Violation> {
         if self.calm_since.is_none() {
             return Ok(());
         }
-        let before = self.event_times.insert(topic.clone(), now);
-        if let (Some(before), Some(interval_ms)) = (before, interval_ms)
-            && now - before + JITTER_MAX < interval_ms * MILLISECOND
-            && !(now == before && Kind::of(&topic) == Kind::Bar)
-        {
-            return Err(Violation::new(format!(
-                "{topic}: an event {} ns after another; the interval is {interval_ms} ms",
-                now - before
-            )));
+        let before = self.last_events.insert(topic.clone(), sent);
+        if let (Some(before), Some(interval_ms)) = (before, interval_ms) {
+            let distance = sent.at - before.at;
+            let is_together = before.closes_bar && distance <= JITTER_MAX;
+            if distance + JITTER_MAX < interval_ms * MILLISECOND && !is_together {
+                return Err(Violation::new(format!(
+                    "{topic}: an event {distance} ns after another; the interval is {interval_ms} ms"
+                )));
+            }
         }
         Ok(())
     }

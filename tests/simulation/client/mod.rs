@@ -28,6 +28,15 @@ const HEARTBEAT_LATE_MAX: u64 = 100 * MILLISECOND;
 /// Time in nanoseconds by which a message may be gathered, and its event read later than another.
 const JITTER_MAX: u64 = 6 * MILLISECOND;
 
+/// Event as its distance from the next one sees it.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    /// Time of receipt.
+    at: u64,
+    /// It is the last one of a bar.
+    closes_bar: bool,
+}
+
 /// Sums over all accounts of a connection.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Totals {
@@ -99,8 +108,8 @@ pub(crate) struct Client {
     pub(crate) messages: u64,
     /// Messages received since the diary has last taken them, if somebody reads it.
     pub(crate) received: Option<Vec<String>>,
-    /// By topic, the time of its latest event since the client is calm.
-    event_times: BTreeMap<String, u64>,
+    /// By topic, its latest event since the client is calm.
+    last_events: BTreeMap<String, Sent>,
 }
 
 impl Client {
@@ -137,7 +146,7 @@ impl Client {
             digest: 0,
             messages: 0,
             received: None,
-            event_times: BTreeMap::new(),
+            last_events: BTreeMap::new(),
         }
     }
 
@@ -185,7 +194,7 @@ impl Client {
     /// Notes that from now on it reads and answers everything at once, or no longer does.
     pub(crate) fn be_calm(&mut self, now: Option<u64>) {
         self.calm_since = now.filter(|_| self.is_open() && !self.is_stalled && !self.is_deaf);
-        self.event_times.clear();
+        self.last_events.clear();
     }
 
     /// Checks that the latest heartbeat of a calm client is not too old.
