@@ -385,6 +385,7 @@ fn replay(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         name: "tape".into(),
         stale_after: Duration::from_secs(3600),
         is_present: true,
+        config: bytes::Bytes::new(),
     };
     let bus = Bus::new(
         clock,
@@ -417,6 +418,7 @@ fn replay(file: &std::path::Path, runtime: &tokio::runtime::Runtime) -> u64 {
         screen: None,
         faults: Vec::new(),
         seed: 1,
+        emits_positions: false,
     };
     runtime.block_on(supervise(task, Box::new(Replay::new(config, None))));
     published.join().expect("the bus ends after its sources");

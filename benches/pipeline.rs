@@ -54,6 +54,7 @@ fn publish(config: &SimConfig, events: Vec<Emit>) -> usize {
         name: "sim".into(),
         stale_after: std::time::Duration::from_secs(3600),
         is_present: true,
+        config: bytes::Bytes::new(),
     };
     let bus = Bus::new(
         clock,

@@ -39,6 +39,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         name: Arc::clone(&source.name),
         stale_after: source.stale_after,
         is_present: true,
+        config: bytes::Bytes::new(),
     };
     let bus = Bus::new(
         clock,
@@ -66,6 +67,7 @@ pub(crate) fn start(config: &Config) -> Result<Generator> {
         screen: None,
         faults: Vec::new(),
         seed: 1,
+        emits_positions: false,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

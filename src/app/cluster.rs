@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{App, StartError, settings_of};
-use crate::bus::Emitter;
+use crate::bus::{Emitter, Leading};
 use crate::clock::Clock;
 use crate::cluster::{
     Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, LogCheckpoint, Role,
@@ -208,7 +208,8 @@ impl App {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
-        let Some(first) = self.bus.lead(Arc::clone(&cluster.pace)).await else {
+        let leading = self.bus.lead(Arc::clone(&cluster.pace)).await;
+        let Some(Leading { first, tails }) = leading else {
             return;
         };
         tracing::info!(term = claimed.author.term, "leading the cluster");
@@ -230,6 +231,7 @@ impl App {
         for demand in self.sources.demand().iter() {
             demand.raise();
         }
+        self.sources.go_on(&self.config.sources, &tails).await;
         self.sources.reload(&self.config.sources).await;
         let settings = settings_of(&self.config, &self.sources);
         self.wait_for(&settings.sources).await;

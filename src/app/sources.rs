@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::bus::{Emit, Emitter, SourceSpec};
+use crate::bus::{Emit, Emitter, SourceSpec, SourceTail};
 use crate::clock::Clock;
 use crate::config::{SourceConfig, SourceDetails};
 use crate::log::{DemandSignal, SourceId};
@@ -46,6 +46,8 @@ pub(super) struct Sources {
     bus: Emitter,
     demand: Vec<Arc<DemandSignal>>,
     runs: Vec<RunningSource>,
+    /// True if other servers must be able to go on with the sources.
+    emit_positions: bool,
 }
 
 /// Description of a source for the bus.
@@ -54,6 +56,7 @@ pub(super) fn spec_of(source: &SourceConfig) -> SourceSpec {
         name: Arc::clone(&source.name),
         stale_after: source.stale_after,
         is_present: !matches!(source.details, SourceDetails::Replay(_)),
+        config: checksum_of(source),
     }
 }
 
@@ -76,6 +79,7 @@ impl Sources {
             bus,
             demand: (0..count).map(|_| Arc::default()).collect(),
             runs: Vec::new(),
+            emit_positions: false,
         }
     }
 
@@ -122,8 +126,9 @@ impl Sources {
     }
 
     /// Takes over the sources of a log that another server has written; they do not run until
-    /// [`Self::reload`] starts or removes them.
+    /// [`Self::go_on`] or [`Self::reload`] starts or removes them.
     pub(super) fn adopt(&mut self, names: &[Arc<str>]) {
+        self.emit_positions = true;
         for name in names {
             self.demand.push(Arc::default());
             self.runs.push(RunningSource {
@@ -135,6 +140,31 @@ impl Sources {
                 status: Arc::new(SourceStatus::new(false, self.metrics.rule_counters(name))),
                 push: None,
             });
+        }
+    }
+
+    /// Lets the sources whose config has not changed go on where the log ends.
+    pub(super) async fn go_on(&mut self, config: &[SourceConfig], tails: &[SourceTail]) {
+        for source in config {
+            let Some(at) = self.index_of(&source.name) else {
+                continue;
+            };
+            let Some(tail) = tails
+                .get(at)
+                .filter(|tail| tail.config == checksum_of(source))
+            else {
+                continue;
+            };
+            // A push source has no position: what was not acknowledged is sent again.
+            let is_push = matches!(source.details, SourceDetails::Push { .. });
+            if tail.position.is_none() && !is_push {
+                continue;
+            }
+            let emitter = self.bus.of(SourceId(at as u16));
+            emitter.emit(&mut vec![Emit::GoOn(spec_of(source))]).await;
+            let position = tail.position.as_ref().map(|position| position.to_vec());
+            self.runs[at] = self.run(at, source.clone(), position);
+            tracing::info!(source = &*source.name, "source goes on where the log ends");
         }
     }
 
@@ -180,6 +210,7 @@ impl Sources {
             screen,
             faults: config.faults.clone(),
             seed: config.seed(),
+            emits_positions: self.emit_positions,
         };
         RunningSource {
             name: Arc::clone(&config.name),

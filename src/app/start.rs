@@ -22,7 +22,7 @@ use super::{App, START_TIMEOUT, StartError, auth, entitlements_of, settings_of};
 use crate::auth::{Gate, Policy};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
-use crate::cluster::{ClusterSettings, ClusterStatus, Role};
+use crate::cluster::{ClusterStatus, Role};
 use crate::config::{ADMIN_CONNECTIONS, Config, Scheme, SourceConfig};
 use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
@@ -80,7 +80,8 @@ impl App {
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }
-        let bus = start_bus(config, clock, &metrics, inherited.restored)?;
+        let status = cluster.as_ref().map(Membership::shared);
+        let bus = start_bus(config, clock, &metrics, inherited.restored, status.as_ref())?;
         let own_sources = sources_at_start(config);
         let emitter = bus.emitter.clone();
         let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter, own_sources.len());
@@ -98,7 +99,7 @@ impl App {
             listener: main_listener(config, feed.as_ref(), endpoint.as_deref())?,
             tls: endpoint,
             http: http.handle().clone(),
-            cluster: cluster.as_ref().map(Membership::shared),
+            cluster: status,
         };
         let server = new_server(config, shards, settings, shared);
         auth::spawn(&server, jobs).map_err(StartError::Thread)?;
@@ -296,6 +297,7 @@ fn start_bus(
     clock: Clock,
     metrics: &Arc<Metrics>,
     restored: RestoredState,
+    cluster: Option<&(Role, Arc<ClusterStatus>)>,
 ) -> Result<RunningBus, StartError> {
     let origin = if restored.origin == 0 {
         rand::random()
@@ -306,13 +308,13 @@ fn start_bus(
         origin,
         generation: 0,
     };
-    let is_publisher = |cluster: &ClusterSettings| cluster.role == Role::Publisher;
-    let uplinks = usize::from(config.cluster.as_ref().is_some_and(is_publisher));
+    let publisher = cluster.filter(|(role, _)| *role == Role::Publisher);
+    let uplinks = usize::from(publisher.is_some());
     let readers = config.shards + config.roles.delays().len() + uplinks;
     let log = Log::new(config.log_bytes, readers);
     let (emitter, queue) = input_queue(config.queue_bytes, clock);
     let specs = sources_at_start(config).iter().map(spec_of).collect();
-    let bus = Bus::new(
+    let mut bus = Bus::new(
         clock,
         Arc::clone(&log),
         Arc::clone(metrics),
@@ -321,6 +323,9 @@ fn start_bus(
         restored,
     )
     .limit_instruments(config.instruments_max);
+    if let Some((_, status)) = publisher {
+        bus = bus.stand_by(status.derive_mismatches());
+    }
     let run = move || {
         let _fatal = crate::fatal::FatalPanic("bus");
         bus.run(queue)

@@ -1,10 +1,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::SourceSpec;
 use super::derive::SessionSoFar;
+use super::{SavedOutput, SourceSpec, SourceTail};
 use crate::clock::Clock;
 use crate::log::{Catalog, Checkpoint, LogItem, Pace, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
@@ -40,6 +41,11 @@ pub enum Emit {
     /// New source, or the same source with a new config: it renumbers its instruments and starts
     /// over. Previous instruments that it does not announce first are closed and removed.
     Begin(SourceSpec),
+    /// Like [`Emit::Begin`], but the source goes on from its last position in the log: its topics
+    /// keep their epochs, and what the log contains already is not published again.
+    GoOn(SourceSpec),
+    /// Position from which the source can go on, before its next event.
+    Position(Bytes),
     /// Removal of the source: its instruments are closed and removed.
     Retire,
     /// State change of the source: live, silent, restarting or ended.
@@ -83,11 +89,31 @@ pub(super) enum Input {
     Emitted(SourceId, Vec<Emit>, UnixNanos),
     /// Items that another server has numbered.
     Followed(Followed),
-    /// Start of leading, within the bound; the answer is the number of the first batch of this
-    /// server.
-    Lead(Arc<Pace>, oneshot::Sender<u64>),
+    /// Start of leading, within the bound.
+    Lead(Arc<Pace>, oneshot::Sender<Leading>),
     Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
+    /// State for another server that goes on as the writer.
+    WriterState(oneshot::Sender<WriterState>),
     Stop,
+}
+
+/// Start of the output of a server that leads a cluster.
+#[derive(Debug)]
+pub struct Leading {
+    /// Number of its first batch in the log of this server.
+    pub first: u64,
+    /// By source: end of its output so far. Empty if this server has not derived the log from its
+    /// start, so that all sources begin anew.
+    pub tails: Vec<SourceTail>,
+}
+
+/// State of a bus that writes the log of a cluster.
+#[derive(Debug, Clone)]
+pub struct WriterState {
+    /// Topics and sources.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Derived state, and the ends of the outputs of the sources.
+    pub output: SavedOutput,
 }
 
 /// Items of a shared log that another server wrote.
@@ -99,6 +125,8 @@ pub(super) struct Followed {
     pub catalog: Arc<Catalog>,
     /// Publication time that no later event may precede, besides those of the events.
     pub tx: UnixNanos,
+    /// State of the writer behind the items, if they describe a checkpoint.
+    pub output: Option<SavedOutput>,
     /// Answer: true if the items were published, false if they contradict the state of a topic.
     pub done: oneshot::Sender<bool>,
 }
@@ -219,25 +247,37 @@ impl Emitter {
         answer.await.ok()
     }
 
+    /// Requests the state with which another server goes on as the writer; `None` once the bus has
+    /// stopped.
+    pub async fn writer_state(&self) -> Option<WriterState> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Input::WriterState(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
     /// Publishes items that another server has numbered; returns false if they contradict the
     /// state of a topic, and `None` once the bus has stopped.
     pub async fn follow(&self, items: Vec<LogItem>, catalog: Arc<Catalog>) -> Option<bool> {
-        self.restore(items, catalog, UnixNanos::default()).await
+        let tx = UnixNanos::default();
+        self.restore(items, catalog, tx, None).await
     }
 
     /// Publishes the items that describe a checkpoint of another server, like
-    /// [`Emitter::follow`]; `tx` is the latest publication time before the checkpoint.
+    /// [`Emitter::follow`]; `tx` is the latest publication time before the checkpoint. Without
+    /// the `output` of the writer, all sources begin anew once this server leads.
     pub async fn restore(
         &self,
         items: Vec<LogItem>,
         catalog: Arc<Catalog>,
         tx: UnixNanos,
+        output: Option<SavedOutput>,
     ) -> Option<bool> {
         let (done, published) = oneshot::channel();
         let followed = Followed {
             items,
             catalog,
             tx,
+            output,
             done,
         };
         self.queue.send(Input::Followed(followed)).await.ok()?;
@@ -245,12 +285,11 @@ impl Emitter {
     }
 
     /// Makes the bus the writer of all topics that it has followed; it waits while `pace` has no
-    /// room. Returns the number of its first batch in the log of this server, or `None` once the
-    /// bus has stopped.
-    pub async fn lead(&self, pace: Arc<Pace>) -> Option<u64> {
-        let (reply, first) = oneshot::channel();
+    /// room. Returns `None` once the bus has stopped.
+    pub async fn lead(&self, pace: Arc<Pace>) -> Option<Leading> {
+        let (reply, leading) = oneshot::channel();
         self.queue.send(Input::Lead(pace, reply)).await.ok()?;
-        first.await.ok()
+        leading.await.ok()
     }
 
     /// Stops the bus once it has published what is queued.

@@ -1,24 +1,22 @@
 //! Following: the bus of a server that reads the log of another one publishes its items
-//! unchanged. A server that has followed can become the writer.
+//! unchanged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::emit::Followed;
-use super::{Bus, SourceSpec};
-use crate::log::{Batch, InstrumentId, LogItem, Pace};
-
-/// Silence after which an instrument is stale until its source states its own value.
-const STALE_AFTER: Duration = Duration::from_secs(60);
+use super::standby::Standby;
+use super::{Bus, SavedOutput};
+use crate::log::{Batch, Catalog, LogItem};
 
 impl Bus {
     /// Publishes items that another server has numbered.
     pub(super) fn follow(&mut self, followed: Followed) {
         self.publish();
         let Followed {
-            items,
+            mut items,
             catalog,
             tx,
+            output,
             done,
         } = followed;
         let is_continuous = items.iter().all(|item| {
@@ -29,6 +27,9 @@ impl Bus {
             continues
         });
         if is_continuous {
+            self.derive_followed(&items, &catalog, output);
+            // Nobody else needs them.
+            items.retain(|item| !matches!(item, LogItem::Input { .. }));
             self.heritage.tx = self.heritage.tx.max(tx);
             for item in &items {
                 if let LogItem::Event(event) = item {
@@ -46,33 +47,25 @@ impl Bus {
         let _stopping = done.send(is_continuous);
     }
 
-    /// Becomes the writer of all topics: from here on sources emit into this bus. Sources of the
-    /// log have no instruments until they begin.
-    pub(super) fn lead(&mut self, pace: Arc<Pace>) {
-        self.publish();
-        // Not earlier than the newest followed event.
-        self.out.tx = self.now();
-        self.pace = Some(pace);
-        if let Some(max) = self.instruments_max {
-            self.out.catalog().limit(max);
+    /// Derives what the writer of these items has derived, if this server may take over.
+    fn derive_followed(
+        &mut self,
+        items: &[LogItem],
+        catalog: &Arc<Catalog>,
+        output: Option<SavedOutput>,
+    ) {
+        let Some(standby) = &mut self.standby else {
+            return;
+        };
+        let is_restored = |item: &LogItem| matches!(item, LogItem::Topics { restored, .. } if !restored.is_empty());
+        if output.is_some() || items.iter().any(is_restored) {
+            let mismatches = standby.mismatches();
+            let restored = output.and_then(|saved| Standby::restored(saved, catalog, mismatches));
+            self.standby = restored.map(Box::new);
+            return;
         }
-        let catalog = Arc::clone(&self.out.catalog);
-        for (at, name) in catalog.sources().iter().enumerate() {
-            let spec = SourceSpec {
-                name: Arc::clone(name),
-                stale_after: STALE_AFTER,
-                is_present: false,
-            };
-            self.meters.begin(&self.metrics, at, &spec);
-            self.derive.add_source();
-            self.instruments.push(Vec::new());
-            self.sources.push(spec);
+        for item in items {
+            standby.follow(item, catalog);
         }
-        let all = (0..catalog.instruments_len() as u32).map(InstrumentId);
-        let removed: Vec<InstrumentId> = all.clone().filter(|id| !catalog.is_there(*id)).collect();
-        for id in all {
-            self.derive.add(id, catalog.instrument(id), STALE_AFTER);
-        }
-        self.derive.remove(&removed);
     }
 }

@@ -13,35 +13,44 @@ mod meters;
 mod ownership;
 mod saved;
 mod sequencer;
+mod source_tail;
+mod standby;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
 pub use derive::SavedTime;
 pub use emit::{
-    EMITTED_MAX, Emit, Emitter, InputQueue, MissedData, MissedKind, QueueFull, input_queue,
+    EMITTED_MAX, Emit, Emitter, InputQueue, Leading, MissedData, MissedKind, QueueFull,
+    WriterState, input_queue,
 };
-pub use saved::{RestoredState, SavedState};
+pub use saved::{RestoredState, SavedOutput, SavedState};
+pub use source_tail::SourceTail;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rust_decimal::Decimal;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::log::{
     Batch, Checkpoint, InstrumentId, Log, LogItem, NotAdded, Pace, SourceCondition, SourceId,
+    SourceInput,
 };
-use crate::market::{Body, Symbol, UnixNanos};
+use crate::market::{Bar, Body, Interval, Quote, Symbol, Trade, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, SourceState};
 use crate::topic::Channel;
-use derive::{Derive, Publish};
+use derive::{Derive, SessionSoFar};
 use emit::Input;
 use meters::{Dropped, Meters};
 use sequencer::Sequencer;
+use source_tail::Repeated;
+use standby::{Standby, is_lost};
 
 /// Maximum number of items published at once, which keeps the turns of the shards short.
 const BATCH_ITEMS_MAX: usize = 2048;
@@ -56,6 +65,8 @@ pub struct SourceSpec {
     /// True if the source emits events in real time, so that lag is meaningful; false for replayed
     /// data.
     pub is_present: bool,
+    /// Checksum of the config, which decides whether another server can go on with the source.
+    pub config: Bytes,
 }
 
 /// State of the bus thread.
@@ -81,6 +92,12 @@ pub struct Bus {
     instruments_max: Option<usize>,
     /// Bound of the batches that the log of a cluster does not contain yet.
     pace: Option<Arc<Pace>>,
+    /// State of a server that follows a log and may become its writer.
+    standby: Option<Box<Standby>>,
+    /// By source of the log that this server writes: end of its output.
+    tails: Vec<SourceTail>,
+    /// By source: events of the log that it emits again, because it goes on from its position.
+    repeated: HashMap<usize, Repeated>,
 }
 
 impl Bus {
@@ -128,6 +145,9 @@ impl Bus {
             expected: Arc::default(),
             instruments_max: None,
             pace: None,
+            standby: None,
+            tails: Vec::new(),
+            repeated: HashMap::new(),
         }
     }
 
@@ -191,11 +211,14 @@ impl Bus {
                 }
                 Input::Followed(followed) => self.follow(followed),
                 Input::Lead(pace, reply) => {
-                    self.lead(pace);
                     // A send error means that the server is stopping.
-                    let _stopping = reply.send(self.log.head());
+                    let _stopping = reply.send(self.lead(pace));
                 }
                 Input::Checkpoint(reply) => self.answer_checkpoint(reply),
+                Input::WriterState(reply) => {
+                    // A send error means that the server no longer leads.
+                    let _fenced = reply.send(self.writer_state());
+                }
                 Input::Stop => {
                     self.publish();
                     return ControlFlow::Break(());
@@ -252,65 +275,32 @@ impl Bus {
 
     fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {
         let at = source.0 as usize;
+        let Some(emit) = self.without_repeated(at, emit) else {
+            return;
+        };
         match emit {
-            Emit::Trade(local, trade) => {
-                let Some(id) = self.own(at, local, 1) else {
-                    return;
-                };
-                let topic = self.out.catalog.instrument(id).topics[Channel::Trade.index()];
-                let Some(topic) = topic else {
-                    return self.meters.drop(at, Dropped::Channel, 1);
-                };
-                if self.derive.on_trade(at, id, &trade, &mut self.out).is_err() {
-                    return self.meters.drop(at, Dropped::Overflow, 1);
-                }
-                self.out.note_scales(id, trade.px.0, trade.qty.0);
-                self.out.publish(topic, Body::Trade(trade));
-            }
-            Emit::Quote(local, quote) => {
-                let Some(id) = self.own(at, local, 1) else {
-                    return;
-                };
-                let topic = self.out.catalog.instrument(id).topics[Channel::Quote.index()];
-                let Some(topic) = topic else {
-                    return self.meters.drop(at, Dropped::Channel, 1);
-                };
-                self.derive.on_quote(id, quote.ts, &mut self.out);
-                for level in [quote.bid, quote.ask].into_iter().flatten() {
-                    let qty = level.qty.map_or(Decimal::ZERO, |qty| qty.0);
-                    self.out.note_scales(id, level.px.0, qty);
-                }
-                self.out.publish(topic, Body::Quote(quote));
-            }
+            Emit::Trade(local, trade) => self.take_trade(at, local, trade),
+            Emit::Quote(local, quote) => self.take_quote(at, local, quote),
             Emit::Missed(local, missed) => self.report_missed(at, local, missed),
-            Emit::Watermark(now) => _ = self.derive.on_mark(at, now, &mut self.out),
+            Emit::Watermark(now) => {
+                self.note(at, || SourceInput::Mark(now));
+                self.derive.on_mark(at, now, &mut self.out);
+            }
             Emit::Instruments(instruments) => self.add_instruments(source, instruments, received),
             Emit::Trading(local, state, ts) => {
                 let Some(id) = self.own(at, local, 1) else {
                     return;
                 };
+                self.note(at, || SourceInput::Trading(id, state, ts));
                 self.derive.on_trading(id, state, ts, &mut self.out);
             }
-            Emit::History(local, interval, bars) => {
-                let Some(id) = self.own(at, local, bars.len()) else {
-                    return;
-                };
-                let channel = Channel::Bar(interval).index();
-                if self.out.catalog.instrument(id).topics[channel].is_none() {
-                    return self.meters.drop(at, Dropped::Channel, bars.len());
-                }
-                self.derive
-                    .on_history(at, id, interval, bars, &mut self.out);
-            }
-            Emit::Session(local, so_far) => {
-                let Some(id) = self.own(at, local, 1) else {
-                    return;
-                };
-                self.derive.on_session(id, so_far, &mut self.out);
-            }
+            Emit::History(local, interval, bars) => self.take_history(at, local, interval, bars),
+            Emit::Session(local, so_far) => self.take_session(at, local, so_far),
             Emit::StartOver => self.start_over(at),
             Emit::Expect(symbols) => self.expected = symbols,
             Emit::Begin(spec) => self.begin(at, spec),
+            Emit::GoOn(spec) => self.go_on(at, spec),
+            Emit::Position(position) => self.note(at, || SourceInput::Position(position)),
             Emit::Retire => self.retire(source, received),
             Emit::State(state) => self.change_source(source, state, received, None),
             Emit::Failed(error) => {
@@ -320,6 +310,65 @@ impl Bus {
         if self.out.items.len() >= BATCH_ITEMS_MAX {
             self.publish();
         }
+    }
+
+    fn take_trade(&mut self, source: usize, local: u32, trade: Trade) {
+        let Some(id) = self.own(source, local, 1) else {
+            return;
+        };
+        let topic = self.out.catalog.instrument(id).topics[Channel::Trade.index()];
+        let Some(topic) = topic else {
+            return self.meters.drop(source, Dropped::Channel, 1);
+        };
+        let derived = self.derive.on_trade(source, id, &trade, &mut self.out);
+        if derived.is_err() {
+            return self.meters.drop(source, Dropped::Overflow, 1);
+        }
+        self.out.note_scales(id, trade.px.0, trade.qty.0);
+        self.publish_of_source(source, id, topic, Body::Trade(trade));
+    }
+
+    fn take_quote(&mut self, source: usize, local: u32, quote: Quote) {
+        let Some(id) = self.own(source, local, 1) else {
+            return;
+        };
+        let topic = self.out.catalog.instrument(id).topics[Channel::Quote.index()];
+        let Some(topic) = topic else {
+            return self.meters.drop(source, Dropped::Channel, 1);
+        };
+        self.derive.on_quote(id, quote.ts, &mut self.out);
+        for level in [quote.bid, quote.ask].into_iter().flatten() {
+            let qty = level.qty.map_or(Decimal::ZERO, |qty| qty.0);
+            self.out.note_scales(id, level.px.0, qty);
+        }
+        self.publish_of_source(source, id, topic, Body::Quote(quote));
+    }
+
+    fn take_history(&mut self, source: usize, local: u32, interval: Interval, bars: Vec<Bar>) {
+        let Some(id) = self.own(source, local, bars.len()) else {
+            return;
+        };
+        let channel = Channel::Bar(interval).index();
+        if self.out.catalog.instrument(id).topics[channel].is_none() {
+            return self.meters.drop(source, Dropped::Channel, bars.len());
+        }
+        self.note(source, || {
+            let (closed, open): (Vec<_>, Vec<_>) = bars.iter().partition(|bar| bar.done);
+            let open = open.first().map(|bar| (*bar).clone());
+            SourceInput::History(id, interval, closed.len() as u32, open)
+        });
+        self.derive
+            .on_history(source, id, interval, bars, &mut self.out);
+    }
+
+    fn take_session(&mut self, source: usize, local: u32, so_far: SessionSoFar) {
+        let Some(id) = self.own(source, local, 1) else {
+            return;
+        };
+        self.note(source, || {
+            SourceInput::Session(id, so_far.bar.clone(), so_far.notional)
+        });
+        self.derive.on_session(id, so_far, &mut self.out);
     }
 
     /// Publishes a source gap on each topic of the instrument that the missed data concerns.
@@ -357,10 +406,7 @@ impl Bus {
                 error,
             },
         });
-        if matches!(
-            state,
-            SourceState::Stale | SourceState::Reconnecting | SourceState::Ended
-        ) {
+        if is_lost(state) {
             self.derive.on_source_lost(at, &mut self.out);
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::meters::Dropped;
 use super::{Bus, SourceSpec};
-use crate::log::{InstrumentId, LogItem, NotAdded, SourceId, TopicId};
+use crate::log::{InstrumentId, LogItem, NotAdded, SourceId, SourceInput, TopicId};
 use crate::market::{Instrument, Symbol, TradingState, UnixNanos};
 use crate::protocol::{Seq, SourceState};
 use crate::topic::Channel;
@@ -36,9 +36,11 @@ impl Bus {
             // Readers must know the name of the source before its first event.
             let none = self.out.catalog.len() as u32;
             self.out.announce(none..none, Vec::new(), Vec::new());
+            self.note_begin(at);
             return;
         }
         self.sources[at] = spec;
+        self.note_begin(at);
         self.instruments[at].clear();
         let had = self.out.catalog.of_source(SourceId(at as u16));
         self.free.extend(&had);
@@ -48,6 +50,10 @@ impl Bus {
 
     fn close(&mut self, instruments: Vec<InstrumentId>, now: UnixNanos) {
         for id in instruments {
+            let source = self.derive.source_of(id);
+            self.note(source, || {
+                SourceInput::Trading(id, TradingState::Closed, now)
+            });
             self.derive
                 .on_trading(id, TradingState::Closed, now, &mut self.out);
             self.free.insert(id);
@@ -222,7 +228,11 @@ impl Bus {
         if let Some(time) = self.heritage.sources.get_mut(source) {
             *time = None;
         }
+        self.note(source, || SourceInput::StartOver);
         let topics: Vec<TopicId> = self.derive.on_start_over(source).collect();
+        if let Some(logged) = &mut self.out.logged {
+            logged.forget(&topics);
+        }
         self.begin_epochs(topics);
         // Instruments that only an earlier config of the source listed stay closed.
         if !self.carried_over.contains_key(&source) {

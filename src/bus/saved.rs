@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::SourceTail;
 use super::derive::{SavedInstrument, SavedTime};
 use crate::log::{Catalog, InstrumentId, NotAdded, RestoredTopic, SavedTopic, TopicId};
 use crate::market::UnixNanos;
@@ -19,6 +22,18 @@ pub struct SavedState {
     /// Topics of earlier runs that no source announced in this run. They are kept so that their
     /// sequence numbers are never reused.
     pub carried_over: Vec<SavedTopic>,
+}
+
+/// State of the bus that writes the log of a cluster, besides that of its topics: another server
+/// derives further events from it, and goes on with the sources.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedOutput {
+    /// Source times, by source number.
+    pub(super) times: Vec<SavedTime>,
+    /// Ends of the outputs, by source number.
+    pub(super) tails: Vec<SourceTail>,
+    /// Instrument states, by instrument number.
+    pub(super) instruments: Vec<SavedInstrument>,
 }
 
 /// State restored at startup, applied to each symbol when its source announces it.

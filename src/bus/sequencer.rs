@@ -9,6 +9,7 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 
 use super::derive::Publish;
+use super::standby::Compared;
 use crate::limits::HistoryLimits;
 use crate::log::{Catalog, Event, InstrumentId, LogItem, Replica, RestoredTopic, TopicId};
 use crate::market::{Body, TradingState, UnixNanos};
@@ -30,10 +31,17 @@ pub(super) struct Sequencer {
     grown: HashMap<InstrumentId, (u32, u32)>,
     /// Status topics of instruments whose prices are stale.
     pub(super) stale: HashSet<TopicId>,
+    /// Derived events that the log contains already, after a takeover.
+    pub(super) logged: Option<Box<Compared>>,
 }
 
 impl Publish for Sequencer {
     fn publish(&mut self, topic: TopicId, body: Body) {
+        if let Some(logged) = &mut self.logged
+            && logged.is_logged(topic, &body)
+        {
+            return;
+        }
         let event = Event {
             topic,
             seq: self.replica.head(topic).next(),
@@ -70,6 +78,7 @@ impl Sequencer {
             published: [0; Channel::COUNT],
             grown: HashMap::new(),
             stale: HashSet::new(),
+            logged: None,
         }
     }
 

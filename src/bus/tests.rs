@@ -59,6 +59,7 @@ async fn publish(
         name: name.into(),
         stale_after: Duration::from_secs(5),
         is_present: false,
+        config: bytes::Bytes::new(),
     };
     let bus = Bus::new(
         clock,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forms::{SourceChange, Topics, value};
 use super::record::{Author, Position, short_sum};
+use crate::bus::SavedOutput;
 use crate::files::decode_saved;
 use crate::log::{
     Catalog, Checkpoint, ForeignFault, InstrumentId, LogItem, RestoredTopic, SavedTopic,
@@ -59,6 +60,9 @@ struct Body {
     removed: Vec<u32>,
     /// States of all topics, in the order of their numbers.
     topics: Vec<SavedTopic>,
+    /// State with which another publisher goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output: Option<SavedOutput>,
 }
 
 /// Checkpoint that was read.
@@ -73,6 +77,8 @@ pub struct LogCheckpoint {
     topics: Vec<(TopicId, Arc<RestoredTopic>)>,
     /// By source: its condition, if it has reported one.
     pub conditions: Vec<Option<SourceCondition>>,
+    /// State with which another publisher goes on.
+    pub output: Option<SavedOutput>,
 }
 
 /// Reason for which bytes are not a checkpoint, or none that can be used.
@@ -109,10 +115,11 @@ fn removed_of(catalog: &Catalog) -> impl Iterator<Item = InstrumentId> {
 /// Bytes of a checkpoint whose body has at most `bytes_max`.
 pub fn encode_checkpoint(
     checkpoint: &Checkpoint,
+    output: Option<&SavedOutput>,
     place: Place,
     bytes_max: usize,
 ) -> Result<Bytes, CheckpointFault> {
-    let body = body_of(checkpoint, place);
+    let body = body_of(checkpoint, output, place);
     if body.len() > bytes_max {
         return Err(CheckpointFault::Size(bytes_max));
     }
@@ -132,7 +139,11 @@ pub fn seal(body: &[u8]) -> Result<Bytes, CheckpointFault> {
 }
 
 /// Serialized state.
-pub(super) fn body_of(checkpoint: &Checkpoint, place: Place) -> Bytes {
+pub(super) fn body_of(
+    checkpoint: &Checkpoint,
+    output: Option<&SavedOutput>,
+    place: Place,
+) -> Bytes {
     let catalog = checkpoint.catalog();
     let instruments = (0..catalog.instruments_len() as u32).map(InstrumentId);
     let states = checkpoint.sources().iter().enumerate();
@@ -153,6 +164,7 @@ pub(super) fn body_of(checkpoint: &Checkpoint, place: Place) -> Bytes {
         catalog: Topics::of(catalog, instruments, 0..catalog.len() as u32),
         removed: removed_of(catalog).map(|id| id.0).collect(),
         topics: checkpoint.save(),
+        output: output.cloned(),
     })
 }
 
@@ -219,6 +231,7 @@ pub fn decode_checkpoint(bytes: &[u8], bytes_max: usize) -> Result<LogCheckpoint
         topics: restored(&body.topics, &catalog, body.origin)?,
         catalog: Arc::new(catalog),
         conditions,
+        output: body.output,
     })
 }
 

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,9 +16,8 @@ use super::checkpoint::{Place, encode_checkpoint};
 use super::record::{Author, Position};
 use super::settings::{CheckpointSettings, ClusterSettings};
 use super::store::{Store, StoreError};
-use crate::bus::Emitter;
+use crate::bus::{Emitter, WriterState};
 use crate::clock::Clock;
-use crate::log::Checkpoint;
 
 /// Position in the shared log behind a batch of this process.
 #[derive(Debug, Clone, Copy)]
@@ -59,16 +57,16 @@ impl Ends {
 }
 
 /// Checkpoint whose last record is in the log.
-type Ready = (Arc<Checkpoint>, Place);
+type Ready = (WriterState, Place);
 
 /// State of the checkpoint that is taken.
 enum Stage {
     /// None is due.
     Waiting,
     /// The bus has been asked for it.
-    Asked(BoxFuture<'static, Option<Arc<Checkpoint>>>),
+    Asked(BoxFuture<'static, Option<WriterState>>),
     /// The log does not contain its last record yet.
-    Taken(Arc<Checkpoint>),
+    Taken(WriterState),
 }
 
 /// Checkpoints of a leading publisher.
@@ -144,17 +142,17 @@ impl Checkpoints {
                 self.clock.sleep_until(self.due).await;
                 self.due = self.clock.now().plus(self.interval);
                 let bus = self.bus.clone();
-                self.stage = Stage::Asked(async move { bus.checkpoint().await }.boxed());
+                self.stage = Stage::Asked(async move { bus.writer_state().await }.boxed());
             }
         }
     }
 
     /// Hands the checkpoint to the writer if the log contains its last batch.
     fn store_taken(&mut self) {
-        let Stage::Taken(checkpoint) = &self.stage else {
+        let Stage::Taken(state) = &self.stage else {
             return;
         };
-        match self.ends.find(checkpoint.next) {
+        match self.ends.find(state.checkpoint.next) {
             Found::Later => return,
             Found::Missed => {}
             Found::Position(position) => {
@@ -163,7 +161,7 @@ impl Checkpoints {
                     position,
                     author: self.author,
                 };
-                let ready = (Arc::clone(checkpoint), place);
+                let ready = (state.clone(), place);
                 if self.writer.try_send(ready).is_err() {
                     tracing::warn!("checkpoint skipped: the last one is still being stored");
                 }
@@ -175,9 +173,9 @@ impl Checkpoints {
 
 /// Stores checkpoints, one after the other.
 async fn write_all(mut ready: mpsc::Receiver<Ready>, store: Store, settings: ClusterSettings) {
-    while let Some((checkpoint, place)) = ready.recv().await {
+    while let Some((state, place)) = ready.recv().await {
         let number = place.position.number;
-        match write(checkpoint, place, &store, &settings).await {
+        match write(state, place, &store, &settings).await {
             Ok(bytes) => tracing::debug!(record = number, bytes, "checkpoint stored"),
             Err(error) => tracing::warn!(record = number, error, "cannot store a checkpoint"),
         }
@@ -186,13 +184,13 @@ async fn write_all(mut ready: mpsc::Receiver<Ready>, store: Store, settings: Clu
 
 /// Stores a checkpoint and deletes old ones; returns its size in bytes.
 async fn write(
-    checkpoint: Arc<Checkpoint>,
+    state: WriterState,
     place: Place,
     store: &Store,
     settings: &ClusterSettings,
 ) -> Result<usize, String> {
     let CheckpointSettings { kept, bytes, .. } = settings.checkpoints;
-    let encode = move || encode_checkpoint(&checkpoint, place, bytes);
+    let encode = move || encode_checkpoint(&state.checkpoint, Some(&state.output), place, bytes);
     let encoded = tokio::task::spawn_blocking(encode).await;
     let encoded = encoded.map_err(|panicked| panicked.to_string())?;
     let encoded = encoded.map_err(|fault| fault.to_string())?;

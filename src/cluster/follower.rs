@@ -121,7 +121,11 @@ impl Follower {
     pub async fn restore(&mut self, checkpoint: LogCheckpoint) -> Result<(), FollowError> {
         let (items, place) = (checkpoint.items(), checkpoint.place);
         let catalog = Arc::clone(&checkpoint.catalog);
-        match self.bus.restore(items, catalog, checkpoint.tx).await {
+        match self
+            .bus
+            .restore(items, catalog, checkpoint.tx, checkpoint.output)
+            .await
+        {
             Some(true) => {}
             Some(false) => return Err(FollowError::Contradiction(place.position.number)),
             None => return Err(FollowError::Stopping),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{Described, SourceChange, Topics, value};
+use super::inputs::{InputFault, input_item, read_input};
 use super::record::BODY_BYTES_MAX;
 use crate::codec::decode_server_message;
 use crate::files::decode_saved;
@@ -199,6 +200,10 @@ impl Bodies {
                 let item = SourceChange::of(*source, condition);
                 self.add("source", value(&item));
             }
+            LogItem::Input { source, input } => {
+                let (name, value) = input_item(*source, input);
+                self.add(name, value);
+            }
         }
     }
 }
@@ -293,7 +298,14 @@ impl Unpacker {
                 items.push(LogItem::Missed { topic, missing });
             }
             "source" => items.push(self.source_change(read("source", value)?)?),
-            _ => self.skipped += 1,
+            other => match read_input(other, value, &self.catalog) {
+                Ok((source, input)) => items.push(LogItem::Input { source, input }),
+                Err(InputFault::Other) => self.skipped += 1,
+                Err(InputFault::Malformed(name)) => return Err(ItemFault::Malformed(name)),
+                Err(InputFault::Unknown(name, fault)) => {
+                    return Err(ItemFault::Catalog(name, fault));
+                }
+            },
         }
         Ok(())
     }

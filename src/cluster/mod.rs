@@ -12,6 +12,7 @@ mod checkpoint;
 mod checkpoints;
 mod follower;
 mod forms;
+mod inputs;
 mod items;
 mod record;
 mod settings;

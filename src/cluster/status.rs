@@ -1,4 +1,5 @@
 use async_nats::Event;
+use prometheus::IntCounter;
 
 use super::append_fault::AppendFault;
 use crate::market::UnixNanos;
@@ -24,6 +25,11 @@ impl ClusterStatus {
     /// True while this server writes the log.
     pub fn is_leading(&self) -> bool {
         self.metrics.leading.get() == 1
+    }
+
+    /// Counter of the events that this server has derived in another way than the leader.
+    pub fn derive_mismatches(&self) -> IntCounter {
+        self.metrics.derive_mismatches.clone()
     }
 
     pub(super) fn set_silent(&self, is_silent: bool) {

@@ -1,6 +1,7 @@
 //! A reader of records alone rebuilds the log of the server that wrote them.
 
 mod checkpoints;
+mod takeover;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -61,6 +62,7 @@ fn begin(name: &str) -> Emit {
         name: name.into(),
         stale_after: Duration::from_secs(5),
         is_present: false,
+        config: bytes::Bytes::new(),
     })
 }
 

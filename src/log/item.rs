@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Event, InstrumentId, RestoredTopic, SourceId, TopicId};
+use super::{Event, InstrumentId, RestoredTopic, SourceId, SourceInput, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceState};
 
@@ -63,5 +63,12 @@ pub enum LogItem {
         source: SourceId,
         /// State of the source from this item on.
         condition: SourceCondition,
+    },
+    /// Input of a source at this position.
+    Input {
+        /// Number of the source.
+        source: SourceId,
+        /// The input.
+        input: SourceInput,
     },
 }

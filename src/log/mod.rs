@@ -18,6 +18,7 @@ mod ring;
 mod saved_topic;
 mod shared_list;
 mod source_gap;
+mod source_input;
 mod topic_state;
 
 pub use batch::{Batch, Encoded};
@@ -34,4 +35,5 @@ pub use replica::{CLOSED_BARS_KEPT, Checkpoint, ENDED_EPOCHS_KEPT, Replica};
 pub use ring::{Log, Next};
 pub use saved_topic::SavedTopic;
 pub use source_gap::{SOURCE_GAPS_KEPT, SourceGap};
+pub use source_input::SourceInput;
 pub use topic_state::RestoredTopic;

@@ -126,7 +126,8 @@ impl Replica {
             | LogItem::Removed(_)
             | LogItem::Returned(_)
             | LogItem::Moved { .. }
-            | LogItem::Source { .. } => true,
+            | LogItem::Source { .. }
+            | LogItem::Input { .. } => true,
         }
     }
 
@@ -182,6 +183,7 @@ impl Replica {
                     .resize(self.sources.len().max(source.0 as usize + 1), None);
                 self.sources[source.0 as usize] = Some(condition.clone());
             }
+            LogItem::Input { .. } => {}
         }
     }
 

@@ -3,7 +3,7 @@ use rust_decimal::Decimal;
 use super::{Price, Qty, UnixNanos};
 
 /// Price level and the quantity resting at it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Level {
     /// Price of the level.
     pub px: Price,
@@ -33,7 +33,7 @@ impl Level {
 }
 
 /// Best bid and offer (L1); a side may be empty, and a source may give no sizes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Quote {
     /// Event time at the source.
     pub ts: UnixNanos,

@@ -72,7 +72,7 @@ impl TradeId {
 }
 
 /// A trade (print).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Trade {
     /// Event time at the source.
     pub ts: UnixNanos,

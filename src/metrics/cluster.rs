@@ -35,6 +35,8 @@ pub struct ClusterMetrics {
     pub holes: IntCounter,
     /// Number of records read from the stream.
     pub fetched: IntCounter,
+    /// Number of events that a standby publisher has derived in another way than the leader.
+    pub derive_mismatches: IntCounter,
     /// 1 while a NATS server is connected.
     pub connected: IntGauge,
     /// Number of connections to NATS servers, after the first one.
@@ -42,15 +44,19 @@ pub struct ClusterMetrics {
 }
 
 impl Metrics {
-    /// Creates the metrics of a server in a cluster.
-    pub fn add_cluster(&self, role: &str) -> ClusterMetrics {
-        let all = &self.catalogue;
-        let roles = all.gauges(
+    fn export_role(&self, role: &str) {
+        let roles = self.catalogue.gauges(
             "tickcast_cluster_role",
             "1 for the role of the server in its cluster.",
             &["role"],
         );
         roles.with_label_values(&[role]).set(1);
+    }
+
+    /// Creates the metrics of a server in a cluster.
+    pub fn add_cluster(&self, role: &str) -> ClusterMetrics {
+        let all = &self.catalogue;
+        self.export_role(role);
         ClusterMetrics {
             leading: all.gauge(
                 "tickcast_cluster_leading",
@@ -102,6 +108,10 @@ impl Metrics {
             fetched: all.counter(
                 "tickcast_cluster_fetched_records_total",
                 "Records read from the stream, at the start and to fill holes.",
+            ),
+            derive_mismatches: all.counter(
+                "tickcast_cluster_derive_mismatches_total",
+                "Tickers, bars and states that a publisher standing by has derived in another way than the leader.",
             ),
             connected: all.gauge(
                 "tickcast_cluster_nats_connected",

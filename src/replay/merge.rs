@@ -47,6 +47,9 @@ impl Replay {
             if out.is_stopping() {
                 return Ok(Ended::Stopped);
             }
+            if out.position_is_due() {
+                emitted.extend(Self::position(streams, names, *progress));
+            }
             while progress.next_mark <= due {
                 if pace.wait(progress.next_mark, emitted, out).await? == Waited::Stopped {
                     return Ok(Ended::Stopped);

@@ -226,13 +226,24 @@ impl Replay {
         out.emit(&mut emitted).await?;
         let ended = ended?;
         // At the end, a server that continues from here has nothing to replay.
-        self.checkpoint = Some(Checkpoint {
+        self.checkpoint = Some(Self::checkpoint(streams, names, progress));
+        Ok(ended)
+    }
+
+    fn checkpoint(streams: &[FileStream], names: &Names, progress: Progress) -> Checkpoint {
+        Checkpoint {
             progress,
             files: streams.iter().map(FileStream::position).collect(),
             names: names.named(),
             announced: names.announced(),
-        });
-        Ok(ended)
+        }
+    }
+
+    /// Position from which another server can go on.
+    fn position(streams: &[FileStream], names: &Names, progress: Progress) -> Option<Emit> {
+        let checkpoint = Self::checkpoint(streams, names, progress);
+        let position = rmp_serde::to_vec(&checkpoint).ok()?;
+        Some(Emit::Position(position.into()))
     }
 }
 

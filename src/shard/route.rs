@@ -35,11 +35,12 @@ impl Shard {
                     }
                     continue;
                 }
+                LogItem::Input { .. } => continue,
                 // Earlier events are assigned by the subscriptions before this change.
                 _ => self.deliver(false),
             }
             match item {
-                LogItem::Event(_) => {}
+                LogItem::Event(_) | LogItem::Input { .. } => {}
                 LogItem::Topics { new, .. } => {
                     self.feed.replica.apply(item, &batch.catalog);
                     let new: Vec<TopicId> = new.clone().map(TopicId).collect();

@@ -15,13 +15,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::bus::{Emit, Emitter};
 use crate::clock::Clock;
 use crate::log::DemandSignal;
-use crate::market::{Instrument, Symbol};
+use crate::market::{Instrument, Symbol, UnixNanos};
 use crate::metrics::Metrics;
 
 use faults::Injector;
@@ -77,12 +78,21 @@ pub struct Output {
     pub status: Arc<SourceStatus>,
     /// True once the source must stop.
     stop: watch::Receiver<bool>,
+    /// Time from which the next position is due; `None` for a server outside of a cluster.
+    position_due: Option<UnixNanos>,
 }
+
+/// Interval of the positions in the log of a cluster.
+const POSITION_EVERY: Duration = Duration::from_secs(1);
 
 impl Output {
     /// Emits events in order; waits while the queue of the bus is full.
     pub async fn emit(&mut self, emitted: &mut Vec<Emit>) -> Result<(), SourceError> {
         self.faults.inject(emitted);
+        if !self.faults.is_settled() {
+            // A source that goes on from here would not emit again what a fault holds back.
+            emitted.retain(|emit| !matches!(emit, Emit::Position(_)));
+        }
         for kind in self.faults.take_begun() {
             self.metrics
                 .injected_faults
@@ -113,6 +123,16 @@ impl Output {
             screen.filter(&mut held);
         }
         self.emitter.emit(&mut held).await;
+    }
+
+    /// True if the source should emit its position, from which another server can go on.
+    pub fn position_is_due(&mut self) -> bool {
+        let now = self.clock.now();
+        let is_due = self.position_due.is_some_and(|due| due <= now);
+        if is_due {
+            self.position_due = Some(now.plus(POSITION_EVERY));
+        }
+        is_due
     }
 
     /// True if the source must stop at a position from which it can resume.

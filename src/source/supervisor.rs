@@ -53,6 +53,8 @@ pub struct SourceTask {
     pub faults: Vec<FaultSpec>,
     /// Seed of the random choices of faults.
     pub seed: u64,
+    /// True if other servers must be able to go on with the source.
+    pub emits_positions: bool,
 }
 
 /// Runs a source until it ends, fails permanently, receives a stop request, or the bus stops.
@@ -71,6 +73,7 @@ pub async fn supervise(task: SourceTask, mut source: Box<dyn Source>) -> Option<
         alive: Arc::clone(&alive),
         status: Arc::clone(&task.status),
         stop: task.stop.clone(),
+        position_due: task.emits_positions.then(UnixNanos::default),
     };
     let watch = watch_silence(&task, &alive);
     tokio::select! {

@@ -1,8 +1,8 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
 mod checkpoints;
-#[expect(dead_code, reason = "the tests of the metrics read them")]
 mod process;
+mod takeover;
 
 use std::collections::HashMap;
 use std::time::Duration;

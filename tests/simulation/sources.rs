@@ -57,6 +57,7 @@ impl Source {
             name: Arc::clone(&self.name),
             stale_after: Duration::from_secs(20),
             is_present: true,
+            config: bytes::Bytes::new(),
         }
     }
 

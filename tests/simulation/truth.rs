@@ -100,7 +100,8 @@ impl TruthReader {
                 | LogItem::Removed(_)
                 | LogItem::Returned(_)
                 | LogItem::Moved { .. }
-                | LogItem::Source { .. } => {}
+                | LogItem::Source { .. }
+                | LogItem::Input { .. } => {}
                 LogItem::Missed { topic, missing } => {
                     truth.miss(&self.names[topic.0 as usize], *missing);
                 }

@@ -116,6 +116,11 @@ impl Derive {
         self.watch(id);
     }
 
+    /// Number of the source of an instrument.
+    pub fn source_of(&self, id: InstrumentId) -> usize {
+        self.states[id.0 as usize].source
+    }
+
     /// Schedules the check for silence of an instrument.
     fn watch(&mut self, id: InstrumentId) {
         let state = &mut self.states[id.0 as usize];
@@ -157,7 +162,7 @@ impl Derive {
     }
 
     /// State to save: the sources' times, and the instruments' states.
-    pub fn save(self, catalog: &Catalog) -> (Vec<SavedTime>, Vec<SavedInstrument>) {
+    pub fn save(&self, catalog: &Catalog) -> (Vec<SavedTime>, Vec<SavedInstrument>) {
         let times = self
             .sources
             .iter()
@@ -166,7 +171,7 @@ impl Derive {
                 next_end: time.bar_ends.next().unwrap_or(UnixNanos(u64::MAX)),
             })
             .collect();
-        let save = |(at, state): (usize, State)| SavedInstrument {
+        let save = |(at, state): (usize, &State)| SavedInstrument {
             symbol: catalog
                 .instrument(InstrumentId(at as u32))
                 .instrument
@@ -174,18 +179,17 @@ impl Derive {
                 .to_string(),
             session: state
                 .session
+                .clone()
                 .map(|Session { day, sum, notional }| (day, sum, notional)),
             bars: state
                 .bars
+                .clone()
                 .map(|bar| bar.map(|OpenBar { bar, end, changed }| (bar, end, changed))),
             ticker_changed: state.ticker_changed,
             trading: state.trading,
             last_seen: state.last_seen,
         };
-        (
-            times,
-            self.states.into_iter().enumerate().map(save).collect(),
-        )
+        (times, self.states.iter().enumerate().map(save).collect())
     }
 
     /// Adds a trade to the ticker and to every bar; may close bars. A trade that would overflow a

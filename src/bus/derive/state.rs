@@ -14,7 +14,7 @@ use crate::topic::Channel;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct OpenBar {
     pub(super) bar: Bar,
     pub(super) end: UnixNanos,

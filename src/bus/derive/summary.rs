@@ -12,7 +12,7 @@ const DIVIDED_DIGITS_MIN: i64 = 6;
 const DIGITS_MAX: i64 = 28;
 
 /// Sums of the current session.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) day: UnixNanos,
     pub(super) sum: Bar,

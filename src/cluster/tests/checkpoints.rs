@@ -57,7 +57,7 @@ impl Follower {
 
     async fn restore(&mut self, checkpoint: LogCheckpoint) {
         let (items, catalog) = (checkpoint.items(), Arc::clone(&checkpoint.catalog));
-        let restored = self.bus.restore(items, catalog, checkpoint.tx).await;
+        let restored = self.bus.restore(items, catalog, checkpoint.tx, None).await;
         assert_eq!(restored, Some(true));
         self.unpacker = Unpacker::behind(checkpoint.catalog);
     }
@@ -135,7 +135,8 @@ async fn a_reader_from_any_checkpoint_has_the_state_of_one_from_the_first_record
         "several epochs have ended"
     );
     for (at, checkpoint) in saved.iter().enumerate() {
-        let bytes = encode_checkpoint(checkpoint, PLACE, BYTES_MAX).expect("a small checkpoint");
+        let bytes =
+            encode_checkpoint(checkpoint, None, PLACE, BYTES_MAX).expect("a small checkpoint");
         let read = decode_checkpoint(&bytes, BYTES_MAX).expect("a checkpoint of this server");
         assert_eq!((read.place, read.tx), (PLACE, checkpoint.tx));
         let mut reader = Follower::start();
@@ -156,7 +157,7 @@ async fn a_reader_from_any_checkpoint_has_the_state_of_one_from_the_first_record
 #[tokio::test]
 async fn a_new_leader_publishes_nothing_before_the_time_of_its_checkpoint() {
     let checkpoint = checkpoint_of(&bodies().await).await;
-    let bytes = encode_checkpoint(&checkpoint, PLACE, BYTES_MAX).expect("a small checkpoint");
+    let bytes = encode_checkpoint(&checkpoint, None, PLACE, BYTES_MAX).expect("a small checkpoint");
     let mut read = decode_checkpoint(&bytes, BYTES_MAX).expect("a checkpoint of this server");
     let later = Clock::start()
         .now()
@@ -171,10 +172,10 @@ async fn a_new_leader_publishes_nothing_before_the_time_of_its_checkpoint() {
 #[tokio::test]
 async fn large_damaged_and_foreign_checkpoints_are_refused() {
     let checkpoint = checkpoint_of(&bodies().await).await;
-    let bytes = encode_checkpoint(&checkpoint, PLACE, BYTES_MAX).expect("a small checkpoint");
+    let bytes = encode_checkpoint(&checkpoint, None, PLACE, BYTES_MAX).expect("a small checkpoint");
     let size = open(&bytes, BYTES_MAX).expect("a checkpoint").len();
     let refused = |bytes: &[u8], max| decode_checkpoint(bytes, max).expect_err("it is refused");
-    let too_large = encode_checkpoint(&checkpoint, PLACE, size - 1);
+    let too_large = encode_checkpoint(&checkpoint, None, PLACE, size - 1);
     assert_eq!(too_large, Err(CheckpointFault::Size(size - 1)));
     assert_eq!(refused(&bytes, size - 1), CheckpointFault::Size(size - 1));
     assert!(decode_checkpoint(&bytes, size).is_ok());
@@ -242,7 +243,8 @@ async fn the_form_of_checkpoints_is_stable() {
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cluster/tests/golden.tcc");
     if std::env::var("TICKCAST_GOLDEN").is_ok_and(|mode| mode == "write") {
         let checkpoint = at_99(checkpoint_of(&bodies().await).await);
-        let bytes = encode_checkpoint(&checkpoint, PLACE, BYTES_MAX).expect("a small checkpoint");
+        let bytes =
+            encode_checkpoint(&checkpoint, None, PLACE, BYTES_MAX).expect("a small checkpoint");
         std::fs::write(&file, bytes).expect("room");
     }
     let golden = std::fs::read(&file).expect("the golden checkpoint");
@@ -254,7 +256,7 @@ async fn the_form_of_checkpoints_is_stable() {
     reader.stop().await;
     let body = open(&golden, BYTES_MAX).expect("a checkpoint of this form");
     assert!(
-        body == body_of(&checkpoint, PLACE),
+        body == body_of(&checkpoint, None, PLACE),
         "the form of checkpoints has changed"
     );
 }

@@ -73,6 +73,11 @@ impl Injector {
         std::mem::take(&mut self.begun)
     }
 
+    /// True if nothing is held back and no dropped event remains to be reported.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.held.is_empty() && self.missed.is_empty()
+    }
+
     /// Emits held events and reports dropped ones, because the source stops.
     pub(crate) fn finish(&mut self) -> Vec<Emit> {
         let mut out = Vec::new();

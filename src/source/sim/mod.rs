@@ -209,6 +209,14 @@ impl Sim {
                 self.place = rmp_serde::to_vec(&market.place(begun)).ok();
                 return Err(SourceError::Stopped);
             }
+            if out.position_is_due() {
+                let position = rmp_serde::to_vec(&market.place(begun));
+                emitted.extend(
+                    position
+                        .ok()
+                        .map(|position| Emit::Position(position.into())),
+                );
+            }
             let now = start.plus(out.clock.now().since(begun));
             if now.since(market.next_due()) > CATCH_UP_MAX {
                 let message =

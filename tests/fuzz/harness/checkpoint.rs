@@ -55,7 +55,7 @@ fn again(read: &LogCheckpoint) -> Vec<u8> {
         replica.apply(&item, &read.catalog);
     }
     let checkpoint = replica.checkpoint(0, read.tx, Arc::clone(&read.catalog));
-    let encoded = encode_checkpoint(&checkpoint, read.place, usize::MAX);
+    let encoded = encode_checkpoint(&checkpoint, read.output.as_ref(), read.place, usize::MAX);
     encoded.expect("a checkpoint of any size").to_vec()
 }
 

@@ -1,0 +1,106 @@
+//! A publisher that stands by goes on where the log ends: clients notice a pause, and nothing else.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use tickcast::market::{Body, TradeId};
+use tickcast::protocol::{Control, ServerMessage};
+
+use super::process::{Cluster, Process, wait_for};
+use super::{DEADLINE, MARKET, Reader};
+use tokio::time::timeout;
+
+/// Trades and epochs of a client from its beginning.
+#[derive(Debug, Default)]
+struct Seen {
+    /// By symbol: id of the newest trade.
+    trades: BTreeMap<String, u64>,
+    /// By topic: its epoch.
+    epochs: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// Reads `count` trades, whose ids must be consecutive within one epoch.
+    async fn read(&mut self, reader: &mut Reader, count: usize) -> Result<()> {
+        let mut left = count;
+        while left > 0 {
+            match reader.next().await? {
+                ServerMessage::Events(events) => {
+                    for event in events {
+                        if let Body::Trade(trade) = &event.body {
+                            self.take(&event.topic.to_string(), &trade.id)?;
+                            left = left.saturating_sub(1);
+                        }
+                    }
+                }
+                ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                    let before = self.epochs.insert(snapshot.topic.clone(), snapshot.epoch);
+                    ensure!(before.is_none(), "{} has begun anew", snapshot.topic);
+                }
+                ServerMessage::Control(Control::Gap(gap)) => ensure!(false, "{gap:?}"),
+                ServerMessage::Control(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, topic: &str, id: &TradeId) -> Result<()> {
+        let TradeId::Number(id) = *id else {
+            anyhow::bail!("a simulation numbers its trades");
+        };
+        if let Some(before) = self.trades.insert(topic.to_owned(), id) {
+            ensure!(id == before + 1, "{topic}: trade {id} behind {before}");
+        }
+        Ok(())
+    }
+}
+
+/// Value of a metric of a server.
+fn metric(server: &Process, name: &str) -> Result<u64> {
+    let text = ureq::get(&format!("http://{}/metrics", server.admin))
+        .call()?
+        .body_mut()
+        .read_to_string()?;
+    let line = text.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    Ok(value.context("no such metric")?.parse()?)
+}
+
+/// Waits until a server has read this many further records, among them positions of the sources.
+fn wait_for_records(server: &Process, count: u64) -> Result<()> {
+    let first = metric(server, "tickcast_cluster_record ")?;
+    wait_for("records", || {
+        let now = metric(server, "tickcast_cluster_record ")?;
+        Ok((now >= first + count).then_some(()))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_standby_goes_on_in_the_same_epoch_and_a_simulation_without_a_hole() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let checkpoints = "interval: 1s";
+    let first = cluster.checkpointing("a", MARKET, checkpoints)?;
+    first.logs("leading the cluster")?;
+    let second = cluster.checkpointing("b", MARKET, checkpoints)?;
+    let gateway = cluster.gateway("one")?;
+    let mut reader = Reader::connect(&gateway).await?;
+    reader.subscribe(None).await?;
+    let mut seen = Seen::default();
+    timeout(DEADLINE, seen.read(&mut reader, 600)).await??;
+    ensure!(metric(&second, "tickcast_cluster_derive_mismatches_total ")? == 0);
+    first.crash()?;
+    second.logs("source goes on where the log ends")?;
+    timeout(DEADLINE, seen.read(&mut reader, 600)).await??;
+    // The next one begins with a checkpoint.
+    let third = cluster.checkpointing("a", MARKET, checkpoints)?;
+    third.logs("starting from a checkpoint")?;
+    wait_for_records(&third, 50)?;
+    ensure!(metric(&third, "tickcast_cluster_derive_mismatches_total ")? == 0);
+    second.crash()?;
+    third.logs("source goes on where the log ends")?;
+    timeout(DEADLINE, seen.read(&mut reader, 600)).await??;
+    ensure!(metric(&third, "tickcast_cluster_derive_mismatches_total ")? == 0);
+    Ok(())
+}
