@@ -69,7 +69,7 @@ impl Membership {
         config: &Config,
         now: UnixNanos,
         metrics: &Metrics,
-    ) -> Result<Option<Self>, StartError> {
+    ) -> Result<Option<Box<Self>>, StartError> {
         let Some(settings) = &config.cluster else {
             return Ok(None);
         };
@@ -88,7 +88,7 @@ impl Membership {
             (None, Role::Publisher) => (rand::random(), None),
             (None, Role::Gateway) => return Err(StartError::EmptyLog),
         };
-        Ok(Some(Self {
+        Ok(Some(Box::new(Self {
             settings: settings.clone(),
             store,
             checkpoint,
@@ -97,13 +97,18 @@ impl Membership {
             pace: Arc::new(Pace::new(settings.buffer, UNSENT_BATCHES_MAX)),
             turn: None,
             task: None,
-        }))
+        })))
     }
 
     /// Reads the log up to its end, and follows it from then on.
     pub(super) async fn follow(&mut self, clock: Clock, bus: &Emitter) -> Result<(), StartError> {
         let (bus, status) = (bus.clone(), Arc::clone(&self.status));
-        let mut follower = Follower::new(self.store.clone(), clock, bus, status, self.origin);
+        let kept = match self.settings.role {
+            Role::Publisher => self.settings.repair,
+            Role::Gateway => 0,
+        };
+        let store = self.store.clone();
+        let mut follower = Follower::new(store, clock, bus, status, self.origin, kept);
         if let Some(checkpoint) = self.checkpoint.take() {
             follower.restore(*checkpoint).await?;
         }
@@ -129,7 +134,7 @@ impl Membership {
     }
 
     /// Appends what the bus publishes from batch `first` on.
-    fn lead(&mut self, parts: UplinkParts, claimed: &Claimed, first: u64) {
+    fn lead(&mut self, parts: UplinkParts, claimed: Claimed, first: u64) {
         let uplink = Uplink::new(parts, &self.settings, claimed, first);
         let (report, turn) = oneshot::channel();
         let run = async move {
@@ -204,7 +209,7 @@ impl App {
     }
 
     /// Becomes the writer of the shared log and starts the sources.
-    pub(super) async fn lead(&mut self, claimed: &Claimed) {
+    pub(super) async fn lead(&mut self, claimed: Claimed) {
         let Some(cluster) = &mut self.cluster else {
             return;
         };
@@ -223,9 +228,10 @@ impl App {
             pace: Arc::clone(&cluster.pace),
             status: Arc::clone(&cluster.status),
         };
+        let catalog = Arc::clone(&claimed.catalog);
         cluster.lead(parts, claimed, first);
         cluster.status.set_leading(cluster.settings.buffer);
-        self.sources.adopt(claimed.catalog.sources());
+        self.sources.adopt(catalog.sources());
         self.sources.prepare(&self.config.sources);
         // Clients are at the gateways, so a publisher does not wait for the first one.
         for demand in self.sources.demand().iter() {

@@ -114,7 +114,7 @@ pub struct App {
     drain: (Duration, Duration),
     state_dir: Option<StateDir>,
     log: Arc<Log>,
-    cluster: Option<Membership>,
+    cluster: Option<Box<Membership>>,
     /// Threads that accept connections and serve HTTP.
     _http: HttpThreads,
 }

@@ -92,7 +92,7 @@ where
             () = watch.changed() => {}
             turn = app.next_turn() => match turn {
                 Turn::Lead(claimed) => {
-                    let leading = Box::pin(app.lead(&claimed));
+                    let leading = Box::pin(app.lead(*claimed));
                     match unless_stopped(leading, &mut stops, RELOAD_TIMEOUT).await {
                         Reload::Done => continue,
                         stopping => break stopping,

@@ -80,7 +80,7 @@ impl App {
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }
-        let status = cluster.as_ref().map(Membership::shared);
+        let status = cluster.as_deref().map(Membership::shared);
         let bus = start_bus(config, clock, &metrics, inherited.restored, status.as_ref())?;
         let own_sources = sources_at_start(config);
         let emitter = bus.emitter.clone();

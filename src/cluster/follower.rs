@@ -11,6 +11,7 @@ use super::append_fault::AppendFault;
 use super::checkpoint::LogCheckpoint;
 use super::items::{ItemFault, Lead, Unpacker, lead_body, read_lead};
 use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault, short_sum};
+use super::repair::{KeptRecords, Repaired, repair};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
 use super::store::{Store, StoreError};
@@ -45,6 +46,11 @@ pub enum FollowError {
         "the shared log begins with record {0}, and no checkpoint leads to it. Lower cluster.checkpoints.interval or raise cluster.log.bytes and cluster.log.age; to begin a new log, stop all servers and delete its stream in NATS"
     )]
     NoStart(u64),
+    /// The log has forgotten a record that this server does not keep.
+    #[error(
+        "the shared log has forgotten record {0}, which this server does not keep; to begin a new log, stop all servers and delete its stream in NATS"
+    )]
+    Forgotten(u64),
     /// The epochs of the log start over.
     #[error("record {0} begins the log anew, with other epochs")]
     Origin(u64),
@@ -75,6 +81,8 @@ pub struct Follower {
     is_silent: bool,
     /// Silence after which the sources are reported as reconnecting; `None`: never.
     stale_after: Option<Duration>,
+    /// Newest records.
+    kept: KeptRecords,
 }
 
 /// End of following: this server may write.
@@ -86,6 +94,8 @@ pub struct Claimed {
     pub position: Position,
     /// Catalog as of this position.
     pub catalog: Arc<Catalog>,
+    /// Newest records of the log.
+    pub kept: KeptRecords,
 }
 
 /// Number of a node.
@@ -94,13 +104,15 @@ fn node_number(name: &str) -> u64 {
 }
 
 impl Follower {
-    /// Creates a reader at the start of the log.
+    /// Creates a reader at the start of the log. It keeps records of at most `kept_max` bytes, with
+    /// which it can repair the log once it may write.
     pub fn new(
         store: Store,
         clock: Clock,
         bus: Emitter,
         status: Arc<ClusterStatus>,
         origin: u64,
+        kept_max: usize,
     ) -> Self {
         Self {
             store,
@@ -114,6 +126,7 @@ impl Follower {
             conditions: Vec::new(),
             is_silent: false,
             stale_after: None,
+            kept: KeptRecords::new(kept_max),
         }
     }
 
@@ -208,12 +221,21 @@ impl Follower {
 
     /// Starts the next term if the log has not moved on; `None` if it has.
     async fn claim(&mut self, node: u64, name: &str) -> Result<Option<Claimed>, FollowError> {
-        let Ok(last) = self.store.last().await else {
-            // Nobody can write while the stream has no leader.
-            self.clock
-                .sleep_until(self.clock.now().plus(RETRY_AFTER))
-                .await;
-            return Ok(None);
+        let last = match self.store.last().await {
+            Ok(last) => Some(last),
+            Err(StoreError::Lost(_)) => None,
+            Err(_) => {
+                // Nobody can write while the stream has no leader.
+                self.pause().await;
+                return Ok(None);
+            }
+        };
+        let last = match last {
+            Some(last) if last >= self.position.number => last,
+            forgotten => {
+                self.repair(forgotten).await?;
+                return Ok(None);
+            }
         };
         if last > self.position.number {
             self.read_up_to(last).await?;
@@ -228,7 +250,7 @@ impl Follower {
             node: name.to_owned(),
         };
         let (bytes, behind) = author.write(Kind::Lead, self.position, &lead_body(&lead));
-        let sent = match self.store.append(bytes, self.position.number).await {
+        let sent = match self.store.append(bytes.clone(), self.position.number).await {
             Ok(pending) => pending.accepted().await,
             Err(fault) => Err(fault),
         };
@@ -245,13 +267,31 @@ impl Follower {
             return Ok(None);
         }
         (self.position, self.author) = (behind, author);
+        self.kept.push(behind, bytes);
         self.status.set_term(author.term);
         self.status.advance(behind.number, self.clock.now());
         Ok(Some(Claimed {
             author,
             position: behind,
             catalog: Arc::clone(self.unpacker.catalog()),
+            kept: std::mem::replace(&mut self.kept, KeptRecords::new(0)),
         }))
+    }
+
+    /// Appends the records again that the log has forgotten.
+    async fn repair(&self, last: Option<u64>) -> Result<(), FollowError> {
+        match repair(&self.store, &self.kept, last).await {
+            Repaired::Records(count) => self.status.count_repaired(count),
+            Repaired::Unknown => self.pause().await,
+            Repaired::Lost(number) => return Err(FollowError::Forgotten(number)),
+            Repaired::Other(number) => return Err(ChainFault::Other(number).into()),
+        }
+        Ok(())
+    }
+
+    async fn pause(&self) {
+        let until = self.clock.now().plus(RETRY_AFTER);
+        self.clock.sleep_until(until).await;
     }
 
     /// Takes a record of the subscription, after those that the subscription has lost.
@@ -325,6 +365,7 @@ impl Follower {
             node: record.node,
         };
         self.position = Position::behind(record);
+        self.kept.push(self.position, record.bytes.clone());
         self.status.advance(number, self.clock.now());
         Ok(())
     }

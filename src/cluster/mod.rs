@@ -15,6 +15,7 @@ mod forms;
 mod inputs;
 mod items;
 mod record;
+mod repair;
 mod settings;
 mod start;
 mod status;
@@ -34,6 +35,7 @@ pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
 pub use record::{
     Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,
 };
+pub use repair::KeptRecords;
 pub use settings::{CheckpointSettings, ClusterSettings, Role};
 pub use start::{Start, find_start};
 pub use status::ClusterStatus;

@@ -53,6 +53,8 @@ pub struct Record {
     pub sum: u64,
     /// Decompressed body.
     pub body: Bytes,
+    /// The whole record, as it is stored.
+    pub bytes: Bytes,
 }
 
 /// Reason for which bytes are not a record.
@@ -216,6 +218,7 @@ impl Record {
             previous,
             sum,
             body,
+            bytes: bytes.clone(),
         })
     }
 }

@@ -59,6 +59,8 @@ pub struct ClusterSettings {
     pub checkpoints: CheckpointSettings,
     /// Maximum memory of batches that NATS has not acknowledged, in bytes.
     pub buffer: usize,
+    /// Maximum memory of the newest records that a publisher keeps to repair the log, in bytes.
+    pub repair: usize,
     /// Maximum number of records sent and not acknowledged.
     pub window: usize,
     /// Silence of the log after which a publisher that stands by takes over.

@@ -39,7 +39,7 @@ impl ClusterStatus {
     /// Marks this server as the writer of the log, which buffers at most this many bytes.
     pub fn set_leading(&self, buffer_max: usize) {
         self.metrics.leading.set(1);
-        self.metrics.buffer_limit.set(as_gauge(buffer_max));
+        self.metrics.appends.buffer_limit.set(as_gauge(buffer_max));
     }
 
     pub(super) fn set_term(&self, term: u64) {
@@ -53,13 +53,13 @@ impl ClusterStatus {
 
     /// Recorder of the latency of appends.
     pub(super) fn append_times(&self) -> LocalHistogram {
-        self.metrics.append_time.local()
+        self.metrics.appends.time.local()
     }
 
     /// Reports what the log does not contain yet.
     pub(super) fn report_unsent(&self, records: usize, bytes: usize) {
-        self.metrics.unacknowledged.set(as_gauge(records));
-        self.metrics.buffered_bytes.set(as_gauge(bytes));
+        self.metrics.appends.unacknowledged.set(as_gauge(records));
+        self.metrics.appends.buffered_bytes.set(as_gauge(bytes));
     }
 
     pub(super) fn count_failed_append(&self, fault: AppendFault) {
@@ -68,7 +68,7 @@ impl ClusterStatus {
             AppendFault::Refused => refused,
             AppendFault::Unknown => unknown,
         };
-        let counter = self.metrics.failed_appends.with_label_values(&[outcome]);
+        let counter = self.metrics.appends.failed.with_label_values(&[outcome]);
         counter.inc();
     }
 
@@ -78,6 +78,10 @@ impl ClusterStatus {
 
     pub(super) fn count_fetched(&self) {
         self.metrics.fetched.inc();
+    }
+
+    pub(super) fn count_repaired(&self, records: usize) {
+        self.metrics.repaired.inc_by(records as u64);
     }
 
     /// Notes a change of the connection to NATS.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{
     Config, DirectGetErrorKind, DiscardPolicy, Republish, State, StorageType, Stream,
@@ -58,6 +59,9 @@ pub enum StoreError {
     /// A request failed or timed out.
     #[error("request to NATS failed: {0}")]
     Request(String),
+    /// The stream does not exist any more.
+    #[error("stream {0} does not exist any more")]
+    Lost(String),
     /// The log no longer contains the record.
     #[error("the log no longer contains record {0}")]
     Gone(u64),
@@ -85,14 +89,14 @@ pub struct Store {
     client: Client,
     jetstream: Context,
     stream: Stream,
-    subject: String,
+    config: Config,
     live: String,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("subject", &self.subject)
+            .field("stream", &self.config.name)
             .finish_non_exhaustive()
     }
 }
@@ -172,7 +176,7 @@ impl Store {
         let name = stream_name(&settings.name);
         let config = stream_config(settings, &subject, &live);
         let opened = if creates {
-            let opened = jetstream.get_or_create_stream(config).await;
+            let opened = jetstream.get_or_create_stream(config.clone()).await;
             opened.map_err(|error| error.to_string())
         } else {
             let opened = jetstream.get_stream(&name).await;
@@ -185,7 +189,7 @@ impl Store {
                 stream: name,
                 error,
             })?,
-            subject,
+            config,
             live,
         })
     }
@@ -244,9 +248,34 @@ impl Store {
 
     /// State of the stream, according to the NATS server that leads it.
     async fn state(&self) -> Result<State, StoreError> {
-        let info = self.stream.get_info().await;
-        let info = info.map_err(|error| StoreError::Request(error.to_string()))?;
-        Ok(info.state)
+        let name = &self.config.name;
+        match self.jetstream.get_stream(name).await {
+            Ok(stream) => Ok(stream.cached_info().state.clone()),
+            Err(error) => Err(match error.kind() {
+                GetStreamErrorKind::JetStream(cause)
+                    if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                {
+                    StoreError::Lost(name.clone())
+                }
+                _ => StoreError::Request(error.to_string()),
+            }),
+        }
+    }
+
+    /// Creates the stream again, with a first record of this number, because it is lost.
+    pub(super) async fn create_again(&self, first: u64) -> Result<(), StoreError> {
+        let name = &self.config.name;
+        tracing::warn!(stream = name, first, "creating the lost stream again");
+        let config = Config {
+            first_sequence: Some(first),
+            ..self.config.clone()
+        };
+        let created = self.jetstream.create_stream(config).await;
+        created.map_err(|error| StoreError::Stream {
+            stream: name.clone(),
+            error: error.to_string(),
+        })?;
+        Ok(())
     }
 
     /// Sends a record, which the log accepts only directly behind record `last`.
@@ -254,7 +283,9 @@ impl Store {
         let message = PublishMessage::build()
             .payload(record)
             .expected_last_sequence(last);
-        let sent = self.jetstream.send_publish(self.subject.clone(), message);
+        let sent = self
+            .jetstream
+            .send_publish(self.config.subjects[0].clone(), message);
         let pending = sent.await.map_err(|_not_sent| AppendFault::Unknown)?;
         Ok(PendingAppend(pending))
     }

@@ -14,9 +14,10 @@ use super::checkpoints::{BatchEnd, Checkpoints};
 use super::follower::Claimed;
 use super::items::Packer;
 use super::record::{Author, Kind, Position};
+use super::repair::{KeptRecords, Repaired, repair};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
-use super::store::Store;
+use super::store::{Store, StoreError};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
@@ -32,6 +33,11 @@ pub enum LeadError {
     /// Another node has appended to the log.
     #[error("another publisher leads the cluster since record {0}")]
     Fenced(u64),
+    /// The log has forgotten a record that this server does not keep any more.
+    #[error(
+        "the shared log has forgotten record {0}, which this server no longer keeps (cluster.repair); to begin a new log, stop all servers and delete its stream in NATS"
+    )]
+    Forgotten(u64),
     /// The log of this process no longer contains a batch that was not sent.
     #[error("a batch was dropped before it was appended to the shared log")]
     Overrun,
@@ -78,6 +84,8 @@ pub struct Uplink {
     next: u64,
     sent: VecDeque<Sent>,
     pending: Pending,
+    /// Newest records that NATS has acknowledged.
+    kept: KeptRecords,
     checkpoints: Checkpoints,
 }
 
@@ -108,7 +116,7 @@ impl Uplink {
     pub fn new(
         parts: UplinkParts,
         settings: &ClusterSettings,
-        claimed: &Claimed,
+        claimed: Claimed,
         first: u64,
     ) -> Self {
         let UplinkParts {
@@ -144,6 +152,7 @@ impl Uplink {
             author: claimed.author,
             position: claimed.position,
             packer: Packer::new(claimed.catalog.sources().len()),
+            kept: claimed.kept,
             next: first,
             sent: VecDeque::new(),
             pending: Pending::new(),
@@ -245,6 +254,7 @@ impl Uplink {
             self.append_times.time(now.since(sent.at));
             self.append_times.hand_over();
             self.status.advance(sent.position.number, now);
+            self.kept.push(sent.position, sent.bytes);
             if let Some(SentBatch { next, footprint }) = sent.batch {
                 self.pace.done(footprint);
                 let position = sent.position;
@@ -279,8 +289,16 @@ impl Uplink {
 
     /// Removes the sent records that the log contains; returns false if NATS does not answer.
     async fn take_accepted(&mut self) -> Result<bool, LeadError> {
-        let Ok(last) = self.store.last().await else {
-            return Ok(false);
+        let last = match self.store.last().await {
+            Ok(last) => Some(last),
+            Err(StoreError::Lost(_)) => None,
+            Err(_) => return Ok(false),
+        };
+        let first = self.sent.front().map(|sent| sent.position.number - 1);
+        let acknowledged = first.unwrap_or(self.position.number);
+        let last = match last {
+            Some(last) if last >= acknowledged => last,
+            forgotten => return self.repair(forgotten).await,
         };
         while let Some(first) = self.sent.front() {
             let Position { number, sum } = first.position;
@@ -297,6 +315,18 @@ impl Uplink {
             return Err(LeadError::Fenced(self.position.number + 1));
         }
         Ok(true)
+    }
+
+    /// Appends the records again that the log has forgotten; returns false, because the log must be
+    /// read again.
+    async fn repair(&mut self, last: Option<u64>) -> Result<bool, LeadError> {
+        match repair(&self.store, &self.kept, last).await {
+            Repaired::Records(count) => self.status.count_repaired(count),
+            Repaired::Unknown => {}
+            Repaired::Lost(number) => return Err(LeadError::Forgotten(number)),
+            Repaired::Other(number) => return Err(LeadError::Fenced(number)),
+        }
+        Ok(false)
     }
 
     async fn send_again(&mut self) -> Result<(), LeadError> {

@@ -30,6 +30,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
             bytes: checkpoints.size("bytes"),
         },
         buffer: section.size("buffer"),
+        repair: section.size("repair"),
         window: section.integer("window") as usize,
         lease: section.duration("lease"),
         tick: section.duration("tick"),
@@ -79,7 +80,7 @@ mod tests {
         format!(
             "sources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]\n\
              cluster: {{role: publisher, name: {t}, node: {t}, nats: {{urls: [{t}], credentials: {t}, tls_ca: {t}}}, \
-             log: {{replicas: {n}, bytes: {q}, age: {d}}}, checkpoints: {{interval: {l}, kept: {n}, bytes: {q}}}, buffer: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
+             log: {{replicas: {n}, bytes: {q}, age: {d}}}, checkpoints: {{interval: {l}, kept: {n}, bytes: {q}}}, buffer: {q}, repair: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
             t = pick("a", "b"),
             n = pick("1", "5"),
             q = pick("16MiB", "32MiB"),

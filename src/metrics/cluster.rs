@@ -8,6 +8,21 @@ use crate::histogram::TIMES;
 /// Outcomes of appends that were not accepted at once.
 pub(crate) const FAILED_APPENDS: [&str; 2] = ["refused", "unknown"];
 
+/// Metrics of the appends to the shared log.
+#[derive(Debug)]
+pub struct AppendMetrics {
+    /// Latency from sending a record to its acknowledgement.
+    pub time: Histogram,
+    /// Records sent and not acknowledged.
+    pub unacknowledged: IntGauge,
+    /// Memory of the batches that the log does not contain yet, in bytes.
+    pub buffered_bytes: IntGauge,
+    /// Limit of the memory of these batches, in bytes.
+    pub buffer_limit: IntGauge,
+    /// Number of appends that were not accepted at once, by outcome in [`FAILED_APPENDS`].
+    pub failed: IntCounterVec,
+}
+
 /// Metrics of a server in a cluster.
 #[derive(Debug)]
 pub struct ClusterMetrics {
@@ -21,22 +36,16 @@ pub struct ClusterMetrics {
     pub record_time: Gauge,
     /// 1 while a gateway receives no records.
     pub silent: IntGauge,
-    /// Latency from sending a record to its acknowledgement.
-    pub append_time: Histogram,
-    /// Records sent and not acknowledged.
-    pub unacknowledged: IntGauge,
-    /// Memory of the batches that the log does not contain yet, in bytes.
-    pub buffered_bytes: IntGauge,
-    /// Limit of the memory of these batches, in bytes.
-    pub buffer_limit: IntGauge,
-    /// Number of appends that were not accepted at once, by outcome in [`FAILED_APPENDS`].
-    pub failed_appends: IntCounterVec,
+    /// Appends of a leading publisher.
+    pub appends: AppendMetrics,
     /// Number of holes in the received records.
     pub holes: IntCounter,
     /// Number of records read from the stream.
     pub fetched: IntCounter,
     /// Number of events that a standby publisher has derived in another way than the leader.
     pub derive_mismatches: IntCounter,
+    /// Number of records appended again because the log had forgotten them.
+    pub repaired: IntCounter,
     /// 1 while a NATS server is connected.
     pub connected: IntGauge,
     /// Number of connections to NATS servers, after the first one.
@@ -51,6 +60,35 @@ impl Metrics {
             &["role"],
         );
         roles.with_label_values(&[role]).set(1);
+    }
+
+    fn append_metrics(&self) -> AppendMetrics {
+        let all = &self.catalogue;
+        AppendMetrics {
+            time: all.histogram(
+                "tickcast_cluster_append_latency_seconds",
+                "Latency of the shared log, from sending a record to its acknowledgement.",
+                TIMES,
+            ),
+            unacknowledged: all.gauge(
+                "tickcast_cluster_unacknowledged_records",
+                "Records sent to the shared log and not acknowledged.",
+            ),
+            buffered_bytes: all.gauge(
+                "tickcast_cluster_buffered_bytes",
+                "Memory of the batches that the shared log does not contain yet.",
+            ),
+            buffer_limit: all.gauge(
+                "tickcast_cluster_buffer_limit_bytes",
+                "Limit of the memory of these batches (`cluster.buffer`).",
+            ),
+            failed: all.counters(
+                "tickcast_cluster_failed_appends_total",
+                "Appends to the shared log that were refused or not answered, by outcome; the publisher then reads what the log contains.",
+                "outcome",
+                FAILED_APPENDS,
+            ),
+        }
     }
 
     /// Creates the metrics of a server in a cluster.
@@ -78,29 +116,7 @@ impl Metrics {
                 "tickcast_cluster_log_silent",
                 "1 while a gateway receives no records and reports its sources as reconnecting.",
             ),
-            append_time: all.histogram(
-                "tickcast_cluster_append_latency_seconds",
-                "Latency of the shared log, from sending a record to its acknowledgement.",
-                TIMES,
-            ),
-            unacknowledged: all.gauge(
-                "tickcast_cluster_unacknowledged_records",
-                "Records sent to the shared log and not acknowledged.",
-            ),
-            buffered_bytes: all.gauge(
-                "tickcast_cluster_buffered_bytes",
-                "Memory of the batches that the shared log does not contain yet.",
-            ),
-            buffer_limit: all.gauge(
-                "tickcast_cluster_buffer_limit_bytes",
-                "Limit of the memory of these batches (`cluster.buffer`).",
-            ),
-            failed_appends: all.counters(
-                "tickcast_cluster_failed_appends_total",
-                "Appends to the shared log that were refused or not answered, by outcome; the publisher then reads what the log contains.",
-                "outcome",
-                FAILED_APPENDS,
-            ),
+            appends: self.append_metrics(),
             holes: all.counter(
                 "tickcast_cluster_holes_total",
                 "Holes in the received records, which the server fills from the stream.",
@@ -112,6 +128,10 @@ impl Metrics {
             derive_mismatches: all.counter(
                 "tickcast_cluster_derive_mismatches_total",
                 "Tickers, bars and states that a publisher standing by has derived in another way than the leader.",
+            ),
+            repaired: all.counter(
+                "tickcast_cluster_repaired_records_total",
+                "Records that the shared log had forgotten and that the server has appended again.",
             ),
             connected: all.gauge(
                 "tickcast_cluster_nats_connected",

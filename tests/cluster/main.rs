@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod process;
+mod repair;
 mod takeover;
 
 use std::collections::HashMap;

@@ -143,6 +143,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// Copies the files of the NATS server, which does not run.
+    pub(crate) fn save_nats_files(&self) -> Result<()> {
+        ensure!(self.nats.is_none(), "NATS is running");
+        copy(&self.nats_files(), &self.saved_files())
+    }
+
+    /// Puts the copied files back: NATS has forgotten what it has stored since. Without a copy, it
+    /// has forgotten everything.
+    pub(crate) fn set_back_nats_files(&self) -> Result<()> {
+        ensure!(self.nats.is_none(), "NATS is running");
+        std::fs::remove_dir_all(self.nats_files())?;
+        if self.saved_files().exists() {
+            copy(&self.saved_files(), &self.nats_files())?;
+        }
+        Ok(())
+    }
+
+    fn nats_files(&self) -> PathBuf {
+        self.folder.path().join("jetstream")
+    }
+
+    fn saved_files(&self) -> PathBuf {
+        self.folder.path().join("saved")
+    }
+
     /// Starts a publisher with these sources.
     pub(crate) fn publisher(&self, node: &str, sources: &str) -> Result<Process> {
         self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))?;
@@ -246,6 +271,12 @@ impl Cluster {
         child.wait()?;
         bail!("{node} ended: {}", std::fs::read_to_string(&log)?)
     }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status()?;
+    ensure!(copied.success(), "cannot copy {}", from.display());
+    Ok(())
 }
 
 fn start_nats(program: &Path, folder: &Path, at: SocketAddr) -> Result<Process> {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 /// Trades and epochs of a client from its beginning.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// By symbol: id of the newest trade.
     trades: BTreeMap<String, u64>,
     /// By topic: its epoch.
@@ -21,7 +21,7 @@ struct Seen {
 
 impl Seen {
     /// Reads `count` trades, whose ids must be consecutive within one epoch.
-    async fn read(&mut self, reader: &mut Reader, count: usize) -> Result<()> {
+    pub(crate) async fn read(&mut self, reader: &mut Reader, count: usize) -> Result<()> {
         let mut left = count;
         while left > 0 {
             match reader.next().await? {
@@ -56,7 +56,7 @@ impl Seen {
 }
 
 /// Value of a metric of a server.
-fn metric(server: &Process, name: &str) -> Result<u64> {
+pub(crate) fn metric(server: &Process, name: &str) -> Result<u64> {
     let text = ureq::get(&format!("http://{}/metrics", server.admin))
         .call()?
         .body_mut()
@@ -67,7 +67,7 @@ fn metric(server: &Process, name: &str) -> Result<u64> {
 }
 
 /// Waits until a server has read this many further records, among them positions of the sources.
-fn wait_for_records(server: &Process, count: u64) -> Result<()> {
+pub(crate) fn wait_for_records(server: &Process, count: u64) -> Result<()> {
     let first = metric(server, "tickcast_cluster_record ")?;
     wait_for("records", || {
         let now = metric(server, "tickcast_cluster_record ")?;

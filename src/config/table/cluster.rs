@@ -83,6 +83,12 @@ pub(super) const CLUSTER: &[Key] = &[
         "Max memory of published batches that NATS has not acknowledged; when full, sim and replay block and pushes get 503. At most bus.log.",
     )),
     fixed(key(
+        "cluster.repair",
+        Kind::Size("1MiB", "4GiB"),
+        "64MiB",
+        "Max memory of the newest records of the log that a publisher keeps, and appends again if NATS has forgotten them.",
+    )),
+    fixed(key(
         "cluster.window",
         Kind::Integer(1, 4096),
         "256",
