@@ -94,6 +94,8 @@ pub(super) enum Input {
     Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
     /// State for another server that goes on as the writer.
     WriterState(oneshot::Sender<WriterState>),
+    /// Publication of everything before; the answer is the number of the batch behind it.
+    Position(oneshot::Sender<u64>),
     Stop,
 }
 
@@ -253,6 +255,14 @@ impl Emitter {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Input::WriterState(reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Number of the batch behind everything that was emitted before, once it is published; `None`
+    /// once the bus has stopped.
+    pub async fn position(&self) -> Option<u64> {
+        let (reply, behind) = oneshot::channel();
+        self.queue.send(Input::Position(reply)).await.ok()?;
+        behind.await.ok()
     }
 
     /// Publishes items that another server has numbered; returns false if they contradict the

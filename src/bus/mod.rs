@@ -219,6 +219,11 @@ impl Bus {
                     // A send error means that the server no longer leads.
                     let _fenced = reply.send(self.writer_state());
                 }
+                Input::Position(reply) => {
+                    self.publish();
+                    // A send error means that nobody waits any more.
+                    let _nobody = reply.send(self.log.head());
+                }
                 Input::Stop => {
                     self.publish();
                     return ControlFlow::Break(());

@@ -2,6 +2,7 @@ use async_nats::Event;
 use prometheus::IntCounter;
 
 use super::append_fault::AppendFault;
+use super::commits::{CommitWriter, Commits, Leadership};
 use crate::market::UnixNanos;
 use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 
@@ -9,12 +10,26 @@ use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 #[derive(Debug)]
 pub struct ClusterStatus {
     metrics: ClusterMetrics,
+    commits: Commits,
 }
 
 impl ClusterStatus {
     /// State of a server that has neither read nor written a record.
-    pub const fn new(metrics: ClusterMetrics) -> Self {
-        Self { metrics }
+    pub fn new(metrics: ClusterMetrics) -> Self {
+        Self {
+            metrics,
+            commits: Commits::default(),
+        }
+    }
+
+    /// Begins a term of this server, whose first batch has this number.
+    pub(super) fn begin_term(&self, term: u64, first: u64) -> CommitWriter {
+        self.commits.begin(term, first)
+    }
+
+    /// Term of this server; `None` unless it writes the log.
+    pub fn leadership(&self) -> Option<Leadership> {
+        self.commits.leadership()
     }
 
     /// True while a gateway receives no records.

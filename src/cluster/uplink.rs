@@ -11,6 +11,7 @@ use futures_util::stream::FuturesOrdered;
 
 use super::append_fault::AppendFault;
 use super::checkpoints::{BatchEnd, Checkpoints};
+use super::commits::CommitWriter;
 use super::follower::Claimed;
 use super::items::Packer;
 use super::record::{Author, Kind, Position};
@@ -87,6 +88,7 @@ pub struct Uplink {
     /// Newest records that NATS has acknowledged.
     kept: KeptRecords,
     checkpoints: Checkpoints,
+    commits: CommitWriter,
 }
 
 /// Parts of the server that an uplink uses.
@@ -146,6 +148,7 @@ impl Uplink {
             reader,
             pace,
             append_times: status.append_times(),
+            commits: status.begin_term(claimed.author.term, first),
             status,
             window: settings.window,
             tick: settings.tick,
@@ -257,6 +260,7 @@ impl Uplink {
             self.kept.push(sent.position, sent.bytes);
             if let Some(SentBatch { next, footprint }) = sent.batch {
                 self.pace.done(footprint);
+                self.commits.accept(next);
                 let position = sent.position;
                 self.checkpoints.accept(BatchEnd { next, position });
             }

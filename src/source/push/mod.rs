@@ -180,6 +180,12 @@ impl PushInlet {
         *self.order.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Number of the batch of the bus behind all events published before; `None` once the bus has
+    /// stopped.
+    pub async fn position(&self) -> Option<u64> {
+        self.emitter.position().await
+    }
+
     /// True if an event's symbol belongs to this source.
     pub fn knows(&self, event: &PublishedEvent<'_>) -> bool {
         matches!(&event.sym, Some(Field::Text(text)) if self.numbers.contains_key(&**text))
