@@ -2,6 +2,7 @@
 //! it takes over, and then appends what its bus publishes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::log::Pace;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::server::{ClusterPart, accept_publishes};
 
 /// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
 const UNSENT_BATCHES_MAX: usize = 8192;
@@ -146,8 +148,13 @@ impl Membership {
     }
 
     /// Part and state, for the server.
-    pub(super) fn shared(&self) -> (Role, Arc<ClusterStatus>) {
-        (self.settings.role, Arc::clone(&self.status))
+    pub(super) fn shared(&self) -> ClusterPart {
+        ClusterPart {
+            role: self.settings.role,
+            status: Arc::clone(&self.status),
+            link: self.store.push_link(&self.settings),
+            takes_publishes: AtomicBool::new(false),
+        }
     }
 
     /// Waits for the next change of the part of this server.
@@ -242,5 +249,6 @@ impl App {
         let settings = settings_of(&self.config, &self.sources);
         self.wait_for(&settings.sources).await;
         self.server.settings.store(Arc::new(settings));
+        accept_publishes(&self.server).await;
     }
 }

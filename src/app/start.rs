@@ -22,14 +22,14 @@ use super::{App, START_TIMEOUT, StartError, auth, entitlements_of, settings_of};
 use crate::auth::{Gate, Policy};
 use crate::bus::{Bus, Emitter, RestoredState, SavedState, input_queue};
 use crate::clock::Clock;
-use crate::cluster::{ClusterStatus, Role};
-use crate::config::{ADMIN_CONNECTIONS, Config, Scheme, SourceConfig};
+use crate::cluster::Role;
+use crate::config::{ADMIN_CONNECTIONS, Config, PUBLISH_WAITS, Scheme, SourceConfig};
 use crate::log::{DemandSignal, Log};
 use crate::metrics::Metrics;
 use crate::protocol::Epoch;
 use crate::server::{
-    ClientRates, Listener, MemoryPressure, RequestRate, Server, Settings, TlsEndpoint, accept_loop,
-    admin_loop, bind,
+    ClientRates, ClusterPart, Listener, MemoryPressure, RequestRate, Server, Settings, TlsEndpoint,
+    accept_loop, admin_loop, bind,
 };
 use crate::shard::{ShardConfig, ShardHandle};
 use crate::source::SourceStatus;
@@ -80,8 +80,8 @@ impl App {
         if let Some(cluster) = &cluster {
             inherited.restored.origin = cluster.origin;
         }
-        let status = cluster.as_deref().map(Membership::shared);
-        let bus = start_bus(config, clock, &metrics, inherited.restored, status.as_ref())?;
+        let part = cluster.as_deref().map(Membership::shared);
+        let bus = start_bus(config, clock, &metrics, inherited.restored, part.as_ref())?;
         let own_sources = sources_at_start(config);
         let emitter = bus.emitter.clone();
         let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter, own_sources.len());
@@ -99,7 +99,7 @@ impl App {
             listener: main_listener(config, feed.as_ref(), endpoint.as_deref())?,
             tls: endpoint,
             http: http.handle().clone(),
-            cluster: status,
+            cluster: part,
         };
         let server = new_server(config, shards, settings, shared);
         auth::spawn(&server, jobs).map_err(StartError::Thread)?;
@@ -209,7 +209,7 @@ struct Shared {
     listener: Listener,
     tls: Option<Arc<TlsEndpoint>>,
     http: Handle,
-    cluster: Option<(Role, Arc<ClusterStatus>)>,
+    cluster: Option<ClusterPart>,
 }
 
 /// State of a server whose sources are starting.
@@ -234,6 +234,7 @@ fn new_server(
         metrics,
         settings: ArcSwap::from_pointee(settings),
         publish_permits: Semaphore::new(crate::config::PUBLISHES_AT_ONCE),
+        publish_waits: Arc::new(Semaphore::new(PUBLISH_WAITS)),
         body_bytes: Arc::default(),
         http_requests: config.http_requests,
         http_permits: Arc::new(Semaphore::new(config.http_requests)),
@@ -297,7 +298,7 @@ fn start_bus(
     clock: Clock,
     metrics: &Arc<Metrics>,
     restored: RestoredState,
-    cluster: Option<&(Role, Arc<ClusterStatus>)>,
+    cluster: Option<&ClusterPart>,
 ) -> Result<RunningBus, StartError> {
     let origin = if restored.origin == 0 {
         rand::random()
@@ -308,7 +309,7 @@ fn start_bus(
         origin,
         generation: 0,
     };
-    let publisher = cluster.filter(|(role, _)| *role == Role::Publisher);
+    let publisher = cluster.filter(|cluster| cluster.role == Role::Publisher);
     let uplinks = usize::from(publisher.is_some());
     let readers = config.shards + config.roles.delays().len() + uplinks;
     let log = Log::new(config.log_bytes, readers);
@@ -323,8 +324,8 @@ fn start_bus(
         restored,
     )
     .limit_instruments(config.instruments_max);
-    if let Some((_, status)) = publisher {
-        bus = bus.stand_by(status.derive_mismatches());
+    if let Some(cluster) = publisher {
+        bus = bus.stand_by(cluster.status.derive_mismatches());
     }
     let run = move || {
         let _fatal = crate::fatal::FatalPanic("bus");

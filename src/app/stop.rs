@@ -42,6 +42,7 @@ impl App {
         let bus_state = tokio::task::spawn_blocking(move || bus_thread.join()).await;
         if let Some(mut cluster) = cluster {
             cluster.stop().await;
+            self.server.finish_publishes().await;
         }
         if let Some(admin) = self.admin_task {
             admin.abort();

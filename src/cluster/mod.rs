@@ -15,6 +15,7 @@ mod follower;
 mod forms;
 mod inputs;
 mod items;
+mod push;
 mod record;
 mod repair;
 mod settings;
@@ -34,6 +35,7 @@ pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, e
 pub use commits::Leadership;
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
+pub use push::{ForwardError, PushAnswer, PushHead, PushLink, PushRequest, PushRequests};
 pub use record::{
     Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,
 };

@@ -69,4 +69,6 @@ pub struct ClusterSettings {
     pub tick: Duration,
     /// Silence of the log after which a gateway reports its sources as reconnecting.
     pub stale_after: Duration,
+    /// Maximum time from a published event to the confirmation of the log.
+    pub publish_timeout: Duration,
 }

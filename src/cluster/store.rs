@@ -17,6 +17,7 @@ use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use bytes::Bytes;
 
 use super::append_fault::AppendFault;
+use super::push::PushLink;
 use super::record::{Record, RecordFault};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
@@ -192,6 +193,11 @@ impl Store {
             config,
             live,
         })
+    }
+
+    /// Way of publish requests to the leader.
+    pub fn push_link(&self, settings: &ClusterSettings) -> PushLink {
+        PushLink::new(self.client.clone(), settings)
     }
 
     /// Streams of the connection.

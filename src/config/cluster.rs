@@ -35,6 +35,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<ClusterSettings> {
         lease: section.duration("lease"),
         tick: section.duration("tick"),
         stale_after: section.duration("stale_after"),
+        publish_timeout: section.duration("publish_timeout"),
     };
     for section in [&nats, &log, &checkpoints] {
         section.finish();
@@ -80,7 +81,7 @@ mod tests {
         format!(
             "sources: [{{name: s, kind: push, open: true, instruments: [{{symbol: A}}]}}]\n\
              cluster: {{role: publisher, name: {t}, node: {t}, nats: {{urls: [{t}], credentials: {t}, tls_ca: {t}}}, \
-             log: {{replicas: {n}, bytes: {q}, age: {d}}}, checkpoints: {{interval: {l}, kept: {n}, bytes: {q}}}, buffer: {q}, repair: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}}}\n",
+             log: {{replicas: {n}, bytes: {q}, age: {d}}}, checkpoints: {{interval: {l}, kept: {n}, bytes: {q}}}, buffer: {q}, repair: {q}, window: {n}, lease: {l}, tick: {ms}, stale_after: {l}, publish_timeout: {l}}}\n",
             t = pick("a", "b"),
             n = pick("1", "5"),
             q = pick("16MiB", "32MiB"),

@@ -16,6 +16,10 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Number of maximum-size publish bodies that may be in memory at once.
 pub const PUBLISH_BODIES: usize = 8;
+/// Maximum number of publish requests that wait for the shared log of a cluster, or for its leader.
+pub const PUBLISH_WAITS: usize = 256;
+/// Maximum size of the report of such a request, in bytes.
+pub const PUBLISH_REPORT_BYTES: usize = 256 << 10;
 /// Memory of the rates of clients without a connection, by address and by name, in bytes.
 const ADDRESSES_BYTES: usize = crate::admission::IDLE_MAX * (128 + 32);
 /// Memory of a connection's TLS in bytes: ciphertext to be sent, a record before and after its
@@ -31,6 +35,19 @@ pub const CLIENT_BYTES: usize = 4 << 10;
 const SUBSCRIPTION_BYTES: usize = 512;
 /// Memory of one event in a history, in bytes.
 const EVENT_BYTES: usize = size_of::<crate::log::Event>();
+
+/// Mebibytes, rounded up.
+const fn mib(bytes: usize) -> usize {
+    bytes.div_ceil(1 << 20)
+}
+
+/// Further summand of the formula as text, if it is not zero.
+fn summand(bytes: usize, name: &str) -> String {
+    match mib(bytes) {
+        0 => String::new(),
+        mib => format!(" + {mib} MiB {name}"),
+    }
+}
 
 impl Config {
     /// Maximum memory of clients, queues and histories, in bytes, and the formula as text.
@@ -59,8 +76,7 @@ impl Config {
             0
         };
         let responses = (self.http_requests + ADMIN_CONNECTIONS) * RESPONSE_BYTES;
-        // The buffer of a body doubles as it grows.
-        let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
+        let (bodies, waiting) = self.publish_bytes();
         let publishing = PUBLISHES_AT_ONCE * self.publish_cost();
         // One Argon2 hash at a time.
         let hashing = match self.auth.scheme {
@@ -77,14 +93,12 @@ impl Config {
             + responses
             + bodies
             + publishing
+            + waiting
             + hashing;
-        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-        let encrypted = match mib(tls) {
-            0 => String::new(),
-            mib => format!(" + {mib} MiB TLS"),
-        };
+        let encrypted = summand(tls, "TLS");
+        let waiting = summand(waiting, "waiting publish requests");
         let text = format!(
-            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} MiB delay lines + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests) + {} MiB hashing of keys = {} MiB at most",
+            "{} connections x {} KiB (outbox + control + 3 frames + 2 messages + topics x 512 B + 4 KiB) + {} MiB queue + {} MiB log + {} MiB delay lines + {} shards x {} MiB history + {} x {} MiB bars{encrypted} + HTTP ({} MiB sockets + {} MiB responses + {} MiB publish bodies + {} x {} MiB publish requests{waiting}) + {} MiB hashing of keys = {} MiB at most",
             self.connections_max,
             a_client >> 10,
             mib(self.queue_bytes),
@@ -103,6 +117,18 @@ impl Config {
             mib(total),
         );
         (total as u64, text)
+    }
+
+    /// Maximum memory of publish bodies, and of publish requests that wait for a cluster, in bytes.
+    const fn publish_bytes(&self) -> (usize, usize) {
+        // The buffer of a body doubles as it grows.
+        let bodies = PUBLISH_BODIES * 2 * self.publish_bytes_max;
+        if self.cluster.is_none() {
+            return (bodies, 0);
+        }
+        // A message between servers contains a copy.
+        let messages = PUBLISH_BODIES * self.publish_bytes_max;
+        (bodies, messages + PUBLISH_WAITS * PUBLISH_REPORT_BYTES)
     }
 
     /// Maximum memory of a socket in a handshake or serving HTTP, in bytes: a request head and a

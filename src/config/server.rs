@@ -136,7 +136,11 @@ pub(super) fn read(root: &Section<'_>) -> Config {
         values: Values::new(),
     };
     check(&config, root, &sections);
-    roles::check_sources(root, &config.roles, &config.push_sources());
+    // The sources of a gateway's roles are at the publishers.
+    let is_gateway = |cluster: &ClusterSettings| cluster.role == Role::Gateway;
+    if !config.cluster.as_ref().is_some_and(is_gateway) {
+        roles::check_sources(root, &config.roles, &config.push_sources());
+    }
     sections.finish();
     config
 }

@@ -141,6 +141,23 @@ impl Caller {
         })
     }
 
+    /// Client of another server of the cluster, which has identified it.
+    pub(super) fn forwarded(address: IpAddr, is_local: bool) -> Self {
+        let host = Authority {
+            host: String::new(),
+            port: None,
+        };
+        Self {
+            own: WebOrigin::new(Scheme::Http, host),
+            is_local,
+            peer: address,
+            address,
+            listens_on_loopback: false,
+            principal: Principal::nobody(),
+            credentials: Credentials::NotNeeded,
+        }
+    }
+
     /// True for a program on this machine that reached a listener of loopback.
     pub(super) const fn is_local_on_loopback(&self) -> bool {
         self.is_local && self.listens_on_loopback

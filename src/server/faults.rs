@@ -152,7 +152,8 @@ async fn inject(server: &Server, request: Request<Incoming>) -> HttpResponse {
             "unsupported Content-Type: expected application/json",
         );
     }
-    let body = match incoming::read(server, request.into_body()).await {
+    let limit = incoming::BodyLimit::of_config(server);
+    let body = match incoming::read(server, request.into_body(), limit).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };

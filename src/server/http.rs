@@ -18,10 +18,14 @@ use super::caller::{Caller, Listener};
 use super::cors::{preflight, share};
 use super::identity::{admit_operator, authenticate, require};
 use super::outgoing::Outgoing;
-use super::response::{HttpResponse, JSON, busy, not_allowed, refusal, stopping, text, with_type};
+use super::response::{
+    HttpResponse, JSON, busy, not_allowed, refusal, scarce, stopping, text, with_type,
+};
 use super::snapshot_query::SnapshotQuery;
 use super::upgrade::Granted;
-use super::{Audience, Server, TlsEndpoint, admin, admit, faults, page, publish, ticket, upgrade};
+use super::{
+    Audience, Server, TlsEndpoint, admin, admit, faults, page, publish_route, ticket, upgrade,
+};
 use crate::access::{InstrumentList, Principal};
 use crate::codec::encode_control;
 use crate::metrics::Refused;
@@ -173,7 +177,7 @@ async fn route(
         return if server.is_memory_scarce() {
             scarce()
         } else if request.method() == Method::POST {
-            publish::respond(&server, caller, request).await
+            publish_route::respond(&server, caller, request).await
         } else {
             not_allowed("POST")
         };
@@ -280,11 +284,6 @@ fn serves_metrics(server: &Server, caller: &Caller) -> bool {
         caller.is_local
     };
     may_read && server.settings.load().metrics_on_feed
-}
-
-/// Response while memory is scarce.
-fn scarce() -> HttpResponse {
-    busy("the server is short of memory (limits.memory); retry later")
 }
 
 /// Acquires a permit for a generated response: limited in concurrency and in rate.

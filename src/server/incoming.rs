@@ -49,6 +49,71 @@ impl Drop for BodyBytes {
     }
 }
 
+/// Max size of a body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit {
+    pub(super) bytes: usize,
+    /// Setting that limits it.
+    pub(super) key: &'static str,
+}
+
+impl BodyLimit {
+    /// Limit of the config.
+    pub(super) fn of_config(server: &Server) -> Self {
+        Self {
+            bytes: server.settings.load().publish_bytes_max,
+            key: "limits.publish",
+        }
+    }
+
+    /// The lower one of two limits.
+    pub(super) const fn lower(self, other: Self) -> Self {
+        if other.bytes < self.bytes {
+            other
+        } else {
+            self
+        }
+    }
+
+    fn exceeded(self) -> HttpResponse {
+        let Self { bytes, key } = self;
+        let message = format!("body too large: expected at most {bytes} bytes ({key})");
+        refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    }
+}
+
+/// An empty body, which counts as it grows.
+fn empty(server: &Server) -> BodyBytes {
+    BodyBytes {
+        bytes: Vec::new(),
+        all: Arc::clone(&server.body_bytes),
+    }
+}
+
+/// Appends bytes to a body, unless all bodies together become too large.
+fn append(server: &Server, body: &mut BodyBytes, more: &[u8]) -> Result<(), HttpResponse> {
+    let bytes_max = server.settings.load().publish_bytes_max;
+    if body.add(more, PUBLISH_BODIES * bytes_max) {
+        return Ok(());
+    }
+    server.metrics.count_refused(Refused::Busy);
+    Err(busy("too many concurrent publish requests"))
+}
+
+/// Takes a body that has arrived.
+pub(super) fn take(
+    server: &Server,
+    bytes: &[u8],
+    limit: BodyLimit,
+) -> Result<BodyBytes, HttpResponse> {
+    if bytes.len() > limit.bytes {
+        return Err(limit.exceeded());
+    }
+    let mut body = empty(server);
+    append(server, &mut body, bytes)?;
+    Ok(body)
+}
+
 /// Time limit, from its start, for a body of which `bytes` have arrived.
 fn time_for(bytes: usize) -> Duration {
     let earned = Duration::from_secs(bytes as u64) / BYTES_PER_SECOND_MIN;
@@ -56,20 +121,15 @@ fn time_for(bytes: usize) -> Duration {
 }
 
 /// Reads a complete body.
-pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<BodyBytes, HttpResponse> {
-    let bytes_max = server.settings.load().publish_bytes_max;
-    let too_large = || {
-        let message =
-            format!("body too large: expected at most {bytes_max} bytes (limits.publish)");
-        refusal(StatusCode::PAYLOAD_TOO_LARGE, &message)
-    };
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_large());
+pub(super) async fn read(
+    server: &Server,
+    mut body: Incoming,
+    limit: BodyLimit,
+) -> Result<BodyBytes, HttpResponse> {
+    if body.size_hint().lower() > limit.bytes as u64 {
+        return Err(limit.exceeded());
     }
-    let mut held = BodyBytes {
-        bytes: Vec::new(),
-        all: Arc::clone(&server.body_bytes),
-    };
+    let mut held = empty(server);
     let begun = server.clock.now();
     loop {
         let end = begun.plus(time_for(held.bytes.len()));
@@ -88,13 +148,10 @@ pub(super) async fn read(server: &Server, mut body: Incoming) -> Result<BodyByte
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if held.bytes.len() + data.len() > bytes_max {
-            return Err(too_large());
+        if held.bytes.len() + data.len() > limit.bytes {
+            return Err(limit.exceeded());
         }
-        if !held.add(&data, PUBLISH_BODIES * bytes_max) {
-            server.metrics.count_refused(Refused::Busy);
-            return Err(busy("too many concurrent publish requests"));
-        }
+        append(server, &mut held, &data)?;
     }
 }
 

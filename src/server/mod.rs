@@ -8,6 +8,7 @@ mod admin;
 mod admit;
 mod caller;
 mod client_rates;
+mod commit_wait;
 mod cors;
 #[cfg(feature = "internals")]
 pub mod doors;
@@ -23,6 +24,8 @@ mod page;
 mod proxy_header;
 mod publish;
 mod publish_body;
+mod publish_route;
+mod publish_service;
 mod reserve;
 mod response;
 mod secure;
@@ -41,6 +44,7 @@ pub use client_rates::ClientRates;
 pub use memory::{MemoryLevel, MemoryPressure};
 pub use outgoing::RequestRate;
 pub use publish::PushSource;
+pub use publish_service::accept_publishes;
 pub use secure::TlsEndpoint;
 
 use arc_swap::ArcSwap;
@@ -53,7 +57,7 @@ use crate::access::Principal;
 use crate::admission::Admission;
 use crate::auth::Gate;
 use crate::clock::Clock;
-use crate::cluster::{ClusterStatus, Role};
+use crate::cluster::{ClusterStatus, PushLink, Role};
 use crate::config::{Config, HostRule, OriginRule};
 use crate::limits::AdmissionLimits;
 use crate::metrics::Metrics;
@@ -74,6 +78,8 @@ pub struct Server {
     /// Permits for publish requests that are decoded and published concurrently, once their bodies
     /// are complete.
     pub publish_permits: Semaphore,
+    /// Permits for publish requests that wait for the shared log of a cluster, or for its leader.
+    pub publish_waits: Arc<Semaphore>,
     /// Bytes of publish request bodies currently in memory.
     pub body_bytes: Arc<AtomicUsize>,
     /// Max number of concurrent generated responses.
@@ -108,8 +114,21 @@ pub struct Server {
     pub assigned: AtomicUsize,
     /// True once the server is stopping.
     pub is_draining: AtomicBool,
-    /// Part of the server in a cluster, with its state.
-    pub cluster: Option<(Role, Arc<ClusterStatus>)>,
+    /// Part of the server in a cluster.
+    pub cluster: Option<ClusterPart>,
+}
+
+/// Part of a server in a cluster.
+#[derive(Debug)]
+pub struct ClusterPart {
+    /// Publisher or gateway.
+    pub role: Role,
+    /// State of the server.
+    pub status: Arc<ClusterStatus>,
+    /// Way of publish requests to the leader.
+    pub link: PushLink,
+    /// True while this server leads and its sources have started.
+    pub takes_publishes: AtomicBool,
 }
 
 /// Settings that a reload can change.
@@ -301,18 +320,18 @@ impl Server {
 
     /// Reason for which the server is not ready as a part of its cluster.
     fn cluster_trouble(&self) -> Option<&'static str> {
-        match self.cluster.as_ref()? {
-            (Role::Publisher, status) if !status.is_leading() => {
-                Some("standing by; another publisher leads")
-            }
-            (Role::Gateway, status) if status.is_silent() => Some("no records of the shared log"),
-            _ => None,
+        let ClusterPart { role, status, .. } = self.cluster.as_ref()?;
+        match role {
+            Role::Publisher if !status.is_leading() => Some("standing by; another publisher leads"),
+            Role::Gateway if status.is_silent() => Some("no records of the shared log"),
+            Role::Publisher | Role::Gateway => None,
         }
     }
 
     /// True if the server has clients; the publishers of a cluster have none.
     fn serves_clients(&self) -> bool {
-        !matches!(self.cluster, Some((Role::Publisher, _)))
+        let cluster = self.cluster.as_ref();
+        cluster.is_none_or(|cluster| cluster.role != Role::Publisher)
     }
 
     /// True if every push source accepts events; other sources are irrelevant to publishers.

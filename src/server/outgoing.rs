@@ -56,6 +56,11 @@ impl Outgoing {
         }
     }
 
+    /// Permit of the body, which is no longer released with it.
+    pub(super) const fn take_permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.permit.take()
+    }
+
     /// Keeps a permit for the lifetime of the body.
     pub(super) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
         Self {

@@ -12,13 +12,13 @@ use subtle::ConstantTimeEq;
 
 use super::Server;
 use super::caller::Caller;
+use super::commit_wait::CommitWait;
 use super::identity::{authenticate, unauthorized};
-use super::incoming;
+use super::incoming::{self, BodyBytes, BodyLimit};
 use super::publish_body::{BodyError, BodyFormat, records};
 use super::response::{HttpResponse, busy, refusal, text, with_type};
 use crate::access::Principal;
 use crate::market::excerpt;
-use crate::metrics::Refused;
 use crate::protocol::Code;
 use crate::source::push::{BatchRefused, Field, PublishedEvent, PushBatch, PushFault, PushInlet};
 
@@ -92,70 +92,101 @@ struct LineError {
 /// Max errors in a report; `refused` counts all.
 const ERRORS_MAX: usize = 1000;
 
+/// Publish request that is admitted, before its body is read.
+pub(super) struct Admitted {
+    allowed: Vec<Allowed>,
+    format: BodyFormat,
+}
+
+/// Responds to a request of a client of this server.
 pub(super) async fn respond(
     server: &Arc<Server>,
     mut caller: Caller,
     request: Request<Incoming>,
 ) -> HttpResponse {
-    let settings = server.settings.load();
-    if !caller.may_use(&settings.allowed_origins, request.headers()) {
-        server.metrics.count_refused(Refused::Origin);
-        return refusal(
-            StatusCode::FORBIDDEN,
-            "origin not allowed to publish (allowed_origins)",
-        );
+    let admitted = match admit(server, &mut caller, request.headers()).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return refused,
+    };
+    let limit = BodyLimit::of_config(server);
+    match incoming::read(server, request.into_body(), limit).await {
+        Ok(body) => publish(server, caller.principal, admitted, body).await,
+        Err(refused) => refused,
     }
+}
+
+/// Checks by its head whether a request may publish.
+pub(super) async fn admit(
+    server: &Server,
+    caller: &mut Caller,
+    headers: &HeaderMap,
+) -> Result<Admitted, HttpResponse> {
+    let settings = server.settings.load();
     // The token of a source is none of a client.
-    let header = request.headers().get(AUTHORIZATION);
+    let header = headers.get(AUTHORIZATION);
     let is_of_source =
         header.is_some_and(|header| of_token(&settings.publishers, header).next().is_some());
     drop(settings);
-    if !is_of_source
-        && let Err(refused) = authenticate(server, &mut caller, request.headers(), None).await
-    {
-        return refused;
+    if !is_of_source {
+        authenticate(server, caller, headers, None).await?;
     }
-    let allowed = match allowed_sources(server, &caller, request.headers()) {
-        Ok(allowed) => allowed,
-        Err(refused) => return refused,
-    };
-    let format = match request
-        .headers()
+    let allowed = allowed_sources(server, caller, headers)?;
+    let media_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
-        .map(media_type)
-    {
+        .map(media_type);
+    let format = match media_type {
         Some("application/x-ndjson") => BodyFormat::Ndjson,
         Some("application/msgpack") => BodyFormat::Msgpack,
         _ => {
-            return refusal(
+            return Err(refusal(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported Content-Type: expected application/x-ndjson or application/msgpack",
-            );
+            ));
         }
     };
     if !server.takes_publishes() {
-        return busy("push sources are still starting; retry later");
+        return Err(busy("push sources are still starting; retry later"));
     }
-    let body = match incoming::read(server, request.into_body()).await {
-        Ok(body) => body,
+    Ok(Admitted { allowed, format })
+}
+
+/// Publishes the events of an admitted request. In a cluster the response follows once the shared log
+/// contains them.
+pub(super) async fn publish(
+    server: &Arc<Server>,
+    principal: Principal,
+    admitted: Admitted,
+    body: BodyBytes,
+) -> HttpResponse {
+    let wait = match CommitWait::begin(server) {
+        Ok(wait) => wait,
         Err(refused) => return refused,
     };
     // Limited concurrency, because decoding takes memory and time; an incomplete body needs no
     // permit.
-    let Ok(_permit) = server.publish_permits.acquire().await else {
+    let Ok(permit) = server.publish_permits.acquire().await else {
         return busy("the server is shutting down");
     };
+    let Admitted { allowed, format } = admitted;
+    let inlet = allowed.first().map(|one| Arc::clone(&one.source));
     let (worker, now) = (Arc::clone(server), server.clock.now());
-    let principal = caller.principal.clone();
+    let report_max = wait
+        .as_ref()
+        .map_or(usize::MAX, CommitWait::report_bytes_max);
     // Runs off the shard's thread, because a large body takes time.
-    let publish = move || {
-        publish(&worker, &principal, &allowed, body.bytes(), format, now)
-            .map(|report| written(&report, format))
+    let emit = move || {
+        let report = emit(&worker, &principal, &allowed, body.bytes(), format, now)?;
+        Ok((report.accepted, written(report, format, report_max)))
     };
-    match tokio::task::spawn_blocking(publish).await {
-        Ok(Ok(response) | Err(response)) => response,
-        Err(_) => refusal(
+    let emitted = tokio::task::spawn_blocking(emit).await;
+    drop(permit);
+    match (emitted, wait, inlet) {
+        (Ok(Ok((accepted, response))), Some(wait), Some(source)) if accepted > 0 => {
+            wait.finish(&source.inlet, response).await
+        }
+        (Ok(Ok((_, response)) | Err(response)), _, _) => response,
+        (Err(_), _, _) => refusal(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal error while publishing; see the server's log",
         ),
@@ -299,7 +330,8 @@ impl Refusals {
     }
 }
 
-fn publish(
+/// Emits the valid events of a body.
+fn emit(
     server: &Server,
     principal: &Principal,
     allowed: &[Allowed],
@@ -385,15 +417,22 @@ fn line_error(line: u32, fault: &PushFault) -> LineError {
     }
 }
 
-fn written(report: &Report, format: BodyFormat) -> HttpResponse {
-    match format {
-        BodyFormat::Ndjson => {
-            let body = serde_json::to_vec(report).expect("a report is plain JSON");
-            with_type(text(StatusCode::OK, body), "application/json")
+/// Response with a report of at most `bytes_max`: as many errors as fit.
+fn written(mut report: Report, format: BodyFormat, bytes_max: usize) -> HttpResponse {
+    loop {
+        let (body, content_type) = match format {
+            BodyFormat::Ndjson => {
+                let body = serde_json::to_vec(&report).expect("a report is plain JSON");
+                (body, "application/json")
+            }
+            BodyFormat::Msgpack => {
+                let body = rmp_serde::to_vec_named(&report).expect("a report is plain MessagePack");
+                (body, "application/msgpack")
+            }
+        };
+        if body.len() <= bytes_max || report.errors.is_empty() {
+            return with_type(text(StatusCode::OK, body), content_type);
         }
-        BodyFormat::Msgpack => {
-            let body = rmp_serde::to_vec_named(report).expect("a report is plain MessagePack");
-            with_type(text(StatusCode::OK, body), "application/msgpack")
-        }
+        report.errors.truncate(report.errors.len() / 2);
     }
 }

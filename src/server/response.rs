@@ -56,6 +56,11 @@ pub(super) fn stopping() -> HttpResponse {
     )
 }
 
+/// Response while memory is scarce.
+pub(super) fn scarce() -> HttpResponse {
+    busy("the server is short of memory (limits.memory); retry later")
+}
+
 /// 503 with a retry after one second.
 pub(super) fn busy(message: &str) -> HttpResponse {
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, message);

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod process;
+mod publishing;
 mod repair;
 mod takeover;
 

@@ -186,6 +186,38 @@ impl Cluster {
         self.server(node)
     }
 
+    /// Starts a publisher with these sources, more keys of section `cluster`, and more sections.
+    pub(crate) fn publisher_with(
+        &self,
+        node: &str,
+        sources: &str,
+        keys: &str,
+        rest: &str,
+    ) -> Result<Process> {
+        let cluster = format!("{PUBLISHER}, {keys}");
+        self.configure(node, &cluster, &format!("sources: {sources}\n{rest}"))?;
+        self.server(node)
+    }
+
+    /// Starts a gateway with more sections of the config.
+    pub(crate) fn gateway_with(&self, node: &str, rest: &str) -> Result<Process> {
+        self.configure(node, GATEWAY, rest)?;
+        self.server(node)
+    }
+
+    /// Starts a server without a cluster.
+    pub(crate) fn standalone(&self, name: &str, rest: &str) -> Result<Process> {
+        let config = format!("listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\n{rest}");
+        std::fs::write(self.config_file(name), config)?;
+        self.server(name)
+    }
+
+    /// Sends a signal to the NATS server.
+    pub(crate) fn signal_nats(&self, signal: &str) -> Result<()> {
+        let nats = self.nats.as_ref().context("NATS is running")?;
+        nats.signal(signal)
+    }
+
     /// Replaces the sources in the config of a publisher.
     pub(crate) fn replace_sources(&self, node: &str, sources: &str) -> Result<()> {
         self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))

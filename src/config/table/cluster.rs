@@ -112,4 +112,10 @@ pub(super) const CLUSTER: &[Key] = &[
         "1s",
         "Silence of the log after which a gateway reports its sources as reconnecting.",
     )),
+    fixed(key(
+        "cluster.publish_timeout",
+        Kind::Duration("100ms", "20s"),
+        "10s",
+        "Time for the shared log to confirm the events of a publish request; after it the request gets 503, and it is unknown whether the log contains them.",
+    )),
 ];
