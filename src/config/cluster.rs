@@ -119,6 +119,11 @@ mod tests {
             "sources: [{name: s, kind: sim, instruments: [{symbol: A, start: 1}]}]\n"
         );
         assert!(problems(&sources).contains("a gateway has no sources"));
+        // The sources of its roles are at the publishers.
+        let roles = "roles: {desk: {publish: {in: [A]}}}\n";
+        assert!(Config::parse(&format!("{gateway}{roles}"), "f").is_ok());
+        let publisher = gateway.replace("gateway", "publisher");
+        assert!(problems(&format!("{publisher}{roles}")).contains("unknown push source"));
         let cases = [
             (
                 "name: \"a b\", nats: {urls: [a]}",
