@@ -34,7 +34,9 @@ fn post(
     let agent = ureq::Agent::new_with_config(agent.build());
     let mut request = agent
         .post(format!("http://{at}/v1/publish"))
-        .content_type(content_type);
+        .content_type(content_type)
+        // A body that is refused by its length is not sent.
+        .header("Expect", "100-continue");
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
