@@ -26,6 +26,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod verify;
 
 pub use append_fault::AppendFault;
 pub use bucket::{Bucket, Stored};
@@ -46,3 +47,4 @@ pub use status::ClusterStatus;
 pub use store::{Extent, PendingAppend, Store, StoreError};
 pub use survey::{Leader, Survey, survey};
 pub use uplink::{LeadError, Uplink, UplinkParts};
+pub use verify::{RecordFlaw, Verified, VerifyError, verify};

@@ -21,7 +21,7 @@ pub struct Start {
 
 /// Reason for which a checkpoint is not used.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+pub(super) enum Unusable {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -119,7 +119,7 @@ async fn from_first(store: &Store) -> Result<Start, FollowError> {
 }
 
 /// Reads a checkpoint and checks that the log continues it.
-async fn load(
+pub(super) async fn load(
     store: &Store,
     bucket: &Bucket,
     stored: &Stored,

@@ -232,8 +232,13 @@ impl Store {
 
     /// Reads a record from any replica of the stream.
     pub async fn get(&self, number: u64) -> Result<Record, StoreError> {
+        Ok(Record::read(&self.read(number).await?)?)
+    }
+
+    /// Bytes of a record, from any replica of the stream.
+    pub(super) async fn read(&self, number: u64) -> Result<Bytes, StoreError> {
         match self.stream.direct_get(number).await {
-            Ok(message) => Ok(Record::read(&message.payload)?),
+            Ok(message) => Ok(message.payload),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
                 Err(self.missing(number).await?)
             }

@@ -19,7 +19,10 @@ const PUSHED: &str =
 const POLL: Duration = Duration::from_millis(20);
 
 /// Waits until `look` finds something in NATS.
-async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) async fn wait_for<T>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let found = async {
         loop {
             if let Some(found) = look().await? {
@@ -34,7 +37,7 @@ async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>
 }
 
 /// Names of the checkpoints, oldest first; none without a bucket.
-async fn names(jetstream: &Context) -> Result<Vec<String>> {
+pub(crate) async fn names(jetstream: &Context) -> Result<Vec<String>> {
     let Ok(bucket) = jetstream.get_object_store("TC_CHECKPOINTS_main").await else {
         return Ok(Vec::new());
     };
@@ -48,13 +51,13 @@ async fn bucket(jetstream: &Context) -> Result<ObjectStore> {
 }
 
 /// Number of the record of a checkpoint.
-fn record(name: &str) -> Result<u64> {
+pub(crate) fn record(name: &str) -> Result<u64> {
     let (_, number) = name.split_once('-').context("ORIGIN-RECORD")?;
     Ok(number.parse()?)
 }
 
 /// Waits for a checkpoint behind a record.
-async fn checkpoint_behind(jetstream: &Context, number: u64) -> Result<String> {
+pub(crate) async fn checkpoint_behind(jetstream: &Context, number: u64) -> Result<String> {
     wait_for("checkpoint", async || {
         let newest = names(jetstream).await?.pop();
         Ok(newest.filter(|name| record(name).is_ok_and(|found| found >= number)))
@@ -63,13 +66,13 @@ async fn checkpoint_behind(jetstream: &Context, number: u64) -> Result<String> {
 }
 
 /// Number of the last record.
-async fn last_record(jetstream: &Context) -> Result<u64> {
+pub(crate) async fn last_record(jetstream: &Context) -> Result<u64> {
     let stream = jetstream.get_stream("TC_LOG_main").await?;
     Ok(stream.get_info().await?.state.last_sequence)
 }
 
 /// Creates the log with room for few records.
-async fn small_log(jetstream: &Context) -> Result<()> {
+pub(crate) async fn small_log(jetstream: &Context) -> Result<()> {
     let (log, live) = ("tc.log.main".to_owned(), "tc.live.main".to_owned());
     let config = Config {
         name: "TC_LOG_main".to_owned(),
@@ -89,7 +92,7 @@ async fn small_log(jetstream: &Context) -> Result<()> {
 }
 
 /// Waits until the log no longer contains its first record.
-async fn first_record_is_gone(jetstream: &Context) -> Result<()> {
+pub(crate) async fn first_record_is_gone(jetstream: &Context) -> Result<()> {
     wait_for("cut log", async || {
         let stream = jetstream.get_stream("TC_LOG_main").await?;
         let first = stream.get_info().await?.state.first_sequence;

@@ -1,6 +1,8 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
 mod checkpoints;
+mod operations;
+#[expect(dead_code, reason = "the tests of the metrics read them")]
 mod process;
 mod publishing;
 mod repair;

@@ -231,8 +231,15 @@ impl Cluster {
 
     /// Exit code and output of `tickcast cluster status` with the config of a node.
     pub(crate) fn status(&self, node: &str) -> Result<(Option<i32>, String)> {
+        self.command(node, &["status"])
+    }
+
+    /// Exit code and output of a command of `tickcast cluster` with the config of a node.
+    pub(crate) fn command(&self, node: &str, arguments: &[&str]) -> Result<(Option<i32>, String)> {
         let output = Command::new(env!("CARGO_BIN_EXE_tickcast"))
-            .args(["cluster", "status", "--config"])
+            .arg("cluster")
+            .args(arguments)
+            .arg("--config")
             .arg(self.config_file(node))
             .output()?;
         let text = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;

@@ -1,51 +1,19 @@
-use std::path::PathBuf;
+//! `tickcast cluster status`.
+
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use super::{Exit, print, print_error};
+use crate::cli::{Exit, print, print_error};
 use crate::clock::Clock;
 use crate::cluster::{ClusterSettings, Leader, Survey, survey};
-use crate::config::Config;
 use crate::market::UnixNanos;
 
 /// Intervals without a checkpoint that are reported as a problem.
 const INTERVALS_MISSED: u32 = 3;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Show the log, the leader and the checkpoints; exit code 1 if one of them is missing or old
-    Status {
-        /// Configuration file of any server of the cluster
-        #[arg(long, value_name = "FILE", default_value = "feeds.yaml")]
-        config: PathBuf,
-    },
-}
-
-pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
-    let Command::Status { config: file } = &arguments.command;
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => {
-            print_error(&error.to_string());
-            return Ok(Exit::Usage);
-        }
-    };
-    let Some(settings) = &config.cluster else {
-        bail!(
-            "{}: cluster.role is standalone; expected the config of a publisher or gateway",
-            file.display()
-        );
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().build()?;
-    let surveyed = runtime.block_on(survey(settings))?;
+pub(super) async fn run(settings: &ClusterSettings) -> Result<Exit> {
+    let surveyed = survey(settings).await?;
     let now = Clock::start().now();
     print(shown(&surveyed, settings, now).as_bytes())?;
     let problems = problems(&surveyed, settings, now);

@@ -1,0 +1,60 @@
+//! `tickcast cluster`: commands for the operators of a cluster.
+
+mod status;
+mod verify;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::{Exit, print_error};
+use crate::config::Config;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Configuration file of any server of the cluster
+    #[arg(long, value_name = "FILE", default_value = "feeds.yaml", global = true)]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show the log, the leader and the checkpoints; exit code 1 if one of them is missing or old
+    Status,
+    /// Read every record of the log and verify it; exit code 1 if one is wrong
+    Verify {
+        /// Number of the record to begin with [default: the first one that the log contains]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        from: Option<u64>,
+    },
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
+    let Arguments {
+        command,
+        config: file,
+    } = arguments;
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => {
+            print_error(&error.to_string());
+            return Ok(Exit::Usage);
+        }
+    };
+    let Some(settings) = &config.cluster else {
+        bail!(
+            "{}: cluster.role is standalone; expected the config of a publisher or gateway",
+            file.display()
+        );
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Status => status::run(settings).await,
+            Command::Verify { from } => verify::run(settings, *from).await,
+        }
+    })
+}

@@ -1,0 +1,71 @@
+//! Commands for the operators of a cluster.
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+
+use crate::checkpoints::{checkpoint_behind, last_record, record};
+use crate::process::Cluster;
+use crate::{MARKET, Reader};
+
+/// Number before this word in a text.
+fn number_before(text: &str, word: &str) -> Result<u64> {
+    let (before, _) = text.split_once(word).context("the word")?;
+    let number = before.split_whitespace().next_back().context("a number")?;
+    Ok(number.parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn verify_names_the_first_record_that_is_wrong() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let jetstream = cluster.jetstream().await?;
+    let publisher = cluster.checkpointing("a", MARKET, "interval: 1s")?;
+    let gateway = cluster.gateway("one")?;
+    let mut reader = Reader::connect(&gateway).await?;
+    reader.subscribe(None).await?;
+    reader.events(500).await?;
+    let checkpoint = record(&checkpoint_behind(&jetstream, 10).await?)?;
+    publisher.crash()?;
+    let last = last_record(&jetstream).await?;
+    let (code, text) = cluster.command("a", &["verify"])?;
+    ensure!(code == Some(0), "{text}");
+    let whole = format!("verified  records 1 to {last}, ");
+    ensure!(text.contains(&whole) && text.contains("terms: 1"), "{text}");
+    ensure!(text.contains("bodies    from record 1,"), "{text}");
+    let events = number_before(&text, " events")?;
+    ensure!(events >= 500, "{text}");
+    // Behind a checkpoint the catalog is known, before it only the chain is.
+    let from = (checkpoint - 1).to_string();
+    let (code, text) = cluster.command("one", &["verify", "--from", &from])?;
+    ensure!(code == Some(0), "{text}");
+    let bodies = format!("bodies    from record {},", checkpoint + 1);
+    ensure!(text.contains(&bodies), "{text}");
+    ensure!(number_before(&text, " events")? < events, "{text}");
+    let (code, text) = cluster.command("one", &["verify", "--from", &last.to_string()])?;
+    ensure!(code == Some(0) && text.contains("bodies    none"), "{text}");
+    let beyond = (last + 1).to_string();
+    let (code, text) = cluster.command("one", &["verify", "--from", &beyond])?;
+    ensure!(code == Some(1), "{text}");
+    ensure!(text.contains(&format!("records 1 to {last};")), "{text}");
+    // A copy of an old record, then bytes that are not a record.
+    let stream = jetstream.get_stream("TC_LOG_main").await?;
+    let copy = stream.direct_get(3).await?.payload;
+    let foreign = Bytes::from_static(&[b'x'; 64]);
+    for payload in [copy, foreign] {
+        jetstream.publish("tc.log.main", payload).await?.await?;
+    }
+    let (code, text) = cluster.command("one", &["verify"])?;
+    ensure!(code == Some(1), "{text}");
+    let wrong = format!("record {} is wrong: it has the number 3", last + 1);
+    ensure!(text.contains(&whole) && text.contains(&wrong), "{text}");
+    let begin = (last + 2).to_string();
+    let (code, text) = cluster.command("one", &["verify", "--from", &begin])?;
+    ensure!(
+        code == Some(1) && text.contains("verified  no record"),
+        "{text}"
+    );
+    let wrong = format!("record {begin} is wrong: not a record of format TCL1");
+    ensure!(text.contains(&wrong), "{text}");
+    Ok(())
+}
