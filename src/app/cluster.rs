@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::leading::{COMMANDS_KEPT, Term};
 use super::{App, StartError, settings_of};
-use crate::bus::{Emitter, Leading};
+use crate::bus::{Emitter, Leading, WriterState};
 use crate::clock::Clock;
 use crate::cluster::{
     Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, LogCheckpoint, Role,
@@ -24,10 +25,8 @@ use crate::server::{ClusterPart, accept_publishes};
 /// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
 const UNSENT_BATCHES_MAX: usize = 8192;
 
-/// Time for the last batches to reach the shared log when the server stops.
+/// Time for the bus to stop, for which it may have to wait for NATS.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-/// Interval of the checks for it.
-const DRAINED_POLL: Duration = Duration::from_millis(5);
 
 /// Reason for which a server cannot stay in its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +61,8 @@ pub(super) struct Membership {
     pace: Arc<Pace>,
     turn: Option<oneshot::Receiver<Turn>>,
     task: Option<JoinHandle<()>>,
+    /// While this server leads.
+    leading: Option<Term>,
 }
 
 impl Membership {
@@ -99,6 +100,7 @@ impl Membership {
             pace: Arc::new(Pace::new(settings.buffer, UNSENT_BATCHES_MAX)),
             turn: None,
             task: None,
+            leading: None,
         })))
     }
 
@@ -140,9 +142,10 @@ impl Membership {
         let uplink = Uplink::new(parts, &self.settings, claimed, first);
         let (report, turn) = oneshot::channel();
         let run = async move {
-            let error = uplink.run().await;
-            // A send error means that the server is stopping.
-            let _stopping = report.send(Turn::Failed(error.into()));
+            if let Err(error) = Box::pin(uplink.run()).await {
+                // A send error means that the server is stopping.
+                let _stopping = report.send(Turn::Failed(error.into()));
+            }
         };
         (self.turn, self.task) = (Some(turn), Some(tokio::spawn(run)));
     }
@@ -155,6 +158,11 @@ impl Membership {
             link: self.store.push_link(&self.settings),
             takes_publishes: AtomicBool::new(false),
         }
+    }
+
+    /// True from the start of the uplink to its end.
+    pub(super) const fn is_leading(&self) -> bool {
+        self.leading.is_some()
     }
 
     /// Waits for the next change of the part of this server.
@@ -171,29 +179,25 @@ impl Membership {
     }
 
     /// Waits until the bus has stopped, for which it must not wait for NATS for long.
-    pub(super) async fn release_late(&self, stopping: impl Future<Output = ()>) {
+    pub(super) async fn release_late<T>(&self, stopping: impl Future<Output = T>) -> T {
         tokio::pin!(stopping);
-        if tokio::time::timeout(STOP_TIMEOUT, &mut stopping)
-            .await
-            .is_err()
-        {
-            self.pace.release();
-            stopping.await;
+        match tokio::time::timeout(STOP_TIMEOUT, &mut stopping).await {
+            Ok(stopped) => stopped,
+            Err(_late) => {
+                self.pace.release();
+                stopping.await
+            }
         }
     }
 
-    /// Ends the part of this server, once the log contains what its bus has published.
-    pub(super) async fn stop(&mut self) {
+    /// Ends the part of this server: as a leader once the log contains what its bus has published,
+    /// with its last state as a checkpoint.
+    pub(super) async fn stop(&mut self, last: Option<WriterState>) {
         let Some(task) = &mut self.task else {
             return;
         };
-        let drained = async {
-            while !self.pace.is_empty() {
-                tokio::time::sleep(DRAINED_POLL).await;
-            }
-        };
-        if tokio::time::timeout(STOP_TIMEOUT, drained).await.is_err() {
-            tracing::warn!("NATS does not answer; the last events are not in the shared log");
+        if let Some(leading) = self.leading.take() {
+            leading.leave(last, task).await;
         }
         task.abort();
     }
@@ -225,7 +229,9 @@ impl App {
             return;
         };
         tracing::info!(term = claimed.author.term, "leading the cluster");
+        let (commands, received) = mpsc::channel(COMMANDS_KEPT);
         let parts = UplinkParts {
+            commands: received,
             store: cluster.store.clone(),
             clock: self.server.clock,
             bus: self.bus.clone(),
@@ -237,6 +243,7 @@ impl App {
         };
         let catalog = Arc::clone(&claimed.catalog);
         cluster.lead(parts, claimed, first);
+        cluster.leading = Some(Term::new(commands));
         cluster.status.set_leading(cluster.settings.buffer);
         self.sources.adopt(catalog.sources());
         self.sources.prepare(&self.config.sources);

@@ -11,6 +11,7 @@ mod file_stamp;
 mod http_threads;
 mod jwks;
 mod keep_time;
+mod leading;
 mod operate;
 mod reload;
 mod saved;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::leading::stop_bus;
 use super::{App, Stopped};
 use crate::bus::SavedState;
 use crate::server::Server;
@@ -32,16 +33,19 @@ impl App {
         }
         let sources = self.sources.stop().await;
         let cluster = self.cluster;
-        match &cluster {
-            Some(cluster) => cluster.release_late(self.bus.stop()).await,
-            None => self.bus.stop().await,
-        }
+        let last = match &cluster {
+            Some(cluster) => {
+                let is_leading = cluster.is_leading();
+                cluster.release_late(stop_bus(&self.bus, is_leading)).await
+            }
+            None => stop_bus(&self.bus, false).await,
+        };
         self.time_keeper.abort();
         self.memory_watch.abort();
         let bus_thread = self.bus_thread;
         let bus_state = tokio::task::spawn_blocking(move || bus_thread.join()).await;
         if let Some(mut cluster) = cluster {
-            cluster.stop().await;
+            cluster.stop(last).await;
             self.server.finish_publishes().await;
         }
         if let Some(admin) = self.admin_task {

@@ -18,6 +18,10 @@ use crate::market::UnixNanos;
 
 /// Time limit of a request, and of a wait for the next bytes of a checkpoint.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit to store a checkpoint, beside that of its size.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Slowest rate at which a checkpoint may be stored, in bytes per second.
+const WRITE_RATE_MIN: usize = 1 << 20;
 /// Number of objects that are listed, at most.
 const LISTED_MAX: usize = 10_000;
 /// Bytes read at once.
@@ -108,10 +112,23 @@ fn failed(error: impl fmt::Display) -> StoreError {
 async fn in_time<T, E: fmt::Display>(
     request: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StoreError> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+    within(REQUEST_TIMEOUT, request).await
+}
+
+/// Result of a request within this time.
+async fn within<T, E: fmt::Display>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, request).await {
         Ok(answer) => answer.map_err(failed),
         Err(_late) => Err(failed("no answer in time")),
     }
+}
+
+/// Time limit to store this many bytes.
+fn write_limit(bytes: usize) -> Duration {
+    WRITE_TIMEOUT + Duration::from_secs((bytes / WRITE_RATE_MIN) as u64)
 }
 
 impl Bucket {
@@ -190,11 +207,12 @@ impl Bucket {
         Ok(bytes)
     }
 
-    /// Stores a checkpoint.
+    /// Stores a checkpoint, within a time limit that grows with its size.
     pub async fn write(&self, place: &Place, bytes: &Bytes) -> Result<(), StoreError> {
         let name = name_of(place.origin, place.position.number);
-        let stored = self.objects.put(name.as_str(), &mut &bytes[..]).await;
-        stored.map(drop).map_err(failed)
+        let mut content = &bytes[..];
+        let stored = self.objects.put(name.as_str(), &mut content);
+        within(write_limit(bytes.len()), stored).await.map(drop)
     }
 
     /// Deletes a checkpoint, without the marker that a delete of the object store leaves.
@@ -207,9 +225,27 @@ impl Bucket {
             format!("$O.{bucket}.M.{name}"),
             format!("$O.{bucket}.C.{parts}"),
         ] {
-            let purged = self.stream.purge().filter(subject).await;
-            purged.map_err(failed)?;
+            in_time(self.stream.purge().filter(subject).into_future()).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than every limit in the test.
+    const PATIENCE: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answers_fails_the_request_in_time() {
+        let never = std::future::pending::<Result<(), StoreError>>;
+        let in_time = tokio::time::timeout(PATIENCE, in_time(never())).await;
+        assert!(in_time.is_ok_and(|answer| answer.is_err()));
+        let limit = write_limit(30 << 20);
+        assert_eq!(limit, WRITE_TIMEOUT + Duration::from_secs(30));
+        let written = tokio::time::timeout(PATIENCE, within(limit, never())).await;
+        assert!(written.is_ok_and(|answer| answer.is_err()));
     }
 }

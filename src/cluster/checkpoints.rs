@@ -4,17 +4,19 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::bucket::{Bucket, Stored};
 use super::checkpoint::{Place, encode_checkpoint};
 use super::record::{Author, Position};
 use super::settings::{CheckpointSettings, ClusterSettings};
+use super::status::ClusterStatus;
 use super::store::{Store, StoreError};
 use crate::bus::{Emitter, WriterState};
 use crate::clock::Clock;
@@ -56,8 +58,31 @@ impl Ends {
     }
 }
 
+/// Checkpoint that was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenCheckpoint {
+    /// Number of the last record that it contains.
+    pub record: u64,
+    /// Size, in bytes.
+    pub bytes: usize,
+}
+
+/// Receiver of the outcome of a checkpoint that was asked for.
+pub type Asker = oneshot::Sender<Result<WrittenCheckpoint, String>>;
+
+fn answer(askers: Vec<Asker>, outcome: &Result<WrittenCheckpoint, String>) {
+    for asker in askers {
+        // A send error means that it no longer waits.
+        let _gone = asker.send(outcome.clone());
+    }
+}
+
 /// Checkpoint whose last record is in the log.
-type Ready = (WriterState, Place);
+struct Ready {
+    state: WriterState,
+    place: Place,
+    askers: Vec<Asker>,
+}
 
 /// State of the checkpoint that is taken.
 enum Stage {
@@ -78,6 +103,10 @@ pub(super) struct Checkpoints {
     origin: u64,
     author: Author,
     stage: Stage,
+    /// Requests for the next checkpoint.
+    requests: Vec<Asker>,
+    /// Requests for the checkpoint that is taken.
+    askers: Vec<Asker>,
     ends: Ends,
     writer: mpsc::Sender<Ready>,
     task: JoinHandle<()>,
@@ -100,13 +129,16 @@ impl Drop for Checkpoints {
 impl Checkpoints {
     /// Starts behind a batch.
     pub(super) fn new(
-        (clock, bus, store): (Clock, Emitter, Store),
+        (clock, bus, store, status): (Clock, Emitter, Store, Arc<ClusterStatus>),
         settings: &ClusterSettings,
         (origin, author): (u64, Author),
         end: BatchEnd,
     ) -> Self {
         let (writer, ready) = mpsc::channel(1);
         let interval = settings.checkpoints.interval;
+        // The first one is due from now on.
+        status.note_checkpoint(clock.now());
+        let writer_task = write_all(ready, (clock, store, status), settings.clone());
         Self {
             clock,
             bus,
@@ -115,9 +147,11 @@ impl Checkpoints {
             origin,
             author,
             stage: Stage::Waiting,
+            requests: Vec::new(),
+            askers: Vec::new(),
             ends: Ends(VecDeque::from([end])),
             writer,
-            task: tokio::spawn(write_all(ready, store, settings.clone())),
+            task: tokio::spawn(writer_task),
         }
     }
 
@@ -130,17 +164,40 @@ impl Checkpoints {
         self.store_taken();
     }
 
+    /// Takes a checkpoint at once, of the state at this time or later.
+    pub(super) fn request(&mut self, asker: Asker) {
+        self.requests.push(asker);
+        self.due = self.clock.now();
+    }
+
+    /// Stores a last checkpoint, whose last batch the log contains; waits until it and those before
+    /// it are stored.
+    pub(super) async fn finish(&mut self, last: Option<WriterState>) {
+        if let Some(last) = last {
+            self.askers.append(&mut self.requests);
+            self.stage = Stage::Taken(last);
+        }
+        if let Some(ready) = self.ready() {
+            // The writer ends with this sender.
+            let _ended = self.writer.send(ready).await;
+        }
+        self.writer = mpsc::channel(1).0;
+        // An error means that it has panicked.
+        let _panicked = (&mut self.task).await;
+    }
+
     /// Waits for the next change. Cancel safe.
     pub(super) async fn step(&mut self) {
         match &mut self.stage {
-            Stage::Asked(answer) => {
-                let answer = answer.await;
-                self.stage = answer.map_or(Stage::Waiting, Stage::Taken);
+            Stage::Asked(taken) => {
+                let taken = taken.await;
+                self.stage = taken.map_or(Stage::Waiting, Stage::Taken);
                 self.store_taken();
             }
             Stage::Waiting | Stage::Taken(_) => {
                 self.clock.sleep_until(self.due).await;
                 self.due = self.clock.now().plus(self.interval);
+                self.askers.append(&mut self.requests);
                 let bus = self.bus.clone();
                 self.stage = Stage::Asked(async move { bus.writer_state().await }.boxed());
             }
@@ -149,36 +206,64 @@ impl Checkpoints {
 
     /// Hands the checkpoint to the writer if the log contains its last batch.
     fn store_taken(&mut self) {
-        let Stage::Taken(state) = &self.stage else {
+        let Some(ready) = self.ready() else {
             return;
         };
-        match self.ends.find(state.checkpoint.next) {
-            Found::Later => return,
-            Found::Missed => {}
-            Found::Position(position) => {
-                let place = Place {
-                    origin: self.origin,
-                    position,
-                    author: self.author,
-                };
-                let ready = (state.clone(), place);
-                if self.writer.try_send(ready).is_err() {
-                    tracing::warn!("checkpoint skipped: the last one is still being stored");
-                }
-            }
+        if let Err(full) = self.writer.try_send(ready) {
+            tracing::warn!("checkpoint skipped: the last one is still being stored");
+            let busy = "the last checkpoint is still being stored".to_owned();
+            answer(full.into_inner().askers, &Err(busy));
         }
+    }
+
+    /// The taken checkpoint, once the log contains its last batch.
+    fn ready(&mut self) -> Option<Ready> {
+        let Stage::Taken(state) = &self.stage else {
+            return None;
+        };
+        let found = self.ends.find(state.checkpoint.next);
+        if found == Found::Later {
+            return None;
+        }
+        let state = state.clone();
         self.stage = Stage::Waiting;
+        let askers = std::mem::take(&mut self.askers);
+        let Found::Position(position) = found else {
+            let missed = "the state is no longer that behind a record".to_owned();
+            answer(askers, &Err(missed));
+            return None;
+        };
+        let place = Place {
+            origin: self.origin,
+            position,
+            author: self.author,
+        };
+        Some(Ready {
+            state,
+            place,
+            askers,
+        })
     }
 }
 
 /// Stores checkpoints, one after the other.
-async fn write_all(mut ready: mpsc::Receiver<Ready>, store: Store, settings: ClusterSettings) {
-    while let Some((state, place)) = ready.recv().await {
-        let number = place.position.number;
-        match write(state, place, &store, &settings).await {
-            Ok(bytes) => tracing::debug!(record = number, bytes, "checkpoint stored"),
-            Err(error) => tracing::warn!(record = number, error, "cannot store a checkpoint"),
+async fn write_all(
+    mut ready: mpsc::Receiver<Ready>,
+    (clock, store, status): (Clock, Store, Arc<ClusterStatus>),
+    settings: ClusterSettings,
+) {
+    while let Some(next) = ready.recv().await {
+        let record = next.place.position.number;
+        let written = write(next.state, next.place, &store, &settings).await;
+        match &written {
+            Ok(bytes) => {
+                status.note_checkpoint(clock.now());
+                tracing::debug!(record, bytes, "checkpoint stored");
+            }
+            Err(error) => tracing::warn!(record, error, "cannot store a checkpoint"),
         }
+        let written = written.map(|bytes| WrittenCheckpoint { record, bytes });
+        answer(next.askers, &written);
     }
 }
 

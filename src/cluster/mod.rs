@@ -10,6 +10,7 @@ mod append_fault;
 mod bucket;
 mod checkpoint;
 mod checkpoints;
+mod command;
 mod commits;
 mod follower;
 mod forms;
@@ -33,6 +34,8 @@ pub use bucket::{Bucket, Stored};
 #[cfg(feature = "internals")]
 pub use checkpoint::seal as seal_checkpoint;
 pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, encode_checkpoint};
+pub use checkpoints::{Asker, WrittenCheckpoint};
+pub use command::{Command, Leave};
 pub use commits::Leadership;
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};

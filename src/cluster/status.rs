@@ -66,6 +66,16 @@ impl ClusterStatus {
         self.metrics.record_time.set(now.0 as f64 / 1e9);
     }
 
+    /// Marks this server as one that no longer writes the log.
+    pub(super) fn set_following(&self) {
+        self.metrics.leading.set(0);
+    }
+
+    /// Notes the time from which on the next checkpoint is due.
+    pub(super) fn note_checkpoint(&self, now: UnixNanos) {
+        self.metrics.checkpoint_time.set(now.0 as f64 / 1e9);
+    }
+
     /// Recorder of the latency of appends.
     pub(super) fn append_times(&self) -> LocalHistogram {
         self.metrics.appends.time.local()

@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
+use tokio::sync::mpsc;
 
 use super::append_fault::AppendFault;
 use super::checkpoints::{BatchEnd, Checkpoints};
+use super::command::{Command, Leave};
 use super::commits::CommitWriter;
 use super::follower::Claimed;
 use super::items::Packer;
@@ -89,6 +91,7 @@ pub struct Uplink {
     kept: KeptRecords,
     checkpoints: Checkpoints,
     commits: CommitWriter,
+    commands: mpsc::Receiver<Command>,
 }
 
 /// Parts of the server that an uplink uses.
@@ -110,6 +113,8 @@ pub struct UplinkParts {
     pub pace: Arc<Pace>,
     /// State of the server in the cluster.
     pub status: Arc<ClusterStatus>,
+    /// Requests to the uplink.
+    pub commands: mpsc::Receiver<Command>,
 }
 
 impl Uplink {
@@ -130,13 +135,14 @@ impl Uplink {
             reader,
             pace,
             status,
+            commands,
         } = parts;
         let end = BatchEnd {
             next: first,
             position: claimed.position,
         };
         let checkpoints = Checkpoints::new(
-            (clock, bus, store.clone()),
+            (clock, bus, store.clone(), Arc::clone(&status)),
             settings,
             (origin, claimed.author),
             end,
@@ -160,32 +166,22 @@ impl Uplink {
             sent: VecDeque::new(),
             pending: Pending::new(),
             checkpoints,
+            commands,
         }
     }
 
-    /// Appends batches until another node leads.
-    pub async fn run(mut self) -> LeadError {
-        match self.lead().await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        }
+    /// Appends batches until this server leaves, or another node leads.
+    pub async fn run(mut self) -> Result<(), LeadError> {
+        let leave = self.lead().await?;
+        self.leave(leave).await
     }
 
-    async fn lead(&mut self) -> Result<std::convert::Infallible, LeadError> {
+    async fn lead(&mut self) -> Result<Leave, LeadError> {
         let mut tick_due = self.clock.now().plus(self.tick);
         loop {
             self.report();
-            while self.sent.len() < self.window {
-                match self.log.read(self.next) {
-                    Next::Batch(batch) => {
-                        self.next += 1;
-                        let bodies = self.packer.pack(&batch);
-                        self.send_batch(&bodies, batch.footprint()).await?;
-                        tick_due = self.clock.now().plus(self.tick);
-                    }
-                    Next::Empty => break,
-                    Next::Overrun => return Err(LeadError::Overrun),
-                }
+            if self.send_published().await? {
+                tick_due = self.clock.now().plus(self.tick);
             }
             let log = Arc::clone(&self.log);
             let new_batch = log.reader(self.reader).notified();
@@ -194,6 +190,10 @@ impl Uplink {
                     self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
                 }
                 () = self.checkpoints.step() => {}
+                Some(command) = self.commands.recv() => match command {
+                    Command::Checkpoint(asker) => self.checkpoints.request(asker),
+                    Command::Leave(leave) => return Ok(leave),
+                },
                 () = new_batch, if self.sent.len() < self.window => {}
                 () = self.clock.sleep_until(tick_due) => {
                     if self.sent.is_empty() {
@@ -201,6 +201,43 @@ impl Uplink {
                     }
                     tick_due = self.clock.now().plus(self.tick);
                 }
+            }
+        }
+    }
+
+    /// Sends the published batches while the window has room; returns true if there were some.
+    async fn send_published(&mut self) -> Result<bool, LeadError> {
+        let first = self.next;
+        while self.sent.len() < self.window {
+            match self.log.read(self.next) {
+                Next::Batch(batch) => {
+                    self.next += 1;
+                    let bodies = self.packer.pack(&batch);
+                    self.send_batch(&bodies, batch.footprint()).await?;
+                }
+                Next::Empty => break,
+                Next::Overrun => return Err(LeadError::Overrun),
+            }
+        }
+        Ok(self.next > first)
+    }
+
+    /// Appends the rest of the batches of a bus that has stopped, and stores the last checkpoint.
+    async fn leave(mut self, leave: Leave) -> Result<(), LeadError> {
+        self.drain().await?;
+        // A send error means that nobody waits for it any more.
+        let _gone = leave.done.send(self.position.number);
+        self.checkpoints.finish(leave.state).await;
+        Ok(())
+    }
+
+    /// Waits until the log contains all published batches.
+    async fn drain(&mut self) -> Result<(), LeadError> {
+        loop {
+            self.send_published().await?;
+            match self.pending.next().await {
+                Some(acknowledged) => self.on_acknowledged(acknowledged).await?,
+                None => return Ok(()),
             }
         }
     }

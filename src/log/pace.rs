@@ -57,12 +57,6 @@ impl Pace {
         ahead.bytes
     }
 
-    /// True if every added batch was delivered.
-    pub fn is_empty(&self) -> bool {
-        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        ahead.batches == 0
-    }
-
     /// Ends all waits: the server stops.
     pub fn release(&self) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,8 @@ pub struct ClusterMetrics {
     pub record: IntGauge,
     /// Time of this server when it received, or appended, the newest record; Unix seconds.
     pub record_time: Gauge,
+    /// Time at which this server stored its newest checkpoint, or began to lead; Unix seconds.
+    pub checkpoint_time: Gauge,
     /// 1 while a gateway receives no records.
     pub silent: IntGauge,
     /// Appends of a leading publisher.
@@ -111,6 +113,10 @@ impl Metrics {
             record_time: all.ratio(
                 "tickcast_cluster_record_timestamp_seconds",
                 "Time at which the server received or appended the newest record; Unix seconds.",
+            ),
+            checkpoint_time: all.ratio(
+                "tickcast_cluster_checkpoint_timestamp_seconds",
+                "Time at which the server stored its newest checkpoint, or began to lead; Unix seconds, 0 if it has not led.",
             ),
             silent: all.gauge(
                 "tickcast_cluster_log_silent",

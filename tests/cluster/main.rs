@@ -2,7 +2,6 @@
 
 mod checkpoints;
 mod operations;
-#[expect(dead_code, reason = "the tests of the metrics read them")]
 mod process;
 mod publishing;
 mod repair;

@@ -1,9 +1,9 @@
 //! Commands for the operators of a cluster.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 
-use crate::checkpoints::{checkpoint_behind, last_record, record};
+use crate::checkpoints::{checkpoint_behind, last_record, names, record};
 use crate::process::Cluster;
 use crate::{MARKET, Reader};
 
@@ -67,5 +67,50 @@ async fn verify_names_the_first_record_that_is_wrong() -> Result<()> {
     );
     let wrong = format!("record {begin} is wrong: not a record of format TCL1");
     ensure!(text.contains(&wrong), "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_leader_that_stops_stores_a_last_checkpoint() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let jetstream = cluster.jetstream().await?;
+    let publisher = cluster.checkpointing("a", MARKET, "interval: 1h")?;
+    publisher.logs("leading the cluster")?;
+    let gateway = cluster.gateway("one")?;
+    let mut reader = Reader::connect(&gateway).await?;
+    reader.subscribe(None).await?;
+    reader.events(200).await?;
+    ensure!(
+        names(&jetstream).await?.is_empty(),
+        "a checkpoint is stored"
+    );
+    ensure!(publisher.stop()?.success());
+    let names = names(&jetstream).await?;
+    let [name] = &names[..] else {
+        bail!("expected one checkpoint: {names:?}");
+    };
+    // Behind it only records without items.
+    let from = (record(name)? + 1).to_string();
+    let (code, text) = cluster.command("a", &["verify", "--from", &from])?;
+    ensure!(code == Some(0), "{text}");
+    ensure!(number_before(&text, " events")? == 0, "{text}");
+    let again = cluster.publisher("a", MARKET)?;
+    again.logs("starting from a checkpoint")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_leader_stops_although_nats_does_not_answer() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let mut publisher = cluster.publisher("a", MARKET)?;
+    publisher.logs("leading the cluster")?;
+    cluster.signal_nats("-STOP")?;
+    publisher.signal("-TERM")?;
+    publisher.ended()?;
+    publisher.logs("NATS does not answer")?;
     Ok(())
 }

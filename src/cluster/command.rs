@@ -1,0 +1,24 @@
+//! Requests to the uplink of the leading publisher.
+
+use tokio::sync::oneshot;
+
+use super::checkpoints::Asker;
+use crate::bus::WriterState;
+
+/// Request to the uplink.
+#[derive(Debug)]
+pub enum Command {
+    /// Store a checkpoint at once.
+    Checkpoint(Asker),
+    /// Append the rest, hand the log over and end.
+    Leave(Leave),
+}
+
+/// End of a term.
+#[derive(Debug)]
+pub struct Leave {
+    /// State behind the last batch, to be stored.
+    pub state: Option<WriterState>,
+    /// Receiver of the number of the last record, once the log contains it.
+    pub done: oneshot::Sender<u64>,
+}
