@@ -243,7 +243,8 @@ impl App {
         };
         let catalog = Arc::clone(&claimed.catalog);
         cluster.lead(parts, claimed, first);
-        cluster.leading = Some(Term::new(commands));
+        let (store, settings) = (cluster.store.clone(), cluster.settings.clone());
+        cluster.leading = Some(Term::new(store, settings, commands));
         cluster.status.set_leading(cluster.settings.buffer);
         self.sources.adopt(catalog.sources());
         self.sources.prepare(&self.config.sources);

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bus::{Emitter, WriterState};
-use crate::cluster::{Command, Leave};
+use crate::cluster::{ClusterSettings, Command, Leave, Store, answer_operators};
 
 /// Time for the last batches to reach the shared log when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,6 +20,14 @@ pub(super) const COMMANDS_KEPT: usize = 4;
 #[derive(Debug)]
 pub(super) struct Term {
     commands: mpsc::Sender<Command>,
+    /// Task that answers the requests of operators.
+    answering: JoinHandle<()>,
+}
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
 }
 
 /// Stops the bus; returns its last state if that is to be stored.
@@ -34,8 +42,16 @@ pub(super) async fn stop_bus(bus: &Emitter, is_leading: bool) -> Option<WriterSt
 }
 
 impl Term {
-    pub(super) const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+    pub(super) fn new(
+        store: Store,
+        settings: ClusterSettings,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        let answering = answer_operators(store, settings, commands.clone());
+        Self {
+            commands,
+            answering: tokio::spawn(answering),
+        }
     }
 
     /// Ends the uplink once the log contains what the bus has published, and stores the last

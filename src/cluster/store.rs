@@ -200,6 +200,11 @@ impl Store {
         PushLink::new(self.client.clone(), settings)
     }
 
+    /// Connection to NATS.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Streams of the connection.
     pub(super) const fn context(&self) -> &Context {
         &self.jetstream

@@ -1,14 +1,11 @@
 //! State of a cluster for operators, as its log and its checkpoints show it.
 
-use std::sync::Arc;
-
 use super::bucket::{Bucket, Stored};
+use super::control::connect;
 use super::items::read_lead;
 use super::record::{Kind, Record};
 use super::settings::ClusterSettings;
-use super::status::ClusterStatus;
 use super::store::{Extent, Store, StoreError};
-use crate::metrics::Metrics;
 
 /// Publisher that leads a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +29,7 @@ pub struct Survey {
 
 /// Reads the state of a cluster; it changes nothing.
 pub async fn survey(settings: &ClusterSettings) -> Result<Survey, StoreError> {
-    // The metrics of this connection are not exported.
-    let metrics = Metrics::new().add_cluster(settings.role.name());
-    let status = Arc::new(ClusterStatus::new(metrics));
-    let store = Store::open(settings, status, false).await?;
+    let store = connect(settings).await?;
     let log = store.extent().await?;
     let mut checkpoints = match Bucket::find(&store, &settings.name).await? {
         Some(bucket) => bucket.list().await?,

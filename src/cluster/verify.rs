@@ -1,7 +1,6 @@
 //! Verification of the shared log: every record by number, checksum and chain, its term, and its
 //! body.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,14 +8,13 @@ use futures_util::{StreamExt, stream};
 
 use super::bucket::{Bucket, Stored};
 use super::checkpoint::LogCheckpoint;
+use super::control::connect;
 use super::items::{ItemFault, Unpacker, read_lead};
 use super::record::{ChainFault, Kind, Position, Record, RecordFault};
 use super::settings::ClusterSettings;
 use super::start::load;
-use super::status::ClusterStatus;
 use super::store::{Extent, Store, StoreError};
 use crate::log::LogItem;
-use crate::metrics::Metrics;
 
 /// Records read from the stream at once.
 const FETCHED_AT_ONCE: usize = 256;
@@ -92,10 +90,7 @@ pub async fn verify(
     settings: &ClusterSettings,
     from: Option<u64>,
 ) -> Result<Verified, VerifyError> {
-    // The metrics of this connection are not exported.
-    let metrics = Metrics::new().add_cluster(settings.role.name());
-    let status = Arc::new(ClusterStatus::new(metrics));
-    let store = Store::open(settings, status, false).await?;
+    let store = connect(settings).await?;
     let mut restarts = 0;
     loop {
         let log = store.extent().await?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 
-use crate::checkpoints::{checkpoint_behind, last_record, names, record};
+use crate::checkpoints::{checkpoint_behind, last_record, names, record, wait_for};
 use crate::process::Cluster;
 use crate::{MARKET, Reader};
 
@@ -112,5 +112,39 @@ async fn a_leader_stops_although_nats_does_not_answer() -> Result<()> {
     publisher.signal("-TERM")?;
     publisher.ended()?;
     publisher.logs("NATS does not answer")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_leader_stores_a_checkpoint_when_it_is_asked_to() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let jetstream = cluster.jetstream().await?;
+    let publisher = cluster.checkpointing("a", MARKET, "interval: 1h")?;
+    publisher.logs("leading the cluster")?;
+    let mut before = 0;
+    for _ in 0..2 {
+        wait_for("more records", async || {
+            let last = last_record(&jetstream).await?;
+            Ok((last > before + 10).then_some(()))
+        })
+        .await?;
+        let (code, text) = cluster.command("a", &["checkpoint"])?;
+        ensure!(code == Some(0), "{text}");
+        let newest = names(&jetstream).await?.pop().context("a checkpoint")?;
+        let number = record(&newest)?;
+        ensure!(number > before, "{text}: not newer than record {before}");
+        let line = format!("checkpoint  record {number}, ");
+        ensure!(
+            text.contains("leader      a\n") && text.contains(&line),
+            "{text}"
+        );
+        before = number;
+    }
+    publisher.crash()?;
+    let (code, text) = cluster.command("a", &["checkpoint"])?;
+    ensure!(code == Some(1), "{text}");
+    ensure!(text.contains("no publisher leads cluster main"), "{text}");
     Ok(())
 }

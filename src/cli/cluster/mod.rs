@@ -1,5 +1,6 @@
 //! `tickcast cluster`: commands for the operators of a cluster.
 
+mod control;
 mod status;
 mod verify;
 
@@ -29,6 +30,8 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         from: Option<u64>,
     },
+    /// Have the leader store a checkpoint of its present state
+    Checkpoint,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
@@ -55,6 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         match command {
             Command::Status => status::run(settings).await,
             Command::Verify { from } => verify::run(settings, *from).await,
+            Command::Checkpoint => control::checkpoint(settings).await,
         }
     })
 }

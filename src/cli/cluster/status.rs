@@ -13,7 +13,7 @@ use crate::market::UnixNanos;
 const INTERVALS_MISSED: u32 = 3;
 
 pub(super) async fn run(settings: &ClusterSettings) -> Result<Exit> {
-    let surveyed = survey(settings).await?;
+    let surveyed = Box::pin(survey(settings)).await?;
     let now = Clock::start().now();
     print(shown(&surveyed, settings, now).as_bytes())?;
     let problems = problems(&surveyed, settings, now);

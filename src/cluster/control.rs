@@ -1,0 +1,143 @@
+//! Requests of operators to the leading publisher, over a subject of NATS to which it listens while
+//! it leads: their form, and the side of the operator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::client::{RequestError, RequestErrorKind};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::settings::ClusterSettings;
+use super::status::ClusterStatus;
+use super::store::{Store, StoreError};
+use crate::metrics::Metrics;
+
+/// Time limit of the leader to store a checkpoint.
+pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of a request beyond that of the leader.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Subject of the requests to the leading publisher.
+pub(super) fn control_subject(cluster: &str) -> String {
+    format!("tc.control.{cluster}")
+}
+
+/// Request of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Store a checkpoint.
+    Checkpoint,
+}
+
+impl Request {
+    const ALL: [Self; 1] = [Self::Checkpoint];
+
+    /// Payload of the request.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+
+    pub(super) fn read(payload: &[u8]) -> Option<Self> {
+        let is_it = |request: &Self| request.name().as_bytes() == payload;
+        Self::ALL.into_iter().find(is_it)
+    }
+}
+
+/// Answer of the leader, in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// The request was fulfilled.
+    Done(Done),
+    /// The reason for which it was not.
+    Refused(String),
+}
+
+/// Fulfilled request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Name of the leader.
+    pub node: String,
+    /// Number of the last record that is concerned.
+    pub record: u64,
+    /// Size of what was stored, in bytes.
+    #[serde(default)]
+    pub bytes: usize,
+}
+
+/// Reason for which a request was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Cannot use NATS.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nobody listens.
+    #[error("no publisher leads cluster {0}")]
+    NoLeader(String),
+    /// The leader does not answer.
+    #[error("the leader of cluster {0} has not answered within {1:?}")]
+    Late(String, Duration),
+    /// The leader cannot fulfil the request.
+    #[error("the leader refuses: {0}")]
+    Refused(String),
+    /// The answer is of another form.
+    #[error("the leader has sent an answer that this version cannot read")]
+    Malformed,
+}
+
+/// Connection of an operator to a cluster.
+pub(super) async fn connect(settings: &ClusterSettings) -> Result<Store, StoreError> {
+    // The metrics of this connection are not exported.
+    let metrics = Metrics::new().add_cluster(settings.role.name());
+    let status = Arc::new(ClusterStatus::new(metrics));
+    Store::open(settings, status, false).await
+}
+
+/// Has the leader store a checkpoint of its present state.
+pub async fn request_checkpoint(settings: &ClusterSettings) -> Result<Done, ControlError> {
+    let store = connect(settings).await?;
+    let limit = CHECKPOINT_TIMEOUT + ANSWER_TIMEOUT;
+    ask(&store, settings, Request::Checkpoint, limit).await
+}
+
+async fn ask(
+    store: &Store,
+    settings: &ClusterSettings,
+    request: Request,
+    limit: Duration,
+) -> Result<Done, ControlError> {
+    let name = || settings.name.clone();
+    let subject = control_subject(&settings.name);
+    let answer = store.ask(&subject, request.name(), limit).await;
+    let answer = answer.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => ControlError::NoLeader(name()),
+        RequestErrorKind::TimedOut => ControlError::Late(name(), limit),
+        RequestErrorKind::InvalidSubject
+        | RequestErrorKind::MaxPayloadExceeded
+        | RequestErrorKind::Other => StoreError::Request(error.to_string()).into(),
+    })?;
+    match serde_json::from_slice(&answer) {
+        Ok(Answer::Done(done)) => Ok(done),
+        Ok(Answer::Refused(reason)) => Err(ControlError::Refused(reason)),
+        Err(_other_form) => Err(ControlError::Malformed),
+    }
+}
+
+impl Store {
+    /// Sends a request to another server and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        subject: &str,
+        request: &'static str,
+        limit: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let payload = Bytes::from_static(request.as_bytes());
+        let request = async_nats::Request::new();
+        let request = request.payload(payload).timeout(Some(limit));
+        let asked = self.client().send_request(subject.to_owned(), request);
+        Ok(asked.await?.payload)
+    }
+}
