@@ -14,7 +14,7 @@ use crate::bus::{Emitter, Leading, WriterState};
 use crate::clock::Clock;
 use crate::cluster::{
     Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, LogCheckpoint, Role,
-    Store, Uplink, UplinkParts, find_start,
+    Store, Uplink, UplinkParts, answer_as_standby, find_start,
 };
 use crate::config::Config;
 use crate::log::Pace;
@@ -44,6 +44,8 @@ pub enum ClusterFailure {
 pub(super) enum Turn {
     /// The server has claimed the log and must start its sources.
     Lead(Box<Claimed>),
+    /// An operator has asked for a handover: the server must stop, and may start again.
+    HandOver,
     /// The server must stop.
     Failed(ClusterFailure),
 }
@@ -117,7 +119,7 @@ impl Membership {
             follower.restore(*checkpoint).await?;
         }
         let mut live = follower.start().await?;
-        let settings = self.settings.clone();
+        let (store, settings) = (self.store.clone(), self.settings.clone());
         let (report, turn) = oneshot::channel();
         let run = async move {
             let turn = match settings.role {
@@ -125,10 +127,16 @@ impl Membership {
                     let ended = follower.follow(&mut live, settings.stale_after).await;
                     ended.err().map(|error| Turn::Failed(error.into()))
                 }
-                Role::Publisher => Some(match follower.stand_by(&mut live, &settings).await {
-                    Ok(claimed) => Turn::Lead(Box::new(claimed)),
-                    Err(error) => Turn::Failed(error.into()),
-                }),
+                Role::Publisher => {
+                    let stood_by = tokio::select! {
+                        stood_by = follower.stand_by(&mut live, &settings) => stood_by,
+                        never = answer_as_standby(&store, &settings) => match never {},
+                    };
+                    Some(match stood_by {
+                        Ok(claimed) => Turn::Lead(Box::new(claimed)),
+                        Err(error) => Turn::Failed(error.into()),
+                    })
+                }
             };
             // A send error means that the server is stopping.
             let _stopping = turn.map(|turn| report.send(turn));
@@ -167,9 +175,21 @@ impl Membership {
 
     /// Waits for the next change of the part of this server.
     pub(super) async fn next_turn(&mut self) -> Turn {
-        let ended = match &mut self.turn {
-            Some(turn) => turn.await.ok(),
-            None => None,
+        let turn = async {
+            match &mut self.turn {
+                Some(turn) => turn.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let asked_to_leave = async {
+            match &mut self.leading {
+                Some(leading) => leading.asked_to_leave().await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = turn => ended,
+            () = asked_to_leave => return Turn::HandOver,
         };
         self.turn = None;
         match ended {

@@ -98,6 +98,10 @@ where
                         stopping => break stopping,
                     }
                 }
+                Turn::HandOver => {
+                    tracing::info!("handing the cluster over to a publisher that stands by");
+                    break Reload::Stopping;
+                }
                 Turn::Failed(failure) => {
                     tracing::error!(%failure, "this server can no longer be a part of its cluster");
                     break Reload::Failed;

@@ -19,6 +19,6 @@ pub enum Command {
 pub struct Leave {
     /// State behind the last batch, to be stored.
     pub state: Option<WriterState>,
-    /// Receiver of the number of the last record, once the log contains it.
+    /// Receiver of the number of the record that hands the log over, once the log contains it.
     pub done: oneshot::Sender<u64>,
 }

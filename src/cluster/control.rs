@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use async_nats::client::{RequestError, RequestErrorKind};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use super::items::read_lead;
+use super::record::Record;
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
 use super::store::{Store, StoreError};
@@ -15,8 +18,15 @@ use crate::metrics::Metrics;
 
 /// Time limit of the leader to store a checkpoint.
 pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of the leader to hand the log over, and of another publisher to take over.
+pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit of a request beyond that of the leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Subject on which publishers that stand by answer.
+pub(super) fn standby_subject(cluster: &str) -> String {
+    format!("tc.standby.{cluster}")
+}
 
 /// Subject of the requests to the leading publisher.
 pub(super) fn control_subject(cluster: &str) -> String {
@@ -28,15 +38,18 @@ pub(super) fn control_subject(cluster: &str) -> String {
 pub(super) enum Request {
     /// Store a checkpoint.
     Checkpoint,
+    /// Hand the log over to a publisher that stands by.
+    Handover,
 }
 
 impl Request {
-    const ALL: [Self; 1] = [Self::Checkpoint];
+    const ALL: [Self; 2] = [Self::Checkpoint, Self::Handover];
 
     /// Payload of the request.
     const fn name(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
+            Self::Handover => "handover",
         }
     }
 
@@ -83,6 +96,16 @@ pub enum ControlError {
     /// The leader cannot fulfil the request.
     #[error("the leader refuses: {0}")]
     Refused(String),
+    /// Nobody has taken over.
+    #[error(
+        "{node} has handed the log over with record {record}, but no publisher has taken over within {HANDOVER_TIMEOUT:?}; {node} leads again once it is restarted"
+    )]
+    NotTaken {
+        /// Publisher that led before.
+        node: String,
+        /// Its last record.
+        record: u64,
+    },
     /// The answer is of another form.
     #[error("the leader has sent an answer that this version cannot read")]
     Malformed,
@@ -101,6 +124,56 @@ pub async fn request_checkpoint(settings: &ClusterSettings) -> Result<Done, Cont
     let store = connect(settings).await?;
     let limit = CHECKPOINT_TIMEOUT + ANSWER_TIMEOUT;
     ask(&store, settings, Request::Checkpoint, limit).await
+}
+
+/// Change of the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handover {
+    /// Publisher that led before.
+    pub from: String,
+    /// Publisher that leads now.
+    pub to: String,
+    /// Number of the first record of its term.
+    pub record: u64,
+    /// Time between the last record of the one and the first of the other.
+    pub pause: Duration,
+}
+
+/// Has the leader hand the log over; waits until another publisher leads.
+pub async fn request_handover(settings: &ClusterSettings) -> Result<Handover, ControlError> {
+    let store = connect(settings).await?;
+    let mut live = store.subscribe().await?;
+    let limit = HANDOVER_TIMEOUT + ANSWER_TIMEOUT;
+    let handed_over = ask(&store, settings, Request::Handover, limit).await?;
+    let Done {
+        node: from,
+        record: last,
+        ..
+    } = handed_over;
+    // Behind it the log accepts only the start of another term.
+    let taken = async {
+        while let Some(message) = live.next().await {
+            match Record::read(&message.payload) {
+                Ok(record) if record.number > last => break,
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(HANDOVER_TIMEOUT, taken).await.is_err() {
+        return Err(ControlError::NotTaken {
+            node: from,
+            record: last,
+        });
+    }
+    let first = store.get(last + 1).await?;
+    let lead = read_lead(&first.body).map_err(|_malformed| ControlError::Malformed)?;
+    let (before, after) = (store.time_of(last).await?, store.time_of(last + 1).await?);
+    Ok(Handover {
+        from,
+        to: lead.node,
+        record: last + 1,
+        pause: after.since(before),
+    })
 }
 
 async fn ask(

@@ -1,5 +1,7 @@
-//! Requests of operators, as the leading publisher answers them.
+//! Requests of operators, as the leading publisher answers them, and those of the leader, as the
+//! publishers that stand by do.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -8,35 +10,102 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::command::Command;
-use super::control::{Answer, CHECKPOINT_TIMEOUT, Done, Request, control_subject};
+use super::control::{
+    Answer, CHECKPOINT_TIMEOUT, Done, HANDOVER_TIMEOUT, Request, control_subject, standby_subject,
+};
 use super::settings::ClusterSettings;
 use super::store::Store;
 
 /// Time limit to send an answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers the requests of operators, one after the other.
+/// Time limit of a publisher that stands by to answer.
+const STANDBY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Request to hand the log over; the answer is the number of the record that does so.
+pub type HandoverRequest = oneshot::Sender<u64>;
+
+/// Answers the requests of operators, one after the other, until the log is handed over.
 pub async fn answer_operators(
     store: Store,
     settings: ClusterSettings,
     uplink: mpsc::Sender<Command>,
+    handovers: mpsc::Sender<HandoverRequest>,
 ) {
     let subject = control_subject(&settings.name);
     let Some(mut requests) = subscribe(&store, subject).await else {
         return;
     };
+    tracing::info!("listening for requests of operators");
     while let Some(message) = requests.next().await {
         let answer = match Request::read(&message.payload) {
             Some(Request::Checkpoint) => checkpoint(&settings.node, &uplink).await,
+            Some(Request::Handover) if !has_standby(&store, &settings).await => {
+                let node = &settings.node;
+                Answer::Refused(format!("no publisher stands by; {node} goes on leading"))
+            }
+            Some(Request::Handover) => {
+                let answer = handover(&settings.node, &handovers).await;
+                respond(&store, message, &answer).await;
+                return;
+            }
             None => Answer::Refused("unknown request".to_owned()),
         };
         respond(&store, message, &answer).await;
     }
 }
 
+/// Answers, for ever, that a publisher stands by.
+pub async fn answer_as_standby(store: &Store, settings: &ClusterSettings) -> Infallible {
+    let subject = standby_subject(&settings.name);
+    if let Some(mut requests) = subscribe(store, subject).await {
+        tracing::info!("standing by");
+        while let Some(message) = requests.next().await {
+            let standing_by = Answer::Done(Done {
+                node: settings.node.clone(),
+                record: 0,
+                bytes: 0,
+            });
+            respond(store, message, &standing_by).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// True if a publisher stands by.
+async fn has_standby(store: &Store, settings: &ClusterSettings) -> bool {
+    let subject = standby_subject(&settings.name);
+    let answer = store.ask(&subject, "standby", STANDBY_TIMEOUT).await;
+    answer.is_ok()
+}
+
+/// Hands the log over.
+async fn handover(node: &str, handovers: &mpsc::Sender<HandoverRequest>) -> Answer {
+    let (request, handed_over) = oneshot::channel();
+    let asked = async {
+        handovers.send(request).await.ok()?;
+        handed_over.await.ok()
+    };
+    match tokio::time::timeout(HANDOVER_TIMEOUT, asked).await {
+        Ok(Some(record)) => Answer::Done(Done {
+            node: node.to_owned(),
+            record,
+            bytes: 0,
+        }),
+        Ok(None) => Answer::Refused(format!("{node} no longer leads, or cannot reach NATS")),
+        Err(_late) => Answer::Refused(format!(
+            "{node} has not handed the log over within {HANDOVER_TIMEOUT:?}"
+        )),
+    }
+}
+
 async fn subscribe(store: &Store, subject: String) -> Option<Subscriber> {
     match store.client().subscribe(subject).await {
-        Ok(requests) => Some(requests),
+        Ok(requests) => {
+            // With the answer to a later request NATS knows the subscription.
+            let _answered = store.last().await;
+            Some(requests)
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot listen for requests of operators");
             None

@@ -74,6 +74,8 @@ pub struct Follower {
     position: Position,
     /// Author of the last record.
     author: Author,
+    /// True if the last record hands the log over.
+    is_handed_over: bool,
     unpacker: Unpacker,
     /// By source: condition according to the log.
     conditions: Vec<Option<SourceCondition>>,
@@ -122,6 +124,7 @@ impl Follower {
             origin,
             position: Position::default(),
             author: Author { term: 0, node: 0 },
+            is_handed_over: false,
             unpacker: Unpacker::default(),
             conditions: Vec::new(),
             is_silent: false,
@@ -180,7 +183,8 @@ impl Follower {
         }
     }
 
-    /// Follows the log until it is silent for the lease and this server has taken over.
+    /// Follows the log until it is handed over, or silent for the lease, and this server has taken
+    /// over.
     pub async fn stand_by(
         &mut self,
         live: &mut Subscriber,
@@ -188,8 +192,8 @@ impl Follower {
     ) -> Result<Claimed, FollowError> {
         let node = node_number(&settings.node);
         loop {
-            let is_free = self.position.number == 0 || self.author.node == node;
-            if !is_free {
+            let is_own = self.position.number == 0 || self.author.node == node;
+            if !is_own && !self.is_handed_over {
                 let due = self.clock.now().plus(settings.lease);
                 if let Heard::Record(record) = self.next(live, due).await? {
                     self.take_live(*record).await?;
@@ -354,6 +358,9 @@ impl Follower {
                 self.status.set_term(record.term);
             }
             Kind::Tick => {}
+            Kind::Handover => {
+                tracing::info!(term = record.term, "the leader hands the cluster over");
+            }
             Kind::Items => {
                 let items = self.unpacker.unpack(&record.body).map_err(fault)?;
                 self.note_conditions(&items);
@@ -364,6 +371,7 @@ impl Follower {
             term: record.term,
             node: record.node,
         };
+        self.is_handed_over = record.kind == Kind::Handover;
         self.position = Position::behind(record);
         self.kept.push(self.position, record.bytes.clone());
         self.status.advance(number, self.clock.now());

@@ -39,8 +39,8 @@ pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, e
 pub use checkpoints::{Asker, WrittenCheckpoint};
 pub use command::{Command, Leave};
 pub use commits::Leadership;
-pub use control::{ControlError, Done, request_checkpoint};
-pub use control_service::answer_operators;
+pub use control::{ControlError, Done, Handover, request_checkpoint, request_handover};
+pub use control_service::{HandoverRequest, answer_as_standby, answer_operators};
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
 pub use push::{ForwardError, PushAnswer, PushHead, PushLink, PushRequest, PushRequests};

@@ -24,6 +24,7 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 const LEAD: u16 = 1;
 const TICK: u16 = 2;
 const ZSTD: u16 = 4;
+const HANDOVER: u16 = 8;
 
 /// Meaning of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub enum Kind {
     Lead,
     /// Sign of life of the leading node.
     Tick,
+    /// End of a term: the node of the record appends nothing more, and another one may start the
+    /// next term at once. A reader that does not know it takes it for a tick.
+    Handover,
 }
 
 /// A record that has been read and whose checksum is right.
@@ -140,6 +144,7 @@ impl Author {
             Kind::Items => 0,
             Kind::Lead => LEAD,
             Kind::Tick => TICK,
+            Kind::Handover => HANDOVER | TICK,
         };
         if compressed.is_some() {
             flags |= ZSTD;
@@ -205,6 +210,8 @@ impl Record {
         };
         let kind = if flags & LEAD != 0 {
             Kind::Lead
+        } else if flags & HANDOVER != 0 {
+            Kind::Handover
         } else if flags & TICK != 0 {
             Kind::Tick
         } else {
@@ -262,6 +269,18 @@ mod tests {
         assert_eq!(&text[..80], head);
         assert_eq!(&text[96..], "626f6479");
         assert_eq!(behind.number, 7);
+    }
+
+    #[test]
+    fn a_reader_that_does_not_know_handovers_takes_them_for_ticks() {
+        let start = Position::default();
+        let flags_and_kind = |kind| {
+            let (bytes, _) = AUTHOR.write(kind, start, b"");
+            (u16::from_le_bytes([bytes[4], bytes[5]]), read(&bytes).kind)
+        };
+        assert_eq!(flags_and_kind(Kind::Tick), (TICK, Kind::Tick));
+        let handover = (TICK | HANDOVER, Kind::Handover);
+        assert_eq!(flags_and_kind(Kind::Handover), handover);
     }
 
     proptest! {

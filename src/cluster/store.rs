@@ -102,6 +102,11 @@ impl fmt::Debug for Store {
     }
 }
 
+/// Time of NATS, which is after 1970.
+fn nanos(since_1970: i128) -> UnixNanos {
+    UnixNanos(u64::try_from(since_1970).unwrap_or_default())
+}
+
 /// Name of the stream of a cluster.
 fn stream_name(cluster: &str) -> String {
     format!("TC_LOG_{cluster}")
@@ -213,7 +218,6 @@ impl Store {
     /// Records that the log contains, asked from the NATS server that leads the stream.
     pub async fn extent(&self) -> Result<Extent, StoreError> {
         let state = self.state().await?;
-        let nanos = |nanos: i128| UnixNanos(u64::try_from(nanos).unwrap_or_default());
         Ok(Extent {
             first: state.first_sequence,
             first_time: nanos(state.first_timestamp.unix_timestamp_nanos()),
@@ -238,6 +242,13 @@ impl Store {
     /// Reads a record from any replica of the stream.
     pub async fn get(&self, number: u64) -> Result<Record, StoreError> {
         Ok(Record::read(&self.read(number).await?)?)
+    }
+
+    /// Time at which the log accepted a record.
+    pub(super) async fn time_of(&self, number: u64) -> Result<UnixNanos, StoreError> {
+        let message = self.stream.direct_get(number).await;
+        let message = message.map_err(|error| StoreError::Request(error.to_string()))?;
+        Ok(nanos(message.time.unix_timestamp_nanos()))
     }
 
     /// Bytes of a record, from any replica of the stream.

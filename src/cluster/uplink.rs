@@ -222,9 +222,13 @@ impl Uplink {
         Ok(self.next > first)
     }
 
-    /// Appends the rest of the batches of a bus that has stopped, and stores the last checkpoint.
+    /// Appends the rest of the batches of a bus that has stopped, hands the log over, and stores the
+    /// last checkpoint.
     async fn leave(mut self, leave: Leave) -> Result<(), LeadError> {
         self.drain().await?;
+        self.send(Kind::Handover, &[], None).await?;
+        self.drain().await?;
+        self.status.set_following();
         // A send error means that nobody waits for it any more.
         let _gone = leave.done.send(self.position.number);
         self.checkpoints.finish(leave.state).await;

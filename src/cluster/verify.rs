@@ -210,6 +210,8 @@ struct Walk {
     position: Option<Position>,
     /// Term and node of the last record.
     author: Option<(u64, u64)>,
+    /// True if the last record ends its term.
+    is_handed_over: bool,
     /// Origin of the epochs, once a record or a checkpoint has stated it.
     origin: Option<u64>,
     /// Reader of bodies, once there is a catalog.
@@ -227,6 +229,7 @@ impl Walk {
             },
             position: is_whole.then(Position::default),
             author: is_whole.then_some((0, 0)),
+            is_handed_over: false,
             origin: None,
             unpacker: is_whole.then(Unpacker::default),
         }
@@ -269,7 +272,7 @@ impl Walk {
                     return Err(RecordFlaw::Origin);
                 }
             }
-            Kind::Tick => {}
+            Kind::Tick | Kind::Handover => {}
             Kind::Items => {
                 if let Some(unpacker) = &mut self.unpacker {
                     let items = unpacker.unpack(&record.body)?;
@@ -278,15 +281,17 @@ impl Walk {
                 }
             }
         }
+        self.is_handed_over = record.kind == Kind::Handover;
         self.position = Some(Position::behind(record));
         Ok(())
     }
 
-    /// Checks that a new term begins with a record that starts it, and has one author.
+    /// Checks that a new term begins with a record that starts it, has one author, and ends with a
+    /// handover if there is one.
     fn take_author(&mut self, record: &Record) -> Result<(), RecordFlaw> {
         let (term, node) = (record.term, record.node);
         match self.author {
-            Some(last) if last == (term, node) => return Ok(()),
+            Some(last) if last == (term, node) && !self.is_handed_over => return Ok(()),
             Some((last, _)) if term <= last || record.kind != Kind::Lead => {
                 return Err(RecordFlaw::Term(term, node));
             }
@@ -339,6 +344,11 @@ mod tests {
         assert_eq!(terms(&[begin(FIRST, 5), tick(SECOND)]), term(SECOND));
         assert_eq!(terms(&[begin(SECOND, 5), begin(FIRST, 5)]), term(FIRST));
         assert_eq!(terms(&[tick(FIRST)]), term(FIRST));
+        let handover = (FIRST, Kind::Handover, Bytes::new());
+        let both = [begin(FIRST, 5), handover.clone(), begin(SECOND, 5)];
+        assert_eq!(terms(&both), Ok(2));
+        let more = [begin(FIRST, 5), handover, tick(FIRST)];
+        assert_eq!(terms(&more), term(FIRST));
         let other = [begin(FIRST, 5), begin(SECOND, 6)];
         assert_eq!(terms(&other), Err(RecordFlaw::Origin));
     }

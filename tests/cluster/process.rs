@@ -174,6 +174,13 @@ impl Cluster {
         self.server(node)
     }
 
+    /// Starts a publisher with these sources and lease.
+    pub(crate) fn with_lease(&self, node: &str, sources: &str, lease: &str) -> Result<Process> {
+        let cluster = PUBLISHER.replace("lease: 500ms", &format!("lease: {lease}"));
+        self.configure(node, &cluster, &format!("sources: {sources}\n"))?;
+        self.server(node)
+    }
+
     /// Starts a publisher with these sources and checkpoints.
     pub(crate) fn checkpointing(
         &self,

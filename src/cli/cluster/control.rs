@@ -1,9 +1,9 @@
-//! `tickcast cluster checkpoint`: requests to the leading publisher.
+//! `tickcast cluster checkpoint` and `handover`: requests to the leading publisher.
 
 use anyhow::Result;
 
 use crate::cli::{Exit, print};
-use crate::cluster::{ClusterSettings, request_checkpoint};
+use crate::cluster::{ClusterSettings, request_checkpoint, request_handover};
 
 pub(super) async fn checkpoint(settings: &ClusterSettings) -> Result<Exit> {
     let done = request_checkpoint(settings).await?;
@@ -12,6 +12,18 @@ pub(super) async fn checkpoint(settings: &ClusterSettings) -> Result<Exit> {
     print(
         format!(
             "cluster     {name}\nleader      {node}\ncheckpoint  record {record}, {bytes} bytes\n"
+        )
+        .as_bytes(),
+    )
+}
+
+pub(super) async fn handover(settings: &ClusterSettings) -> Result<Exit> {
+    let done = request_handover(settings).await?;
+    let (name, from, to) = (&settings.name, &done.from, &done.to);
+    let (record, pause) = (done.record, done.pause.as_secs_f64() * 1e3);
+    print(
+        format!(
+            "cluster  {name}\nleader   {to} since record {record}, before that {from}\npause    {pause:.1} ms between their records\n"
         )
         .as_bytes(),
     )

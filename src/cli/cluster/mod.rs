@@ -32,6 +32,8 @@ enum Command {
     },
     /// Have the leader store a checkpoint of its present state
     Checkpoint,
+    /// Have the leader hand over to a publisher that stands by, and wait until that one leads
+    Handover,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
@@ -59,6 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             Command::Status => status::run(settings).await,
             Command::Verify { from } => verify::run(settings, *from).await,
             Command::Checkpoint => control::checkpoint(settings).await,
+            Command::Handover => control::handover(settings).await,
         }
     })
 }
