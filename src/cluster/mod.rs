@@ -51,7 +51,7 @@ pub use repair::KeptRecords;
 pub use settings::{CheckpointSettings, ClusterSettings, Role};
 pub use start::{Start, find_start};
 pub use status::ClusterStatus;
-pub use store::{Extent, PendingAppend, Store, StoreError};
+pub use store::{Extent, Last, PendingAppend, Store, StoreError};
 pub use survey::{Leader, Survey, survey};
 pub use uplink::{LeadError, Uplink, UplinkParts};
 pub use verify::{RecordFlaw, Verified, VerifyError, verify};

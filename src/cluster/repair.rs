@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::append_fault::AppendFault;
 use super::record::{Position, Record};
-use super::store::{Store, StoreError};
+use super::store::{Last, Store, StoreError};
 
 /// Newest records of the log, as they were appended, with which a log that has forgotten them is
 /// repaired.
@@ -103,7 +103,10 @@ pub(super) async fn repair(store: &Store, kept: &KeptRecords, last: Option<u64>)
     }
     let count = lost.len();
     for (position, record) in lost {
-        let appended = match store.append(record, position.number - 1).await {
+        let appended = match store
+            .append(record, position.sum, Last::verified(position.number - 1))
+            .await
+        {
             Ok(pending) => pending.accepted().await,
             Err(fault) => Err(fault),
         };

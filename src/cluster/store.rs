@@ -15,6 +15,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::append_fault::AppendFault;
 use super::push::PushLink;
@@ -27,6 +28,9 @@ use crate::market::UnixNanos;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Capacity of the subscription to new records. Records beyond it are read from the stream.
 const LIVE_RECORDS_MAX: usize = 4096;
+/// Time for which NATS remembers the identifiers of records. They are only compared with that of the
+/// record before.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(1);
 /// Records that are sent and not acknowledged, over all windows.
 const INFLIGHT_MAX: usize = 8192;
 
@@ -92,6 +96,7 @@ pub struct Store {
     stream: Stream,
     config: Config,
     live: String,
+    reconnected: Arc<Notify>,
 }
 
 impl fmt::Debug for Store {
@@ -119,6 +124,7 @@ fn stream_config(settings: &ClusterSettings, subject: &str, live: &str) -> Confi
         max_bytes: i64::try_from(settings.log_bytes).unwrap_or(i64::MAX),
         max_age: settings.log_age,
         discard: DiscardPolicy::Old,
+        duplicate_window: DUPLICATE_WINDOW,
         storage: StorageType::File,
         num_replicas: settings.replicas,
         deny_delete: true,
@@ -136,12 +142,16 @@ fn stream_config(settings: &ClusterSettings, subject: &str, live: &str) -> Confi
 async fn connect(
     settings: &ClusterSettings,
     status: Arc<ClusterStatus>,
+    reconnected: Arc<Notify>,
 ) -> Result<Client, StoreError> {
     let has_connected = Arc::new(AtomicBool::new(false));
     let mut options = ConnectOptions::new()
         .event_callback(move |event| {
             let is_first =
                 event == Event::Connected && !has_connected.swap(true, Ordering::Relaxed);
+            if event == Event::Connected && !is_first {
+                reconnected.notify_one();
+            }
             status.note(&event, is_first);
             async {}
         })
@@ -172,9 +182,11 @@ impl Store {
         status: Arc<ClusterStatus>,
         creates: bool,
     ) -> Result<Self, StoreError> {
-        let client = connect(settings, status).await?;
+        let reconnected = Arc::new(Notify::new());
+        let client = connect(settings, status, Arc::clone(&reconnected)).await?;
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(settings.lease)
             .max_ack_inflight(INFLIGHT_MAX)
             .build(client.clone());
         let subject = format!("tc.log.{}", settings.name);
@@ -197,6 +209,7 @@ impl Store {
             })?,
             config,
             live,
+            reconnected,
         })
     }
 
@@ -213,6 +226,12 @@ impl Store {
     /// Streams of the connection.
     pub(super) const fn context(&self) -> &Context {
         &self.jetstream
+    }
+
+    /// Waits until NATS is connected again: it may have lost what was sent before, or only the
+    /// answer to it.
+    pub(super) async fn reconnected(&self) {
+        self.reconnected.notified().await;
     }
 
     /// Records that the log contains, asked from the NATS server that leads the stream.
@@ -305,17 +324,52 @@ impl Store {
         Ok(())
     }
 
-    /// Sends a record, which the log accepts only directly behind record `last`.
-    pub async fn append(&self, record: Bytes, last: u64) -> Result<PendingAppend, AppendFault> {
-        let message = PublishMessage::build()
+    /// Sends a record, which the log accepts only directly behind record `last.number`. If that
+    /// record was sent and not acknowledged, it must also have this checksum: by its number alone
+    /// it could be one of another publisher.
+    pub async fn append(
+        &self,
+        record: Bytes,
+        sum: u64,
+        last: Last,
+    ) -> Result<PendingAppend, AppendFault> {
+        let mut message = PublishMessage::build()
             .payload(record)
-            .expected_last_sequence(last);
+            .message_id(message_id(sum))
+            .expected_last_sequence(last.number);
+        if let Some(sum) = last.unverified {
+            message = message.expected_last_message_id(message_id(sum));
+        }
         let sent = self
             .jetstream
             .send_publish(self.config.subjects[0].clone(), message);
         let pending = sent.await.map_err(|_not_sent| AppendFault::Unknown)?;
         Ok(PendingAppend(pending))
     }
+}
+
+/// Record behind which another one is appended.
+#[derive(Debug, Clone, Copy)]
+pub struct Last {
+    /// Number of the record.
+    pub number: u64,
+    /// Its checksum, if it is not known that the log contains this record.
+    pub unverified: Option<u64>,
+}
+
+impl Last {
+    /// The log contains this record.
+    pub(super) const fn verified(number: u64) -> Self {
+        Self {
+            number,
+            unverified: None,
+        }
+    }
+}
+
+/// Identifier of a record in the stream.
+fn message_id(sum: u64) -> String {
+    format!("{sum:016x}")
 }
 
 /// Record that was sent and not acknowledged yet.
@@ -332,10 +386,12 @@ impl PendingAppend {
     pub async fn accepted(self) -> Result<(), AppendFault> {
         match self.0.await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
-                Err(AppendFault::Refused)
-            }
-            Err(_) => Err(AppendFault::Unknown),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+                    AppendFault::Refused
+                }
+                _ => AppendFault::Unknown,
+            }),
         }
     }
 }

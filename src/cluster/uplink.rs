@@ -20,7 +20,7 @@ use super::record::{Author, Kind, Position};
 use super::repair::{KeptRecords, Repaired, repair};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
-use super::store::{Store, StoreError};
+use super::store::{Last, Store, StoreError};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
@@ -81,6 +81,8 @@ pub struct Uplink {
     author: Author,
     /// Position behind the last sent record.
     position: Position,
+    /// Newest record of this server that the log contains.
+    verified: Position,
     packer: Packer,
     append_times: LocalHistogram,
     /// Number of the next batch.
@@ -160,6 +162,7 @@ impl Uplink {
             tick: settings.tick,
             author: claimed.author,
             position: claimed.position,
+            verified: claimed.position,
             packer: Packer::new(claimed.catalog.sources().len()),
             kept: claimed.kept,
             next: first,
@@ -183,7 +186,7 @@ impl Uplink {
             if self.send_published().await? {
                 tick_due = self.clock.now().plus(self.tick);
             }
-            let log = Arc::clone(&self.log);
+            let (log, store) = (Arc::clone(&self.log), self.store.clone());
             let new_batch = log.reader(self.reader).notified();
             tokio::select! {
                 acknowledged = self.pending.next(), if !self.pending.is_empty() => {
@@ -194,6 +197,7 @@ impl Uplink {
                     Command::Checkpoint(asker) => self.checkpoints.request(asker),
                     Command::Leave(leave) => return Ok(leave),
                 },
+                () = store.reconnected() => self.resolve(AppendFault::Unknown).await?,
                 () = new_batch, if self.sent.len() < self.window => {}
                 () = self.clock.sleep_until(tick_due) => {
                     if self.sent.is_empty() {
@@ -265,7 +269,7 @@ impl Uplink {
         body: &[u8],
         batch: Option<SentBatch>,
     ) -> Result<(), LeadError> {
-        let last = self.position.number;
+        let last = self.last(self.position);
         let (bytes, behind) = self.author.write(kind, self.position, body);
         self.position = behind;
         self.sent.push_back(Sent {
@@ -274,11 +278,19 @@ impl Uplink {
             at: self.clock.now(),
             batch,
         });
-        match self.store.append(bytes, last).await {
+        match self.store.append(bytes, behind.sum, last).await {
             Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
             Err(fault) => self.resolve(fault).await?,
         }
         Ok(())
+    }
+
+    /// Record behind which the next one is appended.
+    fn last(&self, position: Position) -> Last {
+        Last {
+            number: position.number,
+            unverified: (position != self.verified).then_some(position.sum),
+        }
     }
 
     async fn on_acknowledged(&mut self, outcome: Result<(), AppendFault>) -> Result<(), LeadError> {
@@ -297,6 +309,7 @@ impl Uplink {
             let now = self.clock.now();
             self.append_times.time(now.since(sent.at));
             self.append_times.hand_over();
+            self.verified = sent.position;
             self.status.advance(sent.position.number, now);
             self.kept.push(sent.position, sent.bytes);
             if let Some(SentBatch { next, footprint }) = sent.batch {
@@ -313,8 +326,8 @@ impl Uplink {
         self.status.report_unsent(records, bytes);
     }
 
-    /// After a refusal or a missing answer: waits for the answers to all sent records, reads what
-    /// the log really contains, and sends the rest again.
+    /// After a refusal, a missing answer or a new connection: reads what the log really contains,
+    /// and sends the rest again.
     async fn resolve(&mut self, fault: AppendFault) -> Result<(), LeadError> {
         tracing::warn!(
             ?fault,
@@ -322,8 +335,9 @@ impl Uplink {
             "append to the shared log failed; reading what it contains"
         );
         self.status.count_failed_append(fault);
-        // The answers behind a failed append say nothing about the order.
-        while self.pending.next().await.is_some() {}
+        // What is still on its way arrives at the number that it was sent for, or never: a record
+        // that is sent again is in the log once.
+        self.pending = Pending::new();
         while !self.take_accepted().await? {
             self.report();
             let again = self.clock.now().plus(RETRY_AFTER);
@@ -339,12 +353,15 @@ impl Uplink {
             Err(StoreError::Lost(_)) => None,
             Err(_) => return Ok(false),
         };
-        let first = self.sent.front().map(|sent| sent.position.number - 1);
-        let acknowledged = first.unwrap_or(self.position.number);
         let last = match last {
-            Some(last) if last >= acknowledged => last,
+            Some(last) if last >= self.verified.number => last,
             forgotten => return self.repair(forgotten).await,
         };
+        match self.store.get(self.verified.number).await {
+            Ok(record) if record.sum == self.verified.sum => {}
+            Ok(_) => return Err(LeadError::Fenced(self.verified.number)),
+            Err(_) => return Ok(false),
+        }
         while let Some(first) = self.sent.front() {
             let Position { number, sum } = first.position;
             if number > last {
@@ -376,9 +393,11 @@ impl Uplink {
 
     async fn send_again(&mut self) -> Result<(), LeadError> {
         let mut failed = false;
+        let mut before = self.verified;
         for sent in &self.sent {
-            let last = sent.position.number - 1;
-            let outcome = self.store.append(sent.bytes.clone(), last).await;
+            let (bytes, last) = (sent.bytes.clone(), self.last(before));
+            before = sent.position;
+            let outcome = self.store.append(bytes, before.sum, last).await;
             match outcome {
                 Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
                 Err(_) => {

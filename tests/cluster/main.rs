@@ -1,6 +1,7 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
 mod checkpoints;
+mod fence;
 mod operations;
 mod process;
 mod publishing;

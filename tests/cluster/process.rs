@@ -77,6 +77,11 @@ impl Process {
         wait_for("end of the process", || Ok(self.child.try_wait()?))
     }
 
+    /// True if the process has ended.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Log of the process so far.
     pub(crate) fn log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(&self.log)?)
@@ -273,12 +278,21 @@ impl Cluster {
         self.folder.path().join(format!("{node}.yaml"))
     }
 
-    fn configure(&self, node: &str, cluster: &str, rest: &str) -> Result<()> {
-        let config = format!(
+    /// Config of a publisher with these sources.
+    pub(crate) fn publisher_config(&self, sources: &str) -> String {
+        self.config("a", PUBLISHER, &format!("sources: {sources}\n"))
+    }
+
+    fn config(&self, node: &str, cluster: &str, rest: &str) -> String {
+        format!(
             "listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\nshards: 1\n\
              cluster: {{{cluster}, node: {node}, nats: {{urls: [\"nats://{}\"]}}}}\n{rest}",
             self.nats_address
-        );
+        )
+    }
+
+    fn configure(&self, node: &str, cluster: &str, rest: &str) -> Result<()> {
+        let config = self.config(node, cluster, rest);
         Ok(std::fs::write(self.config_file(node), config)?)
     }
 
