@@ -1,5 +1,6 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
+mod chaos;
 mod checkpoints;
 mod fence;
 mod operations;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use tickcast::market::{Body, TradeId};
+use tickcast::market::{Body, TradeId, UnixNanos};
 use tickcast::protocol::{Control, ServerMessage};
 
 use super::process::{Cluster, Process, wait_for};
@@ -15,8 +15,10 @@ use tokio::time::timeout;
 pub(crate) struct Seen {
     /// By symbol: id of the newest trade.
     trades: BTreeMap<String, u64>,
+    /// Time of the newest trade.
+    pub(crate) newest: UnixNanos,
     /// By topic: its epoch.
-    epochs: BTreeMap<String, String>,
+    pub(crate) epochs: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -29,13 +31,18 @@ impl Seen {
                     for event in events {
                         if let Body::Trade(trade) = &event.body {
                             self.take(&event.topic.to_string(), &trade.id)?;
+                            self.newest = self.newest.max(trade.ts);
                             left = left.saturating_sub(1);
                         }
                     }
                 }
                 ServerMessage::Control(Control::Snapshot(snapshot)) => {
-                    let before = self.epochs.insert(snapshot.topic.clone(), snapshot.epoch);
-                    ensure!(before.is_none(), "{} has begun anew", snapshot.topic);
+                    let (topic, epoch) = (snapshot.topic, snapshot.epoch);
+                    let first = self
+                        .epochs
+                        .entry(topic.clone())
+                        .or_insert_with(|| epoch.clone());
+                    ensure!(*first == epoch, "{topic} has begun anew");
                 }
                 ServerMessage::Control(Control::Gap(gap)) => ensure!(false, "{gap:?}"),
                 ServerMessage::Control(_) => {}
