@@ -16,8 +16,8 @@ use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
 use crate::tls::{Certificate, SelfSigned};
 
 /// Default config file; if it does not exist, the built-in config is used.
-const DEFAULT_CONFIG: &str = "feeds.yaml";
-const BUILT_IN: &str = include_str!("../../feeds.yaml");
+pub(super) const DEFAULT_CONFIG: &str = "feeds.yaml";
+pub(super) const BUILT_IN: &str = include_str!("../../feeds.yaml");
 /// Default address of `--self-signed`.
 const SELF_SIGNED_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 /// Time limit at exit for threads that are blocked by a file system.

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod checkpoints;
+mod dev;
 mod fence;
 mod operations;
 mod process;

@@ -108,22 +108,25 @@ pub(crate) struct Cluster {
     nats_address: SocketAddr,
 }
 
-/// The NATS server, where `./check` has installed it.
-fn nats_server() -> Option<PathBuf> {
+/// The NATS server, where `./check` has installed it; `None` outside of it.
+pub(crate) fn nats_server() -> Result<Option<PathBuf>> {
     let installed =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps/python/bin/nats-server");
-    installed.exists().then_some(installed)
+    if installed.exists() {
+        return Ok(Some(installed));
+    }
+    ensure!(
+        std::env::var_os("TICKCAST_CHECK").is_none(),
+        "nats-server is not installed"
+    );
+    eprintln!("skipped: nats-server is not installed; ./check installs it");
+    Ok(None)
 }
 
 impl Cluster {
     /// Starts a NATS server; `None` where there is none.
     pub(crate) fn start() -> Result<Option<Self>> {
-        let Some(program) = nats_server() else {
-            ensure!(
-                std::env::var_os("TICKCAST_CHECK").is_none(),
-                "nats-server is not installed"
-            );
-            eprintln!("skipped: nats-server is not installed; ./check installs it");
+        let Some(program) = nats_server()? else {
             return Ok(None);
         };
         let folder = tempfile::tempdir()?;
@@ -143,7 +146,7 @@ impl Cluster {
 
     /// Starts the NATS server again, at its address and with its files.
     pub(crate) fn restart_nats(&mut self) -> Result<()> {
-        let program = nats_server().context("it was there")?;
+        let program = nats_server()?.context("it was there")?;
         self.nats = Some(start_nats(&program, self.folder.path(), self.nats_address)?);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod control;
 mod status;
+mod up;
 mod verify;
 
 use std::path::PathBuf;
@@ -32,6 +33,9 @@ enum Command {
     },
     /// Have the leader store a checkpoint of its present state
     Checkpoint,
+    /// Run a cluster on this machine: three NATS servers, two publishers and two gateways, with the
+    /// sources and settings of the configuration file of a standalone server
+    Up(up::Arguments),
     /// Have the leader hand over to a publisher that stands by, and wait until that one leads
     Handover,
 }
@@ -41,6 +45,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         command,
         config: file,
     } = arguments;
+    if let Command::Up(arguments) = command {
+        return up::run(arguments, file);
+    }
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => {
@@ -62,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             Command::Verify { from } => verify::run(settings, *from).await,
             Command::Checkpoint => control::checkpoint(settings).await,
             Command::Handover => control::handover(settings).await,
+            Command::Up(_) => unreachable!("it needs no running cluster"),
         }
     })
 }
