@@ -166,10 +166,22 @@ async fn cost(symbols: usize, at_once: bool) -> Duration {
     took.max(Duration::from_millis(1))
 }
 
+/// Processor time without the disturbances of other programs, which only add to it.
+async fn least_cost(symbols: usize, at_once: bool) -> Duration {
+    let mut least = Duration::MAX;
+    for _ in 0..3 {
+        least = least.min(cost(symbols, at_once).await);
+    }
+    least
+}
+
 #[tokio::test]
 async fn announcing_symbols_takes_linear_time() {
     for at_once in [false, true] {
-        let (few, many) = (cost(1_000, at_once).await, cost(8_000, at_once).await);
+        let (few, many) = (
+            least_cost(1_000, at_once).await,
+            least_cost(8_000, at_once).await,
+        );
         // Linear cost gives a factor of 8; a copy of the catalog per symbol gives 64.
         assert!(
             many < 24 * few,
