@@ -57,8 +57,11 @@ impl Bus {
         let Some(standby) = &mut self.standby else {
             return;
         };
-        let is_restored = |item: &LogItem| matches!(item, LogItem::Topics { restored, .. } if !restored.is_empty());
-        if output.is_some() || items.iter().any(is_restored) {
+        let is_restored = items.iter().any(|item| match item {
+            LogItem::Topics { restored, .. } => !restored.is_empty(),
+            _ => false,
+        });
+        if output.is_some() || is_restored {
             let mismatches = standby.mismatches();
             let restored = output.and_then(|saved| Standby::restored(saved, catalog, mismatches));
             self.standby = restored.map(Box::new);

@@ -45,7 +45,7 @@ use crate::market::{Bar, Body, Interval, Quote, Symbol, Trade, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, SourceState};
 use crate::topic::Channel;
-use derive::{Derive, SessionSoFar};
+use derive::{Derive, Publish, SessionSoFar};
 use emit::Input;
 use meters::{Dropped, Meters};
 use sequencer::Sequencer;
@@ -280,9 +280,9 @@ impl Bus {
 
     fn take(&mut self, source: SourceId, emit: Emit, received: UnixNanos) {
         let at = source.0 as usize;
-        let Some(emit) = self.without_repeated(at, emit) else {
+        if self.is_repeated(at, &emit) {
             return;
-        };
+        }
         match emit {
             Emit::Trade(local, trade) => self.take_trade(at, local, trade),
             Emit::Quote(local, quote) => self.take_quote(at, local, quote),
@@ -330,7 +330,8 @@ impl Bus {
             return self.meters.drop(source, Dropped::Overflow, 1);
         }
         self.out.note_scales(id, trade.px.0, trade.qty.0);
-        self.publish_of_source(source, id, topic, Body::Trade(trade));
+        self.note_event(source, id, &trade);
+        self.out.publish(topic, Body::Trade(trade));
     }
 
     fn take_quote(&mut self, source: usize, local: u32, quote: Quote) {
@@ -346,7 +347,8 @@ impl Bus {
             let qty = level.qty.map_or(Decimal::ZERO, |qty| qty.0);
             self.out.note_scales(id, level.px.0, qty);
         }
-        self.publish_of_source(source, id, topic, Body::Quote(quote));
+        self.note_event(source, id, &quote);
+        self.out.publish(topic, Body::Quote(quote));
     }
 
     fn take_history(&mut self, source: usize, local: u32, interval: Interval, bars: Vec<Bar>) {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::log::{InstrumentId, SourceInput};
-use crate::market::Body;
 
 /// End of the output of a source, according to the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +46,9 @@ impl SourceTail {
     }
 
     /// Adds a trade or quote that the log contains.
-    pub(super) fn add(&mut self, id: InstrumentId, body: &Body) {
+    pub(super) fn add(&mut self, id: InstrumentId, event: &impl Hash) {
         self.events += 1;
-        self.digest = digest_of(self.digest, id, body);
+        self.digest = digest_of(self.digest, id, event);
     }
 
     /// Events that a source emits again from the position.
@@ -63,14 +62,9 @@ impl SourceTail {
 }
 
 /// Digest of events up to a trade or quote.
-fn digest_of(before: u64, id: InstrumentId, body: &Body) -> u64 {
+fn digest_of(before: u64, id: InstrumentId, event: &impl Hash) -> u64 {
     let mut digest = DefaultHasher::new();
-    (before, id).hash(&mut digest);
-    match body {
-        Body::Trade(trade) => trade.hash(&mut digest),
-        Body::Quote(quote) => quote.hash(&mut digest),
-        Body::Ticker(_) | Body::Bar(_) | Body::Status(_) => {}
-    }
+    (before, id, event).hash(&mut digest);
     digest.finish()
 }
 
@@ -95,9 +89,9 @@ pub(super) enum Repetition {
 
 impl Repeated {
     /// Takes an event that the source has emitted.
-    pub(super) fn take(&mut self, id: InstrumentId, body: &Body) -> Repetition {
+    pub(super) fn take(&mut self, id: InstrumentId, event: &impl Hash) -> Repetition {
         self.left -= 1;
-        self.digest = digest_of(self.digest, id, body);
+        self.digest = digest_of(self.digest, id, event);
         match (self.left, self.digest == self.expected) {
             (0, true) => Repetition::Over,
             (0, false) => Repetition::Differs,

@@ -49,8 +49,10 @@ impl Compared {
 
     /// Expects events of a topic whose content is not derived.
     fn expect(&mut self, topic: TopicId, count: u32) {
-        let any = std::iter::repeat_n((topic, None), count as usize);
-        self.derived.extend(any);
+        let count = (count as usize).min(PENDING_MAX + 1);
+        self.derived
+            .extend(std::iter::repeat_n((topic, None), count));
+        self.bound();
     }
 
     fn compare(&self, topic: TopicId, derived: &Body, logged: &Body) {
@@ -210,23 +212,27 @@ impl Standby {
     }
 
     fn take_event(&mut self, topic: TopicId, body: &Body, catalog: &Catalog) {
-        let out = &mut self.compared;
-        let id = match body {
-            Body::Trade(_) | Body::Quote(_) => {
-                // An instrument whose events the log contains may have been removed since.
-                catalog.known(&catalog.topic(topic).topic.symbol)
-            }
-            Body::Ticker(_) | Body::Bar(_) | Body::Status(_) => return out.take(topic, body),
+        if !matches!(body, Body::Trade(_) | Body::Quote(_)) {
+            return self.compared.take(topic, body);
+        }
+        // An instrument whose events the log contains may have been removed since.
+        let Some(id) = catalog.known(&catalog.topic(topic).topic.symbol) else {
+            return;
         };
-        let Some(id) = id else { return };
         let source = self.derive.source_of(id);
+        let (tail, out) = (&mut self.tails[source], &mut self.compared);
         match body {
-            // The leader has dropped a trade that would overflow a sum.
-            Body::Trade(trade) => _ = self.derive.on_trade(source, id, trade, out),
-            Body::Quote(quote) => self.derive.on_quote(id, quote.ts, out),
+            Body::Trade(trade) => {
+                // The leader has dropped a trade that would overflow a sum.
+                let _overflow = self.derive.on_trade(source, id, trade, out);
+                tail.add(id, trade);
+            }
+            Body::Quote(quote) => {
+                self.derive.on_quote(id, quote.ts, out);
+                tail.add(id, quote);
+            }
             Body::Ticker(_) | Body::Bar(_) | Body::Status(_) => {}
         }
-        self.tails[source].add(id, body);
     }
 
     fn take_input(&mut self, source: SourceId, input: &SourceInput, catalog: &Catalog) {

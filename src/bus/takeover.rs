@@ -1,6 +1,7 @@
 //! Takeover: a server that has followed the log of a cluster becomes its writer. Topics keep their
 //! epochs, and sources go on where the log ends.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,7 @@ use super::emit::{Leading, WriterState};
 use super::source_tail::Repetition;
 use super::standby::Standby;
 use super::{Bus, Emit, SavedOutput, SourceSpec, SourceTail};
-use crate::log::{InstrumentId, LogItem, Pace, SourceId, SourceInput, TopicId};
-use crate::market::Body;
+use crate::log::{InstrumentId, LogItem, Pace, SourceId, SourceInput};
 use crate::topic::Channel;
 
 /// Silence after which an instrument is stale until its source states its own value.
@@ -151,52 +151,47 @@ impl Bus {
         });
     }
 
-    /// Publishes an event of a source.
-    pub(super) fn publish_of_source(
-        &mut self,
-        source: usize,
-        id: InstrumentId,
-        topic: TopicId,
-        body: Body,
-    ) {
+    /// Notes an event of a source, for the server that goes on after this one.
+    pub(super) fn note_event(&mut self, source: usize, id: InstrumentId, event: &impl Hash) {
         if self.pace.is_some() {
-            self.tails[source].add(id, &body);
+            self.tails[source].add(id, event);
         }
-        self.out.publish(topic, body);
     }
 
-    /// The emitted value, unless the log contains it already. A source that emits other events
-    /// than those of the log begins new epochs.
-    pub(super) fn without_repeated(&mut self, source: usize, emit: Emit) -> Option<Emit> {
+    /// True if the log contains the emitted value already. A source that emits other events than
+    /// those of the log begins new epochs.
+    pub(super) fn is_repeated(&mut self, source: usize, emit: &Emit) -> bool {
         let Some(repeated) = self.repeated.get_mut(&source) else {
-            return Some(emit);
+            return false;
         };
-        let (local, channel, body) = match emit {
-            Emit::Trade(local, trade) => (local, Channel::Trade, Body::Trade(trade)),
-            Emit::Quote(local, quote) => (local, Channel::Quote, Body::Quote(quote)),
-            Emit::Watermark(_) | Emit::Trading(..) | Emit::Missed(..) | Emit::Position(_) => {
-                return None;
+        let own = |local: u32, channel: Channel| {
+            let id = self.instruments[source].get(local as usize)?.ok()?;
+            let topics = self.out.catalog.instrument(id).topics;
+            topics[channel.index()].map(|_| id)
+        };
+        let repetition = match emit {
+            Emit::Trade(local, trade) => {
+                own(*local, Channel::Trade).map(|id| repeated.take(id, trade))
             }
+            Emit::Quote(local, quote) => {
+                own(*local, Channel::Quote).map(|id| repeated.take(id, quote))
+            }
+            Emit::Watermark(_) | Emit::Trading(..) | Emit::Missed(..) | Emit::Position(_) => None,
             Emit::StartOver | Emit::Begin(_) | Emit::GoOn(_) | Emit::Retire => {
                 self.repeated.remove(&source);
-                return Some(emit);
+                return false;
             }
             Emit::Instruments(_)
             | Emit::History(..)
             | Emit::Session(..)
             | Emit::Expect(_)
             | Emit::State(_)
-            | Emit::Failed(_) => return Some(emit),
+            | Emit::Failed(_) => return false,
         };
-        let id = match self.instruments[source].get(local as usize) {
-            Some(Ok(id)) => *id,
-            _ => return None,
-        };
-        self.out.catalog.instrument(id).topics[channel.index()]?;
-        match repeated.take(id, &body) {
-            Repetition::GoesOn => {}
-            Repetition::Over => _ = self.repeated.remove(&source),
-            Repetition::Differs => {
+        match repetition {
+            None | Some(Repetition::GoesOn) => {}
+            Some(Repetition::Over) => _ = self.repeated.remove(&source),
+            Some(Repetition::Differs) => {
                 tracing::error!(
                     source = &*self.sources[source].name,
                     "the source emits other events than those of the log; starting over in a new epoch"
@@ -205,6 +200,6 @@ impl Bus {
                 self.start_over(source);
             }
         }
-        None
+        true
     }
 }

@@ -11,7 +11,7 @@ use super::{START, begin, eventful_day, instruments, mark, quote, trade};
 use crate::bus::derive::SessionSoFar;
 use crate::bus::{Bus, Emit, Emitter, InputQueue, Leading, RestoredState, SourceTail, input_queue};
 use crate::clock::Clock;
-use crate::log::{Batch, Catalog, Log, LogItem, Next, Pace, SourceId};
+use crate::log::{Batch, Catalog, InstrumentId, Log, LogItem, Next, Pace, SourceId, SourceInput};
 use crate::market::{Bar, Body, Interval, Price, Qty, TradingState, UnixNanos};
 use crate::metrics::Metrics;
 use crate::protocol::{Epoch, Seq, SourceState};
@@ -314,4 +314,22 @@ async fn a_source_that_emits_other_events_than_those_of_the_log_begins_new_epoch
         seq > Seq(1) && seq < Seq(20),
         "the first of them were compared"
     );
+}
+
+#[tokio::test]
+async fn a_record_that_announces_too_many_bars_takes_no_memory() {
+    let (_, bodies) = led(parts(output())).await;
+    let mut standby = followed(&bodies, usize::MAX).await.expect("the whole log");
+    let mut unpacker = Unpacker::default();
+    for body in &bodies {
+        unpacker.unpack(body).expect("a body of this server");
+    }
+    let catalog = Arc::clone(unpacker.catalog());
+    let input = SourceInput::History(InstrumentId(0), Interval::M1, u32::MAX, None);
+    let item = LogItem::Input {
+        source: SOURCE,
+        input,
+    };
+    standby.follow(vec![item], catalog).await;
+    assert_eq!(standby.mismatches.get(), 1);
 }
