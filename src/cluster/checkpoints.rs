@@ -225,8 +225,9 @@ impl Checkpoints {
         if found == Found::Later {
             return None;
         }
-        let state = state.clone();
-        self.stage = Stage::Waiting;
+        let Stage::Taken(state) = std::mem::replace(&mut self.stage, Stage::Waiting) else {
+            return None;
+        };
         let askers = std::mem::take(&mut self.askers);
         let Found::Position(position) = found else {
             let missed = "the state is no longer that behind a record".to_owned();

@@ -228,10 +228,10 @@ impl Store {
         &self.jetstream
     }
 
-    /// Waits until NATS is connected again: it may have lost what was sent before, or only the
-    /// answer to it.
-    pub(super) async fn reconnected(&self) {
-        self.reconnected.notified().await;
+    /// Notification that NATS is connected again: it may have lost what was sent before, or only
+    /// the answer to it.
+    pub(super) const fn reconnected(&self) -> &Arc<Notify> {
+        &self.reconnected
     }
 
     /// Records that the log contains, asked from the NATS server that leads the stream.

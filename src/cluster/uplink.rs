@@ -181,12 +181,12 @@ impl Uplink {
 
     async fn lead(&mut self) -> Result<Leave, LeadError> {
         let mut tick_due = self.clock.now().plus(self.tick);
+        let (log, reconnected) = (Arc::clone(&self.log), Arc::clone(self.store.reconnected()));
         loop {
             self.report();
             if self.send_published().await? {
                 tick_due = self.clock.now().plus(self.tick);
             }
-            let (log, store) = (Arc::clone(&self.log), self.store.clone());
             let new_batch = log.reader(self.reader).notified();
             tokio::select! {
                 acknowledged = self.pending.next(), if !self.pending.is_empty() => {
@@ -197,7 +197,11 @@ impl Uplink {
                     Command::Checkpoint(asker) => self.checkpoints.request(asker),
                     Command::Leave(leave) => return Ok(leave),
                 },
-                () = store.reconnected() => self.resolve(AppendFault::Unknown).await?,
+                () = reconnected.notified() => {
+                    if !self.sent.is_empty() {
+                        self.resolve(AppendFault::Unknown).await?;
+                    }
+                }
                 () = new_batch, if self.sent.len() < self.window => {}
                 () = self.clock.sleep_until(tick_due) => {
                     if self.sent.is_empty() {
@@ -360,6 +364,8 @@ impl Uplink {
         match self.store.get(self.verified.number).await {
             Ok(record) if record.sum == self.verified.sum => {}
             Ok(_) => return Err(LeadError::Fenced(self.verified.number)),
+            // It has expired, and nobody has appended another one since.
+            Err(StoreError::Gone(_)) => {}
             Err(_) => return Ok(false),
         }
         while let Some(first) = self.sent.front() {

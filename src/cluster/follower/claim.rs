@@ -91,6 +91,8 @@ impl Follower {
             match self.store.get(last).await {
                 Ok(record) if record.sum == self.position.sum => {}
                 Ok(_) => return Err(ChainFault::Other(last).into()),
+                // It has expired, and nobody has appended another one since.
+                Err(StoreError::Gone(_)) => {}
                 Err(_) => {
                     self.pause().await;
                     return Ok(None);
