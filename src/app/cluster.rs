@@ -113,7 +113,7 @@ impl Membership {
             Role::Publisher => self.settings.repair,
             Role::Gateway => 0,
         };
-        let store = self.store.clone();
+        let store = Arc::new(self.store.clone());
         let mut follower = Follower::new(store, clock, bus, status, self.origin, kept);
         if let Some(checkpoint) = self.checkpoint.take() {
             follower.restore(*checkpoint).await?;
@@ -252,7 +252,7 @@ impl App {
         let (commands, received) = mpsc::channel(COMMANDS_KEPT);
         let parts = UplinkParts {
             commands: received,
-            store: cluster.store.clone(),
+            store: Arc::new(cluster.store.clone()),
             clock: self.server.clock,
             bus: self.bus.clone(),
             origin: cluster.origin,

@@ -12,12 +12,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::bucket::{Bucket, Stored};
+use super::bucket::Stored;
 use super::checkpoint::{Place, encode_checkpoint};
+use super::log_store::LogStore;
 use super::record::{Author, Position};
 use super::settings::{CheckpointSettings, ClusterSettings};
 use super::status::ClusterStatus;
-use super::store::{Store, StoreError};
+use super::store::StoreError;
 use crate::bus::{Emitter, WriterState};
 use crate::clock::Clock;
 
@@ -129,7 +130,7 @@ impl Drop for Checkpoints {
 impl Checkpoints {
     /// Starts behind a batch.
     pub(super) fn new(
-        (clock, bus, store, status): (Clock, Emitter, Store, Arc<ClusterStatus>),
+        (clock, bus, store, status): (Clock, Emitter, Arc<dyn LogStore>, Arc<ClusterStatus>),
         settings: &ClusterSettings,
         (origin, author): (u64, Author),
         end: BatchEnd,
@@ -250,12 +251,12 @@ impl Checkpoints {
 /// Stores checkpoints, one after the other.
 async fn write_all(
     mut ready: mpsc::Receiver<Ready>,
-    (clock, store, status): (Clock, Store, Arc<ClusterStatus>),
+    (clock, store, status): (Clock, Arc<dyn LogStore>, Arc<ClusterStatus>),
     settings: ClusterSettings,
 ) {
     while let Some(next) = ready.recv().await {
         let record = next.place.position.number;
-        let written = write(next.state, next.place, &store, &settings).await;
+        let written = write(next.state, next.place, &*store, &settings).await;
         match &written {
             Ok(bytes) => {
                 status.note_checkpoint(clock.now());
@@ -272,7 +273,7 @@ async fn write_all(
 async fn write(
     state: WriterState,
     place: Place,
-    store: &Store,
+    store: &dyn LogStore,
     settings: &ClusterSettings,
 ) -> Result<usize, String> {
     let CheckpointSettings { kept, bytes, .. } = settings.checkpoints;
@@ -281,7 +282,7 @@ async fn write(
     let encoded = encoded.map_err(|panicked| panicked.to_string())?;
     let encoded = encoded.map_err(|fault| fault.to_string())?;
     let stored = async {
-        let bucket = Bucket::open(store, settings).await?;
+        let bucket = store.open_bucket(settings).await?;
         bucket.write(&place, &encoded).await?;
         for old in superseded(bucket.list().await?, place.origin, kept) {
             bucket.delete(&old).await?;

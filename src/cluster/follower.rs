@@ -8,15 +8,15 @@ pub use claim::Claimed;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subscriber;
 use futures_util::{StreamExt, stream};
 
 use super::checkpoint::LogCheckpoint;
 use super::items::{ItemFault, Unpacker, read_lead};
+use super::log_store::{LogStore, NewRecords};
 use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault};
 use super::repair::KeptRecords;
 use super::status::ClusterStatus;
-use super::store::{Store, StoreError};
+use super::store::StoreError;
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{LogItem, SourceCondition, SourceId};
@@ -67,7 +67,7 @@ pub enum FollowError {
 /// Reader of the shared log.
 #[derive(Debug)]
 pub struct Follower {
-    store: Store,
+    store: Arc<dyn LogStore>,
     clock: Clock,
     bus: Emitter,
     status: Arc<ClusterStatus>,
@@ -93,7 +93,7 @@ impl Follower {
     /// Creates a reader at the start of the log. It keeps records of at most `kept_max` bytes, with
     /// which it can repair the log once it may write.
     pub fn new(
-        store: Store,
+        store: Arc<dyn LogStore>,
         clock: Clock,
         bus: Emitter,
         status: Arc<ClusterStatus>,
@@ -139,7 +139,7 @@ impl Follower {
     }
 
     /// Reads the log up to its present end; returns the subscription to what follows.
-    pub async fn start(&mut self) -> Result<Subscriber, FollowError> {
+    pub async fn start(&mut self) -> Result<NewRecords, FollowError> {
         let live = self.store.subscribe().await?;
         let last = self.store.last().await?;
         self.read_up_to(last).await?;
@@ -150,7 +150,7 @@ impl Follower {
     /// sources are reported as reconnecting.
     pub async fn follow(
         &mut self,
-        live: &mut Subscriber,
+        live: &mut NewRecords,
         stale_after: Duration,
     ) -> Result<(), FollowError> {
         self.stale_after = Some(stale_after);
@@ -168,12 +168,12 @@ impl Follower {
     }
 
     /// Next record, or silence until `due`.
-    async fn next(&self, live: &mut Subscriber, due: UnixNanos) -> Result<Heard, FollowError> {
+    async fn next(&self, live: &mut NewRecords, due: UnixNanos) -> Result<Heard, FollowError> {
         loop {
             tokio::select! {
-                message = live.next() => {
-                    let message = message.ok_or(FollowError::Closed)?;
-                    match Record::read(&message.payload) {
+                copy = live.next() => {
+                    let copy = copy.ok_or(FollowError::Closed)?;
+                    match Record::read(&copy) {
                         Ok(record) => return Ok(Heard::Record(Box::new(record))),
                         // The stream contains the record whose copy is damaged.
                         Err(fault) => ignore(fault),
@@ -196,11 +196,11 @@ impl Follower {
 
     /// Reads records from the stream up to `last`.
     async fn read_up_to(&mut self, last: u64) -> Result<(), FollowError> {
-        let (store, clock) = (self.store.clone(), self.clock);
+        let (store, clock) = (Arc::clone(&self.store), self.clock);
         let numbers = stream::iter(self.position.number + 1..=last);
         let mut records = std::pin::pin!(
             numbers
-                .map(|number| get_repeatedly(&store, clock, number))
+                .map(|number| get_repeatedly(&*store, clock, number))
                 .buffered(FETCHED_AT_ONCE)
         );
         loop {
@@ -365,7 +365,11 @@ fn ignore(fault: RecordFault) {
 }
 
 /// Reads a record; repeats the request while NATS has no answer.
-async fn get_repeatedly(store: &Store, clock: Clock, number: u64) -> Result<Record, StoreError> {
+async fn get_repeatedly(
+    store: &dyn LogStore,
+    clock: Clock,
+    number: u64,
+) -> Result<Record, StoreError> {
     loop {
         match store.get(number).await {
             Err(StoreError::Request(error)) => {

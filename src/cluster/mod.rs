@@ -18,6 +18,7 @@ mod follower;
 mod forms;
 mod inputs;
 mod items;
+mod log_store;
 mod push;
 mod record;
 mod repair;
@@ -43,6 +44,7 @@ pub use control::{ControlError, Done, Handover, request_checkpoint, request_hand
 pub use control_service::{HandoverRequest, answer_as_standby, answer_operators};
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
+pub use log_store::{Acknowledgement, LogStore, NewRecords};
 pub use push::{ForwardError, PushAnswer, PushHead, PushLink, PushRequest, PushRequests};
 pub use record::{
     Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::append_fault::AppendFault;
+use super::log_store::LogStore;
 use super::record::{Position, Record};
-use super::store::{Last, Store, StoreError};
+use super::store::{Last, StoreError};
 
 /// Newest records of the log, as they were appended, with which a log that has forgotten them is
 /// repaired.
@@ -78,7 +79,11 @@ pub(super) enum Repaired {
 
 /// Appends the records behind `last` again; without `last`, into a new stream, because the stream
 /// is lost.
-pub(super) async fn repair(store: &Store, kept: &KeptRecords, last: Option<u64>) -> Repaired {
+pub(super) async fn repair(
+    store: &dyn LogStore,
+    kept: &KeptRecords,
+    last: Option<u64>,
+) -> Repaired {
     let Some(first) = kept.first() else {
         return Repaired::Lost(last.map_or(1, |last| last + 1));
     };
@@ -107,7 +112,7 @@ pub(super) async fn repair(store: &Store, kept: &KeptRecords, last: Option<u64>)
             .append(record, position.sum, Last::verified(position.number - 1))
             .await
         {
-            Ok(pending) => pending.accepted().await,
+            Ok(acknowledgement) => acknowledgement.await,
             Err(fault) => Err(fault),
         };
         match appended {

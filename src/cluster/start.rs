@@ -6,8 +6,9 @@ use super::bucket::{Bucket, Stored};
 use super::checkpoint::{CheckpointFault, LogCheckpoint, decode_checkpoint};
 use super::follower::FollowError;
 use super::items::read_lead;
+use super::log_store::LogStore;
 use super::settings::ClusterSettings;
-use super::store::{Extent, Store, StoreError};
+use super::store::{Extent, StoreError};
 use crate::market::UnixNanos;
 
 /// Point from which the log is read.
@@ -64,7 +65,7 @@ fn candidates(stored: &[Stored], log: Extent, from: UnixNanos) -> Vec<Candidate<
 /// Finds the start of a reader whose history reaches back for `history`; `None` if the log is
 /// empty.
 pub async fn find_start(
-    store: &Store,
+    store: &dyn LogStore,
     settings: &ClusterSettings,
     now: UnixNanos,
     history: Duration,
@@ -73,7 +74,7 @@ pub async fn find_start(
     if log.last == 0 {
         return Ok(None);
     }
-    let bucket = Bucket::find(store, &settings.name).await;
+    let bucket = store.find_bucket(&settings.name).await;
     let bucket = bucket.unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the checkpoints of the shared log");
         None
@@ -109,7 +110,7 @@ async fn list(bucket: Option<&Bucket>) -> Vec<Stored> {
     })
 }
 
-async fn from_first(store: &Store) -> Result<Start, FollowError> {
+async fn from_first(store: &dyn LogStore) -> Result<Start, FollowError> {
     let first = store.get(1).await?;
     let lead = read_lead(&first.body).map_err(|fault| FollowError::Item(1, fault))?;
     Ok(Start {
@@ -120,7 +121,7 @@ async fn from_first(store: &Store) -> Result<Start, FollowError> {
 
 /// Reads a checkpoint and checks that the log continues it.
 pub(super) async fn load(
-    store: &Store,
+    store: &dyn LogStore,
     bucket: &Bucket,
     stored: &Stored,
     log: Extent,

@@ -16,11 +16,12 @@ use super::command::{Command, Leave};
 use super::commits::CommitWriter;
 use super::follower::Claimed;
 use super::items::Packer;
+use super::log_store::{Acknowledgement, LogStore};
 use super::record::{Author, Kind, Position};
 use super::repair::{KeptRecords, Repaired, repair};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
-use super::store::{Last, Store, StoreError};
+use super::store::{Last, StoreError};
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
@@ -64,12 +65,12 @@ struct SentBatch {
     footprint: usize,
 }
 
-type Pending = FuturesOrdered<futures_util::future::BoxFuture<'static, Result<(), AppendFault>>>;
+type Pending = FuturesOrdered<Acknowledgement>;
 
 /// Writer of the shared log.
 #[derive(Debug)]
 pub struct Uplink {
-    store: Store,
+    store: Arc<dyn LogStore>,
     clock: Clock,
     log: Arc<Log>,
     /// Number of this reader of the log.
@@ -100,7 +101,7 @@ pub struct Uplink {
 #[derive(Debug)]
 pub struct UplinkParts {
     /// The shared log.
-    pub store: Store,
+    pub store: Arc<dyn LogStore>,
     /// The clock of the server.
     pub clock: Clock,
     /// The bus of the server.
@@ -144,7 +145,7 @@ impl Uplink {
             position: claimed.position,
         };
         let checkpoints = Checkpoints::new(
-            (clock, bus, store.clone(), Arc::clone(&status)),
+            (clock, bus, Arc::clone(&store), Arc::clone(&status)),
             settings,
             (origin, claimed.author),
             end,
@@ -283,7 +284,7 @@ impl Uplink {
             batch,
         });
         match self.store.append(bytes, behind.sum, last).await {
-            Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
+            Ok(acknowledgement) => self.pending.push_back(acknowledgement),
             Err(fault) => self.resolve(fault).await?,
         }
         Ok(())
@@ -388,7 +389,7 @@ impl Uplink {
     /// Appends the records again that the log has forgotten; returns false, because the log must be
     /// read again.
     async fn repair(&mut self, last: Option<u64>) -> Result<bool, LeadError> {
-        match repair(&self.store, &self.kept, last).await {
+        match repair(&*self.store, &self.kept, last).await {
             Repaired::Records(count) => self.status.count_repaired(count),
             Repaired::Unknown => {}
             Repaired::Lost(number) => return Err(LeadError::Forgotten(number)),
@@ -405,7 +406,7 @@ impl Uplink {
             before = sent.position;
             let outcome = self.store.append(bytes, before.sum, last).await;
             match outcome {
-                Ok(pending) => self.pending.push_back(Box::pin(pending.accepted())),
+                Ok(acknowledgement) => self.pending.push_back(acknowledgement),
                 Err(_) => {
                     failed = true;
                     break;

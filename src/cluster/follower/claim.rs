@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use async_nats::Subscriber;
-
 use super::{FollowError, Follower, Heard, RETRY_AFTER};
 use crate::cluster::append_fault::AppendFault;
 use crate::cluster::items::{Lead, lead_body};
+use crate::cluster::log_store::NewRecords;
 use crate::cluster::record::{Author, ChainFault, Kind, Position, short_sum};
 use crate::cluster::repair::{KeptRecords, Repaired, repair};
 use crate::cluster::settings::ClusterSettings;
@@ -36,7 +35,7 @@ impl Follower {
     /// over.
     pub async fn stand_by(
         &mut self,
-        live: &mut Subscriber,
+        live: &mut NewRecords,
         settings: &ClusterSettings,
     ) -> Result<Claimed, FollowError> {
         let node = node_number(&settings.node);
@@ -101,7 +100,7 @@ impl Follower {
         }
         let after = Last::verified(last);
         let sent = match self.store.append(bytes.clone(), behind.sum, after).await {
-            Ok(pending) => pending.accepted().await,
+            Ok(acknowledgement) => acknowledgement.await,
             Err(fault) => Err(fault),
         };
         let is_accepted = match sent {
@@ -130,7 +129,7 @@ impl Follower {
 
     /// Appends the records again that the log has forgotten.
     async fn repair(&self, last: Option<u64>) -> Result<(), FollowError> {
-        match repair(&self.store, &self.kept, last).await {
+        match repair(&*self.store, &self.kept, last).await {
             Repaired::Records(count) => self.status.count_repaired(count),
             Repaired::Unknown => self.pause().await,
             Repaired::Lost(number) => return Err(FollowError::Forgotten(number)),
