@@ -51,9 +51,11 @@ impl SourceTail {
         self.digest = digest_of(self.digest, id, event);
     }
 
-    /// Events that a source emits again from the position.
+    /// Events that a source emits again from the position. One without a position, such as a push
+    /// source, goes on with others.
     pub(super) fn repeated(&self) -> Option<Repeated> {
-        (self.events > 0).then_some(Repeated {
+        let emits_again = self.position.is_some() && self.events > 0;
+        emits_again.then_some(Repeated {
             left: self.events,
             digest: 0,
             expected: self.digest,

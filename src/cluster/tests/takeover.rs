@@ -333,3 +333,25 @@ async fn a_record_that_announces_too_many_bars_takes_no_memory() {
     standby.follow(vec![item], catalog).await;
     assert_eq!(standby.mismatches.get(), 1);
 }
+
+#[tokio::test]
+async fn a_source_without_a_position_goes_on_with_other_events() {
+    let pushed = |seconds: std::ops::Range<u64>| seconds.map(|second| trade(0, second, "9"));
+    let mut output = vec![instruments(&["A"])];
+    output.extend(pushed(130..134));
+    let (_, bodies) = led(parts(output)).await;
+    let mut standby = followed(&bodies, usize::MAX).await.expect("the whole log");
+    assert_eq!(standby.lead().await.tails[0].position, None);
+    let Emit::Begin(spec) = begin("first") else {
+        unreachable!()
+    };
+    let mut emitted = vec![Emit::GoOn(spec), instruments(&["A"])];
+    emitted.extend(pushed(140..143));
+    standby.emit(SOURCE, emitted).await;
+    let trades: Vec<(u32, Seq)> = standby.events()["trade:A"]
+        .iter()
+        .map(|(generation, seq, _)| (*generation, *seq))
+        .collect();
+    let expected: Vec<(u32, Seq)> = (1..=7).map(|seq| (trades[0].0, Seq(seq))).collect();
+    assert_eq!(trades, expected);
+}
