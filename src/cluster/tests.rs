@@ -3,16 +3,18 @@
 mod checkpoints;
 mod takeover;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rust_decimal::Decimal;
 
 use super::items::{Packer, Unpacker};
+use super::record::{Author, Kind, Position, Record};
 use crate::bus::{Bus, Emit, MissedData, MissedKind, RestoredState, SourceSpec, input_queue};
 use crate::clock::Clock;
-use crate::log::{Batch, Catalog, Log, Next, SourceId};
+use crate::log::{Batch, Catalog, Log, LogItem, Next, SourceId};
 use crate::market::{
     Aggressor, Instrument, Level, Price, Qty, Quote, SourceKind, Symbol, Trade, TradeId, UnixNanos,
 };
@@ -208,6 +210,62 @@ async fn records_alone_rebuild_the_log() {
         assert_eq!(listing(unpacker.catalog()), listing(&batch.catalog));
     }
     assert_eq!(unpacker.skipped, 0);
+}
+
+/// Checks the chain of the records of a day; returns their events by topic, and the final listing.
+fn read_day(records: &[Bytes]) -> (BTreeMap<u32, u64>, String) {
+    let (mut position, mut unpacker) = (Position::default(), Unpacker::default());
+    let mut events = BTreeMap::new();
+    for bytes in records {
+        let record = Record::read(bytes).expect("a record of this form");
+        assert_eq!(position.check(&record), Ok(()));
+        position = Position::behind(&record);
+        let items = unpacker.unpack(&record.body).expect("a known body");
+        for item in items {
+            if let LogItem::Event(event) = item {
+                *events.entry(event.topic.0).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(unpacker.skipped, 0, "items of a form that is not known");
+    (events, listing(unpacker.catalog()))
+}
+
+/// Records of the golden file: each behind its length, little-endian in four bytes.
+fn golden_records() -> Vec<Bytes> {
+    let mut rest = &include_bytes!("tests/golden.tcl")[..];
+    let mut records = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let (record, behind) = behind.split_at(u32::from_le_bytes(*length) as usize);
+        records.push(Bytes::copy_from_slice(record));
+        rest = behind;
+    }
+    records
+}
+
+#[tokio::test]
+async fn the_form_of_the_log_is_stable() {
+    let author = Author { term: 1, node: 2 };
+    let (mut packer, mut position) = (Packer::new(0), Position::default());
+    let mut records = Vec::new();
+    for batch in published(eventful_day()).await {
+        for body in packer.pack(&batch) {
+            let (record, behind) = author.write(Kind::Items, position, &body);
+            position = behind;
+            records.push(record);
+        }
+    }
+    if std::env::var("TICKCAST_GOLDEN").is_ok_and(|mode| mode == "write") {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cluster/tests/golden.tcl");
+        let framed = |record: &Bytes| {
+            let length = u32::try_from(record.len()).expect("a short record");
+            [&length.to_le_bytes(), &record[..]].concat()
+        };
+        let bytes: Vec<u8> = records.iter().flat_map(framed).collect();
+        std::fs::write(file, bytes).expect("room");
+    }
+    // Only the times of publication differ.
+    assert_eq!(read_day(&golden_records()), read_day(&records));
 }
 
 #[tokio::test]

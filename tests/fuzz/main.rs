@@ -69,6 +69,11 @@ fn checkpoints_are_stored_as_they_were_read_and_damaged_ones_refused() {
 }
 
 #[test]
+fn records_of_the_log_are_read_as_written_and_damaged_ones_refused() {
+    fuzz(&harness::record::TARGET);
+}
+
+#[test]
 fn states_are_read_as_written_and_damaged_ones_rejected() {
     fuzz(&harness::state::TARGET);
 }

@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod derive;
 pub(crate) mod frames;
 pub(crate) mod publish;
+pub(crate) mod record;
 pub(crate) mod recording;
 pub(crate) mod request;
 pub(crate) mod scan;
