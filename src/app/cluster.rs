@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -14,7 +15,7 @@ use crate::bus::{Emitter, Leading, WriterState};
 use crate::clock::Clock;
 use crate::cluster::{
     Claimed, ClusterSettings, ClusterStatus, FollowError, Follower, LeadError, LogCheckpoint, Role,
-    Store, Uplink, UplinkParts, answer_as_standby, find_start,
+    Store, Uplink, UplinkParts, answer_as_standby, find_start, report_node,
 };
 use crate::config::Config;
 use crate::log::Pace;
@@ -65,6 +66,18 @@ pub(super) struct Membership {
     task: Option<JoinHandle<()>>,
     /// While this server leads.
     leading: Option<Term>,
+    /// Number of clients, for the reports of this server.
+    clients: IntGauge,
+    /// Task of these reports.
+    reporting: Option<JoinHandle<()>>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(reporting) = &self.reporting {
+            reporting.abort();
+        }
+    }
 }
 
 impl Membership {
@@ -78,6 +91,7 @@ impl Membership {
         let Some(settings) = &config.cluster else {
             return Ok(None);
         };
+        let clients = metrics.connections.clone();
         let metrics = metrics.add_cluster(settings.role.name());
         let status = Arc::new(ClusterStatus::new(metrics));
         let creates = settings.role == Role::Publisher;
@@ -103,6 +117,8 @@ impl Membership {
             turn: None,
             task: None,
             leading: None,
+            clients,
+            reporting: None,
         })))
     }
 
@@ -119,6 +135,14 @@ impl Membership {
             follower.restore(*checkpoint).await?;
         }
         let mut live = follower.start().await?;
+        let reports = report_node(
+            self.store.clone(),
+            self.settings.clone(),
+            Arc::clone(&self.status),
+            clock,
+            self.clients.clone(),
+        );
+        self.reporting = Some(tokio::spawn(reports));
         let (store, settings) = (self.store.clone(), self.settings.clone());
         let (report, turn) = oneshot::channel();
         let run = async move {
@@ -163,6 +187,7 @@ impl Membership {
         ClusterPart {
             role: self.settings.role,
             status: Arc::clone(&self.status),
+            unready_after: self.settings.unready_after,
             link: self.store.push_link(&self.settings),
             takes_publishes: AtomicBool::new(false),
         }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 pub use config_file::ConfigWatch;
-pub use operate::{Operated, Signals, operate};
+pub use operate::{Operated, Signals, Stopper, operate};
 pub use reload::Reloaded;
 
 use crate::access::{Entitlements, Principal};

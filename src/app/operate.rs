@@ -23,8 +23,21 @@ const STOPS_KEPT: usize = 2;
 /// Signals for operators.
 #[derive(Debug)]
 pub struct Signals {
+    stop: mpsc::Sender<()>,
     stops: Stops,
     hangup: Signal,
+}
+
+/// Stops a server as a signal does.
+#[derive(Debug, Clone)]
+pub struct Stopper(mpsc::Sender<()>);
+
+impl Stopper {
+    /// Stops the server gracefully if it runs.
+    pub fn stop(&self) {
+        // A full queue already contains a stop; a closed one is that of a server that has ended.
+        let _stops_already = self.0.try_send(());
+    }
 }
 
 impl Signals {
@@ -35,9 +48,15 @@ impl Signals {
             tokio::spawn(forward(signal(kind)?, stop.clone()));
         }
         Ok(Self {
+            stop,
             stops: Stops(stops),
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Another way to stop the server.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
     }
 }
 
@@ -83,6 +102,7 @@ where
     let Signals {
         mut stops,
         mut hangup,
+        ..
     } = signals;
     let mut reader = ConfigReader::new();
     let last = loop {

@@ -1,6 +1,7 @@
 use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -8,8 +9,9 @@ use rust_decimal::Decimal;
 
 use super::log_lines::LogFormat;
 use super::{Exit, address, print_error};
-use crate::app::{App, ConfigWatch, Operated, Signals, Stopped, operate};
-use crate::config::{Config, SourceConfig, SourceDetails};
+use crate::app::{App, ConfigWatch, Operated, Signals, StartError, Stopped, operate};
+use crate::clock::Clock;
+use crate::config::{Config, Parts, SourceConfig, SourceDetails};
 use crate::market::{Price, PriceRules, Symbol};
 use crate::replay::{Begin, ReplayConfig, Speed};
 use crate::source::sim::{Arrivals, Model, SimConfig, SimInstrument};
@@ -20,6 +22,8 @@ pub(super) const DEFAULT_CONFIG: &str = "feeds.yaml";
 pub(super) const BUILT_IN: &str = include_str!("../../feeds.yaml");
 /// Default address of `--self-signed`.
 const SELF_SIGNED_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+/// Pause before a gateway looks again whether the log of its cluster has a record.
+const EMPTY_LOG_PAUSE: Duration = Duration::from_millis(50);
 /// Time limit at exit for threads that are blocked by a file system.
 const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -149,7 +153,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let exit = runtime.block_on(serve(arguments, &config, watch, files));
+    let exit = runtime.block_on(async {
+        match config.parts() {
+            None => {
+                let signals = Signals::listen().context("cannot listen for signals")?;
+                let app = App::start(&config).await?;
+                announce(&config, &app, None, files).await?;
+                let again = arguments.clone();
+                Box::pin(serve(&config, app, signals, watch, move || load(&again))).await
+            }
+            Some(parts) => Box::pin(serve_parts(arguments, parts, watch, files)).await,
+        }
+    });
     runtime.shutdown_timeout(THREADS_TIMEOUT);
     exit
 }
@@ -313,18 +328,15 @@ fn sim_source(instruments: u32, arguments: &Arguments) -> Result<SourceConfig> {
     Ok(SourceConfig::new("sim", Duration::from_secs(60), details))
 }
 
+/// Runs a server until it is stopped.
 async fn serve(
-    arguments: &Arguments,
     config: &Config,
+    app: App,
+    signals: Signals,
     watch: ConfigWatch,
-    files: u64,
+    load: impl Fn() -> Result<Config> + Clone + Send + 'static,
 ) -> Result<Exit> {
-    let signals = Signals::listen().context("cannot listen for signals")?;
-    let app = App::start(config).await?;
-    announce(config, &app, files).await?;
-    let again = arguments.clone();
-    let Operated { stopped, failed } =
-        Box::pin(operate(app, signals, watch, move || load(&again))).await;
+    let Operated { stopped, failed } = Box::pin(operate(app, signals, watch, load)).await;
     for (name, error) in &failed {
         tracing::error!(source = &**name, %error, "source failed");
     }
@@ -340,7 +352,82 @@ async fn serve(
     })
 }
 
-async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
+/// Runs a publisher and a gateway, until one of them ends, and then stops the other.
+async fn serve_parts(
+    arguments: &Arguments,
+    parts: Parts,
+    watch: ConfigWatch,
+    files: u64,
+) -> Result<Exit> {
+    let Parts { publisher, gateway } = parts;
+    let listen = || Signals::listen().context("cannot listen for signals");
+    let (for_publisher, for_gateway) = (listen()?, listen()?);
+    let stoppers = [for_publisher.stopper(), for_gateway.stopper()];
+    let has_ended = AtomicBool::new(false);
+    let end = || {
+        has_ended.store(true, Ordering::Relaxed);
+        for stopper in &stoppers {
+            stopper.stop();
+        }
+    };
+    let app = App::start(&publisher).await?;
+    let metrics = app.admin_address();
+    let publishing = async {
+        let again = arguments.clone();
+        let load = move || {
+            let config = load(&again)?;
+            Ok(config.parts().map_or(config, |parts| parts.publisher))
+        };
+        let ended = serve(&publisher, app, for_publisher, watch, load).await;
+        end();
+        ended
+    };
+    let serving = async {
+        let watch = ConfigWatch::start(arguments.file()).context("cannot start a thread")?;
+        let Some(app) = start_gateway(&gateway, &has_ended).await? else {
+            return Ok(Exit::Failed);
+        };
+        announce(&gateway, &app, metrics, files).await?;
+        let again = arguments.clone();
+        let load = move || {
+            let config = load(&again)?;
+            Ok(config.parts().map_or(config, |parts| parts.gateway))
+        };
+        serve(&gateway, app, for_gateway, watch, load).await
+    };
+    let serving = async {
+        let ended = serving.await;
+        end();
+        ended
+    };
+    let (publishing, serving) = tokio::join!(Box::pin(publishing), Box::pin(serving));
+    Ok(match (publishing?, serving?) {
+        (Exit::Ok, Exit::Ok) => Exit::Ok,
+        _ => Exit::Failed,
+    })
+}
+
+/// Starts a gateway once the log has a record; `None` if the publisher has ended.
+async fn start_gateway(config: &Config, has_ended: &AtomicBool) -> Result<Option<App>> {
+    let clock = Clock::start();
+    loop {
+        match Box::pin(App::start(config)).await {
+            Err(StartError::EmptyLog) if !has_ended.load(Ordering::Relaxed) => {
+                clock.sleep_until(clock.now().plus(EMPTY_LOG_PAUSE)).await;
+            }
+            Err(StartError::EmptyLog) => return Ok(None),
+            started => return Ok(Some(started?)),
+        }
+    }
+}
+
+/// Prints addresses and sizes; `publisher`: address of the metrics of the other part.
+async fn announce(
+    config: &Config,
+    app: &App,
+    publisher: Option<SocketAddr>,
+    files: u64,
+) -> Result<()> {
     let (instruments, topics) = app.sizes().await;
     let address = app.address();
     let metrics = app
@@ -349,9 +436,12 @@ async fn announce(config: &Config, app: &App, files: u64) -> Result<()> {
     let metrics = metrics.map_or("off".to_owned(), |address| {
         format!("http://{address}/metrics")
     });
+    let publisher = publisher.map_or_else(String::new, |address| {
+        format!("\n  metrics  http://{address}/metrics (publisher)")
+    });
     let memory_mib = config.memory_formula(topics).0.div_ceil(1 << 20);
     let text = format!(
-        "tickcast {}\n{}  metrics  {metrics}\n  market   {}, {}, {}, {}\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
+        "tickcast {}\n{}  metrics  {metrics}{publisher}\n  market   {}, {}, {}, {}\n  memory   up to {memory_mib} MiB with this config (see Memory in the operations guide)\n  files    up to {files} open files\n",
         env!("CARGO_PKG_VERSION"),
         addresses(config, app),
         counted(instruments, "instrument"),

@@ -134,7 +134,7 @@ impl Follower {
         self.conditions = checkpoint.conditions;
         (self.position, self.author) = (place.position, place.author);
         self.status.set_term(place.author.term);
-        self.status.advance(place.position.number, self.clock.now());
+        self.status.advance(place.position, self.clock.now());
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl Follower {
         self.is_handed_over = record.kind == Kind::Handover;
         self.position = Position::behind(record);
         self.kept.push(self.position, record.bytes.clone());
-        self.status.advance(number, self.clock.now());
+        self.status.advance(self.position, self.clock.now());
         Ok(())
     }
 

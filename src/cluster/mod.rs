@@ -19,6 +19,7 @@ mod forms;
 mod inputs;
 mod items;
 mod log_store;
+mod node_report;
 mod push;
 mod record;
 mod repair;
@@ -45,12 +46,13 @@ pub use control_service::{HandoverRequest, answer_as_standby, answer_operators};
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
 pub use log_store::{Acknowledgement, LogStore, NewRecords};
+pub use node_report::{NodeReport, REPORT_INTERVAL, report_node};
 pub use push::{ForwardError, PushAnswer, PushHead, PushLink, PushRequest, PushRequests};
 pub use record::{
     Author, BODY_BYTES_MAX, ChainFault, Kind, Position, Record, RecordFault, short_sum,
 };
 pub use repair::KeptRecords;
-pub use settings::{CheckpointSettings, ClusterSettings, Role};
+pub use settings::{CheckpointSettings, ClusterSettings, NatsLogin, Role};
 pub use start::{Start, find_start};
 pub use status::ClusterStatus;
 pub use store::{Extent, Last, PendingAppend, Store, StoreError};

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,11 +35,24 @@ pub struct CheckpointSettings {
     pub bytes: usize,
 }
 
+/// User of NATS with a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatsLogin {
+    /// Name of the user.
+    pub user: String,
+    /// File with the password.
+    pub password_file: PathBuf,
+}
+
 /// Settings of a server in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
     /// Part of the server.
     pub role: Role,
+    /// True if the process is also a gateway (`role: both`); its role is that of the publisher.
+    pub is_also_gateway: bool,
+    /// Address of the metrics of the publisher, if the process is also a gateway.
+    pub publisher_admin: Option<SocketAddr>,
     /// Name of the cluster, which is part of the subjects in NATS.
     pub name: String,
     /// Name of this server, unique in the cluster.
@@ -47,6 +61,8 @@ pub struct ClusterSettings {
     pub urls: Vec<String>,
     /// File with the credentials for NATS.
     pub credentials: Option<PathBuf>,
+    /// User and password for NATS.
+    pub login: Option<NatsLogin>,
     /// File with the authorities whose certificates the NATS servers present.
     pub tls_ca: Option<PathBuf>,
     /// Number of NATS servers that keep the log.
@@ -69,6 +85,8 @@ pub struct ClusterSettings {
     pub tick: Duration,
     /// Silence of the log after which a gateway reports its sources as reconnecting.
     pub stale_after: Duration,
+    /// Silence of the log after which a gateway is not ready, unless no server receives records.
+    pub unready_after: Duration,
     /// Maximum time from a published event to the confirmation of the log.
     pub publish_timeout: Duration,
 }

@@ -1,8 +1,13 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use async_nats::Event;
 use prometheus::IntCounter;
 
 use super::append_fault::AppendFault;
 use super::commits::{CommitWriter, Commits, Leadership};
+use super::record::Position;
 use crate::market::UnixNanos;
 use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 
@@ -11,6 +16,12 @@ use crate::metrics::{ClusterMetrics, FAILED_APPENDS, LocalHistogram};
 pub struct ClusterStatus {
     metrics: ClusterMetrics,
     commits: Commits,
+    /// Behind the newest record that this server has applied or appended.
+    position: Mutex<Position>,
+    /// True if another server has reported a record behind it.
+    others_are_ahead: AtomicBool,
+    /// True if NATS delivers the reports of this server, also to itself.
+    is_heard: AtomicBool,
 }
 
 impl ClusterStatus {
@@ -19,6 +30,9 @@ impl ClusterStatus {
         Self {
             metrics,
             commits: Commits::default(),
+            position: Mutex::default(),
+            others_are_ahead: AtomicBool::new(false),
+            is_heard: AtomicBool::new(true),
         }
     }
 
@@ -35,6 +49,39 @@ impl ClusterStatus {
     /// True while a gateway receives no records.
     pub fn is_silent(&self) -> bool {
         self.metrics.silent.get() == 1
+    }
+
+    /// Reason for which a gateway is not ready: it has received no record for `unready_after`.
+    /// While no other server has a newer one, nobody receives records, and clients would find no
+    /// other gateway.
+    pub fn is_cut_off(&self, now: UnixNanos, unready_after: Duration) -> bool {
+        let is_alone = self.metrics.connected.get() == 0
+            || !self.is_heard.load(Ordering::Relaxed)
+            || self.others_are_ahead.load(Ordering::Relaxed);
+        self.is_silent() && self.silence(now) >= unready_after && is_alone
+    }
+
+    /// Time since this server received, or appended, a record.
+    pub(super) fn silence(&self, now: UnixNanos) -> Duration {
+        let heard = Duration::from_secs_f64(self.metrics.record_time.get().max(0.0));
+        Duration::from_nanos(now.0).saturating_sub(heard)
+    }
+
+    /// Behind the newest record that this server has applied or appended.
+    pub(super) fn position(&self) -> Position {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether NATS delivers the reports of this server, and whether another server has a newer
+    /// record.
+    pub(super) fn note_reports(&self, is_heard: bool, others_are_ahead: bool) {
+        self.is_heard.store(is_heard, Ordering::Relaxed);
+        self.others_are_ahead
+            .store(others_are_ahead, Ordering::Relaxed);
     }
 
     /// True while this server writes the log.
@@ -61,8 +108,9 @@ impl ClusterStatus {
         self.metrics.term.set(term.cast_signed());
     }
 
-    pub(super) fn advance(&self, record: u64, now: UnixNanos) {
-        self.metrics.record.set(record.cast_signed());
+    pub(super) fn advance(&self, position: Position, now: UnixNanos) {
+        *self.lock() = position;
+        self.metrics.record.set(position.number.cast_signed());
         self.metrics.record_time.set(now.0 as f64 / 1e9);
     }
 
@@ -130,4 +178,33 @@ impl ClusterStatus {
 
 fn as_gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_gateway_is_cut_off_if_it_alone_receives_no_records() {
+        let status = ClusterStatus::new(Metrics::new().add_cluster("gateway"));
+        let second = |second: u64| UnixNanos(second * 1_000_000_000);
+        let is_cut_off = |at| status.is_cut_off(second(at), Duration::from_secs(10));
+        status.note(&Event::Connected, true);
+        status.advance(Position { number: 7, sum: 1 }, second(100));
+        status.note_reports(true, true);
+        assert!(!is_cut_off(111), "it has not noticed the silence");
+        status.set_silent(true);
+        assert!(!is_cut_off(109));
+        assert!(is_cut_off(110));
+        status.note_reports(true, false);
+        assert!(!is_cut_off(110), "nobody receives records");
+        status.note_reports(false, false);
+        assert!(is_cut_off(110), "NATS does not deliver its reports");
+        status.note_reports(true, false);
+        status.note(&Event::Disconnected, false);
+        assert!(is_cut_off(110));
+        status.set_silent(false);
+        assert!(!is_cut_off(110));
+    }
 }

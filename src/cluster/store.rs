@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::append_fault::AppendFault;
 use super::push::PushLink;
 use super::record::{Record, RecordFault};
-use super::settings::ClusterSettings;
+use super::settings::{ClusterSettings, NatsLogin};
 use super::status::ClusterStatus;
 use crate::market::UnixNanos;
 
@@ -164,6 +164,18 @@ async fn connect(
             path: path.display().to_string(),
             error,
         })?;
+    }
+    if let Some(NatsLogin {
+        user,
+        password_file: path,
+    }) = &settings.login
+    {
+        let password = std::fs::read_to_string(path);
+        let password = password.map_err(|error| StoreError::Credentials {
+            path: path.display().to_string(),
+            error,
+        })?;
+        options = options.user_and_password(user.clone(), password.trim_end().to_owned());
     }
     if let Some(path) = &settings.tls_ca {
         options = options.add_root_certificates(path.clone());

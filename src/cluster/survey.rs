@@ -1,11 +1,19 @@
 //! State of a cluster for operators, as its log and its checkpoints show it.
 
+use std::time::Duration;
+
 use super::bucket::{Bucket, Stored};
 use super::control::connect;
 use super::items::read_lead;
+use super::node_report::{NodeReport, REPORT_INTERVAL, collect};
 use super::record::{Kind, Record};
 use super::settings::ClusterSettings;
 use super::store::{Extent, Store, StoreError};
+use crate::clock::Clock;
+use crate::market::UnixNanos;
+
+/// Time in which each server reports at least once.
+const LISTENING: Duration = REPORT_INTERVAL.saturating_mul(2);
 
 /// Publisher that leads a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +33,17 @@ pub struct Survey {
     pub leader: Option<Leader>,
     /// Checkpoints, newest first.
     pub checkpoints: Vec<Stored>,
+    /// Servers that have reported afterwards, by name.
+    pub nodes: Vec<NodeReport>,
+    /// Time at which the log was read.
+    pub at: UnixNanos,
 }
 
 /// Reads the state of a cluster; it changes nothing.
 pub async fn survey(settings: &ClusterSettings) -> Result<Survey, StoreError> {
     let store = connect(settings).await?;
     let log = store.extent().await?;
+    let at = Clock::start().now();
     let mut checkpoints = match Bucket::find(&store, &settings.name).await? {
         Some(bucket) => bucket.list().await?,
         None => Vec::new(),
@@ -41,10 +54,13 @@ pub async fn survey(settings: &ClusterSettings) -> Result<Survey, StoreError> {
     } else {
         Some(leader(&store, log).await?)
     };
+    let nodes = collect(&store, &settings.name, LISTENING).await?;
     Ok(Survey {
         log,
         leader,
         checkpoints,
+        nodes,
+        at,
     })
 }
 

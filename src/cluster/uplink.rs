@@ -315,7 +315,7 @@ impl Uplink {
             self.append_times.time(now.since(sent.at));
             self.append_times.hand_over();
             self.verified = sent.position;
-            self.status.advance(sent.position.number, now);
+            self.status.advance(sent.position, now);
             self.kept.push(sent.position, sent.bytes);
             if let Some(SentBatch { next, footprint }) = sent.batch {
                 self.pace.done(footprint);

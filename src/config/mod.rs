@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use auth::{AuthFileError, auth_files, auth_policy};
 pub use changes::changes;
+pub use cluster::Parts;
 pub use memory::{
     ADMIN_CONNECTIONS, ADMIN_HEAD_BYTES_MAX, CLIENT_BYTES, PUBLISH_BODIES, PUBLISH_REPORT_BYTES,
     PUBLISH_WAITS, PUBLISHES_AT_ONCE, RESPONSE_BYTES, SPARE_SOCKETS,

@@ -125,6 +125,8 @@ pub struct ClusterPart {
     pub role: Role,
     /// State of the server.
     pub status: Arc<ClusterStatus>,
+    /// Silence of the log after which a gateway is not ready (config `cluster.unready_after`).
+    pub unready_after: Duration,
     /// Way of publish requests to the leader.
     pub link: PushLink,
     /// True while this server leads and its sources have started.
@@ -320,10 +322,17 @@ impl Server {
 
     /// Reason for which the server is not ready as a part of its cluster.
     fn cluster_trouble(&self) -> Option<&'static str> {
-        let ClusterPart { role, status, .. } = self.cluster.as_ref()?;
+        let ClusterPart {
+            role,
+            status,
+            unready_after,
+            ..
+        } = self.cluster.as_ref()?;
         match role {
             Role::Publisher if !status.is_leading() => Some("standing by; another publisher leads"),
-            Role::Gateway if status.is_silent() => Some("no records of the shared log"),
+            Role::Gateway if status.is_cut_off(self.clock.now(), *unready_after) => {
+                Some("no records of the shared log")
+            }
             Role::Publisher | Role::Gateway => None,
         }
     }

@@ -5,18 +5,15 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cli::{Exit, print, print_error};
-use crate::clock::Clock;
 use crate::cluster::{ClusterSettings, Leader, Survey, survey};
-use crate::market::UnixNanos;
 
 /// Intervals without a checkpoint that are reported as a problem.
 const INTERVALS_MISSED: u32 = 3;
 
 pub(super) async fn run(settings: &ClusterSettings) -> Result<Exit> {
     let surveyed = Box::pin(survey(settings)).await?;
-    let now = Clock::start().now();
-    print(shown(&surveyed, settings, now).as_bytes())?;
-    let problems = problems(&surveyed, settings, now);
+    print(shown(&surveyed, settings).as_bytes())?;
+    let problems = problems(&surveyed, settings);
     for problem in &problems {
         print_error(problem);
     }
@@ -32,11 +29,13 @@ fn seconds(time: Duration) -> String {
     format!("{:.1}s", time.as_secs_f64())
 }
 
-fn shown(survey: &Survey, settings: &ClusterSettings, now: UnixNanos) -> String {
+fn shown(survey: &Survey, settings: &ClusterSettings) -> String {
     let Survey {
+        at: now,
         log,
         leader,
         checkpoints,
+        nodes,
     } = survey;
     let mut lines = vec![format!("cluster      {}", settings.name)];
     match leader {
@@ -60,13 +59,26 @@ fn shown(survey: &Survey, settings: &ClusterSettings, now: UnixNanos) -> String 
             one.number, one.bytes
         )
     }));
+    lines.push(format!("servers      {}", nodes.len()));
+    let width = nodes.iter().map(|node| node.node.len()).max();
+    lines.extend(nodes.iter().map(|one| {
+        let indent = " ".repeat("servers      ".len());
+        let part = match (one.leads, one.role.as_str()) {
+            (true, _) => "leader".to_owned(),
+            (false, "publisher") => "standby".to_owned(),
+            (false, role) => format!("{role}, {} clients", one.clients),
+        };
+        let (name, width) = (&one.node, width.unwrap_or_default());
+        format!("{indent}{name:<width$}  record {}, {part}", one.record)
+    }));
     lines.push(String::new());
     lines.join("\n")
 }
 
 /// Problems of a cluster, each with the value that is expected.
-fn problems(survey: &Survey, settings: &ClusterSettings, now: UnixNanos) -> Vec<String> {
+fn problems(survey: &Survey, settings: &ClusterSettings) -> Vec<String> {
     let mut problems = Vec::new();
+    let now = survey.at;
     let silence = now.since(survey.log.last_time);
     if survey.leader.is_none() {
         problems.push("no publisher has written to the log".to_owned());
@@ -84,6 +96,16 @@ fn problems(survey: &Survey, settings: &ClusterSettings, now: UnixNanos) -> Vec<
             "no checkpoint for {}; expected one every cluster.checkpoints.interval",
             seconds(now.since(begin))
         ));
+    }
+    for node in &survey.nodes {
+        // The reports are newer than the end of the log.
+        if node.record < survey.log.last && !node.leads {
+            let (name, behind) = (&node.node, survey.log.last - node.record);
+            let silence = seconds(node.silence());
+            problems.push(format!(
+                "{name} is {behind} records behind the log; it received the last one {silence} ago"
+            ));
+        }
     }
     let reaches = |number: u64| number >= survey.log.first - 1;
     if survey.log.first > 1 && !survey.checkpoints.iter().any(|one| reaches(one.number)) {

@@ -118,7 +118,7 @@ impl Follower {
         (self.position, self.author) = (behind, author);
         self.kept.push(behind, bytes);
         self.status.set_term(author.term);
-        self.status.advance(behind.number, self.clock.now());
+        self.status.advance(behind, self.clock.now());
         Ok(Some(Claimed {
             author,
             position: behind,

@@ -6,9 +6,15 @@ use super::{Key, Kind, fixed, key};
 pub(super) const CLUSTER: &[Key] = &[
     fixed(key(
         "cluster.role",
-        Kind::Word(&["standalone", "publisher", "gateway"]),
+        Kind::Word(&["standalone", "publisher", "gateway", "both"]),
         "standalone",
-        "Part of this server: standalone (no cluster), publisher (runs the sources and writes the shared log, or stands by), or gateway (reads the shared log and serves clients).",
+        "Part of this server: standalone (no cluster), publisher (runs the sources and writes the shared log, or stands by), gateway (reads the shared log and serves clients), or both in one process.",
+    )),
+    fixed(key(
+        "cluster.publisher_admin",
+        Kind::Text,
+        "off",
+        "With role both: address of the metrics and admin routes of the publisher, as admin.listen is for the gateway.",
     )),
     fixed(key(
         "cluster.name",
@@ -33,6 +39,18 @@ pub(super) const CLUSTER: &[Key] = &[
         Kind::Text,
         "",
         "File with NATS credentials (.creds). Empty: none.",
+    )),
+    fixed(key(
+        "cluster.nats.user",
+        Kind::Text,
+        "",
+        "Name of a NATS user with a password. Empty: none.",
+    )),
+    fixed(key(
+        "cluster.nats.password_file",
+        Kind::Text,
+        "",
+        "File with the password of that user. Empty: none.",
     )),
     fixed(key(
         "cluster.nats.tls_ca",
@@ -111,6 +129,12 @@ pub(super) const CLUSTER: &[Key] = &[
         Kind::Duration("200ms", "1m"),
         "1s",
         "Silence of the log after which a gateway reports its sources as reconnecting.",
+    )),
+    fixed(key(
+        "cluster.unready_after",
+        Kind::Duration("200ms", "10m"),
+        "10s",
+        "Silence of the log after which /readyz of a gateway is 503, unless it is connected to NATS and no other server receives records either. At least stale_after.",
     )),
     fixed(key(
         "cluster.publish_timeout",
