@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream::Context as Jetstream;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tickcast::clock::Clock;
 use tokio::time::timeout;
 
+use super::nats::SYNC;
 use super::process::{Cluster, Process, wait_for};
 use super::takeover::{Seen, metric};
 use super::{DEADLINE, MARKET, Reader};
@@ -122,9 +124,32 @@ impl Servers {
         self.start_publisher(leader)
     }
 
-    fn crash_nats(&mut self) -> Result<()> {
-        self.cluster.crash_nats()?;
-        self.cluster.restart_nats()
+    /// Ends all NATS servers and starts them again.
+    fn crash_all_nats(&mut self) -> Result<()> {
+        let nats = &mut self.cluster.nats;
+        for at in 0..nats.count() {
+            nats.crash(at)?;
+        }
+        for at in 0..nats.count() {
+            nats.restart(at)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the NATS server that leads the stream of the log, or one that follows it, and starts it
+    /// again once the others have written records without it.
+    async fn crash_nats(&mut self, leads: bool) -> Result<()> {
+        let leader = stream_leader(&self.cluster.jetstream().await?).await?;
+        let leader = self.cluster.nats.named(&leader).context("a NATS server")?;
+        let count = self.cluster.nats.count();
+        let at = if leads { leader } else { (leader + 1) % count };
+        self.cluster.nats.crash(at)?;
+        let record = metric(&self.gateways[0], "tickcast_cluster_record ")?;
+        wait_for("records without a NATS server", || {
+            let now = metric(&self.gateways[0], "tickcast_cluster_record ")?;
+            Ok((now > record + 5).then_some(()))
+        })?;
+        self.cluster.nats.restart(at)
     }
 
     /// Ends a gateway, whose clients hop to the other one.
@@ -138,12 +163,65 @@ impl Servers {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn clients_receive_every_trade_once_whatever_dies() -> Result<()> {
-    let Some(cluster) = Cluster::start()? else {
-        return Ok(());
+/// State of all topics of a gateway: epochs, sequence numbers and events.
+fn state_of(gateway: &Process) -> Result<String> {
+    let topics = "trade:*,quote:*,ticker:*,status:*,bar:*:1s,bar:*:1m";
+    let url = format!("http://{}/v1/snapshot?topics={topics}", gateway.address);
+    Ok(ureq::get(&url).call()?.body_mut().read_to_string()?)
+}
+
+impl Servers {
+    /// Ends the publishers; the gateways must have the same state behind the same last record.
+    fn compare_gateways(&mut self) -> Result<()> {
+        for (_, publisher) in self.publishers.drain() {
+            publisher.crash()?;
+        }
+        let record = |at: usize| metric(&self.gateways[at], "tickcast_cluster_record ");
+        wait_for("the same record", || {
+            let silent = metric(&self.gateways[0], "tickcast_cluster_log_silent ")?;
+            Ok((silent == 1 && record(0)? == record(1)?).then_some(()))
+        })?;
+        let states = [state_of(&self.gateways[0])?, state_of(&self.gateways[1])?];
+        ensure!(states[0].len() > 1000, "{}", states[0]);
+        ensure!(states[0] == states[1], "{states:#?}");
+        Ok(())
+    }
+}
+
+/// Name of the NATS server that leads the stream of the log.
+async fn stream_leader(jetstream: &Jetstream) -> Result<String> {
+    let find = async {
+        loop {
+            let stream = jetstream.get_stream("TC_LOG_main").await?;
+            let cluster = stream.cached_info().cluster.clone();
+            if let Some(leader) = cluster.and_then(|cluster| cluster.leader) {
+                return Ok(leader);
+            }
+        }
     };
-    let is_full = std::env::var("TICKCAST_FULL").is_ok_and(|full| full == "1");
+    timeout(DEADLINE, find).await.context("no leader")?
+}
+
+/// Fault of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    LeaderCrashes,
+    LeaderFreezes,
+    AllNatsCrash,
+    GatewayCrashes,
+    /// The NATS server that leads the stream.
+    NatsLeaderCrashes,
+    NatsFollowerCrashes,
+}
+
+use Fault::{
+    AllNatsCrash, GatewayCrashes, LeaderCrashes, LeaderFreezes, NatsFollowerCrashes,
+    NatsLeaderCrashes,
+};
+
+/// Puts this number of faults into a cluster, each kind of them early; clients must receive every
+/// trade once, in one epoch.
+async fn survive(cluster: Cluster, kinds: &[Fault], rounds: usize) -> Result<()> {
     let mut servers = Servers {
         cluster,
         publishers: HashMap::new(),
@@ -161,22 +239,20 @@ async fn clients_receive_every_trade_once_whatever_dies() -> Result<()> {
     }
     let mut rng = SmallRng::seed_from_u64(7);
     let mut done = Vec::new();
-    for round in 0..if is_full { 100 } else { 10 } {
-        // Each kind of fault comes early.
-        let kind = if round < 4 {
-            round
-        } else {
-            rng.random_range(0..4)
-        };
+    for round in 0..rounds {
+        let drawn = rng.random_range(0..kinds.len());
+        let kind = *kinds.get(round).unwrap_or(&kinds[drawn]);
         done.push(kind);
         for hopper in &mut hoppers {
             hopper.read().await.with_context(|| format!("{done:?}"))?;
         }
         let outcome = match kind {
-            0 => servers.crash_leader(),
-            1 => servers.freeze_leader(),
-            2 => servers.crash_nats(),
-            _ => {
+            LeaderCrashes => servers.crash_leader(),
+            LeaderFreezes => servers.freeze_leader(),
+            AllNatsCrash => servers.crash_all_nats(),
+            NatsLeaderCrashes => servers.crash_nats(true).await,
+            NatsFollowerCrashes => servers.crash_nats(false).await,
+            GatewayCrashes => {
                 let at = rng.random_range(0..2);
                 servers.crash_gateway(at, &mut hoppers).await
             }
@@ -186,7 +262,36 @@ async fn clients_receive_every_trade_once_whatever_dies() -> Result<()> {
     for hopper in &mut hoppers {
         hopper.read().await.with_context(|| format!("{done:?}"))?;
     }
-    let states = [0, 1].map(|at| hoppers[at].seen.epochs.clone());
-    ensure!(states[0] == states[1], "{states:?}");
-    Ok(())
+    servers.compare_gateways()
+}
+
+/// Number of faults in `./check` or `./check --full`.
+fn rounds(daily: usize) -> usize {
+    let is_full = std::env::var("TICKCAST_FULL").is_ok_and(|full| full == "1");
+    if is_full { 100 } else { daily }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn clients_receive_every_trade_once_whatever_dies() -> Result<()> {
+    let Some(cluster) = Cluster::start()? else {
+        return Ok(());
+    };
+    let kinds = [LeaderCrashes, LeaderFreezes, AllNatsCrash, GatewayCrashes];
+    survive(cluster, &kinds, rounds(10)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn clients_receive_every_trade_once_whatever_dies_of_three_nats_servers() -> Result<()> {
+    let Some(cluster) = Cluster::with_nats(3, SYNC)? else {
+        return Ok(());
+    };
+    let kinds = [
+        NatsFollowerCrashes,
+        LeaderFreezes,
+        NatsLeaderCrashes,
+        AllNatsCrash,
+        LeaderCrashes,
+        GatewayCrashes,
+    ];
+    survive(cluster, &kinds, rounds(4)).await
 }

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 use tickcast::client::Client;
 use tickcast::protocol::Encoding;
 
-use super::process::{nats_server, wait_for};
+use super::nats::nats_server;
+use super::process::wait_for;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn one_command_starts_a_cluster_and_stops_it() -> Result<()> {

@@ -1,13 +1,20 @@
 //! Several servers with one log, as processes on this machine, with a real NATS server.
 
+mod both;
 mod chaos;
 mod checkpoints;
 mod dev;
 mod fence;
+mod nats;
 mod operations;
+mod partition;
 mod process;
+mod proxy;
 mod publishing;
+mod quorum;
+mod readiness;
 mod repair;
+mod rights;
 mod takeover;
 
 use std::collections::HashMap;

@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::jetstream::{self, Context};
 use tickcast::clock::Clock;
 
+use super::nats::{Nats, SYNC};
+
 /// Maximum wait for anything that a process does.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// Pause between two looks at a file or a process.
@@ -52,9 +54,24 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// A process with the same address for everything.
+    pub(crate) const fn new(child: Child, address: SocketAddr, log: PathBuf) -> Self {
+        Self {
+            child,
+            address,
+            admin: address,
+            log,
+        }
+    }
+
+    /// Number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, e.g. `-STOP`.
     pub(crate) fn signal(&self, signal: &str) -> Result<()> {
-        let id = self.child.id().to_string();
+        let id = self.id().to_string();
         ensure!(Command::new("kill").args([signal, &id]).status()?.success());
         Ok(())
     }
@@ -100,76 +117,65 @@ impl Process {
 const PUBLISHER: &str = "role: publisher, lease: 500ms, stale_after: 500ms, buffer: 4MiB, log: {replicas: 1, bytes: 64MiB}";
 const GATEWAY: &str = "role: gateway, stale_after: 500ms";
 
-/// Folder and NATS server of a cluster.
+/// Folder and NATS servers of a cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
-    nats: Option<Process>,
-    nats_address: SocketAddr,
-}
-
-/// The NATS server, where `./check` has installed it; `None` outside of it.
-pub(crate) fn nats_server() -> Result<Option<PathBuf>> {
-    let installed =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.deps/python/bin/nats-server");
-    if installed.exists() {
-        return Ok(Some(installed));
-    }
-    ensure!(
-        std::env::var_os("TICKCAST_CHECK").is_none(),
-        "nats-server is not installed"
-    );
-    eprintln!("skipped: nats-server is not installed; ./check installs it");
-    Ok(None)
+    pub(crate) nats: Nats,
 }
 
 impl Cluster {
     /// Starts a NATS server; `None` where there is none.
     pub(crate) fn start() -> Result<Option<Self>> {
-        let Some(program) = nats_server()? else {
-            return Ok(None);
-        };
+        Self::with_nats(1, SYNC)
+    }
+
+    /// Starts this number of NATS servers, all of which keep the log.
+    pub(crate) fn with_nats(count: usize, sync: &str) -> Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let nats = start_nats(&program, folder.path(), any)?;
-        Ok(Some(Self {
-            nats_address: nats.address,
-            nats: Some(nats),
-            folder,
-        }))
+        let nats = Nats::start(folder.path(), count, sync, "")?;
+        Ok(nats.map(|nats| Self { folder, nats }))
+    }
+
+    /// Starts a NATS server with this section `authorization`.
+    pub(crate) fn with_users(users: &str) -> Result<Option<Self>> {
+        let folder = tempfile::tempdir()?;
+        let nats = Nats::start(folder.path(), 1, SYNC, users)?;
+        Ok(nats.map(|nats| Self { folder, nats }))
+    }
+
+    /// Keys of section `cluster.nats` of a server with a user and a password.
+    pub(crate) fn login(&self, user: &str, password: &str) -> Result<String> {
+        let file = self.folder.path().join(format!("{user}.password"));
+        std::fs::write(&file, password)?;
+        Ok(format!("user: {user}, password_file: {}", file.display()))
     }
 
     /// Ends the NATS server without warning.
     pub(crate) fn crash_nats(&mut self) -> Result<()> {
-        self.nats.take().context("NATS is running")?.crash()
+        self.nats.crash(0)
     }
 
     /// Starts the NATS server again, at its address and with its files.
     pub(crate) fn restart_nats(&mut self) -> Result<()> {
-        let program = nats_server()?.context("it was there")?;
-        self.nats = Some(start_nats(&program, self.folder.path(), self.nats_address)?);
-        Ok(())
+        self.nats.restart(0)
     }
 
     /// Copies the files of the NATS server, which does not run.
     pub(crate) fn save_nats_files(&self) -> Result<()> {
-        ensure!(self.nats.is_none(), "NATS is running");
-        copy(&self.nats_files(), &self.saved_files())
+        ensure!(self.nats.is_down(), "NATS is running");
+        copy(&self.nats.files(0), &self.saved_files())
     }
 
     /// Puts the copied files back: NATS has forgotten what it has stored since. Without a copy, it
     /// has forgotten everything.
     pub(crate) fn set_back_nats_files(&self) -> Result<()> {
-        ensure!(self.nats.is_none(), "NATS is running");
-        std::fs::remove_dir_all(self.nats_files())?;
+        ensure!(self.nats.is_down(), "NATS is running");
+        std::fs::remove_dir_all(self.nats.files(0))?;
         if self.saved_files().exists() {
-            copy(&self.saved_files(), &self.nats_files())?;
+            copy(&self.saved_files(), &self.nats.files(0))?;
         }
         Ok(())
-    }
-
-    fn nats_files(&self) -> PathBuf {
-        self.folder.path().join("jetstream")
     }
 
     fn saved_files(&self) -> PathBuf {
@@ -178,15 +184,13 @@ impl Cluster {
 
     /// Starts a publisher with these sources.
     pub(crate) fn publisher(&self, node: &str, sources: &str) -> Result<Process> {
-        self.configure(node, PUBLISHER, &format!("sources: {sources}\n"))?;
-        self.server(node)
+        self.member(node, PUBLISHER, &format!("sources: {sources}\n"))
     }
 
     /// Starts a publisher with these sources and lease.
     pub(crate) fn with_lease(&self, node: &str, sources: &str, lease: &str) -> Result<Process> {
         let cluster = PUBLISHER.replace("lease: 500ms", &format!("lease: {lease}"));
-        self.configure(node, &cluster, &format!("sources: {sources}\n"))?;
-        self.server(node)
+        self.member(node, &cluster, &format!("sources: {sources}\n"))
     }
 
     /// Starts a publisher with these sources and checkpoints.
@@ -197,8 +201,7 @@ impl Cluster {
         checkpoints: &str,
     ) -> Result<Process> {
         let cluster = format!("{PUBLISHER}, checkpoints: {{{checkpoints}}}");
-        self.configure(node, &cluster, &format!("sources: {sources}\n"))?;
-        self.server(node)
+        self.member(node, &cluster, &format!("sources: {sources}\n"))
     }
 
     /// Starts a publisher with these sources, more keys of section `cluster`, and more sections.
@@ -210,14 +213,12 @@ impl Cluster {
         rest: &str,
     ) -> Result<Process> {
         let cluster = format!("{PUBLISHER}, {keys}");
-        self.configure(node, &cluster, &format!("sources: {sources}\n{rest}"))?;
-        self.server(node)
+        self.member(node, &cluster, &format!("sources: {sources}\n{rest}"))
     }
 
     /// Starts a gateway with more sections of the config.
     pub(crate) fn gateway_with(&self, node: &str, rest: &str) -> Result<Process> {
-        self.configure(node, GATEWAY, rest)?;
-        self.server(node)
+        self.member(node, GATEWAY, rest)
     }
 
     /// Starts a server without a cluster.
@@ -229,8 +230,7 @@ impl Cluster {
 
     /// Sends a signal to the NATS server.
     pub(crate) fn signal_nats(&self, signal: &str) -> Result<()> {
-        let nats = self.nats.as_ref().context("NATS is running")?;
-        nats.signal(signal)
+        self.nats.process(0)?.signal(signal)
     }
 
     /// Replaces the sources in the config of a publisher.
@@ -240,8 +240,7 @@ impl Cluster {
 
     /// Starts a gateway.
     pub(crate) fn gateway(&self, node: &str) -> Result<Process> {
-        self.configure(node, GATEWAY, "")?;
-        self.server(node)
+        self.member(node, GATEWAY, "")
     }
 
     /// Exit code and output of `tickcast cluster status` with the config of a node.
@@ -273,7 +272,7 @@ impl Cluster {
 
     /// Streams of the NATS server.
     pub(crate) async fn jetstream(&self) -> Result<Context> {
-        let client = async_nats::connect(self.nats_address.to_string()).await?;
+        let client = async_nats::connect(self.nats.address().to_string()).await?;
         Ok(jetstream::new(client))
     }
 
@@ -286,12 +285,24 @@ impl Cluster {
         self.config("a", PUBLISHER, &format!("sources: {sources}\n"))
     }
 
-    fn config(&self, node: &str, cluster: &str, rest: &str) -> String {
+    /// Config with these keys of section `cluster` and more sections.
+    pub(crate) fn config(&self, node: &str, cluster: &str, rest: &str) -> String {
+        let nats = if cluster.contains("nats:") {
+            String::new()
+        } else {
+            format!("nats: {{urls: {}}}", self.nats.urls())
+        };
         format!(
             "listen: 127.0.0.1:0\nadmin: {{listen: 127.0.0.1:0}}\nshards: 1\n\
-             cluster: {{{cluster}, node: {node}, nats: {{urls: [\"nats://{}\"]}}}}\n{rest}",
-            self.nats_address
+             cluster: {{{}, node: {node}, {nats}}}\n{rest}",
+            cluster.replace("replicas: 1", &format!("replicas: {}", self.nats.count())),
         )
+    }
+
+    /// Starts a server with these keys of section `cluster` and more sections of the config.
+    pub(crate) fn member(&self, node: &str, cluster: &str, rest: &str) -> Result<Process> {
+        self.configure(node, cluster, rest)?;
+        self.server(node)
     }
 
     fn configure(&self, node: &str, cluster: &str, rest: &str) -> Result<()> {
@@ -340,38 +351,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     let copied = Command::new("cp").arg("-r").arg(from).arg(to).status()?;
     ensure!(copied.success(), "cannot copy {}", from.display());
     Ok(())
-}
-
-fn start_nats(program: &Path, folder: &Path, at: SocketAddr) -> Result<Process> {
-    let ports = folder.join("ports");
-    std::fs::create_dir_all(&ports)?;
-    let port = if at.port() == 0 {
-        "-1".to_owned()
-    } else {
-        at.port().to_string()
-    };
-    let log = folder.join("nats.log");
-    let child = Command::new(program)
-        .args(["-a", "127.0.0.1", "-p", &port, "-js"])
-        .arg("--store_dir")
-        .arg(folder.join("jetstream"))
-        .arg("--ports_file_dir")
-        .arg(&ports)
-        .stdout(Stdio::null())
-        .stderr(File::create(&log)?)
-        .spawn()?;
-    let file = ports.join(format!("nats-server_{}.ports", child.id()));
-    let mut nats = Process {
-        child,
-        address: at,
-        admin: at,
-        log,
-    };
-    nats.address = wait_for("address of NATS", || {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let address = text.split("nats://").nth(1);
-        Ok(address.and_then(|rest| rest.split('"').next()?.parse().ok()))
-    })?;
-    nats.logs("Server is ready")?;
-    Ok(nats)
 }

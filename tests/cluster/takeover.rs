@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use tickcast::market::{Body, TradeId, UnixNanos};
-use tickcast::protocol::{Control, ServerMessage};
+use tickcast::protocol::{Control, ServerMessage, SourceState};
 
 use super::process::{Cluster, Process, wait_for};
 use super::{DEADLINE, MARKET, Reader};
@@ -26,29 +26,54 @@ impl Seen {
     pub(crate) async fn read(&mut self, reader: &mut Reader, count: usize) -> Result<()> {
         let mut left = count;
         while left > 0 {
-            match reader.next().await? {
-                ServerMessage::Events(events) => {
-                    for event in events {
-                        if let Body::Trade(trade) = &event.body {
-                            self.take(&event.topic.to_string(), &trade.id)?;
-                            self.newest = self.newest.max(trade.ts);
-                            left = left.saturating_sub(1);
-                        }
-                    }
-                }
-                ServerMessage::Control(Control::Snapshot(snapshot)) => {
-                    let (topic, epoch) = (snapshot.topic, snapshot.epoch);
-                    let first = self
-                        .epochs
-                        .entry(topic.clone())
-                        .or_insert_with(|| epoch.clone());
-                    ensure!(*first == epoch, "{topic} has begun anew");
-                }
-                ServerMessage::Control(Control::Gap(gap)) => ensure!(false, "{gap:?}"),
-                ServerMessage::Control(_) => {}
-            }
+            let trades = self.check(&reader.next().await?)?;
+            left = left.saturating_sub(trades);
         }
         Ok(())
+    }
+
+    /// Reads until a source has this state.
+    pub(crate) async fn read_until(
+        &mut self,
+        reader: &mut Reader,
+        state: SourceState,
+    ) -> Result<()> {
+        loop {
+            let message = reader.next().await?;
+            self.check(&message)?;
+            if let ServerMessage::Control(Control::Source(change)) = message
+                && change.state == state
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks a message; returns the number of its trades.
+    fn check(&mut self, message: &ServerMessage) -> Result<usize> {
+        let mut trades = 0;
+        match message {
+            ServerMessage::Events(events) => {
+                for event in events {
+                    if let Body::Trade(trade) = &event.body {
+                        self.take(&event.topic.to_string(), &trade.id)?;
+                        self.newest = self.newest.max(trade.ts);
+                        trades += 1;
+                    }
+                }
+            }
+            ServerMessage::Control(Control::Snapshot(snapshot)) => {
+                let (topic, epoch) = (&snapshot.topic, &snapshot.epoch);
+                let first = self
+                    .epochs
+                    .entry(topic.clone())
+                    .or_insert_with(|| epoch.clone());
+                ensure!(first == epoch, "{topic} has begun anew");
+            }
+            ServerMessage::Control(Control::Gap(gap)) => ensure!(false, "{gap:?}"),
+            ServerMessage::Control(_) => {}
+        }
+        Ok(trades)
     }
 
     fn take(&mut self, topic: &str, id: &TradeId) -> Result<()> {

@@ -4,6 +4,9 @@
 mod alerts;
 mod cluster;
 mod dashboards;
+#[expect(dead_code, reason = "a part of it serves the tests of the cluster")]
+#[path = "../cluster/nats.rs"]
+mod nats;
 mod packaging;
 #[expect(dead_code, reason = "a part of it serves the tests of the cluster")]
 #[path = "../cluster/process.rs"]

@@ -173,7 +173,18 @@ fn configs_inside_deployment_files_are_valid() -> Result<()> {
         let config = folder.path().join("nats.conf");
         std::fs::write(&config, block(file, key)?)?;
         let config = config.display().to_string();
-        passes(&python("nats-server"), &["-t", "-c", &config])?;
+        let server = python("nats-server");
+        passes(
+            "env",
+            &[
+                "NATS_PUBLISHER_PASSWORD=a-1",
+                "NATS_GATEWAY_PASSWORD=c",
+                &server,
+                "-t",
+                "-c",
+                &config,
+            ],
+        )?;
     }
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("haproxy.cfg");
