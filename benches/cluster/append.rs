@@ -18,7 +18,7 @@ use tickcast::protocol::Epoch;
 use tickcast::source::sim::{Market, SimInstrument};
 use tokio::sync::mpsc;
 
-use crate::latency::PUBLISHER;
+use crate::latency::{PUBLISHER, market};
 use crate::process::Cluster;
 use crate::report::Report;
 use crate::{ENGINES, Engine, Span};
@@ -193,7 +193,7 @@ fn measure(
     records_per_s: Option<f64>,
     span: Span,
 ) -> Result<[f64; 2]> {
-    let config = cluster.config("bench", PUBLISHER, "");
+    let config = cluster.config("bench", PUBLISHER, &market(1.0));
     let settings = Config::parse(&config, "bench")?
         .cluster
         .context("section")?;
@@ -261,7 +261,7 @@ pub(crate) fn run(span: Span, report: &mut Report) -> Result<()> {
                 let cluster = engine.start()?;
                 rates.push(measure(&cluster, &events, size, None, span)?[0]);
             }
-            let what = format!("append, {}, {size} events a record", engine.name);
+            let what = format!("append, {}, events a record: {size}", engine.name);
             report.add(what, rates, "events/s", wanted(engine, size));
         }
         let mut medians = Vec::new();
