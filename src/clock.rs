@@ -8,13 +8,17 @@
 //! If it is more than a second behind, it is stepped forward at once; any other difference is
 //! corrected by running up to 10 % faster or slower.
 
+#[cfg(feature = "internals")]
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 #[cfg(feature = "internals")]
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "internals")]
-use std::task::Poll;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "internals")]
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -58,6 +62,39 @@ struct SimulatedTime {
     now: AtomicU64,
     /// Nanoseconds that pass with each reading.
     per_reading: AtomicU64,
+    /// By time: tasks to be woken.
+    sleepers: Mutex<BTreeMap<UnixNanos, Vec<Waker>>>,
+}
+
+#[cfg(feature = "internals")]
+impl SimulatedTime {
+    fn sleepers(&self) -> MutexGuard<'_, BTreeMap<UnixNanos, Vec<Waker>>> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready once the simulation has come to this time; wakes the task then.
+    fn poll_at(&self, time: UnixNanos, context: &Context<'_>) -> Poll<()> {
+        if self.now.load(Ordering::Relaxed) >= time.0 {
+            return Poll::Ready(());
+        }
+        let mut sleepers = self.sleepers();
+        let at_time = sleepers.entry(time).or_default();
+        if !at_time.iter().any(|other| other.will_wake(context.waker())) {
+            at_time.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake_due(&self) {
+        let now = self.now.load(Ordering::Relaxed);
+        let mut sleepers = self.sleepers();
+        while let Some(first) = sleepers.first_entry() {
+            if first.key().0 > now {
+                break;
+            }
+            first.remove().into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 /// Course of the clock: one rate up to a moment, and another from then on. Times are relative to
@@ -205,6 +242,7 @@ impl Clock {
         let simulated = SimulatedTime {
             now: AtomicU64::new(time.0),
             per_reading: AtomicU64::new(0),
+            sleepers: Mutex::default(),
         };
         Self {
             simulated: Some(Box::leak(Box::new(simulated))),
@@ -219,15 +257,23 @@ impl Clock {
             simulated.now.fetch_max(time.0, Ordering::Relaxed);
             let nanos = per_reading.as_nanos() as u64;
             simulated.per_reading.store(nanos, Ordering::Relaxed);
+            simulated.wake_due();
         }
+    }
+
+    /// Time at which the next task of a simulation is to be woken.
+    #[cfg(feature = "internals")]
+    pub fn next_sleeper(&self) -> Option<UnixNanos> {
+        let sleepers = self.simulated?.sleepers();
+        sleepers.first_key_value().map(|(time, _)| *time)
     }
 
     /// Current time; never earlier than a previous result.
     pub fn now(&self) -> UnixNanos {
         #[cfg(feature = "internals")]
-        if let Some(SimulatedTime { now, per_reading }) = self.simulated {
-            let passed = per_reading.load(Ordering::Relaxed);
-            return UnixNanos(now.fetch_add(passed, Ordering::Relaxed));
+        if let Some(simulated) = self.simulated {
+            let passed = simulated.per_reading.load(Ordering::Relaxed);
+            return UnixNanos(simulated.now.fetch_add(passed, Ordering::Relaxed));
         }
         // Read the moment first, so that a course that begins later shows at least its start.
         let moment = self.anchor.elapsed();
@@ -296,6 +342,10 @@ impl Clock {
 
     /// Waits until this clock shows `time`.
     pub async fn sleep_until(&self, time: UnixNanos) {
+        #[cfg(feature = "internals")]
+        if let Some(simulated) = self.simulated {
+            return std::future::poll_fn(|context| simulated.poll_at(time, context)).await;
+        }
         loop {
             tokio::time::sleep_until(self.instant_at(time)).await;
             // The clock may have slowed down in the meantime.

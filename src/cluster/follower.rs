@@ -171,6 +171,7 @@ impl Follower {
     async fn next(&self, live: &mut NewRecords, due: UnixNanos) -> Result<Heard, FollowError> {
         loop {
             tokio::select! {
+                biased;
                 copy = live.next() => {
                     let copy = copy.ok_or(FollowError::Closed)?;
                     match Record::read(&copy) {

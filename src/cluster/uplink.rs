@@ -189,11 +189,9 @@ impl Uplink {
                 tick_due = self.clock.now().plus(self.tick);
             }
             let new_batch = log.reader(self.reader).notified();
+            // Rare ones first: acknowledgements may arrive without end.
             tokio::select! {
-                acknowledged = self.pending.next(), if !self.pending.is_empty() => {
-                    self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
-                }
-                () = self.checkpoints.step() => {}
+                biased;
                 Some(command) = self.commands.recv() => match command {
                     Command::Checkpoint(asker) => self.checkpoints.request(asker),
                     Command::Leave(leave) => return Ok(leave),
@@ -202,6 +200,10 @@ impl Uplink {
                     if !self.sent.is_empty() {
                         self.resolve(AppendFault::Unknown).await?;
                     }
+                }
+                () = self.checkpoints.step() => {}
+                acknowledged = self.pending.next(), if !self.pending.is_empty() => {
+                    self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
                 }
                 () = new_batch, if self.sent.len() < self.window => {}
                 () = self.clock.sleep_until(tick_due) => {
