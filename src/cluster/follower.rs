@@ -191,11 +191,15 @@ impl Follower {
             tracing::debug!(from, to, "reading missing records from the stream");
             self.status.count_hole();
             self.read_up_to(to).await?;
+            if let Err(ChainFault::Hole(..)) = self.position.check(&record) {
+                // The log has forgotten them, and perhaps this record.
+                return Ok(());
+            }
         }
         self.take(&record).await
     }
 
-    /// Reads records from the stream up to `last`.
+    /// Reads records from the stream up to `last`, or to its end if it has forgotten some.
     async fn read_up_to(&mut self, last: u64) -> Result<(), FollowError> {
         let (store, clock) = (Arc::clone(&self.store), self.clock);
         let numbers = stream::iter(self.position.number + 1..=last);
@@ -208,10 +212,11 @@ impl Follower {
             let stale_after = self.stale_after.filter(|_| !self.is_silent);
             let silent_at = self.clock.now().plus(stale_after.unwrap_or_default());
             tokio::select! {
-                record = records.next() => match record {
+                biased;
+                record = records.next() => match record.transpose()?.flatten() {
                     Some(record) => {
                         self.status.count_fetched();
-                        self.take(&record?).await?;
+                        self.take(&record).await?;
                     }
                     None => return Ok(()),
                 },
@@ -365,19 +370,25 @@ fn ignore(fault: RecordFault) {
     tracing::warn!(%fault, "damaged copy of a record; reading it from the stream");
 }
 
-/// Reads a record; repeats the request while NATS has no answer.
+/// Reads a record; repeats the request while NATS has no answer. `None` if the log has forgotten
+/// the record.
 async fn get_repeatedly(
     store: &dyn LogStore,
     clock: Clock,
     number: u64,
-) -> Result<Record, StoreError> {
+) -> Result<Option<Record>, StoreError> {
     loop {
         match store.get(number).await {
             Err(StoreError::Request(error)) => {
                 tracing::debug!(number, error, "cannot read a record; trying again");
                 clock.sleep_until(clock.now().plus(RETRY_AFTER)).await;
             }
-            answer => return answer,
+            answer => return answer.map(Some),
+        }
+        match store.last().await {
+            Ok(last) if last < number => return Ok(None),
+            Err(StoreError::Lost(_)) => return Ok(None),
+            Ok(_) | Err(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A reader of records alone rebuilds the log of the server that wrote them.
 
 mod checkpoints;
+mod forgetful_log;
 mod takeover;
 
 use std::collections::{BTreeMap, HashSet};
