@@ -8,6 +8,7 @@
 //! reports a failure without shrinking it.
 
 mod client;
+mod cluster;
 mod net;
 mod plan;
 mod rest;
@@ -44,7 +45,7 @@ impl fmt::Display for Violation {
 /// Steps of a seed.
 const STEPS: usize = 2000;
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
