@@ -120,6 +120,8 @@ pub(crate) struct Surroundings {
     pub(crate) pushes: Rc<Cell<u64>>,
     /// Origin of the epochs of a new log.
     pub(crate) origin: u64,
+    /// True while sources may emit.
+    pub(crate) emits: bool,
 }
 
 impl Server {
@@ -135,6 +137,7 @@ impl Server {
             settings,
             pushes,
             origin,
+            emits,
         } = surroundings.clone();
         let role = if is_publisher { "publisher" } else { "gateway" };
         let metrics = Arc::new(Metrics::new());
@@ -155,7 +158,7 @@ impl Server {
             bus: RefCell::default(),
             started: RefCell::default(),
             commands: RefCell::default(),
-            emits: Cell::new(true),
+            emits: Cell::new(emits),
             ended: RefCell::default(),
             pushes,
         });

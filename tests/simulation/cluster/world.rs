@@ -23,10 +23,14 @@ use crate::rng::Rng;
 pub(crate) const BEGINNING: UnixNanos = UnixNanos(1_767_225_600_000_000_000);
 /// Time with faults.
 const FAULTS: Duration = Duration::from_secs(25);
-/// Time after it in which everything must go on again.
+/// Longest time after it until everything goes on again.
 const RECOVERY: Duration = Duration::from_secs(20);
-/// Time for the last records to reach all gateways.
-const REST: Duration = Duration::from_secs(4);
+/// Longest time until the last records have reached all gateways.
+const REST: Duration = Duration::from_secs(10);
+/// Time between two looks.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// Number of pushes that must be confirmed after all faults.
+const TOLD: usize = 3;
 /// Turns at one moment after which the servers must wait.
 const BUSY_MAX: usize = 200_000;
 /// Number of the newest entries of the diary that are kept.
@@ -81,6 +85,7 @@ impl World {
             settings: plan.settings.clone(),
             pushes: Rc::new(Cell::new(0)),
             origin: plan.seed,
+            emits: true,
         };
         let mut world = Self {
             plan: plan.clone(),
@@ -124,29 +129,43 @@ impl World {
     fn run_all(&mut self) -> Result<(), Violation> {
         self.run_until(BEGINNING.plus(FAULTS))?;
         self.calm_down();
-        let told = self.log.lock().truth.told();
-        self.run_until(BEGINNING.plus(FAULTS + RECOVERY))?;
-        if self.log.lock().truth.told() < told + 3 {
-            return Err(Violation::new(
-                "the cluster does not go on after all faults",
-            ));
+        let told = self.log.lock().truth.told() + TOLD;
+        let due = self.clock.now().plus(RECOVERY);
+        while self.log.lock().truth.told() < told {
+            if self.clock.now() >= due {
+                let text = "the cluster does not go on after all faults";
+                return Err(Violation::new(text));
+            }
+            self.run_until(self.clock.now().plus(LOOK_AFTER))?;
         }
+        self.rest()
+    }
+
+    /// Lets all gateways publish the whole log, to which nothing is added any more.
+    fn rest(&mut self) -> Result<(), Violation> {
+        self.surroundings.emits = false;
         for server in self.servers.iter().flatten() {
             server.stop_sources();
         }
-        self.run_until(BEGINNING.plus(FAULTS + RECOVERY + REST))?;
-        let log = self.log.lock();
-        let last = log.truth.check_all(log.records())?;
-        let gateways = self.servers.iter().flatten().skip(self.plan.publishers);
-        for gateway in gateways {
-            if last != Some(gateway.position) {
-                let node = gateway.shared.node;
-                return Err(Violation::new(format!(
-                    "gateway {node} has not published the whole log"
-                )));
+        let due = self.clock.now().plus(REST);
+        loop {
+            self.run_until(self.clock.now().plus(LOOK_AFTER))?;
+            let log = self.log.lock();
+            let last = log.truth.check_all(log.records())?;
+            let is_behind = |server: &Option<Server>| {
+                let server = server.as_ref();
+                server.is_none_or(|gateway| Some(gateway.position) != last)
+            };
+            let gateways = &self.servers[self.plan.publishers..];
+            let Some(behind) = gateways.iter().position(is_behind) else {
+                return Ok(());
+            };
+            if self.clock.now() >= due {
+                let node = self.plan.publishers + behind;
+                let text = format!("gateway {node} has not published the whole log");
+                return Err(Violation::new(text));
             }
         }
-        Ok(())
     }
 
     fn note(&mut self, text: String) {
