@@ -15,9 +15,14 @@ async fn only_committed_records_reach_a_client() -> Result<()> {
     let Some(mut cluster) = Cluster::with_nats(3, SYNC)? else {
         return Ok(());
     };
-    let publisher = cluster.publisher("a", MARKET)?;
+    // Both keep their connection to the server that stays.
+    let nats = format!("nats: {{urls: [\"nats://{}\"]}}", cluster.nats.address());
+    let keys = format!(
+        "role: publisher, lease: 500ms, stale_after: 500ms, log: {{replicas: 3, bytes: 64MiB}}, {nats}"
+    );
+    let publisher = cluster.member("a", &keys, &format!("sources: {MARKET}\n"))?;
     publisher.logs("leading the cluster")?;
-    let gateway = cluster.gateway("one")?;
+    let gateway = cluster.member("one", &format!("role: gateway, {nats}"), "")?;
     let mut reader = Reader::connect(&gateway).await?;
     reader.subscribe(None).await?;
     let mut seen = Seen::default();
@@ -37,6 +42,14 @@ async fn only_committed_records_reach_a_client() -> Result<()> {
     ensure!(
         metric(&gateway, "tickcast_cluster_record ")? == shown,
         "a gateway shows what no majority has"
+    );
+    let sent = metric(&publisher, "tickcast_cluster_unacknowledged_records ")?;
+    let committed = metric(&publisher, "tickcast_cluster_record ")?;
+    ensure!(sent > 20, "{sent} records were sent");
+    // The last acknowledgements may be lost with their server.
+    ensure!(
+        shown <= committed + 5,
+        "{shown} records are shown, {committed} committed"
     );
     cluster.nats.restart(1)?;
     cluster.nats.restart(2)?;
