@@ -121,17 +121,16 @@ impl Writer {
             clock,
             bus.clone(),
             Arc::clone(&status),
-            ORIGIN,
-            settings.repair,
+            Epoch::first(ORIGIN),
+            settings.clone(),
         );
         let mut live = follower.start().await?;
-        let claimed = follower.stand_by(&mut live, settings).await?;
+        let claimed = follower.stand_by(&mut live).await?;
         let (commands, received) = mpsc::channel(1);
         let parts = UplinkParts {
             store: Arc::<Store>::clone(&store),
             clock,
             bus: bus.clone(),
-            origin: ORIGIN,
             log: Arc::clone(&log),
             reader: 0,
             pace: Arc::clone(&pace),

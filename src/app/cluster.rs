@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::log::Pace;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::protocol::Epoch;
 use crate::server::{ClusterPart, accept_publishes};
 
 /// Number of batches that NATS has not acknowledged, at most: half of the log of the process.
@@ -58,8 +59,8 @@ pub(super) struct Membership {
     store: Store,
     /// State to go on from.
     checkpoint: Option<Box<LogCheckpoint>>,
-    /// Origin of all epochs of the cluster.
-    pub(super) origin: u64,
+    /// Epoch in which new topics of the cluster begin.
+    pub(super) origin: Epoch,
     status: Arc<ClusterStatus>,
     pace: Arc<Pace>,
     turn: Option<oneshot::Receiver<Turn>>,
@@ -101,10 +102,11 @@ impl Membership {
             Role::Publisher => Duration::ZERO,
             Role::Gateway => config.limits.history.age,
         };
-        let start = find_start(&store, settings, now, history).await?;
+        let start = find_start(&store, settings, now, history);
+        let start = start.await.map_err(FollowError::from)?;
         let (origin, checkpoint) = match (start, settings.role) {
             (Some(start), _) => (start.origin, start.checkpoint),
-            (None, Role::Publisher) => (rand::random(), None),
+            (None, Role::Publisher) => (Epoch::first(rand::random()), None),
             (None, Role::Gateway) => return Err(StartError::EmptyLog),
         };
         Ok(Some(Box::new(Self {
@@ -125,12 +127,8 @@ impl Membership {
     /// Reads the log up to its end, and follows it from then on.
     pub(super) async fn follow(&mut self, clock: Clock, bus: &Emitter) -> Result<(), StartError> {
         let (bus, status) = (bus.clone(), Arc::clone(&self.status));
-        let kept = match self.settings.role {
-            Role::Publisher => self.settings.repair,
-            Role::Gateway => 0,
-        };
-        let store = Arc::new(self.store.clone());
-        let mut follower = Follower::new(store, clock, bus, status, self.origin, kept);
+        let (store, settings) = (Arc::new(self.store.clone()), self.settings.clone());
+        let mut follower = Follower::new(store, clock, bus, status, self.origin, settings);
         if let Some(checkpoint) = self.checkpoint.take() {
             follower.restore(*checkpoint).await?;
         }
@@ -153,7 +151,7 @@ impl Membership {
                 }
                 Role::Publisher => {
                     let stood_by = tokio::select! {
-                        stood_by = follower.stand_by(&mut live, &settings) => stood_by,
+                        stood_by = follower.stand_by(&mut live) => stood_by,
                         never = answer_as_standby(&store, &settings) => match never {},
                     };
                     Some(match stood_by {
@@ -280,7 +278,6 @@ impl App {
             store: Arc::new(cluster.store.clone()),
             clock: self.server.clock,
             bus: self.bus.clone(),
-            origin: cluster.origin,
             log: Arc::clone(&self.log),
             reader: self.server.shards.len(),
             pace: Arc::clone(&cluster.pace),

@@ -6,7 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::bus::{Emitter, WriterState};
-use crate::cluster::{ClusterSettings, Command, HandoverRequest, Leave, Store, answer_operators};
+use crate::cluster::{
+    ClusterSettings, Command, HandoverRequest, Leave, Store, answer_operators, answer_reports,
+};
 
 /// Time for the last batches to reach the shared log when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,7 +55,13 @@ impl Term {
         commands: mpsc::Sender<Command>,
     ) -> Self {
         let (handover, handovers) = mpsc::channel(1);
-        let answering = answer_operators(store, settings, commands.clone(), handover);
+        let (uplink, reported) = (commands.clone(), commands.clone());
+        let answering = async move {
+            tokio::select! {
+                () = answer_operators(store.clone(), settings.clone(), uplink, handover) => {}
+                never = answer_reports(&store, &settings, reported) => match never {},
+            }
+        };
         Self {
             commands,
             answering: tokio::spawn(answering),

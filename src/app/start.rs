@@ -77,11 +77,14 @@ impl App {
         let mut inherited = inherit(config, clock, &metrics)?;
         let membership = Membership::open(config, clock.now(), &metrics);
         let mut cluster = Box::pin(membership).await?;
-        if let Some(cluster) = &cluster {
-            inherited.restored.origin = cluster.origin;
-        }
+        let epoch = match &cluster {
+            Some(cluster) => cluster.origin,
+            None => Epoch::first(inherited.origin()),
+        };
+        inherited.restored.origin = epoch.origin;
         let part = cluster.as_deref().map(Membership::shared);
-        let bus = start_bus(config, clock, &metrics, inherited.restored, part.as_ref())?;
+        let restored = (epoch, inherited.restored);
+        let bus = start_bus(config, clock, &metrics, restored, part.as_ref())?;
         let own_sources = sources_at_start(config);
         let emitter = bus.emitter.clone();
         let mut sources = Sources::new(clock, Arc::clone(&metrics), emitter, own_sources.len());
@@ -183,6 +186,16 @@ struct Inherited {
     restored: RestoredState,
     /// Resume position of each source.
     positions: Vec<Option<Vec<u8>>>,
+}
+
+impl Inherited {
+    /// Origin of the epochs: that of the last server, if it has left a state.
+    fn origin(&self) -> u64 {
+        match self.restored.origin {
+            0 => rand::random(),
+            origin => origin,
+        }
+    }
 }
 
 fn inherit(config: &Config, clock: Clock, metrics: &Metrics) -> Result<Inherited, StartError> {
@@ -297,18 +310,9 @@ fn start_bus(
     config: &Config,
     clock: Clock,
     metrics: &Arc<Metrics>,
-    restored: RestoredState,
+    (epoch, restored): (Epoch, RestoredState),
     cluster: Option<&ClusterPart>,
 ) -> Result<RunningBus, StartError> {
-    let origin = if restored.origin == 0 {
-        rand::random()
-    } else {
-        restored.origin
-    };
-    let epoch = Epoch {
-        origin,
-        generation: 0,
-    };
     let publisher = cluster.filter(|cluster| cluster.role == Role::Publisher);
     let uplinks = usize::from(publisher.is_some());
     let readers = config.shards + config.roles.delays().len() + uplinks;

@@ -9,6 +9,7 @@ use super::{SavedOutput, SourceSpec, SourceTail};
 use crate::clock::Clock;
 use crate::log::{Catalog, Checkpoint, LogItem, Pace, SourceId};
 use crate::market::{Bar, Instrument, Interval, Quote, Symbol, Trade, TradingState, UnixNanos};
+use crate::protocol::Epoch;
 use crate::protocol::SourceState;
 use crate::topic::Channel;
 
@@ -89,9 +90,14 @@ pub(super) enum Input {
     Emitted(SourceId, Vec<Emit>, UnixNanos),
     /// Items that another server has numbered.
     Followed(Followed),
+    /// State of a log, in place of what was followed before; answered like [`Followed`].
+    Restored(Box<ForeignState>, oneshot::Sender<bool>),
+    /// Start of new epochs of all topics, with this origin.
+    Origin(u64, oneshot::Sender<WriterState>),
     /// Start of leading, within the bound.
     Lead(Arc<Pace>, oneshot::Sender<Leading>),
-    Checkpoint(oneshot::Sender<Arc<Checkpoint>>),
+    /// State for a reader whose next batch has this number and is not there.
+    Checkpoint(u64, oneshot::Sender<Arc<Checkpoint>>),
     /// State for another server that goes on as the writer.
     WriterState(oneshot::Sender<WriterState>),
     /// Publication of everything before; the answer is the number of the batch behind it.
@@ -118,6 +124,22 @@ pub struct WriterState {
     pub output: SavedOutput,
 }
 
+/// State of a log that another server has written, behind one of its records.
+#[derive(Debug)]
+pub struct ForeignState {
+    /// Epoch in which new topics begin.
+    pub origin: Epoch,
+    /// Items that bring an empty replica to this state.
+    pub items: Vec<LogItem>,
+    /// Instruments and topics.
+    pub catalog: Arc<Catalog>,
+    /// Latest publication time so far.
+    pub tx: UnixNanos,
+    /// State of the writer. Without it, all sources begin anew once this server leads, unless the
+    /// state is that before the first record.
+    pub output: Option<SavedOutput>,
+}
+
 /// Items of a shared log that another server wrote.
 #[derive(Debug)]
 pub(super) struct Followed {
@@ -125,10 +147,6 @@ pub(super) struct Followed {
     pub items: Vec<LogItem>,
     /// Catalog behind the items.
     pub catalog: Arc<Catalog>,
-    /// Publication time that no later event may precede, besides those of the events.
-    pub tx: UnixNanos,
-    /// State of the writer behind the items, if they describe a checkpoint.
-    pub output: Option<SavedOutput>,
     /// Answer: true if the items were published, false if they contradict the state of a topic.
     pub done: oneshot::Sender<bool>,
 }
@@ -244,8 +262,14 @@ impl Emitter {
     /// Requests the checkpoint from which an overrun reader resumes; `None` once the bus has
     /// stopped.
     pub async fn checkpoint(&self) -> Option<Arc<Checkpoint>> {
+        self.checkpoint_instead_of(u64::MAX).await
+    }
+
+    /// Like [`Emitter::checkpoint`], for a reader whose next batch has this number. At an
+    /// interruption of the log it is the state there, so that the reader misses no batch behind it.
+    pub async fn checkpoint_instead_of(&self, next: u64) -> Option<Arc<Checkpoint>> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Input::Checkpoint(reply)).await.ok()?;
+        self.queue.send(Input::Checkpoint(next, reply)).await.ok()?;
         answer.await.ok()
     }
 
@@ -268,30 +292,32 @@ impl Emitter {
     /// Publishes items that another server has numbered; returns false if they contradict the
     /// state of a topic, and `None` once the bus has stopped.
     pub async fn follow(&self, items: Vec<LogItem>, catalog: Arc<Catalog>) -> Option<bool> {
-        let tx = UnixNanos::default();
-        self.restore(items, catalog, tx, None).await
-    }
-
-    /// Publishes the items that describe a checkpoint of another server, like
-    /// [`Emitter::follow`]; `tx` is the latest publication time before the checkpoint. Without
-    /// the `output` of the writer, all sources begin anew once this server leads.
-    pub async fn restore(
-        &self,
-        items: Vec<LogItem>,
-        catalog: Arc<Catalog>,
-        tx: UnixNanos,
-        output: Option<SavedOutput>,
-    ) -> Option<bool> {
         let (done, published) = oneshot::channel();
         let followed = Followed {
             items,
             catalog,
-            tx,
-            output,
             done,
         };
         self.queue.send(Input::Followed(followed)).await.ok()?;
         published.await.ok()
+    }
+
+    /// Replaces what was followed so far by the state of a log, from which readers go on like after
+    /// an overrun; returns false if the state contradicts itself or could be taken for an earlier
+    /// one, and `None` once the bus has stopped.
+    pub async fn restore(&self, state: ForeignState) -> Option<bool> {
+        let (done, published) = oneshot::channel();
+        let restored = Input::Restored(Box::new(state), done);
+        self.queue.send(restored).await.ok()?;
+        published.await.ok()
+    }
+
+    /// Begins new epochs of all topics, with this origin, and interrupts the log of this server there;
+    /// returns the state, whose topics are in the new epochs, and `None` once the bus has stopped.
+    pub async fn begin_origin(&self, origin: u64) -> Option<WriterState> {
+        let (reply, begun) = oneshot::channel();
+        self.queue.send(Input::Origin(origin, reply)).await.ok()?;
+        begun.await.ok()
     }
 
     /// Makes the bus the writer of all topics that it has followed; it waits while `pace` has no

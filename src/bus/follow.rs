@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::emit::Followed;
+use super::emit::{Followed, ForeignState};
 use super::standby::Standby;
 use super::{Bus, SavedOutput};
 use crate::log::{Batch, Catalog, LogItem};
@@ -15,22 +15,17 @@ impl Bus {
         let Followed {
             mut items,
             catalog,
-            tx,
-            output,
             done,
         } = followed;
-        let is_continuous = items.iter().all(|item| {
-            let continues = self.out.replica.continues(item, &catalog);
-            if continues {
-                self.out.replica.apply(item, &catalog);
-            }
-            continues
-        });
+        let is_continuous = self.apply(&items, &catalog);
         if is_continuous {
-            self.derive_followed(&items, &catalog, output);
+            if let Some(standby) = &mut self.standby {
+                for item in &items {
+                    standby.follow(item, &catalog);
+                }
+            }
             // Nobody else needs them.
             items.retain(|item| !matches!(item, LogItem::Input { .. }));
-            self.heritage.tx = self.heritage.tx.max(tx);
             for item in &items {
                 if let LogItem::Event(event) = item {
                     let channel = catalog.topic(event.topic).topic.channel;
@@ -38,8 +33,7 @@ impl Bus {
                     self.heritage.tx = self.heritage.tx.max(event.tx);
                 }
             }
-            self.out.catalog = Arc::clone(&catalog);
-            self.metrics.topics.set(catalog.listed() as i64);
+            self.note_catalog(&catalog);
             self.log.publish(Batch::new(items, catalog));
             self.metrics.log_bytes.set(self.log.bytes() as i64);
         }
@@ -47,28 +41,72 @@ impl Bus {
         let _stopping = done.send(is_continuous);
     }
 
-    /// Derives what the writer of these items has derived, if this server may take over.
-    fn derive_followed(
+    /// Replaces what was followed so far by the state of a log. Returns false if the state
+    /// contradicts itself, or if clients could take its epochs for those that they know.
+    pub(super) fn restore(&mut self, state: ForeignState) -> bool {
+        self.publish();
+        let ForeignState {
+            origin,
+            items,
+            catalog,
+            tx,
+            output,
+        } = state;
+        let replica = &self.out.replica;
+        let is_first = replica.is_empty() && replica.origin() == origin;
+        let is_new = replica.origin().origin != origin.origin;
+        if is_new && !replica.is_empty() && replica.newest_generation() >= origin.generation {
+            return false;
+        }
+        self.out.forget_topics(origin);
+        if !self.apply(&items, &catalog) {
+            return false;
+        }
+        self.stand_by_behind(&items, &catalog, output);
+        self.heritage.tx = self.heritage.tx.max(tx);
+        self.note_catalog(&catalog);
+        if is_first {
+            self.log.publish(Batch::new(items, catalog));
+        } else {
+            // The shards go on from a checkpoint of this state.
+            self.interrupt();
+        }
+        self.metrics.log_bytes.set(self.log.bytes() as i64);
+        true
+    }
+
+    /// Applies items to the replica as long as they continue its state; returns true if all do.
+    fn apply(&mut self, items: &[LogItem], catalog: &Arc<Catalog>) -> bool {
+        items.iter().all(|item| {
+            let continues = self.out.replica.continues(item, catalog);
+            if continues {
+                self.out.replica.apply(item, catalog);
+            }
+            continues
+        })
+    }
+
+    fn note_catalog(&mut self, catalog: &Arc<Catalog>) {
+        self.out.catalog = Arc::clone(catalog);
+        self.metrics.topics.set(catalog.listed() as i64);
+    }
+
+    /// Goes on deriving what the writer of the log derives, if this server may take over.
+    fn stand_by_behind(
         &mut self,
         items: &[LogItem],
         catalog: &Arc<Catalog>,
         output: Option<SavedOutput>,
     ) {
-        let Some(standby) = &mut self.standby else {
+        let Some(standby) = &self.standby else {
             return;
         };
-        let is_restored = items.iter().any(|item| match item {
-            LogItem::Topics { restored, .. } => !restored.is_empty(),
-            _ => false,
-        });
-        if output.is_some() || is_restored {
-            let mismatches = standby.mismatches();
-            let restored = output.and_then(|saved| Standby::restored(saved, catalog, mismatches));
-            self.standby = restored.map(Box::new);
-            return;
-        }
-        for item in items {
-            standby.follow(item, catalog);
-        }
+        let mismatches = standby.mismatches();
+        let restored = if items.is_empty() {
+            Some(Standby::new(mismatches))
+        } else {
+            output.and_then(|saved| Standby::restored(saved, catalog, mismatches))
+        };
+        self.standby = restored.map(Box::new);
     }
 }

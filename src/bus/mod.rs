@@ -9,6 +9,7 @@
 pub mod derive;
 mod emit;
 mod follow;
+mod interruption;
 mod meters;
 mod ownership;
 mod saved;
@@ -21,8 +22,8 @@ mod tests;
 
 pub use derive::SavedTime;
 pub use emit::{
-    EMITTED_MAX, Emit, Emitter, InputQueue, Leading, MissedData, MissedKind, QueueFull,
-    WriterState, input_queue,
+    EMITTED_MAX, Emit, Emitter, ForeignState, InputQueue, Leading, MissedData, MissedKind,
+    QueueFull, WriterState, input_queue,
 };
 pub use saved::{RestoredState, SavedOutput, SavedState};
 pub use source_tail::SourceTail;
@@ -47,6 +48,7 @@ use crate::protocol::{Epoch, SourceState};
 use crate::topic::Channel;
 use derive::{Derive, Publish, SessionSoFar};
 use emit::Input;
+use interruption::Interruption;
 use meters::{Dropped, Meters};
 use sequencer::Sequencer;
 use source_tail::Repeated;
@@ -96,6 +98,8 @@ pub struct Bus {
     standby: Option<Box<Standby>>,
     /// By source of the log that this server writes: end of its output.
     tails: Vec<SourceTail>,
+    /// Newest interruption of the log.
+    interruption: Option<Interruption>,
     /// By source: events of the log that it emits again, because it goes on from its position.
     repeated: HashMap<usize, Repeated>,
 }
@@ -147,6 +151,7 @@ impl Bus {
             pace: None,
             standby: None,
             tails: Vec::new(),
+            interruption: None,
             repeated: HashMap::new(),
         }
     }
@@ -200,6 +205,7 @@ impl Bus {
     /// Publishes an input and those queued behind it, up to one batch. Breaks at a stop.
     fn publish_queued(&mut self, first: Input, queue: &mut InputQueue) -> ControlFlow<()> {
         self.out.tx = self.now();
+        self.forget_interruption();
         let mut next = Some(first);
         while let Some(input) = next {
             match input {
@@ -210,11 +216,19 @@ impl Bus {
                     }
                 }
                 Input::Followed(followed) => self.follow(followed),
+                Input::Restored(state, done) => {
+                    // A send error means that the server is stopping.
+                    let _stopping = done.send(self.restore(*state));
+                }
+                Input::Origin(origin, reply) => {
+                    // A send error means that the server no longer leads.
+                    let _fenced = reply.send(self.begin_origin(origin));
+                }
                 Input::Lead(pace, reply) => {
                     // A send error means that the server is stopping.
                     let _stopping = reply.send(self.lead(pace));
                 }
-                Input::Checkpoint(reply) => self.answer_checkpoint(reply),
+                Input::Checkpoint(next, reply) => self.answer_checkpoint(next, reply),
                 Input::WriterState(reply) => {
                     // A send error means that the server no longer leads.
                     let _fenced = reply.send(self.writer_state());
@@ -240,10 +254,13 @@ impl Bus {
         ControlFlow::Continue(())
     }
 
-    fn answer_checkpoint(&mut self, reply: oneshot::Sender<Arc<Checkpoint>>) {
+    fn answer_checkpoint(&mut self, next: u64, reply: oneshot::Sender<Arc<Checkpoint>>) {
         self.publish();
+        let interruption = self.interruption.as_ref();
+        let interruption = interruption.and_then(|interruption| interruption.state_at(next));
+        let checkpoint = interruption.unwrap_or_else(|| Arc::new(self.checkpoint()));
         // A send error means that the shard has stopped and no longer needs the checkpoint.
-        let _nobody = reply.send(Arc::new(self.checkpoint()));
+        let _nobody = reply.send(checkpoint);
     }
 
     /// State behind the last published batch. The replica may have released its catalog.

@@ -16,6 +16,12 @@ use crate::market::{Body, TradingState, UnixNanos};
 use crate::protocol::Epoch;
 use crate::topic::Channel;
 
+const NO_HISTORY: HistoryLimits = HistoryLimits {
+    events: 0,
+    bytes: usize::MAX,
+    age: Duration::MAX,
+};
+
 /// Assigns sequence numbers and collects events for the next batch.
 #[derive(Debug)]
 pub(super) struct Sequencer {
@@ -64,13 +70,8 @@ impl Sequencer {
     /// Creates an empty sequencer. New topics begin in the epoch `origin`; no event is stamped
     /// earlier than `tx`.
     pub(super) fn new(origin: Epoch, sources: Vec<Arc<str>>, tx: UnixNanos) -> Self {
-        let limits = HistoryLimits {
-            events: 0,
-            bytes: usize::MAX,
-            age: Duration::MAX,
-        };
         Self {
-            replica: Replica::new(origin, limits),
+            replica: Replica::new(origin, NO_HISTORY),
             catalog: Arc::new(Catalog::new(sources)),
             items: Vec::new(),
             topics_at: None,
@@ -80,6 +81,11 @@ impl Sequencer {
             stale: HashSet::new(),
             logged: None,
         }
+    }
+
+    /// Forgets all topics. New ones begin in the epoch `origin`.
+    pub(super) fn forget_topics(&mut self, origin: Epoch) {
+        self.replica = Replica::new(origin, NO_HISTORY);
     }
 
     /// Catalog for modification; `push` the affected topics afterwards.

@@ -109,6 +109,15 @@ impl Bus {
         }
     }
 
+    /// Begins new epochs of all topics, because the log of the cluster begins anew behind everything
+    /// that was published so far.
+    pub(super) fn begin_origin(&mut self, origin: u64) -> WriterState {
+        self.publish();
+        self.out.replica.begin_origin(origin);
+        self.interrupt();
+        self.writer_state()
+    }
+
     /// Lets a source of the log go on from its last position.
     pub(super) fn go_on(&mut self, at: usize, spec: SourceSpec) {
         self.meters.begin(&self.metrics, at, &spec);

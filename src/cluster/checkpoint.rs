@@ -12,14 +12,16 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::forms::{SourceChange, Topics, value};
+use super::items::is_first;
 use super::record::{Author, Position, short_sum};
-use crate::bus::SavedOutput;
+use crate::bus::{ForeignState, SavedOutput};
 use crate::files::decode_saved;
 use crate::log::{
     Catalog, Checkpoint, ForeignFault, InstrumentId, LogItem, RestoredTopic, SavedTopic,
     SourceCondition, SourceId, TopicId,
 };
 use crate::market::UnixNanos;
+use crate::protocol::Epoch;
 
 /// Marker and version of the form.
 const MAGIC: &[u8; 4] = b"TCC1";
@@ -44,6 +46,9 @@ pub struct Place {
 #[derive(Debug, Serialize, Deserialize)]
 struct Body {
     origin: u64,
+    /// Generation in which new topics begin.
+    #[serde(default, skip_serializing_if = "is_first")]
+    generation: u32,
     number: u64,
     sum: u64,
     term: u64,
@@ -70,6 +75,8 @@ struct Body {
 pub struct LogCheckpoint {
     /// Place in the shared log.
     pub place: Place,
+    /// Generation in which new topics begin.
+    generation: u32,
     /// Latest publication time so far.
     pub tx: UnixNanos,
     /// Instruments and topics.
@@ -154,6 +161,7 @@ pub(super) fn body_of(
     let names = catalog.sources().iter();
     value(&Body {
         origin: place.origin,
+        generation: checkpoint.origin().generation,
         number: place.position.number,
         sum: place.position.sum,
         term: place.author.term,
@@ -227,6 +235,7 @@ pub fn decode_checkpoint(bytes: &[u8], bytes_max: usize) -> Result<LogCheckpoint
                 node: body.node,
             },
         },
+        generation: body.generation,
         tx: UnixNanos(body.tx),
         topics: restored(&body.topics, &catalog, body.origin)?,
         catalog: Arc::new(catalog),
@@ -255,6 +264,25 @@ fn restored(
 }
 
 impl LogCheckpoint {
+    /// Epoch in which new topics begin.
+    pub const fn origin(&self) -> Epoch {
+        Epoch {
+            origin: self.place.origin,
+            generation: self.generation,
+        }
+    }
+
+    /// State for the bus.
+    pub fn state(&self) -> ForeignState {
+        ForeignState {
+            origin: self.origin(),
+            items: self.items(),
+            catalog: Arc::clone(&self.catalog),
+            tx: self.tx,
+            output: self.output.clone(),
+        }
+    }
+
     /// Items that bring an empty replica to the state of the checkpoint.
     pub fn items(&self) -> Vec<LogItem> {
         let listed = |id: &InstrumentId| self.catalog.is_there(*id);

@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::bucket::Stored;
+use super::bucket::{Bucket, Stored};
 use super::checkpoint::{Place, encode_checkpoint};
 use super::log_store::LogStore;
 use super::record::{Author, Position};
-use super::settings::{CheckpointSettings, ClusterSettings};
+use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
 use super::store::StoreError;
 use crate::bus::{Emitter, WriterState};
@@ -165,6 +165,16 @@ impl Checkpoints {
         self.store_taken();
     }
 
+    /// Begins a new origin behind a batch. A state that was taken before is no longer that of the
+    /// log.
+    pub(super) fn begin_origin(&mut self, origin: u64, author: Author, end: BatchEnd) {
+        (self.origin, self.author) = (origin, author);
+        self.stage = Stage::Waiting;
+        self.ends = Ends(VecDeque::from([end]));
+        self.requests.append(&mut self.askers);
+        self.due = self.clock.now();
+    }
+
     /// Takes a checkpoint at once, of the state at this time or later.
     pub(super) fn request(&mut self, asker: Asker) {
         self.requests.push(asker);
@@ -276,21 +286,36 @@ async fn write(
     store: &dyn LogStore,
     settings: &ClusterSettings,
 ) -> Result<usize, String> {
-    let CheckpointSettings { kept, bytes, .. } = settings.checkpoints;
-    let encode = move || encode_checkpoint(&state.checkpoint, Some(&state.output), place, bytes);
-    let encoded = tokio::task::spawn_blocking(encode).await;
-    let encoded = encoded.map_err(|panicked| panicked.to_string())?;
-    let encoded = encoded.map_err(|fault| fault.to_string())?;
-    let stored = async {
-        let bucket = store.open_bucket(settings).await?;
-        bucket.write(&place, &encoded).await?;
+    let kept = settings.checkpoints.kept;
+    let (bucket, bytes) = write_one(state, place, store, settings).await?;
+    let deleted = async {
         for old in superseded(bucket.list().await?, place.origin, kept) {
             bucket.delete(&old).await?;
         }
         Ok::<(), StoreError>(())
     };
-    stored.await.map_err(|error| error.to_string())?;
-    Ok(encoded.len())
+    deleted.await.map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// Stores a checkpoint; returns the bucket, and its size in bytes.
+pub(super) async fn write_one(
+    state: WriterState,
+    place: Place,
+    store: &dyn LogStore,
+    settings: &ClusterSettings,
+) -> Result<(Bucket, usize), String> {
+    let bucket = store.open_bucket(settings).await;
+    let bucket = bucket.map_err(|error| error.to_string())?;
+    let bytes_max = settings.checkpoints.bytes;
+    let encode =
+        move || encode_checkpoint(&state.checkpoint, Some(&state.output), place, bytes_max);
+    let encoded = tokio::task::spawn_blocking(encode).await;
+    let encoded = encoded.map_err(|panicked| panicked.to_string())?;
+    let encoded = encoded.map_err(|fault| fault.to_string())?;
+    let stored = bucket.write(&place, &encoded).await;
+    stored.map_err(|error| error.to_string())?;
+    Ok((bucket, encoded.len()))
 }
 
 /// Checkpoints that are not among the newest `kept` ones of the log, and those of other logs.

@@ -20,6 +20,8 @@ use crate::metrics::Metrics;
 pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time limit of the leader to hand the log over, and of another publisher to take over.
 pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of the leader to begin new epochs.
+pub(super) const NEW_EPOCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time limit of a request beyond that of the leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,17 @@ pub(super) fn control_subject(cluster: &str) -> String {
     format!("tc.control.{cluster}")
 }
 
+/// Subject on which gateways report that they have read other records than those of the log.
+pub(super) fn diverged_subject(cluster: &str) -> String {
+    format!("tc.diverged.{cluster}")
+}
+
+/// Origin of a report of a gateway.
+pub(super) fn read_report(payload: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(payload).ok()?;
+    u64::from_str_radix(text, 16).ok()
+}
+
 /// Request of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
@@ -40,16 +53,19 @@ pub(super) enum Request {
     Checkpoint,
     /// Hand the log over to a publisher that stands by.
     Handover,
+    /// Begin new epochs of all topics.
+    NewEpoch,
 }
 
 impl Request {
-    const ALL: [Self; 2] = [Self::Checkpoint, Self::Handover];
+    const ALL: [Self; 3] = [Self::Checkpoint, Self::Handover, Self::NewEpoch];
 
     /// Payload of the request.
     const fn name(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
             Self::Handover => "handover",
+            Self::NewEpoch => "new-epoch",
         }
     }
 
@@ -126,6 +142,13 @@ pub async fn request_checkpoint(settings: &ClusterSettings) -> Result<Done, Cont
     ask(&store, settings, Request::Checkpoint, limit).await
 }
 
+/// Has the leader begin new epochs of all topics; the record is the one behind which they begin.
+pub async fn request_new_epoch(settings: &ClusterSettings) -> Result<Done, ControlError> {
+    let store = connect(settings).await?;
+    let limit = NEW_EPOCH_TIMEOUT + ANSWER_TIMEOUT;
+    ask(&store, settings, Request::NewEpoch, limit).await
+}
+
 /// Change of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handover {
@@ -200,6 +223,16 @@ async fn ask(
 }
 
 impl Store {
+    /// Reports to the leader that this server has read other records than those of the log, in the
+    /// epochs of `origin`. The report may be lost.
+    pub(super) async fn report_divergence(&self, cluster: &str, origin: u64) {
+        let report = Bytes::from(format!("{origin:016x}"));
+        let sent = self.client().publish(diverged_subject(cluster), report);
+        if let Err(error) = sent.await {
+            tracing::warn!(%error, "cannot report the other records to the leader");
+        }
+    }
+
     /// Sends a request to another server and waits for its answer.
     pub(super) async fn ask(
         &self,

@@ -9,15 +9,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::command::Command;
+use super::command::{Command, NewOrigin};
 use super::control::{
-    Answer, CHECKPOINT_TIMEOUT, Done, HANDOVER_TIMEOUT, Request, control_subject, standby_subject,
+    Answer, CHECKPOINT_TIMEOUT, Done, HANDOVER_TIMEOUT, NEW_EPOCH_TIMEOUT, Request,
+    control_subject, diverged_subject, read_report, standby_subject,
 };
 use super::settings::ClusterSettings;
 use super::store::Store;
 
 /// Time limit to send an answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pause between two reports of gateways that have an effect, which bounds what a gateway can
+/// cause.
+const REPORTS_APART: Duration = Duration::from_secs(10);
 
 /// Time limit of a publisher that stands by to answer.
 const STANDBY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,6 +45,7 @@ pub async fn answer_operators(
     while let Some(message) = requests.next().await {
         let answer = match Request::read(&message.payload) {
             Some(Request::Checkpoint) => checkpoint(&settings.node, &uplink).await,
+            Some(Request::NewEpoch) => new_epoch(&settings.node, &uplink).await,
             Some(Request::Handover) if !has_standby(&store, &settings).await => {
                 let node = &settings.node;
                 Answer::Refused(format!("no publisher stands by; {node} goes on leading"))
@@ -67,6 +73,35 @@ pub async fn answer_as_standby(store: &Store, settings: &ClusterSettings) -> Inf
                 bytes: 0,
             });
             respond(store, message, &standing_by).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Begins new epochs, for ever, when a gateway reports that it has read other records than those of
+/// the log: its clients have seen other events with the numbers that the log uses again.
+pub async fn answer_reports(
+    store: &Store,
+    settings: &ClusterSettings,
+    uplink: mpsc::Sender<Command>,
+) -> Infallible {
+    if let Some(mut reports) = subscribe(store, diverged_subject(&settings.name)).await {
+        while let Some(message) = reports.next().await {
+            let Some(origin) = read_report(&message.payload) else {
+                continue;
+            };
+            let (done, is_done) = oneshot::channel();
+            let of = Some(origin);
+            if uplink
+                .send(Command::NewOrigin(NewOrigin { of, done }))
+                .await
+                .is_err()
+            {
+                break;
+            }
+            // An error means that this server no longer leads.
+            let _ended = is_done.await;
+            tokio::time::sleep(REPORTS_APART).await;
         }
     }
     std::future::pending().await
@@ -126,6 +161,29 @@ async fn respond(store: &Store, request: Message, answer: &Answer) {
     };
     if tokio::time::timeout(SEND_TIMEOUT, sent).await != Ok(true) {
         tracing::warn!("cannot answer a request of an operator");
+    }
+}
+
+/// Begins new epochs.
+async fn new_epoch(node: &str, uplink: &mpsc::Sender<Command>) -> Answer {
+    let (done, begun) = oneshot::channel();
+    let asked = async {
+        let request = NewOrigin { of: None, done };
+        uplink.send(Command::NewOrigin(request)).await.ok()?;
+        begun.await.ok()
+    };
+    match tokio::time::timeout(NEW_EPOCH_TIMEOUT, asked).await {
+        Ok(Some(record)) => Answer::Done(Done {
+            node: node.to_owned(),
+            record,
+            bytes: 0,
+        }),
+        Ok(None) => Answer::Refused(format!(
+            "{node} no longer leads, or cannot store a checkpoint"
+        )),
+        Err(_late) => Answer::Refused(format!(
+            "{node} has not begun new epochs within {NEW_EPOCH_TIMEOUT:?}; it may still do so"
+        )),
     }
 }
 

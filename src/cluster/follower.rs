@@ -2,6 +2,7 @@
 //! ever; a publisher follows until it takes over.
 
 mod claim;
+mod rebuild;
 
 pub use claim::Claimed;
 
@@ -15,13 +16,16 @@ use super::items::{ItemFault, Unpacker, read_lead};
 use super::log_store::{LogStore, NewRecords};
 use super::record::{Author, ChainFault, Kind, Position, Record, RecordFault};
 use super::repair::KeptRecords;
+use super::settings::{ClusterSettings, Role};
+use super::start::NoStart;
 use super::status::ClusterStatus;
 use super::store::StoreError;
 use crate::bus::Emitter;
 use crate::clock::Clock;
 use crate::log::{LogItem, SourceCondition, SourceId};
 use crate::market::UnixNanos;
-use crate::protocol::SourceState;
+use crate::protocol::{Epoch, SourceState};
+use rebuild::RecentSums;
 
 /// Records read from the stream at once.
 const FETCHED_AT_ONCE: usize = 256;
@@ -43,16 +47,18 @@ pub enum FollowError {
     /// A record contradicts the state of a topic.
     #[error("record {0} contradicts the sequence numbers of the records before it")]
     Contradiction(u64),
-    /// The log no longer begins with record 1, and no checkpoint can be used.
-    #[error(
-        "the shared log begins with record {0}, and no checkpoint leads to it. Lower cluster.checkpoints.interval or raise cluster.log.bytes and cluster.log.age; to begin a new log, stop all servers and delete its stream in NATS"
-    )]
-    NoStart(u64),
-    /// The log has forgotten a record that this server does not keep.
-    #[error(
-        "the shared log has forgotten record {0}, which this server does not keep; to begin a new log, stop all servers and delete its stream in NATS"
-    )]
-    Forgotten(u64),
+    /// The log contains another record with a number that was read before.
+    #[error("the shared log contains another record {0} than the one that was read")]
+    Diverged(u64),
+    /// The log is another one.
+    #[error("the shared log is another one, whose epochs do not follow those that clients know")]
+    OtherLog,
+    /// The catalog of a checkpoint has other numbers than that of the clients.
+    #[error("the checkpoint behind record {0} has another catalog; clients must connect again")]
+    Catalog(u64),
+    /// There is no point from which the log can be read.
+    #[error(transparent)]
+    Start(#[from] NoStart),
     /// The epochs of the log start over.
     #[error("record {0} begins the log anew, with other epochs")]
     Origin(u64),
@@ -71,8 +77,9 @@ pub struct Follower {
     clock: Clock,
     bus: Emitter,
     status: Arc<ClusterStatus>,
-    /// Origin of all epochs.
-    origin: u64,
+    settings: ClusterSettings,
+    /// Epoch in which new topics begin.
+    origin: Epoch,
     position: Position,
     /// Author of the last record.
     author: Author,
@@ -87,24 +94,28 @@ pub struct Follower {
     stale_after: Option<Duration>,
     /// Newest records.
     kept: KeptRecords,
+    /// Checksums of the newest records.
+    sums: RecentSums,
 }
 
 impl Follower {
-    /// Creates a reader at the start of the log. It keeps records of at most `kept_max` bytes, with
-    /// which it can repair the log once it may write.
+    /// Creates a reader at the start of the log. A publisher keeps the newest records, with which it
+    /// can repair the log once it may write.
     pub fn new(
         store: Arc<dyn LogStore>,
         clock: Clock,
         bus: Emitter,
         status: Arc<ClusterStatus>,
-        origin: u64,
-        kept_max: usize,
+        origin: Epoch,
+        settings: ClusterSettings,
     ) -> Self {
         Self {
             store,
             clock,
             bus,
             status,
+            kept: kept_records(&settings),
+            settings,
             origin,
             position: Position::default(),
             author: Author { term: 0, node: 0 },
@@ -113,26 +124,22 @@ impl Follower {
             conditions: Vec::new(),
             is_silent: false,
             stale_after: None,
-            kept: KeptRecords::new(kept_max),
+            sums: RecentSums::default(),
         }
     }
 
     /// Goes on from a checkpoint instead of the start of the log.
     pub async fn restore(&mut self, checkpoint: LogCheckpoint) -> Result<(), FollowError> {
-        let (items, place) = (checkpoint.items(), checkpoint.place);
-        let catalog = Arc::clone(&checkpoint.catalog);
-        match self
-            .bus
-            .restore(items, catalog, checkpoint.tx, checkpoint.output)
-            .await
-        {
-            Some(true) => {}
-            Some(false) => return Err(FollowError::Contradiction(place.position.number)),
-            None => return Err(FollowError::Stopping),
-        }
+        let place = checkpoint.place;
+        self.restore_bus(checkpoint.state(), place.position.number)
+            .await?;
+        self.origin = checkpoint.origin();
         self.unpacker = Unpacker::behind(checkpoint.catalog);
         self.conditions = checkpoint.conditions;
         (self.position, self.author) = (place.position, place.author);
+        self.is_handed_over = false;
+        self.kept = kept_records(&self.settings);
+        self.sums = RecentSums::default();
         self.status.set_term(place.author.term);
         self.status.advance(place.position, self.clock.now());
         Ok(())
@@ -142,8 +149,14 @@ impl Follower {
     pub async fn start(&mut self) -> Result<NewRecords, FollowError> {
         let live = self.store.subscribe().await?;
         let last = self.store.last().await?;
-        self.read_up_to(last).await?;
-        Ok(live)
+        loop {
+            let read = self.read_up_to(last).await;
+            let is_over = read.is_ok();
+            self.recover(read).await?;
+            if is_over {
+                return Ok(live);
+            }
+        }
     }
 
     /// Follows the log for ever. While the log is silent for longer than `stale_after`, the
@@ -158,10 +171,18 @@ impl Follower {
         loop {
             match self.next(live, heard.plus(stale_after)).await? {
                 Heard::Record(record) => {
-                    self.take_live(*record).await?;
+                    let before = self.position;
+                    let taken = self.take_live(*record).await;
+                    self.recover(taken).await?;
+                    if self.position == before {
+                        continue;
+                    }
                     self.end_silence().await?;
                 }
-                Heard::Silence => self.on_silence().await?,
+                Heard::Silence => {
+                    let read = self.on_silence().await;
+                    self.recover(read).await?;
+                }
             }
             heard = self.clock.now();
         }
@@ -196,7 +217,17 @@ impl Follower {
                 return Ok(());
             }
         }
-        self.take(&record).await
+        let taken = self.take(&record).await;
+        if let Err(FollowError::Diverged(_) | FollowError::Chain(_)) = &taken
+            && !self.is_in_log(&record).await
+        {
+            tracing::warn!(
+                record = record.number,
+                "ignoring a record that the log does not contain"
+            );
+            return Ok(());
+        }
+        taken
     }
 
     /// Reads records from the stream up to `last`, or to its end if it has forgotten some.
@@ -231,6 +262,9 @@ impl Follower {
     async fn take(&mut self, record: &Record) -> Result<(), FollowError> {
         match self.position.check(record) {
             Ok(()) => {}
+            Err(ChainFault::Known(number)) if self.is_other(record) => {
+                return Err(FollowError::Diverged(number));
+            }
             Err(ChainFault::Known(_)) => return Ok(()),
             Err(fault) => return Err(fault.into()),
         }
@@ -239,7 +273,7 @@ impl Follower {
         match record.kind {
             Kind::Lead => {
                 let lead = read_lead(&record.body).map_err(fault)?;
-                if lead.origin != self.origin {
+                if lead.origin != self.origin.origin {
                     return Err(FollowError::Origin(number));
                 }
                 tracing::info!(
@@ -266,6 +300,7 @@ impl Follower {
         self.is_handed_over = record.kind == Kind::Handover;
         self.position = Position::behind(record);
         self.kept.push(self.position, record.bytes.clone());
+        self.sums.push(record.sum);
         self.status.advance(self.position, self.clock.now());
         Ok(())
     }
@@ -301,7 +336,8 @@ impl Follower {
                 self.read_up_to(last).await?;
                 self.end_silence().await
             }
-            Ok(_) | Err(_) => Ok(()),
+            Ok(last) => self.compare(last).await,
+            Err(_) => Ok(()),
         }
     }
 
@@ -368,6 +404,14 @@ enum Heard {
 
 fn ignore(fault: RecordFault) {
     tracing::warn!(%fault, "damaged copy of a record; reading it from the stream");
+}
+
+/// Records that a server keeps to repair the log: a gateway may not write.
+fn kept_records(settings: &ClusterSettings) -> KeptRecords {
+    KeptRecords::new(match settings.role {
+        Role::Publisher => settings.repair,
+        Role::Gateway => 0,
+    })
 }
 
 /// Reads a record; repeats the request while NATS has no answer. `None` if the log has forgotten

@@ -23,8 +23,31 @@ const BODY_BYTES_TARGET: usize = 384 << 10;
 pub struct Lead {
     /// Origin of the epochs of all topics.
     pub origin: u64,
+    /// Generation in which new topics begin. All topics begin new epochs behind a record with another
+    /// origin than before: a checkpoint has their states.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
     /// Name of the leading node.
     pub node: String,
+}
+
+impl Lead {
+    /// Epoch in which new topics begin.
+    pub const fn epoch(&self) -> Epoch {
+        Epoch {
+            origin: self.origin,
+            generation: self.generation,
+        }
+    }
+}
+
+/// True for the first origin of a log.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde requires"
+)]
+pub(super) const fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -50,6 +50,13 @@ pub trait LogStore: fmt::Debug + Send + Sync {
     /// Creates the log again, with a first record of this number, because it is lost.
     fn create_again(&self, first: u64) -> Answer<'_, ()>;
 
+    /// Reports to the leader that this server has read other records than those of the log, in the
+    /// epochs of `origin`. The report may be lost.
+    fn report_divergence<'s>(&'s self, cluster: &'s str, origin: u64) -> BoxFuture<'s, ()> {
+        tracing::debug!(cluster, origin, "nobody hears of other records");
+        Box::pin(std::future::ready(()))
+    }
+
     /// Notification of a new connection: the log may have lost what was sent before, or only the
     /// answer to it.
     fn reconnected(&self) -> &Arc<Notify>;
@@ -95,6 +102,10 @@ impl LogStore for Store {
 
     fn create_again(&self, first: u64) -> Answer<'_, ()> {
         Box::pin(self.create_again(first))
+    }
+
+    fn report_divergence<'s>(&'s self, cluster: &'s str, origin: u64) -> BoxFuture<'s, ()> {
+        Box::pin(self.report_divergence(cluster, origin))
     }
 
     fn reconnected(&self) -> &Arc<Notify> {

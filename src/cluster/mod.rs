@@ -39,10 +39,12 @@ pub use bucket::{Bucket, Stored};
 pub use checkpoint::seal as seal_checkpoint;
 pub use checkpoint::{CheckpointFault, LogCheckpoint, Place, decode_checkpoint, encode_checkpoint};
 pub use checkpoints::{Asker, WrittenCheckpoint};
-pub use command::{Command, Leave};
+pub use command::{Command, Leave, NewOrigin};
 pub use commits::Leadership;
-pub use control::{ControlError, Done, Handover, request_checkpoint, request_handover};
-pub use control_service::{HandoverRequest, answer_as_standby, answer_operators};
+pub use control::{
+    ControlError, Done, Handover, request_checkpoint, request_handover, request_new_epoch,
+};
+pub use control_service::{HandoverRequest, answer_as_standby, answer_operators, answer_reports};
 pub use follower::{Claimed, FollowError, Follower};
 pub use items::{ItemFault, Lead, Packer, Unpacker, lead_body, read_lead};
 pub use log_store::{Acknowledgement, LogStore, NewRecords};
@@ -53,7 +55,7 @@ pub use record::{
 };
 pub use repair::KeptRecords;
 pub use settings::{CheckpointSettings, ClusterSettings, NatsLogin, Role};
-pub use start::{Start, find_start};
+pub use start::{NoStart, Start, find_start};
 pub use status::ClusterStatus;
 pub use store::{Extent, Last, PendingAppend, Store, StoreError};
 pub use survey::{Leader, Survey, survey};

@@ -102,7 +102,8 @@ pub(super) async fn repair(
     if last >= first {
         match store.get(last).await {
             Ok(record) if record.sum == sum => {}
-            Ok(_) | Err(StoreError::Record(_)) => return Repaired::Other(last),
+            Ok(_) => return Repaired::Other(last),
+            Err(StoreError::Record(_)) => return Repaired::Lost(last),
             Err(_) => return Repaired::Unknown,
         }
     }
@@ -126,6 +127,30 @@ pub(super) async fn repair(
         "the shared log had forgotten records; they were appended again"
     );
     Repaired::Records(count)
+}
+
+/// End of a log that has forgotten records up to `known` for good: the position behind record
+/// `last`. A stream that is lost is created again, and goes on behind the records that were known.
+/// `None` if NATS does not answer.
+pub(super) async fn end_of(
+    store: &dyn LogStore,
+    last: Option<u64>,
+    known: Position,
+) -> Option<Position> {
+    let Some(number) = last else {
+        let created = store.create_again(known.number + 1).await;
+        return created.is_ok().then_some(known);
+    };
+    if number == 0 {
+        return Some(Position::default());
+    }
+    let sum = match store.get(number).await {
+        Ok(record) => record.sum,
+        // Nobody can compare it.
+        Err(StoreError::Gone(_) | StoreError::Record(_)) => 0,
+        Err(_) => return None,
+    };
+    Some(Position { number, sum })
 }
 
 #[cfg(test)]

@@ -4,20 +4,36 @@ use std::time::Duration;
 
 use super::bucket::{Bucket, Stored};
 use super::checkpoint::{CheckpointFault, LogCheckpoint, decode_checkpoint};
-use super::follower::FollowError;
-use super::items::read_lead;
+use super::items::{ItemFault, read_lead};
 use super::log_store::LogStore;
 use super::settings::ClusterSettings;
 use super::store::{Extent, StoreError};
 use crate::market::UnixNanos;
+use crate::protocol::Epoch;
 
 /// Point from which the log is read.
 #[derive(Debug)]
 pub struct Start {
-    /// Origin of all epochs.
-    pub origin: u64,
+    /// Epoch in which new topics begin.
+    pub origin: Epoch,
     /// State to go on from; `None`: the first record.
     pub checkpoint: Option<Box<LogCheckpoint>>,
+}
+
+/// Reason for which a reader cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum NoStart {
+    /// A request to NATS failed for good.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first record cannot be read.
+    #[error("record 1: {0}")]
+    First(ItemFault),
+    /// The log no longer begins with record 1, and no checkpoint can be used.
+    #[error(
+        "the shared log begins with record {0}, and no checkpoint leads to it. Lower cluster.checkpoints.interval or raise cluster.log.bytes and cluster.log.age; to begin a new log, stop all servers and delete its stream in NATS"
+    )]
+    Cut(u64),
 }
 
 /// Reason for which a checkpoint is not used.
@@ -69,7 +85,7 @@ pub async fn find_start(
     settings: &ClusterSettings,
     now: UnixNanos,
     history: Duration,
-) -> Result<Option<Start>, FollowError> {
+) -> Result<Option<Start>, NoStart> {
     let log = store.extent().await?;
     if log.last == 0 {
         return Ok(None);
@@ -88,7 +104,7 @@ pub async fn find_start(
             Ok(checkpoint) => {
                 tracing::info!(record = one.number, "starting from a checkpoint");
                 return Ok(Some(Start {
-                    origin: checkpoint.place.origin,
+                    origin: checkpoint.origin(),
                     checkpoint: Some(Box::new(checkpoint)),
                 }));
             }
@@ -97,7 +113,35 @@ pub async fn find_start(
             }
         }
     }
-    Err(FollowError::NoStart(log.first))
+    Err(NoStart::Cut(log.first))
+}
+
+/// Finds the first checkpoint of an origin that follows `known`: the state with which its epochs
+/// begin.
+pub(super) async fn find_other_origin(
+    store: &dyn LogStore,
+    settings: &ClusterSettings,
+    known: Epoch,
+) -> Result<Option<Start>, StoreError> {
+    let log = store.extent().await?;
+    let Some(bucket) = store.find_bucket(&settings.name).await? else {
+        return Ok(None);
+    };
+    let mut stored = bucket.list().await?;
+    let numbers = log.first.saturating_sub(1)..=log.last;
+    stored.retain(|one| one.origin != known.origin && numbers.contains(&one.number));
+    stored.sort_by_key(|one| one.number);
+    for one in &stored {
+        if let Ok(checkpoint) = load(store, &bucket, one, log, settings.checkpoints.bytes).await
+            && checkpoint.origin().generation > known.generation
+        {
+            return Ok(Some(Start {
+                origin: checkpoint.origin(),
+                checkpoint: Some(Box::new(checkpoint)),
+            }));
+        }
+    }
+    Ok(None)
 }
 
 async fn list(bucket: Option<&Bucket>) -> Vec<Stored> {
@@ -110,11 +154,15 @@ async fn list(bucket: Option<&Bucket>) -> Vec<Stored> {
     })
 }
 
-async fn from_first(store: &dyn LogStore) -> Result<Start, FollowError> {
+async fn from_first(store: &dyn LogStore) -> Result<Start, NoStart> {
     let first = store.get(1).await?;
-    let lead = read_lead(&first.body).map_err(|fault| FollowError::Item(1, fault))?;
+    let lead = read_lead(&first.body).map_err(NoStart::First)?;
+    if lead.generation > 0 {
+        // The states of the topics are in a checkpoint alone.
+        return Err(NoStart::Cut(1));
+    }
     Ok(Start {
-        origin: lead.origin,
+        origin: lead.epoch(),
         checkpoint: None,
     })
 }

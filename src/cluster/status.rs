@@ -22,6 +22,8 @@ pub struct ClusterStatus {
     others_are_ahead: AtomicBool,
     /// True if NATS delivers the reports of this server, also to itself.
     is_heard: AtomicBool,
+    /// True while this server cannot go on without a checkpoint.
+    lacks_checkpoint: AtomicBool,
 }
 
 impl ClusterStatus {
@@ -33,6 +35,7 @@ impl ClusterStatus {
             position: Mutex::default(),
             others_are_ahead: AtomicBool::new(false),
             is_heard: AtomicBool::new(true),
+            lacks_checkpoint: AtomicBool::new(false),
         }
     }
 
@@ -151,6 +154,24 @@ impl ClusterStatus {
 
     pub(super) fn count_fetched(&self) {
         self.metrics.fetched.inc();
+    }
+
+    /// True while the server cannot go on without a checkpoint, which it can neither read nor store.
+    #[cfg(feature = "internals")]
+    pub fn lacks_checkpoint(&self) -> bool {
+        self.lacks_checkpoint.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_checkpoint_lack(&self, lacks: bool) {
+        self.lacks_checkpoint.store(lacks, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_rebuild(&self) {
+        self.metrics.rebuilds.inc();
+    }
+
+    pub(super) fn count_diverged(&self) {
+        self.metrics.diverged.inc();
     }
 
     pub(super) fn count_repaired(&self, records: usize) {

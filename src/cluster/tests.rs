@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod forgetful_log;
+mod origins;
 mod takeover;
 
 use std::collections::{BTreeMap, HashSet};

@@ -1,6 +1,8 @@
 //! Uplink: appends the batches of the leading publisher to the shared log, several records at a
 //! time without waiting for each acknowledgement.
 
+mod new_origin;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use super::commits::CommitWriter;
 use super::follower::Claimed;
 use super::items::Packer;
 use super::log_store::{Acknowledgement, LogStore};
-use super::record::{Author, Kind, Position};
+use super::record::{Author, Kind, Position, Record};
 use super::repair::{KeptRecords, Repaired, repair};
 use super::settings::ClusterSettings;
 use super::status::ClusterStatus;
@@ -27,6 +29,7 @@ use crate::clock::Clock;
 use crate::log::{Log, Next, Pace};
 use crate::market::UnixNanos;
 use crate::metrics::LocalHistogram;
+use crate::protocol::Epoch;
 
 /// Pause before a failed request to NATS is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -39,9 +42,15 @@ pub enum LeadError {
     Fenced(u64),
     /// The log has forgotten a record that this server does not keep any more.
     #[error(
-        "the shared log has forgotten record {0}, which this server no longer keeps (cluster.repair); to begin a new log, stop all servers and delete its stream in NATS"
+        "the shared log has forgotten record {0}, which this server no longer keeps (cluster.repair)"
     )]
     Forgotten(u64),
+    /// The state with which new epochs begin cannot be stored.
+    #[error("NATS has not stored the checkpoint of the new epochs")]
+    Unstored,
+    /// The bus has stopped.
+    #[error("the server is stopping")]
+    Stopping,
     /// The log of this process no longer contains a batch that was not sent.
     #[error("a batch was dropped before it was appended to the shared log")]
     Overrun,
@@ -72,13 +81,19 @@ type Pending = FuturesOrdered<Acknowledgement>;
 pub struct Uplink {
     store: Arc<dyn LogStore>,
     clock: Clock,
+    bus: Emitter,
+    settings: ClusterSettings,
     log: Arc<Log>,
     /// Number of this reader of the log.
     reader: usize,
     pace: Arc<Pace>,
     status: Arc<ClusterStatus>,
-    window: usize,
-    tick: Duration,
+    /// Epoch in which new topics begin.
+    origin: Epoch,
+    /// True while new epochs begin: the bus has interrupted the log of this server, or will do so.
+    is_interrupted: bool,
+    /// True if the log has forgotten records that are not kept: new epochs must begin.
+    has_forgotten: bool,
     author: Author,
     /// Position behind the last sent record.
     position: Position,
@@ -106,8 +121,6 @@ pub struct UplinkParts {
     pub clock: Clock,
     /// The bus of the server.
     pub bus: Emitter,
-    /// Origin of all epochs.
-    pub origin: u64,
     /// The log of this server.
     pub log: Arc<Log>,
     /// Number of the uplink among the readers of the log.
@@ -133,7 +146,6 @@ impl Uplink {
             store,
             clock,
             bus,
-            origin,
             log,
             reader,
             pace,
@@ -145,22 +157,25 @@ impl Uplink {
             position: claimed.position,
         };
         let checkpoints = Checkpoints::new(
-            (clock, bus, Arc::clone(&store), Arc::clone(&status)),
+            (clock, bus.clone(), Arc::clone(&store), Arc::clone(&status)),
             settings,
-            (origin, claimed.author),
+            (claimed.origin.origin, claimed.author),
             end,
         );
         Self {
             store,
             clock,
+            bus,
+            settings: settings.clone(),
             log,
             reader,
             pace,
             append_times: status.append_times(),
             commits: status.begin_term(claimed.author.term, first),
             status,
-            window: settings.window,
-            tick: settings.tick,
+            origin: claimed.origin,
+            is_interrupted: false,
+            has_forgotten: claimed.has_forgotten,
             author: claimed.author,
             position: claimed.position,
             verified: claimed.position,
@@ -176,17 +191,32 @@ impl Uplink {
 
     /// Appends batches until this server leaves, or another node leads.
     pub async fn run(mut self) -> Result<(), LeadError> {
-        let leave = self.lead().await?;
-        self.leave(leave).await
+        loop {
+            if self.has_forgotten {
+                Box::pin(self.begin_behind_forgotten()).await?;
+            }
+            match self.lead().await {
+                Ok(leave) => return self.leave(leave).await,
+                Err(LeadError::Forgotten(record)) => {
+                    tracing::error!(
+                        record,
+                        "the shared log has forgotten records that this server no longer keeps (cluster.repair)"
+                    );
+                    self.has_forgotten = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn lead(&mut self) -> Result<Leave, LeadError> {
-        let mut tick_due = self.clock.now().plus(self.tick);
+        let tick = self.settings.tick;
+        let mut tick_due = self.clock.now().plus(tick);
         let (log, reconnected) = (Arc::clone(&self.log), Arc::clone(self.store.reconnected()));
         loop {
             self.report();
             if self.send_published().await? {
-                tick_due = self.clock.now().plus(self.tick);
+                tick_due = self.clock.now().plus(tick);
             }
             let new_batch = log.reader(self.reader).notified();
             // Rare ones first: acknowledgements may arrive without end.
@@ -194,6 +224,9 @@ impl Uplink {
                 biased;
                 Some(command) = self.commands.recv() => match command {
                     Command::Checkpoint(asker) => self.checkpoints.request(asker),
+                    Command::NewOrigin(request) => {
+                        Box::pin(self.begin_origin(request)).await?;
+                    }
                     Command::Leave(leave) => return Ok(leave),
                 },
                 () = reconnected.notified() => {
@@ -205,12 +238,12 @@ impl Uplink {
                 acknowledged = self.pending.next(), if !self.pending.is_empty() => {
                     self.on_acknowledged(acknowledged.unwrap_or(Err(AppendFault::Unknown))).await?;
                 }
-                () = new_batch, if self.sent.len() < self.window => {}
+                () = new_batch, if self.sent.len() < self.settings.window => {}
                 () = self.clock.sleep_until(tick_due) => {
                     if self.sent.is_empty() {
                         self.send(Kind::Tick, &[], None).await?;
                     }
-                    tick_due = self.clock.now().plus(self.tick);
+                    tick_due = self.clock.now().plus(tick);
                 }
             }
         }
@@ -219,7 +252,7 @@ impl Uplink {
     /// Sends the published batches while the window has room; returns true if there were some.
     async fn send_published(&mut self) -> Result<bool, LeadError> {
         let first = self.next;
-        while self.sent.len() < self.window {
+        while self.sent.len() < self.settings.window {
             match self.log.read(self.next) {
                 Next::Batch(batch) => {
                     self.next += 1;
@@ -227,6 +260,7 @@ impl Uplink {
                     self.send_batch(&bodies, batch.footprint()).await?;
                 }
                 Next::Empty => break,
+                Next::Overrun if self.is_interrupted => break,
                 Next::Overrun => return Err(LeadError::Overrun),
             }
         }
@@ -366,7 +400,10 @@ impl Uplink {
         };
         match self.store.get(self.verified.number).await {
             Ok(record) if record.sum == self.verified.sum => {}
-            Ok(_) => return Err(LeadError::Fenced(self.verified.number)),
+            Ok(other) => return Err(self.replaced_by(&other)),
+            Err(StoreError::Record(_)) => {
+                return Err(LeadError::Forgotten(self.verified.number));
+            }
             // It has expired, and nobody has appended another one since.
             Err(StoreError::Gone(_)) => {}
             Err(_) => return Ok(false),
@@ -395,9 +432,23 @@ impl Uplink {
             Repaired::Records(count) => self.status.count_repaired(count),
             Repaired::Unknown => {}
             Repaired::Lost(number) => return Err(LeadError::Forgotten(number)),
-            Repaired::Other(number) => return Err(LeadError::Fenced(number)),
+            Repaired::Other(number) => {
+                if let Ok(other) = self.store.get(number).await {
+                    return Err(self.replaced_by(&other));
+                }
+            }
         }
         Ok(false)
+    }
+
+    /// Meaning of another record than the one that this server has appended or read.
+    fn replaced_by(&self, other: &Record) -> LeadError {
+        if other.term > self.author.term {
+            LeadError::Fenced(other.number)
+        } else {
+            // No publisher has appended it behind the records of this server.
+            LeadError::Forgotten(other.number)
+        }
     }
 
     async fn send_again(&mut self) -> Result<(), LeadError> {

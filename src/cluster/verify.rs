@@ -15,6 +15,7 @@ use super::settings::ClusterSettings;
 use super::start::load;
 use super::store::{Extent, Store, StoreError};
 use crate::log::LogItem;
+use crate::protocol::Epoch;
 
 /// Records read from the stream at once.
 const FETCHED_AT_ONCE: usize = 256;
@@ -57,8 +58,8 @@ pub enum RecordFlaw {
     /// A term that does not follow the previous one.
     #[error("it is of term {0} and node {1:016x}, without a record that starts the term")]
     Term(u64, u64),
-    /// Other epochs than those of the records before it.
-    #[error("it begins the log anew, with other epochs")]
+    /// Epochs that could be taken for those of the records before it.
+    #[error("it begins the log anew, with epochs that do not follow those before it")]
     Origin,
     /// A body that cannot be applied.
     #[error("its body: {0}")]
@@ -212,8 +213,8 @@ struct Walk {
     author: Option<(u64, u64)>,
     /// True if the last record ends its term.
     is_handed_over: bool,
-    /// Origin of the epochs, once a record or a checkpoint has stated it.
-    origin: Option<u64>,
+    /// Epoch in which new topics begin, once a record or a checkpoint has stated it.
+    origin: Option<Epoch>,
     /// Reader of bodies, once there is a catalog.
     unpacker: Option<Unpacker>,
 }
@@ -248,8 +249,9 @@ impl Walk {
     }
 
     fn begin_behind(&mut self, checkpoint: LogCheckpoint) {
-        self.verified.bodies_from = Some(checkpoint.place.position.number + 1);
-        self.origin = self.origin.or(Some(checkpoint.place.origin));
+        let first = checkpoint.place.position.number + 1;
+        self.verified.bodies_from.get_or_insert(first);
+        self.origin.get_or_insert(checkpoint.origin());
         self.unpacker = Some(Unpacker::behind(checkpoint.catalog));
     }
 
@@ -267,9 +269,14 @@ impl Walk {
         self.take_author(record)?;
         match record.kind {
             Kind::Lead => {
-                let origin = read_lead(&record.body)?.origin;
-                if *self.origin.get_or_insert(origin) != origin {
-                    return Err(RecordFlaw::Origin);
+                let origin = read_lead(&record.body)?.epoch();
+                let known = *self.origin.get_or_insert(origin);
+                if known != origin {
+                    if known.origin == origin.origin || known.generation >= origin.generation {
+                        return Err(RecordFlaw::Origin);
+                    }
+                    // A checkpoint has the instruments.
+                    (self.origin, self.unpacker) = (Some(origin), None);
                 }
             }
             Kind::Tick | Kind::Handover => {}
@@ -313,7 +320,11 @@ mod tests {
 
     fn lead(origin: u64) -> Bytes {
         let node = "a".to_owned();
-        lead_body(&Lead { origin, node })
+        lead_body(&Lead {
+            origin,
+            generation: 0,
+            node,
+        })
     }
 
     /// Verifies these records one behind the other, each written by its author.

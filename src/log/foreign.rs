@@ -2,9 +2,10 @@
 //! assigned.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::catalog::{InstrumentInfo, Unsorted};
-use super::{Catalog, InstrumentId, SourceId};
+use super::{Catalog, InstrumentId, SourceId, TopicId};
 use crate::market::{Instrument, Symbol};
 use crate::topic::Channel;
 
@@ -98,6 +99,23 @@ impl Catalog {
         };
         self.set_instrument(id, info);
         Ok(())
+    }
+
+    /// True if all sources, instruments and topics of an earlier catalog have the same numbers here.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        let has_source = |(at, name): (usize, &Arc<str>)| self.sources().get(at) == Some(name);
+        let has_instrument = |at: u32| {
+            let id = InstrumentId(at);
+            (at as usize) < self.instruments_len()
+                && self.instrument(id).instrument.symbol == earlier.instrument(id).instrument.symbol
+        };
+        let has_topic = |at: u32| {
+            let id = TopicId(at);
+            id.index() < self.len() && self.topic(id).topic == earlier.topic(id).topic
+        };
+        earlier.sources().iter().enumerate().all(has_source)
+            && (0..earlier.instruments_len() as u32).all(has_instrument)
+            && (0..earlier.len() as u32).all(has_topic)
     }
 
     /// Lists removed instruments again.

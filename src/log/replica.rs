@@ -4,11 +4,12 @@
 //! lengths of their histories may differ by their limits.
 
 use crate::limits::HistoryLimits;
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::topic_state::TopicState;
+use super::topic_state::{ENDED_EPOCHS_KEPT, TopicState};
 use super::{Catalog, Event, LogItem, SourceCondition, SourceGap, TopicId};
 use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
@@ -16,9 +17,9 @@ use crate::topic::Channel;
 
 /// Number of closed bars kept per topic.
 pub const CLOSED_BARS_KEPT: usize = 500;
-/// Number of ended epochs kept per topic, so that an overrun reader can identify the events it
-/// missed.
-pub const ENDED_EPOCHS_KEPT: usize = 16;
+/// Generations between two origins: a server that has read events which the log has lost may know
+/// more generations than the writer that begins the new origin.
+const GENERATIONS_APART: u32 = 1 << 16;
 /// Number of topics checked for releasable memory per event that is added above the bound.
 const EVICTION_STEPS: usize = 64;
 /// Number of topics checked together for expired events.
@@ -37,9 +38,15 @@ pub struct Checkpoint {
     pub(super) catalog: Arc<Catalog>,
     pub(super) topics: Vec<TopicState>,
     sources: Vec<Option<SourceCondition>>,
+    origin: Epoch,
 }
 
 impl Checkpoint {
+    /// Epoch in which new topics begin.
+    pub const fn origin(&self) -> Epoch {
+        self.origin
+    }
+
     /// Instruments and topics.
     pub const fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
@@ -73,7 +80,10 @@ impl Checkpoint {
 /// State of all topics.
 #[derive(Debug)]
 pub struct Replica {
+    /// Epoch in which new topics begin.
     origin: Epoch,
+    /// Earlier origins, newest last. The generations of an origin follow those of the one before.
+    earlier_origins: VecDeque<Epoch>,
     limits: HistoryLimits,
     pub(super) catalog: Arc<Catalog>,
     pub(super) topics: Vec<TopicState>,
@@ -92,6 +102,7 @@ impl Replica {
     pub fn new(origin: Epoch, limits: HistoryLimits) -> Self {
         Self {
             origin,
+            earlier_origins: VecDeque::new(),
             limits,
             catalog: Arc::default(),
             topics: Vec::new(),
@@ -162,13 +173,9 @@ impl Replica {
             LogItem::Epoch { topic, epoch } => {
                 let state = &mut self.topics[topic.index()];
                 self.bytes -= state.recent.iter().map(Event::footprint).sum::<usize>();
-                let mut ended = std::mem::take(&mut state.ended);
-                ended.push_back((state.epoch.generation, state.head));
-                if ended.len() > ENDED_EPOCHS_KEPT {
-                    ended.pop_front();
-                }
+                state.end_epoch();
                 *state = TopicState {
-                    ended,
+                    ended: std::mem::take(&mut state.ended),
                     kind: state.kind,
                     ..TopicState::new(*epoch, Channel::Trade)
                 };
@@ -262,7 +269,6 @@ impl Replica {
     }
 
     /// True if there are no topics.
-    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
@@ -278,11 +284,50 @@ impl Replica {
     }
 
     /// Epoch of this generation, for any topic.
-    pub const fn epoch_of_generation(&self, generation: u32) -> Epoch {
+    pub fn epoch_of_generation(&self, generation: u32) -> Epoch {
+        let mut origins = std::iter::once(&self.origin).chain(self.earlier_origins.iter().rev());
+        let of = origins.find(|origin| origin.generation <= generation);
         Epoch {
-            origin: self.origin.origin,
+            origin: of.unwrap_or(&self.origin).origin,
             generation,
         }
+    }
+
+    /// Epoch in which new topics begin.
+    pub const fn origin(&self) -> Epoch {
+        self.origin
+    }
+
+    /// Begins new epochs for all topics, which keep their states and numbers. Returns the epoch.
+    pub fn begin_origin(&mut self, origin: u64) -> Epoch {
+        let generation = self.newest_generation().saturating_add(1);
+        let epoch = Epoch {
+            origin,
+            generation: generation.next_multiple_of(GENERATIONS_APART),
+        };
+        self.set_origin(epoch);
+        for state in &mut self.topics {
+            state.end_epoch();
+            state.epoch = epoch;
+        }
+        epoch
+    }
+
+    /// Newest generation of any topic, or that of the origin.
+    pub fn newest_generation(&self) -> u32 {
+        let generations = self.topics.iter().map(|state| state.epoch.generation);
+        generations.fold(self.origin.generation, u32::max)
+    }
+
+    fn set_origin(&mut self, origin: Epoch) {
+        if origin == self.origin {
+            return;
+        }
+        self.earlier_origins.push_back(self.origin);
+        if self.earlier_origins.len() > ENDED_EPOCHS_KEPT {
+            self.earlier_origins.pop_front();
+        }
+        self.origin = origin;
     }
 
     /// Gaps of the topic's source that directly follow one of these events, as one.
@@ -346,11 +391,13 @@ impl Replica {
             catalog,
             topics: self.topics.iter().map(TopicState::trimmed).collect(),
             sources: self.sources.clone(),
+            origin: self.origin,
         }
     }
 
     /// Resumes from a checkpoint and discards the current state.
     pub fn restore(&mut self, checkpoint: &Checkpoint) {
+        self.set_origin(checkpoint.origin);
         self.catalog = Arc::clone(&checkpoint.catalog);
         self.topics.clone_from(&checkpoint.topics);
         self.sources.clone_from(&checkpoint.sources);

@@ -88,6 +88,20 @@ impl Log {
         }
     }
 
+    /// Interrupts the log: a reader that has read everything so far finds an overrun, and goes on from
+    /// a checkpoint. Called only by the bus, whose state is no longer the sum of the batches.
+    pub fn interrupt(&self) {
+        if self.len() == BATCHES_MAX as u64 {
+            self.evict_oldest();
+        }
+        let number = self.head.load(Ordering::Relaxed);
+        self.slot(number).store(None);
+        self.head.store(number + 1, Ordering::Release);
+        for reader in &self.readers {
+            reader.notify_one();
+        }
+    }
+
     fn evict_oldest(&self) {
         let tail = self.tail.load(Ordering::Relaxed);
         self.tail.store(tail + 1, Ordering::Relaxed);
@@ -167,5 +181,22 @@ mod tests {
         assert!(matches!(log.read(2), Next::Batch(_)));
         assert!(matches!(log.read(3), Next::Empty));
         assert_eq!((log.len(), log.bytes()), (2, batch().footprint() * 2));
+    }
+
+    #[test]
+    fn every_reader_finds_an_overrun_at_an_interruption_and_not_before() {
+        let log = Log::new(usize::MAX, 1);
+        log.publish(batch());
+        log.interrupt();
+        log.publish(batch());
+        assert!(matches!(log.read(0), Next::Batch(_)));
+        assert!(matches!(log.read(1), Next::Overrun));
+        assert!(matches!(log.read(2), Next::Batch(_)));
+        for _ in 0..=BATCHES_MAX {
+            log.interrupt();
+        }
+        assert_eq!((log.len(), log.bytes()), (BATCHES_MAX as u64, 0));
+        log.publish(batch());
+        assert!(matches!(log.read(log.head() - 1), Next::Batch(_)));
     }
 }

@@ -31,7 +31,7 @@ pub struct SavedTopic {
     /// Number of source gaps, including joined ones; 0: that of `source_gaps`.
     #[serde(default, skip_serializing_if = "is_zero")]
     source_gap_count: u64,
-    /// Most recent ended epochs, newest last; empty: only the last one, with `ended_at`.
+    /// Most recent ended epochs, newest last; empty: only the one before, with `ended_at`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ended: Vec<(u32, Seq)>,
 }
@@ -102,6 +102,7 @@ impl Checkpoint {
 impl SavedTopic {
     fn of(state: &TopicState, info: &TopicInfo) -> Self {
         let recent_gaps = state.source_gaps.recent();
+        let is_usual = |(generation, _): &(u32, Seq)| generation + 1 == state.epoch.generation;
         let joined = state.source_gaps.count() > recent_gaps.len() as u64;
         Self {
             topic: info.text.to_string(),
@@ -113,7 +114,7 @@ impl SavedTopic {
             closed: write(info, &state.closed),
             source_gaps: recent_gaps.to_vec(),
             source_gap_count: if joined { state.source_gaps.count() } else { 0 },
-            ended: if state.ended.len() > 1 {
+            ended: if state.ended.len() > 1 || !state.ended.iter().all(is_usual) {
                 state.ended.iter().copied().collect()
             } else {
                 Vec::new()

@@ -6,6 +6,10 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, Seq};
 use crate::topic::{Channel, Kind};
 
+/// Number of ended epochs kept per topic, so that an overrun reader can identify the events it
+/// missed.
+pub const ENDED_EPOCHS_KEPT: usize = 16;
+
 /// State of one topic at one position of the log.
 #[derive(Debug, Clone)]
 pub(super) struct TopicState {
@@ -58,6 +62,14 @@ impl TopicState {
             bytes += self.recent.pop_front().map_or(0, |old| old.footprint());
         }
         bytes
+    }
+
+    /// Notes the end of the current epoch.
+    pub(super) fn end_epoch(&mut self) {
+        self.ended.push_back((self.epoch.generation, self.head));
+        if self.ended.len() > ENDED_EPOCHS_KEPT {
+            self.ended.pop_front();
+        }
     }
 
     pub(super) fn trimmed(&self) -> Self {

@@ -46,6 +46,10 @@ pub struct ClusterMetrics {
     pub fetched: IntCounter,
     /// Number of events that a standby publisher has derived in another way than the leader.
     pub derive_mismatches: IntCounter,
+    /// Number of times that this server has loaded a checkpoint because the log did not go on.
+    pub rebuilds: IntCounter,
+    /// Number of times that the log contained other records than those that this server had read.
+    pub diverged: IntCounter,
     /// Number of records appended again because the log had forgotten them.
     pub repaired: IntCounter,
     /// 1 while a NATS server is connected.
@@ -134,6 +138,14 @@ impl Metrics {
             derive_mismatches: all.counter(
                 "tickcast_cluster_derive_mismatches_total",
                 "Tickers, bars and states that a publisher standing by has derived in another way than the leader.",
+            ),
+            rebuilds: all.counter(
+                "tickcast_cluster_rebuilds_total",
+                "Checkpoints that the server has loaded because the shared log did not continue what it had read.",
+            ),
+            diverged: all.counter(
+                "tickcast_cluster_diverged_total",
+                "Times that the shared log contained other records than those that the server had read.",
             ),
             repaired: all.counter(
                 "tickcast_cluster_repaired_records_total",

@@ -13,6 +13,12 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// First epoch of an origin.
+    pub const fn first(origin: u64) -> Self {
+        let generation = 0;
+        Self { origin, generation }
+    }
+
     /// Epoch after this one.
     pub const fn next(self) -> Self {
         Self {

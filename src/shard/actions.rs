@@ -192,7 +192,7 @@ impl Shard {
         Control::Welcome(Welcome {
             server: SERVER.to_owned(),
             session: self.session_of(key, generation),
-            epoch: self.feed.config.epoch.to_string(),
+            epoch: self.feed.replica.origin().to_string(),
             ts: self.feed.now.0,
             encoding,
             heartbeat_ms: self.feed.config.limits.heartbeat.as_millis() as u64,

@@ -15,8 +15,9 @@ impl Shard {
             shard = self.number,
             "log overrun; requesting a checkpoint from the bus"
         );
-        let bus = self.feed.bus.clone();
-        self.feed.restoring = Some(Restoring::new(async move { bus.checkpoint().await }));
+        let (bus, next) = (self.feed.bus.clone(), self.feed.next);
+        let request = async move { bus.checkpoint_instead_of(next).await };
+        self.feed.restoring = Some(Restoring::new(request));
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) {

@@ -7,6 +7,7 @@ mod dev;
 mod fence;
 mod nats;
 mod operations;
+mod origin;
 mod partition;
 mod process;
 mod proxy;

@@ -287,6 +287,7 @@ fn every_alert_is_provoked_or_listed_as_an_exception() -> Result<()> {
             "TickcastFileDescriptorsNearLimit",
             "TickcastClusterTwoLeaders",
             "TickcastClusterServerBehind",
+            "TickcastDiverged",
             "TickcastCheckpointOld",
         ],
     );

@@ -1,9 +1,9 @@
-//! `tickcast cluster checkpoint` and `handover`: requests to the leading publisher.
+//! `tickcast cluster checkpoint`, `new-epoch` and `handover`: requests to the leading publisher.
 
 use anyhow::Result;
 
 use crate::cli::{Exit, print};
-use crate::cluster::{ClusterSettings, request_checkpoint, request_handover};
+use crate::cluster::{ClusterSettings, request_checkpoint, request_handover, request_new_epoch};
 
 pub(super) async fn checkpoint(settings: &ClusterSettings) -> Result<Exit> {
     let done = request_checkpoint(settings).await?;
@@ -12,6 +12,17 @@ pub(super) async fn checkpoint(settings: &ClusterSettings) -> Result<Exit> {
     print(
         format!(
             "cluster     {name}\nleader      {node}\ncheckpoint  record {record}, {bytes} bytes\n"
+        )
+        .as_bytes(),
+    )
+}
+
+pub(super) async fn new_epoch(settings: &ClusterSettings) -> Result<Exit> {
+    let done = request_new_epoch(settings).await?;
+    let (name, node, record) = (&settings.name, &done.node, done.record);
+    print(
+        format!(
+            "cluster  {name}\nleader   {node}\nepochs   all topics begin new ones behind record {record}\n"
         )
         .as_bytes(),
     )

@@ -36,6 +36,8 @@ enum Command {
     /// Run a cluster on this machine: three NATS servers, two publishers and two gateways, with the
     /// sources and settings of the configuration file of a standalone server
     Up(up::Arguments),
+    /// Have the leader begin new epochs of all topics: every client gets snapshots, and none resumes
+    NewEpoch,
     /// Have the leader hand over to a publisher that stands by, and wait until that one leads
     Handover,
 }
@@ -68,6 +70,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit> {
             Command::Status => status::run(settings).await,
             Command::Verify { from } => verify::run(settings, *from).await,
             Command::Checkpoint => control::checkpoint(settings).await,
+            Command::NewEpoch => control::new_epoch(settings).await,
             Command::Handover => control::handover(settings).await,
             Command::Up(_) => unreachable!("it needs no running cluster"),
         }

@@ -18,22 +18,22 @@ use crate::protocol::Epoch;
 
 use std::sync::Arc;
 
-const BYTES_MAX: usize = 1 << 20;
-const PLACE: Place = Place {
+pub(super) const BYTES_MAX: usize = 1 << 20;
+pub(super) const PLACE: Place = Place {
     origin: 7,
     position: Position { number: 3, sum: 9 },
     author: Author { term: 2, node: 5 },
 };
 
 /// Server that follows the log of another one.
-struct Follower {
-    bus: Emitter,
+pub(super) struct Follower {
+    pub(super) bus: Emitter,
     unpacker: Unpacker,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Follower {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let clock = Clock::start();
         let (emitter, queue) = input_queue(1 << 20, clock);
         let epoch = Epoch {
@@ -55,14 +55,13 @@ impl Follower {
         }
     }
 
-    async fn restore(&mut self, checkpoint: LogCheckpoint) {
-        let (items, catalog) = (checkpoint.items(), Arc::clone(&checkpoint.catalog));
-        let restored = self.bus.restore(items, catalog, checkpoint.tx, None).await;
+    pub(super) async fn restore(&mut self, checkpoint: LogCheckpoint) {
+        let restored = self.bus.restore(checkpoint.state()).await;
         assert_eq!(restored, Some(true));
         self.unpacker = Unpacker::behind(checkpoint.catalog);
     }
 
-    async fn read(&mut self, bodies: &[bytes::Bytes]) {
+    pub(super) async fn read(&mut self, bodies: &[bytes::Bytes]) {
         for body in bodies {
             let items = self.unpacker.unpack(body).expect("a body of this server");
             let catalog = Arc::clone(self.unpacker.catalog());
@@ -70,11 +69,11 @@ impl Follower {
         }
     }
 
-    async fn checkpoint(&self) -> Arc<Checkpoint> {
+    pub(super) async fn checkpoint(&self) -> Arc<Checkpoint> {
         self.bus.checkpoint().await.expect("the bus runs")
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.bus.stop().await;
         self.thread.join().expect("the bus ends");
     }

@@ -22,8 +22,10 @@ use super::super::store::{Extent, Last, StoreError};
 use super::START;
 use crate::bus::input_queue;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::market::UnixNanos;
 use crate::metrics::Metrics;
+use crate::protocol::Epoch;
 
 type Answer<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
 
@@ -86,13 +88,19 @@ impl LogStore for ForgetfulLog {
     }
 }
 
+fn settings() -> ClusterSettings {
+    let text = "cluster: {role: gateway, nats: {urls: [\"nats://none\"]}}\n";
+    let config = Config::parse(text, "test").expect("a valid config");
+    config.cluster.expect("a config of a cluster")
+}
+
 #[test]
 fn a_reader_does_not_wait_for_records_that_the_log_has_forgotten() {
     let clock = Clock::simulated(UnixNanos(START));
     let (bus, _queue) = input_queue(1 << 20, clock);
     let status = Arc::new(ClusterStatus::new(Metrics::new().add_cluster("publisher")));
     let log = Arc::new(ForgetfulLog::default());
-    let mut follower = Follower::new(log, clock, bus, status, 7, 0);
+    let mut follower = Follower::new(log, clock, bus, status, Epoch::first(7), settings());
     let mut start = pin!(follower.start());
     let mut context = Context::from_waker(Waker::noop());
     assert!(start.as_mut().poll(&mut context).is_pending());

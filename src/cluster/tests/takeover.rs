@@ -9,7 +9,9 @@ use prometheus::IntCounter;
 use super::super::items::{Packer, Unpacker};
 use super::{START, begin, eventful_day, instruments, mark, quote, trade};
 use crate::bus::derive::SessionSoFar;
-use crate::bus::{Bus, Emit, Emitter, InputQueue, Leading, RestoredState, SourceTail, input_queue};
+use crate::bus::{
+    Bus, Emit, Emitter, InputQueue, Leading, RestoredState, SourceTail, WriterState, input_queue,
+};
 use crate::clock::Clock;
 use crate::log::{Batch, Catalog, InstrumentId, Log, LogItem, Next, Pace, SourceId, SourceInput};
 use crate::market::{Bar, Body, Interval, Price, Qty, TradingState, UnixNanos};
@@ -19,11 +21,11 @@ use crate::protocol::{Epoch, Seq, SourceState};
 const SOURCE: SourceId = SourceId(0);
 
 /// Publisher whose bus runs when it is told to.
-struct Publisher {
+pub(super) struct Publisher {
     bus: Bus,
     queue: InputQueue,
     emitter: Emitter,
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
     mismatches: IntCounter,
 }
 
@@ -60,6 +62,13 @@ impl Publisher {
         let steps = async { while self.bus.step(&mut self.queue) {} };
         let (leading, ()) = tokio::join!(emitter.lead(pace), steps);
         leading.expect("the bus runs")
+    }
+
+    pub(super) async fn begin_origin(&mut self, origin: u64) -> WriterState {
+        let emitter = self.emitter.clone();
+        let steps = async { while self.bus.step(&mut self.queue) {} };
+        let (begun, ()) = tokio::join!(emitter.begin_origin(origin), steps);
+        begun.expect("the bus runs")
     }
 
     async fn emit(&mut self, source: SourceId, mut emitted: Vec<Emit>) {
@@ -111,7 +120,7 @@ impl Publisher {
 }
 
 /// Bodies of the records that a leader writes for these inputs.
-async fn led(inputs: Vec<(u16, Vec<Emit>)>) -> (Publisher, Vec<bytes::Bytes>) {
+pub(super) async fn led(inputs: Vec<(u16, Vec<Emit>)>) -> (Publisher, Vec<bytes::Bytes>) {
     let mut leader = Publisher::new();
     leader.lead().await;
     for (source, emitted) in inputs {

@@ -10,7 +10,7 @@ use tickcast::bus::{Bus, InputQueue, Leading, RestoredState, input_queue};
 use tickcast::clock::Clock;
 use tickcast::cluster::{
     ClusterSettings, ClusterStatus, Command, FollowError, Follower, LeadError, Leave, LogStore,
-    Uplink, UplinkParts, find_start,
+    Role, Uplink, UplinkParts, find_start,
 };
 use tickcast::log::{Log, LogItem, Pace};
 use tickcast::metrics::Metrics;
@@ -151,6 +151,11 @@ impl Server {
             pace: Arc::new(Pace::new(usize::MAX / 2, usize::MAX)),
             settings: ClusterSettings {
                 node: node.to_string(),
+                role: if is_publisher {
+                    Role::Publisher
+                } else {
+                    Role::Gateway
+                },
                 ..settings
             },
             reconnected: Arc::default(),
@@ -280,12 +285,8 @@ impl Server {
 fn bus_of(
     shared: &Shared,
     metrics: Arc<Metrics>,
-    origin: u64,
+    epoch: Epoch,
 ) -> (Bus, InputQueue, tickcast::bus::Emitter) {
-    let epoch = Epoch {
-        origin,
-        generation: 0,
-    };
     let (emitter, queue) = input_queue(QUEUE_BYTES, shared.clock);
     let ring = Arc::clone(&shared.ring);
     let bus = Bus::new(
@@ -309,23 +310,23 @@ async fn publish(
     let (store, settings, clock) = (shared.store(), &shared.settings, shared.clock);
     // A publisher creates the stream if there is none.
     shared.log.lock().create(1);
-    let start = find_start(&*store, settings, clock.now(), Duration::ZERO).await?;
-    let origin = start.map_or(origin, |start| start.origin);
+    let start = find_start(&*store, settings, clock.now(), Duration::ZERO);
+    let start = start.await.map_err(FollowError::from)?;
+    let origin = start.map_or(Epoch::first(origin), |start| start.origin);
     let (bus, queue, emitter) = bus_of(shared, metrics, origin);
     let bus = bus.stand_by(shared.status.derive_mismatches());
     shared.bus.replace(Some((bus, queue)));
     let status = Arc::clone(&shared.status);
-    let kept = settings.repair;
     let mut follower = Follower::new(
         Arc::clone(&store),
         clock,
         emitter.clone(),
         status,
         origin,
-        kept,
+        settings.clone(),
     );
     let mut live = follower.start().await?;
-    let claimed = follower.stand_by(&mut live, settings).await?;
+    let claimed = follower.stand_by(&mut live).await?;
     let leading = emitter.lead(Arc::clone(&shared.pace)).await;
     let Leading { first, tails } = leading.ok_or(FollowError::Stopping)?;
     let (commands, received) = mpsc::channel(4);
@@ -333,7 +334,6 @@ async fn publish(
         store,
         clock,
         bus: emitter.clone(),
-        origin,
         log: Arc::clone(&shared.ring),
         reader: 0,
         pace: Arc::clone(&shared.pace),
@@ -362,14 +362,22 @@ async fn publish(
 /// Life of a gateway.
 async fn follow(shared: &Rc<Shared>, metrics: Arc<Metrics>) -> Result<End, End> {
     let (store, settings, clock) = (shared.store(), &shared.settings, shared.clock);
-    let start = find_start(&*store, settings, clock.now(), Duration::ZERO).await?;
+    let start = find_start(&*store, settings, clock.now(), Duration::ZERO);
+    let start = start.await.map_err(FollowError::from)?;
     let Some(start) = start else {
         return Err(End::NoLog);
     };
     let (bus, queue, emitter) = bus_of(shared, metrics, start.origin);
     shared.bus.replace(Some((bus, queue)));
     let status = Arc::clone(&shared.status);
-    let mut follower = Follower::new(store, clock, emitter, status, start.origin, 0);
+    let mut follower = Follower::new(
+        store,
+        clock,
+        emitter,
+        status,
+        start.origin,
+        settings.clone(),
+    );
     let mut live = follower.start().await?;
     follower.follow(&mut live, settings.stale_after).await?;
     Ok(End::Left)

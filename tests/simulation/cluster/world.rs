@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tickcast::clock::Clock;
-use tickcast::cluster::{FollowError, LeadError, StoreError};
+use tickcast::cluster::{FollowError, LeadError, NoStart, StoreError};
 use tickcast::market::UnixNanos;
 
 use super::log::SimulatedLog;
@@ -242,6 +242,11 @@ impl World {
         };
         server.check()?;
         let Some(end) = server.end() else {
+            if server.shared.status.lacks_checkpoint() {
+                // A simulation has none, so that the server would end some time later.
+                self.note(format!("server {at} is stopped: it needs a checkpoint"));
+                self.kill(at, 500);
+            }
             return Ok(());
         };
         self.note(format!("server {at} ends: {end:?}"));
@@ -260,17 +265,22 @@ impl World {
         let is_lost = self.plan.has(Fault::LostStream);
         match end {
             End::NoLog | End::Left | End::Lead(LeadError::Fenced(_)) => true,
-            End::Follow(FollowError::Store(StoreError::Request(_))) => true,
-            End::Follow(FollowError::Store(_) | FollowError::NoStart(_)) => is_lost,
-            End::Lead(LeadError::Forgotten(_)) | End::Follow(FollowError::Forgotten(_)) => {
+            End::Follow(
+                FollowError::Store(StoreError::Request(_))
+                | FollowError::Start(NoStart::Store(StoreError::Request(_))),
+            ) => true,
+            End::Follow(FollowError::Store(_) | FollowError::Start(_)) => is_lost,
+            // Without an object store no new epochs can begin.
+            End::Lead(LeadError::Forgotten(_)) => {
                 let forgets = is_lost || self.plan.has(Fault::RollBack);
                 // An answer that is out of date looks like a log that has forgotten.
                 is_publisher && (forgets || self.plan.has(Fault::Stale))
             }
             End::Follow(
-                FollowError::Chain(_) | FollowError::Origin(_) | FollowError::Contradiction(_),
+                FollowError::Chain(_) | FollowError::Diverged(_) | FollowError::Contradiction(_),
             ) => self.log.lock().truth.is_forked,
-            End::Lead(LeadError::Overrun) | End::Follow(_) => false,
+            End::Lead(LeadError::Overrun | LeadError::Unstored | LeadError::Stopping)
+            | End::Follow(_) => false,
         }
     }
 
