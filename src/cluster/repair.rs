@@ -87,6 +87,7 @@ pub(super) async fn repair(
     let Some(first) = kept.first() else {
         return Repaired::Lost(last.map_or(1, |last| last + 1));
     };
+    let is_lost = last.is_none();
     let last = match last {
         Some(last) => last,
         None => {
@@ -99,9 +100,12 @@ pub(super) async fn repair(
     let Some((sum, lost)) = kept.behind(last) else {
         return Repaired::Lost(last + 1);
     };
-    if last >= first {
+    // The record behind which the first kept one follows is compared as well.
+    if !is_lost && last > 0 {
         match store.get(last).await {
             Ok(record) if record.sum == sum => {}
+            // Nobody can compare it.
+            Err(StoreError::Gone(_)) => {}
             Ok(_) => return Repaired::Other(last),
             Err(StoreError::Record(_)) => return Repaired::Lost(last),
             Err(_) => return Repaired::Unknown,
