@@ -189,7 +189,7 @@ impl Servers {
 }
 
 /// Name of the NATS server that leads the stream of the log.
-async fn stream_leader(jetstream: &Jetstream) -> Result<String> {
+pub(crate) async fn stream_leader(jetstream: &Jetstream) -> Result<String> {
     let find = async {
         loop {
             let stream = jetstream.get_stream("TC_LOG_main").await?;

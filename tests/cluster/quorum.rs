@@ -5,10 +5,29 @@ use std::collections::HashSet;
 use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
 
+use super::chaos::stream_leader;
 use super::nats::SYNC;
 use super::process::{Cluster, Process, wait_for};
 use super::takeover::{Seen, metric};
 use super::{DEADLINE, MARKET, Reader};
+
+/// Makes a NATS server the leader of the stream of the log.
+async fn lead_stream(cluster: &Cluster, server: &str) -> Result<()> {
+    let client = async_nats::connect(cluster.nats.address().to_string()).await?;
+    let jetstream = cluster.jetstream().await?;
+    let lead = async {
+        while stream_leader(&jetstream).await? != server {
+            let preferred = format!("{{\"placement\":{{\"preferred\":\"{server}\"}}}}");
+            let subject = "$JS.API.STREAM.LEADER.STEPDOWN.TC_LOG_main";
+            // It may not answer while it elects one.
+            let _asked = client.request(subject, preferred.into()).await;
+        }
+        Ok(())
+    };
+    timeout(DEADLINE, lead)
+        .await
+        .context("no change of the leader")?
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn only_committed_records_reach_a_client() -> Result<()> {
@@ -27,18 +46,21 @@ async fn only_committed_records_reach_a_client() -> Result<()> {
     reader.subscribe(None).await?;
     let mut seen = Seen::default();
     timeout(DEADLINE, seen.read(&mut reader, 200)).await??;
+    lead_stream(&cluster, "nats-0").await?;
+    timeout(DEADLINE, seen.read(&mut reader, 200)).await??;
     // Without a majority nothing is committed, while the publisher goes on.
     cluster.nats.crash(1)?;
     cluster.nats.crash(2)?;
-    let buffered = |bytes: u64| {
-        wait_for("batches that are not committed", || {
-            let now = metric(&publisher, "tickcast_cluster_buffered_bytes ")?;
-            Ok((now > bytes).then_some(()))
-        })
-    };
-    buffered(100_000)?;
+    wait_for("a silent log", || {
+        let is_silent = metric(&gateway, "tickcast_cluster_log_silent ")? == 1;
+        Ok(is_silent.then_some(()))
+    })?;
     let shown = metric(&gateway, "tickcast_cluster_record ")?;
-    buffered(200_000)?;
+    let buffered = metric(&publisher, "tickcast_cluster_buffered_bytes ")?;
+    wait_for("batches that are not committed", || {
+        let now = metric(&publisher, "tickcast_cluster_buffered_bytes ")?;
+        Ok((now > buffered + 100_000).then_some(()))
+    })?;
     ensure!(
         metric(&gateway, "tickcast_cluster_record ")? == shown,
         "a gateway shows what no majority has"
