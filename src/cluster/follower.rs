@@ -27,8 +27,10 @@ use crate::market::UnixNanos;
 use crate::protocol::{Epoch, SourceState};
 use rebuild::RecentSums;
 
-/// Records read from the stream at once.
-const FETCHED_AT_ONCE: usize = 256;
+/// Records of a request to the log.
+const READ_AT_ONCE: u64 = 128;
+/// Requests for records that are on their way.
+const READS_AHEAD: usize = 2;
 /// Pause before a failed request to NATS is repeated.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -233,24 +235,31 @@ impl Follower {
     /// Reads records from the stream up to `last`, or to its end if it has forgotten some.
     async fn read_up_to(&mut self, last: u64) -> Result<(), FollowError> {
         let (store, clock) = (Arc::clone(&self.store), self.clock);
-        let numbers = stream::iter(self.position.number + 1..=last);
-        let mut records = std::pin::pin!(
-            numbers
-                .map(|number| get_repeatedly(&*store, clock, number))
-                .buffered(FETCHED_AT_ONCE)
+        let numbers = self.position.number + 1..=last;
+        let begins = stream::iter(numbers.step_by(READ_AT_ONCE as usize));
+        let range = |first| (first, last.min(first + READ_AT_ONCE - 1));
+        let mut ranges = std::pin::pin!(
+            begins
+                .map(|first| read_range(&*store, clock, range(first)))
+                .buffered(READS_AHEAD)
         );
         loop {
             let stale_after = self.stale_after.filter(|_| !self.is_silent);
             let silent_at = self.clock.now().plus(stale_after.unwrap_or_default());
             tokio::select! {
                 biased;
-                record = records.next() => match record.transpose()?.flatten() {
-                    Some(record) => {
+                range = ranges.next() => {
+                    let Some(Range { records, end }) = range else {
+                        return Ok(());
+                    };
+                    for record in records {
                         self.status.count_fetched();
                         self.take(&record).await?;
                     }
-                    None => return Ok(()),
-                },
+                    if end? == End::Forgotten {
+                        return Ok(());
+                    }
+                }
                 () = self.clock.sleep_until(silent_at), if stale_after.is_some() => {
                     self.report_silence().await?;
                 }
@@ -412,6 +421,48 @@ fn kept_records(settings: &ClusterSettings) -> KeptRecords {
         Role::Publisher => settings.repair,
         Role::Gateway => 0,
     })
+}
+
+/// Records of a range, up to the first that cannot be read.
+struct Range {
+    records: Vec<Record>,
+    end: Result<End, StoreError>,
+}
+
+/// End of the records of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Complete,
+    /// The log has forgotten the next one.
+    Forgotten,
+}
+
+/// Reads the records from the first number to the last one.
+async fn read_range(store: &dyn LogStore, clock: Clock, (first, last): (u64, u64)) -> Range {
+    let mut records = Vec::new();
+    loop {
+        let next = first + records.len() as u64;
+        if next > last {
+            let end = Ok(End::Complete);
+            return Range { records, end };
+        }
+        let some = store.get_some(next, last + 1 - next).await;
+        let some = some.unwrap_or_default();
+        if !some.is_empty() {
+            records.extend(some);
+            continue;
+        }
+        // What cannot be read at once is read alone, as often as necessary.
+        let end = match get_repeatedly(store, clock, next).await {
+            Ok(Some(record)) => {
+                records.push(record);
+                continue;
+            }
+            Ok(None) => Ok(End::Forgotten),
+            Err(error) => Err(error),
+        };
+        return Range { records, end };
+    }
 }
 
 /// Reads a record; repeats the request while NATS has no answer. `None` if the log has forgotten

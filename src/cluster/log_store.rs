@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::future::{BoxFuture, ready};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Notify;
 
 use super::append_fault::AppendFault;
@@ -20,6 +20,9 @@ use super::store::{Extent, Last, Store, StoreError};
 pub type Acknowledgement = BoxFuture<'static, Result<(), AppendFault>>;
 /// Copies of the records that the log accepts. It ends with the connection.
 pub type NewRecords = BoxStream<'static, Bytes>;
+
+/// Number of records that are read one by one at the same time.
+const READS_MAX: usize = 128;
 
 /// Answer to a request to the log.
 type Answer<'s, T> = BoxFuture<'s, Result<T, StoreError>>;
@@ -38,6 +41,16 @@ pub trait LogStore: fmt::Debug + Send + Sync {
 
     /// Reads a record.
     fn get(&self, number: u64) -> Answer<'_, Record>;
+
+    /// Reads consecutive records, from this one on and at most this number: those that the log can
+    /// send at once. By default it is asked for each of them.
+    fn get_some(&self, first: u64, count: u64) -> Answer<'_, Vec<Record>> {
+        let numbers = stream::iter(first..first + count);
+        let read = numbers.map(|number| self.get(number));
+        let records = read.buffered(READS_MAX);
+        let until_one_fails = records.take_while(|read| ready(read.is_ok()));
+        Box::pin(until_one_fails.try_collect())
+    }
 
     /// Sends a record with checksum `sum`, which the log accepts only directly behind `last`.
     fn append(
@@ -86,6 +99,10 @@ impl LogStore for Store {
 
     fn get(&self, number: u64) -> Answer<'_, Record> {
         Box::pin(self.get(number))
+    }
+
+    fn get_some(&self, first: u64, count: u64) -> Answer<'_, Vec<Record>> {
+        Box::pin(self.get_some(first, count))
     }
 
     fn append(

@@ -15,6 +15,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::sync::Notify;
 
 use super::append_fault::AppendFault;
@@ -31,6 +32,8 @@ const LIVE_RECORDS_MAX: usize = 4096;
 /// Time for which NATS remembers the identifiers of records. They are only compared with that of the
 /// record before.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(1);
+/// Maximum size of the records that are read by one request, in bytes.
+const READ_BYTES_MAX: usize = 4 << 20;
 /// Records that are sent and not acknowledged, over all windows.
 const INFLIGHT_MAX: usize = 8192;
 
@@ -273,6 +276,37 @@ impl Store {
     /// Reads a record from any replica of the stream.
     pub async fn get(&self, number: u64) -> Result<Record, StoreError> {
         Ok(Record::read(&self.read(number).await?)?)
+    }
+
+    /// Reads consecutive records by one request: from record `first` on, at most `count`, and at most
+    /// [`READ_BYTES_MAX`].
+    pub async fn get_some(&self, first: u64, count: u64) -> Result<Vec<Record>, StoreError> {
+        let failed = |error: &dyn fmt::Display| StoreError::Request(error.to_string());
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let mut answers = answers.map_err(|error| failed(&error))?;
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.config.name);
+        let request =
+            format!("{{\"seq\":{first},\"batch\":{count},\"max_bytes\":{READ_BYTES_MAX}}}");
+        let asked = self
+            .client
+            .publish_with_reply(subject, inbox, Bytes::from(request));
+        asked.await.map_err(|error| failed(&error))?;
+        let mut records = Vec::new();
+        loop {
+            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
+            let answer = answer.map_err(|late| failed(&late))?;
+            let answer = answer.ok_or_else(|| failed(&"the connection is closed"))?;
+            // A status ends the answer: all records are sent, or there are none.
+            if answer.status.is_some() {
+                return Ok(records);
+            }
+            let record = Record::read(&answer.payload)?;
+            if record.number != first + records.len() as u64 {
+                return Ok(records);
+            }
+            records.push(record);
+        }
     }
 
     /// Time at which the log accepted a record.
