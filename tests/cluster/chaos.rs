@@ -16,6 +16,8 @@ use super::takeover::{Seen, metric};
 use super::{DEADLINE, MARKET, Reader};
 
 const CHECKPOINTS: &str = "interval: 1s";
+/// Clients read nothing while the test puts a fault into the cluster and waits for its end.
+const PATIENT: &str = "fanout: {behind: 2m, outbox: 16MiB}\n";
 /// Trades that are read at once.
 const TRADES: usize = 20;
 
@@ -154,7 +156,7 @@ impl Servers {
 
     /// Ends a gateway, whose clients hop to the other one.
     async fn crash_gateway(&mut self, at: usize, hoppers: &mut [Hopper]) -> Result<()> {
-        let fresh = self.cluster.gateway(["one", "two"][at])?;
+        let fresh = self.cluster.gateway_with(["one", "two"][at], PATIENT)?;
         std::mem::replace(&mut self.gateways[at], fresh).crash()?;
         for hopper in hoppers.iter_mut().filter(|hopper| hopper.gateway == at) {
             hopper.hop(&self.gateways, 1 - at).await?;
@@ -231,7 +233,8 @@ async fn survive(cluster: Cluster, kinds: &[Fault], rounds: usize) -> Result<()>
     servers.publishers["a"].logs("leading the cluster")?;
     servers.start_publisher("b")?;
     for gateway in ["one", "two"] {
-        servers.gateways.push(servers.cluster.gateway(gateway)?);
+        let gateway = servers.cluster.gateway_with(gateway, PATIENT)?;
+        servers.gateways.push(gateway);
     }
     let mut hoppers = Vec::new();
     for gateway in [0, 1] {
