@@ -17,8 +17,8 @@ use crate::{Engine, ONE, Span, THREE};
 
 /// Events between two of which the pause is measured.
 const EVENTS_PER_S: f64 = 1_000.0;
-/// Events behind the pause, after which it is over.
-const SETTLED: usize = 200;
+/// Time of events behind the fault, after which the pause is over.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// A client of a gateway, and the times between its events.
 struct Listener {
@@ -44,17 +44,21 @@ impl Listener {
         })
     }
 
-    /// Reads this number of events; returns the longest time without one.
-    async fn longest(&mut self, count: usize) -> Result<Duration> {
+    /// Reads until an event that was published at this time or later; returns the longest time
+    /// without one.
+    async fn longest(&mut self, until: UnixNanos) -> Result<Duration> {
         let mut longest = Duration::ZERO;
-        let mut left = count;
-        while left > 0 {
+        let mut newest = UnixNanos(0);
+        while newest < until {
             let message = timeout(DEADLINE, self.client.next()).await;
             if let ServerMessage::Events(events) = message.context("no message")?? {
                 let now = self.clock.now();
                 longest = longest.max(now.since(self.heard));
                 self.heard = now;
-                left = left.saturating_sub(events.len());
+                newest = events
+                    .iter()
+                    .map(|event| event.tx)
+                    .fold(newest, UnixNanos::max);
             }
         }
         Ok(longest)
@@ -75,15 +79,17 @@ async fn pauses(cluster: &Cluster, rounds: usize) -> Result<[Vec<f64>; 2]> {
     let mut nodes = ["a", "b"];
     for round in 0..2 * rounds {
         let standby = publisher(cluster, nodes[1])?;
-        listener.longest(SETTLED).await?;
+        // Nothing waits to be read any more.
+        listener.longest(listener.clock.now()).await?;
         let is_kill = round % 2 == 0;
+        let begun = listener.clock.now();
         if is_kill {
             leader.crash()?;
         } else {
             let (code, text) = cluster.command(nodes[0], &["handover"])?;
             ensure!(code == Some(0), "{text}");
         }
-        let pause = listener.longest(SETTLED).await?;
+        let pause = listener.longest(begun.plus(SETTLED)).await?;
         standby.logs("leading the cluster")?;
         let values = if is_kill {
             &mut killed
