@@ -20,7 +20,7 @@ use crate::market::UnixNanos;
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Age up to which a report counts.
 const FRESH: Duration = Duration::from_secs(3);
-/// Number of servers whose reports are kept.
+/// Number of servers that are listed.
 const NODES_MAX: usize = 4096;
 /// Maximum size of a report, in bytes.
 const REPORT_BYTES_MAX: usize = 1024;
@@ -65,22 +65,27 @@ fn subject(cluster: &str) -> String {
     format!("tc.pos.{cluster}")
 }
 
-/// Newest report of each other server.
-#[derive(Debug, Default)]
-struct Others(HashMap<String, (UnixNanos, NodeReport)>);
+/// Greatest number of a record that another server has reported, and when.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ahead {
+    record: u64,
+    at: UnixNanos,
+}
 
-impl Others {
-    fn take(&mut self, report: NodeReport, now: UnixNanos) {
-        self.0.retain(|_, (at, _)| now.since(*at) < FRESH);
-        if self.0.len() < NODES_MAX || self.0.contains_key(&report.key()) {
-            self.0.insert(report.key(), (now, report));
+impl Ahead {
+    fn is_fresh(self, now: UnixNanos) -> bool {
+        now.since(self.at) < FRESH
+    }
+
+    fn take(&mut self, record: u64, now: UnixNanos) {
+        if record >= self.record || !self.is_fresh(now) {
+            *self = Self { record, at: now };
         }
     }
 
     /// True if another server has a record behind this one.
-    fn are_ahead_of(&self, record: u64, now: UnixNanos) -> bool {
-        let fresh = self.0.values().filter(|(at, _)| now.since(*at) < FRESH);
-        fresh.into_iter().any(|(_, report)| report.record > record)
+    fn is_behind(self, record: u64, now: UnixNanos) -> bool {
+        self.is_fresh(now) && self.record > record
     }
 }
 
@@ -93,7 +98,7 @@ pub async fn report_node(
     clients: IntGauge,
 ) {
     let subject = subject(&settings.name);
-    let mut others = Others::default();
+    let mut ahead = Ahead::default();
     let client = store.client().clone();
     let subscribed = client.subscribe(subject.clone()).await;
     let mut reports = match subscribed {
@@ -115,7 +120,7 @@ pub async fn report_node(
                 };
                 match NodeReport::read(&message.payload) {
                     Some(report) if is_own(&report) => heard = clock.now(),
-                    Some(report) => others.take(report, clock.now()),
+                    Some(report) => ahead.take(report.record, clock.now()),
                     None => {}
                 }
             }
@@ -124,7 +129,7 @@ pub async fn report_node(
                 due = now.plus(REPORT_INTERVAL);
                 let position = status.position();
                 let is_heard = now.since(heard) < FRESH;
-                status.note_reports(is_heard, others.are_ahead_of(position.number, now));
+                status.note_reports(is_heard, ahead.is_behind(position.number, now));
                 let report = NodeReport {
                     node: settings.node.clone(),
                     role: own.to_owned(),
@@ -185,22 +190,17 @@ mod tests {
     #[test]
     fn only_fresh_reports_of_other_servers_count() {
         let second = |second: u64| UnixNanos(second * 1_000_000_000);
-        let mut others = Others::default();
-        assert!(!others.are_ahead_of(0, second(1)));
-        others.take(report("a", 7), second(1));
-        others.take(report("b", 9), second(2));
-        assert!(others.are_ahead_of(8, second(2)));
-        assert!(!others.are_ahead_of(9, second(2)));
-        assert!(others.are_ahead_of(6, second(4)));
-        assert!(!others.are_ahead_of(6, second(5)), "both are old");
-        others.take(report("a", 8), second(6));
-        assert_eq!(others.0.len(), 1, "the old ones are forgotten");
-        for node in 0..2 * NODES_MAX {
-            others.take(report(&format!("n{node}"), 1), second(6));
-        }
-        assert_eq!(others.0.len(), NODES_MAX);
-        others.take(report("a", 10), second(6));
-        assert!(others.are_ahead_of(9, second(6)), "a known server is noted");
+        let mut ahead = Ahead::default();
+        assert!(!ahead.is_behind(0, second(10)));
+        ahead.take(7, second(11));
+        ahead.take(9, second(12));
+        ahead.take(8, second(13));
+        assert!(ahead.is_behind(8, second(14)));
+        assert!(!ahead.is_behind(9, second(14)));
+        assert!(!ahead.is_behind(6, second(15)), "it is old");
+        ahead.take(8, second(15));
+        assert!(ahead.is_behind(7, second(15)), "an old one is replaced");
+        assert!(!ahead.is_behind(8, second(15)));
     }
 
     #[test]
