@@ -14,6 +14,7 @@ mod proxy;
 mod publishing;
 mod quorum;
 mod readiness;
+mod reads;
 mod repair;
 mod rights;
 mod takeover;
