@@ -381,8 +381,7 @@ impl Uplink {
         self.pending = Pending::new();
         while !self.take_accepted().await? {
             self.report();
-            let again = self.clock.now().plus(RETRY_AFTER);
-            self.clock.sleep_until(again).await;
+            self.pause().await;
         }
         self.send_again().await
     }
@@ -470,5 +469,11 @@ impl Uplink {
             Box::pin(self.resolve(AppendFault::Unknown)).await?;
         }
         Ok(())
+    }
+
+    /// Waits before a failed request is repeated.
+    async fn pause(&mut self) {
+        let until = self.clock.now().plus(RETRY_AFTER);
+        self.clock.sleep_until(until).await;
     }
 }

@@ -115,11 +115,6 @@ impl Nats {
         self.folder.join(format!("nats-{at}"))
     }
 
-    /// True if no server runs.
-    pub(crate) fn is_down(&self) -> bool {
-        self.nodes.iter().all(|node| node.process.is_none())
-    }
-
     /// Process of a server.
     pub(crate) fn process(&self, at: usize) -> Result<&Process> {
         self.nodes[at].process()

@@ -238,23 +238,17 @@ async fn a_log_that_forgot_is_repaired_or_told() -> Result<()> {
     first.logs("leading the cluster")?;
     let gateway = cluster.gateway("one")?;
     let (mut reader, mut course) = begin(&gateway).await?;
-    cluster.crash_nats()?;
-    cluster.save_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.save_nats()?;
     // Few enough records are appended again, and clients notice nothing.
     course.trades(&mut reader, 200).await?;
     wait_for_records(&first, 20)?;
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     first.logs("they were appended again")?;
     course.trades(&mut reader, 200).await?;
     ensure!(course.has_epochs(1) && course.gaps.is_empty(), "{course:?}");
     outrun_repair(&cluster, &mut reader, &mut course).await?;
     let positions = std::mem::take(&mut reader.positions);
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     read_new_epoch(&mut reader, &mut course).await?;
     drop(reader);
     is_not_recovered(&gateway, &positions).await?;
@@ -285,17 +279,13 @@ async fn a_standby_that_cannot_repair_the_log_begins_new_epochs() -> Result<()> 
     first.logs("leading the cluster")?;
     let gateway = cluster.gateway("one")?;
     let (mut reader, mut course) = begin(&gateway).await?;
-    cluster.crash_nats()?;
-    cluster.save_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.save_nats()?;
     course.trades(&mut reader, 200).await?;
     let second = cluster.publisher_with("b", BUSY, FORGETFUL, "")?;
     second.logs("standing by")?;
     outrun_repair(&cluster, &mut reader, &mut course).await?;
     first.crash()?;
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     // It goes on with the source, although the log has lost the last positions.
     read_new_epoch(&mut reader, &mut course).await?;
     second.logs("source goes on where the log ends")?;
@@ -314,17 +304,13 @@ async fn a_gateway_that_has_read_lost_records_has_new_epochs_begin() -> Result<(
     first.logs("leading the cluster")?;
     let gateway = cluster.gateway("one")?;
     let (mut reader, mut course) = begin(&gateway).await?;
-    cluster.crash_nats()?;
-    cluster.save_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.save_nats()?;
     course.trades(&mut reader, 400).await?;
     wait_for_records(&gateway, 20)?;
     // The publisher that had the records is gone as well.
     first.crash()?;
     let positions = std::mem::take(&mut reader.positions);
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     let second = cluster.publisher("b", MARKET)?;
     second.logs("all topics begin new epochs")?;
     // The simulation repeats trades that the log has lost.

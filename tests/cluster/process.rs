@@ -161,21 +161,22 @@ impl Cluster {
         self.nats.restart(0)
     }
 
-    /// Copies the files of the NATS server, which does not run.
-    pub(crate) fn save_nats_files(&self) -> Result<()> {
-        ensure!(self.nats.is_down(), "NATS is running");
-        copy(&self.nats.files(0), &self.saved_files())
+    /// Ends the NATS server, copies its files, and starts it again.
+    pub(crate) fn save_nats(&mut self) -> Result<()> {
+        self.crash_nats()?;
+        copy(&self.nats.files(0), &self.saved_files())?;
+        self.restart_nats()
     }
 
-    /// Puts the copied files back: NATS has forgotten what it has stored since. Without a copy, it
-    /// has forgotten everything.
-    pub(crate) fn set_back_nats_files(&self) -> Result<()> {
-        ensure!(self.nats.is_down(), "NATS is running");
+    /// Ends the NATS server, puts the copied files back, and starts it again: it has forgotten what it
+    /// has stored since. Without a copy, it has forgotten everything.
+    pub(crate) fn set_back_nats(&mut self) -> Result<()> {
+        self.crash_nats()?;
         std::fs::remove_dir_all(self.nats.files(0))?;
         if self.saved_files().exists() {
             copy(&self.saved_files(), &self.nats.files(0))?;
         }
-        Ok(())
+        self.restart_nats()
     }
 
     fn saved_files(&self) -> PathBuf {

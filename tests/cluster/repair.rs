@@ -26,15 +26,11 @@ async fn clients_notice_nothing(forgotten: Forgotten) -> Result<()> {
     let mut seen = Seen::default();
     timeout(DEADLINE, seen.read(&mut reader, 200)).await??;
     if forgotten == Forgotten::Newest {
-        cluster.crash_nats()?;
-        cluster.save_nats_files()?;
-        cluster.restart_nats()?;
+        cluster.save_nats()?;
         timeout(DEADLINE, seen.read(&mut reader, 400)).await??;
         wait_for_records(&gateway, 20)?;
     }
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     publisher.logs("they were appended again")?;
     timeout(DEADLINE, seen.read(&mut reader, 600)).await??;
     let repaired = metric(&publisher, "tickcast_cluster_repaired_records_total ")?;
@@ -73,15 +69,11 @@ async fn a_standby_repairs_the_log_before_it_leads() -> Result<()> {
     reader.subscribe(None).await?;
     let mut seen = Seen::default();
     timeout(DEADLINE, seen.read(&mut reader, 200)).await??;
-    cluster.crash_nats()?;
-    cluster.save_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.save_nats()?;
     timeout(DEADLINE, seen.read(&mut reader, 400)).await??;
     wait_for_records(&second, 20)?;
     first.crash()?;
-    cluster.crash_nats()?;
-    cluster.set_back_nats_files()?;
-    cluster.restart_nats()?;
+    cluster.set_back_nats()?;
     second.logs("they were appended again")?;
     second.logs("source goes on where the log ends")?;
     timeout(DEADLINE, seen.read(&mut reader, 600)).await??;

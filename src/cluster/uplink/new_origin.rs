@@ -4,11 +4,13 @@
 //! Readers cannot derive the states of the topics from the records before, so a checkpoint has
 //! them. It is stored before the record is appended: whoever reads the record finds it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{Pending, RETRY_AFTER, SentBatch, Uplink};
+use super::{Pending, SentBatch, Uplink};
 use crate::bus::WriterState;
 use crate::cluster::checkpoint::Place;
 use crate::cluster::checkpoints::{BatchEnd, write_one};
@@ -67,7 +69,7 @@ impl Uplink {
                 self.pace.done(footprint);
             }
         }
-        let (bus, log) = (self.bus.clone(), std::sync::Arc::clone(&self.log));
+        let (bus, log) = (self.bus.clone(), Arc::clone(&self.log));
         let mut begun = std::pin::pin!(bus.begin_origin(rand::random()));
         // The bus may wait until the batches that it has published are taken.
         let state = loop {
@@ -110,7 +112,7 @@ impl Uplink {
     /// Has the bus begin new epochs, and appends everything that it has published before; returns
     /// the state with which the new epochs begin.
     async fn interrupt(&mut self) -> Result<WriterState, LeadError> {
-        let (bus, log) = (self.bus.clone(), std::sync::Arc::clone(&self.log));
+        let (bus, log) = (self.bus.clone(), Arc::clone(&self.log));
         let mut begun = std::pin::pin!(bus.begin_origin(rand::random()));
         let mut state: Option<WriterState> = None;
         self.is_interrupted = true;
@@ -214,7 +216,7 @@ impl Uplink {
 
     async fn append_lead(
         &mut self,
-        bytes: bytes::Bytes,
+        bytes: Bytes,
         behind: Position,
         before: Position,
     ) -> Result<Appended, LeadError> {
@@ -253,10 +255,5 @@ impl Uplink {
             }
             self.pause().await;
         }
-    }
-
-    async fn pause(&mut self) {
-        let until = self.clock.now().plus(RETRY_AFTER);
-        self.clock.sleep_until(until).await;
     }
 }
